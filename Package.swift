@@ -1,0 +1,138 @@
+// swift-tools-version: 6.2
+import Foundation
+import PackageDescription
+
+// Two builds come out of this one tree.
+//
+// The ordinary build: the Swift library, the tool and every test.
+//
+// The provider build (SWIFT_RDMA_EMBEDDED=1, with a --scratch-path of its own): every provider as a
+// shared library in Embedded Swift, which needs nothing but libc and exports one symbol. Only here are
+// unsafe flags used: a package that has them cannot be a dependency by version.
+let embedded = ProcessInfo.processInfo.environment["SWIFT_RDMA_EMBEDDED"] == "1"
+
+// SWIFT_RDMA_FUZZ=1 adds the fuzz programs; they only link under `--sanitize=fuzzer`.
+let fuzz = ProcessInfo.processInfo.environment["SWIFT_RDMA_FUZZ"] == "1"
+
+let strict: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
+
+/// What a provider may be made of: it builds as ordinary and as Embedded Swift.
+func providerSide(_ name: String, dependencies: [Target.Dependency], path: String? = nil) -> Target {
+    .target(
+        name: name, dependencies: dependencies, path: path,
+        swiftSettings: strict + [.enableExperimentalFeature("Extern")]
+            + (embedded
+                ? [
+                    .enableExperimentalFeature("Embedded"),
+                    .unsafeFlags(["-wmo", "-Xcc", "-fvisibility=hidden"]),
+                ] : []))
+}
+
+/// The parts below the waist: what providers are built from, and the providers that are Swift.
+let providerTargets: [Target] = [
+    .systemLibrary(
+        name: "CIBVerbs", pkgConfig: "libibverbs",
+        providers: [.apt(["libibverbs-dev"]), .yum(["rdma-core-devel"])]),
+    .target(name: "CProviderABI", dependencies: ["CIBVerbs"]),
+    .target(name: "CLinux"),
+    providerSide("ProviderKit", dependencies: ["CProviderABI", "CIBVerbs", "CLinux"]),
+    providerSide("RoCEWire", dependencies: []),
+    providerSide("RoCETransport", dependencies: ["RoCEWire"]),
+    providerSide(
+        "SoftProvider",
+        dependencies: ["ProviderKit", "RoCETransport", "RoCEWire", "CProviderABI", "CIBVerbs", "CLinux"],
+        path: "providers/soft/Sources"),
+]
+
+func providerLibrary(_ name: String, target: String) -> Product {
+    .library(name: name, type: .dynamic, targets: [target])
+}
+
+let coreTargets: [Target] = [
+    .systemLibrary(
+        name: "CRDMACM", pkgConfig: "librdmacm",
+        providers: [.apt(["librdmacm-dev"]), .yum(["rdma-core-devel"])]),
+    .systemLibrary(
+        name: "CNetlink", pkgConfig: "libnl-route-3.0",
+        providers: [.apt(["libnl-3-dev", "libnl-route-3-dev"]), .yum(["libnl3-devel"])]),
+    .target(
+        name: "LibibverbsProvider", dependencies: ["ProviderKit", "CProviderABI", "CIBVerbs", "CLinux"],
+        path: "providers/libibverbs/Sources", swiftSettings: strict),
+    .target(
+        name: "ProviderLoader", dependencies: ["CProviderABI", "CIBVerbs", "CLinux"], swiftSettings: strict),
+    .target(
+        name: "Verbs",
+        dependencies: [
+            "ProviderLoader", "CProviderABI", "CIBVerbs", "CLinux", "LibibverbsProvider", "SoftProvider",
+            .product(name: "SystemPackage", package: "swift-system"),
+        ],
+        swiftSettings: strict),
+    .executableTarget(
+        name: "verbs",
+        dependencies: [
+            "Verbs",
+            .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            .product(name: "Histogram", package: "hdrhistogram-swift"),
+            .product(name: "Subprocess", package: "swift-subprocess"),
+            .product(name: "SystemPackage", package: "swift-system"),
+        ],
+        swiftSettings: strict),
+]
+
+let testTargets: [Target] = [
+    .testTarget(
+        name: "RoCEWireTests", dependencies: ["RoCEWire"], resources: [.copy("Fixtures")],
+        swiftSettings: strict),
+    .testTarget(name: "RoCETransportTests", dependencies: ["RoCETransport", "RoCEWire"], swiftSettings: strict),
+    .testTarget(
+        name: "ProviderLoaderTests", dependencies: ["ProviderLoader", "CProviderABI", "CIBVerbs", "CLinux"],
+        swiftSettings: strict),
+    .testTarget(
+        name: "VerbsTests", dependencies: ["Verbs", "CProviderABI", "CIBVerbs", "CLinux"], swiftSettings: strict),
+    .testTarget(
+        name: "VerbsToolTests",
+        dependencies: ["verbs", .product(name: "Subprocess", package: "swift-subprocess")],
+        swiftSettings: strict),
+    .testTarget(
+        name: "SoftProviderTests",
+        dependencies: ["SoftProvider", "Verbs", "CProviderABI", "CIBVerbs", "CLinux"],
+        path: "providers/soft/Tests", swiftSettings: strict),
+    .testTarget(
+        name: "LibibverbsProviderTests", dependencies: ["LibibverbsProvider", "Verbs", "CProviderABI", "CIBVerbs"],
+        path: "providers/libibverbs/Tests", swiftSettings: strict),
+]
+
+func fuzzer(_ name: String, dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(
+        name: name, dependencies: dependencies, path: "Tests/Fuzz/\(name)",
+        swiftSettings: strict + [.unsafeFlags(["-parse-as-library"])])
+}
+
+let fuzzTargets: [Target] = [
+    fuzzer("FuzzPackets", dependencies: ["RoCEWire"]),
+    fuzzer("FuzzTransport", dependencies: ["RoCETransport", "RoCEWire"]),
+    fuzzer("FuzzDriverFiles", dependencies: ["ProviderLoader"]),
+]
+
+let package = Package(
+    name: "swift-rdma",
+    products: embedded
+        ? [providerLibrary("soft", target: "SoftProvider")]
+        : [
+            .library(name: "Verbs", targets: ["Verbs"]),
+            .library(name: "ProviderLoader", targets: ["ProviderLoader"]),
+            .library(name: "ProviderKit", targets: ["ProviderKit", "CProviderABI"]),
+            .library(name: "RoCEWire", targets: ["RoCEWire"]),
+            .executable(name: "verbs", targets: ["verbs"]),
+        ],
+    dependencies: embedded
+        ? []
+        : [
+            .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+            .package(url: "https://github.com/apple/swift-system", from: "1.6.0"),
+            .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.0"),
+            .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+            .package(url: "https://github.com/swiftlang/swift-docc-plugin", from: "1.4.0"),
+        ],
+    targets: embedded ? providerTargets : providerTargets + coreTargets + testTargets + (fuzz ? fuzzTargets : [])
+)

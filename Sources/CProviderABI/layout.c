@@ -1,0 +1,1 @@
+#include "rdma_provider.h"

@@ -1,0 +1,6 @@
+import ArgumentParser
+
+@main
+struct VerbsTool: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "verbs")
+}
