@@ -1,1 +1,0 @@
-#include "rdma_provider.h"
