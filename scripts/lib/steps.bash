@@ -25,14 +25,15 @@ seconds() {
 # report TEXT…: a line that a step wants on the terminal when it succeeds (a test runner's closing line, a figure).
 report() { printf '%s\n' "$*" >&3; }
 
-# step NAME SENTENCE COMMAND…: runs one step; ends the whole run when it fails.
+# step NAME SENTENCE COMMAND…: runs one step. Its name ends up in steps_passed or in step_failed; the status is
+# always 0, because a caller that tested it (`step … || …`) would switch off errexit inside the step.
+step_failed=
 step() {
     local name=$1 sentence=$2 started log=$logs/$1.log reported=$logs/$1.report status=0
     shift 2
     mkdir -p "$logs"
     started=$(now_ms)
     printf '%-14s %s … ' "$name" "$sentence"
-    # A subshell with errexit of its own: inside `if` or `||` bash would switch it off.
     set +e
     (set -e; "$@") >"$log" 2>&1 3>"$reported" </dev/null
     status=$?
@@ -43,7 +44,7 @@ step() {
         cat "$log" "$reported"
         say "--- $name failed with status $status. To repeat it alone: $0 $name"
         step_failed=$name
-        return 1
+        return 0
     fi
     say "$(seconds "$started")"
     sed 's/^/    /' "$reported"
