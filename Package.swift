@@ -35,8 +35,9 @@ let providerTargets: [Target] = [
         providers: [.apt(["libibverbs-dev"]), .yum(["rdma-core-devel"])]),
     .target(name: "CProviderABI", dependencies: ["CIBVerbs"]),
     .target(name: "CLinux"),
+    .target(name: "CCRC32"),
     providerSide("ProviderKit", dependencies: ["CProviderABI", "CIBVerbs", "CLinux"]),
-    providerSide("RoCEWire", dependencies: []),
+    providerSide("RoCEWire", dependencies: ["CCRC32"]),
     providerSide("RoCETransport", dependencies: ["RoCEWire"]),
     providerSide(
         "SoftProvider",
@@ -81,7 +82,7 @@ let coreTargets: [Target] = [
 
 let testTargets: [Target] = [
     .testTarget(
-        name: "RoCEWireTests", dependencies: ["RoCEWire"], resources: [.copy("Fixtures")],
+        name: "RoCEWireTests", dependencies: ["RoCEWire", "CCRC32"], resources: [.copy("Fixtures")],
         swiftSettings: strict),
     .testTarget(name: "RoCETransportTests", dependencies: ["RoCETransport", "RoCEWire"], swiftSettings: strict),
     .testTarget(

@@ -1,0 +1,68 @@
+#if defined(__x86_64__)
+#include "internal.h"
+
+#include <cpuid.h>
+#include <immintrin.h>
+
+// Folding with carry-less multiplication. A 128-bit block that stands n bits before another one can be added to it
+// after multiplication by x^n modulo the polynomial. In the reflected order a product of two 64-bit halves comes out
+// one bit low, which is why the factors below are x^(n-33) and the like, or, as usually printed, 33 bits wide.
+#define FEATURE __attribute__((target("pclmul,sse4.1")))
+
+typedef long long half;
+#define FOLD_512_LOW ((half)0x154442BD4)  // x^(512+32)
+#define FOLD_512_HIGH ((half)0x1C6E41596) // x^(512-32)
+#define FOLD_128_LOW ((half)0x1751997D0)  // x^(128+32)
+#define FOLD_128_HIGH ((half)0x0CCAA009E) // x^(128-32)
+
+FEATURE static inline __m128i fold(__m128i block, __m128i next, __m128i factors) {
+    const __m128i low = _mm_clmulepi64_si128(block, factors, 0x00);
+    const __m128i high = _mm_clmulepi64_si128(block, factors, 0x11);
+    return _mm_xor_si128(_mm_xor_si128(low, high), next);
+}
+
+FEATURE static inline __m128i load(const unsigned char *bytes) { return _mm_loadu_si128((const __m128i *)bytes); }
+
+FEATURE static uint32_t update(uint32_t reg, const unsigned char *bytes, size_t count) {
+    const __m128i by128 = _mm_set_epi64x(FOLD_128_HIGH, FOLD_128_LOW);
+    __m128i block = _mm_xor_si128(load(bytes), _mm_cvtsi32_si128((int)reg));
+    bytes += 16, count -= 16;
+    if (count >= 48) {
+        const __m128i by512 = _mm_set_epi64x(FOLD_512_HIGH, FOLD_512_LOW);
+        __m128i block1 = load(bytes), block2 = load(bytes + 16), block3 = load(bytes + 32);
+        for (bytes += 48, count -= 48; count >= 64; bytes += 64, count -= 64) {
+            block = fold(block, load(bytes), by512);
+            block1 = fold(block1, load(bytes + 16), by512);
+            block2 = fold(block2, load(bytes + 32), by512);
+            block3 = fold(block3, load(bytes + 48), by512);
+        }
+        block = fold(fold(fold(block, block1, by128), block2, by128), block3, by128);
+    }
+    for (; count >= 16; bytes += 16, count -= 16)
+        block = fold(block, load(bytes), by128);
+    // What is left is a message of 16 bytes for a register of 0, then the bytes that fill no block.
+    uint64_t left[2] = {(uint64_t)_mm_cvtsi128_si64(block), (uint64_t)_mm_extract_epi64(block, 1)};
+    return ccrc32_update_portable(ccrc32_update_portable(0, left, 16), bytes, count);
+}
+
+FEATURE static uint32_t multiply(uint32_t a, uint32_t b) {
+    const __m128i product = _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)a), _mm_cvtsi32_si128((int)b), 0);
+    return ccrc32_reduce64((uint64_t)_mm_cvtsi128_si64(product) << 1);
+}
+
+static const struct ccrc32_ways none = {"none", NULL, NULL};
+static const struct ccrc32_ways pclmulqdq = {"pclmulqdq", update, multiply};
+
+const struct ccrc32_ways *ccrc32_accelerated(void) {
+    static const struct ccrc32_ways *found;
+    const struct ccrc32_ways *ways = __atomic_load_n(&found, __ATOMIC_RELAXED);
+    if (__builtin_expect(ways != NULL, 1))
+        return ways;
+    unsigned a, b, c = 0, d;
+    const unsigned wanted = bit_PCLMUL | bit_SSE4_1;
+    ways = __get_cpuid(1, &a, &b, &c, &d) && (c & wanted) == wanted ? &pclmulqdq : &none;
+    // Two threads may come here at once: both find the same.
+    __atomic_store_n(&found, ways, __ATOMIC_RELAXED);
+    return ways;
+}
+#endif
