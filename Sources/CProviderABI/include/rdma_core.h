@@ -11,6 +11,15 @@
 extern "C" {
 #endif
 
+/* Where driver files lie, with the override directory override.d under it, and where the libraries lie that
+ * they name by a relative path. A packager sets them with -Xcc -DRDMA_...='"/path"'. */
+#ifndef RDMA_CONFIGURATION_DIRECTORY
+#define RDMA_CONFIGURATION_DIRECTORY "/etc/ibverbs.d"
+#endif
+#ifndef RDMA_PROVIDER_DIRECTORY
+#define RDMA_PROVIDER_DIRECTORY "/usr/lib/rdma-providers"
+#endif
+
 /* The providers that are linked into every program of this package. */
 const struct rdma_provider *rdma_provider_entry_libibverbs(const struct rdma_core *core, struct rdma_reason *why);
 const struct rdma_provider *rdma_provider_entry_soft(const struct rdma_core *core, struct rdma_reason *why);

@@ -1,0 +1,36 @@
+import CProviderABI
+
+/// A version of the provider ABI: of `rdma_provider.h`, the contract between core and provider.
+public struct ABIVersion: Sendable, Hashable, Codable, Comparable, CustomStringConvertible {
+    /// Versions with different majors do not work together.
+    public var major: UInt16
+    /// Within one major version, a higher minor only adds.
+    public var minor: UInt16
+
+    /// Version `major.minor`.
+    public init(major: UInt16, minor: UInt16) {
+        self.major = major
+        self.minor = minor
+    }
+
+    /// The version that this core was built with (`RDMA_PROVIDER_ABI_MAJOR`, `RDMA_PROVIDER_ABI_MINOR`).
+    public static let core = ABIVersion(
+        major: UInt16(RDMA_PROVIDER_ABI_MAJOR), minor: UInt16(RDMA_PROVIDER_ABI_MINOR))
+
+    /// The oldest version of a provider that this core still serves (`RDMA_PROVIDER_ABI_MINOR_OLDEST`).
+    public static let oldest = ABIVersion(
+        major: UInt16(RDMA_PROVIDER_ABI_MAJOR), minor: UInt16(RDMA_PROVIDER_ABI_MINOR_OLDEST))
+
+    /// Whether a provider that asks for at least this version works with a core of version `core`.
+    public func isMet(by core: ABIVersion) -> Bool {
+        major == core.major && minor <= core.minor
+    }
+
+    /// By major, then by minor.
+    public static func < (left: ABIVersion, right: ABIVersion) -> Bool {
+        (left.major, left.minor) < (right.major, right.minor)
+    }
+
+    /// `MAJOR.MINOR`, as in a driver file.
+    public var description: String { "\(major).\(minor)" }
+}
