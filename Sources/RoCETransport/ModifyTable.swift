@@ -1,0 +1,77 @@
+/// What a change of state asks for and allows (IBTA volume 1, 11.2.5.2, table "QP State Transition Properties";
+/// ibv_modify_qp(3)). `state` and `currentState` may come with every change that is in the table.
+///
+/// | change | RC | UC | UD |
+/// |--------|----|----|----|
+/// | RESET, INIT -> INIT | P_Key index, port, access | same | P_Key index, port, Q_Key |
+/// | INIT -> RTR | path, MTU, destination, RQ PSN, dest. RD atomic, RNR timer | first four | - |
+/// | RTR -> RTS | SQ PSN, timeout, both retries, RD atomic | SQ PSN | SQ PSN |
+/// | any -> RESET, ERR | - | - | - |
+struct Transition {
+    let required: AttributeMask
+    let optional: AttributeMask
+
+    private init(_ required: AttributeMask, optional: AttributeMask = []) {
+        self.required = required
+        self.optional = optional
+    }
+
+    /// Nil when there is no way from one state to the other.
+    static func between(_ from: QueuePairState, _ to: QueuePairState, _ type: QueuePairType) -> Transition? {
+        switch (from, to) {
+        case (_, .reset), (_, .error): return Transition([])
+        case (.reset, .initialized): return Transition(initial(type))
+        case (.initialized, .initialized): return Transition([], optional: initial(type))
+        case (.initialized, .readyToReceive): return toReadyToReceive(type)
+        case (.readyToReceive, .readyToSend): return toReadyToSend(type)
+        case (.readyToSend, .readyToSend), (.sendQueueDrained, .readyToSend):
+            return Transition([], optional: whileSending(type))
+        case (.readyToSend, .sendQueueDrained): return Transition([], optional: .drainedNotification)
+        case (.sendQueueDrained, .sendQueueDrained): return whileDrained(type)
+        case (.sendQueueError, .readyToSend) where type != .rc:
+            return Transition([], optional: type == .ud ? .queueKey : .access)
+        default: return nil
+        }
+    }
+
+    private static func initial(_ type: QueuePairType) -> AttributeMask {
+        type == .ud ? [.partitionKeyIndex, .port, .queueKey] : [.partitionKeyIndex, .port, .access]
+    }
+
+    private static func toReadyToReceive(_ type: QueuePairType) -> Transition {
+        if type == .ud { return Transition([], optional: [.partitionKeyIndex, .queueKey]) }
+        let optional: AttributeMask = [.alternatePath, .access, .partitionKeyIndex]
+        let connected: AttributeMask = [.path, .pathMTU, .destinationQueuePair, .receivePSN]
+        if type == .uc { return Transition(connected, optional: optional) }
+        return Transition(connected.union([.maxDestinationReadAtomic, .minRNRTimer]), optional: optional)
+    }
+
+    private static func toReadyToSend(_ type: QueuePairType) -> Transition {
+        let optional = whileSending(type)
+        if type != .rc { return Transition(.sendPSN, optional: optional) }
+        return Transition([.sendPSN, .timeout, .retryCount, .rnrRetry, .maxReadAtomic], optional: optional)
+    }
+
+    private static func whileSending(_ type: QueuePairType) -> AttributeMask {
+        if type == .ud { return .queueKey }
+        let connected: AttributeMask = [.access, .alternatePath, .pathMigration]
+        return type == .uc ? connected : connected.union(.minRNRTimer)
+    }
+
+    private static func whileDrained(_ type: QueuePairType) -> Transition {
+        if type == .ud { return Transition([], optional: [.partitionKeyIndex, .queueKey]) }
+        let connected: AttributeMask = [.path, .alternatePath, .access, .partitionKeyIndex, .pathMigration]
+        if type == .uc { return Transition([], optional: connected) }
+        return Transition(
+            [],
+            optional: connected.union([
+                .port, .timeout, .retryCount, .rnrRetry, .maxReadAtomic, .maxDestinationReadAtomic, .minRNRTimer,
+            ]))
+    }
+
+    /// Whether a call with this mask may make the change.
+    func allows(_ mask: AttributeMask) -> Bool {
+        mask.isSuperset(of: required)
+            && mask.subtracting(required).subtracting(optional).subtracting([.state, .currentState]).isEmpty
+    }
+}

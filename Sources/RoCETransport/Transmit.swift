@@ -1,0 +1,5 @@
+extension Core {
+    mutating func transmit(into buffer: UnsafeMutableRawBufferPointer, now: UInt64) -> OutgoingPacket? { nil }
+
+    mutating func advance(to now: UInt64) {}
+}
