@@ -24,6 +24,7 @@ func providerSide(_ name: String, dependencies: [Target.Dependency], path: Strin
             + (embedded
                 ? [
                     .enableExperimentalFeature("Embedded"),
+                    .define("SWIFT_RDMA_MODULE"),
                     .unsafeFlags(["-wmo", "-Xcc", "-fvisibility=hidden"]),
                 ] : []))
 }

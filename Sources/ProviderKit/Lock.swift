@@ -1,0 +1,56 @@
+import CLinux
+import Synchronization
+
+/// A mutual exclusion that costs two atomic instructions when nobody contends, and sleeps in the kernel when somebody
+/// does. It stays where it was made: make it a field of an object that does not move.
+///
+/// | state | meaning |
+/// |-------|---------|
+/// | 0     | free |
+/// | 1     | held |
+/// | 2     | held, and somebody may sleep |
+public struct Lock: ~Copyable {
+    private let state = Atomic<UInt32>(0)
+
+    /// A free lock.
+    public init() {}
+
+    /// Takes the lock if it is free. True when it was taken.
+    @inline(__always)
+    public borrowing func tryLock() -> Bool {
+        // Looking first keeps the cache line shared while another thread holds the lock.
+        state.load(ordering: .relaxed) == 0
+            && state.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged
+    }
+
+    /// Takes the lock, waiting for it if need be. Not recursive.
+    @inline(__always)
+    public borrowing func lock() {
+        if state.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged { return }
+        lockSlowly()
+    }
+
+    /// Gives the lock back; only its holder may.
+    @inline(__always)
+    public borrowing func unlock() {
+        if state.exchange(0, ordering: .releasing) == 2 { wakeOne() }
+    }
+
+    @inline(never)
+    private borrowing func lockSlowly() {
+        // A sleep and its waking cost some 35 microseconds: worth a few of waiting.
+        for _ in 0..<100 {
+            linux_spin_hint()
+            if tryLock() { return }
+        }
+        while state.exchange(2, ordering: .acquiring) != 0 { linux_futex_wait(address, 2) }
+    }
+
+    @inline(never)
+    private borrowing func wakeOne() { linux_futex_wake_one(address) }
+
+    /// Where the state lies. An atomic has the layout of its value, and is never moved while it is borrowed.
+    private var address: UnsafeRawPointer {
+        borrowing get { withUnsafePointer(to: state) { UnsafeRawPointer($0) } }
+    }
+}
