@@ -72,7 +72,7 @@ let coreTargets: [Target] = [
     .executableTarget(
         name: "verbs",
         dependencies: [
-            "Verbs",
+            "Verbs", "ProviderLoader",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "Histogram", package: "hdrhistogram-swift"),
             .product(name: "Subprocess", package: "swift-subprocess"),

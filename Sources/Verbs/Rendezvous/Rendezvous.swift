@@ -14,7 +14,7 @@ import SystemPackage
 /// ```
 ///
 /// It stays useful while RDMA runs: the connection ends with the peer's process, so
-/// ``receiveIfAvailable(_:)`` tells a dead peer from a slow one.
+/// ``receiveBytesIfAvailable()`` tells a dead peer from a slow one.
 ///
 /// Everything has a time limit, messages have a size limit, and nothing that a peer sends is believed
 /// unchecked. There is no encryption and no authentication: use it in networks that you trust, as you do
@@ -85,7 +85,7 @@ public final class Rendezvous: Sendable {
         }
     }
 
-    /// Sends one message of bytes, which only `receiveBytes` understands.
+    /// Sends one message.
     public func send(
         bytes message: [UInt8], timeout: Duration = defaultTimeout
     ) throws(RendezvousError) {
@@ -95,7 +95,7 @@ public final class Rendezvous: Sendable {
         try transmit(.message(message), deadline: .now + timeout)
     }
 
-    /// Waits for the peer's next message of bytes.
+    /// Waits for the peer's next message.
     ///
     /// After ``RendezvousError/Reason/timedOut`` the call can be repeated: a message that has arrived in
     /// part is kept.

@@ -19,9 +19,10 @@ struct SocketAddress: CustomStringConvertible, Sendable {
         var next = list
         while let entry = next {
             var storage = sockaddr_storage()
-            if let address = entry.pointee.ai_addr, Int(entry.pointee.ai_addrlen) <= MemoryLayout.size(ofValue: storage) {
+            let length = Int(entry.pointee.ai_addrlen)
+            if let address = entry.pointee.ai_addr, length <= MemoryLayout<sockaddr_storage>.size {
                 withUnsafeMutableBytes(of: &storage) {
-                    $0.copyMemory(from: UnsafeRawBufferPointer(start: address, count: Int(entry.pointee.ai_addrlen)))
+                    $0.copyMemory(from: UnsafeRawBufferPointer(start: address, count: length))
                 }
                 addresses.append(SocketAddress(storage))
             }

@@ -1,23 +1,23 @@
 import FoundationEssentials
+import Verbs
 
-// Values travel as JSON: two versions of a program can add fields without losing each other, and a person
-// can read along. It runs a few times per connection; its speed does not matter.
+// The two sides of `verbs` talk in JSON: a person can read along, and fields can be added.
 extension Rendezvous {
     /// Hands this side's value over and returns the other side's: both call it.
     ///
     /// - Parameters:
     ///   - value: at most ``maximumMessageSize`` bytes as JSON.
     ///   - timeout: how long to wait for the peer's value.
-    public func exchange<Value: Codable>(
-        _ value: Value, timeout: Duration = defaultTimeout
+    func exchange<Value: Codable>(
+        _ value: Value, timeout: Duration = Rendezvous.defaultTimeout
     ) throws(RendezvousError) -> Value {
         try send(value, timeout: timeout)
         return try receive(Value.self, timeout: timeout)
     }
 
     /// Sends one value.
-    public func send<Value: Encodable>(
-        _ value: Value, timeout: Duration = defaultTimeout
+    func send<Value: Encodable>(
+        _ value: Value, timeout: Duration = Rendezvous.defaultTimeout
     ) throws(RendezvousError) {
         let message: [UInt8]
         do {
@@ -29,14 +29,14 @@ extension Rendezvous {
     }
 
     /// Waits for the peer's next value.
-    public func receive<Value: Decodable>(
-        _ type: Value.Type, timeout: Duration = defaultTimeout
+    func receive<Value: Decodable>(
+        _ type: Value.Type, timeout: Duration = Rendezvous.defaultTimeout
     ) throws(RendezvousError) -> Value {
         try decode(type, from: receiveBytes(timeout: timeout))
     }
 
     /// The peer's next value if all of it has arrived, else nil. Throws if the peer has gone.
-    public func receiveIfAvailable<Value: Decodable>(_ type: Value.Type) throws(RendezvousError) -> Value? {
+    func receiveIfAvailable<Value: Decodable>(_ type: Value.Type) throws(RendezvousError) -> Value? {
         guard let message = try receiveBytesIfAvailable() else { return nil }
         return try decode(type, from: message)
     }
