@@ -82,25 +82,33 @@ let coreTargets: [Target] = [
 ]
 
 let testTargets: [Target] = [
+    .target(
+        name: "TestSupport", dependencies: ["CProviderABI", "CIBVerbs"], path: "Tests/Support/TestSupport",
+        swiftSettings: strict),
+    .testTarget(
+        name: "CProviderTests", dependencies: ["TestSupport", "CProviderABI", "CIBVerbs"], swiftSettings: strict),
     .testTarget(
         name: "RoCEWireTests", dependencies: ["RoCEWire", "CCRC32"], resources: [.copy("Fixtures")],
         swiftSettings: strict),
     .testTarget(name: "RoCETransportTests", dependencies: ["RoCETransport", "RoCEWire"], swiftSettings: strict),
     .testTarget(
-        name: "ProviderLoaderTests", dependencies: ["ProviderLoader", "CProviderABI", "CIBVerbs", "CLinux"],
+        name: "ProviderLoaderTests",
+        dependencies: ["TestSupport", "ProviderLoader", "CProviderABI", "CIBVerbs", "CLinux"],
         swiftSettings: strict),
     .testTarget(
-        name: "VerbsTests", dependencies: ["Verbs", "CProviderABI", "CIBVerbs", "CLinux"], swiftSettings: strict),
+        name: "VerbsTests", dependencies: ["TestSupport", "Verbs", "CProviderABI", "CIBVerbs", "CLinux"],
+        swiftSettings: strict),
     .testTarget(
         name: "VerbsToolTests",
-        dependencies: ["verbs", .product(name: "Subprocess", package: "swift-subprocess")],
+        dependencies: ["TestSupport", "verbs", .product(name: "Subprocess", package: "swift-subprocess")],
         swiftSettings: strict),
     .testTarget(
         name: "SoftProviderTests",
         dependencies: ["SoftProvider", "Verbs", "CProviderABI", "CIBVerbs", "CLinux"],
         path: "providers/soft/Tests", swiftSettings: strict),
     .testTarget(
-        name: "LibibverbsProviderTests", dependencies: ["LibibverbsProvider", "Verbs", "CProviderABI", "CIBVerbs"],
+        name: "LibibverbsProviderTests",
+        dependencies: ["TestSupport", "LibibverbsProvider", "CProviderABI", "CIBVerbs"],
         path: "providers/libibverbs/Tests", swiftSettings: strict),
 ]
 

@@ -1,0 +1,48 @@
+import Foundation
+
+/// Runs the C compiler for tests that need a library of C.
+public enum Compiler {
+    /// A compilation that failed, with what the compiler said.
+    public struct Failure: Error, CustomStringConvertible {
+        /// The command, and all its output.
+        public let description: String
+    }
+
+    /// The package that the tests belong to.
+    public static let packageRoot: String = {
+        var url = URL(fileURLWithPath: #filePath)
+        for _ in 0..<4 { url.deleteLastPathComponent() }
+        return url.path
+    }()
+
+    /// Builds a shared library from one C source text, which can include <rdma_provider.h>.
+    /// - Parameters:
+    ///   - source: the text, C11.
+    ///   - library: path of the library.
+    ///   - flags: further arguments for the compiler.
+    public static func build(_ source: String, to library: String, flags: [String] = []) throws {
+        let scratch = try TemporaryDirectory()
+        let file = try scratch.write(source, to: "source.c")
+        try run(
+            "/usr/bin/env",
+            [
+                "cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden", "-I",
+                packageRoot + "/Sources/CProviderABI/include",
+            ] + flags + ["-o", library, file])
+    }
+
+    static func run(_ program: String, _ arguments: [String]) throws {
+        let process = Process()
+        let output = Pipe()
+        process.executableURL = URL(fileURLWithPath: program)
+        process.arguments = arguments
+        process.standardOutput = output
+        process.standardError = output
+        try process.run()
+        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        if process.terminationStatus != 0 || process.terminationReason != .exit {
+            throw Failure(description: ([program] + arguments).joined(separator: " ") + "\n" + text)
+        }
+    }
+}

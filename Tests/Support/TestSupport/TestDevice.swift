@@ -1,0 +1,44 @@
+import CIBVerbs
+import CProviderABI
+import Foundation
+
+/// A device as the core shows it to a provider: of the kernel's kind, with nothing but a name and a GUID.
+public final class TestDevice: @unchecked Sendable {
+    // Unchecked: nobody writes to it once it is made.
+
+    /// What the provider gets; valid as long as this object.
+    public let pointer: UnsafePointer<rdma_device>
+    /// The public struct with its room behind it.
+    private let verbs: UnsafeMutablePointer<ibv_device>
+    private let interface: UnsafeMutablePointer<CChar>
+
+    /// A device of that name, at most 63 bytes.
+    public init(_ name: String, nodeGUID: UInt64 = 0x0002_c903_0012_3456) {
+        let size = MemoryLayout<ibv_device>.size + 1024
+        let room = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 16)
+        memset(room, 0, size)
+        verbs = room.assumingMemoryBound(to: ibv_device.self)
+        withUnsafeMutableBytes(of: &verbs.pointee.name) { $0.copyBytes(from: name.utf8.prefix(63)) }
+        verbs.pointee.node_type = IBV_NODE_CA
+        verbs.pointee.transport_type = IBV_TRANSPORT_IB
+        interface = strdup("")
+        var device = rdma_device()
+        device.size = UInt32(MemoryLayout<rdma_device>.size)
+        device.kind = RDMA_DEVICE_KERNEL.rawValue
+        device.device = verbs
+        device.node_guid = nodeGUID.bigEndian
+        device.driver_id = UInt32.max
+        device.kernel_abi = 1
+        device.uverbs_abi = 6
+        device.interface = UnsafePointer(interface)
+        let made = UnsafeMutablePointer<rdma_device>.allocate(capacity: 1)
+        made.initialize(to: device)
+        pointer = UnsafePointer(made)
+    }
+
+    deinit {
+        UnsafeMutablePointer(mutating: pointer).deallocate()
+        UnsafeMutableRawPointer(verbs).deallocate()
+        free(interface)
+    }
+}
