@@ -88,6 +88,9 @@ let testTargets: [Target] = [
     .testTarget(
         name: "CProviderTests", dependencies: ["TestSupport", "CProviderABI", "CIBVerbs"], swiftSettings: strict),
     .testTarget(
+        name: "ProviderKitTests",
+        dependencies: ["TestSupport", "ProviderKit", "CProviderABI", "CIBVerbs", "CLinux"], swiftSettings: strict),
+    .testTarget(
         name: "RoCEWireTests", dependencies: ["RoCEWire", "CCRC32"], resources: [.copy("Fixtures")],
         swiftSettings: strict),
     .testTarget(name: "RoCETransportTests", dependencies: ["RoCETransport", "RoCEWire"], swiftSettings: strict),

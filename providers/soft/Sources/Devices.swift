@@ -1,6 +1,7 @@
 import CIBVerbs
 import CLinux
 import CProviderABI
+import ProviderKit
 
 /// The devices of this host: `soft0` on the loopback interface, and `soft_<interface>` for every interface that
 /// `RDMA_SOFT_INTERFACES` names, separated by commas. An interface that does not exist is left out, with a warning.

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CLinux
 import CProviderABI
+import ProviderKit
 
 #if SWIFT_RDMA_MODULE
     /// The entry point of the loadable module, and its only exported symbol (rdma_provider.h).

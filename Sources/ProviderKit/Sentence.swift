@@ -1,32 +1,34 @@
-import CLinux
 import CProviderABI
 
 extension StaticString {
     /// The literal as a C string, which lives as long as the process.
-    var cString: UnsafePointer<CChar> {
+    public var cString: UnsafePointer<CChar> {
         UnsafeRawPointer(utf8Start).assumingMemoryBound(to: CChar.self)
     }
 }
 
 /// One line of text for a person, built without `String`, whose Unicode tables would double the module. What does not
 /// fit into 511 bytes is cut off.
-struct Sentence: ~Copyable {
+public struct Sentence: ~Copyable {
     private static let capacity = 512
     private let bytes = UnsafeMutablePointer<CChar>.allocate(capacity: Sentence.capacity)
     private var count = 0
 
-    init(_ text: StaticString = "") {
+    /// A sentence that begins so.
+    public init(_ text: StaticString = "") {
         bytes[0] = 0
         append(text)
     }
 
     deinit { bytes.deallocate() }
 
-    mutating func append(_ text: StaticString) {
+    /// Adds a literal.
+    public mutating func append(_ text: StaticString) {
         append(text.cString)
     }
 
-    mutating func append(_ text: UnsafePointer<CChar>?) {
+    /// Adds a C string; nothing for nil.
+    public mutating func append(_ text: UnsafePointer<CChar>?) {
         guard var next = text else { return }
         while next.pointee != 0 && count < Self.capacity - 1 {
             bytes[count] = next.pointee
@@ -36,7 +38,8 @@ struct Sentence: ~Copyable {
         bytes[count] = 0
     }
 
-    mutating func append(_ number: Int) {
+    /// Adds a number in decimal.
+    public mutating func append(_ number: Int) {
         if number < 0 { append("-") }
         var rest = number.magnitude
         var divisor: UInt = 1
@@ -52,23 +55,10 @@ struct Sentence: ~Copyable {
     }
 
     /// The text; valid while the sentence lives.
-    func withCString(_ body: (UnsafePointer<CChar>) -> Void) { body(bytes) }
+    public func withCString(_ body: (UnsafePointer<CChar>) -> Void) { body(bytes) }
 
-    func store(in why: UnsafeMutablePointer<rdma_reason>?) {
+    /// Writes the text into a reason that the core has handed in; does nothing for nil.
+    public func store(in why: UnsafeMutablePointer<rdma_reason>?) {
         if let why { rdma_set_reason(why, bytes) }
     }
-
-    /// Hands the text to the core's log.
-    func log(_ level: rdma_log_level) {
-        guard let core = Log.core, let log = core.pointee.log else { return }
-        log(level, providerName.cString, bytes)
-    }
-}
-
-/// Name of the provider, as in its driver file.
-let providerName: StaticString = "soft"
-
-enum Log {
-    /// The core that entered us; set once, before anything else runs.
-    nonisolated(unsafe) static var core: UnsafePointer<rdma_core>?
 }

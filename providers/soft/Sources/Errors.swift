@@ -1,7 +1,0 @@
-import CLinux
-
-/// What a function that answers a pointer does when it refuses.
-func failure<Object>(_ error: Int32) -> UnsafeMutablePointer<Object>? {
-    linux_set_errno(error)
-    return nil
-}
