@@ -97,7 +97,7 @@ let testTargets: [Target] = [
     .testTarget(
         name: "ProviderLoaderTests",
         dependencies: ["TestSupport", "ProviderLoader", "CProviderABI", "CIBVerbs", "CLinux"],
-        swiftSettings: strict),
+        exclude: ["Fixtures"], swiftSettings: strict),
     .testTarget(
         name: "VerbsTests", dependencies: ["TestSupport", "Verbs", "CProviderABI", "CIBVerbs", "CLinux"],
         swiftSettings: strict),

@@ -4,6 +4,7 @@
 #include "linux_environment.h"
 
 #include <stdlib.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 const char *linux_getenv(const char *name)
@@ -14,4 +15,9 @@ const char *linux_getenv(const char *name)
 uint32_t linux_effective_uid(void)
 {
 	return geteuid();
+}
+
+int linux_is_privileged(void)
+{
+	return getauxval(AT_SECURE) != 0;
 }

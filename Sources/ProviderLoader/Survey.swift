@@ -31,7 +31,7 @@ public struct Survey: Sendable, Hashable, Codable {
 }
 
 /// Something that the loader passed over, and what to do about it.
-public struct Problem: Sendable, Hashable, Codable, CustomStringConvertible {
+public struct Problem: Error, Sendable, Hashable, Codable, CustomStringConvertible {
     /// File or directory that it is about; nil where it is about a setting.
     public var path: String?
     /// Line within the file, from 1; nil where it is about all of it.

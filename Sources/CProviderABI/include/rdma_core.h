@@ -11,6 +11,9 @@
 extern "C" {
 #endif
 
+/* Version of the package, as providers are told it and the tool shows it. */
+#define RDMA_CORE_VERSION "0.1.0"
+
 /* Where driver files lie, with the override directory override.d under it, and where the libraries lie that
  * they name by a relative path. A packager sets them with -Xcc -DRDMA_...='"/path"'. */
 #ifndef RDMA_CONFIGURATION_DIRECTORY

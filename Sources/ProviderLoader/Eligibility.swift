@@ -1,0 +1,92 @@
+import Glibc
+
+/// The rules that decide from manifests alone whether a contender may serve a device.
+struct Eligibility {
+    let masks: [DriverDirectories.Mask]
+    /// The provider that `RDMA_PROVIDER` asks for.
+    let asked: String?
+    /// Names of the built-in providers that serve kernel devices.
+    let kernelProviders: Set<String>
+
+    /// The first rule that speaks against the contender; nil where it may serve the device.
+    func verdict(on contender: Contender, for device: DeviceDescription) -> Verdict? {
+        if let reason = mismatch(contender, device) {
+            return Verdict(.rejected, .match, reason)
+        }
+        if let mask = masks.first(where: { $0.hides(contender.provider, from: contender.origin) }) {
+            return Verdict(.masked, .mask, "masked by \(mask.path)")
+        }
+        if let asked, asked != contender.provider {
+            return Verdict(.rejected, .environment, "RDMA_PROVIDER asks for \(asked)")
+        }
+        guard case .file(let entry, let library) = contender.source else { return nil }
+        if let objection = entry.objection {
+            return Verdict(.rejected, .ownership, "its driver file is refused: \(objection.sentence)")
+        }
+        switch library {
+        case .missing: return Verdict(.absent, .missing, "there is no library \(entry.library)")
+        case .refused(let rule, let problem):
+            return Verdict(.rejected, rule, "its library is refused: \(problem.sentence)")
+        case .present: break
+        }
+        if let needed = entry.file.providerABI, !needed.isMet(by: .core) {
+            return Verdict(.rejected, .providerABI, "needs provider ABI \(needed); this core has \(ABIVersion.core)")
+        }
+        if device.kind == .kernel, let window = entry.file.kernelABI, !window.contains(device.kernelABI) {
+            return Verdict(.rejected, .kernelABI, unsupported(device, by: window))
+        }
+        return nil
+    }
+
+    /// Why the device is none of those that the contender is for; nil where it is one.
+    private func mismatch(_ contender: Contender, _ device: DeviceDescription) -> String? {
+        switch contender.source {
+        case .builtIn(.success(let provider)) where provider.listsDevices:
+            return device.listedBy == contender.provider ? nil : "it is for the software devices that it lists"
+        case .builtIn:
+            return device.kind == .kernel ? nil : "it is for devices of the kernel"
+        case .file(let entry, _) where entry.file.matches.isEmpty:
+            return mismatch(driver: entry.file.name, device)
+        case .file(let entry, _):
+            guard !entry.file.matches.contains(where: { fits($0, device) }) else { return nil }
+            let lines = entry.file.matches.map(\.description).joined(separator: ", ")
+            return "it is for \(lines); the device is \(identity(of: device))"
+        }
+    }
+
+    /// A driver file without `match` lines is for the devices of the driver of its name.
+    private func mismatch(driver name: String, _ device: DeviceDescription) -> String? {
+        if device.kind == .software {
+            return device.listedBy == name ? nil : "it is for devices of driver \(name)"
+        }
+        if kernelProviders.contains(name) { return nil }
+        guard let driver = KernelDriver.all.first(where: { $0.name == name }) else {
+            return "no kernel driver is known as \(name), and its driver file has no `match` line"
+        }
+        return KernelDriver.id(of: device) == driver.id
+            ? nil : "it is for devices of driver \(name); the device is \(identity(of: device))"
+    }
+
+    private func fits(_ match: DriverFile.Match, _ device: DeviceDescription) -> Bool {
+        switch match {
+        case .name(let pattern): pattern.matches(device.name)
+        case .driverID(let id): device.kind == .kernel && KernelDriver.id(of: device) == id
+        case .pci(let vendor, let number):
+            device.pci.map { $0.vendor == vendor && (number == nil || number == $0.device) } ?? false
+        }
+    }
+
+    /// What the match lines could have named.
+    private func identity(of device: DeviceDescription) -> String {
+        var parts = ["name \(device.name)"]
+        if device.kind == .software {
+            parts.append("listed by \(device.listedBy ?? "nobody")")
+        } else {
+            parts.append(KernelDriver.id(of: device).map { "driver-id \($0)" } ?? "of an unknown driver")
+        }
+        if let pci = device.pci {
+            parts.append("pci \(hexadecimal(pci.vendor)):\(hexadecimal(pci.device))")
+        }
+        return parts.joined(separator: ", ")
+    }
+}
