@@ -42,7 +42,7 @@ step() {
         say "FAILED after $(seconds "$started")"
         say "--- ${log#"$root"/}"
         cat "$log" "$reported"
-        say "--- $name failed with status $status. To repeat it alone: $0 $name"
+        say "--- $name failed with status $status"
         step_failed=$name
         return 0
     fi
