@@ -112,7 +112,7 @@ extension Core {
     }
 
     /// Removes a queue pair's entries, for one that is reset or destroyed. The poller must not be at work.
-    func removeCompletions(of number: UInt32, from queue: UnsafeMutablePointer<CompletionQueueStorage>) {
+    mutating func removeCompletions(of number: UInt32, from queue: UnsafeMutablePointer<CompletionQueueStorage>) {
         let ring = queue.pointee.ring
         var kept: UInt32 = ring.oldest
         let end = ring.oldest &+ ring.count
@@ -132,7 +132,7 @@ extension Core {
     }
 
     /// Moves what a queue holds to a ring of another size. The poller must not be at work.
-    func resize(_ queue: UnsafeMutablePointer<CompletionQueueStorage>, capacity: UInt32) throws(Errno) {
+    mutating func resize(_ queue: UnsafeMutablePointer<CompletionQueueStorage>, capacity: UInt32) throws(Errno) {
         let old = queue.pointee.ring
         let held = old.count
         guard capacity >= held else { throw .invalid }

@@ -33,7 +33,7 @@ extension Core {
         enter(to, from: from, pair)
     }
 
-    private func isInRange(_ wanted: QueuePairAttributes, _ mask: AttributeMask, _ pair: Pair) -> Bool {
+    private mutating func isInRange(_ wanted: QueuePairAttributes, _ mask: AttributeMask, _ pair: Pair) -> Bool {
         func fits(_ attribute: AttributeMask, _ condition: Bool) -> Bool { !mask.contains(attribute) || condition }
         let mtu = wanted.pathMTU
         return fits(.pathMTU, mtu >= 256 && mtu <= configuration.activeMTU && mtu & (mtu - 1) == 0)
@@ -66,7 +66,7 @@ extension Core {
         }
     }
 
-    private func startRequester(_ pair: Pair) {
+    private mutating func startRequester(_ pair: Pair) {
         let psn = PSN(pair.pointee.attributes.sendPSN)
         pair.pointee.requester.una = psn
         pair.pointee.requester.next = psn

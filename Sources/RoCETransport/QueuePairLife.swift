@@ -132,7 +132,7 @@ extension Core {
     typealias Pair = UnsafeMutablePointer<QueuePairStorage>
 
     /// Sets the state, for posting threads too.
-    func setState(_ state: QueuePairState, of pair: Pair) {
+    mutating func setState(_ state: QueuePairState, of pair: Pair) {
         pair.pointee.attributes.state = state
         pair.pointee.published.store(state.rawValue, ordering: .releasing)
     }
@@ -161,15 +161,19 @@ extension Core {
         removeCompletions(of: pair.pointee.number, from: pair.pointee.receiveCompletions)
     }
 
-    /// ERR: what is posted is flushed, and nothing but a NAK that is due is sent any more. IBTA volume 1, 10.3.1.7.
-    mutating func enterError(_ pair: Pair) {
+    /// ERR: what is posted is flushed, and nothing is sent any more but, with `answering`, a NAK and the responses
+    /// before it. IBTA volume 1, 10.3.1.7.
+    mutating func enterError(_ pair: Pair, answering: Bool = false) {
         guard pair.pointee.attributes.state != .error, pair.pointee.attributes.state != .reset else { return }
         setState(.error, of: pair)
         atomicMemoryFence(ordering: .sequentiallyConsistent)
         timers.remove(pair)
         pair.pointee.deadline = nil
         requests.remove(pair.pointee.links + QueuePairStorage.requests)
-        readResponses.remove(pair.pointee.links + QueuePairStorage.readResponses)
+        if !answering {
+            acknowledgements.remove(pair.pointee.links + QueuePairStorage.acknowledgements)
+            readResponses.remove(pair.pointee.links + QueuePairStorage.readResponses)
+        }
         flush(pair)
         if pair.pointee.sharedReceiveQueue != nil { events.post(pair.pointee.event, .lastWorkRequestReached) }
     }

@@ -11,6 +11,8 @@ struct ReadResource {
     var end: UInt32 = 0
     /// Where the first response of the run that is being sent stands: it is FIRST or ONLY.
     var runStart: UInt32 = 0
+    /// Bytes of that run.
+    var runLength: UInt32 = 0
     var address: UInt64 = 0
     var key: UInt32 = 0
     var length: UInt32 = 0
@@ -34,8 +36,6 @@ struct Responder {
     var isEstablished = false
     /// What the message that is under way is about; `.unknown` between messages.
     var message = Opcode.Operation.unknown
-    /// UC: the rest of the message is dropped.
-    var isDroppingMessage = false
 
     /// A receive work request was taken and is not complete.
     var holdsReceive = false

@@ -1,3 +1,5 @@
+import RoCEWire
+
 /// A slot of a send queue: this, for UD the path, and then the pieces of memory or the inline data.
 struct SendEntry {
     var id: UInt64
@@ -14,7 +16,7 @@ struct SendEntry {
     var flags: UInt8
     var elementCount: UInt8
     /// From here on the engine's: set when the message is begun.
-    var firstPSN: UInt32 = 0
+    var firstPSN = PSN(0)
     /// PSNs that the message takes: packets sent, or for a READ packets that answer it.
     var packets: UInt32 = 0
 

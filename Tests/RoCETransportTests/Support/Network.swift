@@ -1,0 +1,198 @@
+import RoCETransport
+import RoCEWire
+
+/// How a network treats packets.
+struct NetworkProfile {
+    /// Percent of the packets.
+    var loss = 0
+    var duplication = 0
+    var corruption = 0
+    /// Nanoseconds; a packet takes anything in between, so that a wide range reorders.
+    var delay: ClosedRange<Int> = 1_000...1_000
+
+    /// Whether everything arrives once, whole and in order.
+    var isPerfect: Bool { loss == 0 && duplication == 0 && corruption == 0 && delay.count == 1 }
+}
+
+/// Hosts, packets on their way between them, and the time. Nothing happens but what the seed says.
+final class Network {
+    var hosts: [Host]
+    var profile: NetworkProfile
+    private(set) var now: UInt64 = 1_000_000
+    private var random: SplitMix
+    private var travelling: [Travelling] = []
+    private var order: UInt64 = 0
+    private var actions: [(time: UInt64, order: UInt64, body: () -> Void)] = []
+    /// A host that nothing reaches and that sends nothing any more.
+    var dead: Set<Int> = []
+    private(set) var corrupted = 0
+    private(set) var rejected = 0
+    /// What was sent, for tests that look: called before anything happens to the packet. Returning false loses it.
+    var inspect: ((TransportPacket, OutgoingPacket) -> Bool)?
+
+    private struct Travelling {
+        let time: UInt64
+        let order: UInt64
+        let host: Int
+        let source: GID
+        let ip: IPv4Header
+        let udp: UDPHeader
+        let bytes: UnsafeMutableRawBufferPointer
+
+        func isBefore(_ other: Travelling) -> Bool {
+            time < other.time || time == other.time && order < other.order
+        }
+    }
+
+    init(_ hosts: [Host], seed: UInt64 = 0, profile: NetworkProfile = NetworkProfile()) {
+        self.hosts = hosts
+        self.profile = profile
+        random = SplitMix(seed: seed)
+    }
+
+    deinit { for packet in travelling { packet.bytes.deallocate() } }
+
+    /// Calls `body` after `delay` nanoseconds.
+    func schedule(after delay: Int, _ body: @escaping () -> Void) {
+        order += 1
+        let time = now + UInt64(delay)
+        var place = actions.count
+        // The next one is at the end.
+        while place > 0, actions[place - 1].time <= time { place -= 1 }
+        actions.insert((time, order, body), at: place)
+    }
+
+    // MARK: - The course of time
+
+    /// Lets everything happen that is due, and moves to the next time at which something is. False when nothing is
+    /// left to happen at or before `limit`.
+    func step(until limit: UInt64 = .max) -> Bool {
+        flushAll()
+        var next = UInt64.max
+        if let first = travelling.first { next = first.time }
+        if let last = actions.last { next = min(next, last.time) }
+        for (index, host) in hosts.enumerated() where !dead.contains(index) {
+            if let deadline = host.engine.nextDeadline { next = min(next, deadline) }
+        }
+        guard next <= limit, next != .max else { return false }
+        now = max(now, next)
+        deliver()
+        for (index, host) in hosts.enumerated() where !dead.contains(index) { host.engine.advance(to: now) }
+        while let last = actions.last, last.time <= now {
+            actions.removeLast()
+            last.body()
+        }
+        flushAll()
+        return true
+    }
+
+    /// Lets the time go on until nothing more happens, or `duration` is over.
+    func run(for duration: UInt64 = 60_000_000_000) {
+        let limit = now + duration
+        while step(until: limit) {}
+    }
+
+    /// Sends everything that the engines have.
+    func flushAll() {
+        for index in hosts.indices where !dead.contains(index) {
+            while let packet = hosts[index].engine.transmit(into: hosts[index].packet, now: now) {
+                send(packet, from: hosts[index])
+            }
+        }
+    }
+
+    // MARK: - Packets
+
+    private func send(_ packet: OutgoingPacket, from host: Host) {
+        if let inspect {
+            let bytes = UnsafeRawBufferPointer(rebasing: host.packet[..<packet.byteCount])
+            if let parsed = try? TransportPacket(parsing: bytes), !inspect(parsed, packet) { return }
+        }
+        if random.chance(profile.loss) { return }
+        launch(packet, from: host)
+        if random.chance(profile.duplication) { launch(packet, from: host) }
+    }
+
+    private func launch(_ packet: OutgoingPacket, from host: Host) {
+        guard let target = hosts.firstIndex(where: { $0.gid == packet.path.destination }) else { return }
+        let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: packet.byteCount, alignment: 8)
+        bytes.copyMemory(from: UnsafeRawBufferPointer(rebasing: host.packet[..<packet.byteCount]))
+        let ip = IPv4Header(
+            source: UInt32(truncatingIfNeeded: packet.path.source.low),
+            destination: UInt32(truncatingIfNeeded: packet.path.destination.low),
+            packetByteCount: packet.byteCount)
+        let udp = UDPHeader(sourcePort: 0xC000, packetByteCount: packet.byteCount)
+        let covered = ICRC.covered(of: UnsafeRawBufferPointer(bytes))
+        ICRC(ipv4: ip, udp: udp, packet: covered).store(at: bytes.baseAddress! + covered.count)
+        if random.chance(profile.corruption) { corrupt(bytes) }
+        order += 1
+        let time = now + UInt64(random.within(profile.delay))
+        push(
+            Travelling(
+                time: time, order: order, host: target, source: packet.path.source, ip: ip, udp: udp, bytes: bytes))
+    }
+
+    /// Flips one to four bits, but not in the byte of the BTH that the ICRC leaves out.
+    private func corrupt(_ bytes: UnsafeMutableRawBufferPointer) {
+        corrupted += 1
+        for _ in 0...random.below(4) {
+            var place = random.below(bytes.count)
+            if place == 4 { place = 5 }
+            bytes[place] ^= 1 << UInt8(random.below(8))
+        }
+    }
+
+    private func deliver() {
+        while let first = travelling.first, first.time <= now {
+            pop()
+            defer { first.bytes.deallocate() }
+            guard !dead.contains(first.host) else { continue }
+            let bytes = UnsafeRawBufferPointer(first.bytes)
+            guard ICRC(ipv4: first.ip, udp: first.udp, packet: ICRC.covered(of: bytes)).value == ICRC.trailer(of: bytes)
+            else {
+                rejected += 1
+                continue
+            }
+            receive(bytes, first)
+        }
+    }
+
+    private func receive(_ bytes: UnsafeRawBufferPointer, _ packet: Travelling) {
+        let host = hosts[packet.host]
+        withUnsafeTemporaryAllocation(byteCount: 20, alignment: 4) { header in
+            // The headers of the test's own packets always fit.
+            try? packet.ip.emit(into: header)
+            host.engine.receive(
+                bytes,
+                from: PacketSource(
+                    source: packet.source, destination: host.gid, header: UnsafeRawBufferPointer(header)),
+                now: now)
+        }
+    }
+
+    // MARK: - A heap by time
+
+    private func push(_ packet: Travelling) {
+        travelling.append(packet)
+        var place = travelling.count - 1
+        while place > 0, travelling[place].isBefore(travelling[(place - 1) / 2]) {
+            travelling.swapAt(place, (place - 1) / 2)
+            place = (place - 1) / 2
+        }
+    }
+
+    private func pop() {
+        let last = travelling.removeLast()
+        guard !travelling.isEmpty else { return }
+        travelling[0] = last
+        var place = 0
+        while true {
+            var child = 2 * place + 1
+            guard child < travelling.count else { break }
+            if child + 1 < travelling.count, travelling[child + 1].isBefore(travelling[child]) { child += 1 }
+            guard travelling[child].isBefore(travelling[place]) else { break }
+            travelling.swapAt(place, child)
+            place = child
+        }
+    }
+}
