@@ -1,0 +1,1 @@
+../../RoCEWireTests/Support/ArrayCalls.swift

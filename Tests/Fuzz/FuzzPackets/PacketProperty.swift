@@ -1,0 +1,1 @@
+../../RoCEWireTests/Support/PacketProperty.swift

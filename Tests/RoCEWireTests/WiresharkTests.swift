@@ -1,0 +1,172 @@
+import Foundation
+import RoCEWire
+import Testing
+
+/// Wireshark's dissector reads what we emit: a witness that nobody here wrote.
+@Suite("Wireshark as a witness", .enabled(if: Tshark.path != nil, "tshark is not installed"))
+struct WiresharkTests {
+    /// Opcodes whose headers Wireshark 4.0, the oldest that the supported distributions ship, does not know. It says
+    /// so, and shows the BTH alone.
+    static let young: Set<Opcode> = [.rcFlush, .rcAtomicWrite, .congestionNotification]
+
+    /// Packets of every opcode, over IPv4 or IPv6, with random fields.
+    static func samples() throws -> [(headers: PacketHeaders, payload: [UInt8], bytes: [UInt8])] {
+        var random = Generator(seed: 0x511)
+        var samples: [(PacketHeaders, [UInt8], [UInt8])] = []
+        for byte in UInt8.min...UInt8.max {
+            let opcode = Opcode(rawValue: byte)
+            guard opcode.isKnown else { continue }
+            for size in opcode.hasPayload ? [0, 1, 2, 3, 64] : [0] {
+                // Wireshark takes a payload for Ethernet that starts with a known type; 0xFFFF is none.
+                let payload = [UInt8](repeating: 0xFF, count: min(size, 2)) + random.bytes(max(size - 2, 0))
+                let headers = Self.headers(opcode, &random)
+                let length = headers.packetByteCount(payloadByteCount: size)
+                let ip: IPHeader =
+                    Bool.random(using: &random)
+                    ? .v4(IPv4Header(source: 0x0A4D_0001, destination: 0x0A4D_0002, packetByteCount: length))
+                    : .v6(
+                        IPv6Header(
+                            source: IPv6Address(high: 0xFD77 << 48, low: 1),
+                            destination: IPv6Address(high: 0xFD77 << 48, low: 2), packetByteCount: length))
+                let udp = UDPHeader(sourcePort: 0xC000 | random.any() >> 2, packetByteCount: length)
+                samples.append((headers, payload, try emit(ip: ip, udp: udp, headers: headers, payload: payload)))
+            }
+        }
+        return samples
+    }
+
+    static func headers(_ opcode: Opcode, _ random: inout Generator) -> PacketHeaders {
+        // QP 0 and 1 would make the payload a management datagram.
+        let qpn = UInt32.random(in: 0x100...0xFF_FFFF, using: &random)
+        var headers = PacketHeaders(
+            BTH(
+                opcode: opcode, destinationQP: qpn, psn: PSN(random.any()), partitionKey: random.any(),
+                acknowledgeRequest: .random(using: &random), solicited: .random(using: &random)))
+        headers.bth.migrated = .random(using: &random)
+        headers.deth = DETH(queueKey: random.any(), sourceQP: UInt32.random(in: 2...0xFF_FFFF, using: &random))
+        headers.reth = RETH(virtualAddress: random.any(), remoteKey: random.any(), dmaLength: random.any())
+        headers.atomicETH = AtomicETH(
+            virtualAddress: random.any(), remoteKey: random.any(), swapOrAdd: random.any(), compare: random.any())
+        headers.aeth = AETH(syndrome: .ack(credits: random.any()), msn: random.any() & 0xFF_FFFF)
+        headers.atomicAckETH = AtomicAckETH(original: random.any())
+        headers.immDt = ImmDt(value: random.any())
+        headers.ieth = IETH(remoteKey: random.any())
+        return headers
+    }
+
+    /// What tshark is to print of a packet, field by field; nil where the field must be absent.
+    static func expected(_ headers: PacketHeaders, payload: [UInt8], bytes: [UInt8]) -> [String: UInt64?] {
+        let bth = headers.bth
+        let has = bth.opcode.headers
+        func only<T: BinaryInteger>(_ header: ExtendedHeaders, _ value: T) -> UInt64? {
+            has.isDisjoint(with: header) ? nil : UInt64(value)
+        }
+        var expected: [String: UInt64?] = [
+            "bth.opcode": UInt64(bth.opcode.rawValue), "bth.psn": UInt64(bth.psn.rawValue),
+            "bth.destqp": UInt64(bth.destinationQP), "bth.p_key": UInt64(bth.partitionKey),
+            "bth.padcnt": UInt64((4 - payload.count % 4) % 4), "bth.tver": 0,
+        ]
+        expected["bth.se"] = bth.solicited ? 1 : 0
+        expected["bth.m"] = bth.migrated ? 1 : 0
+        expected["bth.a"] = bth.acknowledgeRequest ? 1 : 0
+        expected["deth.q_key"] = only(.deth, headers.deth.queueKey)
+        expected["deth.srcqp"] = only(.deth, headers.deth.sourceQP)
+        // Wireshark has one name for the address and the key of RETH and AtomicETH.
+        let remote = headers.atomicETH
+        let isAtomic = has.contains(.atomicETH)
+        expected["reth.va"] = only([.reth, .atomicETH], isAtomic ? remote.virtualAddress : headers.reth.virtualAddress)
+        expected["reth.r_key"] = only([.reth, .atomicETH], isAtomic ? remote.remoteKey : headers.reth.remoteKey)
+        expected["reth.dmalen"] = only(.reth, headers.reth.dmaLength)
+        expected["atomiceth.swapdt"] = only(.atomicETH, remote.swapOrAdd)
+        expected["atomiceth.cmpdt"] = only(.atomicETH, remote.compare)
+        expected["aeth.syndrome"] = only(.aeth, headers.aeth.syndrome.rawValue)
+        expected["aeth.msn"] = only(.aeth, headers.aeth.msn)
+        expected["atomicacketh.origremdt"] = only(.atomicAckETH, headers.atomicAckETH.original)
+        expected["immdt"] = only(.immDt, headers.immDt.value)
+        expected["ieth"] = only(.ieth, headers.ieth.remoteKey)
+        expected["invariant.crc"] = UInt64(Frame.trailer(bytes).byteSwapped)
+        return expected
+    }
+
+    @Test("tshark reads from every opcode's packets the values that were emitted, and finds none malformed")
+    func dissection() throws {
+        let samples = try Self.samples()
+        let expected = samples.map { Self.expected($0.headers, payload: $0.payload, bytes: $0.bytes) }
+        let fields = expected[0].keys.sorted()
+        let printed = try Tshark.fields(fields.map { "infiniband.\($0)" }, of: PCAP.file(samples.map(\.bytes)))
+        try #require(printed.count == samples.count)
+        for (index, sample) in samples.enumerated() {
+            let isYoung = Self.young.contains(sample.headers.bth.opcode)
+            for field in fields where field.hasPrefix("bth.") || !isYoung {
+                #expect(
+                    Tshark.number(field, printed[index]["infiniband.\(field)"]) == expected[index][field],
+                    "\(field) of opcode \(sample.headers.bth.opcode.rawValue), \(sample.payload.count) bytes")
+            }
+            #expect(printed[index]["_ws.malformed"] == "", "opcode \(sample.headers.bth.opcode.rawValue)")
+            #expect(printed[index]["_ws.expert.message"] == "", "opcode \(sample.headers.bth.opcode.rawValue)")
+        }
+    }
+}
+
+/// The command-line Wireshark.
+enum Tshark {
+    static let path: String? = (ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin")
+        .split(separator: ":").map { "\($0)/tshark" }.first { FileManager.default.isExecutableFile(atPath: $0) }
+
+    /// Runs it and returns what it prints on standard output.
+    static func run(_ arguments: [String]) throws -> String {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: path ?? "tshark")
+        process.arguments = arguments
+        let output = Pipe()
+        process.standardOutput = output
+        process.standardError = FileHandle.nullDevice
+        try process.run()
+        let data = output.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        try #require(process.terminationStatus == 0, "tshark \(arguments)")
+        return String(decoding: data, as: UTF8.self)
+    }
+
+    /// Wireshark guesses what a payload is, and calls ours malformed when the guess is wrong: the protocols that
+    /// may be guessed are switched off.
+    static func withoutGuessing() throws -> [String] {
+        var arguments: [String] = []
+        for line in try run(["-G", "heuristic-decodes"]).split(separator: "\n") {
+            let columns = line.split(separator: "\t")
+            if columns.count > 1, columns[0] == "infiniband.payload" {
+                arguments += ["--disable-protocol", String(columns[1])]
+            }
+        }
+        return arguments
+    }
+
+    /// The values of some fields for every packet of a file.
+    static func fields(_ names: [String], of file: [UInt8]) throws -> [[String: String]] {
+        let url = FileManager.default.temporaryDirectory.appendingPathComponent("emitted-\(UUID()).pcap")
+        try Data(file).write(to: url)
+        defer { try? FileManager.default.removeItem(at: url) }
+        let names = names + ["_ws.malformed", "_ws.expert.message"]
+        var arguments = ["-r", url.path, "-T", "fields", "-E", "occurrence=f", "-o", "udp.ignore_ipv6_zero_checksum:TRUE"] + (try withoutGuessing())
+        for name in names { arguments += ["-e", name] }
+        var packets: [[String: String]] = []
+        for line in try run(arguments).split(separator: "\n") {
+            let values = line.split(separator: "\t", omittingEmptySubsequences: false)
+            var packet: [String: String] = [:]
+            for (name, value) in zip(names, values) { packet[name] = String(value) }
+            packets.append(packet)
+        }
+        return packets
+    }
+
+    /// Fields that are printed as bytes, without "0x".
+    static let byteFields: Set<String> = ["immdt", "ieth"]
+
+    /// The number that a field was printed as; nil for a field that is not there.
+    static func number(_ field: String, _ text: String?) -> UInt64? {
+        guard let text, !text.isEmpty else { return nil }
+        if text.hasPrefix("0x") { return UInt64(text.dropFirst(2), radix: 16) }
+        if text == "True" || text == "False" { return text == "True" ? 1 : 0 }
+        return UInt64(text, radix: byteFields.contains(field) ? 16 : 10)
+    }
+}
