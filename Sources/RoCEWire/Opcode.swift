@@ -74,7 +74,8 @@ extension Opcode {
 
         @inlinable @inline(__always)
         init(_ operation: Operation, _ flags: UInt32, _ headers: ExtendedHeaders = []) {
-            bits = UInt32(headers.rawValue) | flags | UInt32(operation.rawValue) << 16
+            bits =
+                UInt32(headers.rawValue) | flags | UInt32(operation.rawValue) << 16
                 | UInt32(truncatingIfNeeded: BTH.byteCount + headers.byteCount) << 24
         }
 

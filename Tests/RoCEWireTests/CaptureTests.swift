@@ -134,7 +134,8 @@ struct CaptureContentTests {
         #expect(Capture.frame(108).headers.aeth.syndrome == .nak(.psnSequenceError))
         // Sent one ahead; the NAK names the PSN expected.
         #expect(Capture.frame(107).headers.bth.psn == Capture.frame(108).headers.bth.psn.next)
-        #expect([112, 114, 116].map { Capture.frame($0).headers.bth.psn.rawValue } == [0xFF_FFFF, 0xFF_FFFF, 0xFF_FFFF])
+        #expect(
+            [112, 114, 116].map { Capture.frame($0).headers.bth.psn.rawValue } == [0xFF_FFFF, 0xFF_FFFF, 0xFF_FFFF])
         #expect((117...120).allSatisfy { Capture.frame($0).headers.bth.destinationQP == 0xABCDE })
     }
 

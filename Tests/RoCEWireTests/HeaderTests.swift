@@ -55,7 +55,8 @@ struct HeaderTests {
         #expect(
             try written(8, DETH(queueKey: 0x8001_0000, sourceQP: 0xFF00_0001).emit(into:)) == hex("80010000 00 000001"))
         #expect(
-            try written(16, RETH(virtualAddress: 0x0102_0304_0506_0708, remoteKey: 0x1112_1314, dmaLength: 9).emit(into:))
+            try written(
+                16, RETH(virtualAddress: 0x0102_0304_0506_0708, remoteKey: 0x1112_1314, dmaLength: 9).emit(into:))
                 == hex("0102030405060708 11121314 00000009"))
         #expect(
             try written(

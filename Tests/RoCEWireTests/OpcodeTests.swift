@@ -19,7 +19,9 @@ struct OpcodeTests {
         (0x1C, .flush, "o", 20), (0x1D, .atomicWrite, "o", 16),
     ]
 
-    static func check(_ opcode: Opcode, _ row: (low: UInt8, operation: Opcode.Operation, place: Character, extended: Int)) {
+    static func check(
+        _ opcode: Opcode, _ row: (low: UInt8, operation: Opcode.Operation, place: Character, extended: Int)
+    ) {
         #expect(opcode.operation == row.operation)
         #expect(opcode.headerByteCount == 12 + row.extended)
         #expect(opcode.headers.byteCount == row.extended)

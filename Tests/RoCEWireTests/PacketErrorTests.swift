@@ -20,7 +20,9 @@ struct PacketErrorTests {
     @Test("Every way to cut a captured packet short gives an error")
     func cutFrames() {
         for frame in Capture.frames {
-            let parsed = (0..<frame.bytes.count).filter { (try? Frame(number: 0, bytes: Array(frame.bytes[..<$0]))) != nil }
+            let parsed = (0..<frame.bytes.count).filter {
+                (try? Frame(number: 0, bytes: Array(frame.bytes[..<$0]))) != nil
+            }
             #expect(parsed.isEmpty, "frame \(frame.number) parsed when cut to \(parsed) bytes")
         }
     }
@@ -118,7 +120,8 @@ struct PacketErrorTests {
             #expect(needed == headers.byteCount + 5 + 3 + 4)
             for count in 0..<needed {
                 #expect(throws: PacketError.noRoom(needed: needed, available: count)) {
-                    try written(count) { raw throws(PacketError) in _ = try headers.emit(into: raw, payloadByteCount: 5) }
+                    try written(count) { raw throws(PacketError) in _ = try headers.emit(into: raw, payloadByteCount: 5)
+                    }
                 }
             }
             #expect(throws: PacketError.noRoom(needed: headers.byteCount, available: headers.byteCount - 1)) {

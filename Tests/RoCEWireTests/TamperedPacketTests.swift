@@ -9,7 +9,8 @@ struct TamperedPacketTests {
         for _ in 0..<Int.random(in: 1...4, using: &random) {
             guard !bytes.isEmpty else { return bytes }
             // Headers are where it hurts.
-            let index = Int.random(in: 0..<(Bool.random(using: &random) ? min(60, bytes.count) : bytes.count), using: &random)
+            let index = Int.random(
+                in: 0..<(Bool.random(using: &random) ? min(60, bytes.count) : bytes.count), using: &random)
             switch random.next() % 6 {
             case 0: bytes[index] = random.any()
             case 1: bytes[index] ^= 1 << (random.any(UInt8.self) % 8)
@@ -22,7 +23,9 @@ struct TamperedPacketTests {
         return bytes
     }
 
-    @Test("Never crash a parser, and what parses is emitted again to the same bytes", arguments: 1...4 as ClosedRange<UInt64>)
+    @Test(
+        "Never crash a parser, and what parses is emitted again to the same bytes",
+        arguments: 1...4 as ClosedRange<UInt64>)
     func tampered(seed: UInt64) {
         let property = PacketProperty()
         var random = Generator(seed: seed)

@@ -147,7 +147,9 @@ enum Tshark {
         try Data(file).write(to: url)
         defer { try? FileManager.default.removeItem(at: url) }
         let names = names + ["_ws.malformed", "_ws.expert.message"]
-        var arguments = ["-r", url.path, "-T", "fields", "-E", "occurrence=f", "-o", "udp.ignore_ipv6_zero_checksum:TRUE"] + (try withoutGuessing())
+        var arguments =
+            ["-r", url.path, "-T", "fields", "-E", "occurrence=f", "-o", "udp.ignore_ipv6_zero_checksum:TRUE"]
+            + (try withoutGuessing())
         for name in names { arguments += ["-e", name] }
         var packets: [[String: String]] = []
         for line in try run(arguments).split(separator: "\n") {

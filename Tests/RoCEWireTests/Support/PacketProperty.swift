@@ -2,7 +2,7 @@ import RoCEWire
 
 /// What must hold for any bytes at all. The test suite feeds it captured packets that were tampered with, the fuzzer
 /// whatever it can think of.
-struct PacketProperty: ~Copyable {
+struct PacketProperty: ~Copyable, Sendable {
     let recovery = IPv4IdentificationRecovery()
 
     /// Says what is wrong with how `bytes` are read as an IP packet and as what UDP carries, nil if all is well.
