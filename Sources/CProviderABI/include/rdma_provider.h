@@ -214,14 +214,16 @@ struct rdma_device {
 
 struct rdma_context_ops;
 
-/* The context belongs to another library, which has filled all of it: the core leaves context->ops and
- * the struct around the context alone. */
-#define RDMA_CONTEXT_FOREIGN (1u << 0)
+enum rdma_context_flags {
+	/* The context belongs to another library, which has filled all of it: the core leaves context->ops
+	 * and the struct around the context alone. */
+	RDMA_CONTEXT_FOREIGN = 1 << 0,
+};
 
 /* What open_device answers. The core sets `size` to what it has room for, and zeroes the rest. */
 struct rdma_context {
 	uint32_t size;
-	uint32_t flags; /* RDMA_CONTEXT_* */
+	uint32_t flags; /* enum rdma_context_flags */
 	struct ibv_context *context;
 	/* The control table: static, the same for every object under the context. */
 	const struct rdma_context_ops *ops;
@@ -501,7 +503,7 @@ static inline void rdma_init_srq(struct ibv_srq *srq, struct ibv_context *contex
 {
 	srq->context = context;
 	srq->srq_context = attr->srq_context;
-	srq->pd = attr->pd;
+	srq->pd = attr->comp_mask & IBV_SRQ_INIT_ATTR_PD ? attr->pd : NULL;
 	srq->events_completed = 0;
 	pthread_mutex_init(&srq->mutex, NULL);
 	pthread_cond_init(&srq->cond, NULL);
@@ -520,7 +522,7 @@ static inline void rdma_init_qp(struct ibv_qp_ex *qp_ex, struct ibv_context *con
 
 	qp->context = context;
 	qp->qp_context = attr->qp_context;
-	qp->pd = attr->pd;
+	qp->pd = attr->comp_mask & IBV_QP_INIT_ATTR_PD ? attr->pd : NULL;
 	qp->send_cq = attr->send_cq;
 	qp->recv_cq = attr->recv_cq;
 	qp->srq = attr->srq;
