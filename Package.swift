@@ -111,7 +111,7 @@ let testTargets: [Target] = [
         path: "providers/soft/Tests", swiftSettings: strict),
     .testTarget(
         name: "LibibverbsProviderTests",
-        dependencies: ["TestSupport", "LibibverbsProvider", "CProviderABI", "CIBVerbs"],
+        dependencies: ["TestSupport", "LibibverbsProvider", "CProviderABI", "CIBVerbs", "CLinux"],
         path: "providers/libibverbs/Tests", swiftSettings: strict),
 ]
 

@@ -12,13 +12,14 @@ public final class TestDevice: @unchecked Sendable {
     private let verbs: UnsafeMutablePointer<ibv_device>
     private let interface: UnsafeMutablePointer<CChar>
 
-    /// A device of that name, at most 63 bytes.
-    public init(_ name: String, nodeGUID: UInt64 = 0x0002_c903_0012_3456) {
+    /// A device of that name, with that uverbs node; each has at most 63 bytes.
+    public init(_ name: String, node: String = "uverbs0", nodeGUID: UInt64 = 0x0002_c903_0012_3456) {
         let size = MemoryLayout<ibv_device>.size + 1024
         let room = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 16)
         memset(room, 0, size)
         verbs = room.assumingMemoryBound(to: ibv_device.self)
         withUnsafeMutableBytes(of: &verbs.pointee.name) { $0.copyBytes(from: name.utf8.prefix(63)) }
+        withUnsafeMutableBytes(of: &verbs.pointee.dev_name) { $0.copyBytes(from: node.utf8.prefix(63)) }
         verbs.pointee.node_type = IBV_NODE_CA
         verbs.pointee.transport_type = IBV_TRANSPORT_IB
         interface = strdup("")
