@@ -3,6 +3,7 @@ import CProviderABI
 import ProviderKit
 
 /// The entry point of the built-in provider (rdma_core.h).
+// swift-format-ignore: AlwaysUseLowerCamelCase
 @c @implementation
 public func rdma_provider_entry_libibverbs(
     _ core: UnsafePointer<rdma_core>!, _ why: UnsafeMutablePointer<rdma_reason>!
