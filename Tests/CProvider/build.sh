@@ -5,4 +5,4 @@ here=$(cd "$(dirname "$0")" && pwd)
 output=$1
 shift
 exec "${CC:-cc}" -std=c11 -O2 -g -Wall -Wextra -Wpedantic -Werror -fPIC -shared -fvisibility=hidden \
-	-Wl,--no-undefined -I "$here/../../Sources/CProviderABI/include" "$@" -o "$output" "$here"/*.c
+	-Wl,--no-undefined -I "$here/../../Sources/CProviderABI/include" ${CFLAGS:-} "$@" -o "$output" "$here"/*.c

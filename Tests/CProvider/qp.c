@@ -22,7 +22,7 @@ struct ctest_qp *ctest_next_qp(const struct ctest_qp *after)
 	return i < CTEST_MAX_QP ? pairs[i] : NULL;
 }
 
-static int check_init(const struct ibv_qp_init_attr_ex *attr)
+static int check_init(const struct ibv_context *context, const struct ibv_qp_init_attr_ex *attr)
 {
 	const uint32_t known = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_CREATE_FLAGS | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
 
@@ -35,6 +35,9 @@ static int check_init(const struct ibv_qp_init_attr_ex *attr)
 	if (attr->qp_type != IBV_QPT_RC && attr->qp_type != IBV_QPT_UD)
 		return EOPNOTSUPP;
 	if (!(attr->comp_mask & IBV_QP_INIT_ATTR_PD) || !attr->send_cq || !attr->recv_cq)
+		return EINVAL;
+	if (attr->pd->context != context || attr->send_cq->context != context || attr->recv_cq->context != context ||
+	    (attr->srq && attr->srq->context != context))
 		return EINVAL;
 	if (attr->cap.max_send_wr > CTEST_MAX_WR || attr->cap.max_send_sge > CTEST_MAX_SGE ||
 	    attr->cap.max_inline_data > CTEST_MAX_INLINE)
@@ -93,7 +96,7 @@ static int equip(struct ctest_qp *qp, struct ctest_context *context, const struc
 struct ibv_qp *ctest_create_qp_ex(struct ibv_context *verbs, struct ibv_qp_init_attr_ex *attr)
 {
 	struct ctest_context *context = ctest_context(verbs);
-	int error = ctest_is_gone(verbs) ? EIO : check_init(attr);
+	int error = ctest_is_gone(verbs) ? EIO : check_init(verbs, attr);
 	struct ctest_qp *qp;
 
 	if (error)
@@ -144,6 +147,8 @@ int ctest_destroy_qp(struct ibv_qp *base)
 	ctest_cq(base->recv_cq)->users--;
 	if (base->srq)
 		ctest_srq(base->srq)->users--;
+	qp->count = 0;
+	ctest_progress(qp);
 	/* Who waited for a receive of this pair waits in vain. */
 	ctest_progress_all();
 	ctest_unlock();
