@@ -1,7 +1,6 @@
 import CIBVerbs
 import CProviderABI
 import Glibc
-import RoCETransport
 import Testing
 
 @testable import SoftProvider

@@ -1,0 +1,85 @@
+/*
+ * rdma_post.h - what the core's data path does that Swift cannot say as cheaply: work requests built on the
+ * stack, field by field, and single words of memory that a device shares. Providers do not need it.
+ */
+#ifndef RDMA_POST_H
+#define RDMA_POST_H
+
+#include "rdma_provider.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+
+static inline void rdma_set_send_wr(struct ibv_send_wr *wr, uint64_t id, enum ibv_wr_opcode opcode,
+				    uint32_t immediate, uint64_t word0, uint64_t word1, uint64_t word2,
+				    uint64_t word3, uint32_t remote_srqn, unsigned int flags)
+{
+	uint64_t words[4] = {word0, word1, word2, word3};
+
+	_Static_assert(sizeof(wr->wr) == sizeof(words), "the union that carries the operands");
+	wr->wr_id = id;
+	wr->opcode = opcode;
+	wr->send_flags = flags;
+	wr->imm_data = immediate;
+	memcpy(&wr->wr, words, sizeof(words));
+	wr->qp_type.xrc.remote_srqn = remote_srqn;
+}
+
+/* One send work request with a list of `count` elements. 0 or an errno value. */
+static inline int rdma_post_one_send(struct ibv_qp *qp, uint64_t id, enum ibv_wr_opcode opcode,
+				     uint32_t immediate, uint64_t word0, uint64_t word1, uint64_t word2,
+				     uint64_t word3, uint32_t remote_srqn, unsigned int flags,
+				     const struct ibv_sge *list, int count)
+{
+	struct ibv_send_wr wr;
+	struct ibv_send_wr *bad;
+
+	rdma_set_send_wr(&wr, id, opcode, immediate, word0, word1, word2, word3, remote_srqn, flags);
+	wr.next = NULL;
+	wr.sg_list = (struct ibv_sge *)list;
+	wr.num_sge = count;
+	return qp->context->ops.post_send(qp, &wr, &bad);
+}
+
+static inline int rdma_post_one_recv(struct ibv_qp *qp, uint64_t id, const struct ibv_sge *list, int count)
+{
+	struct ibv_recv_wr wr = {.wr_id = id, .sg_list = (struct ibv_sge *)list, .num_sge = count};
+	struct ibv_recv_wr *bad;
+
+	return qp->context->ops.post_recv(qp, &wr, &bad);
+}
+
+static inline int rdma_post_one_srq_recv(struct ibv_srq *srq, uint64_t id, const struct ibv_sge *list, int count)
+{
+	struct ibv_recv_wr wr = {.wr_id = id, .sg_list = (struct ibv_sge *)list, .num_sge = count};
+	struct ibv_recv_wr *bad;
+
+	return srq->context->ops.post_srq_recv(srq, &wr, &bad);
+}
+
+static inline int rdma_post_one_wq_recv(struct ibv_wq *wq, uint64_t id, const struct ibv_sge *list, int count)
+{
+	struct ibv_recv_wr wr = {.wr_id = id, .sg_list = (struct ibv_sge *)list, .num_sge = count};
+	struct ibv_recv_wr *bad;
+
+	return wq->post_recv(wq, &wr, &bad);
+}
+
+/* Memory that a device or a peer writes or reads at the same time. */
+static inline uint64_t rdma_load_acquire(const void *address)
+{
+	return __atomic_load_n((const uint64_t *)address, __ATOMIC_ACQUIRE);
+}
+
+static inline void rdma_store_release(void *address, uint64_t value)
+{
+	__atomic_store_n((uint64_t *)address, value, __ATOMIC_RELEASE);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,69 @@
+import CIBVerbs
+
+/// State and properties of a port (ibv_query_port(3)).
+public struct PortAttributes: @unchecked Sendable {
+    // Unchecked: the struct of verbs.h holds numbers only.
+
+    /// The port, from 1.
+    public let number: UInt8
+    /// The struct of verbs.h.
+    public let raw: ibv_port_attr
+
+    init(number: UInt8, _ raw: ibv_port_attr) {
+        self.number = number
+        self.raw = raw
+    }
+}
+
+extension PortAttributes {
+    /// Logical state.
+    public var state: PortState { PortState(rawValue: raw.state.rawValue) }
+    /// Largest MTU that the port can be set to.
+    public var maxMTU: MTU { MTU(rawValue: raw.max_mtu.rawValue) }
+    /// MTU in force.
+    public var activeMTU: MTU { MTU(rawValue: raw.active_mtu.rawValue) }
+    /// Length of the GID table; entries may be empty.
+    public var gidTableLength: Int { Int(raw.gid_tbl_len) }
+    /// Capabilities (enum ibv_port_cap_flags).
+    public var capabilities: UInt32 { raw.port_cap_flags }
+    /// More capabilities (enum ibv_port_cap_flags2).
+    public var capabilities2: UInt16 { raw.port_cap_flags2 }
+    /// Largest message, in bytes.
+    public var maxMessageSize: UInt32 { raw.max_msg_sz }
+    /// Number of P_Key violations.
+    public var badPKeyCount: UInt32 { raw.bad_pkey_cntr }
+    /// Number of Q_Key violations.
+    public var badQKeyCount: UInt32 { raw.qkey_viol_cntr }
+    /// Length of the P_Key table.
+    public var pkeyTableLength: Int { Int(raw.pkey_tbl_len) }
+    /// Base LID; 0 on Ethernet.
+    public var lid: UInt16 { raw.lid }
+    /// LID of the subnet manager.
+    public var subnetManagerLID: UInt16 { raw.sm_lid }
+    /// LID mask control: how many low bits of the LID are path bits.
+    public var lidMaskControl: UInt8 { raw.lmc }
+    /// Code of the number of virtual lanes (IBTA volume 1, 14.2.5.6).
+    public var maxVirtualLanes: UInt8 { raw.max_vl_num }
+    /// Service level to the subnet manager.
+    public var subnetManagerServiceLevel: UInt8 { raw.sm_sl }
+    /// Longest time through the subnet: 4.096 us times 2 to this power.
+    public var subnetTimeout: UInt8 { raw.subnet_timeout }
+    /// What the subnet manager did to initialise it.
+    public var initTypeReply: UInt8 { raw.init_type_reply }
+    /// Code of the link width in force.
+    public var activeWidth: UInt8 { raw.active_width }
+    /// Code of the link speed in force.
+    public var activeSpeed: UInt8 { raw.active_speed }
+    /// Physical state.
+    public var physicalState: PhysicalPortState { PhysicalPortState(rawValue: raw.phys_state) }
+    /// What lies under it.
+    public var linkLayer: LinkLayer { LinkLayer(rawValue: raw.link_layer) }
+    /// Flags (IBV_QPF_*).
+    public var flags: UInt8 { raw.flags }
+    /// Whether every packet needs a global route header (IBV_QPF_GRH_REQUIRED).
+    public var requiresGlobalRoute: Bool { raw.flags & 1 != 0 }
+    /// Number of lanes of the link width in force (IBTA volume 1, 14.2.5.6); nil for an unknown code.
+    public var laneCount: Int? { [1: 1, 2: 4, 4: 8, 8: 12, 16: 2][activeWidth] }
+    /// Gbit/s of one lane at the link speed in force; nil for an unknown code.
+    public var laneRate: Double? { [1: 2.5, 2: 5, 4: 10, 8: 10, 16: 14, 32: 25, 64: 50, 128: 100][activeSpeed] }
+}

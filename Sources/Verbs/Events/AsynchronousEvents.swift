@@ -1,0 +1,73 @@
+import SystemPackage
+
+/// The asynchronous events of a device as an asynchronous sequence. Each event goes to one reader.
+///
+/// It ends when its task is cancelled; no event is lost then.
+public struct AsynchronousEvents: AsyncSequence, Sendable {
+    /// One event.
+    public typealias Element = AsynchronousEvent
+    /// What reading throws: `EIO` when the device is gone.
+    public typealias Failure = VerbsError
+
+    let context: Context
+
+    /// A step through the sequence.
+    public func makeAsyncIterator() -> Iterator { Iterator(context: context) }
+
+    /// Steps through the sequence.
+    public struct Iterator: AsyncIteratorProtocol {
+        let context: Context
+
+        /// The next event; nil when the task is cancelled.
+        public mutating func next() async throws(VerbsError) -> AsynchronousEvent? {
+            try await context.nextEventForTask()
+        }
+
+        /// The next event; nil when the task is cancelled.
+        public mutating func next(
+            isolation actor: isolated (any Actor)?
+        ) async throws(VerbsError) -> AsynchronousEvent? {
+            try await context.nextEventForTask()
+        }
+    }
+}
+
+extension Context {
+    /// The asynchronous events of the device: ibv_get_async_event(3).
+    public var events: AsynchronousEvents { AsynchronousEvents(context: self) }
+
+    func nextEventForTask() async throws(VerbsError) -> AsynchronousEvent? {
+        while !Task.isCancelled {
+            if let event = try readEvent() { return event }
+            guard try await isReadable() else { return nil }
+        }
+        return nil
+    }
+
+    /// Waits for the descriptor: false when the task is cancelled.
+    private func isReadable() async throws(VerbsError) -> Bool {
+        let waiter = Waiter()
+        let token = TokenBox()
+        let outcome = await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                waiter.wait(continuation)
+                switch Reactor.shared.whenReadable(unsafeRaw.pointee.async_fd, { waiter.finish(.ready) }) {
+                case .success(let registered):
+                    token.set(registered)
+                    if waiter.isDone { token.cancel() }
+                case .failure(let failure):
+                    let errno = Errno(rawValue: failure.code)
+                    waiter.finish(.failed(VerbsError(.getAsyncEvent, errno: errno, object: object("context"))))
+                }
+            }
+        } onCancel: {
+            waiter.finish(.cancelled)
+            token.cancel()
+        }
+        switch outcome {
+        case .ready: return true
+        case .cancelled: return false
+        case .failed(let error): throw error
+        }
+    }
+}

@@ -1,0 +1,115 @@
+import CLinux
+import Glibc
+import Synchronization
+
+/// Waits for descriptors on one thread for the whole process, so that no task blocks a thread of its own.
+///
+/// Who waits holds the object that owns the descriptor: it cannot be closed meanwhile.
+final class Reactor: Sendable {
+    /// The one of this process.
+    static let shared = Reactor()
+
+    /// Identifies one wait.
+    struct Token: Hashable, Sendable {
+        let descriptor: Int32
+        let number: UInt64
+    }
+
+    private struct State {
+        var epoll: Int32 = -1
+        var nextNumber: UInt64 = 0
+        var handlers: [Int32: [UInt64: @Sendable () -> Void]] = [:]
+    }
+
+    private let state = Mutex(State())
+
+    private init() {}
+
+    /// Calls `handler` once, on the reactor's thread, when the descriptor is readable or has failed.
+    ///
+    /// - Returns: nil, with errno in `error`, when the system has no room for it.
+    func whenReadable(_ descriptor: Int32, _ handler: @escaping @Sendable () -> Void) -> Result<Token, Failure> {
+        state.withLock { state in
+            if state.epoll < 0 {
+                guard let epoll = Reactor.start() else { return .failure(Failure(code: linux_errno())) }
+                state.epoll = epoll
+            }
+            let isFirst = state.handlers[descriptor] == nil
+            if isFirst, linux_epoll_add(state.epoll, descriptor) != 0 { return .failure(Failure(code: linux_errno())) }
+            state.nextNumber += 1
+            state.handlers[descriptor, default: [:]][state.nextNumber] = handler
+            return .success(Token(descriptor: descriptor, number: state.nextNumber))
+        }
+    }
+
+    /// An errno value.
+    struct Failure: Error {
+        let code: Int32
+    }
+
+    /// Forgets a wait. Its handler may be running, but is not called any more.
+    func cancel(_ token: Token) {
+        state.withLock { state in
+            guard state.handlers[token.descriptor]?.removeValue(forKey: token.number) != nil else { return }
+            if state.handlers[token.descriptor]?.isEmpty == true {
+                state.handlers[token.descriptor] = nil
+                linux_epoll_remove(state.epoll, token.descriptor)
+            }
+        }
+    }
+
+    private func isReadable(_ descriptor: Int32) {
+        let handlers = state.withLock { state in
+            linux_epoll_remove(state.epoll, descriptor)
+            return state.handlers.removeValue(forKey: descriptor)
+        }
+        for handler in (handlers ?? [:]).values { handler() }
+    }
+
+    /// Starts the thread: the epoll descriptor, or nil with errno set.
+    private static func start() -> Int32? {
+        let epoll = linux_epoll_create()
+        guard epoll >= 0 else { return nil }
+        var attributes = pthread_attr_t()
+        pthread_attr_init(&attributes)
+        defer { pthread_attr_destroy(&attributes) }
+        pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
+        // A thread inherits the mask of its maker: no signal handler of the application runs here.
+        var all = sigset_t()
+        var before = sigset_t()
+        sigfillset(&all)
+        pthread_sigmask(SIG_SETMASK, &all, &before)
+        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
+        var thread = pthread_t()
+        let code = pthread_create(
+            &thread, &attributes,
+            { argument in
+                Reactor.run(epoll: Int32(truncatingIfNeeded: Int(bitPattern: argument)))
+            }, UnsafeMutableRawPointer(bitPattern: Int(epoll)))
+        guard code == 0 else {
+            close(epoll)
+            linux_set_errno(code)
+            return nil
+        }
+        return epoll
+    }
+
+    private static func run(epoll: Int32) -> Never {
+        while true {
+            let descriptor = linux_epoll_wait_one(epoll)
+            if descriptor >= 0 { shared.isReadable(descriptor) }
+        }
+    }
+}
+
+/// Holds the token of a wait for whoever cancels it, from whatever thread.
+final class TokenBox: Sendable {
+    private let token = Mutex<Reactor.Token?>(nil)
+
+    func set(_ token: Reactor.Token) { self.token.withLock { $0 = token } }
+
+    /// Cancels the wait, if there is one.
+    func cancel() {
+        if let token = token.withLock({ $0.take() }) { Reactor.shared.cancel(token) }
+    }
+}

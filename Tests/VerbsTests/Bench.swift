@@ -1,0 +1,82 @@
+import ProviderLoader
+import TestSupport
+import Verbs
+
+/// The devices that the tests run on. `ctest0` and `ctest1` are loopback devices in C (Tests/CProvider).
+enum Bench {
+    /// Finds the test devices and nothing of this host.
+    static let loader: ProviderLoader = try! makeLoader()
+
+    // The tree of devices and the driver file stay as long as the process.
+    private nonisolated(unsafe) static var kept: [AnyObject] = []
+
+    private static func makeLoader() throws -> ProviderLoader {
+        let sysfs = try FakeSysfs()
+        try sysfs.addDevice("ctest0", index: 0)
+        try sysfs.addDevice("ctest1", index: 1, nodeGUID: 0x0002_c903_0012_9999)
+        let drivers = try TemporaryDirectory()
+        try CTestProvider.writeDriverFile(in: drivers)
+        kept = [sysfs, drivers]
+        var configuration = LoaderConfiguration()
+        configuration.sysfsPath = sysfs.path
+        configuration.environment["RDMA_DRIVER_PATH"] = drivers.path
+        return ProviderLoader(configuration: configuration)
+    }
+
+    /// Opens a test device.
+    static func open(_ name: String = "ctest0") throws(VerbsError) -> Context {
+        try Device.named(name, from: loader).open()
+    }
+}
+
+/// Two connected queue pairs of one device, each with a completion queue and a region of its own.
+struct Pair: ~Copyable {
+    var left: Side
+    var right: Side
+
+    struct Side: ~Copyable {
+        let region: MemoryRegion
+        var completions: CompletionQueue
+        var queuePair: QueuePair
+
+        init(_ context: Context, _ kind: QueuePair.Kind, _ capabilities: QueuePair.Capabilities) throws(VerbsError) {
+            let domain = try context.makeProtectionDomain()
+            let region = try domain.makeMemoryRegion(
+                byteCount: 4096, access: [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic])
+            let completions = try context.makeCompletionQueue(
+                capacity: 256, channel: try context.makeCompletionChannel())
+            queuePair = try domain.makeQueuePair(kind, completions: completions, capabilities: capabilities)
+            self.completions = completions
+            self.region = region
+        }
+
+        mutating func next() throws(VerbsError) -> WorkCompletion {
+            try completions.poll(timeout: .seconds(10))
+        }
+    }
+
+    init(
+        _ context: Context, _ kind: QueuePair.Kind = .reliableConnection, _ capabilities: QueuePair.Capabilities = .init()
+    ) throws(VerbsError) {
+        let left = try Side(context, kind, capabilities)
+        let right = try Side(context, kind, capabilities)
+        let (here, there) = (try left.queuePair.endpoint(), try right.queuePair.endpoint())
+        if kind == .unreliableDatagram {
+            try left.queuePair.activate()
+            try right.queuePair.activate()
+        } else {
+            try left.queuePair.connect(to: there)
+            try right.queuePair.connect(to: here)
+        }
+        self.left = left
+        self.right = right
+    }
+}
+
+/// The error that `body` throws.
+func failure(_ body: () throws(VerbsError) -> Void) -> VerbsError? {
+    do throws(VerbsError) {
+        try body()
+        return nil
+    } catch { return error }
+}
