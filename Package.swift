@@ -108,7 +108,9 @@ let testTargets: [Target] = [
         swiftSettings: strict),
     .testTarget(
         name: "SoftProviderTests",
-        dependencies: ["SoftProvider", "Verbs", "CProviderABI", "CIBVerbs", "CLinux"],
+        dependencies: [
+            "SoftProvider", "Verbs", "RoCETransport", "RoCEWire", "ProviderKit", "CProviderABI", "CIBVerbs", "CLinux",
+        ],
         path: "providers/soft/Tests", swiftSettings: strict),
     .testTarget(
         name: "LibibverbsProviderTests",

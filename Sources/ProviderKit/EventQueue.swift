@@ -6,13 +6,18 @@ import CLinux
 ///
 /// It grows when it must: an event is never lost. Any thread may call any function.
 public struct EventQueue: ~Copyable {
-    private let lock = Lock()
-    /// Ring of `capacity` places, a power of two.
-    private var events: UnsafeMutablePointer<ibv_async_event>
-    private var capacity = 16
-    private var first = 0
-    private var count = 0
-    /// The descriptor; the queue's owner hands it to the user and closes it with the queue.
+    /// Reached through a pointer: several threads are in it at once, and a mutating method may assume to be alone.
+    private struct State: ~Copyable {
+        let lock = Lock()
+        /// Ring of `capacity` places, a power of two.
+        var events: UnsafeMutablePointer<ibv_async_event>
+        var capacity = 16
+        var first = 0
+        var count = 0
+    }
+
+    private let state: UnsafeMutablePointer<State>
+    /// The descriptor; the queue's owner hands it to the user, and it is closed with the queue.
     public let descriptor: Int32
 
     /// An empty queue, or nil and errno when there is no descriptor left.
@@ -23,22 +28,25 @@ public struct EventQueue: ~Copyable {
             return nil
         }
         self.descriptor = descriptor
-        events = .allocate(capacity: capacity)
+        state = .allocate(capacity: 1)
+        state.initialize(to: State(events: .allocate(capacity: 16)))
     }
 
     deinit {
-        events.deallocate()
+        state.pointee.events.deallocate()
+        state.deinitialize(count: 1)
+        state.deallocate()
         linux_close(descriptor)
     }
 
     /// Adds an event at the end.
-    public mutating func append(_ event: ibv_async_event) {
-        lock.lock()
-        if count == capacity { grow() }
-        events[(first &+ count) & (capacity &- 1)] = event
-        count += 1
-        if count == 1 { linux_eventfd_raise(descriptor) }
-        lock.unlock()
+    public func append(_ event: ibv_async_event) {
+        state.pointee.lock.lock()
+        if state.pointee.count == state.pointee.capacity { grow() }
+        place(state.pointee.count).pointee = event
+        state.pointee.count += 1
+        if state.pointee.count == 1 { linux_eventfd_raise(descriptor) }
+        state.pointee.lock.unlock()
     }
 
     /// Takes the oldest event. Waits for one, unless the user has set O_NONBLOCK on the descriptor.
@@ -46,50 +54,58 @@ public struct EventQueue: ~Copyable {
     ///   - event: where it goes.
     ///   - note: called with the event before anyone can know that it was taken: the place to count it.
     /// - Returns: 0, EAGAIN, or EINTR.
-    public mutating func take(
-        into event: inout ibv_async_event, note: (borrowing ibv_async_event) -> Void
+    public func take(
+        into event: UnsafeMutablePointer<ibv_async_event>, note: (UnsafePointer<ibv_async_event>) -> Void
     ) -> Int32 {
-        while true {
-            lock.lock()
-            if count > 0 {
-                event = events[first]
-                first = (first &+ 1) & (capacity &- 1)
-                count -= 1
-                if count == 0 { linux_eventfd_clear(descriptor) }
-                note(event)
-                lock.unlock()
-                return 0
-            }
-            lock.unlock()
+        while !takeNow(into: event, note: note) {
             if linux_is_nonblocking(descriptor) { return EAGAIN }
             let error = linux_wait_readable(descriptor)
             if error != 0 { return error }
         }
+        return 0
+    }
+
+    private func takeNow(
+        into event: UnsafeMutablePointer<ibv_async_event>, note: (UnsafePointer<ibv_async_event>) -> Void
+    ) -> Bool {
+        state.pointee.lock.lock()
+        defer { state.pointee.lock.unlock() }
+        guard state.pointee.count > 0 else { return false }
+        event.pointee = place(0).pointee
+        state.pointee.first = (state.pointee.first &+ 1) & (state.pointee.capacity &- 1)
+        state.pointee.count -= 1
+        if state.pointee.count == 0 { linux_eventfd_clear(descriptor) }
+        note(event)
+        return true
     }
 
     /// Drops the waiting events for which `isDropped` says so; for an object that goes away. Runs `note` at the end,
     /// while nobody can take an event.
-    public mutating func drop(where isDropped: (borrowing ibv_async_event) -> Bool, note: () -> Void) {
-        lock.lock()
+    public func drop(where isDropped: (UnsafePointer<ibv_async_event>) -> Bool, note: () -> Void) {
+        state.pointee.lock.lock()
         var kept = 0
-        for index in 0..<count {
-            let event = events[(first &+ index) & (capacity &- 1)]
-            if isDropped(event) { continue }
-            events[(first &+ kept) & (capacity &- 1)] = event
+        for index in 0..<state.pointee.count where !isDropped(place(index)) {
+            place(kept).pointee = place(index).pointee
             kept += 1
         }
-        if kept == 0 && count > 0 { linux_eventfd_clear(descriptor) }
-        count = kept
+        if kept == 0 && state.pointee.count > 0 { linux_eventfd_clear(descriptor) }
+        state.pointee.count = kept
         note()
-        lock.unlock()
+        state.pointee.lock.unlock()
     }
 
-    private mutating func grow() {
+    /// Where event `index` lies, counted from the oldest.
+    private func place(_ index: Int) -> UnsafeMutablePointer<ibv_async_event> {
+        state.pointee.events + ((state.pointee.first &+ index) & (state.pointee.capacity &- 1))
+    }
+
+    private func grow() {
+        let capacity = state.pointee.capacity
         let larger = UnsafeMutablePointer<ibv_async_event>.allocate(capacity: capacity * 2)
-        for index in 0..<count { larger[index] = events[(first &+ index) & (capacity &- 1)] }
-        events.deallocate()
-        events = larger
-        capacity *= 2
-        first = 0
+        for index in 0..<capacity { larger[index] = place(index).pointee }
+        state.pointee.events.deallocate()
+        state.pointee.events = larger
+        state.pointee.capacity = capacity * 2
+        state.pointee.first = 0
     }
 }

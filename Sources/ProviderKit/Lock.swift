@@ -15,12 +15,11 @@ public struct Lock: ~Copyable {
     /// A free lock.
     public init() {}
 
-    /// Takes the lock if it is free. True when it was taken.
+    /// Takes the lock if it is free. True when it was taken. Sequentially consistent, as is `unlock`: who leaves a
+    /// message, finds the lock taken and goes away is sure that the holder can see the message after unlocking.
     @inline(__always)
     public borrowing func tryLock() -> Bool {
-        // Looking first keeps the cache line shared while another thread holds the lock.
-        state.load(ordering: .relaxed) == 0
-            && state.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged
+        state.compareExchange(expected: 0, desired: 1, ordering: .sequentiallyConsistent).exchanged
     }
 
     /// Takes the lock, waiting for it if need be. Not recursive.
@@ -33,7 +32,7 @@ public struct Lock: ~Copyable {
     /// Gives the lock back; only its holder may.
     @inline(__always)
     public borrowing func unlock() {
-        if state.exchange(0, ordering: .releasing) == 2 { wakeOne() }
+        if state.exchange(0, ordering: .sequentiallyConsistent) == 2 { wakeOne() }
     }
 
     @inline(never)

@@ -57,6 +57,13 @@ public struct Sentence: ~Copyable {
     /// The text; valid while the sentence lives.
     public func withCString(_ body: (UnsafePointer<CChar>) -> Void) { body(bytes) }
 
+    /// A C string of its own, which the caller deallocates.
+    public func copy() -> UnsafeMutablePointer<CChar> {
+        let result = UnsafeMutablePointer<CChar>.allocate(capacity: count + 1)
+        result.initialize(from: bytes, count: count + 1)
+        return result
+    }
+
     /// Writes the text into a reason that the core has handed in; does nothing for nil.
     public func store(in why: UnsafeMutablePointer<rdma_reason>?) {
         if let why { rdma_set_reason(why, bytes) }

@@ -63,20 +63,20 @@ final class ProviderRegistry: Sendable {
 
     /// Looks once more at the file, now through a descriptor.
     private func check(_ file: FileIdentity, trust: FileTrust) throws(LoadFailure) {
-        let header: [UInt8]
+        let image: ELFImage
         let status: stat
         do throws(Errno) {
             let descriptor = try FileDescriptor(opening: file.path, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY)
             status = try descriptor.status()
             guard FileIdentity(path: file.path, status) == file else { throw Errno(code: ESTALE) }
-            header = try descriptor.read(atMost: ELFHeader.length)
+            image = ELFImage(try descriptor.read(atMost: ELFImage.prefixLength))
         } catch {
             throw LoadFailure(.load, error.code, "\(file.path) cannot be read: \(error.text)")
         }
         if let problem = trust.objection(to: file.path, status) {
             throw LoadFailure(.ownership, EPERM, problem.sentence)
         }
-        if let objection = ELFHeader.objection(header) {
+        if let objection = image.objection(fileSize: UInt64(status.st_size)) {
             throw LoadFailure(.load, ENOEXEC, objection)
         }
     }

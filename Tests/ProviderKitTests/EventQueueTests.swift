@@ -42,7 +42,7 @@ private final class SharedQueue: @unchecked Sendable {
 struct EventQueueTests {
     @Test("Events come out in order, each is noted once, and the descriptor is readable exactly while some wait")
     func order() throws {
-        guard var queue = EventQueue() else {
+        guard let queue = EventQueue() else {
             Issue.record("no descriptor")
             return
         }
@@ -52,7 +52,7 @@ struct EventQueueTests {
         var noted: [Int32] = []
         while isReadable(queue.descriptor) {
             var event = ibv_async_event()
-            #expect(queue.take(into: &event) { noted.append($0.element.port_num) } == 0)
+            #expect(queue.take(into: &event) { noted.append($0.pointee.element.port_num) } == 0)
             taken.append(event.element.port_num)
         }
         #expect(taken == Array(0..<100))
@@ -61,7 +61,7 @@ struct EventQueueTests {
 
     @Test("With O_NONBLOCK an empty queue answers EAGAIN")
     func nonblocking() throws {
-        guard var queue = EventQueue() else {
+        guard let queue = EventQueue() else {
             Issue.record("no descriptor")
             return
         }
@@ -75,18 +75,18 @@ struct EventQueueTests {
 
     @Test("Dropping an object's events keeps the others in order, and an emptied queue is not readable")
     func drop() throws {
-        guard var queue = EventQueue() else {
+        guard let queue = EventQueue() else {
             Issue.record("no descriptor")
             return
         }
         for port in [1, 2, 1, 3, 1] as [Int32] { queue.append(portEvent(port)) }
         var done = false
-        queue.drop(where: { $0.element.port_num == 1 }, note: { done = true })
+        queue.drop(where: { $0.pointee.element.port_num == 1 }, note: { done = true })
         #expect(done)
         var event = ibv_async_event()
         #expect(queue.take(into: &event) { _ in } == 0)
         #expect(event.element.port_num == 2)
-        queue.drop(where: { $0.element.port_num == 3 }, note: {})
+        queue.drop(where: { $0.pointee.element.port_num == 3 }, note: {})
         #expect(!isReadable(queue.descriptor))
         queue.drop(where: { _ in true }, note: {})
         queue.append(portEvent(4))
@@ -108,7 +108,7 @@ struct EventQueueTests {
         }
         for port in 1...1000 as ClosedRange<Int32> {
             shared.queue.pointee.append(portEvent(-port))
-            shared.queue.pointee.drop(where: { $0.element.port_num < 0 }, note: {})
+            shared.queue.pointee.drop(where: { $0.pointee.element.port_num < 0 }, note: {})
             shared.queue.pointee.append(portEvent(port))
         }
         let ports = await reader.value

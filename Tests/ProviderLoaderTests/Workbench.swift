@@ -11,6 +11,10 @@ final class Workbench {
     let directory: TemporaryDirectory
     let sysfs: FakeSysfs
     var configuration: LoaderConfiguration
+    /// Name of a provider that no other test loads: all tests share one process, and copies are told.
+    let unique = "t\(Workbench.count.add(1, ordering: .relaxed).newValue)"
+
+    private static let count = Atomic(0)
 
     var override: String { directory.path("etc/override.d") }
     var main: String { directory.path("etc") }

@@ -2,32 +2,82 @@ import CIBVerbs
 import CLinux
 import CProviderABI
 import ProviderKit
+import RoCETransport
+import Synchronization
 
-/// An open device. Its first member is the public struct; the context that the core knows lies at the end of it.
+/// An open device. Its first member is the public struct; the context that the core knows lies at the end of that.
 struct SoftContext: ~Copyable {
     var verbs = verbs_context()
     let interface: linux_interface
-    /// Guards the engine and all that is reached from it.
-    let lock = Lock()
-    /// The GID table; under `lock`.
-    var gids: GIDTable
     var asyncEvents: EventQueue
 
-    init(interface: linux_interface, asyncEvents: consuming EventQueue) {
+    /// Guards the engine, the links and the GID table: all that follows but for the atomics.
+    let lock = Lock()
+    /// Control verbs that wait for the lock: pollers stand back for them.
+    let waiting = Atomic<UInt32>(0)
+    let engine: Engine
+    var gids: GIDTable
+    let registry: Registry
+    var mailbox: Mailbox
+    var peers = Peers()
+    var sockets: Sockets
+    var link = LinkState()
+    let counters: UnsafeMutablePointer<LinkCounters>
+    var watch: Watch
+
+    init(
+        interface: linux_interface, registry: consuming Registry, mailbox: consuming Mailbox,
+        asyncEvents: consuming EventQueue, watch: consuming Watch
+    ) {
         self.interface = interface
         self.asyncEvents = asyncEvents
         gids = GIDTable(ifindex: interface.index)
+        sockets = Sockets(ifindex: interface.index)
+        var configuration = Configuration(seed: (linux_random64(), linux_random64()))
+        configuration.queuePairPrefix = UInt32(registry.slot)
+        configuration.queuePairPrefixBits = 8
+        configuration.activeMTU = pathMTU(interfaceMTU: interface.mtu).byteCount ?? 256
+        engine = Engine(configuration)
+        counters = .allocate(capacity: 1)
+        counters.initialize(to: LinkCounters())
+        self.registry = registry
+        self.mailbox = mailbox
+        self.watch = watch
+    }
+
+    deinit {
+        link.deallocate()
+        counters.deallocate()
     }
 }
 
 /// Where an open device lies.
-typealias Context = UnsafeMutablePointer<SoftContext>
+typealias ContextPointer = UnsafeMutablePointer<SoftContext>
 
 extension UnsafeMutablePointer<ibv_context> {
     /// The device behind a public context of ours.
-    var soft: Context {
+    @inline(__always)
+    var soft: ContextPointer {
         let offset = MemoryLayout<verbs_context>.size - MemoryLayout<ibv_context>.size
         return (UnsafeMutableRawPointer(self) - offset).assumingMemoryBound(to: SoftContext.self)
+    }
+}
+
+extension ContextPointer {
+    /// Takes the lock for a control verb, before those who poll.
+    func lockForControl() {
+        pointee.waiting.add(1, ordering: .relaxed)
+        pointee.lock.lock()
+        pointee.waiting.subtract(1, ordering: .relaxed)
+    }
+
+    func unlock() { pointee.lock.unlock() }
+
+    /// Reads the addresses of the interface again, and opens and closes sockets accordingly. Under the lock.
+    func refreshAddresses() {
+        pointee.gids.refresh()
+        pointee.sockets.follow(pointee.gids)
+        pointee.watch.wake()
     }
 }
 
@@ -41,25 +91,51 @@ func openDevice(
     var interface = linux_interface()
     let missing = linux_find_interface(device.pointee.interface, &interface)
     if missing != 0 { return missing }
-    guard let asyncEvents = EventQueue() else {
+    guard let context = makeContext(interface) else {
         let error = linux_errno()
-        Sentence("no file descriptor left for asynchronous events: raise `ulimit -n`").store(in: why)
+        Sentence("no memory or no file descriptor left for the device: see `ulimit -n` and `df /dev/shm`").store(in: why)
+        return error == 0 ? ENOMEM : error
+    }
+    let raw = UnsafeMutableRawPointer(context).assumingMemoryBound(to: verbs_context.self)
+    let verbs = rdma_init_context(
+        raw, device.pointee.device, -1, context.pointee.asyncEvents.descriptor, Int32(DeviceLimits.completionVectors))!
+    fillDataPath(&verbs.pointee.ops)
+    guard context.startWatch() else {
+        let error = linux_errno()
+        Sentence("no thread can be started for the device: see `ulimit -u`").store(in: why)
+        rdma_fini_context(verbs)
+        freeContext(context)
         return error
     }
-    let context = Context.allocate(capacity: 1)
-    context.initialize(to: SoftContext(interface: interface, asyncEvents: asyncEvents))
-    let raw = UnsafeMutableRawPointer(context).assumingMemoryBound(to: verbs_context.self)
-    opened.pointee.context = rdma_init_context(
-        raw, device.pointee.device, -1, context.pointee.asyncEvents.descriptor, Int32(Limits.completionVectors))
+    opened.pointee.context = verbs
     opened.pointee.ops = UnsafePointer(controlTable)
     return 0
+}
+
+private func makeContext(_ interface: linux_interface) -> ContextPointer? {
+    let registry = Registry()
+    guard let mailbox = Mailbox(registry), let asyncEvents = EventQueue(), let watch = Watch() else { return nil }
+    let context = ContextPointer.allocate(capacity: 1)
+    context.initialize(
+        to: SoftContext(
+            interface: interface, registry: registry, mailbox: mailbox, asyncEvents: asyncEvents, watch: watch))
+    context.pointee.lock.lock()
+    context.pointee.sockets.follow(context.pointee.gids)
+    context.pointee.lock.unlock()
+    return context
+}
+
+private func freeContext(_ context: ContextPointer) {
+    context.pointee.registry.withdraw()
+    context.deinitialize(count: 1)
+    context.deallocate()
 }
 
 func closeContext(context: UnsafeMutablePointer<ibv_context>?) -> Int32 {
     guard let context else { return EINVAL }
     let soft = context.soft
+    soft.stopWatch()
     rdma_fini_context(context)
-    soft.deinitialize(count: 1)
-    soft.deallocate()
+    freeContext(soft)
     return 0
 }

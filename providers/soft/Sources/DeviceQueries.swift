@@ -1,6 +1,8 @@
 import CIBVerbs
 import CLinux
 import CProviderABI
+import ProviderKit
+import RoCETransport
 
 /// Hands a struct over to a caller who may know a shorter or a longer one: what fits is copied, the rest is zero.
 func store<Value>(_ value: Value, to target: UnsafeMutableRawPointer, size: Int) {
@@ -19,8 +21,8 @@ func queryDevice(
     if let input, input.pointee.comp_mask != 0 { return EOPNOTSUPP }
     var answer = ibv_device_attr_ex()
     fill(&answer.orig_attr, context.soft.pointee.interface)
-    answer.completion_timestamp_mask = Limits.timestampMask
-    answer.hca_core_clock = Limits.clockKilohertz
+    answer.completion_timestamp_mask = DeviceLimits.timestampMask
+    answer.hca_core_clock = DeviceLimits.clockKilohertz
     answer.device_cap_flags_ex = UInt64(answer.orig_attr.device_cap_flags)
     answer.phys_port_cnt_ex = 1
     store(answer, to: attr, size: size)
@@ -30,26 +32,27 @@ func queryDevice(
 private func fill(_ attr: inout ibv_device_attr, _ interface: linux_interface) {
     attr.node_guid = nodeGUID(of: interface)
     attr.sys_image_guid = attr.node_guid
-    attr.max_mr_size = Limits.memoryRegionBytes
+    attr.max_mr_size = DeviceLimits.memoryRegionBytes
     // Memory is reached through the process' own addresses: any page size will do.
     attr.page_size_cap = UInt64.max << 12
-    attr.max_qp = Int32(Limits.queuePairs)
+    attr.max_qp = Int32(DeviceLimits.queuePairs)
     attr.max_qp_wr = Int32(Limits.workRequests)
     attr.device_cap_flags =
         IBV_DEVICE_CURR_QP_STATE_MOD.rawValue | IBV_DEVICE_RC_RNR_NAK_GEN.rawValue
-        | IBV_DEVICE_SYS_IMAGE_GUID.rawValue | IBV_DEVICE_PORT_ACTIVE_EVENT.rawValue
+        | IBV_DEVICE_SYS_IMAGE_GUID.rawValue
     attr.max_sge = Int32(Limits.scatterGatherElements)
     attr.max_sge_rd = Int32(Limits.scatterGatherElements)
-    attr.max_cq = Int32(Limits.completionQueues)
+    attr.max_cq = Int32(DeviceLimits.completionQueues)
     attr.max_cqe = Int32(Limits.completions)
     attr.max_mr = Int32(Limits.memoryRegions)
-    attr.max_pd = Int32(Limits.protectionDomains)
+    attr.max_pd = Int32(DeviceLimits.protectionDomains)
     attr.max_qp_rd_atom = Int32(Limits.readAtomics)
     attr.max_qp_init_rd_atom = Int32(Limits.readAtomics)
-    attr.max_res_rd_atom = Int32(Limits.readAtomics * Limits.queuePairs)
-    attr.atomic_cap = IBV_ATOMIC_HCA
-    attr.max_ah = Int32(Limits.addressHandles)
-    attr.max_srq = Int32(Limits.sharedReceiveQueues)
+    attr.max_res_rd_atom = Int32(Limits.readAtomics) * Int32(DeviceLimits.queuePairs)
+    // Carried out with the atomic instructions of the processor, so they hold against it as well.
+    attr.atomic_cap = IBV_ATOMIC_GLOB
+    attr.max_ah = Int32(DeviceLimits.addressHandles)
+    attr.max_srq = Int32(DeviceLimits.sharedReceiveQueues)
     attr.max_srq_wr = Int32(Limits.workRequests)
     attr.max_srq_sge = Int32(Limits.scatterGatherElements)
     attr.max_pkeys = 1

@@ -1,32 +1,13 @@
 import CIBVerbs
 import CLinux
 import CProviderABI
-
-/// A RoCEv2 GID: an IPv6 address, or an IPv4 address as ::ffff:a.b.c.d (RoCEv2 annex A17.4).
-struct GID: Hashable {
-    /// Bytes 0 to 7 read as one big-endian number.
-    var high: UInt64 = 0
-    /// Bytes 8 to 15 read as one big-endian number.
-    var low: UInt64 = 0
-
-    init(high: UInt64 = 0, low: UInt64 = 0) {
-        self.high = high
-        self.low = low
-    }
-
-    /// Reads 16 bytes in network order, unchecked and unaligned.
-    init(at bytes: UnsafeRawPointer) {
-        self.init(
-            high: UInt64(bigEndian: bytes.loadUnaligned(as: UInt64.self)),
-            low: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self)))
-    }
-}
+import RoCETransport
 
 /// The GID table of the one port: the addresses of the device's interface. An address keeps its index as long as the
 /// interface has it; one that is gone leaves an empty entry, which the next new one takes.
 struct GIDTable: ~Copyable {
     private let ifindex: UInt32
-    private let entries = UnsafeMutablePointer<GID>.allocate(capacity: Limits.gids)
+    private let entries = UnsafeMutablePointer<GID>.allocate(capacity: DeviceLimits.gids)
     /// All addresses of this host, whatever interface they are on: what goes there never leaves it.
     private var local = UnsafeMutablePointer<GID>.allocate(capacity: 1)
     private var localCount = 0
@@ -36,7 +17,7 @@ struct GIDTable: ~Copyable {
 
     init(ifindex: UInt32) {
         self.ifindex = ifindex
-        entries.initialize(repeating: Self.empty, count: Limits.gids)
+        entries.initialize(repeating: Self.empty, count: DeviceLimits.gids)
         refresh()
     }
 
@@ -62,7 +43,7 @@ struct GIDTable: ~Copyable {
 
     /// The GID at this index, or nil where the table is empty or ends.
     func gid(at index: Int) -> GID? {
-        guard index >= 0, index < Limits.gids, entries[index] != Self.empty else { return nil }
+        guard index >= 0, index < DeviceLimits.gids, entries[index] != Self.empty else { return nil }
         return entries[index]
     }
 
@@ -70,7 +51,7 @@ struct GIDTable: ~Copyable {
     func contains(_ gid: GID) -> Bool { self.index(of: gid) != nil }
 
     func index(of gid: GID) -> Int? {
-        for index in 0..<Limits.gids where entries[index] == gid { return index }
+        for index in 0..<DeviceLimits.gids where entries[index] == gid { return index }
         return nil
     }
 
@@ -90,7 +71,7 @@ struct GIDTable: ~Copyable {
     }
 
     private func dropGone(_ addresses: UnsafeMutablePointer<linux_interface_address>, _ count: Int) {
-        for entry in 0..<Limits.gids {
+        for entry in 0..<DeviceLimits.gids {
             var found = false
             for index in 0..<count where addresses[index].index == ifindex {
                 if addresses[index].address == entries[entry] { found = true }
@@ -101,7 +82,7 @@ struct GIDTable: ~Copyable {
 
     private func insert(_ gid: GID) {
         guard !contains(gid) else { return }
-        for entry in 0..<Limits.gids where entries[entry] == Self.empty {
+        for entry in 0..<DeviceLimits.gids where entries[entry] == Self.empty {
             entries[entry] = gid
             return
         }

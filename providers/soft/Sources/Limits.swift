@@ -1,23 +1,16 @@
 import CIBVerbs
+import RoCETransport
 
-/// What the device offers, in one place: `ibv_query_device_ex` reports these numbers and the creating verbs hold to
-/// them.
-enum Limits {
-    static let queuePairs = 4096
-    static let workRequests = 16384
-    static let scatterGatherElements = 32
-    static let inlineBytes = 1024
-    static let completionQueues = 4096
-    static let completions = 1 << 20
-    static let memoryRegions = 1 << 16
+/// What the device offers, in one place: `ibv_query_device_ex` reports these numbers, and the creating verbs hold to
+/// them. What the engine limits is the engine's to say (`RoCETransport.Limits`).
+enum DeviceLimits {
+    /// Three numbers are nobody's: 0 and 1 (management) and the highest (multicast).
+    static let queuePairs = 4096 - 3
+    static let completionQueues = 1 << 16
     static let memoryRegionBytes = UInt64(1) << 47
     static let protectionDomains = 1 << 16
-    static let sharedReceiveQueues = 4096
-    static let addressHandles = 1 << 16
-    /// READs and atomics that a queue pair may have under way, either side.
-    static let readAtomics = 16
-    /// IBTA volume 1, 9.7.7: at most 2^31 bytes.
-    static let messageBytes = UInt32(1) << 31
+    static let sharedReceiveQueues = 1 << 16
+    static let addressHandles = 1 << 20
     static let gids = 32
     static let completionVectors = 1
     static let timestampMask = UInt64.max
@@ -37,5 +30,15 @@ func pathMTU(interfaceMTU: UInt32) -> ibv_mtu {
     case 1024...: return IBV_MTU_1024
     case 512...: return IBV_MTU_512
     default: return IBV_MTU_256
+    }
+}
+
+extension ibv_mtu {
+    /// Bytes, for the five values that there are.
+    var byteCount: UInt32? { rawValue >= IBV_MTU_256.rawValue && rawValue <= IBV_MTU_4096.rawValue ? 128 << rawValue : nil }
+
+    /// The value for 256, 512, 1024, 2048 or 4096 bytes.
+    init(byteCount: UInt32) {
+        self = byteCount < 256 ? ibv_mtu(0) : ibv_mtu(UInt32(byteCount.trailingZeroBitCount) - 7)
     }
 }

@@ -2,6 +2,7 @@ import CIBVerbs
 import CLinux
 import CProviderABI
 import ProviderKit
+import RoCETransport
 
 func queryPort(
     context: UnsafeMutablePointer<ibv_context>?, port: UInt8, attr: UnsafeMutablePointer<ibv_port_attr>?, size: Int
@@ -16,9 +17,9 @@ func queryPort(
     answer.state = isThere && interface.up ? IBV_PORT_ACTIVE : IBV_PORT_DOWN
     answer.max_mtu = IBV_MTU_4096
     answer.active_mtu = pathMTU(interfaceMTU: interface.mtu)
-    answer.gid_tbl_len = Int32(Limits.gids)
+    answer.gid_tbl_len = Int32(DeviceLimits.gids)
     answer.port_cap_flags = IBV_PORT_IP_BASED_GIDS.rawValue
-    answer.max_msg_sz = Limits.messageBytes
+    answer.max_msg_sz = UInt32(Limits.messageBytes)
     answer.pkey_tbl_len = 1
     answer.max_vl_num = 1
     // IBTA volume 1, 14.2.5.6: width 2 = 4x, speed 4 = 10 Gb/s a lane, physical state 5 = link up, 3 = disabled.
@@ -34,7 +35,7 @@ func queryGID(
     context: UnsafeMutablePointer<ibv_context>?, port: UInt32, index: UInt32,
     entry: UnsafeMutablePointer<ibv_gid_entry>?, flags: UInt32, size: Int
 ) -> Int32 {
-    guard let context, let entry, port == 1, index < Limits.gids else { return EINVAL }
+    guard let context, let entry, port == 1, index < DeviceLimits.gids else { return EINVAL }
     if flags != 0 { return EOPNOTSUPP }
     let soft = context.soft
     soft.refreshGIDs()
@@ -57,7 +58,7 @@ func queryGIDTable(
     soft.pointee.lock.lock()
     defer { soft.pointee.lock.unlock() }
     var count = 0
-    for index in 0..<Limits.gids {
+    for index in 0..<DeviceLimits.gids {
         guard let gid = soft.pointee.gids.gid(at: index) else { continue }
         guard count < capacity else { return -Int(EINVAL) }
         store(soft.entry(gid, index: index), to: UnsafeMutableRawPointer(entries) + count * size, size: size)
@@ -70,11 +71,11 @@ func queryPartitionKey(
     context: UnsafeMutablePointer<ibv_context>?, port: UInt8, index: Int32, key: UnsafeMutablePointer<UInt16>?
 ) -> Int32 {
     guard let key, port == 1, index == 0 else { return EINVAL }
-    key.pointee = Limits.partitionKey.bigEndian
+    key.pointee = DeviceLimits.partitionKey.bigEndian
     return 0
 }
 
-extension Context {
+extension ContextPointer {
     /// Reads the addresses of the interface again.
     func refreshGIDs() {
         pointee.lock.lock()

@@ -1,63 +1,81 @@
 import CIBVerbs
+import CLinux
 import CProviderABI
 import ProviderKit
+import RoCETransport
 import Synchronization
 
 /// A protection domain, or a parent domain, which stands for the protection domain that it was made from.
-struct SoftProtectionDomain: ~Copyable {
+struct SoftDomain: ~Copyable {
     var base = ibv_pd()
-    /// What the engine compares: the same in a parent domain and in its protection domain.
-    let number: UInt32
+    /// The engine's: the same in a parent domain and in its protection domain.
+    let domain: ProtectionDomain
     /// Of a parent domain: the protection domain that it stands for.
-    let parent: UnsafeMutablePointer<SoftProtectionDomain>?
+    let parent: DomainPointer?
     /// Of a parent domain: made with a thread domain, so one thread at a time uses what is made under it.
     let isSingleThreaded: Bool
-    /// Objects that use it.
+    /// Objects made under it.
     let users = Atomic<Int>(0)
 
     init(
-        context: UnsafeMutablePointer<ibv_context>, number: UInt32,
-        parent: UnsafeMutablePointer<SoftProtectionDomain>? = nil, isSingleThreaded: Bool = false
+        context: UnsafeMutablePointer<ibv_context>, domain: ProtectionDomain, parent: DomainPointer? = nil,
+        isSingleThreaded: Bool = false
     ) {
         base.context = context
-        base.handle = number
-        self.number = number
+        base.handle = domain.rawValue
+        self.domain = domain
         self.parent = parent
         self.isSingleThreaded = isSingleThreaded
     }
 }
 
-
-typealias ProtectionDomain = UnsafeMutablePointer<SoftProtectionDomain>
+typealias DomainPointer = UnsafeMutablePointer<SoftDomain>
 
 extension UnsafeMutablePointer<ibv_pd> {
-    var soft: ProtectionDomain { UnsafeMutableRawPointer(self).assumingMemoryBound(to: SoftProtectionDomain.self) }
+    var soft: DomainPointer { UnsafeMutableRawPointer(self).assumingMemoryBound(to: SoftDomain.self) }
 }
 
-extension ProtectionDomain {
+extension DomainPointer {
     var verbs: UnsafeMutablePointer<ibv_pd> { UnsafeMutableRawPointer(self).assumingMemoryBound(to: ibv_pd.self) }
 
-    /// Counts an object that uses the domain.
+    var domain: ProtectionDomain { pointee.domain }
+
+    /// Counts an object that was made under the domain.
     func retain() { pointee.users.add(1, ordering: .relaxed) }
 
     func release() { pointee.users.subtract(1, ordering: .relaxed) }
 }
 
-/// Numbers of protection domains, unique in the process: two contexts never share one.
-private let nextDomainNumber = Atomic<UInt32>(1)
-
 func allocateDomain(context: UnsafeMutablePointer<ibv_context>?) -> UnsafeMutablePointer<ibv_pd>? {
     guard let context else { return failure(EINVAL) }
-    let number = nextDomainNumber.add(1, ordering: .relaxed).oldValue
-    let domain = ProtectionDomain.allocate(capacity: 1)
-    domain.initialize(to: SoftProtectionDomain(context: context, number: number))
-    return domain.verbs
+    let soft = context.soft
+    soft.lockForControl()
+    defer { soft.unlock() }
+    do {
+        let made = try soft.pointee.engine.allocateProtectionDomain()
+        let domain = DomainPointer.allocate(capacity: 1)
+        domain.initialize(to: SoftDomain(context: context, domain: made))
+        return domain.verbs
+    } catch {
+        return failure(error.rawValue)
+    }
 }
 
 func deallocateDomain(pd: UnsafeMutablePointer<ibv_pd>?) -> Int32 {
     guard let domain = pd?.soft else { return EINVAL }
     if domain.pointee.users.load(ordering: .relaxed) != 0 { return EBUSY }
-    domain.pointee.parent?.release()
+    if let parent = domain.pointee.parent {
+        parent.release()
+    } else {
+        let context = domain.pointee.base.context!.soft
+        context.lockForControl()
+        defer { context.unlock() }
+        do {
+            try context.pointee.engine.deallocate(domain.domain)
+        } catch {
+            return error.rawValue
+        }
+    }
     domain.deinitialize(count: 1)
     domain.deallocate()
     return 0
@@ -71,15 +89,15 @@ func allocateParentDomain(
     let known = IBV_PARENT_DOMAIN_INIT_ATTR_PD_CONTEXT.rawValue
     guard attr.pointee.comp_mask & ~known == 0 else { return failure(EOPNOTSUPP) }
     guard parent.pointee.base.context == context, parent.pointee.parent == nil else { return failure(EINVAL) }
-    let domain = ProtectionDomain.allocate(capacity: 1)
+    let domain = DomainPointer.allocate(capacity: 1)
     domain.initialize(
-        to: SoftProtectionDomain(
-            context: context, number: parent.pointee.number, parent: parent,
-            isSingleThreaded: attr.pointee.td != nil))
+        to: SoftDomain(
+            context: context, domain: parent.domain, parent: parent, isSingleThreaded: attr.pointee.td != nil))
     parent.retain()
     return domain.verbs
 }
 
+/// A thread domain only has to exist.
 func allocateThreadDomain(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_td_init_attr>?
 ) -> UnsafeMutablePointer<ibv_td>? {

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CProviderABI
 import Glibc
+import RoCETransport
 import Testing
 
 @testable import SoftProvider

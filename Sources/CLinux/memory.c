@@ -1,0 +1,38 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "linux_memory.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+int linux_check_memory(const void *address, size_t size, bool writable)
+{
+	uintptr_t next = (uintptr_t)address;
+	uintptr_t end = next + size;
+	unsigned long first, last;
+	char access[5], *line = NULL;
+	size_t room = 0;
+	FILE *maps;
+
+	if (size == 0)
+		return 0;
+	if (!address || end < next)
+		return EFAULT;
+	maps = fopen("/proc/self/maps", "re");
+	if (!maps)
+		return 0;
+	/* The mappings come in order of their addresses. */
+	while (next < end && getline(&line, &room, maps) > 0) {
+		if (sscanf(line, "%lx-%lx %4s", &first, &last, access) != 3 || last <= next)
+			continue;
+		if (first > next || access[0] != 'r' || (writable && access[1] != 'w'))
+			break;
+		next = last;
+	}
+	free(line);
+	fclose(maps);
+	return next < end ? EFAULT : 0;
+}

@@ -1,0 +1,101 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "linux_thread.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+struct thread {
+	pthread_t handle;
+	void (*body)(void *argument);
+	void *argument;
+};
+
+static void *run(void *pointer)
+{
+	struct thread *thread = pointer;
+
+	thread->body(thread->argument);
+	return NULL;
+}
+
+void *linux_start_thread(const char *name, void (*body)(void *argument), void *argument)
+{
+	struct thread *thread = malloc(sizeof(*thread));
+	sigset_t all, before;
+	int error;
+
+	if (!thread)
+		return NULL;
+	thread->body = body;
+	thread->argument = argument;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&thread->handle, NULL, run, thread);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (error) {
+		free(thread);
+		errno = error;
+		return NULL;
+	}
+	pthread_setname_np(thread->handle, name);
+	return thread;
+}
+
+void linux_join_thread(void *pointer)
+{
+	struct thread *thread = pointer;
+
+	pthread_join(thread->handle, NULL);
+	free(thread);
+}
+
+int linux_timer(void)
+{
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+
+	return fd < 0 ? -errno : fd;
+}
+
+void linux_set_timer(int fd, uint64_t deadline)
+{
+	struct itimerspec when = { 0 };
+
+	when.it_value.tv_sec = (time_t)(deadline / 1000000000u);
+	when.it_value.tv_nsec = (long)(deadline % 1000000000u);
+	timerfd_settime(fd, TFD_TIMER_ABSTIME, &when, NULL);
+}
+
+void linux_drain(int fd)
+{
+	uint64_t count;
+
+	while (read(fd, &count, sizeof(count)) < 0 && errno == EINTR)
+		;
+}
+
+void linux_wait_any(const int *descriptors, int count, int64_t timeout)
+{
+	struct pollfd entries[80];
+	struct timespec wait = { .tv_sec = timeout / 1000000000, .tv_nsec = timeout % 1000000000 };
+
+	if (count > 80)
+		count = 80;
+	for (int index = 0; index < count; index++)
+		entries[index] = (struct pollfd){ .fd = descriptors[index], .events = POLLIN };
+	ppoll(entries, (nfds_t)count, timeout < 0 ? NULL : &wait, NULL);
+}
+
+int linux_wakeup(void)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	return fd < 0 ? -errno : fd;
+}

@@ -1,0 +1,36 @@
+import CIBVerbs
+import ProviderKit
+import RoCETransport
+
+extension ContextPointer {
+    /// Hands the engine's events on to those who wait for them. Under the lock.
+    @inline(__always)
+    func dispatchEvents() {
+        while let event = pointee.engine.nextEvent() { dispatch(event) }
+    }
+
+    @inline(never)
+    private func dispatch(_ event: Event) {
+        var record = ibv_async_event()
+        switch event {
+        case .completion(let queue):
+            guard let queue = queue.soft, let channel = queue.pointee.channel else { return }
+            record.element.cq = queue.verbs
+            channel.pointee.events.append(record)
+            return
+        case .completionQueue(let queue, let type):
+            guard let queue = queue.soft else { return }
+            record.element.cq = queue.verbs
+            record.event_type = ibv_event_type(type.rawValue)
+        case .queuePair(let pair, let type):
+            guard let pair = pair.soft else { return }
+            record.element.qp = pair.verbs
+            record.event_type = ibv_event_type(type.rawValue)
+        case .sharedReceiveQueue(let queue, let type):
+            guard let queue = queue.soft else { return }
+            record.element.srq = queue.verbs
+            record.event_type = ibv_event_type(type.rawValue)
+        }
+        pointee.asyncEvents.append(record)
+    }
+}

@@ -1,0 +1,121 @@
+import CIBVerbs
+import CLinux
+import CProviderABI
+import RoCETransport
+
+func modifyQueuePair(
+    qp: UnsafeMutablePointer<ibv_qp>?, attr: UnsafeMutablePointer<ibv_qp_attr>?, mask: Int32
+) -> Int32 {
+    guard let qp, let attr else { return EINVAL }
+    let pair = qp.soft
+    let context = pair.context
+    let wanted = AttributeMask(rawValue: UInt32(bitPattern: mask))
+    var attributes = QueuePairAttributes()
+    guard attributes.take(attr.pointee, wanted) else { return EINVAL }
+    // Only the way to RESET takes entries out of queues that others are at; but those need not be fast, either.
+    return pair.whileQuiet {
+        if wanted.contains(.path) {
+            guard let path = context.resolve(attr.pointee.ah_attr) else { return EINVAL }
+            attributes.path = path
+        }
+        do throws(RoCETransport.Errno) {
+            try context.pointee.engine.modify(pair.pointee.pair, attributes, wanted)
+        } catch {
+            return error.rawValue
+        }
+        qp.pointee.state = pair.pointee.pair.state.verbs
+        context.dispatchEvents()
+        context.pointee.watch.wake()
+        return 0
+    }
+}
+
+func queryQueuePair(
+    qp: UnsafeMutablePointer<ibv_qp>?, attr: UnsafeMutablePointer<ibv_qp_attr>?, mask: Int32,
+    initial: UnsafeMutablePointer<ibv_qp_init_attr>?
+) -> Int32 {
+    guard let qp, let attr, let initial else { return EINVAL }
+    let pair = qp.soft
+    let context = pair.context
+    context.lockForControl()
+    let attributes = context.pointee.engine.attributes(of: pair.pointee.pair)
+    context.unlock()
+    let cap = ibv_qp_cap(pair.pointee.pair.capabilities)
+    attr.pointee = attributes.verbs
+    attr.pointee.cap = cap
+    qp.pointee.state = attr.pointee.qp_state
+    initial.pointee = ibv_qp_init_attr(
+        qp_context: qp.pointee.qp_context, send_cq: qp.pointee.send_cq, recv_cq: qp.pointee.recv_cq,
+        srq: qp.pointee.srq, cap: cap, qp_type: qp.pointee.qp_type, sq_sig_all: pair.pointee.signalsAll ? 1 : 0)
+    return 0
+}
+
+/// Packets of a message are placed in the order of their addresses, but nothing is promised about single bytes.
+func queryDataInOrder(qp: UnsafeMutablePointer<ibv_qp>?, opcode: ibv_wr_opcode, flags: UInt32) -> Int32 { 0 }
+
+extension QueuePairAttributes {
+    /// Takes over what the mask names, but for the path. False when a value has no meaning.
+    mutating func take(_ attr: ibv_qp_attr, _ mask: AttributeMask) -> Bool {
+        if mask.contains(.state) {
+            guard let state = RoCETransport.QueuePairState(attr.qp_state) else { return false }
+            self.state = state
+        }
+        if mask.contains(.currentState) {
+            guard let state = RoCETransport.QueuePairState(attr.cur_qp_state) else { return false }
+            currentState = state
+        }
+        if mask.contains(.pathMTU) {
+            guard let mtu = attr.path_mtu.byteCount else { return false }
+            pathMTU = mtu
+        }
+        queueKey = attr.qkey
+        receivePSN = attr.rq_psn
+        sendPSN = attr.sq_psn
+        destinationQueuePair = attr.dest_qp_num
+        access = AccessFlags(rawValue: attr.qp_access_flags)
+        partitionKeyIndex = attr.pkey_index
+        drainedNotification = attr.en_sqd_async_notify != 0
+        maxReadAtomic = attr.max_rd_atomic
+        maxDestinationReadAtomic = attr.max_dest_rd_atomic
+        minRNRTimer = attr.min_rnr_timer
+        port = attr.port_num
+        timeout = attr.timeout
+        retryCount = attr.retry_cnt
+        rnrRetry = attr.rnr_retry
+        return true
+    }
+
+    /// As verbs.h has it, but for the capabilities.
+    var verbs: ibv_qp_attr {
+        var attr = ibv_qp_attr()
+        attr.qp_state = state.verbs
+        attr.cur_qp_state = state.verbs
+        attr.path_mtu = ibv_mtu(byteCount: pathMTU)
+        attr.path_mig_state = IBV_MIG_MIGRATED
+        attr.qkey = queueKey
+        attr.rq_psn = receivePSN
+        attr.sq_psn = sendPSN
+        attr.dest_qp_num = destinationQueuePair
+        attr.qp_access_flags = access.rawValue
+        if path.destination != GID() { attr.ah_attr = path.verbs }
+        attr.pkey_index = partitionKeyIndex
+        attr.en_sqd_async_notify = drainedNotification ? 1 : 0
+        attr.max_rd_atomic = maxReadAtomic
+        attr.max_dest_rd_atomic = maxDestinationReadAtomic
+        attr.min_rnr_timer = minRNRTimer
+        attr.port_num = port
+        attr.timeout = timeout
+        attr.retry_cnt = retryCount
+        attr.rnr_retry = rnrRetry
+        return attr
+    }
+}
+
+extension RoCETransport.QueuePairState {
+    init?(_ state: ibv_qp_state) {
+        guard state.rawValue < IBV_QPS_UNKNOWN.rawValue else { return nil }
+        self.init(rawValue: UInt8(state.rawValue))
+    }
+
+    var verbs: ibv_qp_state { ibv_qp_state(UInt32(rawValue)) }
+}

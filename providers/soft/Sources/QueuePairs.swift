@@ -1,0 +1,204 @@
+import CIBVerbs
+import CLinux
+import CProviderABI
+import ProviderKit
+import RoCETransport
+
+/// A queue pair: always the extended form.
+struct SoftQueuePair: ~Copyable {
+    var base = ibv_qp_ex()
+    let pair: QueuePair
+    let isExtended: Bool
+    let signalsAll: Bool
+    /// One thread at a time posts to a queue; not taken under a thread domain.
+    let sendLock = Lock()
+    let receiveLock = Lock()
+    let isSingleThreaded: Bool
+    /// The work request that the wr_ functions are building; under `sendLock`.
+    var builder: WorkRequestBuilder
+    /// Under the lock of the context's queue of events.
+    var asyncEventsRead: UInt32 = 0
+
+    init(pair: QueuePair, isExtended: Bool, signalsAll: Bool, isSingleThreaded: Bool) {
+        self.pair = pair
+        self.isExtended = isExtended
+        self.signalsAll = signalsAll
+        self.isSingleThreaded = isSingleThreaded
+        builder = WorkRequestBuilder(isExtended ? pair.capabilities : nil)
+    }
+
+    deinit { builder.deallocate() }
+}
+
+typealias QueuePairPointer = UnsafeMutablePointer<SoftQueuePair>
+
+extension UnsafeMutablePointer<ibv_qp> {
+    @inline(__always)
+    var soft: QueuePairPointer { UnsafeMutableRawPointer(self).assumingMemoryBound(to: SoftQueuePair.self) }
+}
+
+extension UnsafeMutablePointer<ibv_qp_ex> {
+    @inline(__always)
+    var soft: QueuePairPointer { UnsafeMutableRawPointer(self).assumingMemoryBound(to: SoftQueuePair.self) }
+}
+
+extension QueuePair {
+    /// The public object of the engine's.
+    var soft: QueuePairPointer? { userData?.assumingMemoryBound(to: SoftQueuePair.self) }
+}
+
+extension QueuePairPointer {
+    @inline(__always)
+    var verbs: UnsafeMutablePointer<ibv_qp> { UnsafeMutableRawPointer(self).assumingMemoryBound(to: ibv_qp.self) }
+
+    @inline(__always)
+    var context: ContextPointer { pointee.base.qp_base.context.soft }
+
+    @inline(__always)
+    func lockSends() { if !pointee.isSingleThreaded { pointee.sendLock.lock() } }
+
+    @inline(__always)
+    func unlockSends() { if !pointee.isSingleThreaded { pointee.sendLock.unlock() } }
+
+    @inline(__always)
+    func lockReceives() { if !pointee.isSingleThreaded { pointee.receiveLock.lock() } }
+
+    @inline(__always)
+    func unlockReceives() { if !pointee.isSingleThreaded { pointee.receiveLock.unlock() } }
+
+    /// Runs `body` while nobody posts to the queue pair, polls its completion queues or runs the engine.
+    func whileQuiet<Result>(_ body: () -> Result) -> Result {
+        let send = pointee.base.qp_base.send_cq!.soft
+        let receive = pointee.base.qp_base.recv_cq!.soft
+        lockSends()
+        lockReceives()
+        // In the order of their addresses, so that two of these calls cannot wait for each other.
+        min(send, receive).lock()
+        if send != receive { max(send, receive).lock() }
+        context.lockForControl()
+        defer {
+            context.unlock()
+            if send != receive { max(send, receive).unlock() }
+            min(send, receive).unlock()
+            unlockReceives()
+            unlockSends()
+        }
+        return body()
+    }
+}
+
+/// The operations that an extended queue pair can be built with.
+private let supportedSendOperations = UInt64(
+    IBV_QP_EX_WITH_RDMA_WRITE.rawValue | IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM.rawValue | IBV_QP_EX_WITH_SEND.rawValue
+        | IBV_QP_EX_WITH_SEND_WITH_IMM.rawValue | IBV_QP_EX_WITH_RDMA_READ.rawValue
+        | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP.rawValue | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD.rawValue)
+
+/// Those of them that a service type has.
+private func sendOperations(_ type: ibv_qp_type) -> UInt64 {
+    let sends = UInt64(IBV_QP_EX_WITH_SEND.rawValue | IBV_QP_EX_WITH_SEND_WITH_IMM.rawValue)
+    let writes = UInt64(IBV_QP_EX_WITH_RDMA_WRITE.rawValue | IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM.rawValue)
+    switch type {
+    case IBV_QPT_RC: return supportedSendOperations
+    case IBV_QPT_UC: return sends | writes
+    default: return sends
+    }
+}
+
+func createQueuePair(
+    context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_qp_init_attr_ex>?
+) -> UnsafeMutablePointer<ibv_qp>? {
+    guard let context, let attr else { return failure(EINVAL) }
+    let refusal = check(attr.pointee, context)
+    guard refusal == 0 else { return failure(refusal) }
+    let domain = attr.pointee.pd!.soft
+    var specification = QueuePairSpecification(
+        type: QueuePairType(rawValue: attr.pointee.qp_type.rawValue), domain: domain.domain,
+        completions: attr.pointee.send_cq.soft.pointee.queue, capabilities: QueuePairCapabilities(attr.pointee.cap))
+    specification.receiveCompletions = attr.pointee.recv_cq.soft.pointee.queue
+    specification.sharedReceiveQueue = attr.pointee.srq?.soft.pointee.queue
+    specification.signalAll = attr.pointee.sq_sig_all != 0
+
+    let pair = QueuePairPointer.allocate(capacity: 1)
+    specification.userData = UnsafeMutableRawPointer(pair)
+    let soft = context.soft
+    soft.lockForControl()
+    defer { soft.unlock() }
+    do {
+        let made = try soft.pointee.engine.createQueuePair(specification)
+        pair.initialize(
+            to: SoftQueuePair(
+                pair: made, isExtended: attr.pointee.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0,
+                signalsAll: specification.signalAll, isSingleThreaded: domain.pointee.isSingleThreaded))
+    } catch {
+        pair.deallocate()
+        return failure(error.rawValue)
+    }
+    let base = UnsafeMutableRawPointer(pair).assumingMemoryBound(to: ibv_qp_ex.self)
+    rdma_init_qp(base, context, attr)
+    base.pointee.qp_base.qp_num = pair.pointee.pair.number
+    base.pointee.qp_base.handle = pair.pointee.pair.number
+    if pair.pointee.isExtended { fillBuilders(base, operations: attr.pointee.send_ops_flags) }
+    attr.pointee.cap = ibv_qp_cap(pair.pointee.pair.capabilities)
+    domain.retain()
+    return pair.verbs
+}
+
+/// 0, or why no such queue pair can be made.
+private func check(_ attr: ibv_qp_init_attr_ex, _ context: UnsafeMutablePointer<ibv_context>) -> Int32 {
+    let known = IBV_QP_INIT_ATTR_PD.rawValue | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue
+        | IBV_QP_INIT_ATTR_CREATE_FLAGS.rawValue
+    guard attr.comp_mask & ~known == 0 else { return EOPNOTSUPP }
+    if attr.comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS.rawValue != 0 && attr.create_flags != 0 { return EOPNOTSUPP }
+    switch attr.qp_type {
+    case IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD: break
+    default: return EOPNOTSUPP
+    }
+    if attr.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0 {
+        guard attr.send_ops_flags & ~supportedSendOperations == 0 else { return EOPNOTSUPP }
+        guard attr.send_ops_flags & ~sendOperations(attr.qp_type) == 0 else { return EINVAL }
+    }
+    guard let pd = attr.pd, pd.pointee.context == context, let send = attr.send_cq, send.pointee.context == context,
+        let receive = attr.recv_cq, receive.pointee.context == context,
+        attr.srq == nil || attr.srq.pointee.context == context
+    else { return EINVAL }
+    return 0
+}
+
+func queuePairToExtended(qp: UnsafeMutablePointer<ibv_qp>?) -> UnsafeMutablePointer<ibv_qp_ex>? {
+    guard let qp, qp.soft.pointee.isExtended else { return nil }
+    return UnsafeMutableRawPointer(qp).assumingMemoryBound(to: ibv_qp_ex.self)
+}
+
+func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {
+    guard let qp else { return EINVAL }
+    let pair = qp.soft
+    let context = pair.context
+    pair.whileQuiet { context.pointee.engine.destroy(pair.pointee.pair) }
+    var read: UInt32 = 0
+    context.pointee.asyncEvents.drop(where: { $0.pointee.subject == .queuePair && $0.pointee.element.qp == qp }) {
+        read = pair.pointee.asyncEventsRead
+    }
+    rdma_wait_qp_events(qp, read)
+    qp.pointee.pd.soft.release()
+    rdma_fini_qp(qp)
+    pair.deinitialize(count: 1)
+    pair.deallocate()
+    return 0
+}
+
+extension QueuePairCapabilities {
+    init(_ cap: ibv_qp_cap) {
+        self.init(
+            sendWorkRequests: cap.max_send_wr, receiveWorkRequests: cap.max_recv_wr, sendElements: cap.max_send_sge,
+            receiveElements: cap.max_recv_sge, inlineData: cap.max_inline_data)
+    }
+}
+
+extension ibv_qp_cap {
+    init(_ capabilities: QueuePairCapabilities) {
+        self.init(
+            max_send_wr: capabilities.sendWorkRequests, max_recv_wr: capabilities.receiveWorkRequests,
+            max_send_sge: capabilities.sendElements, max_recv_sge: capabilities.receiveElements,
+            max_inline_data: capabilities.inlineData)
+    }
+}

@@ -1,0 +1,161 @@
+import CIBVerbs
+import CLinux
+import CProviderABI
+import ProviderKit
+import RoCETransport
+
+/// A shared receive queue.
+struct SoftSharedReceiveQueue: ~Copyable {
+    var base = ibv_srq()
+    let queue: SharedReceiveQueue
+    /// One thread at a time posts.
+    let lock = Lock()
+    let isSingleThreaded: Bool
+    /// Under the lock of the context's queue of events.
+    var asyncEventsRead: UInt32 = 0
+
+    init(queue: SharedReceiveQueue, isSingleThreaded: Bool) {
+        self.queue = queue
+        self.isSingleThreaded = isSingleThreaded
+    }
+}
+
+typealias SharedReceiveQueuePointer = UnsafeMutablePointer<SoftSharedReceiveQueue>
+
+extension UnsafeMutablePointer<ibv_srq> {
+    @inline(__always)
+    var soft: SharedReceiveQueuePointer {
+        UnsafeMutableRawPointer(self).assumingMemoryBound(to: SoftSharedReceiveQueue.self)
+    }
+}
+
+extension SharedReceiveQueuePointer {
+    var verbs: UnsafeMutablePointer<ibv_srq> {
+        UnsafeMutableRawPointer(self).assumingMemoryBound(to: ibv_srq.self)
+    }
+
+    var context: ContextPointer { pointee.base.context.soft }
+}
+
+extension SharedReceiveQueue {
+    /// The public object of the engine's.
+    var soft: SharedReceiveQueuePointer? { userData?.assumingMemoryBound(to: SoftSharedReceiveQueue.self) }
+}
+
+func createSharedReceiveQueue(
+    context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_srq_init_attr_ex>?
+) -> UnsafeMutablePointer<ibv_srq>? {
+    guard let context, let attr else { return failure(EINVAL) }
+    let mask = attr.pointee.comp_mask
+    let known = IBV_SRQ_INIT_ATTR_TYPE.rawValue | IBV_SRQ_INIT_ATTR_PD.rawValue
+    guard mask & ~known == 0 else { return failure(EOPNOTSUPP) }
+    if mask & IBV_SRQ_INIT_ATTR_TYPE.rawValue != 0, attr.pointee.srq_type != IBV_SRQT_BASIC {
+        return failure(EOPNOTSUPP)
+    }
+    guard let pd = attr.pointee.pd, pd.pointee.context == context else { return failure(EINVAL) }
+    let queue = SharedReceiveQueuePointer.allocate(capacity: 1)
+    let soft = context.soft
+    soft.lockForControl()
+    defer { soft.unlock() }
+    do {
+        let made = try soft.pointee.engine.createSharedReceiveQueue(
+            pd.soft.domain, workRequests: attr.pointee.attr.max_wr, elements: attr.pointee.attr.max_sge,
+            userData: UnsafeMutableRawPointer(queue))
+        queue.initialize(
+            to: SoftSharedReceiveQueue(queue: made, isSingleThreaded: pd.soft.pointee.isSingleThreaded))
+    } catch {
+        queue.deallocate()
+        return failure(error.rawValue)
+    }
+    rdma_init_srq(queue.verbs, context, attr)
+    pd.soft.retain()
+    return queue.verbs
+}
+
+func modifySharedReceiveQueue(
+    srq: UnsafeMutablePointer<ibv_srq>?, attr: UnsafeMutablePointer<ibv_srq_attr>?, mask: Int32
+) -> Int32 {
+    guard let queue = srq?.soft, let attr else { return EINVAL }
+    let wanted = UInt32(bitPattern: mask)
+    // Not resizable, and says so (no IBV_DEVICE_SRQ_RESIZE).
+    guard wanted & ~IBV_SRQ_LIMIT.rawValue == 0 else {
+        return wanted & ~(IBV_SRQ_LIMIT.rawValue | IBV_SRQ_MAX_WR.rawValue) == 0 ? EOPNOTSUPP : EINVAL
+    }
+    if wanted == 0 { return 0 }
+    let context = queue.context
+    context.lockForControl()
+    defer { context.unlock() }
+    do {
+        try context.pointee.engine.setLimit(of: queue.pointee.queue, to: attr.pointee.srq_limit)
+    } catch {
+        return error.rawValue
+    }
+    return 0
+}
+
+func querySharedReceiveQueue(
+    srq: UnsafeMutablePointer<ibv_srq>?, attr: UnsafeMutablePointer<ibv_srq_attr>?
+) -> Int32 {
+    guard let queue = srq?.soft, let attr else { return EINVAL }
+    let context = queue.context
+    context.lockForControl()
+    defer { context.unlock() }
+    attr.pointee.max_wr = UInt32(queue.pointee.queue.capacity)
+    attr.pointee.max_sge = UInt32(queue.pointee.queue.elements)
+    attr.pointee.srq_limit = context.pointee.engine.limit(of: queue.pointee.queue)
+    return 0
+}
+
+func destroySharedReceiveQueue(srq: UnsafeMutablePointer<ibv_srq>?) -> Int32 {
+    guard let srq else { return EINVAL }
+    let queue = srq.soft
+    let context = queue.context
+    context.lockForControl()
+    do {
+        try context.pointee.engine.destroy(queue.pointee.queue)
+    } catch {
+        context.unlock()
+        return error.rawValue
+    }
+    context.unlock()
+    var read: UInt32 = 0
+    context.pointee.asyncEvents.drop(
+        where: { $0.pointee.subject == .sharedReceiveQueue && $0.pointee.element.srq == srq }
+    ) { read = queue.pointee.asyncEventsRead }
+    rdma_wait_srq_events(srq, read)
+    srq.pointee.pd.soft.release()
+    rdma_fini_srq(srq)
+    queue.deinitialize(count: 1)
+    queue.deallocate()
+    return 0
+}
+
+// MARK: - Data path
+
+func postSharedReceive(
+    srq: UnsafeMutablePointer<ibv_srq>?, first: UnsafeMutablePointer<ibv_recv_wr>?,
+    bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
+) -> Int32 {
+    guard let queue = srq?.soft else { return EINVAL }
+    var request = first
+    var error = RoCETransport.Errno.success
+    if !queue.pointee.isSingleThreaded { queue.pointee.lock.lock() }
+    while let current = request {
+        error = queue.pointee.queue.stageReceive(
+            id: current.pointee.wr_id, elements: current.pointee.elements, count: Int(current.pointee.num_sge))
+        if error != .success { break }
+        request = current.pointee.next
+    }
+    queue.pointee.queue.commitReceives()
+    if !queue.pointee.isSingleThreaded { queue.pointee.lock.unlock() }
+    if error != .success { bad?.pointee = request }
+    return error.rawValue
+}
+
+extension ibv_recv_wr {
+    /// The list of pieces: `struct ibv_sge` has the engine's layout (a test says so).
+    @inline(__always)
+    var elements: UnsafePointer<ScatterGatherElement>? {
+        UnsafeRawPointer(sg_list)?.assumingMemoryBound(to: ScatterGatherElement.self)
+    }
+}

@@ -1,0 +1,248 @@
+import CIBVerbs
+import CProviderABI
+import Glibc
+import Testing
+
+@testable import SoftProvider
+
+/// What the other side must know to send to an endpoint.
+struct Address: Codable, Equatable {
+    var gid: [UInt8]
+    var queuePair: UInt32
+    var psn: UInt32 = 0
+    var queueKey: UInt32 = 0
+    var memory: UInt64 = 0
+    var key: UInt32 = 0
+}
+
+/// A completion that did not come in time.
+struct Timeout: Error {}
+
+/// A queue pair with all that it needs: domain, one completion queue, 1 MiB of registered memory.
+final class Endpoint {
+    struct Options {
+        var type = IBV_QPT_RC
+        var gidIndex: UInt8 = 0
+        var sends: UInt32 = 64
+        var receives: UInt32 = 64
+        var elements: UInt32 = 4
+        var inlineData: UInt32 = 256
+        var completions: Int32 = 256
+        var signalsAll = false
+        var channel: UnsafeMutablePointer<ibv_comp_channel>?
+        var shared: UnsafeMutablePointer<ibv_srq>?
+        var domain: UnsafeMutablePointer<ibv_pd>?
+        var operations: UInt64?
+        var timeout: UInt8 = 14
+        var retries: UInt8 = 7
+        var rnrRetries: UInt8 = 7
+        var rnrTimer: UInt8 = 12
+        var access = IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue
+            | IBV_ACCESS_REMOTE_READ.rawValue | IBV_ACCESS_REMOTE_ATOMIC.rawValue
+    }
+
+    static let memorySize = 1 << 20
+
+    let device: OpenDevice
+    let options: Options
+    let domain: UnsafeMutablePointer<ibv_pd>
+    let ownsDomain: Bool
+    let queue: UnsafeMutablePointer<ibv_cq>
+    let pair: UnsafeMutablePointer<ibv_qp>
+    let memory: UnsafeMutableRawPointer
+    let region: UnsafeMutablePointer<ibv_mr>
+    let psn = UInt32.random(in: 0..<1 << 24)
+    let queueKey: UInt32 = 0x1122_3344
+
+    init(_ device: OpenDevice, _ options: Options = Options()) throws {
+        self.device = device
+        self.options = options
+        ownsDomain = options.domain == nil
+        domain = try options.domain ?? made(device.table.alloc_pd(device.context))
+        queue = try made(device.table.create_cq(device.context, options.completions, nil, options.channel, 0))
+        memory = .allocate(byteCount: Self.memorySize, alignment: 4096)
+        memory.initializeMemory(as: UInt8.self, repeating: 0, count: Self.memorySize)
+        region = try made(
+            device.table.reg_mr(domain, memory, Self.memorySize, UInt64(UInt(bitPattern: memory)), options.access))
+        var attr = ibv_qp_init_attr_ex()
+        attr.send_cq = queue
+        attr.recv_cq = queue
+        attr.srq = options.shared
+        attr.cap = ibv_qp_cap(
+            max_send_wr: options.sends, max_recv_wr: options.receives, max_send_sge: options.elements,
+            max_recv_sge: options.elements, max_inline_data: options.inlineData)
+        attr.qp_type = options.type
+        attr.sq_sig_all = options.signalsAll ? 1 : 0
+        attr.comp_mask = IBV_QP_INIT_ATTR_PD.rawValue
+        attr.pd = domain
+        if let operations = options.operations {
+            attr.comp_mask |= IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue
+            attr.send_ops_flags = operations
+        }
+        pair = try made(device.table.create_qp_ex(device.context, &attr))
+    }
+
+    deinit {
+        _ = device.table.destroy_qp(pair)
+        _ = device.table.destroy_cq(queue)
+        _ = device.table.dereg_mr(region)
+        memory.deallocate()
+        if ownsDomain { _ = device.table.dealloc_pd(domain) }
+    }
+
+    /// Where this endpoint is.
+    var address: Address {
+        get throws {
+            var entry = ibv_gid_entry()
+            try check(
+                device.table.query_gid_ex(
+                    device.context, 1, UInt32(options.gidIndex), &entry, 0, MemoryLayout<ibv_gid_entry>.size))
+            return Address(
+                gid: withUnsafeBytes(of: entry.gid) { Array($0) }, queuePair: pair.pointee.qp_num, psn: psn,
+                queueKey: queueKey, memory: UInt64(UInt(bitPattern: memory)), key: region.pointee.rkey)
+        }
+    }
+
+    func route(to peer: Address) -> ibv_ah_attr {
+        var attr = ibv_ah_attr()
+        withUnsafeMutableBytes(of: &attr.grh.dgid) { $0.copyBytes(from: peer.gid) }
+        attr.grh.sgid_index = options.gidIndex
+        attr.grh.hop_limit = 64
+        attr.is_global = 1
+        attr.port_num = 1
+        return attr
+    }
+
+    func modify(_ mask: [ibv_qp_attr_mask], _ set: (inout ibv_qp_attr) -> Void) throws {
+        var attr = ibv_qp_attr()
+        set(&attr)
+        let bits = mask.reduce(0) { $0 | $1.rawValue }
+        try check(device.table.modify_qp(pair, &attr, Int32(bits)))
+    }
+
+    func initialize() throws {
+        let last = options.type == IBV_QPT_UD ? IBV_QP_QKEY : IBV_QP_ACCESS_FLAGS
+        try modify([IBV_QP_STATE, IBV_QP_PKEY_INDEX, IBV_QP_PORT, last]) { attr in
+            attr.qp_state = IBV_QPS_INIT
+            attr.port_num = 1
+            attr.qp_access_flags = options.access & ~IBV_ACCESS_LOCAL_WRITE.rawValue
+            attr.qkey = queueKey
+        }
+    }
+
+    /// From RESET to RTS, towards this peer (UD: towards nobody).
+    func connect(to peer: Address) throws {
+        try initialize()
+        try becomeReadyToReceive(from: peer)
+        try becomeReadyToSend()
+    }
+
+    func becomeReadyToReceive(from peer: Address) throws {
+        var mask = [IBV_QP_STATE]
+        if options.type != IBV_QPT_UD { mask += [IBV_QP_AV, IBV_QP_PATH_MTU, IBV_QP_DEST_QPN, IBV_QP_RQ_PSN] }
+        if options.type == IBV_QPT_RC { mask += [IBV_QP_MAX_DEST_RD_ATOMIC, IBV_QP_MIN_RNR_TIMER] }
+        try modify(mask) { attr in
+            attr.qp_state = IBV_QPS_RTR
+            attr.ah_attr = route(to: peer)
+            attr.path_mtu = IBV_MTU_1024
+            attr.dest_qp_num = peer.queuePair
+            attr.rq_psn = peer.psn
+            attr.max_dest_rd_atomic = 16
+            attr.min_rnr_timer = options.rnrTimer
+        }
+    }
+
+    func becomeReadyToSend() throws {
+        var mask = [IBV_QP_STATE, IBV_QP_SQ_PSN]
+        if options.type == IBV_QPT_RC {
+            mask += [IBV_QP_TIMEOUT, IBV_QP_RETRY_CNT, IBV_QP_RNR_RETRY, IBV_QP_MAX_QP_RD_ATOMIC]
+        }
+        try modify(mask) { attr in
+            attr.qp_state = IBV_QPS_RTS
+            attr.sq_psn = psn
+            attr.timeout = options.timeout
+            attr.retry_cnt = options.retries
+            attr.rnr_retry = options.rnrRetries
+            attr.max_rd_atomic = 16
+        }
+    }
+
+    // MARK: Work
+
+    /// A piece of this endpoint's memory.
+    func piece(_ offset: Int, _ length: Int) -> ibv_sge {
+        ibv_sge(
+            addr: UInt64(UInt(bitPattern: memory + offset)), length: UInt32(length), lkey: region.pointee.lkey)
+    }
+
+    func postReceive(id: UInt64 = 0, _ pieces: [ibv_sge]) throws {
+        var pieces = pieces
+        try pieces.withUnsafeMutableBufferPointer { list in
+            var request = ibv_recv_wr(wr_id: id, next: nil, sg_list: list.baseAddress, num_sge: Int32(list.count))
+            var bad: UnsafeMutablePointer<ibv_recv_wr>?
+            try check(device.context.pointee.ops.post_recv(pair, &request, &bad))
+        }
+    }
+
+    func post(
+        _ opcode: ibv_wr_opcode, id: UInt64 = 0, _ pieces: [ibv_sge], flags: UInt32 = IBV_SEND_SIGNALED.rawValue,
+        _ set: (inout ibv_send_wr) -> Void = { _ in }
+    ) throws {
+        var pieces = pieces
+        try pieces.withUnsafeMutableBufferPointer { list in
+            var request = ibv_send_wr()
+            request.wr_id = id
+            request.opcode = opcode
+            request.send_flags = flags
+            request.sg_list = list.baseAddress
+            request.num_sge = Int32(list.count)
+            set(&request)
+            var bad: UnsafeMutablePointer<ibv_send_wr>?
+            try check(device.context.pointee.ops.post_send(pair, &request, &bad))
+        }
+    }
+
+    /// Polls until `count` completions are there. The time limit is only there so that a failure ends.
+    func completions(_ count: Int = 1, within seconds: Double = 20) throws -> [ibv_wc] {
+        var found: [ibv_wc] = []
+        let end = ContinuousClock.now + .seconds(seconds)
+        while found.count < count {
+            var entry = ibv_wc()
+            let got = device.context.pointee.ops.poll_cq(queue, 1, &entry)
+            if got < 0 { throw Refusal(-got) }
+            if got == 1 {
+                found.append(entry)
+            } else if ContinuousClock.now > end {
+                throw Timeout()
+            }
+        }
+        return found
+    }
+
+    /// The next completion, which must be a success.
+    @discardableResult
+    func success(sourceLocation: SourceLocation = #_sourceLocation) throws -> ibv_wc {
+        let completion = try completions()[0]
+        #expect(completion.status == IBV_WC_SUCCESS, sourceLocation: sourceLocation)
+        return completion
+    }
+
+    func fill(_ offset: Int, _ length: Int, seed: UInt8) {
+        for index in 0..<length { memory.storeBytes(of: seed &+ UInt8(truncatingIfNeeded: index &* 7), toByteOffset: offset + index, as: UInt8.self) }
+    }
+
+    func bytes(_ offset: Int, _ length: Int) -> [UInt8] {
+        Array(UnsafeRawBufferPointer(start: memory + offset, count: length))
+    }
+}
+
+/// Two endpoints that are connected with each other.
+func pair(
+    _ options: Endpoint.Options = Endpoint.Options(), on first: OpenDevice, and second: OpenDevice
+) throws -> (Endpoint, Endpoint) {
+    let a = try Endpoint(first, options)
+    let b = try Endpoint(second, options)
+    try a.connect(to: b.address)
+    try b.connect(to: a.address)
+    return (a, b)
+}
