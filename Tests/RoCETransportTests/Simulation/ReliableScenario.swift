@@ -1,0 +1,368 @@
+import RoCETransport
+
+/// A random world of reliable connections: hosts, a network, work of all kinds, all drawn from one seed.
+final class ReliableScenario {
+    private var random: SplitMix
+    private let network: Network
+    private let hosts: [Host]
+    private let oracle = Arena(6 << 20)
+    private var streams: [ReliableStream] = []
+    private var links: [(left: ReliableStream, right: ReliableStream, connection: Connection, faulty: Bool)] = []
+    private var shared: [(queue: SharedReceiveQueue, host: Host, buffers: [[UnsafeMutableRawBufferPointer]], posted: Int)] = []
+    private let mtu: UInt32
+    private let usesShared: Bool
+    private let hasFaults: Bool
+    private let kills: Bool
+    private let resets: Bool
+    private var firstViolation: (any Error)?
+    private(set) var seenEvents: [UInt32: [AsyncEventType]] = [:]
+
+    init(seed: UInt64) throws {
+        var random = SplitMix(seed: seed)
+        mtu = random.pick([256, 256, 512, 1024, 4096])
+        usesShared = random.chance(20)
+        hasFaults = random.chance(25)
+        kills = random.chance(5)
+        resets = !usesShared && random.chance(10)
+        let profile = Self.profile(&random)
+        hosts = try (1...random.pick([2, 2, 2, 3])).map { number in
+            try Host(UInt32(number), seed: random.next(), memory: 3 << 20, completions: 8192) { configuration in
+                configuration.maximumWindow = random.pick([1, 2, 8, 64, 256])
+                configuration.initialWindow = random.pick([1, 4, 32])
+                configuration.acknowledgeInterval = random.pick([1, 4, 32])
+                configuration.readPiece = random.pick([1, 3, 64])
+                configuration.burst = random.pick([1, 8])
+            }
+        }
+        network = Network(hosts, seed: random.next(), profile: profile)
+        self.random = random
+        for index in 0..<random.pick([1, 1, 1, 2, 3]) { try connect("connection \(index)") }
+        if usesShared { try fillShared() }
+        for index in links.indices { start(links[index].left); start(links[index].right) }
+    }
+
+    private static func profile(_ random: inout SplitMix) -> NetworkProfile {
+        var profile = NetworkProfile()
+        if random.chance(25) { return profile }
+        profile.loss = random.pick([0, 1, 3, 10])
+        profile.duplication = random.pick([0, 1, 10])
+        profile.corruption = random.pick([0, 0, 2])
+        profile.delay = random.pick([1_000...1_000, 1_000...3_000, 500...20_000])
+        return profile
+    }
+
+    // MARK: - Building
+
+    private func connect(_ name: String) throws {
+        let left = random.pick(hosts)
+        let right = random.chance(10) ? left : hosts.first { $0 !== left }!
+        let reliable = network.profile.isPerfect && !hasFaults && !kills
+        var connection = Connection(mtu: mtu)
+        connection.psn = random.chance(50) ? 0xFF_FFFF - UInt32(random.below(20)) : UInt32(random.below(1 << 24))
+        connection.peerPSN = random.chance(50) ? 0xFF_FFFF - UInt32(random.below(20)) : UInt32(random.below(1 << 24))
+        connection.timeout = reliable && random.chance(20) ? 0 : UInt8(random.pick([5, 6, 8]))
+        connection.retryCount = 7
+        connection.rnrRetry = 7
+        connection.minRNRTimer = UInt8(random.within(1...7))
+        connection.maxReadAtomic = UInt8(random.pick([1, 2, 4, 16]))
+        connection.maxDestinationReadAtomic = connection.maxReadAtomic
+        let streams = try makeStreams(name, left, right)
+        let faulty = hasFaults && random.chance(70)
+        try establish(streams, connection)
+        plan(streams.0, faulty: faulty && random.chance(60))
+        plan(streams.1, faulty: faulty && random.chance(30))
+        links.append((streams.0, streams.1, connection, faulty))
+    }
+
+    private func makeStreams(_ name: String, _ left: Host, _ right: Host) throws -> (ReliableStream, ReliableStream) {
+        let signalAll = random.chance(30)
+        let sends = UInt32(random.pick([1, 3, 16, 64]))
+        let receives = UInt32(random.pick([2, 16, 64]))
+        let leftPair = try left.makeQueuePair(
+            sends: sends, receives: receives, shared: try sharedQueue(of: left), signalAll: signalAll)
+        let rightPair = try right.makeQueuePair(
+            sends: sends, receives: receives, shared: try sharedQueue(of: right), signalAll: signalAll)
+        return (
+            stream("\(name) ->", left, right, leftPair, rightPair, signalAll),
+            stream("\(name) <-", right, left, rightPair, leftPair, signalAll)
+        )
+    }
+
+    private func stream(
+        _ name: String, _ sender: Host, _ receiver: Host, _ pair: QueuePair, _ peer: QueuePair, _ signalAll: Bool
+    ) -> ReliableStream {
+        let remote = RemoteMemory(receiver, oracle: oracle, size: random.pick([64, 1024, 8192]), random: &random)
+        let stream = ReliableStream(
+            name: name, sender: sender, receiver: receiver, pair: pair, peer: peer, remote: remote,
+            signalAll: signalAll)
+        streams.append(stream)
+        return stream
+    }
+
+    private func establish(_ streams: (ReliableStream, ReliableStream), _ connection: Connection) throws {
+        let (left, right) = streams
+        try left.sender.connect(left.pair, to: right.sender.gid, number: right.pair.number, connection)
+        try right.sender.connect(right.pair, to: left.sender.gid, number: left.pair.number, connection.reversed)
+    }
+
+    private func sharedQueue(of host: Host) throws -> SharedReceiveQueue? {
+        guard usesShared else { return nil }
+        if let found = shared.first(where: { $0.host === host }) { return found.queue }
+        let queue = try host.makeSharedReceiveQueue(workRequests: 16)
+        shared.append((queue, host, [], 0))
+        return queue
+    }
+
+    // MARK: - Planning work
+
+    private func plan(_ stream: ReliableStream, faulty: Bool) {
+        let count = random.pick([0, 5, 12, 25])
+        let fault = faulty && count > 0 ? random.below(count) : -1
+        for index in 0..<count { stream.add(makeWork(stream, isLast: index == count - 1, faulty: index == fault)) }
+        guard !usesShared else { return }
+        for index in stream.arrivals + (random.chance(30) ? [-1] : []) {
+            var size = index < 0 ? 8 : stream.works[index].size
+            if index >= 0, stream.works[index].fault == .receiveTooSmall { size -= 1 } else { size += random.pick([0, 0, 5]) }
+            if index >= 0, !stream.works[index].isSend { size = 0 }
+            stream.receives.append(take(size, of: stream.receiver))
+        }
+    }
+
+    private func makeWork(_ stream: ReliableStream, isLast: Bool, faulty: Bool) -> Work {
+        let opcode = random.pick([
+            WorkRequestOpcode.send, .send, .sendWithImmediate, .write, .write, .writeWithImmediate, .read, .read,
+            .compareSwap, .fetchAdd,
+        ])
+        var work = Work(
+            opcode: opcode, flags: [], size: 0, pieces: [], payload: UnsafeRawBufferPointer(start: nil, count: 0),
+            remoteOffset: 0, immediate: UInt32(truncatingIfNeeded: random.next()), compareAdd: random.next() & 0xFF,
+            swap: random.next())
+        work.size = work.isAtomic ? 8 : makeSize(stream, isSend: work.isSend)
+        if faulty { addFault(&work, stream) }
+        if work.isAtomic {
+            work.remoteOffset = 8 * random.below(RemoteMemory.wordCount)
+            if random.chance(50) { work.compareAdd = stream.remote.model[work.remoteOffset / 8] }
+        } else if !work.isSend {
+            work.remoteOffset = random.below(stream.remote.window.count - work.size + 1)
+        }
+        work.pieces = take(work.size, of: stream.sender)
+        let payload = oracle.take(work.size)
+        if !work.isAtomic && work.opcode != .read { fill(work.pieces, and: payload) }
+        work.payload = UnsafeRawBufferPointer(payload)
+        work.flags = makeFlags(work, stream, isLast: isLast)
+        return work
+    }
+
+    private func makeSize(_ stream: ReliableStream, isSend: Bool) -> Int {
+        let mtu = Int(self.mtu)
+        let size = random.pick([0, 1, 4, 7, 8, mtu - 1, mtu, mtu + 1, 2 * mtu, random.below(6 * mtu)])
+        return isSend ? size : min(size, stream.remote.window.count)
+    }
+
+    private func addFault(_ work: inout Work, _ stream: ReliableStream) {
+        if work.size == 0 { work.size = 1 }
+        var faults: [Fault] = [.localKey]
+        if work.isAtomic { faults.append(.alignment) }
+        if !work.isSend { faults += [.remoteKey, .remoteRange, .remoteKey] }
+        if work.isSend && !usesShared { faults += [.receiveTooSmall, .receiveKey, .receiveTooSmall] }
+        work.fault = random.pick(faults)
+    }
+
+    private func makeFlags(_ work: Work, _ stream: ReliableStream, isLast: Bool) -> SendFlags {
+        var flags: SendFlags = isLast || random.chance(60) ? .signaled : []
+        if random.chance(10) { flags.insert(.fence) }
+        if random.chance(10) { flags.insert(.solicited) }
+        if work.size <= 64, work.isSend || work.isWrite, work.fault != .localKey, random.chance(30) { flags.insert(.inline) }
+        return flags
+    }
+
+    /// Memory for `size` bytes in one to four pieces, some of them empty.
+    private func take(_ size: Int, of host: Host) -> [UnsafeMutableRawBufferPointer] {
+        var left = size
+        var pieces: [UnsafeMutableRawBufferPointer] = []
+        for _ in 0..<random.pick([0, 0, 0, 1, 3]) {
+            let part = random.below(left + 1)
+            pieces.append(host.take(part))
+            left -= part
+        }
+        if left > 0 || pieces.isEmpty && random.chance(50) { pieces.append(host.take(left)) }
+        return pieces
+    }
+
+    private func fill(_ pieces: [UnsafeMutableRawBufferPointer], and payload: UnsafeMutableRawBufferPointer) {
+        random.fill(payload)
+        var offset = 0
+        for piece in pieces where piece.count > 0 {
+            piece.copyMemory(from: UnsafeRawBufferPointer(rebasing: payload[offset..<offset + piece.count]))
+            offset += piece.count
+        }
+    }
+
+    private func fillShared() throws {
+        for index in shared.indices {
+            let mine = streams.filter { $0.receiver === shared[index].host }
+            let count = mine.reduce(3) { $0 + $1.arrivals.count }
+            for _ in 0..<count { shared[index].buffers.append(take(6 * Int(mtu), of: shared[index].host)) }
+            for stream in mine { stream.sharedReceives = shared[index].buffers }
+        }
+    }
+
+    // MARK: - Running
+
+    private func attempt(_ body: () throws -> Void) {
+        guard firstViolation == nil else { return }
+        do { try body() } catch { firstViolation = error }
+    }
+
+    private func start(_ stream: ReliableStream) {
+        network.schedule(after: random.below(50_000)) { [unowned self] in post(stream) }
+        if !usesShared {
+            network.schedule(after: random.below(100_000)) { [unowned self] in postReceives(stream) }
+        }
+    }
+
+    private func isCurrent(_ stream: ReliableStream) -> Bool { streams.contains { $0 === stream } }
+
+    private func isDead(_ stream: ReliableStream) -> Bool {
+        network.dead.contains { hosts[$0] === stream.sender || hosts[$0] === stream.receiver }
+    }
+
+    private func post(_ stream: ReliableStream) {
+        guard isCurrent(stream), stream.pair.state != .reset else { return }
+        attempt { _ = try stream.post(random.pick([1, 2, 10])) }
+        if stream.pair.state != .error && !stream.isPosted && !isDead(stream) {
+            network.schedule(after: random.within(1_000...100_000)) { [unowned self] in post(stream) }
+        }
+    }
+
+    private func postReceives(_ stream: ReliableStream) {
+        guard isCurrent(stream), stream.peer.state != .reset else { return }
+        attempt { try stream.postReceives(random.pick([1, 3, 20])) }
+        // A full queue whose sender is gone stays full.
+        if stream.hasReceivesToPost && stream.peer.state != .error && stream.pair.state != .error && !isDead(stream) {
+            network.schedule(after: random.within(1_000...200_000)) { [unowned self] in postReceives(stream) }
+        }
+    }
+
+    private func postShared(_ index: Int) {
+        let queue = shared[index].queue
+        for _ in 0..<random.pick([1, 4, 16]) where shared[index].posted < shared[index].buffers.count {
+            let elements = shared[index].buffers[shared[index].posted].map { shared[index].host.element($0) }
+            guard queue.stageReceive(id: UInt64(shared[index].posted), elements: elements, count: elements.count) == .success
+            else { break }
+            shared[index].posted += 1
+        }
+        queue.commitReceives()
+        if shared[index].posted < shared[index].buffers.count {
+            network.schedule(after: random.within(1_000...200_000)) { [unowned self] in postShared(index) }
+        }
+    }
+
+    private func collect() throws {
+        for host in hosts {
+            for completion in host.poll() {
+                let isReceive = completion.opcode.rawValue & 0x80 != 0
+                guard let stream = streams.first(where: {
+                    isReceive
+                        ? $0.peer.number == completion.queuePair && $0.receiver === host
+                        : $0.pair.number == completion.queuePair && $0.sender === host
+                }) else { throw Violation("completion of an unknown queue pair") }
+                if isReceive { try stream.receiveCompleted(completion) } else { try stream.sendCompleted(completion) }
+            }
+            while let event = host.engine.nextEvent() {
+                if case .queuePair(let pair, let type) = event { seenEvents[pair.number, default: []].append(type) }
+            }
+        }
+        for stream in streams { try stream.checkOrder() }
+    }
+
+    func run() throws {
+        for index in shared.indices {
+            network.schedule(after: random.below(100_000)) { [unowned self] in postShared(index) }
+        }
+        if kills { network.schedule(after: random.below(300_000)) { [unowned self] in network.dead.insert(hosts.count - 1) } }
+        if resets { network.schedule(after: random.below(400_000)) { [unowned self] in attempt { try reconnect() } } }
+        let limit = network.now + 20_000_000_000
+        while network.step(until: limit) {
+            try collect()
+            if let firstViolation { throw firstViolation }
+        }
+        try require(network.now < limit - 5_000_000_000, "the simulation does not come to rest")
+        try collect()
+        for link in links { try checkEnd(link) }
+    }
+
+    /// Both ends of the first connection go back to RESET in the middle of things and begin anew.
+    private func reconnect() throws {
+        let old = links[0]
+        let (left, right) = (old.left, old.right)
+        try collect()
+        try left.sender.move(left.pair, to: .reset)
+        try right.sender.move(right.pair, to: .reset)
+        // Both directions, and what arrives meanwhile finds a queue pair in RESET.
+        streams.removeAll { $0 === left || $0 === right }
+        network.schedule(after: random.below(5_000)) { [unowned self] in
+            attempt {
+                let new = (
+                    stream("again ->", left.sender, left.receiver, left.pair, left.peer, left.signalAll),
+                    stream("again <-", right.sender, right.receiver, right.pair, right.peer, right.signalAll)
+                )
+                var connection = old.connection
+                connection.psn = (connection.psn + 0x40_0000) & 0xFF_FFFF
+                connection.peerPSN = (connection.peerPSN + 0x40_0000) & 0xFF_FFFF
+                try establish(new, connection)
+                plan(new.0, faulty: false)
+                plan(new.1, faulty: false)
+                links[0] = (new.0, new.1, connection, false)
+                start(new.0)
+                start(new.1)
+            }
+        }
+    }
+
+    // MARK: - Judging
+
+    private(set) var unexplainedRetries = 0
+
+    private func checkEnd(
+        _ link: (left: ReliableStream, right: ReliableStream, connection: Connection, faulty: Bool)
+    ) throws {
+        let isDead = network.dead.contains { hosts[$0] === link.left.sender || hosts[$0] === link.right.sender }
+        let hadFault = [link.left, link.right].contains { stream in
+            stream.works.prefix(stream.posted).contains { $0.fault != nil }
+        }
+        for stream in [link.left, link.right] {
+            if isDead && hosts[hosts.count - 1] === stream.sender { continue }
+            let gaveUp = link.left.failure?.status == .retryExceeded || link.right.failure?.status == .retryExceeded
+            let mayBreak = isDead || hadFault || gaveUp && !network.profile.isPerfect
+            try stream.checkEnd(mayBreak: mayBreak)
+            if gaveUp && !isDead && !hadFault { unexplainedRetries += 1 }
+            try checkFailure(stream, isDead: isDead, hadFault: hadFault)
+        }
+    }
+
+    /// A failure has its own status, and the responder reports what the specification wants.
+    private func checkFailure(_ stream: ReliableStream, isDead: Bool, hadFault: Bool) throws {
+        guard let failure = stream.failure else { return }
+        if let fault = stream.works[failure.index].fault {
+            // The peer can have gone before it answered.
+            guard failure.status == fault.status else {
+                return try require(failure.status == .retryExceeded, "\(stream.name): \(fault) gave \(failure.status)")
+            }
+            if let event = fault.event {
+                try require(seenEvents[stream.peer.number]?.contains(event) == true, "\(stream.name): no event for \(fault)")
+            }
+            if let status = fault.receiveStatus {
+                try require(stream.receiveFailure == status, "\(stream.name): receive did not fail for \(fault)")
+            }
+        } else {
+            try require(
+                failure.status == .retryExceeded, "\(stream.name): \(failure.index) failed with \(failure.status) without reason")
+        }
+    }
+
+    /// What the engines counted, for checks over many seeds.
+    var counters: [Counters] { hosts.map { $0.engine.counters } }
+    var packetsCorrupted: Int { network.corrupted }
+    var packetsRejected: Int { network.rejected }
+}
