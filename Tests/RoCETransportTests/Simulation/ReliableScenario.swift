@@ -244,8 +244,10 @@ final class ReliableScenario {
         }
     }
 
-    private func postShared(_ index: Int) {
+    /// - Parameter tries: how often the queue was full; when all its queue pairs are broken it stays so.
+    private func postShared(_ index: Int, tries: Int = 0) {
         let queue = shared[index].queue
+        let before = shared[index].posted
         for _ in 0..<random.pick([1, 4, 16]) where shared[index].posted < shared[index].buffers.count {
             let elements = shared[index].buffers[shared[index].posted].map { shared[index].host.element($0) }
             guard queue.stageReceive(id: UInt64(shared[index].posted), elements: elements, count: elements.count) == .success
@@ -253,8 +255,9 @@ final class ReliableScenario {
             shared[index].posted += 1
         }
         queue.commitReceives()
-        if shared[index].posted < shared[index].buffers.count {
-            network.schedule(after: random.within(1_000...200_000)) { [unowned self] in postShared(index) }
+        if shared[index].posted < shared[index].buffers.count && tries < 500 {
+            let failed = shared[index].posted == before ? tries + 1 : 0
+            network.schedule(after: random.within(1_000...200_000)) { [unowned self] in postShared(index, tries: failed) }
         }
     }
 
