@@ -41,4 +41,18 @@ struct SimulationTests {
         // Seven retries against at most 10 % of loss: giving up must be rare.
         #expect(broken * 50 <= max(scenarios, 50))
     }
+
+    @Test("Unreliable connections deliver whole messages or nothing")
+    func unreliable() {
+        for seed in simulationSeeds(500) {
+            do { try UnreliableScenario(seed: seed).run() } catch { report("unreliable", seed, error) }
+        }
+    }
+
+    @Test("Datagrams arrive whole, with their header and source, or not at all")
+    func datagrams() {
+        for seed in simulationSeeds(500) {
+            do { try DatagramScenario(seed: seed).run() } catch { report("datagram", seed, error) }
+        }
+    }
 }
