@@ -35,6 +35,15 @@ static inline uint64_t little64(const unsigned char *bytes) {
     return word;
 }
 
+static inline uint32_t little32(const unsigned char *bytes) {
+    uint32_t word;
+    memcpy(&word, bytes, sizeof word);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap32(word);
+#endif
+    return word;
+}
+
 uint32_t ccrc32_update_portable(uint32_t reg, const void *start, size_t count) {
     const unsigned char *bytes = start;
     for (; count >= 8; bytes += 8, count -= 8) {
@@ -42,6 +51,10 @@ uint32_t ccrc32_update_portable(uint32_t reg, const void *start, size_t count) {
         reg = ccrc32_slice[7][word & 255] ^ ccrc32_slice[6][word >> 8 & 255] ^ ccrc32_slice[5][word >> 16 & 255] ^
               ccrc32_slice[4][word >> 24 & 255] ^ ccrc32_slice[3][word >> 32 & 255] ^
               ccrc32_slice[2][word >> 40 & 255] ^ ccrc32_slice[1][word >> 48 & 255] ^ ccrc32_slice[0][word >> 56];
+    }
+    if (count >= 4) {
+        reg = ccrc32_reduce64(reg ^ little32(bytes));
+        bytes += 4, count -= 4;
     }
     for (; count > 0; bytes++, count--)
         reg = reg >> 8 ^ ccrc32_slice[0][(reg ^ *bytes) & 255];

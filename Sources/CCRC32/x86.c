@@ -5,8 +5,8 @@
 #include <immintrin.h>
 
 // Folding with carry-less multiplication. A 128-bit block that stands n bits before another one can be added to it
-// after multiplication by x^n modulo the polynomial. In the reflected order a product of two 64-bit halves comes out
-// one bit low, which is why the factors below are x^(n-33) and the like, or, as usually printed, 33 bits wide.
+// after multiplication by x^n modulo the polynomial; its halves stand n + 64 and n bits before, and the product of
+// two reflected numbers of 64 and 33 bits comes out 32 bits off, hence the powers below.
 #define FEATURE __attribute__((target("pclmul,sse4.1")))
 
 typedef long long half;

@@ -65,7 +65,7 @@ public struct BTH: WireFormat {
     }
 
     /// Reads 12 bytes, unchecked.
-    @inlinable
+    @inlinable @inline(__always)
     public init(at bytes: UnsafeRawPointer) {
         let word0 = bytes.big(0, as: UInt32.self)
         let word1 = bytes.big(4, as: UInt32.self)
@@ -84,7 +84,7 @@ public struct BTH: WireFormat {
     }
 
     /// Writes 12 bytes, unchecked.
-    @inlinable
+    @inlinable @inline(__always)
     public func emit(at bytes: UnsafeMutableRawPointer) {
         let flags = (solicited ? 1 << 7 : 0) | (migrated ? 1 << 6 : 0) | (padCount & 3) << 4 | transportVersion & 15
         bytes.setBig(0, UInt32(opcode.rawValue) << 24 | UInt32(flags) << 16 | UInt32(partitionKey))

@@ -88,46 +88,63 @@ extension Opcode {
 
         @inlinable @inline(__always)
         func has(_ flags: UInt32) -> Bool { bits & flags == flags }
+
+        @inlinable var isKnown: Bool { bits & 0xFF << 16 != 0 }
+        @inlinable var headers: ExtendedHeaders { ExtendedHeaders(rawValue: UInt16(truncatingIfNeeded: bits & 0x1FF)) }
+        @inlinable var headerByteCount: Int { Int(bits >> 24) }
     }
 
-    /// The whole table. A switch of constants, since the compiler makes of it a table in read-only data, which
+    /// Where an opcode stands in the table: RC by its low five bits, UC on the rows that it shares with RC, then UD and
+    /// CNP. 0x1F is nobody's.
+    @inlinable
+    internal var index: UInt8 {
+        switch rawValue {
+        case 0x00...0x1F: rawValue
+        case 0x20...0x2B: rawValue &- 0x20
+        case 0x64, 0x65: rawValue &- 0x44
+        case 0x81: 0x22
+        default: 0x1F
+        }
+    }
+
+    /// The whole table. A dense switch of constants, since the compiler makes of it a table in read-only data, which
     /// needs no initialisation and can be inlined into other modules.
     @inlinable
     internal var row: Row {
-        let unknown = Row(.unknown, 0)
-        switch rawValue {
-        // RC and UC (+0x20)
-        case 0x00, 0x20: return Row(.send, Row.first | Row.payload)
-        case 0x01, 0x21: return Row(.send, Row.middle | Row.payload)
-        case 0x02, 0x22: return Row(.send, Row.last | Row.payload)
-        case 0x03, 0x23: return Row(.send, Row.last | Row.payload, .immDt)
-        case 0x04, 0x24: return Row(.send, Row.only | Row.payload)
-        case 0x05, 0x25: return Row(.send, Row.only | Row.payload, .immDt)
-        case 0x06, 0x26: return Row(.write, Row.first | Row.payload, .reth)
-        case 0x07, 0x27: return Row(.write, Row.middle | Row.payload)
-        case 0x08, 0x28: return Row(.write, Row.last | Row.payload)
-        case 0x09, 0x29: return Row(.write, Row.last | Row.payload, .immDt)
-        case 0x0A, 0x2A: return Row(.write, Row.only | Row.payload, .reth)
-        case 0x0B, 0x2B: return Row(.write, Row.only | Row.payload, [.reth, .immDt])
+        switch index {
+        // RC and UC
+        case 0x00: Row(.send, Row.first | Row.payload)
+        case 0x01: Row(.send, Row.middle | Row.payload)
+        case 0x02: Row(.send, Row.last | Row.payload)
+        case 0x03: Row(.send, Row.last | Row.payload, .immDt)
+        case 0x04: Row(.send, Row.only | Row.payload)
+        case 0x05: Row(.send, Row.only | Row.payload, .immDt)
+        case 0x06: Row(.write, Row.first | Row.payload, .reth)
+        case 0x07: Row(.write, Row.middle | Row.payload)
+        case 0x08: Row(.write, Row.last | Row.payload)
+        case 0x09: Row(.write, Row.last | Row.payload, .immDt)
+        case 0x0A: Row(.write, Row.only | Row.payload, .reth)
+        case 0x0B: Row(.write, Row.only | Row.payload, [.reth, .immDt])
         // RC alone
-        case 0x0C: return Row(.readRequest, Row.only, .reth)
-        case 0x0D: return Row(.readResponse, Row.response | Row.first | Row.payload, .aeth)
-        case 0x0E: return Row(.readResponse, Row.response | Row.middle | Row.payload)
-        case 0x0F: return Row(.readResponse, Row.response | Row.last | Row.payload, .aeth)
-        case 0x10: return Row(.readResponse, Row.response | Row.only | Row.payload, .aeth)
-        case 0x11: return Row(.acknowledge, Row.response | Row.only, .aeth)
-        case 0x12: return Row(.atomicAcknowledge, Row.response | Row.only, [.aeth, .atomicAckETH])
-        case 0x13: return Row(.compareSwap, Row.only, .atomicETH)
-        case 0x14: return Row(.fetchAdd, Row.only, .atomicETH)
-        case 0x16: return Row(.send, Row.last | Row.payload, .ieth)
-        case 0x17: return Row(.send, Row.only | Row.payload, .ieth)
-        case 0x1C: return Row(.flush, Row.only, [.feth, .reth])
-        case 0x1D: return Row(.atomicWrite, Row.only | Row.payload, .reth)
-        // UD
-        case 0x64: return Row(.send, Row.only | Row.payload, .deth)
-        case 0x65: return Row(.send, Row.only | Row.payload, [.deth, .immDt])
-        case 0x81: return Row(.congestionNotification, Row.only, .congestionReserved)
-        default: return unknown
+        case 0x0C: Row(.readRequest, Row.only, .reth)
+        case 0x0D: Row(.readResponse, Row.response | Row.first | Row.payload, .aeth)
+        case 0x0E: Row(.readResponse, Row.response | Row.middle | Row.payload)
+        case 0x0F: Row(.readResponse, Row.response | Row.last | Row.payload, .aeth)
+        case 0x10: Row(.readResponse, Row.response | Row.only | Row.payload, .aeth)
+        case 0x11: Row(.acknowledge, Row.response | Row.only, .aeth)
+        case 0x12: Row(.atomicAcknowledge, Row.response | Row.only, [.aeth, .atomicAckETH])
+        case 0x13: Row(.compareSwap, Row.only, .atomicETH)
+        case 0x14: Row(.fetchAdd, Row.only, .atomicETH)
+        case 0x16: Row(.send, Row.last | Row.payload, .ieth)
+        case 0x17: Row(.send, Row.only | Row.payload, .ieth)
+        case 0x1C: Row(.flush, Row.only, [.feth, .reth])
+        case 0x1D: Row(.atomicWrite, Row.only | Row.payload, .reth)
+        // UD: 0x64, 0x65
+        case 0x20: Row(.send, Row.only | Row.payload, .deth)
+        case 0x21: Row(.send, Row.only | Row.payload, [.deth, .immDt])
+        // CNP: 0x81
+        case 0x22: Row(.congestionNotification, Row.only, .congestionReserved)
+        default: Row(.unknown, 0)
         }
     }
 
@@ -144,15 +161,15 @@ extension Opcode {
 
     /// False for reserved opcodes and those of services that this package does not speak.
     @inlinable
-    public var isKnown: Bool { operation != .unknown }
+    public var isKnown: Bool { row.isKnown }
 
     /// The headers between the BTH and the payload.
     @inlinable
-    public var headers: ExtendedHeaders { ExtendedHeaders(rawValue: UInt16(truncatingIfNeeded: row.bits & 0x1FF)) }
+    public var headers: ExtendedHeaders { row.headers }
 
     /// Bytes of the BTH and all extended headers: 12 to 40.
     @inlinable
-    public var headerByteCount: Int { Int(row.bits >> 24) }
+    public var headerByteCount: Int { row.headerByteCount }
 
     /// True when a payload may follow the headers; it may be empty.
     @inlinable

@@ -31,7 +31,7 @@ public enum PacketPart: UInt8, Hashable, Sendable {
     case icrc
 
     /// The name that specifications use.
-    public var name: StaticString {
+    public var name: String {
         switch self {
         case .ipv4: "IPv4 header"
         case .ipv6: "IPv6 header"
@@ -73,4 +73,30 @@ public enum PacketError: Error, Hashable, Sendable {
     case ipHeaderLength(Int)
     /// The UDP length field counts less than the header's own 8 bytes.
     case udpLength(Int)
+}
+
+extension PacketError: CustomStringConvertible {
+    /// A sentence that names what is wrong and where.
+    public var description: String {
+        switch self {
+        case .truncated(let part, let needed, let available):
+            "the packet ends inside the \(part.name): \(available) bytes, where \(needed) are needed"
+        case .noRoom(let needed, let available):
+            "the buffer of \(available) bytes is too short for the \(needed) to be written"
+        case .unsupportedTransportVersion(let version):
+            "transport version \(version) in the BTH; only 0 is defined"
+        case .unknownOpcode(let opcode):
+            "opcode \(opcode.rawValue) is reserved or belongs to a service other than RC, UC and UD"
+        case .padExceedsPayload(let pad, let available):
+            "the BTH counts \(pad) bytes of pad, but there are \(available) between headers and ICRC"
+        case .unalignedPayload(let count):
+            "payload and pad are \(count) bytes together, which is not a multiple of 4"
+        case .ipVersion(let version):
+            "IP version \(version) where the other was expected"
+        case .ipHeaderLength(let count):
+            "an IPv4 header of \(count) bytes; RoCEv2 packets have 20, without options"
+        case .udpLength(let length):
+            "the UDP length field says \(length), less than the 8 bytes of the header itself"
+        }
+    }
 }

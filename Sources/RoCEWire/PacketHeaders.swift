@@ -55,16 +55,16 @@ extension PacketHeaders {
     public func emitHeaders(
         into bytes: UnsafeMutableRawBufferPointer, payloadByteCount: Int
     ) throws(PacketError) -> Int {
-        let opcode = bth.opcode
-        guard opcode.isKnown else { throw .unknownOpcode(opcode) }
-        let count = opcode.headerByteCount
+        let row = bth.opcode.row
+        guard row.isKnown else { throw .unknownOpcode(bth.opcode) }
+        let count = row.headerByteCount
         guard bytes.count >= count, let start = bytes.baseAddress else {
             throw .noRoom(needed: count, available: bytes.count)
         }
         var base = bth
         base.padCount = UInt8(truncatingIfNeeded: Self.padCount(payloadByteCount: payloadByteCount))
         base.emit(at: start)
-        emitExtended(opcode.headers, at: start + BTH.byteCount)
+        emitExtended(row.headers, at: start + BTH.byteCount)
         return count
     }
 

@@ -158,4 +158,22 @@ struct PacketErrorTests {
             }
         }
     }
+
+    @Test("An error's description names the part and the numbers")
+    func descriptions() {
+        #expect(
+            PacketError.truncated(.aeth, needed: 16, available: 13).description
+                == "the packet ends inside the AETH: 13 bytes, where 16 are needed")
+        let errors: [(PacketError, String)] = [
+            (.noRoom(needed: 41, available: 17), "17 bytes is too short for the 41"),
+            (.unsupportedTransportVersion(3), "transport version 3"),
+            (.unknownOpcode(Opcode(rawValue: 21)), "opcode 21"),
+            (.padExceedsPayload(pad: 3, available: 0), "3 bytes of pad, but there are 0"),
+            (.unalignedPayload(5), "5 bytes together"), (.ipVersion(6), "IP version 6"),
+            (.ipHeaderLength(24), "24 bytes"), (.udpLength(7), "says 7"),
+        ]
+        for (error, words) in errors { #expect("\(error)".contains(words), "\(error)") }
+        let names: Set<String> = Set((0..<14).compactMap { PacketPart(rawValue: $0)?.name })
+        #expect(names.count == 14)
+    }
 }
