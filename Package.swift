@@ -34,7 +34,7 @@ let providerTargets: [Target] = [
     .systemLibrary(
         name: "CIBVerbs", pkgConfig: "libibverbs",
         providers: [.apt(["libibverbs-dev"]), .yum(["rdma-core-devel"])]),
-    .target(name: "CProviderABI", dependencies: ["CIBVerbs"]),
+    .target(name: "CProviderABI", dependencies: ["CIBVerbs"], exclude: ["abi"]),
     .target(name: "CLinux"),
     .target(name: "CCRC32"),
     providerSide("ProviderKit", dependencies: ["CProviderABI", "CIBVerbs", "CLinux"]),

@@ -77,9 +77,12 @@ const struct ibv_context_ops rdma_unsupported_ops = {
 			ops->slot = rdma_unsupported_ops.slot;                                             \
 	} while (0)
 
+/* struct verbs_context grows at its front: one that was made with an older verbs.h lacks the newest slots. */
+#define HAS_SLOT(slot) (verbs->sz >= sizeof(*verbs) - offsetof(struct verbs_context, slot))
+
 #define COPY_AS(slot, entry)                                                                               \
 	do {                                                                                               \
-		if (RDMA_PROVIDES(table, entry))                                                           \
+		if (RDMA_PROVIDES(table, entry) && HAS_SLOT(slot))                                         \
 			verbs->slot = table->entry;                                                        \
 	} while (0)
 #define COPY(entry) COPY_AS(entry, entry)
