@@ -86,6 +86,9 @@ let testTargets: [Target] = [
     .target(
         name: "TestSupport", dependencies: ["CProviderABI", "CIBVerbs"], path: "Tests/Support/TestSupport",
         swiftSettings: strict),
+    .executableTarget(
+        name: "LoaderProbe", dependencies: ["ProviderLoader"], path: "Tests/Support/LoaderProbe",
+        swiftSettings: strict),
     .testTarget(
         name: "CProviderTests", dependencies: ["TestSupport", "CProviderABI", "CIBVerbs"], swiftSettings: strict),
     .testTarget(
@@ -97,7 +100,7 @@ let testTargets: [Target] = [
     .testTarget(name: "RoCETransportTests", dependencies: ["RoCETransport", "RoCEWire"], swiftSettings: strict),
     .testTarget(
         name: "ProviderLoaderTests",
-        dependencies: ["TestSupport", "ProviderLoader", "CProviderABI", "CIBVerbs", "CLinux"],
+        dependencies: ["TestSupport", "LoaderProbe", "ProviderLoader", "CProviderABI", "CIBVerbs", "CLinux"],
         exclude: ["Fixtures"], swiftSettings: strict),
     .testTarget(
         name: "VerbsTests", dependencies: ["TestSupport", "Verbs", "CProviderABI", "CIBVerbs", "CLinux"],

@@ -60,8 +60,9 @@ struct DriverDirectories {
             return
         }
         if let problem = trust.objection(toDirectory: resolved) ?? trust.objection(toDirectoriesAbove: resolved) {
-            problems.append(Problem(
-                path: directory, sentence: "the directory is not read: \(problem.sentence)", hint: problem.hint))
+            problems.append(
+                Problem(
+                    path: directory, sentence: "the directory is not read: \(problem.sentence)", hint: problem.hint))
             return
         }
         for name in found where name.hasSuffix(DriverDirectories.suffix) {

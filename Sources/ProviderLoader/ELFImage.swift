@@ -25,9 +25,11 @@ struct ELFImage {
         let wordSize: Int
 
         static let wide = Layout(
-            headerSize: 64, tableOffset: 32, entrySize: 54, entryCount: 56, segmentOffset: 8, segmentSize: 32, wordSize: 8)
+            headerSize: 64, tableOffset: 32, entrySize: 54, entryCount: 56, segmentOffset: 8, segmentSize: 32,
+            wordSize: 8)
         static let narrow = Layout(
-            headerSize: 52, tableOffset: 28, entrySize: 42, entryCount: 44, segmentOffset: 4, segmentSize: 16, wordSize: 4)
+            headerSize: 52, tableOffset: 28, entrySize: 42, entryCount: 44, segmentOffset: 4, segmentSize: 16,
+            wordSize: 4)
     }
 
     /// Why a file of `size` bytes cannot be loaded into this program; nil where nothing speaks against it.

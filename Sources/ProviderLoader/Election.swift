@@ -133,7 +133,8 @@ struct Election {
             let reasons = failures.map { "\($0.contender.label): \($0.verdict.sentence)" }.joined(separator: "; ")
             return error(last.code, "no provider serves it: \(reasons)", "`verbs providers` shows all candidates")
         }
-        let near = ballots.first { [.masked, .absent].contains($0.verdict?.outcome) }
+        let near =
+            ballots.first { [.masked, .absent].contains($0.verdict?.outcome) }
             ?? ballots.first { $0.contender.provider == asked }
         let reason = near.map { ": \($0.contender.label): \($0.verdict?.sentence ?? "")" } ?? ""
         return error(

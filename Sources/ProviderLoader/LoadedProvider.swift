@@ -113,8 +113,9 @@ struct LoadedProvider: @unchecked Sendable {
     }
 
     /// Why a context is not what chapter 2 of rdma_provider.h asks for; nil where it is.
-    private func fault(of context: UnsafeMutablePointer<ibv_context>, flags: UInt32, _ record: DeviceRecord) -> String? {
-        guard flags & foreignContext == 0 else { return nil }
+    private func fault(of context: UnsafeMutablePointer<ibv_context>, flags: UInt32, _ record: DeviceRecord) -> String?
+    {
+        guard flags & RDMA_CONTEXT_FOREIGN.rawValue == 0 else { return nil }
         guard context.pointee.device == record.pointer.pointee.device else {
             return "its context is of another device"
         }

@@ -25,11 +25,8 @@ public struct OpenedDevice: @unchecked Sendable {
     public let candidates: [Candidate]
 
     /// The context is another library's (`RDMA_CONTEXT_FOREIGN`), which has filled all of it.
-    public var isForeign: Bool { flags & foreignContext != 0 }
+    public var isForeign: Bool { flags & RDMA_CONTEXT_FOREIGN.rawValue != 0 }
 }
-
-/// `RDMA_CONTEXT_FOREIGN`: the macro's cast is more than the importer takes.
-let foreignContext: UInt32 = 1 << 0
 
 /// A provider that is loaded, to be shown.
 public struct ProviderDescription: Sendable, Hashable, Codable {

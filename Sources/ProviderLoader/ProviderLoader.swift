@@ -53,7 +53,8 @@ public final class ProviderLoader: Sendable {
             let names = snapshot.devices.map(\.name).joined(separator: ", ")
             throw LoaderError(
                 device: deviceName, code: ENODEV, sentence: "there is no such device",
-                hint: names.isEmpty ? "there is none at all; `verbs doctor` looks for the cause" : "there are: \(names)")
+                hint: names.isEmpty ? "there is none at all; `verbs doctor` looks for the cause" : "there are: \(names)"
+            )
         }
         let record = DeviceRecord.of(device)
         var election = snapshot.election(for: device)

@@ -96,7 +96,8 @@ struct SoftwareDevices {
             problems.append(
                 Problem(
                     path: nil,
-                    sentence: "\(device.listedBy ?? "") lists a device `\(device.name)`, which is passed over: \(reason)",
+                    sentence:
+                        "\(device.listedBy ?? "") lists a device `\(device.name)`, which is passed over: \(reason)",
                     hint: ""))
             return
         }

@@ -13,7 +13,8 @@ struct DeviceTests {
         let bench = try Workbench()
         try bench.sysfs.addDevice(
             "mlx5_0", index: 3, nodeGUID: 0x0002_c903_00ab_cdef, kernelABI: 7,
-            pci: FakeSysfs.PCI(0x15b3, 0x1017, subsystemVendor: 0x1028, subsystemDevice: 0x20), kernelDriver: "mlx5_core")
+            pci: FakeSysfs.PCI(0x15b3, 0x1017, subsystemVendor: 0x1028, subsystemDevice: 0x20),
+            kernelDriver: "mlx5_core")
         let device = try #require(bench.loader.survey().entries.first).device
         var expected = DeviceDescription(name: "mlx5_0", kind: .kernel)
         expected.nodeGUID = 0x0002_c903_00ab_cdef
@@ -89,8 +90,10 @@ struct DeviceTests {
         #expect(bench.loader.survey().entries.map(\.device.name) == ["hfi1_0", "mlx5_2", "mlx5_10", "soft0"])
     }
 
-    @Test("An RNIC has iWARP as its transport; an unknown node type is carried",
-        arguments: [("4: RNIC", 4, 1), ("7: unspecified", 7, 4), ("99: NEW", 99, -1), ("", -1, -1)] as [(String, Int32, Int32)])
+    @Test(
+        "An RNIC has iWARP as its transport; an unknown node type is carried",
+        arguments: [("4: RNIC", 4, 1), ("7: unspecified", 7, 4), ("99: NEW", 99, -1), ("", -1, -1)]
+            as [(String, Int32, Int32)])
     func transport(_ text: String, _ type: Int32, _ transport: Int32) throws {
         let bench = try Workbench()
         try bench.sysfs.addDevice("siw0", nodeType: text)
@@ -98,7 +101,8 @@ struct DeviceTests {
         #expect(device.nodeType == type && device.transportType == transport)
     }
 
-    @Test("A node that sysfs describes badly is told, and the other devices are served",
+    @Test(
+        "A node that sysfs describes badly is told, and the other devices are served",
         arguments: [
             ("ibdev", "../x\n"), ("ibdev", ""), ("dev", "231\n"), ("dev", "a:b\n"), ("abi_version", "new\n"),
             ("abi_version", nil),
@@ -114,7 +118,8 @@ struct DeviceTests {
         #expect(survey.problems.map(\.path) == [path])
     }
 
-    @Test("A modalias of another bus or with other numbers gives no PCI numbers",
+    @Test(
+        "A modalias of another bus or with other numbers gives no PCI numbers",
         arguments: ["auxiliary:mlx5_core.rdma", "pci:v000015B3", "pci:v100015B3d00001017sv0sd0", "", "pci:"])
     func modalias(_ text: String) throws {
         #expect(DeviceDescription.PCIIdentifiers(modalias: text) == nil)

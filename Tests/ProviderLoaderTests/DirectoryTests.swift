@@ -32,8 +32,9 @@ struct DirectoryTests {
         bench.configuration.environment["RDMA_DRIVER_PATH"] = "\(first)::\(second):"
         var entry = try #require(bench.loader.survey()["mlx5_0"])
         let ranked = entry.candidates.filter { $0.verdict.outcome != .rejected }
-        #expect(ranked.map { lastComponent($0.driverFile ?? "built in") }
-            == ["a.driver", "b.driver", "c.driver", "d.driver", "built in"])
+        #expect(
+            ranked.map { lastComponent($0.driverFile ?? "built in") }
+                == ["a.driver", "b.driver", "c.driver", "d.driver", "built in"])
         #expect(
             ranked.map(\.origin)
                 == [.environment(position: 0), .environment(position: 1), .override, .main, .builtIn])
@@ -57,7 +58,8 @@ struct DirectoryTests {
         #expect(problems.first?.hint.contains("RDMA_DRIVER_PATH") == true)
     }
 
-    @Test("A relative or missing `library` lies in the provider directory; for RDMA_DRIVER_PATH, beside the driver file")
+    @Test(
+        "A relative or missing `library` lies in the provider directory; for RDMA_DRIVER_PATH, beside the driver file")
     func relativeLibraries() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -110,7 +112,9 @@ struct DirectoryTests {
     func badFileName() throws {
         let bench = try Workbench()
         let bytes = Array("\(bench.main)/".utf8) + [0xff] + Array(".driver".utf8) + [0]
-        let descriptor = bytes.withUnsafeBytes { open($0.baseAddress!.assumingMemoryBound(to: CChar.self), O_CREAT, 0o644) }
+        let descriptor = bytes.withUnsafeBytes {
+            open($0.baseAddress!.assumingMemoryBound(to: CChar.self), O_CREAT, 0o644)
+        }
         #expect(descriptor >= 0)
         close(descriptor)
         let survey = bench.loader.survey()
@@ -122,7 +126,8 @@ struct DirectoryTests {
     func independentOfReaddir() throws {
         let stems = (0..<12).map { "p\($0)" }
         var outcomes: Set<[String]> = []
-        for order in [stems, stems.reversed(), stems.sorted { $0.reversed().lexicographicallyPrecedes($1.reversed()) }] {
+        for order in [stems, stems.reversed(), stems.sorted { $0.reversed().lexicographicallyPrecedes($1.reversed()) }]
+        {
             let bench = try Workbench(builtIn: [])
             try bench.mlx5()
             for stem in order {

@@ -1,3 +1,5 @@
+import Foundation
+import TestSupport
 import Testing
 
 @testable import ProviderLoader
@@ -14,7 +16,7 @@ struct DriverFileTests {
             """
             # A provider with everything.
             driver mlx5
-            library /opt/acme/libmlx5 provider.so
+            library /usr/lib/acme/libmlx5 provider.so
             version 24.10-2.1
             vendor ACME \u{2014} Fabrics GmbH
             provider-abi 0.1
@@ -28,7 +30,7 @@ struct DriverFileTests {
 
             """)
         #expect(file.name == "mlx5")
-        #expect(file.library == "/opt/acme/libmlx5 provider.so")
+        #expect(file.library == "/usr/lib/acme/libmlx5 provider.so")
         #expect(file.version == ProviderVersion("24.10-2.1"))
         #expect(file.vendor == "ACME \u{2014} Fabrics GmbH")
         #expect(file.providerABI == ABIVersion(major: 0, minor: 1))
@@ -53,7 +55,8 @@ struct DriverFileTests {
     @Test(
         "Blanks, comments, line ends of Windows and a missing last line end change nothing",
         arguments: [
-            "driver mlx5", "driver mlx5\r\n", "driver mlx5\r", "  driver \t mlx5 \t \n", "\n\n#\n# driver rxe\ndriver mlx5\n",
+            "driver mlx5", "driver mlx5\r\n", "driver mlx5\r", "  driver \t mlx5 \t \n",
+            "\n\n#\n# driver rxe\ndriver mlx5\n",
             "driver mlx5 # rxe\n", "driver mlx5\t#\n\n\n",
         ])
     func layout(_ text: String) throws {
@@ -157,11 +160,25 @@ struct DriverFileTests {
         "The canonical form parses to the same value",
         arguments: [
             "driver a", "vendor  A  B #x\nmatch name x[!a-c]*\ndriver a_b-c\nmatch pci 00aB:00CD\nmatch pci 1234:*",
-            "driver a\nversion 1.2~rc1\nkernel-abi 4\nprovider-abi 7.9\ncritical yes\nproved silicon\nmatch driver-id 18",
+            "driver a\nversion 1.2~rc1\nkernel-abi 4\nprovider-abi 7.9\ncritical yes\nproved silicon",
             "driver a\nlibrary sub dir/x#y.so\ncritical no",
         ])
     func roundTrip(_ text: String) throws {
         let file = try parse(text)
         #expect(try parse(file.description) == file)
+    }
+
+    @Test("The examples of the manual are driver files", arguments: ["providers.md", "man/rdma-driver.5"])
+    func manual(_ name: String) throws {
+        let path = Compiler.packageRoot + "/Documentation/" + name
+        let lines = try String(contentsOfFile: path, encoding: .utf8).split(
+            separator: "\n", omittingEmptySubsequences: false
+        ).map { $0.trimmingCharacters(in: .whitespaces) }
+        let start = try #require(lines.firstIndex(of: "driver mlx5"))
+        let example = lines[start...].prefix { !$0.isEmpty && !$0.hasPrefix(".") }.joined(separator: "\n")
+        let file = try parse(example)
+        #expect(file.vendor == "ACME Fabrics")
+        #expect(file.matches == [.pci(vendor: 0x15b3, device: nil)])
+        #expect(file.proof == .silicon)
     }
 }

@@ -6,7 +6,9 @@ import Testing
 
 @Suite("Fall-back")
 struct FallBackTests {
-    @Test("When the winner does not open the device the next serves, the reason is kept in warnings, verdicts and messages")
+    @Test(
+        "When the winner does not open the device the next serves; warnings, verdicts and messages keep the reason"
+    )
     func keptReason() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -34,7 +36,8 @@ struct FallBackTests {
         try bench.mlx5()
         for version in 1...3 {
             try bench.driver("v\(version)", "driver mlx5\nversion \(version)\nlibrary v\(version).so\n")
-            try bench.library("v\(version).so", version == 1 ? ["name": "mlx5"] : ["name": "mlx5", "refuses": "no \(version)"])
+            try bench.library(
+                "v\(version).so", version == 1 ? ["name": "mlx5"] : ["name": "mlx5", "refuses": "no \(version)"])
         }
         let entry = try #require(bench.loader.survey()["mlx5_0"])
         #expect(entry.candidates.prefix(4).map(\.verdict.outcome) == [.failed, .failed, .chosen, .standsBy])
@@ -42,7 +45,8 @@ struct FallBackTests {
         #expect(entry.warnings.count == 2)
     }
 
-    @Test("`critical yes` turns a fall-back into an error: for a broken library, a refused one and a wrong kernel",
+    @Test(
+        "`critical yes` turns a fall-back into an error: for a broken library, a refused one and a wrong kernel",
         arguments: [0, 1, 2])
     func critical(_ kind: Int) throws {
         let bench = try Workbench()
@@ -105,7 +109,8 @@ struct FallBackTests {
         #expect(error.code == EACCES)
         #expect(
             error.sentence
-                == "no provider serves it: mlx5 of \(bench.main)/mlx5.driver: it does not open the device: no permission; "
+                == "no provider serves it: mlx5 of \(bench.main)/mlx5.driver: "
+                + "it does not open the device: no permission; "
                 + "libibverbs (built in): it cannot serve mlx5_0: there is no C provider for it")
         #expect(error.candidates.map(\.verdict.outcome) == [.failed, .failed])
         #expect(error.description.hasPrefix("mlx5_0: no provider serves it"))

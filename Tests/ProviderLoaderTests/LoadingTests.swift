@@ -39,7 +39,8 @@ struct LoadingTests {
         #expect(
             opened.provider
                 == ProviderDescription(
-                    name: bench.unique, version: "1.5", vendor: "ACME", abi: .core, driverFile: bench.main + "/acme.driver",
+                    name: bench.unique, version: "1.5", vendor: "ACME", abi: .core,
+                    driverFile: bench.main + "/acme.driver",
                     library: library, proof: .silicon))
         #expect(opened.warnings == [] && !opened.isForeign)
         #expect(bench.trace(library) == "mepo")
@@ -91,7 +92,10 @@ struct LoadingTests {
         let (bench, library) = try prepared(["refuses": "needs provider ABI 7.0, this core has 0.1"])
         for _ in 1...2 {
             let verdict = try failure(bench)
-            #expect(verdict == Verdict(.failed, .negotiation, "it refuses this core: needs provider ABI 7.0, this core has 0.1"))
+            #expect(
+                verdict
+                    == Verdict(.failed, .negotiation, "it refuses this core: needs provider ABI 7.0, this core has 0.1")
+            )
         }
         #expect(bench.trace(library) == "me")
     }
@@ -105,7 +109,10 @@ struct LoadingTests {
         (["nameless": "1"], .negotiation, "lacks the name"),
         (["kernel-min": "9", "kernel-max": "3"], .negotiation, "kernel ABIs is empty (9 to 3)"),
         (["name": "other"], .name, "calls itself other, its driver file says t"),
-        (["kernel-min": "2", "kernel-max": "3"], .kernelABI, "does not support kernel ABI 1 of mlx5_0 (supports 2 to 3)"),
+        (
+            ["kernel-min": "2", "kernel-max": "3"], .kernelABI,
+            "does not support kernel ABI 1 of mlx5_0 (supports 2 to 3)"
+        ),
         (["probe-fails": "firmware 1.0 is too old"], .probe, "cannot serve mlx5_0: firmware 1.0 is too old"),
         (["open-fails": "no room"], .open, "does not open the device: no room"),
         (["open-fails": "x", "open-errno": "-13"], .open, "does not open the device: x"),
@@ -136,7 +143,8 @@ struct LoadingTests {
         #expect(opened.close() == 0)
     }
 
-    @Test("A library without the entry point is told, also where a library that it depends on has one",
+    @Test(
+        "A library without the entry point is told, also where a library that it depends on has one",
         arguments: [ProviderVariant.noEntry, .borrowedEntry])
     func noEntry(_ variant: ProviderVariant) throws {
         let (bench, library) = try prepared(variant: variant)
@@ -155,7 +163,8 @@ struct LoadingTests {
         #expect(bench.trace(library) == "")
     }
 
-    @Test("What is no shared library for this machine is told before the dynamic linker sees it",
+    @Test(
+        "What is no shared library for this machine is told before the dynamic linker sees it",
         arguments: [
             (0..<4, 0, "no ELF header"), (18..<19, 183, "it is for AArch64 (64 bit)"), (4..<5, 1, "(32 bit)"),
             (16..<17, 2, "not a shared library"),
@@ -238,7 +247,9 @@ struct LoadingTests {
         let second = try bench.loader.open("t1")
         #expect(second.provider.name == "twin")
         #expect(second.warnings.count == 1)
-        #expect(second.warnings.first?.contains("\(bench.providers)/t0.so is in this process beside \(bench.providers)/t1.so") == true)
+        #expect(
+            second.warnings.first?.contains(
+                "\(bench.providers)/t0.so is in this process beside \(bench.providers)/t1.so") == true)
         #expect(first.close() == 0 && second.close() == 0)
     }
 

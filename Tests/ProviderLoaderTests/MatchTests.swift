@@ -21,7 +21,8 @@ struct MatchTests {
 
     private let connectX5 = DeviceDescription.PCIIdentifiers(vendor: 0x15b3, device: 0x1017)
 
-    @Test("`match driver-id` goes by the kernel's number, and by what the kernel driver's name says where there is none")
+    @Test(
+        "`match driver-id` goes by the kernel's number, and by what the kernel driver's name says where there is none")
     func driverID() throws {
         #expect(try fits("driver a\nmatch driver-id 1\n") { $0.driverID = 1 })
         #expect(try !fits("driver a\nmatch driver-id 1\n") { $0.driverID = 2 })

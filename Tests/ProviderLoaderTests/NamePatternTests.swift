@@ -25,8 +25,12 @@ struct NamePatternTests {
         #expect(try !#require(NamePattern(pattern)).matches(name))
     }
 
-    @Test("A pattern that is empty, too long, blank or not closed is refused", arguments: ["", "a b", "[", "a[]", "[!]",
-        "[z-a]", "mlx5_[0", String(repeating: "a", count: 257)])
+    @Test(
+        "A pattern that is empty, too long, blank or not closed is refused",
+        arguments: [
+            "", "a b", "[", "a[]", "[!]",
+            "[z-a]", "mlx5_[0", String(repeating: "a", count: 257),
+        ])
     func refused(_ text: String) {
         #expect(NamePattern(text) == nil)
     }

@@ -18,7 +18,8 @@ struct OwnershipTests {
         #expect(chmod(path, mode) == 0)
     }
 
-    @Test("A driver file or library that others may write is refused, and the next in rank serves with a warning",
+    @Test(
+        "A driver file or library that others may write is refused, and the next in rank serves with a warning",
         arguments: [true, false], [0o666, 0o602] as [mode_t])
     func writableByOthers(theLibrary: Bool, bits: mode_t) throws {
         let (bench, file, library) = try prepared()
@@ -27,7 +28,9 @@ struct OwnershipTests {
         let entry = try #require(survey["mlx5_0"])
         let verdict = try #require(entry.verdict("mlx5"))
         #expect(verdict.outcome == .rejected && verdict.rule == .ownership)
-        #expect(verdict.sentence.contains("\(theLibrary ? library : file) is writable by others (mode 0\(String(bits, radix: 8)))"))
+        #expect(
+            verdict.sentence.contains(
+                "\(theLibrary ? library : file) is writable by others (mode 0\(String(bits, radix: 8)))"))
         #expect(entry.chosen?.provider == "libibverbs")
         #expect(entry.warnings.count == 1)
         #expect(entry.warnings.first?.contains("writable by others") == true)
@@ -53,7 +56,8 @@ struct OwnershipTests {
         #expect(bench.trace(library) == "")
     }
 
-    @Test("A file of the caller is believed, unless the process runs with raised privileges",
+    @Test(
+        "A file of the caller is believed, unless the process runs with raised privileges",
         .enabled(if: geteuid() == 0, "only root can give files away"))
     func ownedByCaller() throws {
         let (bench, file, library) = try prepared()
@@ -67,7 +71,8 @@ struct OwnershipTests {
         #expect(survey.problems.first?.sentence.contains("raised privileges") == true)
     }
 
-    @Test("A group that may write counts as others, unless it is root's or the caller's private one",
+    @Test(
+        "A group that may write counts as others, unless it is root's or the caller's private one",
         .enabled(if: geteuid() == 0, "only root can give files away"))
     func writableByGroup() throws {
         let (bench, file, library) = try prepared()

@@ -10,13 +10,16 @@ struct RankingTests {
     func version() throws {
         let bench = try Workbench()
         try bench.mlx5()
-        for (stem, version) in [("a", ""), ("b", "version 1.9\n"), ("c", "version 1.10\n"), ("d", "version 1.10~rc1\n")] {
+        for (stem, version) in [
+            ("a", ""), ("b", "version 1.9\n"), ("c", "version 1.10\n"), ("d", "version 1.10~rc1\n"),
+        ] {
             try bench.driver(stem, "driver mlx5\nlibrary \(stem).so\n\(version)")
             try bench.library("\(stem).so", ["name": "mlx5"])
         }
         let entry = try #require(bench.loader.survey()["mlx5_0"])
-        #expect(entry.candidates.prefix(4).map { lastComponent($0.driverFile ?? "") }
-            == ["c.driver", "d.driver", "b.driver", "a.driver"])
+        #expect(
+            entry.candidates.prefix(4).map { lastComponent($0.driverFile ?? "") }
+                == ["c.driver", "d.driver", "b.driver", "a.driver"])
         #expect(entry.verdict("c")?.outcome == .chosen)
         #expect(entry.verdict("c")?.sentence.contains("version 1.10 goes before 1.10~rc1") == true)
         #expect(entry.verdict("b")?.sentence.contains("version 1.10 goes before 1.9") == true)
@@ -32,17 +35,21 @@ struct RankingTests {
             try bench.library("\(stem).so", ["name": "mlx5"])
         }
         let entry = try #require(bench.loader.survey()["mlx5_0"])
-        #expect(entry.candidates.prefix(4).map { lastComponent($0.driverFile ?? "") }
-            == ["B.driver", "a10.driver", "a9.driver", "b.driver"])
+        #expect(
+            entry.candidates.prefix(4).map { lastComponent($0.driverFile ?? "") }
+                == ["B.driver", "a10.driver", "a9.driver", "b.driver"])
         #expect(entry.verdict("a10")?.sentence.contains("file name B.driver goes before a10.driver") == true)
     }
 
-    @Test("Rules go before rank: what does not fit is not elected, from whatever directory, and no library of a loser is opened")
+    @Test(
+        "Rules go before rank: what does not fit is not elected from any directory, and no loser's library is opened"
+    )
     func fitsFirst() throws {
         let bench = try Workbench()
         try bench.mlx5(kernelABI: 6)
         var losers: [String] = []
-        for (stem, line) in [("abi", "provider-abi 0.2"), ("major", "provider-abi 1.0"), ("kernel", "kernel-abi 1..5")] {
+        for (stem, line) in [("abi", "provider-abi 0.2"), ("major", "provider-abi 1.0"), ("kernel", "kernel-abi 1..5")]
+        {
             try bench.driver(stem, "driver mlx5\nlibrary \(stem).so\nversion 9\n\(line)\n", in: bench.override)
             losers.append(try bench.library("\(stem).so", ["name": "mlx5"]))
         }
@@ -101,7 +108,8 @@ struct RankingTests {
         bench.configuration.environment["RDMA_PROVIDER"] = "libibverbs"
         let survey = bench.loader.survey()
         #expect(survey["mlx5_0"]?.chosen?.provider == "libibverbs")
-        #expect(survey["mlx5_0"]?.verdict("mlx5") == Verdict(.rejected, .environment, "RDMA_PROVIDER asks for libibverbs"))
+        #expect(
+            survey["mlx5_0"]?.verdict("mlx5") == Verdict(.rejected, .environment, "RDMA_PROVIDER asks for libibverbs"))
         #expect(bench.trace(library) == "")
         // soft0 is none of libibverbs' devices.
         let error = try #require(throws: LoaderError.self) { try bench.loader.open("soft0") }
@@ -118,8 +126,9 @@ struct RankingTests {
         #expect(error.code == ENOENT)
         #expect(error.sentence == "RDMA_PROVIDER asks for mlx6, and there is no such provider")
         #expect(error.hint == "there are: libibverbs, soft")
-        #expect(bench.loader.survey().problems.map(\.sentence)
-            == ["RDMA_PROVIDER asks for `mlx6`, and there is no such provider"])
+        #expect(
+            bench.loader.survey().problems.map(\.sentence)
+                == ["RDMA_PROVIDER asks for `mlx6`, and there is no such provider"])
     }
 
     @Test("A name that no device has is an error that lists the devices")
@@ -141,7 +150,9 @@ struct RankingTests {
         let entry = try #require(bench.loader.survey()["mlx5_0"])
         #expect(entry.verdict("a")?.outcome == .chosen)
         #expect(entry.verdict("b")?.rule == .duplicate)
-        #expect(entry.verdict("b")?.sentence.contains("the same file as that of mlx5 of \(bench.override)/a.driver") == true)
+        #expect(
+            entry.verdict("b")?.sentence.contains("the same file as that of mlx5 of \(bench.override)/a.driver") == true
+        )
         #expect(bench.trace(library) == "mep")
     }
 }

@@ -58,7 +58,8 @@ final class Workbench {
     /// A fresh copy of the test provider, which is a library of its own for the loader.
     @discardableResult
     func library(
-        _ name: String, _ settings: [String: String] = [:], variant: ProviderVariant = .good, in directory: String? = nil
+        _ name: String, _ settings: [String: String] = [:], variant: ProviderVariant = .good,
+        in directory: String? = nil
     ) throws -> String {
         let path = "\(directory ?? providers)/\(name)"
         try makeDirectory((path as NSString).deletingLastPathComponent)
