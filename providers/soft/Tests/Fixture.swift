@@ -46,23 +46,26 @@ final class OpenDevice {
     let device: UnsafeMutablePointer<rdma_device>
     let context: UnsafeMutablePointer<ibv_context>
     let table: rdma_context_ops
-    private let interface: UnsafeMutablePointer<CChar>
 
     init(interface name: String = "lo") throws {
-        interface = strdup(name)
         device = .allocate(capacity: 1)
         device.initialize(to: rdma_device())
         device.pointee.size = UInt32(MemoryLayout<rdma_device>.size)
         device.pointee.kind = RDMA_DEVICE_SOFTWARE.rawValue
         device.pointee.driver_id = UInt32.max
-        device.pointee.interface = UnsafePointer(interface)
+        device.pointee.interface = UnsafePointer(strdup(name))
         device.pointee.device = .allocate(capacity: 1)
         device.pointee.device.initialize(to: ibv_device())
         var opened = rdma_context()
         opened.size = UInt32(MemoryLayout<rdma_context>.size)
         var why = rdma_reason()
         why.size = UInt32(MemoryLayout<rdma_reason>.size)
-        try check(Provider.entry.pointee.open_device(device, &opened, &why))
+        do {
+            try check(Provider.entry.pointee.open_device(device, &opened, &why))
+        } catch {
+            Self.free(device)
+            throw error
+        }
         context = opened.context
         table = opened.ops.pointee
         rdma_adopt_context(&opened)
@@ -70,9 +73,13 @@ final class OpenDevice {
 
     deinit {
         _ = table.close_context(context)
+        Self.free(device)
+    }
+
+    private static func free(_ device: UnsafeMutablePointer<rdma_device>) {
         device.pointee.device.deallocate()
+        Glibc.free(UnsafeMutablePointer(mutating: device.pointee.interface))
         device.deallocate()
-        free(interface)
     }
 }
 
