@@ -43,6 +43,25 @@ static inline int rdma_post_one_send(struct ibv_qp *qp, uint64_t id, enum ibv_wr
 	return qp->context->ops.post_send(qp, &wr, &bad);
 }
 
+/* The key after `rkey`, as a bind of a window of type 2 makes it (IBTA volume 1, 10.6.7.2). */
+static inline uint32_t rdma_next_rkey(uint32_t rkey)
+{
+	return (rkey & 0xffffff00u) | ((rkey + 1) & 0xff);
+}
+
+/* Binds a memory window of type 2. 0 or an errno value. */
+static inline int rdma_post_bind_mw(struct ibv_qp *qp, uint64_t id, unsigned int flags, struct ibv_mw *mw,
+				    struct ibv_mw_bind_info info)
+{
+	struct ibv_send_wr wr = {.wr_id = id, .opcode = IBV_WR_BIND_MW, .send_flags = flags};
+	struct ibv_send_wr *bad;
+
+	wr.bind_mw.mw = mw;
+	wr.bind_mw.rkey = rdma_next_rkey(mw->rkey);
+	wr.bind_mw.bind_info = info;
+	return qp->context->ops.post_send(qp, &wr, &bad);
+}
+
 static inline int rdma_post_one_recv(struct ibv_qp *qp, uint64_t id, const struct ibv_sge *list, int count)
 {
 	struct ibv_recv_wr wr = {.wr_id = id, .sg_list = (struct ibv_sge *)list, .num_sge = count};

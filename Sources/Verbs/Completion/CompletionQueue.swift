@@ -28,18 +28,18 @@ import SystemPackage
         let channel: CompletionChannel?
         let parentDomain: ProtectionDomain?
         let raw: UnsafeMutablePointer<ibv_cq>
-        /// Made by ibv_create_cq_ex: it is an `ibv_cq_ex`.
-        let isExtended: Bool
+        /// What extended polling reads, where it was made by ibv_create_cq_ex and is an `ibv_cq_ex`.
+        let fields: Fields?
 
         init(
             _ raw: UnsafeMutablePointer<ibv_cq>, context: Context, channel: CompletionChannel?,
-            parentDomain: ProtectionDomain?, isExtended: Bool
+            parentDomain: ProtectionDomain?, fields: Fields?
         ) {
             self.raw = raw
             self.context = context
             self.channel = channel
             self.parentDomain = parentDomain
-            self.isExtended = isExtended
+            self.fields = fields
             channel?.add(ID(raw))
         }
 
@@ -86,7 +86,7 @@ extension Context {
             create(unsafeRaw, Int32(clamping: capacity), nil, channel?.raw, Int32(clamping: vector))
         }
         return CompletionQueue(
-            CompletionQueue.Owner(raw, context: self, channel: channel, parentDomain: nil, isExtended: false))
+            CompletionQueue.Owner(raw, context: self, channel: channel, parentDomain: nil, fields: nil))
     }
 }
 

@@ -103,6 +103,7 @@ extension ProviderLoader {
     /// that are linked into every program of this package.
     public static let standard = ProviderLoader(
         configuration: .standard(builtIn: [
+            BuiltInProvider(name: "libibverbs", entry: rdma_provider_entry_libibverbs),
             BuiltInProvider(name: "soft", entry: rdma_provider_entry_soft),
         ]))
 }

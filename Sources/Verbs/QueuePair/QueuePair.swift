@@ -28,6 +28,8 @@ import SystemPackage
         let capabilities: Capabilities
         /// The form that takes the extended work requests; nil where it was not made for them.
         let extended: UnsafeMutablePointer<ibv_qp_ex>?
+        /// The operations that it takes so.
+        let extendedOperations: ExtendedOperations
         let state = Mutex(State())
 
         /// What the short path remembers between its steps, and what must be undone before the end.
@@ -38,13 +40,14 @@ import SystemPackage
 
         init(
             _ raw: UnsafeMutablePointer<ibv_qp>, context: Context, needs: [AnyObject], capabilities: Capabilities,
-            isExtended: Bool
+            extendedOperations: ExtendedOperations = []
         ) {
             self.raw = raw
             self.context = context
             self.needs = needs
             self.capabilities = capabilities
-            extended = isExtended ? context.table.qp_to_qp_ex?(raw) : nil
+            self.extendedOperations = extendedOperations
+            extended = extendedOperations.isEmpty ? nil : context.table.qp_to_qp_ex?(raw)
         }
 
         deinit {

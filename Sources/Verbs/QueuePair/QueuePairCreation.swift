@@ -124,11 +124,10 @@ extension Context {
         let raw = try made(.createQP, object, advice: { QueuePair.creationAdvice($0, asked) }) {
             create(unsafeRaw, &attributes)
         }
-        let isExtended = attributes.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0
         return QueuePair(
             QueuePair.Owner(
                 raw, context: self, needs: needs, capabilities: QueuePair.Capabilities(attributes.cap),
-                isExtended: isExtended))
+                extendedOperations: QueuePair.ExtendedOperations(rawValue: attributes.send_ops_flags)))
     }
 }
 

@@ -79,6 +79,12 @@ import CIBVerbs
         SendOperation(6, remote.address, value, 0, UInt64(remote.rkey))
     }
 
+    /// Writes 8 bytes at once to the peer's memory. RC; the address must be a multiple of 8.
+    @inlinable @inline(__always)
+    public static func atomicWrite(to remote: RemoteMemory) -> SendOperation {
+        SendOperation(15, remote.address, UInt64(remote.rkey))
+    }
+
     /// Invalidates a key of this side, of a memory window of type 2. Has no data.
     @inlinable @inline(__always)
     public static func localInvalidate(_ rkey: UInt32) -> SendOperation { SendOperation(7, immediate: rkey) }

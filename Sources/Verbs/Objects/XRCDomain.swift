@@ -1,0 +1,102 @@
+import CIBVerbs
+import CProviderABI
+import Glibc
+import SystemPackage
+
+/// A domain of extended reliable connections (ibv_open_xrcd(3); IBTA volume 1, annex A14): its receiving queue
+/// pairs put messages into whichever of its shared receive queues the sender names.
+public final class XRCDomain: @unchecked Sendable {
+    // Unchecked: the pointer never changes, and the waist allows calls from any thread.
+
+    /// The device.
+    public let context: Context
+    let raw: UnsafeMutablePointer<ibv_xrcd>
+
+    init(_ raw: UnsafeMutablePointer<ibv_xrcd>, context: Context) {
+        self.raw = raw
+        self.context = context
+    }
+
+    deinit {
+        guard let close = context.table.close_xrcd else { return }
+        context.destroy(.closeXRCD, object, keeping: [], close(raw))
+    }
+
+    var object: VerbsObject { context.object("XRC domain") }
+}
+
+extension Context {
+    /// Opens an XRC domain: ibv_open_xrcd(3).
+    ///
+    /// - Parameters:
+    ///   - file: processes that name the same inode share the domain; nil for one of this process.
+    ///   - create: make it when it is not there.
+    ///   - exclusive: fail with `EEXIST` when it is there.
+    public func openXRCDomain(
+        file: FileDescriptor? = nil, create: Bool = true, exclusive: Bool = false
+    ) throws(VerbsError) -> XRCDomain {
+        let open = try entry(table.open_xrcd, destroyedBy: table.close_xrcd, .openXRCD, object("context"))
+        var attributes = ibv_xrcd_init_attr()
+        attributes.comp_mask = IBV_XRCD_INIT_ATTR_FD.rawValue | IBV_XRCD_INIT_ATTR_OFLAGS.rawValue
+        attributes.fd = file?.rawValue ?? -1
+        attributes.oflags = (create ? O_CREAT : 0) | (exclusive ? O_EXCL : 0)
+        let raw = try made(.openXRCD, object("context")) { open(unsafeRaw, &attributes) }
+        return XRCDomain(raw, context: self)
+    }
+}
+
+extension ProtectionDomain {
+    /// Makes a shared receive queue for extended reliable connections: ibv_create_srq_ex(3), the XRC kind. Peers
+    /// name it by its `number`.
+    ///
+    /// - Parameters:
+    ///   - limits: what it must hold.
+    ///   - xrcDomain: the domain whose queue pairs fill it.
+    ///   - completions: where its receives are reported.
+    public func makeSharedReceiveQueue(
+        _ limits: SharedReceiveQueue.Limits = .init(), xrcDomain: XRCDomain, completions: borrowing CompletionQueue
+    ) throws(VerbsError) -> SharedReceiveQueue {
+        var attributes = ibv_srq_init_attr_ex()
+        attributes.comp_mask =
+            IBV_SRQ_INIT_ATTR_TYPE.rawValue | IBV_SRQ_INIT_ATTR_PD.rawValue | IBV_SRQ_INIT_ATTR_XRCD.rawValue
+            | IBV_SRQ_INIT_ATTR_CQ.rawValue
+        attributes.srq_type = IBV_SRQT_XRC
+        attributes.pd = unsafeRaw
+        attributes.xrcd = xrcDomain.raw
+        attributes.cq = completions.raw
+        attributes.attr = limits.raw
+        return try context.makeSharedReceiveQueue(&attributes, needs: [self, xrcDomain, completions.owner], object)
+    }
+}
+
+extension XRCDomain {
+    /// Makes the receiving side of an extended reliable connection: ibv_create_qp_ex(3), IBV_QPT_XRC_RECV. The
+    /// sending side is made by `ProtectionDomain.makeQueuePair(.xrcSend, …)`.
+    public func makeReceiveQueuePair() throws(VerbsError) -> QueuePair {
+        var attributes = ibv_qp_init_attr_ex()
+        attributes.comp_mask = IBV_QP_INIT_ATTR_XRCD.rawValue
+        attributes.xrcd = raw
+        attributes.qp_type = IBV_QPT_XRC_RECV
+        return try context.makeQueuePair(&attributes, needs: [self], object)
+    }
+
+    /// Opens a receiving queue pair of the domain that another process made: ibv_open_qp(3). It lives as long as
+    /// one of those who opened it.
+    ///
+    /// - Throws: `ENOENT` when the domain has none of that number.
+    public func openReceiveQueuePair(number: UInt32) throws(VerbsError) -> QueuePair {
+        let open = try context.entry(
+            context.table.open_qp, destroyedBy: context.table.destroy_qp, .openQP, object)
+        var attributes = ibv_qp_open_attr()
+        attributes.comp_mask =
+            IBV_QP_OPEN_ATTR_NUM.rawValue | IBV_QP_OPEN_ATTR_XRCD.rawValue | IBV_QP_OPEN_ATTR_TYPE.rawValue
+        attributes.qp_num = number
+        attributes.xrcd = raw
+        attributes.qp_type = IBV_QPT_XRC_RECV
+        let opened = try context.made(.openQP, object) { open(context.unsafeRaw, &attributes) }
+        // It has no queues of its own.
+        let capabilities = QueuePair.Capabilities(ibv_qp_cap())
+        return QueuePair(
+            QueuePair.Owner(opened, context: context, needs: [self], capabilities: capabilities))
+    }
+}
