@@ -96,6 +96,10 @@
  * get_async_event, and the core calls these in place of reading. They wait, or answer EAGAIN where
  * O_NONBLOCK is set.
  *
+ * An event that would repeat one which waits unread may be left out: it tells the reader nothing new.
+ * When the device is gone, what waits can still be read, then both calls answer EIO, also to those who
+ * were waiting, and the descriptors stay readable.
+ *
  * Each event must be acknowledged: the core counts acknowledgements in the object's public struct
  * (comp_events_completed, async_events_completed, events_completed), under its mutex, and signals its
  * condition variable. destroy_cq, destroy_qp, destroy_srq and destroy_wq first make sure that no
@@ -264,6 +268,10 @@ struct rdma_provider {
  * The entry point. A loadable provider exports exactly one symbol, rdma_provider_entry. One that is
  * linked in statically is called rdma_provider_entry_<name>, so that several can live in one program.
  *
+ * Its type is checked, and it stays visible under -fvisibility=hidden, by the declaration
+ *
+ *     __attribute__((visibility("default"))) rdma_provider_entry_function rdma_provider_entry;
+ *
  * Is called once in a process, before anything else. Answers the provider, or NULL and in *why what it
  * misses ("needs provider ABI 1.4 or later, this core has 1.2").
  */
@@ -372,7 +380,8 @@ struct rdma_context_ops {
 	struct ibv_qp *(*open_qp)(struct ibv_context *context, struct ibv_qp_open_attr *attr);
 
 	/* --- queue pairs: ibv_create_qp_ex(3), ibv_modify_qp(3), ibv_query_qp(3). create_qp_ex serves the
-	 *     basic kind as well, and writes the true limits back to attr->cap. modify_qp checks the
+	 *     basic kind as well (comp_mask is then IBV_QP_INIT_ATTR_PD; for create_srq_ex that and
+	 *     IBV_SRQ_INIT_ATTR_TYPE), and writes the true limits back to attr->cap. modify_qp checks the
 	 *     transition (EINVAL for a missing or a superfluous attribute, IBTA volume 1, 11.2.5.2) and keeps
 	 *     ibv_qp.state true. --- */
 	struct ibv_qp *(*create_qp_ex)(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr);
