@@ -99,6 +99,7 @@ struct DeviceTests {
             #expect(answer.code == ENODEV)
             #expect(answer.sentence.contains("there is no /dev/infiniband/uverbs77"))
         }
+        withExtendedLifetime(sysfs) {}
     }
 
     @Test("Without a uverbs subsystem the reason names the kernel module", .enabled(if: readsSysfs))
@@ -111,6 +112,7 @@ struct DeviceTests {
             #expect(answer.code == ENODEV)
             #expect(answer.sentence.contains("ib_uverbs"))
         }
+        withExtendedLifetime(empty) {}
     }
 
     @Test("A device without its node is not opened, at once and with the node's path", .enabled(if: readsSysfs))
@@ -129,5 +131,6 @@ struct DeviceTests {
             #expect(answer.sentence.contains("there is no /dev/infiniband/uverbs77"))
             #expect(opened.context == nil)
         }
+        withExtendedLifetime(sysfs) {}
     }
 }
