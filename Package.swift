@@ -73,10 +73,9 @@ let coreTargets: [Target] = [
     .executableTarget(
         name: "verbs",
         dependencies: [
-            "Verbs", "ProviderLoader",
+            "Verbs", "ProviderLoader", "CProviderABI",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "Histogram", package: "hdrhistogram-swift"),
-            .product(name: "Subprocess", package: "swift-subprocess"),
             .product(name: "SystemPackage", package: "swift-system"),
         ],
         swiftSettings: strict),
@@ -107,7 +106,11 @@ let testTargets: [Target] = [
         swiftSettings: strict),
     .testTarget(
         name: "VerbsToolTests",
-        dependencies: ["TestSupport", "verbs", .product(name: "Subprocess", package: "swift-subprocess")],
+        dependencies: [
+            "TestSupport", "verbs", "ProviderLoader",
+            .product(name: "Subprocess", package: "swift-subprocess"),
+            .product(name: "SystemPackage", package: "swift-system"),
+        ],
         swiftSettings: strict),
     .testTarget(
         name: "SoftProviderTests",

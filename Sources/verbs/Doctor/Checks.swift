@@ -56,7 +56,7 @@ extension SystemView {
         guard !kernelDevices.isEmpty else {
             return [.note(.permissions, "the kernel has no RDMA device: nothing to open under /dev/infiniband")]
         }
-        let nodes = names(in: "/sys/class/infiniband_verbs").filter { $0.hasPrefix("uverbs") }
+        let nodes = names(in: sysfs + "/class/infiniband_verbs").filter { $0.hasPrefix("uverbs") }
         guard !nodes.isEmpty else {
             return [
                 .fault(
@@ -99,7 +99,7 @@ extension SystemView {
     func examinePort() -> [Finding] {
         let port: UInt16 = 4791
         let consequence = "the software device then reaches processes of this machine only"
-        if exists("/sys/module/rdma_rxe"), bindError(port) != nil {
+        if exists(sysfs + "/module/rdma_rxe"), bindError(port) != nil {
             return [
                 .warning(
                     .port, "the kernel module rdma_rxe holds UDP port \(port): \(consequence)",
@@ -153,7 +153,7 @@ extension SystemView {
             }
         }
         let useless: [Finding] = openings.compactMap(\.interface).compactMap { interface in
-            guard let text = text(of: "/sys/class/net/\(interface)/mtu"), let mtu = Int(text.filter(\.isNumber)),
+            guard let text = text(of: "\(sysfs)/class/net/\(interface)/mtu"), let mtu = Int(text.filter(\.isNumber)),
                 mtu < 256 + 80
             else { return nil }
             return .fault(

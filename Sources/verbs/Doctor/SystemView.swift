@@ -58,8 +58,11 @@ struct SystemView: Sendable {
 
     func exists(_ path: String) -> Bool { FileManager.default.fileExists(atPath: root + path) }
 
+    /// Where sysfs is: the loader heeds the same variable.
+    var sysfs: String { environment["SYSFS_PATH"].flatMap { $0.isEmpty ? nil : $0 } ?? "/sys" }
+
     /// The kernel's RDMA devices.
-    var kernelDevices: [String] { names(in: "/sys/class/infiniband") }
+    var kernelDevices: [String] { names(in: sysfs + "/class/infiniband") }
 }
 
 extension SystemView {

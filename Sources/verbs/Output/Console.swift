@@ -38,8 +38,11 @@ enum Console {
     }
 }
 
-/// A line on standard error that says how far a long run has come; only on a terminal, at most ten times a second.
+/// A line on standard error that says how far a long run has come; only on a terminal.
 enum Progress {
+    /// Between two updates, in nanoseconds.
+    static let interval: UInt64 = 100_000_000
+
     private static let shown = Mutex<Bool>(false)
     private static let onTerminal = isatty(STDERR_FILENO) == 1
 

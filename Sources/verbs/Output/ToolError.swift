@@ -1,3 +1,6 @@
+import SystemPackage
+import Verbs
+
 /// The exit codes of `verbs`. They are stable: scripts rely on them, verbs(1) documents them.
 enum ToolExit: Int32, CaseIterable {
     case success = 0
@@ -62,4 +65,45 @@ struct ToolError: Error, Codable, Equatable {
 
     /// What is printed on standard error.
     var text: String { "verbs: \(message)\n  try: \(hint)" }
+}
+
+extension ToolError {
+    static let noDevices = ToolError(
+        .noDevice, "there is no RDMA device",
+        hint: "verbs doctor says what is missing; the software device needs the loopback interface (ip link set lo up)")
+
+    static func noDevice(_ name: String, among names: [String]) -> ToolError {
+        let hint = names.isEmpty ? noDevices.hint : "one of these: \(names.joined(separator: ", "))"
+        return ToolError(.noDevice, "there is no device \"\(name)\"", hint: hint)
+    }
+
+    /// Messages that nobody answered.
+    static func noAnswer(to count: Int, _ patience: UInt64) -> ToolError {
+        let messages = count == 1 ? "a message" : "\(count) messages"
+        return ToolError(
+            .peerLost, "no answer to \(messages) within \(Units.duration(nanoseconds: patience))",
+            hint: "look at the other side, at the link (verbs info) and at firewalls for UDP port 4791")
+    }
+
+    /// A verb that failed on this side.
+    init(_ error: VerbsError) {
+        let exit: ToolExit =
+            switch error.errno {
+            case _ where error.completionStatus == .retryExceeded || error.completionStatus == .rnrRetryExceeded:
+                .peerLost
+            case .operationNotSupportedByDevice where error.verb == .openDevice: .noDevice
+            case .notSupported: .unsupported
+            default: .verbFailed
+            }
+        let cause = error.completionStatus.map { "completion status \($0)" } ?? error.errno.description
+        self.init(
+            exit, "\(error.verb) failed on \(error.object): \(cause)",
+            hint: error.hint ?? "verbs doctor looks for what stands in the way")
+    }
+
+    /// The two sides could not meet, or lost each other.
+    init(_ error: RendezvousError) {
+        let exit: ToolExit = error.reason == .disconnected || error.reason == .closed ? .peerLost : .cannotMeet
+        self.init(exit, error.description, hint: error.hint)
+    }
 }

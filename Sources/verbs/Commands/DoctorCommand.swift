@@ -1,0 +1,76 @@
+import ArgumentParser
+import ProviderLoader
+import Verbs
+
+struct DoctorCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "doctor",
+        abstract: "Look for what stands in the way of RDMA on this machine.",
+        discussion: """
+            Checks devices, libraries, permissions, the limit of pinned memory, UDP port 4791, the MTU, providers, driver \
+            files and settings, and says for each trouble what to try. Exit code 8 if something stands in the way.
+            """)
+
+    @Flag(help: "Show also the checks that found nothing.")
+    var verbose = false
+
+    @OptionGroup var output: OutputOptions
+
+    func run() throws {
+        let view = SystemView.current(
+            survey: ProviderLoader.standard.survey(), openings: Device.all.map(SystemView.Opening.init))
+        let report = DoctorReport(findings: view.examine(), verbose: verbose)
+        try output.print(report)
+        if report.worst == .fault { throw ExitCode(ToolExit.faultFound.rawValue) }
+    }
+}
+
+/// What `verbs doctor` prints: Documentation/schema/doctor.json.
+struct DoctorReport: Report {
+    let schema = "verbs-doctor-1"
+    var worst: Finding.Status
+    var findings: [Finding]
+    private let verbose: Bool
+
+    enum CodingKeys: CodingKey { case schema, worst, findings }
+
+    init(findings: [Finding], verbose: Bool) {
+        self.findings = findings
+        self.verbose = verbose
+        worst = findings.map(\.status).max() ?? .ok
+    }
+
+    var text: String {
+        let shown = findings.filter { verbose || $0.status != .ok }.map { finding in
+            let line = "\(finding.status.rawValue): \(finding.check.rawValue): \(finding.found)".printable
+            return line + "\n" + (finding.remedy.map { "  try: \($0.printable)\n" } ?? "")
+        }
+        let checks = Set(findings.map(\.check)).count
+        let faults = findings.count { $0.status == .fault }
+        let warnings = findings.count { $0.status == .warning }
+        let summary =
+            worst < .warning
+            ? "\(checks) checks: nothing stands in the way"
+            : "\(checks) checks: \(faults) in the way, \(warnings) to look at"
+        return shown.joined() + summary + "\n"
+    }
+}
+
+extension SystemView.Opening {
+    /// Opens the device and looks at its ports.
+    init(_ device: Device) {
+        self.device = device.name
+        interface = device.details.networkInterface
+        ports = []
+        do throws(VerbsError) {
+            ports = try device.open().ports().map { port in
+                Port(
+                    number: port.number, isActive: port.state == .active || port.state == .activeDefer,
+                    state: port.state.description, activeMTU: UInt64(port.activeMTU.byteCount),
+                    maximumMTU: UInt64(port.maxMTU.byteCount))
+            }
+        } catch {
+            failure = ToolError(error)
+        }
+    }
+}

@@ -1,0 +1,218 @@
+import ArgumentParser
+import Verbs
+
+struct InfoCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "info",
+        abstract: "Show what a device can do, its ports and their GIDs.",
+        discussion: """
+            Opens the device, or every device if none is named. Exit code 2 if there is no such device, 4 if one cannot \
+            be opened or asked.
+            """)
+
+    @Argument(help: "The device; without it, all of them.")
+    var device: String?
+
+    @OptionGroup var output: OutputOptions
+
+    func run() throws {
+        let all = Device.all
+        let wanted = device.map { name in all.filter { $0.name == name } } ?? all
+        if let device, wanted.isEmpty { throw ToolError.noDevice(device, among: all.map(\.name)) }
+        var entries: [InfoReport.Entry] = []
+        var failure: ToolError?
+        for device in wanted {
+            do throws(VerbsError) {
+                entries.append(try InfoReport.Entry(try device.open()))
+            } catch {
+                // The other devices are still worth showing.
+                if let failure { Console.note(failure.text) }
+                failure = ToolError(error)
+            }
+        }
+        try output.print(InfoReport(devices: entries))
+        if let failure { throw failure }
+        if wanted.isEmpty { throw ToolError.noDevices }
+    }
+}
+
+/// What `verbs info` prints: Documentation/schema/info.json.
+struct InfoReport: Report {
+    struct Provider: Encodable {
+        var name: String
+        var version: String
+        var vendor: String
+        var abi: String
+        var driverFile: String?
+        var library: String?
+        var proved: String?
+    }
+
+    struct Limits: Encodable {
+        var queuePairs: Int
+        var workRequests: Int
+        var slices: Int
+        var completionQueues: Int
+        var completions: Int
+        var memoryRegions: Int
+        var memoryRegionSize: UInt64
+        var protectionDomains: Int
+        var sharedReceiveQueues: Int
+        var addressHandles: Int
+        var multicastGroups: Int
+        var memoryWindows: Int
+        /// Reads and atomics that a queue pair answers at a time, and has outstanding.
+        var responderDepth: Int
+        var initiatorDepth: Int
+    }
+
+    struct Port: Encodable {
+        var number: Int
+        var state: String
+        var physicalState: String
+        var linkLayer: String
+        /// In bytes; 0: not known.
+        var activeMTU: Int
+        var maximumMTU: Int
+        var maximumMessageSize: UInt64
+        var lid: Int
+        /// Gbit/s; null: not known.
+        var rate: Double?
+        var gids: [GIDLine]
+    }
+
+    struct GIDLine: Encodable {
+        var index: Int
+        var gid: String
+        var type: String
+        var interfaceIndex: Int
+    }
+
+    struct Entry: Encodable {
+        var name: String
+        var kind: String
+        var transport: String
+        var nodeType: String
+        var guid: String
+        var systemImageGUID: String
+        var interface: String?
+        var provider: Provider
+        var firmware: String
+        /// IEEE number of the maker, and the maker's number of the part.
+        var vendorID: UInt32
+        var partID: UInt32
+        var hardwareVersion: UInt32
+        /// How far atomic operations are atomic.
+        var atomics: String
+        var capabilities: String
+        var limits: Limits
+        var ports: [Port]
+        var warnings: [String]
+    }
+
+    let schema = "verbs-info-1"
+    var devices: [Entry]
+
+    var text: String { devices.map(\.text).joined(separator: "\n") }
+}
+
+extension InfoReport.Entry {
+    init(_ context: Context) throws(VerbsError) {
+        let attributes = try context.attributes()
+        let gids = try context.gidTable()
+        name = context.deviceName
+        kind = context.device.kind.rawValue
+        transport = context.transportType.description
+        nodeType = context.nodeType.description
+        guid = Identifiers.guid(attributes.nodeGUID)
+        systemImageGUID = Identifiers.guid(attributes.systemImageGUID)
+        interface = context.device.networkInterface
+        provider = InfoReport.Provider(
+            name: context.provider.name, version: context.provider.version, vendor: context.provider.vendor,
+            abi: context.provider.abi.description, driverFile: context.provider.driverFile,
+            library: context.provider.library, proved: context.provider.proof?.rawValue)
+        firmware = attributes.firmwareVersion
+        vendorID = attributes.vendorID
+        partID = attributes.vendorPartID
+        hardwareVersion = attributes.hardwareVersion
+        atomics = attributes.atomicCapability.description
+        capabilities = attributes.capabilities.description
+        limits = InfoReport.Limits(attributes)
+        warnings = context.warnings
+        ports = try context.ports().map { port in
+            InfoReport.Port(port, gids: gids.filter { $0.port == port.number })
+        }
+    }
+
+    var text: String {
+        var list = PropertyList()
+        list.add(
+            "provider",
+            [provider.name, provider.version, provider.vendor].filter { !$0.isEmpty }.joined(separator: ", "))
+        list.add("from", provider.driverFile ?? "built in")
+        list.add("kind", kind + (interface.map { " over \($0)" } ?? ""))
+        list.add("transport", "\(transport), \(nodeType)")
+        list.add("node GUID", guid)
+        list.add("system image GUID", systemImageGUID)
+        if !firmware.isEmpty { list.add("firmware", firmware) }
+        list.add("vendor, part, version", "\(Identifiers.hex(vendorID)), \(partID), \(hardwareVersion)")
+        list.add("atomics", atomics)
+        list.add("capabilities", capabilities)
+        list.add("queue pairs", "\(limits.queuePairs), \(limits.workRequests) work requests of \(limits.slices) slices")
+        list.add("completion queues", "\(limits.completionQueues), \(limits.completions) completions")
+        list.add("memory regions", "\(limits.memoryRegions), up to \(Units.size(limits.memoryRegionSize))")
+        list.add("shared receive queues", "\(limits.sharedReceiveQueues)")
+        list.add("reads and atomics", "\(limits.responderDepth) answered, \(limits.initiatorDepth) outstanding")
+        let remarks = warnings.map { "  warning: \($0.printable)\n" }.joined()
+        return "\(name.printable)\n" + list.text(indent: 2) + remarks + ports.map(\.text).joined()
+    }
+}
+
+extension InfoReport.Limits {
+    init(_ attributes: DeviceAttributes) {
+        queuePairs = attributes.maxQueuePairs
+        workRequests = attributes.maxWorkRequests
+        slices = attributes.maxSlices
+        completionQueues = attributes.maxCompletionQueues
+        completions = attributes.maxCompletions
+        memoryRegions = attributes.maxMemoryRegions
+        memoryRegionSize = attributes.maxMemoryRegionSize
+        protectionDomains = attributes.maxProtectionDomains
+        sharedReceiveQueues = attributes.maxSharedReceiveQueues
+        addressHandles = attributes.maxAddressHandles
+        multicastGroups = attributes.maxMulticastGroups
+        memoryWindows = attributes.maxMemoryWindows
+        responderDepth = attributes.maxResponderDepth
+        initiatorDepth = attributes.maxInitiatorDepth
+    }
+}
+
+extension InfoReport.Port {
+    init(_ port: PortAttributes, gids entries: [GIDEntry]) {
+        number = Int(port.number)
+        state = port.state.description
+        physicalState = port.physicalState.description
+        linkLayer = port.linkLayer.description
+        activeMTU = port.activeMTU.byteCount
+        maximumMTU = port.maxMTU.byteCount
+        maximumMessageSize = UInt64(port.maxMessageSize)
+        lid = Int(port.lid)
+        rate = port.laneCount.flatMap { lanes in port.laneRate.map { $0 * Double(lanes) } }
+        gids = entries.map {
+            InfoReport.GIDLine(
+                index: $0.index, gid: $0.gid.description, type: $0.type.description,
+                interfaceIndex: Int($0.interfaceIndex))
+        }
+    }
+
+    var text: String {
+        var list = PropertyList()
+        list.add("state", "\(state), \(physicalState)")
+        list.add("link layer", linkLayer + (rate.map { ", \(Units.threeDigits($0)) Gbit/s" } ?? ""))
+        list.add("MTU", "\(activeMTU) of \(maximumMTU) bytes")
+        list.add("largest message", Units.size(maximumMessageSize))
+        if lid != 0 { list.add("LID", "\(lid)") }
+        for gid in gids { list.add("GID \(gid.index)", "\(gid.gid)  \(gid.type)") }
+        return "  port \(number)\n" + list.text(indent: 4)
+    }
+}

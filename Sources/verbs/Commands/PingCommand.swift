@@ -1,0 +1,98 @@
+import ArgumentParser
+import Verbs
+
+struct PingCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "ping",
+        abstract: "Move messages between two processes, one at a time, and show how long each takes.",
+        discussion: """
+            Without arguments it starts a server on this machine and pings it. Between two machines, run \
+            "verbs ping --listen" on the one and "verbs ping HOST" on the other; the client decides everything but the \
+            server's device.
+
+            Times are round trips where the server's program answers (send, send-imm, write, write-imm), else the time \
+            until the completion (read, fetch-add, compare-swap). With --verify both sides look at every byte, and the \
+            times include that. Ctrl-C ends the run with a summary so far.
+            """)
+
+    @OptionGroup var peer: PeerOptions
+
+    @Option(help: "The transport service: rc, uc or ud.")
+    var transport: Transport = .rc
+
+    @Option(help: "How a message is moved: \(Operation.allCases.map(\.rawValue).joined(separator: ", ")).")
+    var operation: Operation = .send
+
+    @Option(help: "The payload of a message in bytes, such as 64, 4k or 1M; atomics have 8.", transform: sizeArgument)
+    var size: Int?
+
+    @Option(help: "How many messages; 0: until Ctrl-C, or --duration.")
+    var count: UInt64 = 1000
+
+    @Option(help: "End after that time, such as 500ms, 10s or 2m, even if messages are left.", transform: timeArgument)
+    var duration: Duration?
+
+    @Option(help: "How many messages to move first that are not measured.")
+    var warmUp: UInt64 = 100
+
+    @Flag(help: "Fill messages with a pattern that depends on their number, and check every byte on both sides.")
+    var verify = false
+
+    @Option(
+        help:
+            "How long to wait for an answer; then the message is lost, on rc the server. (default: 10s, uc and ud 1s)",
+        transform: timeArgument)
+    var timeout: Duration?
+
+    @OptionGroup var device: DeviceOptions
+    @OptionGroup var output: OutputOptions
+
+    func run() throws {
+        if peer.isServer { return try peer.serve(device, output) }
+        let size = size ?? (operation.isAtomic ? 8 : 64)
+        let setup = Setup(transport: transport, largestSize: size, window: 1, verify: verify)
+        let job = Job(
+            kind: .latency, operation: operation, size: size, count: count == 0 ? nil : count &+ warmUp,
+            duration: duration?.nanoseconds, warmUp: warmUp, verify: verify, window: 1, batch: 1,
+            patience: (timeout ?? .seconds(transport.isReliable ? 10 : 1)).nanoseconds)
+        try job.check(setup)
+        try peer.withServer(device, command: "ping") { rendezvous in
+            var client = try Client.connect(rendezvous, device, setup)
+            if job.count == nil, job.duration == nil { Console.note("moving messages until Ctrl-C") }
+            let report = try measure(&client, job)
+            try client.end()
+            try output.print(report)
+            try client.conversation.endRun(corrupted: report.corrupted)
+        }
+    }
+
+    private func measure(_ client: inout Client, _ job: Job) throws -> PingReport {
+        var recorder = Recorder()
+        let start = Clock.now()
+        let tallies = try client.run(job) { link, conversation in
+            var run = LatencyClient(job)
+            return try run.run(&link, conversation, recorder: &recorder) { number, recorder in
+                let total = job.count.map { " of \(Units.count($0))" } ?? ""
+                let median = recorder.summary.map { ", median \(Units.duration(nanoseconds: $0.p50))" } ?? ""
+                Progress.show("\(Units.count(number))\(total) messages\(median)")
+            }
+        }
+        return PingReport(client, job, tallies, recorder, elapsed: Clock.now() &- start)
+    }
+}
+
+/// Reads a size from the command line.
+func sizeArgument(_ text: String) throws -> Int {
+    guard let size = Units.parseSize(text), size <= 1 << 30 else {
+        throw ValidationError("\"\(text)\" is no size: give a number of bytes such as 64, 4k or 1M, at most 1G.")
+    }
+    return Int(size)
+}
+
+/// Reads a time from the command line.
+func timeArgument(_ text: String) throws -> Duration {
+    guard let duration = Units.parseDuration(text), duration > .zero else {
+        throw ValidationError("\"\(text)\" is no time: give a number with a unit such as 500ms, 10s or 2m.")
+    }
+    return duration
+}

@@ -1,0 +1,150 @@
+import Verbs
+
+/// Moves one message at a time and records how long each takes.
+///
+/// Where the peer's program takes part, the time is the round trip: until its answer is here. Otherwise it is the
+/// time until the completion.
+struct LatencyClient {
+    let job: Job
+    private var tally = Tally()
+    private var patience = Patience()
+    private var lostInARow = 0
+    /// What is known of the message under way.
+    private var isSendDone = false
+    private var answer: Answer?
+
+    private struct Answer {
+        /// The receive that it took, if it took one, and the bytes that it brought there.
+        var slot: Int?
+        var byteCount = 0
+        var immediate: UInt32?
+    }
+
+    /// Messages without answer after which the peer counts as gone.
+    private static let mostLostInARow = 10
+
+    init(_ job: Job) { self.job = job }
+
+    /// Runs the job; calls `progress` now and then.
+    mutating func run(
+        _ link: inout Link, _ conversation: Conversation, recorder: inout Recorder,
+        progress: (UInt64, borrowing Recorder) -> Void
+    ) throws -> Tally {
+        var number: UInt64 = 0
+        var now = Clock.now()
+        let end = job.duration.map { now &+ $0 } ?? .max
+        var nextProgress = now &+ Progress.interval
+        while number < job.count ?? .max, now < end, try conversation.look(now: now) {
+            if now >= nextProgress {
+                progress(number, recorder)
+                nextProgress = now &+ Progress.interval
+            }
+            prepare(&link, number)
+            let start = Clock.now()
+            try link.postMessage(job.operation, size: job.size, number: number, readOffset: readOffset(number))
+            tally.sent += 1
+            switch try awaitAnswer(&link, conversation, number, start) {
+            case .answered(let arrival):
+                lostInARow = 0
+                if number >= job.warmUp { recorder.record(nanoseconds: arrival &- start) }
+            case .lost:
+                tally.lost += 1
+                lostInARow += 1
+                if lostInARow == Self.mostLostInARow { throw ToolError.noAnswer(to: lostInARow, job.patience) }
+            case .stopped: return tally
+            }
+            number += 1
+            now = Clock.now()
+        }
+        return tally
+    }
+
+    /// Makes the message, or the place for what is read.
+    private func prepare(_ link: inout Link, _ number: UInt64) {
+        let bytes = link.outgoing(job.size)
+        if job.operation.involvesPeer {
+            link.fillOutgoing(job, number: number, direction: .request)
+        } else if job.verify {
+            // What the last one brought must not pass for what this one brings.
+            bytes.initializeMemory(as: UInt8.self, repeating: UInt8(truncatingIfNeeded: ~number))
+        }
+    }
+
+    /// Each read begins at another place, so that each brings other bytes.
+    private func readOffset(_ number: UInt64) -> Int { job.verify ? Int(number % UInt64(Link.readSlack)) : 0 }
+
+    private enum Outcome {
+        case answered(at: UInt64)
+        case lost
+        case stopped
+    }
+
+    /// Waits until the message is answered and its own completion is there.
+    private mutating func awaitAnswer(
+        _ link: inout Link, _ conversation: Conversation, _ number: UInt64, _ start: UInt64
+    ) throws -> Outcome {
+        isSendDone = false
+        answer = nil
+        var arrival: UInt64?
+        patience.reset()
+        while true {
+            let count = try link.poll()
+            for index in 0..<count { try take(&link, link.arrived[index], number) }
+            if job.operation == .write, answer == nil, try link.writtenMark(job.size) == Pattern.mark(number) {
+                answer = Answer()
+            }
+            if let answer {
+                arrival = arrival ?? Clock.now()
+                if isSendDone {
+                    try finish(&link, answer, number)
+                    return .answered(at: arrival ?? start)
+                }
+            }
+            guard count == 0, patience.pause() else { continue }
+            let now = Clock.now()
+            guard try conversation.look(now: now) else { return .stopped }
+            guard now &- start > job.patience else { continue }
+            guard !link.setup.transport.isReliable, isSendDone else {
+                throw ToolError.noAnswer(to: 1, job.patience)
+            }
+            return .lost
+        }
+    }
+
+    private mutating func take(_ link: inout Link, _ completion: WorkCompletion, _ number: UInt64) throws(VerbsError) {
+        try completion.check()
+        guard completion.id & Link.receiveID != 0 else {
+            isSendDone = true
+            if !job.operation.involvesPeer { answer = Answer() }
+            return
+        }
+        let slot = Int(completion.id & ~Link.receiveID)
+        if link.number(job, slot: slot, completion, expected: number) != number, !link.setup.transport.isReliable {
+            // The answer to a message that was given up.
+            try link.postReceive(slot: slot)
+        } else {
+            answer = Answer(slot: slot, byteCount: completion.byteCount, immediate: completion.immediate)
+        }
+    }
+
+    /// Looks at what has come, and makes room for the next.
+    private mutating func finish(_ link: inout Link, _ answer: Answer, _ number: UInt64) throws(VerbsError) {
+        if job.operation.involvesPeer { tally.received += 1 }
+        if job.verify {
+            switch job.operation {
+            case .send, .sendImmediate, .write, .writeImmediate:
+                tally.inspect(
+                    link.message(job, slot: answer.slot, byteCount: answer.byteCount, number, .reply), job,
+                    number: number, .reply, immediate: answer.immediate)
+            case .read:
+                let offset = readOffset(number)
+                tally.count(
+                    number, Pattern.firstDifference(UnsafeRawBufferPointer(link.outgoing(job.size)), toReadAt: offset))
+            case .fetchAndAdd, .compareAndSwap:
+                let found = link.outgoing(8).load(as: UInt64.self)
+                tally.count(number, found == Counter.value(job.operation, after: number) ? nil : 0)
+            }
+        }
+        if let slot = answer.slot { try link.postReceive(slot: slot) }
+    }
+}

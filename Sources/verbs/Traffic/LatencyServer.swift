@@ -1,0 +1,78 @@
+import Verbs
+
+/// Answers each message of a `LatencyClient` with one of the same kind and size.
+struct LatencyServer {
+    let job: Job
+    private var tally = Tally()
+    private var patience = Patience()
+    /// The number that the next message has, if none is lost.
+    private var expected: UInt64 = 0
+    private var lastMark: UInt8 = 0
+    private var isSendDone = true
+    private var request: Request?
+
+    private struct Request {
+        var number: UInt64
+        var slot: Int?
+        var byteCount = 0
+        var immediate: UInt32?
+    }
+
+    init(_ job: Job) { self.job = job }
+
+    /// Serves until the client says that it is done.
+    mutating func run(_ link: inout Link, _ conversation: Conversation) throws -> Tally {
+        while true {
+            let count = try link.poll()
+            for index in 0..<count { try take(&link, link.arrived[index]) }
+            if job.operation == .write, request == nil { try watch(&link) }
+            // The last answer's bytes may still be on their way out.
+            if let request, isSendDone {
+                self.request = nil
+                try answer(&link, request)
+                patience.reset()
+            } else if count == 0, patience.pause() {
+                // The next job is not to meet the completion of this one's last answer.
+                if try !conversation.look(now: Clock.now()), isSendDone { return tally }
+            }
+        }
+    }
+
+    private mutating func take(_ link: inout Link, _ completion: WorkCompletion) throws(VerbsError) {
+        try completion.check()
+        guard completion.id & Link.receiveID != 0 else {
+            isSendDone = true
+            return
+        }
+        let slot = Int(completion.id & ~Link.receiveID)
+        // The client has one message under way: an answer that still waits is one that it has given up.
+        if let forgotten = request?.slot { try link.postReceive(slot: forgotten) }
+        request = Request(
+            number: link.number(job, slot: slot, completion, expected: expected), slot: slot,
+            byteCount: completion.byteCount, immediate: completion.immediate)
+    }
+
+    /// Looks whether the client has written a message.
+    private mutating func watch(_ link: inout Link) throws(VerbsError) {
+        let mark = try link.writtenMark(job.size)
+        guard mark != lastMark else { return }
+        lastMark = mark
+        request = Request(number: expected &+ UInt64(mark &- Pattern.mark(expected)))
+    }
+
+    private mutating func answer(_ link: inout Link, _ request: Request) throws(VerbsError) {
+        tally.received += 1
+        let number = request.number
+        if job.verify {
+            tally.inspect(
+                link.message(job, slot: request.slot, byteCount: request.byteCount, number, .request), job,
+                number: number, .request, immediate: request.immediate)
+        }
+        if let slot = request.slot { try link.postReceive(slot: slot) }
+        expected = number &+ 1
+        link.fillOutgoing(job, number: number, direction: .reply)
+        isSendDone = false
+        try link.postMessage(job.operation, size: job.size, number: number)
+        tally.sent += 1
+    }
+}

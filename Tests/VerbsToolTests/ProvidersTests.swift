@@ -1,0 +1,90 @@
+import Foundation
+import TestSupport
+import Testing
+
+@testable import verbs
+
+/// A directory of driver files, which the environment puts before all others.
+@Suite("verbs providers: who serves a device, and why not the others")
+struct ProvidersTests {
+    private let directory: TemporaryDirectory
+    private let sysfs: FakeSysfs
+
+    init() throws {
+        directory = try TemporaryDirectory()
+        sysfs = try FakeSysfs()
+        try sysfs.addDevice("ctest0")
+    }
+
+    private func providers(_ device: String) async throws -> (text: String, entry: [String: Any]) {
+        let environment = ["RDMA_DRIVER_PATH": directory.path, "SYSFS_PATH": sysfs.path]
+        let text = try await Tool.run("providers", environment: environment)
+        #expect(text.status == 0 && text.errors.isEmpty, "\(text.errors)")
+        let outcome = try await Tool.run("providers", device, "--json", environment: environment)
+        let document = try outcome.document()
+        #expect(try SchemaValidator(named: "providers").faults(document) == [])
+        let entries = try #require(document["devices"] as? [[String: Any]])
+        #expect(entries.count == 1)
+        return (text.output, entries[0])
+    }
+
+    private func candidate(_ entry: [String: Any], _ provider: String) throws -> [String: Any] {
+        let all = try #require(entry["candidates"] as? [[String: Any]])
+        return try #require(all.first { $0["provider"] as? String == provider }, "\(all)")
+    }
+
+    @Test("a provider that fits serves the device")
+    func chosen() async throws {
+        try CTestProvider.writeDriverFile(in: directory)
+        let (text, entry) = try await providers("ctest0")
+        #expect(entry["chosen"] as? String == "ctest")
+        let ctest = try candidate(entry, "ctest")
+        #expect(ctest["outcome"] as? String == "chosen" && ctest["origin"] as? String == "environment")
+        #expect(text.contains(/(?m)^chosen +ctest +1\.0 +\S+\/ctest\.driver +\S/))
+    }
+
+    @Test("a replacement takes over the software device, and gives way when its library is gone")
+    func replacement() async throws {
+        try CTestProvider.writeDriverFile(in: directory, lines: ["match name soft*"])
+        var entry = try await providers("soft0").entry
+        // It is elected by its driver file; its library then says that it serves ctest devices only.
+        #expect(entry["chosen"] as? String == "soft")
+        #expect(try candidate(entry, "ctest")["rule"] as? String == "probe")
+        try directory.write("driver soft\nlibrary /nonexistent/soft.so\nmatch name soft*\n", to: "soft.driver")
+        entry = try await providers("soft0").entry
+        #expect(entry["chosen"] as? String == "soft")
+        let all = try #require(entry["candidates"] as? [[String: Any]])
+        #expect(all.contains { $0["outcome"] as? String == "absent" && $0["rule"] as? String == "missing" }, "\(all)")
+    }
+
+    @Test("a mask hides the built-in provider")
+    func mask() async throws {
+        try directory.write("", to: "soft.driver")
+        let (text, entry) = try await providers("soft0")
+        #expect(try candidate(entry, "soft")["outcome"] as? String == "masked")
+        #expect(entry["chosen"] == nil && entry["error"] != nil)
+        #expect(text.contains("masked") && text.contains("  try: "))
+    }
+
+    @Test("a file that others may write is refused, and doctor says so")
+    func worldWritable() async throws {
+        let file = try CTestProvider.writeDriverFile(in: directory)
+        #expect(chmod(file, 0o666) == 0)
+        let entry = try await providers("ctest0").entry
+        let text = "\(entry)"
+        #expect(entry["chosen"] == nil)
+        #expect(text.contains("ownership") || text.contains("error"), "\(text)")
+        let doctor = try await Tool.run(
+            "doctor", environment: ["RDMA_DRIVER_PATH": directory.path, "SYSFS_PATH": sysfs.path])
+        #expect(doctor.output.contains("ctest.driver"), "\(doctor.output)")
+    }
+
+    @Test("another provider ABI, an unknown keyword: refused with the reason")
+    func broken() async throws {
+        try CTestProvider.writeDriverFile(in: directory, lines: ["provider-abi 9.0"])
+        try directory.write("driver x\nfoo bar\n", to: "x.driver")
+        let (text, entry) = try await providers("ctest0")
+        #expect(entry["chosen"] == nil)
+        #expect(text.contains("passed over:") && text.contains("x.driver:2: "), "\(text)")
+    }
+}

@@ -1,0 +1,90 @@
+import Foundation
+import Testing
+
+/// Checks JSON documents against the schemas in Documentation/schema. Knows the part of JSON Schema 2020-12 that they
+/// use, and refuses the rest, so that no rule is passed over.
+struct SchemaValidator {
+    private let root: [String: Any]
+
+    init(named name: String) throws {
+        let url = Repository.root.appending(path: "Documentation/schema/\(name).json")
+        root = try #require(try JSONSerialization.jsonObject(with: Data(contentsOf: url)) as? [String: Any])
+    }
+
+    /// What is wrong with a document; empty if nothing is.
+    func faults(_ document: Any) -> [String] { faults(document, root, "$") }
+
+    private func faults(_ value: Any, _ schema: [String: Any], _ path: String) -> [String] {
+        schema.flatMap { keyword, rule in
+            inner(value, keyword, rule, path) ?? outer(value, keyword, rule, schema).map { "\(path): \($0)" }
+        }
+    }
+
+    /// What is wrong within the parts of a value; nil if the rule is about the value itself.
+    private func inner(_ value: Any, _ keyword: String, _ rule: Any, _ path: String) -> [String]? {
+        switch keyword {
+        case "$ref":
+            guard let name = (rule as? String)?.split(separator: "/").last,
+                let target = (root["$defs"] as? [String: Any])?[String(name)] as? [String: Any]
+            else { return ["\(path): \(rule) leads nowhere"] }
+            return faults(value, target, path)
+        case "items":
+            guard let items = value as? [Any], let rule = rule as? [String: Any] else { return [] }
+            return items.enumerated().flatMap { faults($1, rule, "\(path)[\($0)]") }
+        case "properties":
+            guard let object = value as? [String: Any], let rules = rule as? [String: [String: Any]] else { return [] }
+            return rules.flatMap { name, rule in object[name].map { faults($0, rule, "\(path).\(name)") } ?? [] }
+        default: return nil
+        }
+    }
+
+    private func outer(_ value: Any, _ keyword: String, _ rule: Any, _ schema: [String: Any]) -> [String] {
+        switch keyword {
+        case "$schema", "title", "description", "$defs": return []
+        case "type": return isOfType(value, rule as? String ?? "") ? [] : ["\(value) is no \(rule)"]
+        case "const": return same(value, rule) ? [] : ["\(value) is not \(rule)"]
+        case "enum":
+            return (rule as? [Any] ?? []).contains { same(value, $0) } ? [] : ["\(value) is none of \(rule)"]
+        case "minimum":
+            let number = (value as? NSNumber)?.doubleValue ?? 0
+            return number >= (rule as? NSNumber)?.doubleValue ?? 0 ? [] : ["\(value) is below \(rule)"]
+        case "pattern":
+            let matches = (value as? String)?.range(of: rule as? String ?? "", options: .regularExpression) != nil
+            return matches ? [] : ["\(value) is not like \(rule)"]
+        case "required":
+            let names = (value as? [String: Any]).map { Set($0.keys) } ?? []
+            return (rule as? [String] ?? []).filter { !names.contains($0) }.map { "\($0) is missing" }
+        case "additionalProperties":
+            let known = (schema["properties"] as? [String: Any] ?? [:]).keys
+            return (value as? [String: Any] ?? [:]).keys.filter { !known.contains($0) }.map { "\($0) is not described" }
+        default: return ["the schema has a rule that this check does not know: \(keyword)"]
+        }
+    }
+
+    private func isOfType(_ value: Any, _ type: String) -> Bool {
+        let isBoolean = (value as? NSNumber).map { Boolean.isBoolean($0) } ?? false
+        switch type {
+        case "object": return value is [String: Any]
+        case "array": return value is [Any]
+        case "string": return value is String
+        case "boolean": return isBoolean
+        case "number": return value is NSNumber && !isBoolean
+        case "integer":
+            return !isBoolean && (value as? NSNumber).map { $0.doubleValue == $0.doubleValue.rounded() } ?? false
+        default: return false
+        }
+    }
+
+    private func same(_ left: Any, _ right: Any) -> Bool { left as? String == right as? String && left is String }
+
+    /// Foundation hands booleans over as numbers of type `char`.
+    private enum Boolean {
+        static func isBoolean(_ number: NSNumber) -> Bool { String(cString: number.objCType) == "c" }
+    }
+}
+
+/// The source tree that the tests belong to.
+enum Repository {
+    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent()
+}

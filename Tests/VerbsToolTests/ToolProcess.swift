@@ -1,0 +1,99 @@
+import Foundation
+import Subprocess
+import SystemPackage
+import Testing
+
+/// The built `verbs`, run as a user runs it.
+enum Tool {
+    /// What a run has left behind.
+    struct Outcome {
+        /// The exit code; minus the number of the signal that ended it.
+        var status: CInt
+        var output: String
+        var errors: String
+
+        /// Standard output as a JSON document.
+        func document() throws -> [String: Any] {
+            let object = try JSONSerialization.jsonObject(with: Data(output.utf8))
+            return try #require(object as? [String: Any], "\(output)")
+        }
+    }
+
+    /// A run that is under way.
+    struct Running {
+        let process: pid_t
+        fileprivate let errors: String
+
+        func send(signal: CInt) { kill(process, signal) }
+
+        /// Waits until the program has said something on standard error, and returns all that it has said.
+        func hasSaid(_ text: String) async throws -> String {
+            for _ in 0..<3000 {
+                let said = (try? String(contentsOfFile: errors, encoding: .utf8)) ?? ""
+                if said.contains(text) { return said }
+                try await Task.sleep(for: .milliseconds(10))
+            }
+            throw Silence(text: text)
+        }
+
+        /// The processes that it has started.
+        func children() throws -> [pid_t] {
+            try String(contentsOfFile: "/proc/\(process)/task/\(process)/children", encoding: .utf8)
+                .split(separator: " ").compactMap { pid_t($0) }
+        }
+    }
+
+    struct Silence: Error { var text: String }
+
+    /// Beside the test bundle.
+    static let path: String = {
+        for argument in CommandLine.arguments {
+            if let range = argument.range(of: ".xctest", options: .backwards) {
+                let bundle = String(argument[..<range.upperBound])
+                return URL(fileURLWithPath: bundle).deletingLastPathComponent().path + "/verbs"
+            }
+        }
+        return URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().path + "/verbs"
+    }()
+
+    /// Runs `verbs` to its end; `meanwhile` may look at it and send signals.
+    static func run(
+        _ arguments: String..., environment: [String: String] = [:],
+        meanwhile: (Running) async throws -> Void = { _ in }
+    ) async throws -> Outcome {
+        try await run(arguments, environment: environment, meanwhile: meanwhile)
+    }
+
+    static func run(
+        _ arguments: [String], environment: [String: String] = [:],
+        meanwhile: (Running) async throws -> Void = { _ in }
+    ) async throws -> Outcome {
+        let errors = NSTemporaryDirectory() + "verbs-\(UUID().uuidString).stderr"
+        defer { try? FileManager.default.removeItem(atPath: errors) }
+        let file = try FileDescriptor.open(
+            FilePath(errors), .writeOnly, options: [.create, .truncate, .append], permissions: .ownerReadWrite)
+        var variables: [Environment.Key: String?] = ["RDMA_PROVIDER": nil, "RDMA_DRIVER_PATH": nil, "RDMA_LOG": nil]
+        for (name, value) in environment { variables[Environment.Key(stringLiteral: name)] = value }
+        let result = try await Subprocess.run(
+            .path(FilePath(path)), arguments: Arguments(arguments), environment: .inherit.updating(variables),
+            input: .none, output: .string(limit: 1 << 20), error: .fileDescriptor(file, closeAfterSpawningProcess: true)
+        ) { execution in
+            let running = Running(process: execution.processIdentifier.value, errors: errors)
+            do {
+                try await meanwhile(running)
+            } catch {
+                // Nobody else would end it.
+                running.send(signal: SIGKILL)
+                throw error
+            }
+        }
+        let status: CInt =
+            switch result.terminationStatus {
+            case .exited(let code): code
+            case .signaled(let signal): -signal
+            }
+        return Outcome(
+            status: status, output: result.standardOutput,
+            errors: try String(contentsOfFile: errors, encoding: .utf8))
+    }
+}
