@@ -124,7 +124,7 @@ extension Opcode {
         case 0x08: Row(.write, Row.last | Row.payload)
         case 0x09: Row(.write, Row.last | Row.payload, .immDt)
         case 0x0A: Row(.write, Row.only | Row.payload, .reth)
-        case 0x0B: Row(.write, Row.only | Row.payload, [.reth, .immDt])
+        case 0x0B: Row(.write, Row.only | Row.payload, .reth.union(.immDt))
         // RC alone
         case 0x0C: Row(.readRequest, Row.only, .reth)
         case 0x0D: Row(.readResponse, Row.response | Row.first | Row.payload, .aeth)
@@ -132,16 +132,16 @@ extension Opcode {
         case 0x0F: Row(.readResponse, Row.response | Row.last | Row.payload, .aeth)
         case 0x10: Row(.readResponse, Row.response | Row.only | Row.payload, .aeth)
         case 0x11: Row(.acknowledge, Row.response | Row.only, .aeth)
-        case 0x12: Row(.atomicAcknowledge, Row.response | Row.only, [.aeth, .atomicAckETH])
+        case 0x12: Row(.atomicAcknowledge, Row.response | Row.only, .aeth.union(.atomicAckETH))
         case 0x13: Row(.compareSwap, Row.only, .atomicETH)
         case 0x14: Row(.fetchAdd, Row.only, .atomicETH)
         case 0x16: Row(.send, Row.last | Row.payload, .ieth)
         case 0x17: Row(.send, Row.only | Row.payload, .ieth)
-        case 0x1C: Row(.flush, Row.only, [.feth, .reth])
+        case 0x1C: Row(.flush, Row.only, .feth.union(.reth))
         case 0x1D: Row(.atomicWrite, Row.only | Row.payload, .reth)
         // UD: 0x64, 0x65
         case 0x20: Row(.send, Row.only | Row.payload, .deth)
-        case 0x21: Row(.send, Row.only | Row.payload, [.deth, .immDt])
+        case 0x21: Row(.send, Row.only | Row.payload, .deth.union(.immDt))
         // CNP: 0x81
         case 0x22: Row(.congestionNotification, Row.only, .congestionReserved)
         default: Row(.unknown, 0)

@@ -93,20 +93,16 @@ extension PacketHeaders {
 
     @inlinable
     internal func emitExtended(_ headers: ExtendedHeaders, at start: UnsafeMutableRawPointer) {
-        var next = start
-        func emit<Header: WireFormat>(_ header: Header) {
-            header.emit(at: next)
-            next += Header.byteCount
-        }
         if headers.isEmpty { return }
-        if headers.contains(.deth) { emit(deth) }
-        if headers.contains(.feth) { emit(feth) }
-        if headers.contains(.reth) { emit(reth) }
-        if headers.contains(.atomicETH) { emit(atomicETH) }
-        if headers.contains(.aeth) { emit(aeth) }
-        if headers.contains(.atomicAckETH) { emit(atomicAckETH) }
-        if headers.contains(.immDt) { emit(immDt) }
-        if headers.contains(.ieth) { emit(ieth) }
+        var next = start
+        if headers.contains(.deth) { deth.emit(advancing: &next) }
+        if headers.contains(.feth) { feth.emit(advancing: &next) }
+        if headers.contains(.reth) { reth.emit(advancing: &next) }
+        if headers.contains(.atomicETH) { atomicETH.emit(advancing: &next) }
+        if headers.contains(.aeth) { aeth.emit(advancing: &next) }
+        if headers.contains(.atomicAckETH) { atomicAckETH.emit(advancing: &next) }
+        if headers.contains(.immDt) { immDt.emit(advancing: &next) }
+        if headers.contains(.ieth) { ieth.emit(advancing: &next) }
         if headers.contains(.congestionReserved) {
             next.setBig(0, UInt64(0))
             next.setBig(8, UInt64(0))
@@ -116,19 +112,30 @@ extension PacketHeaders {
     /// Reads the extended headers, unchecked: all of them must be readable.
     @inlinable
     internal mutating func parseExtended(_ headers: ExtendedHeaders, at start: UnsafeRawPointer) {
-        var next = start
-        func parse<Header: WireFormat>(_ header: inout Header) {
-            header = Header(at: next)
-            next += Header.byteCount
-        }
         if headers.isEmpty { return }
-        if headers.contains(.deth) { parse(&deth) }
-        if headers.contains(.feth) { parse(&feth) }
-        if headers.contains(.reth) { parse(&reth) }
-        if headers.contains(.atomicETH) { parse(&atomicETH) }
-        if headers.contains(.aeth) { parse(&aeth) }
-        if headers.contains(.atomicAckETH) { parse(&atomicAckETH) }
-        if headers.contains(.immDt) { parse(&immDt) }
-        if headers.contains(.ieth) { parse(&ieth) }
+        var next = start
+        if headers.contains(.deth) { deth = .init(advancing: &next) }
+        if headers.contains(.feth) { feth = .init(advancing: &next) }
+        if headers.contains(.reth) { reth = .init(advancing: &next) }
+        if headers.contains(.atomicETH) { atomicETH = .init(advancing: &next) }
+        if headers.contains(.aeth) { aeth = .init(advancing: &next) }
+        if headers.contains(.atomicAckETH) { atomicAckETH = .init(advancing: &next) }
+        if headers.contains(.immDt) { immDt = .init(advancing: &next) }
+        if headers.contains(.ieth) { ieth = .init(advancing: &next) }
+    }
+}
+
+// No local functions that capture: without optimisation those put what they capture on the heap.
+extension WireFormat {
+    @inlinable @inline(__always)
+    internal init(advancing next: inout UnsafeRawPointer) {
+        self.init(at: next)
+        next += Self.byteCount
+    }
+
+    @inlinable @inline(__always)
+    internal func emit(advancing next: inout UnsafeMutableRawPointer) {
+        emit(at: next)
+        next += Self.byteCount
     }
 }
