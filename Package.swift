@@ -96,7 +96,10 @@ let testTargets: [Target] = [
     .testTarget(
         name: "RoCEWireTests", dependencies: ["RoCEWire", "CCRC32"], resources: [.copy("Fixtures")],
         swiftSettings: strict),
-    .testTarget(name: "RoCETransportTests", dependencies: ["RoCETransport", "RoCEWire"], swiftSettings: strict),
+    .target(name: "CAllocationCounter", path: "Tests/Support/CAllocationCounter"),
+    .testTarget(
+        name: "RoCETransportTests", dependencies: ["RoCETransport", "RoCEWire", "CAllocationCounter"],
+        swiftSettings: strict),
     .testTarget(
         name: "ProviderLoaderTests",
         dependencies: ["TestSupport", "LoaderProbe", "ProviderLoader", "CProviderABI", "CIBVerbs", "CLinux"],

@@ -164,7 +164,7 @@ extension Core {
     /// ERR: what is posted is flushed, and nothing is sent any more but, with `answering`, a NAK and the responses
     /// before it. IBTA volume 1, 10.3.1.7.
     mutating func enterError(_ pair: Pair, answering: Bool = false) {
-        guard pair.pointee.attributes.state != .error, pair.pointee.attributes.state != .reset else { return }
+        guard pair.pointee.attributes.state != .error else { return }
         setState(.error, of: pair)
         atomicMemoryFence(ordering: .sequentiallyConsistent)
         timers.remove(pair)

@@ -91,6 +91,8 @@ extension Core {
         pair.pointee.responder.expected = resource.pointee.first &+ resource.pointee.packets
         pair.pointee.responder.msn = (pair.pointee.responder.msn &+ 1) & 0xFF_FFFF
         resource.pointee.msn = pair.pointee.responder.msn
+        // The response acknowledges all that came before.
+        pair.pointee.responder.hasAcknowledgement = false
         scheduleResponder(pair)
     }
 

@@ -1,0 +1,302 @@
+import RoCETransport
+import RoCEWire
+import Testing
+
+@Suite("Objects: memory, completion queues, shared receive queues, numbers")
+struct ObjectTests {
+    // MARK: - Memory
+
+    @Test("Keys are never 0, never equal, never used again right away, and the same for the same seed")
+    func keys() throws {
+        func make(_ seed: UInt64) throws -> [UInt32] {
+            let host = try Host(1, seed: seed)
+            var keys: [UInt32] = []
+            for round in 0..<300 {
+                let key = try host.engine.registerMemory(
+                    host.domain, address: host.memory.baseAddress, length: 8, virtualAddress: 0, access: [])
+                keys.append(key)
+                if round % 3 != 0 { try host.engine.deregisterMemory(key) }
+            }
+            return keys
+        }
+        let keys = try make(1)
+        #expect(Set(keys).count == 300 && !keys.contains(0))
+        #expect(try make(1) == keys)
+        #expect(try make(2) != keys)
+    }
+
+    @Test("Registration refuses what cannot work")
+    func registration() throws {
+        let host = try Host()
+        func register(
+            _ domain: ProtectionDomain? = nil, _ address: UnsafeMutableRawPointer?, _ length: UInt64,
+            _ virtualAddress: UInt64 = 0, _ access: AccessFlags = []
+        ) throws(Errno) -> UInt32 {
+            try host.engine.registerMemory(
+                domain ?? host.domain, address: address, length: length, virtualAddress: virtualAddress, access: access)
+        }
+        let base = host.memory.baseAddress
+        #expect(throws: Errno.invalid) { try register(ProtectionDomain(rawValue: 77), base, 8) }
+        #expect(throws: Errno.invalid) { try register(nil, nil, 8) }
+        #expect(throws: Errno.invalid) { try register(nil, base, 8, .max - 3) }
+        #expect(throws: Errno.invalid) { try register(nil, base, .max) }
+        #expect(throws: Errno.invalid) { try register(nil, base, 8, 0, .remoteWrite) }
+        #expect(throws: Errno.invalid) { try register(nil, base, 8, 0, .remoteAtomic) }
+        _ = try register(nil, nil, 0)
+        let key = try register(nil, base, 8)
+        try host.engine.deregisterMemory(key)
+        #expect(throws: Errno.invalid) { try host.engine.deregisterMemory(key) }
+        #expect(throws: Errno.invalid) { try host.engine.deregisterMemory(0) }
+    }
+
+    @Test("There are 65,535 regions and not one more")
+    func allKeys() throws {
+        let host = try Host()
+        var count = 1
+        while (try? host.engine.registerMemory(
+            host.domain, address: host.memory.baseAddress, length: 8, virtualAddress: 0, access: [])) != nil
+        { count += 1 }
+        #expect(count == Int(Limits.memoryRegions))
+    }
+
+    @Test("A protection domain is busy while something belongs to it")
+    func domains() throws {
+        let host = try Host()
+        let domain = try host.engine.allocateProtectionDomain()
+        let key = try host.engine.registerMemory(domain, address: nil, length: 0, virtualAddress: 0, access: [])
+        #expect(throws: Errno.busy) { try host.engine.deallocate(domain) }
+        try host.engine.deregisterMemory(key)
+        try host.engine.deallocate(domain)
+        #expect(throws: Errno.invalid) { try host.engine.deallocate(domain) }
+        #expect(try host.engine.allocateProtectionDomain() == domain)
+    }
+
+    @Test("A region's bounds hold to the byte")
+    func bounds() throws {
+        let probe = try Probe()
+        let key = try probe.host.engine.registerMemory(
+            probe.host.domain, address: probe.memory.baseAddress, length: 64, virtualAddress: 0x1000,
+            access: Host.everything)
+        probe.receiveRead(0, at: 0x1000, key: key, length: 64)
+        probe.receiveRead(1, at: 0x103F, key: key, length: 1)
+        #expect(probe.sent().map(\.opcode) == [.rcReadResponseOnly, .rcReadResponseOnly])
+        for (address, length) in [(0x1000, 65), (0x0FFF, 1), (0x1040, 1), (0x103F, 2)] {
+            let other = try Probe()
+            let key = try other.host.engine.registerMemory(
+                other.host.domain, address: other.memory.baseAddress, length: 64, virtualAddress: 0x1000,
+                access: Host.everything)
+            other.receiveRead(0, at: UInt64(address), key: key, length: length)
+            #expect(other.sent().map(\.syndrome) == [0x62])
+        }
+    }
+
+    // MARK: - Completion queues
+
+    @Test("An overrun: CQ_ERR once, QP_FATAL, the queue pair in ERR, and the old entries stay")
+    func overrun() throws {
+        let probe = try Probe(completions: 2)
+        for id in 0..<4 { probe.post(.send, id: UInt64(id)) }
+        _ = probe.sent()
+        probe.acknowledge(3)
+        #expect(probe.host.completions.hasOverrun && probe.pair.state == .error)
+        var queueEvents: [AsyncEventType] = []
+        var pairEvents: [AsyncEventType] = []
+        for event in probe.host.events() {
+            switch event {
+            case .completionQueue(_, let type): queueEvents.append(type)
+            case .queuePair(_, let type): pairEvents.append(type)
+            default: break
+            }
+        }
+        #expect(queueEvents == [.completionQueueError] && pairEvents == [.queuePairFatal])
+        #expect(probe.host.poll().map(\.id) == [0, 1])
+        probe.post(.send, id: 9)
+        #expect(probe.sent().isEmpty && probe.host.poll().isEmpty)
+    }
+
+    @Test("Armed for the next: one event for the next completion. Armed for solicited: an error counts too")
+    func arming() throws {
+        let probe = try Probe()
+        for id in 0..<4 { probe.post(.send, id: UInt64(id)) }
+        _ = probe.sent()
+        probe.acknowledge(0)
+        #expect(probe.host.events().isEmpty)
+        probe.host.completions.arm(solicitedOnly: false)
+        probe.host.completions.arm(solicitedOnly: true)
+        probe.acknowledge(2)
+        #expect(probe.host.events().count == 1)
+        probe.host.completions.arm(solicitedOnly: true)
+        probe.acknowledge(3, .nak(.remoteAccessError))
+        let events = probe.host.events()
+        #expect(events.count == 1)
+        if case .completion(let queue) = events.first { #expect(queue == probe.host.completions) } else {
+            Issue.record("no completion event")
+        }
+    }
+
+    @Test("A resized completion queue keeps what it holds, in order; less room than that is refused")
+    func resize() throws {
+        let probe = try Probe(completions: 4)
+        for id in 0..<3 { probe.post(.send, id: UInt64(id)) }
+        _ = probe.sent()
+        probe.acknowledge(2)
+        #expect(throws: Errno.invalid) { try probe.host.engine.resize(probe.host.completions, capacity: 2) }
+        try probe.host.engine.resize(probe.host.completions, capacity: 100)
+        #expect(probe.host.completions.capacity == 100)
+        for id in 3..<20 { probe.post(.send, id: UInt64(id)) }
+        _ = probe.sent()
+        probe.acknowledge(19)
+        #expect(probe.host.poll().map(\.id) == (0..<20).map { UInt64($0) })
+        #expect(throws: Errno.invalid) { try probe.host.engine.resize(probe.host.completions, capacity: 0) }
+    }
+
+    @Test("Peek and release see what poll sees")
+    func peek() throws {
+        let probe = try Probe()
+        for id in 0..<2 { probe.post(.send, id: UInt64(id)) }
+        _ = probe.sent()
+        #expect(probe.host.completions.peek() == nil)
+        probe.acknowledge(1)
+        #expect(probe.host.completions.peek()?.pointee.id == 0)
+        probe.host.completions.release()
+        #expect(probe.host.poll().map(\.id) == [1])
+    }
+
+    @Test("A completion has the layout of struct ibv_wc")
+    func layout() {
+        #expect(MemoryLayout<WorkCompletion>.stride == 48)
+        let offsets = [
+            MemoryLayout<WorkCompletion>.offset(of: \.id), MemoryLayout<WorkCompletion>.offset(of: \.status),
+            MemoryLayout<WorkCompletion>.offset(of: \.opcode), MemoryLayout<WorkCompletion>.offset(of: \.vendorError),
+            MemoryLayout<WorkCompletion>.offset(of: \.byteCount), MemoryLayout<WorkCompletion>.offset(of: \.immediate),
+            MemoryLayout<WorkCompletion>.offset(of: \.queuePair),
+            MemoryLayout<WorkCompletion>.offset(of: \.sourceQueuePair),
+            MemoryLayout<WorkCompletion>.offset(of: \.flags),
+            MemoryLayout<WorkCompletion>.offset(of: \.partitionKeyIndex),
+            MemoryLayout<WorkCompletion>.offset(of: \.sourceLID),
+            MemoryLayout<WorkCompletion>.offset(of: \.serviceLevel),
+            MemoryLayout<WorkCompletion>.offset(of: \.destinationPathBits),
+        ]
+        #expect(offsets == [0, 8, 12, 16, 20, 24, 28, 32, 36, 40, 42, 44, 45])
+        #expect(MemoryLayout<ScatterGatherElement>.stride == 16)
+        #expect(MemoryLayout<ScatterGatherElement>.offset(of: \.length) == 8)
+        #expect(MemoryLayout<ScatterGatherElement>.offset(of: \.key) == 12)
+    }
+
+    @Test("Queues in use are busy")
+    func busy() throws {
+        let host = try Host()
+        let shared = try host.makeSharedReceiveQueue()
+        let pair = try host.makeQueuePair(shared: shared)
+        #expect(throws: Errno.busy) { try host.engine.destroy(shared) }
+        #expect(throws: Errno.busy) { try host.engine.destroy(host.completions) }
+        host.destroy(pair)
+    }
+
+    // MARK: - Shared receive queues
+
+    @Test("The limit is reported once, when fewer receives are left, and then disarmed")
+    func limit() throws {
+        let host = try Host()
+        let shared = try host.makeSharedReceiveQueue(workRequests: 8)
+        let pair = try host.makeQueuePair(shared: shared)
+        #expect(pair.stageReceive(id: 0, elements: nil, count: 0) == .invalid)
+        let probe = try SharedProbe(host, pair)
+        for id in 0..<8 { #expect(shared.stageReceive(id: UInt64(id), elements: nil, count: 0) == .success) }
+        #expect(shared.stageReceive(id: 8, elements: nil, count: 0) == .noMemory)
+        shared.commitReceives()
+        try host.engine.setLimit(of: shared, to: 7)
+        probe.send(0)
+        #expect(host.events().isEmpty && host.engine.limit(of: shared) == 7)
+        probe.send(1)
+        let events = host.events()
+        #expect(events.count == 1 && host.engine.limit(of: shared) == 0)
+        if case .sharedReceiveQueue(let queue, .sharedReceiveQueueLimit) = events.first { #expect(queue == shared) } else {
+            Issue.record("no limit event")
+        }
+        probe.send(2)
+        #expect(host.events().isEmpty)
+        #expect(host.poll().map(\.id) == [0, 1, 2])
+        #expect(throws: Errno.invalid) { try host.engine.setLimit(of: shared, to: 9) }
+    }
+
+    @Test("ERR leaves a shared receive queue alone and reports that the last receive was taken")
+    func lastReached() throws {
+        let host = try Host()
+        let shared = try host.makeSharedReceiveQueue()
+        let pair = try host.makeQueuePair(shared: shared)
+        _ = try SharedProbe(host, pair)
+        _ = shared.stageReceive(id: 1, elements: nil, count: 0)
+        shared.commitReceives()
+        try host.move(pair, to: .error)
+        #expect(host.queuePairEvents() == [.lastWorkRequestReached])
+        #expect(host.poll().isEmpty)
+    }
+
+    /// Sends empty messages to a queue pair of a host.
+    struct SharedProbe {
+        let host: Host
+        let pair: QueuePair
+        let peer = GID(ipv4: 99)
+
+        init(_ host: Host, _ pair: QueuePair) throws {
+            self.host = host
+            self.pair = pair
+            try host.connect(pair, to: peer, number: 5)
+        }
+
+        func send(_ offset: UInt32) {
+            let headers = PacketHeaders(
+                BTH(opcode: .rcSendOnly, destinationQP: pair.number, psn: PSN(Connection().peerPSN + offset)))
+            var bytes = [UInt8](repeating: 0, count: headers.packetByteCount(payloadByteCount: 0))
+            bytes.withUnsafeMutableBytes { room in
+                _ = try? headers.emit(into: room, payloadByteCount: 0)
+                host.engine.receive(
+                    UnsafeRawBufferPointer(room),
+                    from: PacketSource(
+                        source: peer, destination: host.gid, header: UnsafeRawBufferPointer(start: nil, count: 0)),
+                    now: 0)
+            }
+        }
+    }
+
+    // MARK: - Queue pair numbers
+
+    @Test("Numbers carry the prefix, differ, avoid the reserved ones, and change when a place is used again")
+    func numbers() throws {
+        let host = try Host(1) { configuration in
+            configuration.queuePairPrefix = 0xA5
+            configuration.queuePairPrefixBits = 8
+        }
+        var numbers: [UInt32] = []
+        for _ in 0..<61 { numbers.append(try host.makeQueuePair().number) }
+        #expect(throws: Errno.noMemory) { try host.makeQueuePair() }
+        #expect(Set(numbers.map { $0 & 63 }).count == 61)
+        #expect(numbers.allSatisfy { $0 >> 16 == 0xA5 })
+        var seen: Set<UInt32> = []
+        let other = try Host(2)
+        for _ in 0..<200 {
+            let pair = try other.makeQueuePair()
+            #expect(seen.insert(pair.number).inserted && pair.number > 1 && pair.number < 0xFF_FFFF)
+            other.destroy(pair)
+        }
+    }
+
+    @Test("Specifications out of range are refused")
+    func specification() throws {
+        let host = try Host()
+        for change in [
+            { $0.sendWorkRequests = Limits.workRequests + 1 }, { $0.receiveWorkRequests = Limits.workRequests + 1 },
+            { $0.sendElements = 33 }, { $0.receiveElements = 33 }, { $0.inlineData = 1025 },
+        ] as [(inout QueuePairCapabilities) -> Void] {
+            var sizes = QueuePairCapabilities(sendWorkRequests: 1, receiveWorkRequests: 1)
+            change(&sizes)
+            let specification = QueuePairSpecification(
+                type: .rc, domain: host.domain, completions: host.completions, capabilities: sizes)
+            #expect(throws: Errno.invalid) { try host.engine.createQueuePair(specification) }
+        }
+        #expect(throws: Errno.notSupported) { try host.makeQueuePair(QueuePairType(rawValue: 8)) }
+        #expect(throws: Errno.invalid) { try host.engine.createCompletionQueue(capacity: 0) }
+        #expect(throws: Errno.invalid) { try host.engine.createSharedReceiveQueue(host.domain, workRequests: 0) }
+    }
+}

@@ -1,0 +1,359 @@
+import RoCETransport
+import RoCEWire
+import Testing
+
+@Suite("RC requester: what is sent, and what answers do")
+struct RequesterTests {
+    @Test("A SEND of several packets: first, middle, last; an acknowledgement is asked for at its end")
+    func segmentation() throws {
+        let probe = try Probe(.rc, Connection(mtu: 256))
+        for (index, byte) in pattern(600).enumerated() { probe.memory[index] = byte }
+        probe.post(.sendWithImmediate, bytes: 600, flags: .solicited) { $0.immediate = UInt32(0xDEAD_BEEF).bigEndian }
+        let packets = probe.sent()
+        #expect(packets.map(\.opcode) == [.rcSendFirst, .rcSendMiddle, .rcSendLastWithImmediate])
+        #expect(packets.map(\.headers.bth.acknowledgeRequest) == [false, false, true])
+        #expect(packets.map(\.headers.bth.solicited) == [false, false, true])
+        #expect(packets[2].headers.immDt.value == 0xDEAD_BEEF)
+        #expect(packets.flatMap(\.payload) == pattern(600))
+        #expect(packets.allSatisfy { $0.path.destination == probe.peer && $0.path.source == probe.host.gid })
+    }
+
+    @Test("A WRITE announces its whole length in the first packet, and PSNs wrap")
+    func write() throws {
+        let probe = try Probe(.rc, Connection(mtu: 256, psn: 0xFF_FFFF))
+        probe.post(.writeWithImmediate, bytes: 300)
+        let packets = probe.sent()
+        #expect(packets.map(\.opcode) == [.rcWriteFirst, .rcWriteLastWithImmediate])
+        #expect(packets.map(\.psn) == [0xFF_FFFF, 0])
+        #expect(packets[0].headers.reth == RETH(virtualAddress: 0x10000, remoteKey: 0x4242, dmaLength: 300))
+        probe.acknowledge(1)
+        #expect(probe.host.poll().map(\.status) == [.success])
+    }
+
+    @Test("An acknowledgement of a later message completes the earlier ones too, signaled or not")
+    func cumulative() throws {
+        let probe = try Probe(signalAll: false)
+        probe.post(.send, id: 1, flags: .signaled)
+        probe.post(.send, id: 2)
+        probe.post(.send, id: 3, flags: .signaled)
+        #expect(probe.sent().count == 3)
+        probe.acknowledge(2)
+        #expect(probe.host.poll().map(\.id) == [1, 3])
+    }
+
+    @Test("Answers to PSNs that are not outstanding are ignored", arguments: [-1, 1, 1 << 22, -(1 << 22)])
+    func stray(offset: Int) throws {
+        let probe = try Probe()
+        probe.post(.send)
+        #expect(probe.sent().count == 1)
+        probe.acknowledge(offset)
+        probe.acknowledge(offset, .nak(.remoteAccessError))
+        probe.acknowledge(offset, .rnrNak(RNRTimer(rawValue: 1)))
+        #expect(probe.host.poll().isEmpty && probe.pair.state == .readyToSend)
+        #expect(probe.host.engine.counters.strayResponses == 3)
+        probe.acknowledge(0)
+        #expect(probe.host.poll().count == 1)
+    }
+
+    @Test("Without an answer: retry_cnt repetitions, each after 4.096 us * 2^timeout, then RETRY_EXC_ERR and a flush")
+    func timeout() throws {
+        let probe = try Probe(.rc, Connection(timeout: 14, retryCount: 3))
+        probe.post(.send, id: 1)
+        probe.post(.send, id: 2)
+        probe.postReceive(id: 3, bytes: 8)
+        #expect(probe.sentOffsets() == [0, 1])
+        for _ in 0..<3 {
+            probe.advance(4096 << 14 - 1)
+            #expect(probe.sentOffsets() == [])
+            probe.advance(1)
+            #expect(probe.sentOffsets() == [0, 1])
+        }
+        probe.advance(4096 << 14)
+        #expect(probe.sent().isEmpty)
+        let completions = probe.host.poll()
+        #expect(completions.map(\.id) == [1, 2, 3])
+        #expect(completions.map(\.status) == [.retryExceeded, .flushed, .flushed])
+        #expect(probe.pair.state == .error && probe.host.engine.nextDeadline == nil)
+    }
+
+    @Test("Timeout 0 waits for ever")
+    func noTimeout() throws {
+        let probe = try Probe(.rc, Connection(timeout: 0))
+        probe.post(.send)
+        _ = probe.sent()
+        #expect(probe.host.engine.nextDeadline == nil)
+    }
+
+    @Test("Progress starts the timer and the retries afresh")
+    func progress() throws {
+        let probe = try Probe(.rc, Connection(timeout: 10, retryCount: 1))
+        probe.post(.send)
+        probe.post(.send)
+        _ = probe.sent()
+        probe.advance(4096 << 10)
+        #expect(probe.sentOffsets() == [0, 1])
+        probe.acknowledge(0)
+        probe.advance(4096 << 10 - 1)
+        #expect(probe.sent().isEmpty)
+        probe.advance(1)
+        #expect(probe.sentOffsets() == [1])
+        #expect(probe.pair.state == .readyToSend)
+    }
+
+    @Test("A PSN sequence NAK acknowledges what is before and sends again from there, once")
+    func sequenceNak() throws {
+        let probe = try Probe()
+        for id in 0..<4 { probe.post(.send, id: UInt64(id)) }
+        #expect(probe.sentOffsets() == [0, 1, 2, 3])
+        probe.acknowledge(2, .nak(.psnSequenceError))
+        #expect(probe.host.poll().map(\.id) == [0, 1])
+        #expect(probe.sentOffsets() == [2, 3])
+        probe.acknowledge(2, .nak(.psnSequenceError))
+        #expect(probe.sent().isEmpty)
+    }
+
+    @Test("After an RNR NAK nothing is sent before its time is over", arguments: [1, 20, 0] as [UInt8])
+    func rnr(code: UInt8) throws {
+        let probe = try Probe()
+        for id in 0..<3 { probe.post(.send, id: UInt64(id)) }
+        _ = probe.sent()
+        probe.acknowledge(1, .rnrNak(RNRTimer(rawValue: code)))
+        #expect(probe.host.poll().map(\.id) == [0])
+        probe.post(.send, id: 3)
+        let wait = RNRTimer(rawValue: code).nanoseconds
+        probe.advance(wait - 1)
+        #expect(probe.sent().isEmpty)
+        probe.advance(1)
+        #expect(probe.sentOffsets() == [1, 2, 3])
+    }
+
+    @Test("rnr_retry repetitions, then RNR_RETRY_EXC_ERR; 7 never gives up", arguments: [0, 2, 7] as [UInt8])
+    func rnrRetry(count: UInt8) throws {
+        let probe = try Probe(.rc, Connection(rnrRetry: count))
+        probe.post(.send)
+        for _ in 0..<Int(count) {
+            #expect(probe.sentOffsets() == [0])
+            probe.acknowledge(0, .rnrNak(RNRTimer(rawValue: 1)))
+            probe.advance(10_000)
+        }
+        for _ in 0..<(count == 7 ? 50 : 0) {
+            #expect(probe.sentOffsets() == [0])
+            probe.acknowledge(0, .rnrNak(RNRTimer(rawValue: 1)))
+            probe.advance(10_000)
+        }
+        #expect(probe.sentOffsets() == [0])
+        probe.acknowledge(0, .rnrNak(RNRTimer(rawValue: 1)))
+        #expect(probe.host.poll().map(\.status) == (count == 7 ? [] : [.rnrRetryExceeded]))
+    }
+
+    @Test(
+        "A NAK ends the work request that it names with its status",
+        arguments: [
+            (AETHSyndrome.NakCode.invalidRequest, CompletionStatus.remoteInvalidRequest),
+            (.remoteAccessError, .remoteAccessError), (.remoteOperationalError, .remoteOperationError),
+        ])
+    func nak(code: AETHSyndrome.NakCode, status: CompletionStatus) throws {
+        let probe = try Probe()
+        for id in 0..<3 { probe.post(.send, id: UInt64(id)) }
+        _ = probe.sent()
+        probe.acknowledge(1, .nak(code))
+        let completions = probe.host.poll()
+        #expect(completions.map(\.status) == [.success, status, .flushed])
+        #expect(completions[1].vendorError == UInt32(AETHSyndrome.nak(code).rawValue))
+        #expect(probe.pair.state == .error)
+    }
+
+    @Test("A READ completes with its last response, and each answer goes to its place")
+    func read() throws {
+        let probe = try Probe(.rc, Connection(mtu: 256))
+        probe.post(.read, bytes: 600)
+        let requests = probe.sent()
+        #expect(requests.map(\.opcode) == [.rcReadRequest])
+        #expect(requests[0].headers.reth == RETH(virtualAddress: 0x10000, remoteKey: 0x4242, dmaLength: 600))
+        probe.receive(.rcReadResponseFirst, 0, payload: pattern(256))
+        probe.receive(.rcReadResponseMiddle, 1, payload: pattern(256, seed: 256))
+        #expect(probe.host.poll().isEmpty)
+        probe.receive(.rcReadResponseLast, 2, payload: pattern(88, seed: 512))
+        let completions = probe.host.poll()
+        #expect(completions.map(\.opcode) == [.read] && completions[0].byteCount == 600)
+        #expect(Array(probe.memory[..<600]) == pattern(600))
+    }
+
+    @Test("A missing READ response: the request is repeated from there, with the address and length of the rest")
+    func missingResponse() throws {
+        let probe = try Probe(.rc, Connection(mtu: 256))
+        probe.post(.read, bytes: 600)
+        _ = probe.sent()
+        probe.receive(.rcReadResponseFirst, 0, payload: pattern(256))
+        probe.receive(.rcReadResponseLast, 2, payload: pattern(88, seed: 512))
+        let requests = probe.sent()
+        #expect(requests.map(\.psn) == [probe.connection.psn + 1])
+        #expect(requests[0].headers.reth == RETH(virtualAddress: 0x10100, remoteKey: 0x4242, dmaLength: 344))
+        probe.receive(.rcReadResponseFirst, 1, payload: pattern(256, seed: 256))
+        probe.receive(.rcReadResponseLast, 2, payload: pattern(88, seed: 512))
+        #expect(probe.host.poll().map(\.status) == [.success])
+        #expect(Array(probe.memory[..<600]) == pattern(600))
+    }
+
+    @Test("An acknowledgement of what follows a READ says that its response was lost")
+    func impliedNak() throws {
+        let probe = try Probe()
+        probe.post(.send, id: 0)
+        probe.post(.read, id: 1)
+        probe.post(.send, id: 2)
+        #expect(probe.sentOffsets() == [0, 1, 2])
+        probe.acknowledge(2)
+        #expect(probe.host.poll().map(\.id) == [0])
+        #expect(probe.sentOffsets() == [1, 2])
+        #expect(probe.host.engine.counters.impliedNaks == 1)
+    }
+
+    @Test("A long READ is asked for in pieces, whose ends do not move when it is repeated")
+    func pieces() throws {
+        let probe = try Probe(.rc, Connection(mtu: 256, maxReadAtomic: 2)) { $0.readPiece = 2 }
+        probe.post(.read, bytes: 5 * 256)
+        var requests = probe.sent()
+        #expect(requests.map(\.headers.reth.dmaLength) == [512, 512])
+        probe.receive(.rcReadResponseFirst, 0, payload: pattern(256))
+        probe.receive(.rcReadResponseLast, 1, payload: pattern(256))
+        requests = probe.sent()
+        #expect(requests.map(\.headers.reth.virtualAddress) == [0x10400] && requests[0].headers.reth.dmaLength == 256)
+        probe.receive(.rcReadResponseFirst, 2, payload: pattern(256))
+        probe.advance(4096 << 10)
+        requests = probe.sent()
+        #expect(requests.map(\.headers.reth.virtualAddress) == [0x10300, 0x10400])
+        #expect(requests.map(\.headers.reth.dmaLength) == [256, 256])
+    }
+
+    struct BadResponse: CustomTestStringConvertible, Sendable {
+        let testDescription: String
+        let send: @Sendable (Probe) -> Void
+    }
+
+    static let badResponses: [BadResponse] = [
+        BadResponse(testDescription: "last too early") { $0.receive(.rcReadResponseLast, 0, payload: pattern(88)) },
+        BadResponse(testDescription: "only") { $0.receive(.rcReadResponseOnly, 0, payload: pattern(256)) },
+        BadResponse(testDescription: "middle at the start") { $0.receive(.rcReadResponseMiddle, payload: pattern(256)) },
+        BadResponse(testDescription: "too short") { $0.receive(.rcReadResponseFirst, payload: pattern(252)) },
+        BadResponse(testDescription: "too long") { $0.receive(.rcReadResponseFirst, payload: pattern(260)) },
+        BadResponse(testDescription: "of an atomic") { $0.receive(.rcAtomicAcknowledge) },
+    ]
+
+    @Test("A response that breaks the protocol ends the READ with BAD_RESP_ERR", arguments: badResponses)
+    func badResponse(_ response: BadResponse) throws {
+        let probe = try Probe(.rc, Connection(mtu: 256))
+        probe.post(.read, bytes: 600)
+        _ = probe.sent()
+        response.send(probe)
+        #expect(probe.host.poll().map(\.status) == [.badResponse])
+    }
+
+    @Test("A READ response to a SEND ends it with BAD_RESP_ERR")
+    func responseToSend() throws {
+        let probe = try Probe()
+        probe.post(.send)
+        _ = probe.sent()
+        probe.receive(.rcReadResponseOnly, payload: pattern(8))
+        #expect(probe.host.poll().map(\.status) == [.badResponse])
+    }
+
+    @Test("Atomics bring what was there in this machine's byte order, and say what to compare and to store")
+    func atomics() throws {
+        let probe = try Probe()
+        probe.post(.compareSwap) {
+            $0.compareAdd = 11
+            $0.swap = 22
+        }
+        probe.post(.fetchAdd) { $0.compareAdd = 33 }
+        let requests = probe.sent()
+        #expect(requests.map(\.opcode) == [.rcCompareSwap, .rcFetchAdd])
+        #expect(requests[0].headers.atomicETH.compare == 11 && requests[0].headers.atomicETH.swapOrAdd == 22)
+        #expect(requests[1].headers.atomicETH.compare == 0 && requests[1].headers.atomicETH.swapOrAdd == 33)
+        probe.receive(.rcAtomicAcknowledge, 0) { $0.atomicAckETH = AtomicAckETH(original: 0x0102_0304_0506_0708) }
+        #expect(probe.memory.load(as: UInt64.self) == 0x0102_0304_0506_0708)
+        let completions = probe.host.poll()
+        #expect(completions.map(\.opcode) == [.compareSwap] && completions[0].byteCount == 8)
+    }
+
+    @Test("No more READs and atomics are outstanding than max_rd_atomic")
+    func readLimit() throws {
+        let probe = try Probe(.rc, Connection(maxReadAtomic: 2))
+        for _ in 0..<4 { probe.post(.read) }
+        probe.post(.send)
+        #expect(probe.sentOffsets() == [0, 1])
+        probe.receive(.rcReadResponseOnly, 0, payload: pattern(8))
+        #expect(probe.sentOffsets() == [2])
+    }
+
+    @Test("A fenced work request waits for the READs before it")
+    func fence() throws {
+        let probe = try Probe()
+        probe.post(.read)
+        probe.post(.send)
+        probe.post(.send, flags: .fence)
+        #expect(probe.sentOffsets() == [0, 1])
+        probe.receive(.rcReadResponseOnly, 0, payload: pattern(8))
+        #expect(probe.sentOffsets() == [2])
+    }
+
+    @Test("max_rd_atomic 0: a READ is a local operation error")
+    func noReads() throws {
+        let probe = try Probe(.rc, Connection(maxReadAtomic: 0))
+        probe.post(.read)
+        #expect(probe.sent().isEmpty)
+        #expect(probe.host.poll().map(\.status) == [.localOperationError])
+    }
+
+    @Test("The window bounds what is unacknowledged, and its last packet asks for an acknowledgement")
+    func window() throws {
+        let probe = try Probe(.rc, Connection(mtu: 256)) { configuration in
+            configuration.maximumWindow = 4
+            configuration.initialWindow = 4
+        }
+        probe.post(.send, bytes: 10 * 256)
+        let packets = probe.sent()
+        #expect(packets.count == 4 && packets[3].headers.bth.acknowledgeRequest)
+        probe.acknowledge(1)
+        #expect(probe.sentOffsets() == [4, 5])
+    }
+
+    @Test("A work request with a bad key fails after those before it, and none of it is sent")
+    func badKey() throws {
+        let probe = try Probe()
+        probe.post(.send, id: 0)
+        var element = probe.element(8)
+        element.key ^= 1
+        probe.host.post(probe.pair, SendWorkRequest(id: 1, opcode: .send), [probe.element(8), element])
+        probe.post(.send, id: 2)
+        #expect(probe.sentOffsets() == [0])
+        #expect(probe.host.poll().isEmpty && probe.pair.state == .readyToSend)
+        probe.acknowledge(0)
+        #expect(probe.host.poll().map(\.status) == [.success, .localProtectionError, .flushed])
+    }
+
+    @Test("READs and atomics need local write access; a SEND does not")
+    func localWrite() throws {
+        let probe = try Probe()
+        let key = try probe.host.engine.registerMemory(
+            probe.host.domain, address: probe.memory.baseAddress, length: 64, virtualAddress: 0, access: [])
+        let element = ScatterGatherElement(address: 0, length: 8, key: key)
+        probe.host.post(probe.pair, SendWorkRequest(id: 0, opcode: .send), [element])
+        probe.host.post(probe.pair, SendWorkRequest(id: 1, opcode: .read), [element])
+        #expect(probe.sentOffsets() == [0])
+        probe.acknowledge(0)
+        #expect(probe.host.poll().map(\.status) == [.success, .localProtectionError])
+    }
+
+    @Test("A message longer than 2^31 bytes, and an atomic with less than 8, are local length errors", arguments: [0, 1])
+    func lengths(kind: Int) throws {
+        let probe = try Probe()
+        if kind == 0 {
+            let element = ScatterGatherElement(address: probe.address, length: .max, key: probe.host.key)
+            probe.host.post(probe.pair, SendWorkRequest(id: 0, opcode: .send), [element, element])
+        } else {
+            probe.post(.fetchAdd, bytes: 7)
+        }
+        #expect(probe.sent().isEmpty)
+        #expect(probe.host.poll().map(\.status) == [.localLengthError])
+    }
+}

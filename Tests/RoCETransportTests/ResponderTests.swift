@@ -1,0 +1,284 @@
+import RoCETransport
+import RoCEWire
+import Testing
+
+@Suite("RC responder: requests and their answers")
+struct ResponderTests {
+    @Test("A SEND is placed, completed and acknowledged with its PSN and the message count")
+    func send() throws {
+        let probe = try Probe()
+        probe.postReceive(id: 3, bytes: 100)
+        probe.receive(.rcSendOnly, payload: pattern(50))
+        let answers = probe.sent()
+        #expect(answers.map(\.opcode) == [.rcAcknowledge])
+        #expect(answers[0].psn == probe.connection.peerPSN && answers[0].syndrome == 0x1F)
+        #expect(answers[0].headers.aeth.msn == 1)
+        #expect(answers[0].headers.bth.destinationQP == probe.peerNumber)
+        let completions = probe.host.poll()
+        #expect(completions.map(\.id) == [3] && completions[0].byteCount == 50)
+        #expect(Array(probe.memory[..<50]) == pattern(50))
+    }
+
+    @Test("One acknowledgement answers all that came before it was sent")
+    func coalescing() throws {
+        let probe = try Probe()
+        for id in 0..<3 { probe.postReceive(id: UInt64(id), bytes: 8) }
+        for offset in 0..<3 { probe.receive(.rcSendOnly, offset, payload: [1]) }
+        let answers = probe.sent()
+        #expect(answers.map(\.psn) == [probe.connection.peerPSN + 2])
+        #expect(answers[0].headers.aeth.msn == 3)
+    }
+
+    @Test("A request that asks for no acknowledgement gets none")
+    func noAcknowledgeRequest() throws {
+        let probe = try Probe()
+        probe.postReceive(bytes: 8)
+        probe.receive(.rcSendOnly, payload: [1], acknowledge: false)
+        #expect(probe.sent().isEmpty && probe.host.poll().count == 1)
+    }
+
+    @Test("A gap is answered with one NAK that names the expected PSN, and then with silence until that comes")
+    func oneNak() throws {
+        let probe = try Probe()
+        for id in 0..<4 { probe.postReceive(id: UInt64(id), bytes: 8) }
+        probe.receive(.rcSendOnly, 1, payload: [1])
+        probe.receive(.rcSendOnly, 2, payload: [1])
+        let answers = probe.sent()
+        #expect(answers.map(\.psn) == [probe.connection.peerPSN] && answers[0].syndrome == 0x60)
+        probe.receive(.rcSendOnly, 3, payload: [1])
+        #expect(probe.sent().isEmpty && probe.host.poll().isEmpty)
+        probe.receive(.rcSendOnly, 0, payload: [1])
+        #expect(probe.sent().map(\.syndrome) == [0x1F])
+        probe.receive(.rcSendOnly, 2, payload: [1])
+        #expect(probe.sent().map(\.psn) == [probe.connection.peerPSN + 1])
+        #expect(probe.host.engine.counters.outOfSequence == 4)
+    }
+
+    @Test("A duplicate SEND is acknowledged with the last PSN and not carried out again")
+    func duplicateSend() throws {
+        let probe = try Probe()
+        for id in 0..<4 { probe.postReceive(id: UInt64(id), bytes: 8) }
+        probe.receive(.rcSendOnly, 0, payload: [1])
+        probe.receive(.rcSendOnly, 1, payload: [2])
+        _ = probe.sent()
+        probe.receive(.rcSendOnly, 0, payload: [1])
+        #expect(probe.sent().map(\.psn) == [probe.connection.peerPSN + 1])
+        #expect(probe.host.poll().count == 2)
+    }
+
+    @Test("No receive posted: RNR NAK with the timer of the attribute, then silence, then the repeated SEND")
+    func receiverNotReady() throws {
+        let probe = try Probe(.rc, Connection(minRNRTimer: 20))
+        probe.receive(.rcSendOnly, 0, payload: [1])
+        probe.receive(.rcSendOnly, 1, payload: [1])
+        let answers = probe.sent()
+        #expect(answers.map(\.syndrome) == [0x34] && answers[0].psn == probe.connection.peerPSN)
+        probe.postReceive(bytes: 8)
+        probe.receive(.rcSendOnly, 0, payload: [1])
+        #expect(probe.sent().map(\.syndrome) == [0x1F])
+        #expect(probe.host.poll().count == 1)
+    }
+
+    @Test("WRITE with immediate and no receive: RNR NAK, and nothing is written")
+    func writeImmediateNotReady() throws {
+        let probe = try Probe()
+        probe.receiveWrite(.rcWriteOnlyWithImmediate, length: 4, payload: [1, 2, 3, 4])
+        #expect(probe.sent().map(\.syndrome) == [0x21])
+        #expect(Array(probe.memory[..<4]) == [0, 0, 0, 0])
+        probe.host.postReceive(probe.pair, id: 8)
+        probe.receiveWrite(.rcWriteOnlyWithImmediate, length: 4, payload: [1, 2, 3, 4])
+        #expect(probe.sent().map(\.syndrome) == [0x1F])
+        let completions = probe.host.poll()
+        #expect(completions.map(\.id) == [8] && completions[0].opcode == .receiveWriteImmediate)
+        #expect(completions[0].byteCount == 4 && completions[0].flags == .withImmediate)
+    }
+
+    @Test("WRITE of several packets goes where the RETH says")
+    func write() throws {
+        let probe = try Probe(.rc, Connection(mtu: 256))
+        probe.receiveWrite(.rcWriteFirst, 0, length: 600, payload: pattern(256))
+        probe.receive(.rcWriteMiddle, 1, payload: pattern(256, seed: 256))
+        #expect(probe.sent().count == 1)
+        probe.receive(.rcWriteLast, 2, payload: pattern(88, seed: 512))
+        #expect(probe.sent().map(\.headers.aeth.msn) == [1])
+        #expect(Array(probe.memory[..<600]) == pattern(600))
+        #expect(probe.host.poll().isEmpty)
+    }
+
+    struct Refusal: CustomTestStringConvertible, Sendable {
+        let testDescription: String
+        let syndrome: UInt8
+        let event: AsyncEventType
+        let send: @Sendable (Probe) -> Void
+    }
+
+    static let refusals: [Refusal] = [
+        Refusal(testDescription: "WRITE with an unknown key", syndrome: 0x62, event: .accessError) {
+            $0.receiveWrite(.rcWriteOnly, key: 0x1234_5678, length: 4, payload: pattern(4))
+        },
+        Refusal(testDescription: "WRITE beyond the region", syndrome: 0x62, event: .accessError) {
+            $0.receiveWrite(
+                .rcWriteOnly, at: UInt64(UInt(bitPattern: $0.host.memory.baseAddress! + $0.host.memory.count - 3)),
+                length: 4, payload: pattern(4))
+        },
+        Refusal(testDescription: "WRITE whose last bytes lie beyond the region", syndrome: 0x62, event: .accessError) {
+            $0.receiveWrite(.rcWriteFirst, length: $0.host.memory.count + 1, payload: pattern(1024, seed: 1))
+        },
+        Refusal(testDescription: "WRITE at an address that overflows", syndrome: 0x62, event: .accessError) {
+            $0.receiveWrite(.rcWriteOnly, at: .max - 1, length: 4, payload: pattern(4))
+        },
+        Refusal(testDescription: "WRITE that brings less than it announces", syndrome: 0x61, event: .requestError) {
+            $0.receiveWrite(.rcWriteOnly, length: 8, payload: pattern(4))
+        },
+        Refusal(testDescription: "WRITE that brings more than it announces", syndrome: 0x61, event: .requestError) {
+            $0.receiveWrite(.rcWriteOnly, length: 3, payload: pattern(4))
+        },
+        Refusal(testDescription: "WRITE first that fits one packet", syndrome: 0x61, event: .requestError) {
+            $0.receiveWrite(.rcWriteFirst, length: 1024, payload: pattern(1024))
+        },
+        Refusal(testDescription: "READ with an unknown key", syndrome: 0x62, event: .accessError) {
+            $0.receiveRead(key: 0x1234_5678, length: 4)
+        },
+        Refusal(testDescription: "READ longer than a message", syndrome: 0x61, event: .requestError) {
+            $0.receiveRead(length: 1 << 31 + 1)
+        },
+        Refusal(testDescription: "atomic that is not aligned", syndrome: 0x61, event: .requestError) {
+            $0.receiveFetchAdd(at: $0.address + 4, add: 1)
+        },
+        Refusal(testDescription: "middle packet without a first", syndrome: 0x61, event: .requestError) {
+            $0.receive(.rcSendMiddle, payload: pattern(1024))
+        },
+        Refusal(testDescription: "last packet without a first", syndrome: 0x61, event: .requestError) {
+            $0.receive(.rcWriteLast, payload: pattern(4))
+        },
+        Refusal(testDescription: "first packet that is not full", syndrome: 0x61, event: .requestError) {
+            $0.receive(.rcSendFirst, payload: pattern(1000))
+        },
+        Refusal(testDescription: "only packet longer than the MTU", syndrome: 0x61, event: .requestError) {
+            $0.receive(.rcSendOnly, payload: pattern(1028))
+        },
+        Refusal(testDescription: "READ request with a payload", syndrome: 0x61, event: .requestError) {
+            $0.receive(.rcReadRequest, payload: pattern(4))
+        },
+        Refusal(testDescription: "SEND with invalidate", syndrome: 0x61, event: .requestError) {
+            $0.receive(.rcSendOnlyWithInvalidate, payload: pattern(4))
+        },
+        Refusal(testDescription: "an operation that this engine lacks", syndrome: 0x61, event: .requestError) {
+            $0.receive(Opcode(rawValue: 0x1D), payload: pattern(8))
+        },
+        Refusal(testDescription: "an opcode nobody knows", syndrome: 0x61, event: .requestError) { probe in
+            var bytes = probe.packet(.rcSendOnly, payload: pattern(4))
+            bytes[0] = 0x1F
+            probe.receive(bytes)
+        },
+    ]
+
+    @Test("A request that breaks a rule: NAK, event, ERR, nothing written and everything flushed", arguments: refusals)
+    func refusal(_ refusal: Refusal) throws {
+        let probe = try Probe()
+        probe.postReceive(id: 1, bytes: 2000)
+        probe.host.postReceive(probe.pair, id: 2)
+        refusal.send(probe)
+        let answers = probe.sent()
+        #expect(answers.map(\.syndrome) == [refusal.syndrome])
+        #expect(answers.map(\.psn) == [probe.connection.peerPSN])
+        #expect(probe.pair.state == .error)
+        #expect(probe.host.queuePairEvents() == [refusal.event])
+        #expect(probe.host.poll().map(\.status) == [.flushed, .flushed])
+        #expect(probe.memory.allSatisfy { $0 == 0 })
+        probe.receive(.rcSendOnly, payload: [1])
+        #expect(probe.sent().isEmpty && probe.host.engine.counters.droppedState == 1)
+    }
+
+    @Test("Without the queue pair's permission: WRITE, READ and atomics are invalid requests", arguments: [0, 1, 2])
+    func noPermission(kind: Int) throws {
+        let probe = try Probe(.rc, Connection(access: []))
+        switch kind {
+        case 0: probe.receiveWrite(.rcWriteOnly, length: 4, payload: pattern(4))
+        case 1: probe.receiveRead(length: 4)
+        default: probe.receiveFetchAdd(add: 1)
+        }
+        #expect(probe.sent().map(\.syndrome) == [0x61])
+        #expect(probe.host.queuePairEvents() == [.requestError] && probe.memory[0] == 0)
+    }
+
+    @Test("Without the region's permission, or of another domain: remote access error", arguments: [0, 1, 2, 3])
+    func noRegionPermission(kind: Int) throws {
+        let probe = try Probe()
+        let domain = kind == 3 ? try probe.host.engine.allocateProtectionDomain() : probe.host.domain
+        let key = try probe.host.engine.registerMemory(
+            domain, address: probe.memory.baseAddress, length: 64, virtualAddress: probe.address,
+            access: kind == 3 ? Host.everything : .localWrite)
+        switch kind {
+        case 0: probe.receiveWrite(.rcWriteOnly, key: key, length: 4, payload: pattern(4, seed: 1))
+        case 1: probe.receiveRead(key: key, length: 4)
+        case 2:
+            probe.receive(.rcFetchAdd) {
+                $0.atomicETH = AtomicETH(virtualAddress: probe.address, remoteKey: key, swapOrAdd: 1)
+            }
+        default: probe.receiveWrite(.rcWriteOnly, key: key, length: 4, payload: pattern(4, seed: 1))
+        }
+        #expect(probe.sent().map(\.syndrome) == [0x62])
+        #expect(probe.host.queuePairEvents() == [.accessError] && probe.memory[0] == 0)
+    }
+
+    @Test("A WRITE and a READ of nothing need no valid key")
+    func zeroLength() throws {
+        let probe = try Probe()
+        probe.receiveWrite(.rcWriteOnly, 0, at: 5, key: 0, length: 0, payload: [])
+        probe.receiveRead(1, at: 5, key: 0, length: 0)
+        let answers = probe.sent()
+        #expect(answers.map(\.opcode) == [.rcReadResponseOnly])
+        #expect(answers[0].payload.isEmpty && answers[0].headers.aeth.msn == 2)
+    }
+
+    @Test("A SEND longer than the receive: invalid request there, local length error here")
+    func tooLong() throws {
+        let probe = try Probe()
+        probe.postReceive(id: 4, bytes: 10)
+        probe.postReceive(id: 5, bytes: 10)
+        probe.receive(.rcSendOnly, payload: pattern(11))
+        #expect(probe.sent().map(\.syndrome) == [0x61])
+        let completions = probe.host.poll()
+        #expect(completions.map(\.id) == [4, 5])
+        #expect(completions.map(\.status) == [.localLengthError, .flushed])
+        #expect(probe.pair.state == .error)
+    }
+
+    @Test("A receive with a bad key: remote operational error there, local protection error here")
+    func badReceive() throws {
+        let probe = try Probe()
+        var element = probe.element(10)
+        element.key ^= 1
+        probe.host.postReceive(probe.pair, id: 4, [element])
+        probe.receive(.rcSendOnly, payload: pattern(10))
+        #expect(probe.sent().map(\.syndrome) == [0x63])
+        #expect(probe.host.poll().map(\.status) == [.localProtectionError])
+    }
+
+    @Test("The first packet in RTR reports that communication is established, once")
+    func established() throws {
+        let probe = try Probe(upTo: .readyToReceive)
+        probe.postReceive(bytes: 8)
+        probe.receive(.rcSendOnly, 0, payload: [1])
+        probe.receive(.rcSendOnly, 1, payload: [1])
+        #expect(probe.host.queuePairEvents() == [.communicationEstablished])
+        #expect(probe.host.poll().count == 1)
+    }
+
+    @Test("A solicited SEND and an unsolicited one, as an armed completion queue sees them")
+    func solicited() throws {
+        let probe = try Probe()
+        for _ in 0..<4 { probe.postReceive(bytes: 8) }
+        probe.host.completions.arm(solicitedOnly: true)
+        probe.receive(.rcSendOnly, 0, payload: [1])
+        #expect(probe.host.events().isEmpty)
+        probe.receive(.rcSendOnly, 1, payload: [1]) { $0.bth.solicited = true }
+        #expect(probe.host.events().count == 1)
+        probe.receive(.rcSendOnly, 2, payload: [1]) { $0.bth.solicited = true }
+        #expect(probe.host.events().isEmpty)
+        probe.host.completions.arm(solicitedOnly: false)
+        probe.receive(.rcSendOnly, 3, payload: [1])
+        #expect(probe.host.events().count == 1)
+    }
+}

@@ -1,0 +1,154 @@
+import RoCETransport
+import RoCEWire
+
+/// One queue pair of an engine whose peer is the test itself: packets are made by hand, and answers looked at.
+final class Probe {
+    let host: Host
+    let pair: QueuePair
+    let peer = GID(ipv4: 0x0A00_00FE)
+    let peerNumber: UInt32 = 0x77
+    var connection: Connection
+    var now: UInt64 = 1_000_000
+    /// Memory of the host that receives and READs may use.
+    let memory: UnsafeMutableRawBufferPointer
+
+    init(
+        _ type: QueuePairType = .rc, _ connection: Connection = Connection(), upTo state: QueuePairState = .readyToSend,
+        shared: Bool = false, completions capacity: UInt32 = 1024, signalAll: Bool = true,
+        configure: (inout Configuration) -> Void = { _ in }
+    ) throws {
+        host = try Host(1, completions: capacity, configure: configure)
+        self.connection = connection
+        pair = try host.makeQueuePair(
+            type, shared: shared ? try host.makeSharedReceiveQueue() : nil, signalAll: signalAll)
+        memory = host.take(16384)
+        if type == .ud {
+            try host.activate(pair, queueKey: 0x1234)
+        } else {
+            try host.connect(pair, to: peer, number: peerNumber, connection, upTo: state)
+        }
+    }
+
+    // MARK: - What the peer sends
+
+    /// A packet of the peer. `offset` counts from the connection's first PSN.
+    func packet(
+        _ opcode: Opcode, _ offset: Int = 0, payload: [UInt8] = [], acknowledge: Bool = true,
+        adjust: (inout PacketHeaders) -> Void = { _ in }
+    ) -> [UInt8] {
+        let first = opcode.isResponse ? connection.psn : connection.peerPSN
+        let psn = PSN(first &+ UInt32(truncatingIfNeeded: offset))
+        var headers = PacketHeaders(
+            BTH(opcode: opcode, destinationQP: pair.number, psn: psn, acknowledgeRequest: acknowledge))
+        adjust(&headers)
+        var bytes = [UInt8](repeating: 0, count: headers.packetByteCount(payloadByteCount: payload.count))
+        bytes.withUnsafeMutableBytes { room in
+            // Known opcodes and room for the whole packet: this cannot fail.
+            guard let range = try? headers.emit(into: room, payloadByteCount: payload.count) else { return }
+            for (index, byte) in zip(range, payload) { room[index] = byte }
+        }
+        return bytes
+    }
+
+    /// Hands a packet over as if the peer, or `source`, had sent it.
+    func receive(_ bytes: [UInt8], from source: GID? = nil, to destination: GID? = nil) {
+        bytes.withUnsafeBytes { bytes in
+            host.engine.receive(
+                bytes,
+                from: PacketSource(
+                    source: source ?? peer, destination: destination ?? host.gid,
+                    header: UnsafeRawBufferPointer(start: nil, count: 0)), now: now)
+        }
+    }
+
+    func receive(
+        _ opcode: Opcode, _ offset: Int = 0, payload: [UInt8] = [], acknowledge: Bool = true,
+        adjust: (inout PacketHeaders) -> Void = { _ in }
+    ) {
+        receive(packet(opcode, offset, payload: payload, acknowledge: acknowledge, adjust: adjust))
+    }
+
+    func receiveWrite(_ opcode: Opcode, _ offset: Int = 0, at address: UInt64? = nil, key: UInt32? = nil, length: Int, payload: [UInt8]) {
+        receive(opcode, offset, payload: payload) { headers in
+            headers.reth = RETH(
+                virtualAddress: address ?? self.address, remoteKey: key ?? self.host.key, dmaLength: UInt32(length))
+        }
+    }
+
+    func receiveRead(_ offset: Int = 0, at address: UInt64? = nil, key: UInt32? = nil, length: Int) {
+        receive(.rcReadRequest, offset) { headers in
+            headers.reth = RETH(
+                virtualAddress: address ?? self.address, remoteKey: key ?? self.host.key, dmaLength: UInt32(length))
+        }
+    }
+
+    func receiveFetchAdd(_ offset: Int = 0, at address: UInt64? = nil, add: UInt64) {
+        receive(.rcFetchAdd, offset) { headers in
+            headers.atomicETH = AtomicETH(
+                virtualAddress: address ?? self.address, remoteKey: self.host.key, swapOrAdd: add)
+        }
+    }
+
+    func acknowledge(_ offset: Int, _ syndrome: AETHSyndrome = .ack) {
+        receive(.rcAcknowledge, offset) { $0.aeth = AETH(syndrome: syndrome, msn: 0) }
+    }
+
+    // MARK: - What the engine sends
+
+    struct Sent {
+        let headers: PacketHeaders
+        let payload: [UInt8]
+        let path: Path
+
+        var opcode: Opcode { headers.bth.opcode }
+        var psn: UInt32 { headers.bth.psn.rawValue }
+        var syndrome: UInt8 { headers.aeth.syndrome.rawValue }
+    }
+
+    /// Everything that the engine has to send now.
+    func sent(limit: Int = .max) -> [Sent] {
+        var result: [Sent] = []
+        while result.count < limit, let packet = host.engine.transmit(into: host.packet, now: now) {
+            let bytes = UnsafeRawBufferPointer(rebasing: host.packet[..<packet.byteCount])
+            guard let parsed = try? TransportPacket(parsing: bytes) else { continue }
+            result.append(
+                Sent(headers: parsed.headers, payload: Array(bytes[parsed.payload]), path: packet.path))
+        }
+        return result
+    }
+
+    /// The offsets of the PSNs of requests that the engine has to send now.
+    func sentOffsets() -> [Int] { sent().map { Int(PSN(connection.psn).distance(to: $0.headers.bth.psn)) } }
+
+    func advance(_ nanoseconds: UInt64) {
+        now += nanoseconds
+        host.engine.advance(to: now)
+    }
+
+    // MARK: - What the program does
+
+    var address: UInt64 { UInt64(UInt(bitPattern: memory.baseAddress!)) }
+
+    @discardableResult
+    func post(
+        _ opcode: WorkRequestOpcode, id: UInt64 = 0, bytes: Int = 8, flags: SendFlags = [],
+        adjust: (inout SendWorkRequest) -> Void = { _ in }
+    ) -> Errno {
+        var request = SendWorkRequest(id: id, opcode: opcode, flags: flags)
+        request.remoteAddress = 0x10000
+        request.remoteKey = 0x4242
+        adjust(&request)
+        return host.post(pair, request, [element(bytes)])
+    }
+
+    func postReceive(id: UInt64 = 0, bytes: Int) { host.postReceive(pair, id: id, [element(bytes)]) }
+
+    func element(_ bytes: Int) -> ScatterGatherElement {
+        host.element(UnsafeMutableRawBufferPointer(rebasing: memory[..<bytes]))
+    }
+}
+
+/// `count` bytes that count up from `seed`.
+func pattern(_ count: Int, seed: Int = 0) -> [UInt8] {
+    (0..<count).map { UInt8(truncatingIfNeeded: seed + $0) }
+}
