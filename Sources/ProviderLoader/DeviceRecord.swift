@@ -1,6 +1,5 @@
 import CIBVerbs
 import CProviderABI
-import Synchronization
 
 /// The `rdma_device` of a device: what a provider gets to see. There is one for each description, and it lives as
 /// long as the process, since contexts point to it.
@@ -11,7 +10,7 @@ struct DeviceRecord: @unchecked Sendable {
     /// Zeroed bytes behind the public struct, where other libraries look (rdma_provider.h, `rdma_device.device`).
     private static let room = 1024
 
-    private static let known = Mutex<[DeviceDescription: DeviceRecord]>([:])
+    private static let known = Locked<[DeviceDescription: DeviceRecord]>([:])
 
     /// The record of the device, made at first sight.
     static func of(_ description: DeviceDescription) -> DeviceRecord {

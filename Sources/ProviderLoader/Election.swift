@@ -133,9 +133,9 @@ struct Election {
             let reasons = failures.map { "\($0.contender.label): \($0.verdict.sentence)" }.joined(separator: "; ")
             return error(last.code, "no provider serves it: \(reasons)", "`verbs providers` shows all candidates")
         }
-        let near =
-            ballots.first { [.masked, .absent].contains($0.verdict?.outcome) }
-            ?? ballots.first { $0.contender.provider == asked }
+        let field = ballots.filter { asked == nil || $0.contender.provider == asked }
+        let hidden = field.first { [.masked, .absent].contains($0.verdict?.outcome) }
+        let near = hidden ?? (asked == nil ? nil : field.first)
         let reason = near.map { ": \($0.contender.label): \($0.verdict?.sentence ?? "")" } ?? ""
         return error(
             ENOENT, "no provider serves it\(reason)",

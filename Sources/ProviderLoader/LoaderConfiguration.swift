@@ -45,7 +45,8 @@ public struct LoaderConfiguration: Sendable {
     /// The kernel's driver numbers (`enum rdma_driver_id`) by device name, asked once for each survey. Empty
     /// where nothing knows them; a device's PCI function, kernel driver and name then decide.
     public var driverIDs: @Sendable () -> [String: UInt32]
-    /// Gets every message that a provider logs in this process, on the provider's thread. It must not block.
+    /// Gets every message that a provider logs in this process, on the provider's thread. It must neither
+    /// block nor call a loader.
     public var logHandler: (@Sendable (LogMessage) -> Void)?
 
     /// The directories and identity of this process with an empty environment and no built-in provider.

@@ -2,8 +2,9 @@
 public struct LoaderError: Error, Sendable, Hashable, Codable, CustomStringConvertible {
     /// Name of the device that was asked for.
     public var device: String
-    /// An errno value: ENODEV no such device, ENOENT no provider, EPERM a critical provider or the one asked
-    /// for with `RDMA_PROVIDER` may not serve; else what the provider's `open_device` answered.
+    /// An errno value: ENODEV no such device, ENOENT no provider for it, EPERM files of the wrong owner, ELIBBAD or
+    /// ENOEXEC a library that does not load, EPROTONOSUPPORT an ABI that does not fit, EPROTO a provider that breaks
+    /// the contract; else what the provider's `probe_device` or `open_device` answered.
     public var code: Int32
     /// What is wrong, in one sentence.
     public var sentence: String

@@ -1,5 +1,4 @@
 import CProviderABI
-import Synchronization
 
 /// What providers have logged in this process. There is one, since `rdma_core.log` carries no context.
 final class ProcessLog: Sendable {
@@ -13,7 +12,7 @@ final class ProcessLog: Sendable {
         var handlers: [ObjectIdentifier: @Sendable (LogMessage) -> Void] = [:]
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     /// The warnings and errors that are kept, oldest first.
     var kept: [LogMessage] { state.withLock { $0.kept } }

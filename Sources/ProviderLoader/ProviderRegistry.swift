@@ -2,7 +2,6 @@ import CIBVerbs
 import CLinux
 import CProviderABI
 import Glibc
-import Synchronization
 
 /// What this process has loaded: each entry point is called once, each library opened once and never closed.
 final class ProviderRegistry: Sendable {
@@ -14,7 +13,7 @@ final class ProviderRegistry: Sendable {
         var entries: [UInt: Result<LoadedProvider, LoadFailure>] = [:]
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     /// The provider that is linked in.
     func load(_ builtIn: BuiltInProvider) throws(LoadFailure) -> LoadedProvider {

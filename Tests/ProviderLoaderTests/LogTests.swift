@@ -1,6 +1,5 @@
 import CProviderABI
 import Foundation
-import Synchronization
 import TestSupport
 import Testing
 
@@ -15,7 +14,7 @@ struct LogTests {
         let marker = UUID().uuidString
         try bench.driver("mlx5", "driver mlx5\n")
         try bench.library("mlx5.so", ["name": "mlx5", "logs": "\(marker) \u{1b}[31m red"])
-        let seen = Mutex<[LogMessage]>([])
+        let seen = Locked<[LogMessage]>([])
         let handler: @Sendable (LogMessage) -> Void = { message in
             if message.text.contains(marker) { seen.withLock { $0.append(message) } }
         }
@@ -29,7 +28,7 @@ struct LogTests {
     @Test("A message below a warning is handed on, but not kept; a level that nobody knows is carried")
     func levels() throws {
         let log = ProcessLog()
-        let seen = Mutex<[UInt32]>([])
+        let seen = Locked<[UInt32]>([])
         let owner = Workbench.Token()
         log.add(ObjectIdentifier(owner)) { message in seen.withLock { $0.append(message.level.rawValue) } }
         for level in [0, 1, 2, 3, 77] as [UInt32] {

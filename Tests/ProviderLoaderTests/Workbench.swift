@@ -113,7 +113,7 @@ enum ProviderVariant: String, CaseIterable {
     /// Has no entry point of its own, but depends on a library that has one.
     case borrowedEntry
 
-    private static let compiled = Mutex<[ProviderVariant: String]>([:])
+    private static let compiled = Locked<[ProviderVariant: String]>([:])
 
     private static let directory = Result {
         let path = Compiler.packageRoot + "/.build/loader-fixtures"

@@ -10,15 +10,15 @@ public enum CTestProvider {
     public static func library() throws -> String { try built.get() }
 
     private static let built = Result { () throws -> String in
-        let directory = Compiler.packageRoot + "/.build/ctest"
-        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        let library = directory + "/ctest.so"
-        let fresh = "\(directory)/ctest.\(getpid()).so"
-        try Compiler.run("/bin/sh", [Compiler.packageRoot + "/Tests/CProvider/build.sh", fresh])
-        // Another test process may use the old one: it keeps its file.
-        guard rename(fresh, library) == 0 else { throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO) }
+        // Not below the checkout: the loader refuses what lies where others may write, and that is nobody's choice
+        // in a shared one. What is static outlives every test, so the process itself removes it.
+        _ = atexit { (try? directory.get())?.remove() }
+        let library = try directory.get().path("ctest.so")
+        try Compiler.run("/bin/sh", [Compiler.packageRoot + "/Tests/CProvider/build.sh", library])
         return library
     }
+
+    private static let directory = Result { try TemporaryDirectory() }
 
     /// Writes a driver file `ctest.driver` that matches every `ctest*` device.
     /// - Parameters:

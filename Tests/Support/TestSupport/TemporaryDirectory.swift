@@ -14,6 +14,11 @@ public final class TemporaryDirectory: Sendable {
     }
 
     deinit {
+        remove()
+    }
+
+    /// Removes it at once.
+    public func remove() {
         try? FileManager.default.removeItem(atPath: path)
     }
 
