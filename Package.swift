@@ -115,12 +115,19 @@ let testTargets: [Target] = [
             .product(name: "SystemPackage", package: "swift-system"),
         ],
         swiftSettings: strict),
+    .target(
+        name: "SoftTestSupport", dependencies: ["SoftProvider", "CProviderABI", "CIBVerbs"],
+        path: "providers/soft/Tests/SoftTestSupport", swiftSettings: strict),
+    .executableTarget(
+        name: "soft-peer", dependencies: ["SoftTestSupport", "CProviderABI", "CIBVerbs"],
+        path: "providers/soft/Tests/SoftPeer", swiftSettings: strict),
     .testTarget(
         name: "SoftProviderTests",
         dependencies: [
-            "SoftProvider", "Verbs", "RoCETransport", "RoCEWire", "ProviderKit", "CProviderABI", "CIBVerbs", "CLinux",
+            "soft-peer", "SoftTestSupport", "TestSupport", "SoftProvider", "Verbs", "RoCETransport", "RoCEWire",
+            "ProviderKit", "CProviderABI", "CIBVerbs", "CLinux",
         ],
-        path: "providers/soft/Tests", swiftSettings: strict),
+        path: "providers/soft/Tests/SoftProviderTests", swiftSettings: strict),
     .testTarget(
         name: "LibibverbsProviderTests",
         dependencies: ["TestSupport", "LibibverbsProvider", "CProviderABI", "CIBVerbs", "CLinux"],

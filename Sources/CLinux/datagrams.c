@@ -104,6 +104,15 @@ int linux_roce_socket(const uint8_t gid[16], uint16_t port, uint32_t ifindex)
 	return fd;
 }
 
+void linux_retire_socket(int fd, const uint8_t gid[16], uint32_t ifindex)
+{
+	union address nobody;
+	/* A connected socket is found for its peer only; this one is the discard port of our own address. */
+	socklen_t size = write_address(&nobody, gid, 9, ifindex);
+
+	connect(fd, &nobody.any, size);
+}
+
 /* Room for two control messages of an int each. */
 struct control {
 	_Alignas(struct cmsghdr) char bytes[2 * CMSG_SPACE(sizeof(int))];

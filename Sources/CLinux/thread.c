@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -55,6 +56,11 @@ void linux_join_thread(void *pointer)
 
 	pthread_join(thread->handle, NULL);
 	free(thread);
+}
+
+void linux_yield(void)
+{
+	sched_yield();
 }
 
 int linux_timer(void)

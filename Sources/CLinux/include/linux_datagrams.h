@@ -25,6 +25,10 @@ struct linux_datagram {
 /// is the scope of a link-local address. The descriptor, or a negative errno value.
 int linux_roce_socket(const uint8_t gid[16], uint16_t port, uint32_t ifindex);
 
+/// Takes a socket out of the group of those that share its address and port: from now on others receive. What it holds
+/// can still be received.
+void linux_retire_socket(int fd, const uint8_t gid[16], uint32_t ifindex);
+
 /// Sends up to LINUX_DATAGRAM_BATCH datagrams: how many were taken. What the network does not take now is lost, as
 /// datagrams are.
 int linux_send_datagrams(int fd, uint32_t ifindex, const struct linux_datagram *datagrams, int count);

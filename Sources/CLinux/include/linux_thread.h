@@ -10,6 +10,9 @@ void *linux_start_thread(const char *name, void (*body)(void *argument), void *a
 /// Waits for its end.
 void linux_join_thread(void *thread);
 
+/// Lets other threads have the processor.
+void linux_yield(void);
+
 /// A timer descriptor on CLOCK_MONOTONIC, or a negative errno value.
 int linux_timer(void);
 /// Sets when the timer's descriptor becomes readable, in nanoseconds of CLOCK_MONOTONIC; 0: never.

@@ -119,6 +119,10 @@ private func makeContext(_ interface: linux_interface) -> ContextPointer? {
     context.initialize(
         to: SoftContext(
             interface: interface, registry: registry, mailbox: mailbox, asyncEvents: asyncEvents, watch: watch))
+    // "0": packets to this host go over UDP as well, so that they can be looked at.
+    if let setting = linux_getenv("RDMA_SOFT_SHM"), setting[0] == 48, setting[1] == 0 {
+        context.pointee.link.usesSharedMemory = false
+    }
     context.pointee.lock.lock()
     context.pointee.sockets.follow(context.pointee.gids)
     context.pointee.lock.unlock()
@@ -135,6 +139,9 @@ func closeContext(context: UnsafeMutablePointer<ibv_context>?) -> Int32 {
     guard let context else { return EINVAL }
     let soft = context.soft
     soft.stopWatch()
+    soft.lockForControl()
+    soft.leaveNetwork()
+    soft.unlock()
     rdma_fini_context(context)
     freeContext(soft)
     return 0

@@ -107,6 +107,14 @@ extension GID {
             high: UInt64(bigEndian: gid.global.subnet_prefix), low: UInt64(bigEndian: gid.global.interface_id))
     }
 
+    /// Its 16 bytes in network order.
+    @inline(__always)
+    func withNetworkBytes<Result>(_ body: (UnsafePointer<UInt8>) -> Result) -> Result {
+        withUnsafeBytes(of: (high.bigEndian, low.bigEndian)) {
+            body($0.baseAddress!.assumingMemoryBound(to: UInt8.self))
+        }
+    }
+
     /// Whether it stands for an IPv4 address: ::ffff:a.b.c.d.
     var isIPv4: Bool { high == 0 && low >> 32 == 0xFFFF }
 

@@ -13,6 +13,8 @@ struct LinkState {
     /// A packet whose receiver's ring is full waits here, and all others with it.
     let held = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 64)
     var heldPacket: OutgoingPacket?
+    /// Packets that came or went.
+    var packetCount: UInt64 = 0
     /// The IP header that a datagram's receiver finds before its data.
     let networkHeader = UnsafeMutableRawBufferPointer.allocate(byteCount: IPv6Header.byteCount, alignment: 8)
     /// An address that is ours: the last one that was looked up.
@@ -95,6 +97,7 @@ extension ContextPointer {
         }
         let room = UnsafeMutableRawBufferPointer(start: target, count: Engine.packetRoom)
         guard let packet = pointee.engine.transmit(into: room, now: now) else { return false }
+        pointee.link.packetCount &+= 1
         if packet.path.tag == Route.sharedMemory {
             return sendShared(packet, at: target, writtenFor: isInRing ? slot : -1, now: now)
         }
@@ -214,6 +217,7 @@ extension ContextPointer {
     /// Hands a packet to the engine.
     @inline(__always)
     private func receive(_ packet: UnsafeRawBufferPointer, _ envelope: borrowing PacketEnvelope, now: UInt64) {
+        pointee.link.packetCount &+= 1
         // Only a datagram's receiver is shown the IP header: the top three bits of the opcode are the service type.
         let isDatagram = packet[0] >> 5 == 3
         let header = isDatagram
@@ -238,6 +242,14 @@ extension ContextPointer {
         }
         if isBusy { pointee.link.lastDatagram = now }
         return isBusy
+    }
+
+    /// Leaves the network: passes on what has come for others. Under the lock, when nothing else runs any more.
+    func leaveNetwork() {
+        pointee.sockets.retire()
+        let now = linux_monotonic_ns()
+        while receiveDatagrams(now: now) {}
+        _ = pointee.peers.wakeTouched(own: pointee.registry.slot, with: pointee.mailbox.bell)
     }
 
     /// Passes on a packet that the network gave to us and that another process of this host is meant to have.

@@ -32,6 +32,7 @@ struct Sockets: ~Copyable {
     }
 
     private let ifindex: UInt32
+    private let port: UInt16
     private let entries: UnsafeMutablePointer<Entry>
     private let outgoing: UnsafeMutablePointer<linux_datagram>
     private let incoming: UnsafeMutablePointer<linux_datagram>
@@ -45,8 +46,9 @@ struct Sockets: ~Copyable {
     /// One byte more than a packet can have, so that a longer one shows.
     private static let stride = (Engine.packetRoom + 1 + 63) & ~63
 
-    init(ifindex: UInt32) {
+    init(ifindex: UInt32, port: UInt16 = UDPHeader.rocePort) {
         self.ifindex = ifindex
+        self.port = port
         entries = .allocate(capacity: DeviceLimits.gids)
         entries.initialize(repeating: Entry(), count: DeviceLimits.gids)
         outgoing = .allocate(capacity: Self.batch)
@@ -78,12 +80,15 @@ struct Sockets: ~Copyable {
         }
     }
 
-    private mutating func open(_ gid: GID) -> Int32 {
-        var bytes = gid.verbs
-        let ifindex = ifindex
-        let descriptor = withUnsafeBytes(of: &bytes) {
-            linux_roce_socket($0.baseAddress!.assumingMemoryBound(to: UInt8.self), UDPHeader.rocePort, ifindex)
+    /// Has others receive what comes from now on. What has come can still be received, and belongs to them too.
+    func retire() {
+        for index in 0..<DeviceLimits.gids where entries[index].descriptor >= 0 {
+            entries[index].gid.withNetworkBytes { linux_retire_socket(entries[index].descriptor, $0, ifindex) }
         }
+    }
+
+    private mutating func open(_ gid: GID) -> Int32 {
+        let descriptor = gid.withNetworkBytes { linux_roce_socket($0, port, ifindex) }
         if descriptor < 0 && !hasWarned {
             hasWarned = true
             var warning = Sentence("UDP port 4791 cannot be had (errno ")
@@ -129,12 +134,13 @@ extension Sockets {
         let entry = outgoing + queued
         seal(UnsafeMutableRawBufferPointer(start: entry.pointee.bytes, count: byteCount), path)
         entry.pointee.count = UInt32(byteCount)
-        entry.pointee.port = UDPHeader.rocePort
+        entry.pointee.port = port
         entry.pointee.traffic_class = path.trafficClass
         entry.pointee.hop_limit = path.hopLimit
-        var gid = path.destination.verbs
-        withUnsafeMutableBytes(of: &entry.pointee.gid) { target in
-            withUnsafeBytes(of: &gid) { target.copyMemory(from: $0) }
+        path.destination.withNetworkBytes { bytes in
+            withUnsafeMutableBytes(of: &entry.pointee.gid) { target in
+                target.copyMemory(from: UnsafeRawBufferPointer(start: bytes, count: 16))
+            }
         }
         queued += 1
         return true
@@ -158,7 +164,7 @@ extension Sockets {
 
     /// Fills in the ICRC.
     private func seal(_ packet: UnsafeMutableRawBufferPointer, _ path: borrowing Path) {
-        let udp = UDPHeader(sourcePort: UDPHeader.rocePort, packetByteCount: packet.count)
+        let udp = UDPHeader(sourcePort: port, destinationPort: port, packetByteCount: packet.count)
         let bytes = UnsafeRawBufferPointer(packet)
         let icrc = Self.icrc(path.source, path.destination, udp, bytes)
         icrc.store(at: packet.baseAddress! + (packet.count - ICRC.byteCount))
@@ -214,7 +220,7 @@ extension Sockets {
         let packet = UnsafeRawBufferPointer(start: datagram.pointee.bytes, count: count)
         let source = withUnsafeBytes(of: &datagram.pointee.gid) { GID(at: $0.baseAddress!) }
         let udp = UDPHeader(
-            sourcePort: datagram.pointee.port, destinationPort: UDPHeader.rocePort, packetByteCount: count)
+            sourcePort: datagram.pointee.port, destinationPort: port, packetByteCount: count)
         let computed = Self.icrc(source, destination, udp, packet)
         let received = ICRC.trailer(of: packet)
         let isGood = destination.isIPv4

@@ -33,6 +33,9 @@ struct Watch: ~Copyable {
     /// When polling without a break began, and when it was last seen.
     var streakStart: UInt64 = 0
     var lastPoll: UInt64 = 0
+    /// When those who poll last found something, and last gave way.
+    var lastWork: UInt64 = 0
+    var lastYield: UInt64 = 0
 
     /// Nil and errno when there is no descriptor left.
     init?() {
@@ -65,6 +68,10 @@ private let streakLength: UInt64 = 20_000
 private let armMemory: UInt64 = 2_000_000
 /// How often the thread looks in the foreground.
 private let tick: Int64 = 1_000_000
+/// Who polls in vain for longer than this lets others have the processor now and then: the one whose answer is waited
+/// for may need it.
+private let yieldAfter: UInt64 = 50_000
+private let yieldInterval: UInt64 = 10_000
 /// How soon a packet that waits for room in a ring is tried again.
 private let heldRetry: UInt64 = 50_000
 /// How often the rings of dead senders are looked for.
@@ -96,10 +103,23 @@ extension ContextPointer {
         }
         let now = linux_monotonic_ns()
         notePolling(now)
+        let before = pointee.link.packetCount
         let isBusy = pump(now: now, receivesDatagrams: false)
         settle(now: now, isBusy: isBusy)
+        let givesWay = wantsToYield(now: now, didWork: pointee.link.packetCount != before)
         pointee.lock.unlock()
+        if givesWay { linux_yield() }
         if pointee.engine.doorbellIsRung { progressAfterPost() }
+    }
+
+    @inline(__always)
+    private func wantsToYield(now: UInt64, didWork: Bool) -> Bool {
+        if didWork { pointee.watch.lastWork = now }
+        guard now &- pointee.watch.lastWork > yieldAfter, now &- pointee.watch.lastYield > yieldInterval else {
+            return false
+        }
+        pointee.watch.lastYield = now
+        return true
     }
 
     @inline(__always)

@@ -1,60 +1,75 @@
 import CIBVerbs
 import CProviderABI
 import Glibc
-import Testing
-
-@testable import SoftProvider
 
 /// What the other side must know to send to an endpoint.
-struct Address: Codable, Equatable {
-    var gid: [UInt8]
-    var queuePair: UInt32
-    var psn: UInt32 = 0
-    var queueKey: UInt32 = 0
-    var memory: UInt64 = 0
-    var key: UInt32 = 0
+public struct Address: Codable, Equatable {
+    public var gid: [UInt8]
+    public var queuePair: UInt32
+    public var psn: UInt32
+    public var queueKey: UInt32
+    public var memory: UInt64
+    public var key: UInt32
+
+    public init(
+        gid: [UInt8], queuePair: UInt32, psn: UInt32, queueKey: UInt32 = 0, memory: UInt64 = 0, key: UInt32 = 0
+    ) {
+        self.gid = gid
+        self.queuePair = queuePair
+        self.psn = psn
+        self.queueKey = queueKey
+        self.memory = memory
+        self.key = key
+    }
 }
 
 /// A completion that did not come in time.
-struct Timeout: Error {}
+public struct Timeout: Error {
+    public init() {}
+}
 
 /// A queue pair with all that it needs: domain, one completion queue, 1 MiB of registered memory.
-final class Endpoint {
-    struct Options {
-        var type = IBV_QPT_RC
-        var gidIndex: UInt8 = 0
-        var sends: UInt32 = 64
-        var receives: UInt32 = 64
-        var elements: UInt32 = 4
-        var inlineData: UInt32 = 256
-        var completions: Int32 = 256
-        var signalsAll = false
-        var channel: UnsafeMutablePointer<ibv_comp_channel>?
-        var shared: UnsafeMutablePointer<ibv_srq>?
-        var domain: UnsafeMutablePointer<ibv_pd>?
-        var operations: UInt64?
-        var timeout: UInt8 = 14
-        var retries: UInt8 = 7
-        var rnrRetries: UInt8 = 7
-        var rnrTimer: UInt8 = 12
-        var access = IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue
+public final class Endpoint {
+    public struct Options {
+        public var type = IBV_QPT_RC
+        public var gidIndex: UInt8 = 0
+        public var sends: UInt32 = 64
+        public var receives: UInt32 = 64
+        public var elements: UInt32 = 4
+        public var inlineData: UInt32 = 256
+        public var completions: Int32 = 256
+        public var signalsAll = false
+        public var channel: UnsafeMutablePointer<ibv_comp_channel>?
+        public var shared: UnsafeMutablePointer<ibv_srq>?
+        public var domain: UnsafeMutablePointer<ibv_pd>?
+        public var operations: UInt64?
+        public var timeout: UInt8 = 14
+        public var retries: UInt8 = 7
+        public var rnrRetries: UInt8 = 7
+        public var rnrTimer: UInt8 = 12
+        public var access = IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue
             | IBV_ACCESS_REMOTE_READ.rawValue | IBV_ACCESS_REMOTE_ATOMIC.rawValue
+        /// What peers may do at all, as far as the queue pair says.
+        public var pairAccess = IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_READ.rawValue
+            | IBV_ACCESS_REMOTE_ATOMIC.rawValue
+
+        public init() {}
     }
 
-    static let memorySize = 1 << 20
+    public static let memorySize = 1 << 20
 
-    let device: OpenDevice
-    let options: Options
-    let domain: UnsafeMutablePointer<ibv_pd>
-    let ownsDomain: Bool
-    let queue: UnsafeMutablePointer<ibv_cq>
-    let pair: UnsafeMutablePointer<ibv_qp>
-    let memory: UnsafeMutableRawPointer
-    let region: UnsafeMutablePointer<ibv_mr>
-    let psn = UInt32.random(in: 0..<1 << 24)
-    let queueKey: UInt32 = 0x1122_3344
+    public let device: OpenDevice
+    public let options: Options
+    public let domain: UnsafeMutablePointer<ibv_pd>
+    public let ownsDomain: Bool
+    public let queue: UnsafeMutablePointer<ibv_cq>
+    public let pair: UnsafeMutablePointer<ibv_qp>
+    public let memory: UnsafeMutableRawPointer
+    public let region: UnsafeMutablePointer<ibv_mr>
+    public let psn = UInt32.random(in: 0..<1 << 24)
+    public let queueKey: UInt32 = 0x1122_3344
 
-    init(_ device: OpenDevice, _ options: Options = Options()) throws {
+    public init(_ device: OpenDevice, _ options: Options = Options()) throws {
         self.device = device
         self.options = options
         ownsDomain = options.domain == nil
@@ -91,7 +106,7 @@ final class Endpoint {
     }
 
     /// Where this endpoint is.
-    var address: Address {
+    public var address: Address {
         get throws {
             var entry = ibv_gid_entry()
             try check(
@@ -103,7 +118,7 @@ final class Endpoint {
         }
     }
 
-    func route(to peer: Address) -> ibv_ah_attr {
+    public func route(to peer: Address) -> ibv_ah_attr {
         var attr = ibv_ah_attr()
         withUnsafeMutableBytes(of: &attr.grh.dgid) { $0.copyBytes(from: peer.gid) }
         attr.grh.sgid_index = options.gidIndex
@@ -113,31 +128,31 @@ final class Endpoint {
         return attr
     }
 
-    func modify(_ mask: [ibv_qp_attr_mask], _ set: (inout ibv_qp_attr) -> Void) throws {
+    public func modify(_ mask: [ibv_qp_attr_mask], _ set: (inout ibv_qp_attr) -> Void) throws {
         var attr = ibv_qp_attr()
         set(&attr)
         let bits = mask.reduce(0) { $0 | $1.rawValue }
         try check(device.table.modify_qp(pair, &attr, Int32(bits)))
     }
 
-    func initialize() throws {
+    public func initialize() throws {
         let last = options.type == IBV_QPT_UD ? IBV_QP_QKEY : IBV_QP_ACCESS_FLAGS
         try modify([IBV_QP_STATE, IBV_QP_PKEY_INDEX, IBV_QP_PORT, last]) { attr in
             attr.qp_state = IBV_QPS_INIT
             attr.port_num = 1
-            attr.qp_access_flags = options.access & ~IBV_ACCESS_LOCAL_WRITE.rawValue
+            attr.qp_access_flags = options.pairAccess
             attr.qkey = queueKey
         }
     }
 
     /// From RESET to RTS, towards this peer (UD: towards nobody).
-    func connect(to peer: Address) throws {
+    public func connect(to peer: Address) throws {
         try initialize()
         try becomeReadyToReceive(from: peer)
         try becomeReadyToSend()
     }
 
-    func becomeReadyToReceive(from peer: Address) throws {
+    public func becomeReadyToReceive(from peer: Address) throws {
         var mask = [IBV_QP_STATE]
         if options.type != IBV_QPT_UD { mask += [IBV_QP_AV, IBV_QP_PATH_MTU, IBV_QP_DEST_QPN, IBV_QP_RQ_PSN] }
         if options.type == IBV_QPT_RC { mask += [IBV_QP_MAX_DEST_RD_ATOMIC, IBV_QP_MIN_RNR_TIMER] }
@@ -152,7 +167,7 @@ final class Endpoint {
         }
     }
 
-    func becomeReadyToSend() throws {
+    public func becomeReadyToSend() throws {
         var mask = [IBV_QP_STATE, IBV_QP_SQ_PSN]
         if options.type == IBV_QPT_RC {
             mask += [IBV_QP_TIMEOUT, IBV_QP_RETRY_CNT, IBV_QP_RNR_RETRY, IBV_QP_MAX_QP_RD_ATOMIC]
@@ -170,12 +185,12 @@ final class Endpoint {
     // MARK: Work
 
     /// A piece of this endpoint's memory.
-    func piece(_ offset: Int, _ length: Int) -> ibv_sge {
+    public func piece(_ offset: Int, _ length: Int) -> ibv_sge {
         ibv_sge(
             addr: UInt64(UInt(bitPattern: memory + offset)), length: UInt32(length), lkey: region.pointee.lkey)
     }
 
-    func postReceive(id: UInt64 = 0, _ pieces: [ibv_sge]) throws {
+    public func postReceive(id: UInt64 = 0, _ pieces: [ibv_sge]) throws {
         var pieces = pieces
         try pieces.withUnsafeMutableBufferPointer { list in
             var request = ibv_recv_wr(wr_id: id, next: nil, sg_list: list.baseAddress, num_sge: Int32(list.count))
@@ -184,7 +199,7 @@ final class Endpoint {
         }
     }
 
-    func post(
+    public func post(
         _ opcode: ibv_wr_opcode, id: UInt64 = 0, _ pieces: [ibv_sge], flags: UInt32 = IBV_SEND_SIGNALED.rawValue,
         _ set: (inout ibv_send_wr) -> Void = { _ in }
     ) throws {
@@ -203,7 +218,7 @@ final class Endpoint {
     }
 
     /// Polls until `count` completions are there. The time limit is only there so that a failure ends.
-    func completions(_ count: Int = 1, within seconds: Double = 20) throws -> [ibv_wc] {
+    public func completions(_ count: Int = 1, within seconds: Double = 20) throws -> [ibv_wc] {
         var found: [ibv_wc] = []
         let end = ContinuousClock.now + .seconds(seconds)
         while found.count < count {
@@ -219,25 +234,21 @@ final class Endpoint {
         return found
     }
 
-    /// The next completion, which must be a success.
-    @discardableResult
-    func success(sourceLocation: SourceLocation = #_sourceLocation) throws -> ibv_wc {
-        let completion = try completions()[0]
-        #expect(completion.status == IBV_WC_SUCCESS, sourceLocation: sourceLocation)
-        return completion
+    /// Writes a pattern into this endpoint's memory.
+    public func fill(_ offset: Int, _ length: Int, seed: UInt8) {
+        for index in 0..<length {
+            let byte = seed &+ UInt8(truncatingIfNeeded: index &* 7)
+            memory.storeBytes(of: byte, toByteOffset: offset + index, as: UInt8.self)
+        }
     }
 
-    func fill(_ offset: Int, _ length: Int, seed: UInt8) {
-        for index in 0..<length { memory.storeBytes(of: seed &+ UInt8(truncatingIfNeeded: index &* 7), toByteOffset: offset + index, as: UInt8.self) }
-    }
-
-    func bytes(_ offset: Int, _ length: Int) -> [UInt8] {
+    public func bytes(_ offset: Int, _ length: Int) -> [UInt8] {
         Array(UnsafeRawBufferPointer(start: memory + offset, count: length))
     }
 }
 
 /// Two endpoints that are connected with each other.
-func pair(
+public func pair(
     _ options: Endpoint.Options = Endpoint.Options(), on first: OpenDevice, and second: OpenDevice
 ) throws -> (Endpoint, Endpoint) {
     let a = try Endpoint(first, options)

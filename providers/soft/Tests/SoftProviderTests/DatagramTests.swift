@@ -1,0 +1,103 @@
+import CIBVerbs
+import CProviderABI
+import RoCEWire
+import SoftTestSupport
+import Testing
+
+extension Soft {
+    @Suite("Datagrams")
+    struct DatagramTests {
+        private func endpoints(_ ends: Ends, gidIndex: UInt8) throws -> (Endpoint, Endpoint, UnsafeMutablePointer<ibv_ah>) {
+            let (first, second) = try ends.open()
+            var options = Endpoint.Options()
+            options.type = IBV_QPT_UD
+            options.gidIndex = gidIndex
+            let (a, b) = try pair(options, on: first, and: second)
+            var route = a.route(to: try b.address)
+            route.grh.traffic_class = 0x20
+            return (a, b, try made(a.device.table.create_ah(a.domain, &route)))
+        }
+
+        private func address(_ request: inout ibv_send_wr, _ handle: UnsafeMutablePointer<ibv_ah>, _ peer: Address) {
+            request.wr.ud.ah = handle
+            request.wr.ud.remote_qpn = peer.queuePair
+            request.wr.ud.remote_qkey = peer.queueKey
+        }
+
+        @Test("A datagram arrives behind its GRH area, with the sender's number", arguments: Ends.allCases, [0, 1] as [UInt8])
+        func arrives(ends: Ends, gidIndex: UInt8) throws {
+            let (a, b, handle) = try endpoints(ends, gidIndex: gidIndex)
+            defer { _ = a.device.table.destroy_ah(handle) }
+            let target = try b.address
+            a.fill(0, 4096, seed: 3)
+            for length in [0, 1, 100, 4096] {
+                try b.postReceive(id: 5, [b.piece(0, 40 + 4096)])
+                try a.post(IBV_WR_SEND_WITH_IMM, [a.piece(0, length)]) { request in
+                    address(&request, handle, target)
+                    request.imm_data = 0x1122_3344
+                }
+                try a.success()
+                let received = try b.success()
+                #expect(received.byte_len == 40 + length)
+                #expect(received.src_qp == a.pair.pointee.qp_num)
+                #expect(received.wc_flags & IBV_WC_GRH.rawValue != 0)
+                #expect(received.imm_data == 0x1122_3344)
+                #expect(b.bytes(40, length) == a.bytes(0, length))
+                try expectHeader(b.bytes(0, 40), from: a.address, to: target, isIPv4: gidIndex == 0)
+            }
+        }
+
+        private func expectHeader(_ bytes: [UInt8], from: Address, to: Address, isIPv4: Bool) throws {
+            if isIPv4 {
+                #expect(bytes.prefix(20).allSatisfy { $0 == 0 })
+                let header = try bytes[20...].withUnsafeBytes { try IPv4Header(parsing: $0) }
+                #expect(Array(bytes[32..<36]) == Array(from.gid[12...]))
+                #expect(Array(bytes[36..<40]) == Array(to.gid[12...]))
+                #expect(header.typeOfService == 0x20)
+                #expect(header.checksum == header.computedChecksum)
+            } else {
+                let header = try bytes.withUnsafeBytes { try IPv6Header(parsing: $0) }
+                #expect(header.trafficClass == 0x20)
+                #expect(Array(bytes[8..<24]) == from.gid)
+                #expect(Array(bytes[24..<40]) == to.gid)
+            }
+        }
+
+        @Test("A wrong Q_Key, or no receive, drops the datagram without a word")
+        func drops() throws {
+            let (a, b, handle) = try endpoints(.twoDevices, gidIndex: 0)
+            defer { _ = a.device.table.destroy_ah(handle) }
+            var target = try b.address
+            try a.post(IBV_WR_SEND, [a.piece(0, 8)]) { address(&$0, handle, target) }
+            try a.success()
+            b.poll { $0.droppedNoReceive == 1 }
+            try b.postReceive(id: 1, [b.piece(0, 128)])
+            target.queueKey ^= 1
+            try a.post(IBV_WR_SEND, [a.piece(0, 8)]) { address(&$0, handle, target) }
+            try a.success()
+            b.poll { $0.droppedQueueKey == 1 }
+            // What comes now must be the third.
+            target.queueKey ^= 1
+            try a.post(IBV_WR_SEND, [a.piece(0, 3)]) { address(&$0, handle, target) }
+            #expect(try b.success().byte_len == 43)
+        }
+
+        @Test("A datagram longer than the port's MTU fails with LOC_LEN_ERR; one without an address is refused")
+        func refusesBadDatagrams() throws {
+            let (a, b, handle) = try endpoints(.twoDevices, gidIndex: 0)
+            defer { _ = a.device.table.destroy_ah(handle) }
+            let target = try b.address
+            #expect(throws: Refusal(EINVAL)) {
+                try a.post(IBV_WR_SEND, [a.piece(0, 8)]) { request in
+                    address(&request, handle, target)
+                    request.wr.ud.ah = nil
+                }
+            }
+            #expect(throws: Refusal(EINVAL)) {
+                try a.post(IBV_WR_RDMA_WRITE, [a.piece(0, 8)]) { address(&$0, handle, target) }
+            }
+            try a.post(IBV_WR_SEND, [a.piece(0, 4097)]) { address(&$0, handle, target) }
+            #expect(try a.completions()[0].status == IBV_WC_LOC_LEN_ERR)
+        }
+    }
+}

@@ -1,0 +1,224 @@
+import CIBVerbs
+import CProviderABI
+import SoftTestSupport
+import Testing
+
+/// Who is at the two ends of a connection.
+enum Ends: CaseIterable, CustomTestStringConvertible {
+    /// One open device.
+    case sameDevice
+    /// Two open devices of one process, which reach each other as two processes do.
+    case twoDevices
+
+    var testDescription: String { self == .sameDevice ? "within one open device" : "between two open devices" }
+
+    func open() throws -> (OpenDevice, OpenDevice) {
+        let first = try OpenDevice()
+        return (first, self == .sameDevice ? first : try OpenDevice())
+    }
+}
+
+/// Connected service types.
+let connectedTypes = [IBV_QPT_RC, IBV_QPT_UC].map(\.rawValue)
+
+extension Soft {
+    @Suite("Operations of connected queue pairs, in one process")
+    struct OperationTests {
+        private func pair(_ ends: Ends, _ change: (inout Endpoint.Options) -> Void = { _ in }) throws -> (Endpoint, Endpoint) {
+            let (first, second) = try ends.open()
+            var options = Endpoint.Options()
+            change(&options)
+            return try SoftTestSupport.pair(options, on: first, and: second)
+        }
+
+        @Test("SEND brings the data, over IPv4 and IPv6", arguments: Ends.allCases, [0, 1] as [UInt8])
+        func sends(ends: Ends, gidIndex: UInt8) throws {
+            for type in connectedTypes {
+                let (a, b) = try pair(ends) {
+                    $0.type = ibv_qp_type(type)
+                    $0.gidIndex = gidIndex
+                }
+                for length in [0, 1, 8, 1023, 1024, 1025, 100_000] {
+                    a.fill(0, length, seed: UInt8(length & 0xFF))
+                    try b.postReceive(id: 7, [b.piece(0, 1 << 19)])
+                    try a.post(IBV_WR_SEND, id: 3, [a.piece(0, length)])
+                    #expect(try a.success().wr_id == 3)
+                    let received = try b.success()
+                    #expect(received.wr_id == 7)
+                    #expect(received.opcode == IBV_WC_RECV)
+                    #expect(received.byte_len == length)
+                    #expect(received.qp_num == b.pair.pointee.qp_num)
+                    #expect(b.bytes(0, length) == a.bytes(0, length))
+                }
+            }
+        }
+
+        @Test("SEND gathers pieces and RECV scatters them; inline data needs no key", arguments: connectedTypes)
+        func gathers(type: UInt32) throws {
+            let (a, b) = try pair(.twoDevices) { $0.type = ibv_qp_type(type) }
+            a.fill(0, 300, seed: 5)
+            try b.postReceive([b.piece(1000, 10), b.piece(2000, 250), b.piece(3000, 100)])
+            try a.post(IBV_WR_SEND, [a.piece(0, 100), a.piece(100, 0), a.piece(100, 200)])
+            try a.success()
+            try b.success()
+            #expect(b.bytes(1000, 10) + b.bytes(2000, 250) + b.bytes(3000, 40) == a.bytes(0, 300))
+
+            var inline = a.piece(50, 100)
+            inline.lkey = 0
+            try b.postReceive([b.piece(0, 200)])
+            try a.post(IBV_WR_SEND, [inline], flags: IBV_SEND_SIGNALED.rawValue | IBV_SEND_INLINE.rawValue)
+            // Inline data is the queue's own from the post on.
+            let sent = a.bytes(50, 100)
+            a.fill(50, 100, seed: 200)
+            try a.success()
+            try b.success()
+            #expect(b.bytes(0, 100) == sent)
+        }
+
+        @Test("Immediate data comes with the receive completion, of SEND and of WRITE", arguments: connectedTypes)
+        func bringsImmediate(type: UInt32) throws {
+            let (a, b) = try pair(.twoDevices) { $0.type = ibv_qp_type(type) }
+            try b.postReceive(id: 1, [b.piece(0, 64)])
+            try a.post(IBV_WR_SEND_WITH_IMM, [a.piece(0, 8)]) { $0.imm_data = 0x0403_0201 }
+            let sent = try b.success()
+            #expect(sent.opcode == IBV_WC_RECV)
+            #expect(sent.wc_flags & IBV_WC_WITH_IMM.rawValue != 0)
+            #expect(sent.imm_data == 0x0403_0201)
+
+            a.fill(0, 5000, seed: 9)
+            try b.postReceive(id: 2, [])
+            let target = try b.address
+            try a.post(IBV_WR_RDMA_WRITE_WITH_IMM, [a.piece(0, 5000)]) { request in
+                request.imm_data = 77
+                request.wr.rdma.remote_addr = target.memory + 100
+                request.wr.rdma.rkey = target.key
+            }
+            let written = try b.success()
+            #expect(written.wr_id == 2)
+            #expect(written.opcode == IBV_WC_RECV_RDMA_WITH_IMM)
+            #expect(written.imm_data == 77)
+            #expect(written.byte_len == 5000)
+            #expect(b.bytes(100, 5000) == a.bytes(0, 5000))
+        }
+
+        @Test("WRITE and READ move data without a completion at the other side", arguments: Ends.allCases)
+        func writesAndReads(ends: Ends) throws {
+            let (a, b) = try pair(ends)
+            let target = try b.address
+            for length in [0, 1, 1024, 300_000] {
+                a.fill(0, length, seed: UInt8(length & 0xFF))
+                try a.post(IBV_WR_RDMA_WRITE, [a.piece(0, length)]) { request in
+                    request.wr.rdma.remote_addr = target.memory
+                    request.wr.rdma.rkey = target.key
+                }
+                #expect(try a.success().opcode == IBV_WC_RDMA_WRITE)
+                #expect(b.bytes(0, length) == a.bytes(0, length))
+                try a.post(IBV_WR_RDMA_READ, [a.piece(1 << 19, length)]) { request in
+                    request.wr.rdma.remote_addr = target.memory
+                    request.wr.rdma.rkey = target.key
+                }
+                let read = try a.success()
+                #expect(read.opcode == IBV_WC_RDMA_READ)
+                #expect(read.byte_len == length)
+                #expect(a.bytes(1 << 19, length) == b.bytes(0, length))
+            }
+            var none = ibv_wc()
+            #expect(b.device.context.pointee.ops.poll_cq(b.queue, 1, &none) == 0)
+        }
+
+        @Test("Atomics change the peer's memory once and bring what was there", arguments: Ends.allCases)
+        func atomics(ends: Ends) throws {
+            let (a, b) = try pair(ends)
+            let target = try b.address
+            b.memory.storeBytes(of: 40, as: UInt64.self)
+            func atomic(_ opcode: ibv_wr_opcode, _ compareAdd: UInt64, _ swap: UInt64) throws -> UInt64 {
+                try a.post(opcode, [a.piece(64, 8)]) { request in
+                    request.wr.atomic.remote_addr = target.memory
+                    request.wr.atomic.rkey = target.key
+                    request.wr.atomic.compare_add = compareAdd
+                    request.wr.atomic.swap = swap
+                }
+                #expect(try a.success().byte_len == 8)
+                return a.memory.load(fromByteOffset: 64, as: UInt64.self)
+            }
+            #expect(try atomic(IBV_WR_ATOMIC_FETCH_AND_ADD, 2, 0) == 40)
+            #expect(try atomic(IBV_WR_ATOMIC_CMP_AND_SWP, 41, 7) == 42)
+            #expect(try atomic(IBV_WR_ATOMIC_CMP_AND_SWP, 42, 7) == 42)
+            #expect(b.memory.load(as: UInt64.self) == 7)
+        }
+
+        @Test("Messages in flight arrive in order and complete in order", arguments: Ends.allCases)
+        func keepsOrder(ends: Ends) throws {
+            let (a, b) = try pair(ends)
+            for index in 0..<64 { try b.postReceive(id: UInt64(index), [b.piece(index * 4096, 4096)]) }
+            for index in 0..<64 {
+                a.fill(index * 4096, 3000 + index, seed: UInt8(index))
+                try a.post(IBV_WR_SEND, id: UInt64(index), [a.piece(index * 4096, 3000 + index)])
+            }
+            let sent = try a.completions(64)
+            let received = ends == .sameDevice && a.queue == b.queue ? [] : try b.completions(64)
+            #expect(sent.map(\.wr_id) == Array(0..<64))
+            #expect(received.map(\.wr_id) == Array(0..<64))
+            #expect(received.map(\.byte_len) == (0..<64).map { UInt32(3000 + $0) })
+            for index in 0..<64 { #expect(b.bytes(index * 4096, 3000) == a.bytes(index * 4096, 3000)) }
+        }
+
+        @Test("A SEND that finds no receive waits for one (RNR)")
+        func waitsForReceive() throws {
+            let (a, b) = try pair(.twoDevices)
+            a.fill(0, 100, seed: 1)
+            try a.post(IBV_WR_SEND, [a.piece(0, 100)])
+            var none = ibv_wc()
+            for _ in 0..<1000 { #expect(a.device.context.pointee.ops.poll_cq(a.queue, 1, &none) == 0) }
+            try b.postReceive([b.piece(0, 100)])
+            try a.success()
+            try b.success()
+            #expect(b.bytes(0, 100) == a.bytes(0, 100))
+        }
+
+        @Test("Unsignalled sends complete without an entry")
+        func unsignalled() throws {
+            let (a, b) = try pair(.twoDevices)
+            for _ in 0..<8 { try b.postReceive([b.piece(0, 64)]) }
+            for index in 0..<8 {
+                try a.post(
+                    IBV_WR_SEND, id: UInt64(index), [a.piece(0, 8)], flags: index == 7 ? IBV_SEND_SIGNALED.rawValue : 0)
+            }
+            #expect(try a.success().wr_id == 7)
+            _ = try b.completions(8)
+        }
+
+        @Test("ERR flushes everything that is posted, with WR_FLUSH_ERR, and posting goes on being flushed")
+        func flushes() throws {
+            let (a, b) = try pair(.twoDevices)
+            for index in 0..<3 { try b.postReceive(id: UInt64(index), [b.piece(0, 64)]) }
+            try b.modify([IBV_QP_STATE]) { $0.qp_state = IBV_QPS_ERR }
+            #expect(b.pair.pointee.state == IBV_QPS_ERR)
+            let flushed = try b.completions(3)
+            #expect(flushed.map(\.wr_id) == [0, 1, 2])
+            #expect(flushed.allSatisfy { $0.status == IBV_WC_WR_FLUSH_ERR })
+            try b.postReceive(id: 9, [b.piece(0, 64)])
+            try b.post(IBV_WR_SEND, id: 10, [b.piece(0, 8)])
+            let late = try b.completions(2)
+            #expect(Set(late.map(\.wr_id)) == [9, 10])
+            #expect(late.allSatisfy { $0.status == IBV_WC_WR_FLUSH_ERR })
+            _ = a
+        }
+
+        @Test("RESET empties the queues, and the queue pair can be connected again")
+        func resets() throws {
+            let (a, b) = try pair(.twoDevices)
+            try b.postReceive(id: 1, [b.piece(0, 64)])
+            try a.post(IBV_WR_SEND, [a.piece(0, 8)])
+            try a.success()
+            for endpoint in [a, b] { try endpoint.modify([IBV_QP_STATE]) { $0.qp_state = IBV_QPS_RESET } }
+            var none = ibv_wc()
+            #expect(b.device.context.pointee.ops.poll_cq(b.queue, 1, &none) == 0)
+            try a.connect(to: b.address)
+            try b.connect(to: a.address)
+            try b.postReceive(id: 2, [b.piece(0, 64)])
+            try a.post(IBV_WR_SEND, [a.piece(0, 8)])
+            #expect(try b.success().wr_id == 2)
+        }
+    }
+}

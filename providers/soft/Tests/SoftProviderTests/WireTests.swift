@@ -1,0 +1,204 @@
+import CIBVerbs
+import CLinux
+import Glibc
+import RoCEWire
+import SoftTestSupport
+import Testing
+
+@testable import SoftProvider
+
+/// The UDP port of these tests.
+private let port: UInt16 = 14791
+
+/// A peer that is nothing but a UDP socket: it sees the packets as they are on the wire, and can send what it likes.
+final class RawPeer {
+    let descriptor: Int32
+    /// 127.0.0.N: an address of this host that is no GID of soft0.
+    let address: UInt32
+    let gid: [UInt8]
+
+    init(_ last: UInt8) throws {
+        address = 0x7F00_0000 | UInt32(last)
+        gid = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 127, 0, 0, last]
+        descriptor = linux_roce_socket(gid, port, 0)
+        if descriptor < 0 { throw Refusal(-descriptor) }
+    }
+
+    deinit { close(descriptor) }
+
+    /// The next packet that comes.
+    func receive() throws -> [UInt8] {
+        var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        guard poll(&entry, 1, 20_000) == 1 else { throw Timeout() }
+        var bytes = [UInt8](repeating: 0, count: 8192)
+        let count = recv(descriptor, &bytes, bytes.count, 0)
+        guard count > 0 else { throw Refusal(errno) }
+        return Array(bytes.prefix(count))
+    }
+
+    /// Sends bytes to soft0 as they are.
+    func send(_ bytes: [UInt8]) {
+        var bytes = bytes
+        bytes.withUnsafeMutableBytes { buffer in
+            var datagram = linux_datagram()
+            datagram.bytes = buffer.baseAddress
+            datagram.count = UInt32(buffer.count)
+            datagram.port = port
+            datagram.hop_limit = 64
+            withUnsafeMutableBytes(of: &datagram.gid) { $0.copyBytes(from: loopback) }
+            _ = linux_send_datagrams(descriptor, 0, &datagram, 1)
+        }
+    }
+
+    private let loopback: [UInt8] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 127, 0, 0, 1]
+
+    /// The ICRC that a packet between the two must have.
+    func icrc(_ packet: [UInt8], toPeer: Bool) -> UInt32 {
+        let ip = IPv4Header(
+            source: toPeer ? 0x7F00_0001 : address, destination: toPeer ? address : 0x7F00_0001,
+            packetByteCount: packet.count)
+        let udp = UDPHeader(sourcePort: port, destinationPort: port, packetByteCount: packet.count)
+        return packet.withUnsafeBytes { ICRC(ipv4: ip, udp: udp, packet: ICRC.covered(of: $0)).value }
+    }
+
+    /// A packet with its ICRC.
+    func sealed(_ headers: PacketHeaders, payload: [UInt8] = []) throws -> [UInt8] {
+        var packet = [UInt8](repeating: 0, count: headers.packetByteCount(payloadByteCount: payload.count))
+        let range = try packet.withUnsafeMutableBytes { try headers.emit(into: $0, payloadByteCount: payload.count) }
+        packet.replaceSubrange(range, with: payload)
+        let value = icrc(packet, toPeer: false)
+        for index in 0..<4 { packet[packet.count - 4 + index] = UInt8(truncatingIfNeeded: value >> (8 * UInt32(index))) }
+        return packet
+    }
+}
+
+extension Soft {
+    @Suite("Packets on the wire")
+    struct WireTests {
+        /// An RC queue pair whose peer is a raw socket.
+        private func endpoint(_ peer: RawPeer) throws -> Endpoint {
+            let device = try OpenDevice()
+            device.useDatagrams(port: port)
+            var options = Endpoint.Options()
+            options.timeout = 0
+            let endpoint = try Endpoint(device, options)
+            try endpoint.connect(to: Address(gid: peer.gid, queuePair: 0x1234, psn: 500))
+            return endpoint
+        }
+
+        private func parse(_ packet: [UInt8]) throws -> TransportPacket {
+            try packet.withUnsafeBytes { try TransportPacket(parsing: $0) }
+        }
+
+        @Test("What goes out is RoCEv2: headers, payload, pad and ICRC are right; an ACK completes it")
+        func sendsPackets() throws {
+            let peer = try RawPeer(11)
+            let a = try endpoint(peer)
+            a.fill(0, 1500, seed: 4)
+            try a.post(IBV_WR_SEND_WITH_IMM, [a.piece(0, 1501)]) { $0.imm_data = UInt32(0xA0B0_C0D0).bigEndian }
+            var payload: [UInt8] = []
+            for (index, opcode) in [0x00, 0x03].enumerated() {
+                let bytes = try peer.receive()
+                let packet = try parse(bytes)
+                let bth = packet.headers.bth
+                #expect(bth.opcode.rawValue == UInt8(opcode))
+                #expect(bth.destinationQP == 0x1234)
+                #expect(bth.psn == PSN(a.psn &+ UInt32(index)))
+                #expect(bth.partitionKey == 0xFFFF)
+                #expect(bth.acknowledgeRequest == (index == 1))
+                #expect(bytes.withUnsafeBytes { ICRC.trailer(of: $0) } == peer.icrc(bytes, toPeer: true))
+                payload += bytes[packet.payload]
+                if index == 1 { #expect(packet.headers.immDt.value == 0xA0B0_C0D0) }
+            }
+            #expect(payload == a.bytes(0, 1501))
+
+            var ack = PacketHeaders(
+                BTH(opcode: .init(rawValue: 0x11), destinationQP: a.pair.pointee.qp_num, psn: PSN(a.psn &+ 1)))
+            ack.aeth = AETH(syndrome: AETHSyndrome(rawValue: 0x1F), msn: 1)
+            peer.send(try peer.sealed(ack))
+            try a.success()
+        }
+
+        @Test("What comes in is taken, acknowledged, and shown to the application")
+        func receivesPackets() throws {
+            let peer = try RawPeer(12)
+            let a = try endpoint(peer)
+            try a.postReceive(id: 8, [a.piece(0, 64)])
+            let bth = BTH(
+                opcode: .init(rawValue: 0x04), destinationQP: a.pair.pointee.qp_num, psn: PSN(500),
+                acknowledgeRequest: true)
+            peer.send(try peer.sealed(PacketHeaders(bth), payload: [1, 2, 3]))
+            let received = try a.success()
+            #expect(received.wr_id == 8)
+            #expect(received.byte_len == 3)
+            #expect(a.bytes(0, 3) == [1, 2, 3])
+            let ack = try parse(peer.receive())
+            #expect(ack.headers.bth.opcode.rawValue == 0x11)
+            #expect(ack.headers.aeth.msn == 1)
+        }
+
+        @Test("Truncated, corrupted and spoofed packets are dropped and counted, and the connection goes on")
+        func dropsBadPackets() throws {
+            let peer = try RawPeer(13)
+            let other = try RawPeer(14)
+            let a = try endpoint(peer)
+            try a.postReceive(id: 1, [a.piece(0, 64)])
+            let bth = BTH(
+                opcode: .init(rawValue: 0x04), destinationQP: a.pair.pointee.qp_num, psn: PSN(500),
+                acknowledgeRequest: true)
+            let good = try peer.sealed(PacketHeaders(bth), payload: [1, 2, 3, 4])
+
+            peer.send(Array(good.prefix(10)))
+            peer.send([UInt8](repeating: 0, count: 5000))
+            a.waitForLink { $0.badLength == 2 }
+            for index in [0, 5, 8, 13, good.count - 1] {
+                var bad = good
+                bad[index] ^= 0x10
+                peer.send(bad)
+            }
+            peer.send(Array(good.prefix(good.count - 4)))
+            a.waitForLink { $0.badICRC == 6 }
+            // A good packet from an address that is not the peer's.
+            other.send(try other.sealed(PacketHeaders(bth), payload: [9, 9, 9, 9]))
+            a.poll { $0.droppedAddress == 1 }
+
+            peer.send(good)
+            #expect(try a.success().byte_len == 4)
+            #expect(a.bytes(0, 4) == [1, 2, 3, 4])
+        }
+
+        @Test("A packet for another process of this host, whoever received it, gets there")
+        func forwards() throws {
+            // All these devices share the port; the kernel gives the packets of one peer to one of them, by a hash.
+            let peer = try RawPeer(20)
+            let devices = try (0..<4).map { _ in try OpenDevice() }
+            let endpoints = try devices.enumerated().map { index, device in
+                device.useDatagrams(port: port)
+                var options = Endpoint.Options()
+                options.timeout = 0
+                let endpoint = try Endpoint(device, options)
+                try endpoint.connect(to: Address(gid: peer.gid, queuePair: 0x1234, psn: 500))
+                try endpoint.postReceive(id: UInt64(index), [endpoint.piece(0, 64)])
+                return endpoint
+            }
+            for (index, endpoint) in endpoints.enumerated() {
+                let bth = BTH(
+                    opcode: .init(rawValue: 0x04), destinationQP: endpoint.pair.pointee.qp_num, psn: PSN(500))
+                peer.send(try peer.sealed(PacketHeaders(bth), payload: [UInt8(index)]))
+                #expect(try endpoint.success().wr_id == index)
+                #expect(endpoint.bytes(0, 1) == [UInt8(index)])
+            }
+            let forwarded = devices.reduce(0) { $0 + $1.linkCounters.forwarded }
+            #expect(forwarded == 3)
+        }
+    }
+}
+
+extension Endpoint {
+    /// Polls until the links have counted what is waited for.
+    func waitForLink(
+        _ condition: (LinkCounters) -> Bool, sourceLocation: SourceLocation = #_sourceLocation
+    ) {
+        poll({ _ in condition(device.linkCounters) }, sourceLocation: sourceLocation)
+    }
+}
