@@ -27,7 +27,9 @@ struct CommandTests {
     func info() async throws {
         let outcome = try await Tool.run("info", "soft0")
         #expect(outcome.status == 0)
-        for text in ["soft0\n", "  provider: ", "  port 1\n", "    state: ", "::ffff:127.0.0.1  RoCE v2"] {
+        for text in [
+            "soft0\n", "  provider: ", "  port 1\n", "    state: ", "  unsupported: ", "::ffff:127.0.0.1  RoCE v2",
+        ] {
             #expect(outcome.output.contains(text), "\(text)")
         }
     }

@@ -26,6 +26,9 @@ enum Tool {
 
         func send(signal: CInt) { kill(process, signal) }
 
+        /// What a terminal does: the signal goes to the whole process group.
+        func pressControlC() { kill(-process, SIGINT) }
+
         /// Waits until the program has said something on standard error, and returns all that it has said.
         func hasSaid(_ text: String) async throws -> String {
             for _ in 0..<3000 {
@@ -74,8 +77,12 @@ enum Tool {
             FilePath(errors), .writeOnly, options: [.create, .truncate, .append], permissions: .ownerReadWrite)
         var variables: [Environment.Key: String?] = ["RDMA_PROVIDER": nil, "RDMA_DRIVER_PATH": nil, "RDMA_LOG": nil]
         for (name, value) in environment { variables[Environment.Key(stringLiteral: name)] = value }
+        var options = PlatformOptions()
+        // A group of its own, as a shell gives each command.
+        options.processGroupID = 0
         let result = try await Subprocess.run(
             .path(FilePath(path)), arguments: Arguments(arguments), environment: .inherit.updating(variables),
+            platformOptions: options,
             input: .none, output: .string(limit: 1 << 20), error: .fileDescriptor(file, closeAfterSpawningProcess: true)
         ) { execution in
             let running = Running(process: execution.processIdentifier.value, errors: errors)

@@ -106,6 +106,8 @@ struct InfoReport: Report {
         var atomics: String
         var capabilities: String
         var limits: Limits
+        /// Verbs that the provider leaves out: they answer EOPNOTSUPP.
+        var unsupported: [String]
         var ports: [Port]
         var warnings: [String]
     }
@@ -138,6 +140,7 @@ extension InfoReport.Entry {
         atomics = attributes.atomicCapability.description
         capabilities = attributes.capabilities.description
         limits = InfoReport.Limits(attributes)
+        unsupported = context.unsupportedVerbs.map(\.rawValue).sorted()
         warnings = context.warnings
         ports = try context.ports().map { port in
             InfoReport.Port(port, gids: gids.filter { $0.port == port.number })
@@ -163,6 +166,7 @@ extension InfoReport.Entry {
         list.add("memory regions", "\(limits.memoryRegions), up to \(Units.size(limits.memoryRegionSize))")
         list.add("shared receive queues", "\(limits.sharedReceiveQueues)")
         list.add("reads and atomics", "\(limits.responderDepth) answered, \(limits.initiatorDepth) outstanding")
+        list.add("unsupported", unsupported.isEmpty ? "nothing" : unsupported.joined(separator: " "))
         let remarks = warnings.map { "  warning: \($0.printable)\n" }.joined()
         return "\(name.printable)\n" + list.text(indent: 2) + remarks + ports.map(\.text).joined()
     }

@@ -91,7 +91,7 @@ extension Conversation {
     /// Ends the process with the exit code that a run calls for which went through.
     func endRun(corrupted: UInt64) throws {
         if corrupted > 0 { throw ExitCode(ToolExit.corrupted.rawValue) }
-        switch ending {
+        switch reasonForEnding {
         case nil: return
         case .interrupted: throw ExitCode((Interrupt.exit ?? .interrupted).rawValue)
         case .stoppedByPeer: throw ExitCode(ToolExit.stoppedByPeer.rawValue)

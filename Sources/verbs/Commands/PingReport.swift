@@ -114,7 +114,7 @@ extension RunDescription.Side {
 extension Conversation {
     /// How `--json` names the reason for an early end.
     var endingName: String? {
-        switch ending {
+        switch reasonForEnding {
         case nil: nil
         case .interrupted: "interrupted"
         case .stoppedByPeer: "stopped-by-peer"

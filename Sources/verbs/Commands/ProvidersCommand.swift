@@ -66,9 +66,17 @@ struct ProvidersReport: Report {
         var hint: String
     }
 
+    struct Message: Encodable {
+        var provider: String
+        var level: String
+        var text: String
+    }
+
     let schema = "verbs-providers-1"
     var devices: [Entry]
     var problems: [Fault]
+    /// Warnings and errors that providers have logged while they were asked.
+    var messages: [Message]
 
     init(_ survey: Survey, entries: [Survey.Entry]) {
         devices = entries.map { entry in
@@ -80,6 +88,7 @@ struct ProvidersReport: Report {
         problems = survey.problems.map {
             Fault(path: $0.path, line: $0.line, sentence: $0.sentence, hint: $0.hint)
         }
+        messages = survey.messages.map { Message(provider: $0.provider, level: $0.level.name, text: $0.text) }
     }
 
     var text: String {
@@ -105,6 +114,9 @@ struct ProvidersReport: Report {
                         return "  \(text.printable)\n"
                             + (problem.hint.isEmpty ? "" : "    try: \(problem.hint.printable)\n")
                     }.joined())
+        }
+        if !messages.isEmpty {
+            sections.append(messages.map { "\($0.provider): \($0.level): \($0.text)".printable + "\n" }.joined())
         }
         return sections.joined(separator: "\n")
     }

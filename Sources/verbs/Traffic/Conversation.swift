@@ -20,7 +20,7 @@ final class Conversation {
 
     let role: Role
     /// Set once: it stays for the rest of the run.
-    private(set) var ending: Ending?
+    private var ending: Ending?
     private let peer: Rendezvous
     private var nextLook: UInt64 = 0
     private var stopDeadline: ContinuousClock.Instant?
@@ -82,6 +82,9 @@ final class Conversation {
 
     /// Whether the run is to end early.
     var isEnding: Bool { ending != nil }
+
+    /// Why it has ended early. A Ctrl-C that reached both sides at once was meant for this one as well.
+    var reasonForEnding: Ending? { ending != nil && Interrupt.isRequested ? .interrupted : ending }
 
     /// Tells the peer about a failure of this side, if it is still there.
     func fail(_ error: ToolError) {

@@ -74,51 +74,63 @@ struct Link: ~Copyable {
 
     // MARK: Work requests
 
+    /// Where the receive of that slot brings its data.
+    func slice(ofSlot slot: Int) throws(VerbsError) -> MemoryRegion.Slice {
+        let start = Self.outgoingSize(setup) + slot * Self.slotSize(setup)
+        return try local.slice(start..<start + Self.headerSize(setup) + setup.largestSize)
+    }
+
     /// Posts the receive of that slot.
     mutating func postReceive(slot: Int) throws(VerbsError) {
-        let start = Self.outgoingSize(setup) + slot * Self.slotSize(setup)
-        let slice = try local.slice(start..<start + Self.headerSize(setup) + setup.largestSize)
-        try queuePair.postReceive(slice, id: Self.receiveID | UInt64(slot))
+        try queuePair.postReceive(try slice(ofSlot: slot), id: Self.receiveID | UInt64(slot))
     }
 
-    /// Posts message `number`; `flags` say whether its completion is reported.
+    /// What moves message `number` of a job.
+    @inline(__always)
+    func request(_ operation: Operation, size: Int, number: UInt64, readOffset: Int = 0) -> SendOperation {
+        let immediate = UInt32(truncatingIfNeeded: number)
+        switch operation {
+        case .send: return .send
+        case .sendImmediate: return .send(immediate: immediate)
+        case .write: return .write(to: remote.dropFirst(UInt64(Self.writtenRange(size).lowerBound)))
+        case .writeImmediate:
+            return .write(to: remote.dropFirst(UInt64(Self.writtenRange(size).lowerBound)), immediate: immediate)
+        case .read: return .read(from: remote.dropFirst(UInt64(Self.exposedStart + readOffset)))
+        case .fetchAndAdd: return .fetchAndAdd(at: remote, adding: Counter.addend(number))
+        case .compareAndSwap:
+            return .compareAndSwap(
+                at: remote, expected: Counter.swapped(number), desired: Counter.swapped(number &+ 1))
+        }
+    }
+
+    /// Posts message `number`.
     @inline(__always)
     mutating func postMessage(
-        _ operation: Operation, size: Int, number: UInt64, readOffset: Int = 0, flags: SendFlags = .signaled
+        _ operation: Operation, size: Int, number: UInt64, readOffset: Int = 0
     ) throws(VerbsError) {
         let slice = try local.slice(0..<size)
-        switch operation {
-        case .send: try send(.send, slice, number, flags)
-        case .sendImmediate: try send(.send(immediate: UInt32(truncatingIfNeeded: number)), slice, number, flags)
-        case .write:
-            let place = remote.dropFirst(UInt64(Self.writtenRange(size).lowerBound))
-            try queuePair.post(.write(to: place), slice, id: number, flags: flags)
-        case .writeImmediate:
-            let place = remote.dropFirst(UInt64(Self.writtenRange(size).lowerBound))
-            let immediate = UInt32(truncatingIfNeeded: number)
-            try queuePair.post(.write(to: place, immediate: immediate), slice, id: number, flags: flags)
-        case .read:
-            let place = remote.dropFirst(UInt64(Self.exposedStart + readOffset))
-            try queuePair.post(.read(from: place), slice, id: number, flags: flags)
-        case .fetchAndAdd:
-            let addend = Counter.addend(number)
-            try queuePair.post(.fetchAndAdd(at: remote, adding: addend), slice, id: number, flags: flags)
-        case .compareAndSwap:
-            let swap = SendOperation.compareAndSwap(
-                at: remote, expected: Counter.swapped(number), desired: Counter.swapped(number &+ 1))
-            try queuePair.post(swap, slice, id: number, flags: flags)
+        let request = request(operation, size: size, number: number, readOffset: readOffset)
+        if let destination {
+            try queuePair.post(request, slice, to: destination, id: number)
+        } else {
+            try queuePair.post(request, slice, id: number)
         }
     }
 
-    @inline(__always)
-    private mutating func send(
-        _ operation: SendOperation, _ slice: MemoryRegion.Slice, _ number: UInt64, _ flags: SendFlags
-    ) throws(VerbsError) {
-        if let destination {
-            try queuePair.post(operation, slice, to: destination, id: number, flags: flags)
-        } else {
-            try queuePair.post(operation, slice, id: number, flags: flags)
+    /// Several messages that are posted at once, as often as wanted; the last of them is reported.
+    func batch(_ job: Job) throws(VerbsError) -> SendRequestList {
+        var list = SendRequestList(capacity: job.batch)
+        let slice = try local.slice(0..<job.size)
+        let request = request(job.operation, size: job.size, number: 0)
+        for index in 1...job.batch {
+            let flags: SendFlags = index == job.batch ? .signaled : []
+            if let destination {
+                try list.append(request, slice, to: destination, flags: flags)
+            } else {
+                try list.append(request, slice, flags: flags)
+            }
         }
+        return list
     }
 
     /// Polls; the completions are then in `arrived`.

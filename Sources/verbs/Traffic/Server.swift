@@ -30,7 +30,13 @@ struct Server {
 
     /// Makes and connects the queue pair that the client wants.
     private mutating func greet(_ conversation: Conversation, _ hello: ControlMessage) throws -> Link {
-        guard case .hello(ControlMessage.version, let setup, let party) = hello else { throw ToolError.outOfTurn }
+        guard case .hello(let version, let setup, let party) = hello else { throw ToolError.outOfTurn }
+        guard version == ControlMessage.version else {
+            throw ToolError(
+                .cannotMeet,
+                "the client speaks version \(version) of the protocol, the server \(ControlMessage.version)",
+                hint: "run the same version of verbs on both sides")
+        }
         try setup.check()
         self.setup = setup
         client = party

@@ -18,6 +18,7 @@ struct ThroughputClient {
     mutating func run(
         _ link: inout Link, _ conversation: Conversation, progress: (UInt64) -> Void
     ) throws -> (Result, Tally) {
+        let list = try link.batch(job)
         var start = Clock.now()
         /// The messages before the first one that is measured; nil while it is not their time yet.
         var skipped: UInt64? = job.warmUp == 0 ? 0 : nil
@@ -25,7 +26,7 @@ struct ThroughputClient {
         var nextLook: UInt64 = 0
         var lastProgress = start
         while isOpen || completed < posted {
-            if isOpen { try post(&link) }
+            if isOpen { try post(&link, list) }
             let count = try link.poll()
             for index in 0..<count { try take(&link, link.arrived[index]) }
             if count > 0 { patience.reset() } else if !patience.pause() { continue }
@@ -51,23 +52,19 @@ struct ThroughputClient {
         return (Result(completed: completed - (skipped ?? completed), nanoseconds: end &- start), tally)
     }
 
-    /// Fills the window, batch by batch; the last of each batch is reported.
-    private mutating func post(_ link: inout Link) throws(VerbsError) {
+    /// Fills the window, batch by batch.
+    private mutating func post(_ link: inout Link, _ list: borrowing SendRequestList) throws(VerbsError) {
         let batch = UInt64(job.batch)
         while posted &- completed &+ batch <= UInt64(job.window), posted < job.count ?? .max {
-            for index in 1...batch {
-                try link.postMessage(
-                    job.operation, size: job.size, number: posted, flags: index == batch ? .signaled : [])
-                posted &+= 1
-            }
+            try link.queuePair.post(list)
+            posted &+= batch
         }
     }
 
     private mutating func take(_ link: inout Link, _ completion: WorkCompletion) throws(VerbsError) {
         try completion.check()
         if completion.id & Link.receiveID == 0 {
-            // Its number is that of the last message of its batch; completions keep the order of their queue.
-            completed = completion.id &+ 1
+            completed &+= UInt64(job.batch)
         } else {
             // The answer to a message of an earlier job, which was given up.
             try link.postReceive(slot: Int(completion.id & ~Link.receiveID))
@@ -83,21 +80,20 @@ struct ThroughputServer {
         var tally = Tally()
         var patience = Patience()
         var nextLook: UInt64 = 0
+        var receives = ReceiveRequestList(capacity: link.arrived.capacity)
         while true {
             let count = try link.poll()
+            receives.removeAll()
             for index in 0..<count {
                 let completion = link.arrived[index]
                 try completion.check()
                 guard completion.id & Link.receiveID != 0 else { continue }
                 tally.received += 1
-                try link.postReceive(slot: Int(completion.id & ~Link.receiveID))
+                try receives.append(
+                    try link.slice(ofSlot: Int(completion.id & ~Link.receiveID)), id: completion.id)
             }
-            if count > 0 {
-                patience.reset()
-                if tally.received & 0xFF != 0 { continue }
-            } else if !patience.pause() {
-                continue
-            }
+            try link.queuePair.postReceive(receives)
+            if count > 0 { patience.reset() } else if !patience.pause() { continue }
             let now = Clock.now()
             guard now >= nextLook else { continue }
             nextLook = now &+ Progress.interval / 100
