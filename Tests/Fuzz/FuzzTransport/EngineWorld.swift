@@ -1,0 +1,350 @@
+import RoCETransport
+import RoCEWire
+
+/// One engine with queue pairs of all kinds, driven by a string of bytes. Whatever the bytes say, the engine must not
+/// crash, must not touch memory that nobody registered, and must keep its books: at most one completion per work
+/// request, in order. The test suite feeds it random bytes, the fuzzer whatever it can think of.
+final class EngineWorld {
+    private let engine: Engine
+    private let gid = GID(ipv4: 0x0A00_0001)
+    private let domain: ProtectionDomain
+    private let completions: CompletionQueue
+    private let shared: SharedReceiveQueue
+    /// Each region has its own block, so that a sanitizer sees the first byte beyond.
+    private let writable = UnsafeMutableRawBufferPointer.allocate(byteCount: 2048, alignment: 8)
+    private let readable = UnsafeMutableRawBufferPointer.allocate(byteCount: 512, alignment: 8)
+    private let packet = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 8)
+    private var writableKey: UInt32
+    private let readableKey: UInt32
+    private var pairs: [Tracked] = []
+    private var now: UInt64 = 1
+    private var input = Input(bytes: [])
+
+    /// A queue pair, and what was posted to it since RESET.
+    private struct Tracked {
+        let pair: QueuePair
+        let peer: UInt32
+        var sends: UInt64 = 0
+        var receives: UInt64 = 0
+        var nextSend: UInt64 = 0
+        var nextReceive: UInt64 = 0
+        let hasSharedQueue: Bool
+    }
+
+    struct Input {
+        var bytes: [UInt8]
+        var place = 0
+
+        var isEmpty: Bool { place >= bytes.count }
+
+        mutating func byte() -> UInt8 {
+            guard !isEmpty else { return 0 }
+            place += 1
+            return bytes[place - 1]
+        }
+
+        mutating func number(_ count: Int) -> UInt64 {
+            var result: UInt64 = 0
+            for _ in 0..<count { result = result << 8 | UInt64(byte()) }
+            return result
+        }
+    }
+
+    private static let readablePattern: UInt8 = 0x5A
+
+    init() throws {
+        var configuration = Configuration(seed: (1, 2))
+        configuration.maximumQueuePairs = 64
+        configuration.activeMTU = 1024
+        configuration.maximumWindow = 8
+        configuration.initialWindow = 4
+        configuration.readPiece = 2
+        engine = Engine(configuration)
+        domain = try engine.allocateProtectionDomain()
+        completions = try engine.createCompletionQueue(capacity: 256)
+        shared = try engine.createSharedReceiveQueue(domain, workRequests: 8, elements: 2)
+        writable.initializeMemory(as: UInt8.self, repeating: 0)
+        readable.initializeMemory(as: UInt8.self, repeating: Self.readablePattern)
+        let everything: AccessFlags = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic]
+        writableKey = try engine.registerMemory(
+            domain, address: writable.baseAddress, length: 2048, virtualAddress: 0x1000, access: everything)
+        readableKey = try engine.registerMemory(
+            domain, address: readable.baseAddress, length: 512, virtualAddress: 0x8000, access: .remoteRead)
+        // Two of RC that talk to each other, one of RC with the shared queue whose peer is the input, UC, and UD.
+        let types: [QueuePairType] = [.rc, .rc, .rc, .uc, .ud]
+        var created: [QueuePair] = []
+        for (index, type) in types.enumerated() { created.append(try create(type, shared: index == 2)) }
+        for (index, pair) in created.enumerated() {
+            let peer = index < 2 ? created[1 - index].number : index == 3 ? pair.number : 0x77
+            pairs.append(Tracked(pair: pair, peer: peer, hasSharedQueue: index == 2))
+            for state: QueuePairState in [.initialized, .readyToReceive, .readyToSend] { modify(index, to: state) }
+        }
+    }
+
+    deinit {
+        for tracked in pairs { engine.destroy(tracked.pair) }
+        try? engine.destroy(shared)
+        try? engine.destroy(completions)
+        writable.deallocate()
+        readable.deallocate()
+        packet.deallocate()
+    }
+
+    private func create(_ type: QueuePairType, shared isShared: Bool) throws -> QueuePair {
+        var specification = QueuePairSpecification(
+            type: type, domain: domain, completions: completions,
+            capabilities: QueuePairCapabilities(
+                sendWorkRequests: 8, receiveWorkRequests: 8, sendElements: 2, receiveElements: 2, inlineData: 16))
+        if isShared { specification.sharedReceiveQueue = shared }
+        return try engine.createQueuePair(specification)
+    }
+
+    // MARK: - Running
+
+    /// Says what went wrong, nil if all is well.
+    func violation(_ bytes: [UInt8]) -> String? {
+        input = Input(bytes: bytes)
+        while !input.isEmpty {
+            if let problem = act() ?? check() { return problem }
+        }
+        now &+= 1 << 40
+        engine.advance(to: now)
+        return transmitAll() ?? check()
+    }
+
+    private func act() -> String? {
+        switch input.byte() % 10 {
+        case 0, 1, 2: receiveMade()
+        case 3: receiveRaw()
+        case 4: postSend()
+        case 5: postReceive()
+        case 6: return transmitAll()
+        case 7:
+            now &+= input.number(3)
+            engine.advance(to: now)
+        case 8: change()
+        default: completions.arm(solicitedOnly: input.byte() & 1 != 0)
+        }
+        return nil
+    }
+
+    private func check() -> String? {
+        while engine.nextEvent() != nil {}
+        if let problem = pollAll() { return problem }
+        for byte in readable where byte != Self.readablePattern { return "memory without write access was written" }
+        return nil
+    }
+
+    private func pollAll() -> String? {
+        var completion = WorkCompletion()
+        while completions.poll(into: &completion, count: 1) == 1 {
+            guard let index = pairs.firstIndex(where: { $0.pair.number == completion.queuePair }) else {
+                return "completion of a queue pair that does not exist"
+            }
+            if completion.opcode.rawValue & 0x80 == 0 {
+                guard completion.id >= pairs[index].nextSend, completion.id < pairs[index].sends else {
+                    return "send \(completion.id) completes where \(pairs[index].nextSend) is next"
+                }
+                pairs[index].nextSend = completion.id + 1
+            } else if !pairs[index].hasSharedQueue {
+                guard completion.id == pairs[index].nextReceive, completion.id < pairs[index].receives else {
+                    return "receive \(completion.id) completes where \(pairs[index].nextReceive) is next"
+                }
+                pairs[index].nextReceive += 1
+            }
+        }
+        return nil
+    }
+
+    /// Sends everything, and delivers what goes to this address. With the time standing still there is an end to it.
+    private func transmitAll() -> String? {
+        for _ in 0..<10_000 {
+            guard let sent = engine.transmit(into: packet, now: now) else { return nil }
+            let bytes = UnsafeRawBufferPointer(rebasing: packet[..<sent.byteCount])
+            guard let parsed = try? TransportPacket(parsing: bytes) else { return "an unreadable packet was sent" }
+            guard parsed.headers.bth.destinationQP == sent.destinationQueuePair else { return "wrong destination" }
+            if input.byte() & 7 == 7 { continue }
+            engine.receive(
+                bytes, from: PacketSource(source: gid, destination: gid, header: UnsafeRawBufferPointer(rebasing: readable[..<40])),
+                now: now)
+        }
+        return "transmit does not come to an end"
+    }
+
+    // MARK: - Packets
+
+    /// A packet whose fields are near what is right.
+    private func receiveMade() {
+        let index = Int(input.byte()) % pairs.count
+        let opcode = Opcode(rawValue: input.byte())
+        guard opcode.isKnown else { return }
+        let attributes = engine.attributes(of: pairs[index].pair)
+        let base = opcode.isResponse ? attributes.sendPSN : attributes.receivePSN
+        let flags = input.byte()
+        let offset = UInt32(bitPattern: Int32(Int8(bitPattern: input.byte())) >> 4)
+        var headers = PacketHeaders(
+            BTH(
+                opcode: opcode, destinationQP: pairs[index].pair.number, psn: PSN(base &+ offset),
+                acknowledgeRequest: flags & 1 != 0, solicited: flags & 2 != 0))
+        let key = flags & 4 != 0 ? readableKey : writableKey
+        let address = (flags & 4 != 0 ? 0x8000 : 0x1000) &+ UInt64(input.byte()) &* 8 &- (flags & 8 != 0 ? 4 : 0)
+        let length = [0, 1, 8, 256, 255, 512, 1024, 3][Int(input.byte() & 7)]
+        let announced = flags & 16 != 0 ? UInt32(truncatingIfNeeded: input.number(2)) : UInt32(length)
+        headers.deth = DETH(queueKey: 0x1234, sourceQP: 5)
+        headers.reth = RETH(virtualAddress: address, remoteKey: key, dmaLength: announced)
+        headers.atomicETH = AtomicETH(virtualAddress: address, remoteKey: key, swapOrAdd: 3)
+        headers.aeth = AETH(syndrome: AETHSyndrome(rawValue: flags & 32 != 0 ? input.byte() : 0x1F), msn: 0)
+        let payload = opcode.hasPayload ? length : 0
+        let bytes = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: headers.packetByteCount(payloadByteCount: payload), alignment: 8)
+        defer { bytes.deallocate() }
+        bytes.initializeMemory(as: UInt8.self, repeating: 7)
+        guard (try? headers.emit(into: bytes, payloadByteCount: payload)) != nil else { return }
+        engine.receive(
+            UnsafeRawBufferPointer(bytes),
+            from: PacketSource(
+                source: gid, destination: gid,
+                header: UnsafeRawBufferPointer(rebasing: readable[..<(flags & 64 != 0 ? 20 : 40)])),
+            now: now)
+    }
+
+    /// Bytes as they come, but for the destination.
+    private func receiveRaw() {
+        let index = Int(input.byte()) % pairs.count
+        var bytes: [UInt8] = []
+        for _ in 0..<input.byte() { bytes.append(input.byte()) }
+        let number = pairs[index].pair.number
+        if bytes.count > 7 {
+            for place in 5...7 { bytes[place] = UInt8(truncatingIfNeeded: number >> UInt32(8 * (7 - place))) }
+        }
+        bytes.withUnsafeBytes { bytes in
+            engine.receive(
+                bytes,
+                from: PacketSource(
+                    source: gid, destination: gid, header: UnsafeRawBufferPointer(start: nil, count: 0)),
+                now: now)
+        }
+    }
+
+    // MARK: - Work
+
+    private func element() -> ScatterGatherElement {
+        let kind = input.byte()
+        let address = UInt64(input.byte()) &* 8
+        let length = UInt32(kind & 15) &* 37
+        switch kind >> 6 {
+        case 0: return ScatterGatherElement(address: 0x8000 &+ address, length: length, key: readableKey)
+        case 1: return ScatterGatherElement(address: address, length: length, key: writableKey ^ 1)
+        default: return ScatterGatherElement(address: 0x1000 &+ address, length: length, key: writableKey)
+        }
+    }
+
+    private func postSend() {
+        let index = Int(input.byte()) % pairs.count
+        let tracked = pairs[index]
+        var flags = SendFlags(rawValue: UInt32(input.byte() & 15))
+        var request = SendWorkRequest(
+            id: tracked.sends, opcode: WorkRequestOpcode(rawValue: UInt32(input.byte() % 8)))
+        request.remoteKey = writableKey
+        request.remoteAddress = 0x1000 &+ UInt64(input.byte()) &* 4
+        request.remoteQueuePair = tracked.pair.number
+        request.remoteQueueKey = 0x1234
+        request.compareAdd = 1
+        // Inline data is read at its address in this process.
+        var elements = [element(), element()]
+        if flags.contains(.inline) {
+            elements = [
+                ScatterGatherElement(
+                    address: UInt64(UInt(bitPattern: readable.baseAddress)), length: UInt32(input.byte() & 31), key: 0)
+            ]
+        }
+        if input.byte() & 3 == 0 { elements = [] }
+        if elements.isEmpty { flags.remove(.inline) }
+        request.flags = flags
+        var path = Path(source: gid, destination: gid)
+        let result = withUnsafePointer(to: &path) { path in
+            request.path = path
+            return tracked.pair.stageSend(request, elements: elements, count: elements.count)
+        }
+        if result == .success { pairs[index].sends += 1 }
+        tracked.pair.commitSends()
+    }
+
+    private func postReceive() {
+        let index = Int(input.byte()) % pairs.count
+        let tracked = pairs[index]
+        let elements = input.byte() & 3 == 0 ? [] : [element(), element()]
+        if tracked.hasSharedQueue {
+            _ = shared.stageReceive(id: 0, elements: elements, count: elements.count)
+            shared.commitReceives()
+            return
+        }
+        if tracked.pair.stageReceive(id: tracked.receives, elements: elements, count: elements.count) == .success {
+            pairs[index].receives += 1
+        }
+        tracked.pair.commitReceives()
+    }
+
+    // MARK: - Control
+
+    private func change() {
+        let what = input.byte()
+        if what & 0xC0 == 0xC0 {
+            // The region goes away and comes back under another key.
+            try? engine.deregisterMemory(writableKey)
+            writableKey = (try? engine.registerMemory(
+                domain, address: writable.baseAddress, length: 2048, virtualAddress: 0x1000,
+                access: [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic])) ?? 0
+            return
+        }
+        let index = Int(what & 7) % pairs.count
+        let states: [QueuePairState] = [
+            .reset, .initialized, .readyToReceive, .readyToSend, .sendQueueDrained, .error, .readyToSend,
+        ]
+        modify(index, to: states[Int(what >> 3 & 7) % states.count])
+    }
+
+    private func modify(_ index: Int, to state: QueuePairState) {
+        let tracked = pairs[index]
+        var attributes = QueuePairAttributes()
+        attributes.state = state
+        attributes.port = 1
+        attributes.access = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic]
+        attributes.path = Path(source: gid, destination: gid)
+        attributes.pathMTU = 256
+        attributes.destinationQueuePair = tracked.peer
+        attributes.queueKey = 0x1234
+        attributes.receivePSN = 0xFF_FFFE
+        attributes.sendPSN = 0xFF_FFFE
+        attributes.maxReadAtomic = 2
+        attributes.maxDestinationReadAtomic = 2
+        attributes.minRNRTimer = 1
+        attributes.timeout = 1
+        attributes.retryCount = 2
+        attributes.rnrRetry = 2
+        attributes.drainedNotification = true
+        let mask = Self.mask(state, tracked.pair)
+        guard (try? engine.modify(tracked.pair, attributes, mask)) != nil, state == .reset else { return }
+        pairs[index].sends = 0
+        pairs[index].nextSend = 0
+        pairs[index].receives = 0
+        pairs[index].nextReceive = 0
+    }
+
+    private static func mask(_ state: QueuePairState, _ pair: QueuePair) -> AttributeMask {
+        let isDatagram = pair.type == .ud
+        switch (pair.state, state) {
+        case (.reset, .initialized):
+            return isDatagram
+                ? [.state, .partitionKeyIndex, .port, .queueKey] : [.state, .partitionKeyIndex, .port, .access]
+        case (.initialized, .readyToReceive):
+            if isDatagram { return .state }
+            let connected: AttributeMask = [.state, .path, .pathMTU, .destinationQueuePair, .receivePSN]
+            return pair.type == .uc ? connected : connected.union([.maxDestinationReadAtomic, .minRNRTimer])
+        case (.readyToReceive, .readyToSend):
+            return pair.type == .rc
+                ? [.state, .sendPSN, .timeout, .retryCount, .rnrRetry, .maxReadAtomic] : [.state, .sendPSN]
+        default: return .state
+        }
+    }
+}

@@ -1,0 +1,9 @@
+/// Feeds an engine with whatever libFuzzer thinks of: packets, posts, changes of state and time, read from the bytes.
+@_cdecl("LLVMFuzzerTestOneInput")
+public func fuzzTransport(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+    guard let world = try? EngineWorld() else { fatalError("the engine refused its objects") }
+    if let violation = world.violation(Array(UnsafeBufferPointer(start: start, count: count))) {
+        fatalError(violation)
+    }
+    return 0
+}

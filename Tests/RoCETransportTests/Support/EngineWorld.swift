@@ -1,0 +1,1 @@
+../../Fuzz/FuzzTransport/EngineWorld.swift
