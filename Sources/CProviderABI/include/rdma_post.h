@@ -13,16 +13,21 @@ extern "C" {
 
 
 static inline void rdma_set_send_wr(struct ibv_send_wr *wr, uint64_t id, enum ibv_wr_opcode opcode,
-				    uint32_t immediate, uint64_t word0, uint64_t word1, uint64_t word2,
-				    uint64_t word3, uint32_t remote_srqn, unsigned int flags)
+				    uint32_t immediate, unsigned int flags)
 {
-	uint64_t words[4] = {word0, word1, word2, word3};
-
-	_Static_assert(sizeof(wr->wr) == sizeof(words), "the union that carries the operands");
 	wr->wr_id = id;
 	wr->opcode = opcode;
 	wr->send_flags = flags;
 	wr->imm_data = immediate;
+}
+
+/* What an operation names beyond its data: the union `wr`, and the peer's shared receive queue. */
+static inline void rdma_set_operands(struct ibv_send_wr *wr, uint64_t word0, uint64_t word1, uint64_t word2,
+				     uint64_t word3, uint32_t remote_srqn)
+{
+	uint64_t words[4] = {word0, word1, word2, word3};
+
+	_Static_assert(sizeof(wr->wr) == sizeof(words), "the union that carries the operands");
 	memcpy(&wr->wr, words, sizeof(words));
 	wr->qp_type.xrc.remote_srqn = remote_srqn;
 }
@@ -36,7 +41,8 @@ static inline int rdma_post_one_send(struct ibv_qp *qp, uint64_t id, enum ibv_wr
 	struct ibv_send_wr wr;
 	struct ibv_send_wr *bad;
 
-	rdma_set_send_wr(&wr, id, opcode, immediate, word0, word1, word2, word3, remote_srqn, flags);
+	rdma_set_send_wr(&wr, id, opcode, immediate, flags);
+	rdma_set_operands(&wr, word0, word1, word2, word3, remote_srqn);
 	wr.next = NULL;
 	wr.sg_list = (struct ibv_sge *)list;
 	wr.num_sge = count;
@@ -84,6 +90,21 @@ static inline int rdma_post_one_wq_recv(struct ibv_wq *wq, uint64_t id, const st
 	struct ibv_recv_wr *bad;
 
 	return wq->post_recv(wq, &wr, &bad);
+}
+
+/* One poll of one completion: `wc` holds it if `count` is 1, and nothing otherwise. Swift must initialise what it
+ * lends out; here the 48 bytes are written once, by the provider. */
+struct rdma_polled {
+	int count;
+	struct ibv_wc wc;
+};
+
+static inline struct rdma_polled rdma_poll_one(struct ibv_cq *cq)
+{
+	struct rdma_polled polled;
+
+	polled.count = cq->context->ops.poll_cq(cq, 1, &polled.wc);
+	return polled;
 }
 
 /* Memory that a device or a peer writes or reads at the same time. */

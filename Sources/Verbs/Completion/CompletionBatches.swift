@@ -109,7 +109,7 @@ extension CompletionQueue {
         var taken: Int32 = 0
         let completions = [WorkCompletion](unsafeUninitializedCapacity: maxCount) { buffer, count in
             buffer.initialize(repeating: WorkCompletion())
-            taken = unsafePoll(buffer.baseAddress!, maxCount)
+            taken = unsafePoll(buffer.baseAddress!, Int32(clamping: maxCount))
             count = Int(max(taken, 0))
         }
         if taken < 0 { throw failure(.pollCQ, taken) }

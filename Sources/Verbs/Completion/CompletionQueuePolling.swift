@@ -9,11 +9,10 @@ extension CompletionQueue {
     /// - Throws: `EIO` when the queue or the device has failed.
     @inlinable @inline(__always)
     public mutating func poll() throws(VerbsError) -> WorkCompletion? {
-        var completion = WorkCompletion()
-        let count = unsafePoll(&completion, 1)
-        if count == 0 { return nil }
-        if count < 0 { throw failure(.pollCQ, count) }
-        return completion
+        let polled = rdma_poll_one(raw)
+        if polled.count == 0 { return nil }
+        if polled.count < 0 { throw failure(.pollCQ, polled.count) }
+        return WorkCompletion(polled.wc)
     }
 
     /// Takes as many completions as there are and fit, from the start of `completions`: ibv_poll_cq(3). Never
@@ -24,7 +23,10 @@ extension CompletionQueue {
     @inlinable @inline(__always)
     public mutating func poll(into completions: inout MutableSpan<WorkCompletion>) throws(VerbsError) -> Int {
         let count = completions.withUnsafeMutableBufferPointer { buffer in
-            buffer.isEmpty ? 0 : unsafePoll(buffer.baseAddress.unsafelyUnwrapped, buffer.count)
+            buffer.isEmpty
+                ? 0
+                : unsafePoll(
+                    buffer.baseAddress.unsafelyUnwrapped, Int32(clamping: buffer.count))
         }
         if count < 0 { throw failure(.pollCQ, count) }
         return Int(count)
@@ -37,7 +39,7 @@ extension CompletionQueue {
     /// - Throws: `EIO` when the queue or the device has failed; the buffer is then empty.
     @inlinable @inline(__always) @discardableResult
     public mutating func poll(into buffer: inout WorkCompletionBuffer) throws(VerbsError) -> Int {
-        let count = unsafePoll(buffer.base, buffer.capacity)
+        let count = unsafePoll(buffer.base, buffer.room)
         buffer.taken = count > 0 ? Int(count) : 0
         if count < 0 { throw failure(.pollCQ, count) }
         return Int(count)
@@ -45,10 +47,10 @@ extension CompletionQueue {
 
     /// Takes completions through the provider's function: their number, or a negative value.
     @inlinable @inline(__always)
-    func unsafePoll(_ completions: UnsafeMutablePointer<WorkCompletion>, _ count: Int) -> Int32 {
+    func unsafePoll(_ completions: UnsafeMutablePointer<WorkCompletion>, _ count: Int32) -> Int32 {
         // The layouts are one: a WorkCompletion is an ibv_wc and nothing else.
         let raws = UnsafeMutableRawPointer(completions).assumingMemoryBound(to: ibv_wc.self)
-        return raw.pointee.context.pointee.ops.poll_cq.unsafelyUnwrapped(raw, Int32(clamping: count), raws)
+        return raw.pointee.context.pointee.ops.poll_cq.unsafelyUnwrapped(raw, count, raws)
     }
 
     /// Polls until a completion comes. Keeps the processor busy for a few microseconds, then gives it to other

@@ -3,14 +3,16 @@
     // Unchecked: the memory belongs to this value alone.
     @usableFromInline let base: UnsafeMutablePointer<WorkCompletion>
     /// How many completions it has room for.
-    public let capacity: Int
+    @inlinable public var capacity: Int { Int(room) }
+    /// As poll_cq takes it.
+    @usableFromInline let room: Int32
     @usableFromInline var taken: Int
 
     /// Room for at most `capacity` completions per poll, at least one.
     public init(capacity: Int) {
-        self.capacity = max(capacity, 1)
-        base = .allocate(capacity: self.capacity)
-        base.initialize(repeating: WorkCompletion(), count: self.capacity)
+        room = Int32(clamping: max(capacity, 1))
+        base = .allocate(capacity: Int(room))
+        base.initialize(repeating: WorkCompletion(), count: Int(room))
         taken = 0
     }
 
@@ -30,7 +32,7 @@
 
     /// The completion at `index`, from 0 to `count` - 1.
     @inlinable public subscript(index: Int) -> WorkCompletion {
-        precondition(index >= 0 && index < taken, "there is no completion at that index")
+        precondition(UInt(bitPattern: index) < UInt(bitPattern: taken), "there is no completion at that index")
         return base[index]
     }
 }

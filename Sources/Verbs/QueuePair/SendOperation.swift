@@ -29,6 +29,10 @@ import CIBVerbs
         self.remoteSRQ = remoteSRQ
     }
 
+    /// Whether it names anything beyond its data.
+    @inlinable @inline(__always)
+    var hasOperands: Bool { word0 | word1 | word2 | word3 != 0 || remoteSRQ != 0 }
+
     /// Its opcode.
     @inlinable public var opcode: Opcode { Opcode(rawValue: opcodeRaw) }
 

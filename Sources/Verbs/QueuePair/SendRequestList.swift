@@ -19,6 +19,9 @@ public struct SendRequestList: ~Copyable, @unchecked Sendable {
     public let capacity: Int
     @usableFromInline var taken = 0
     @usableFromInline var takenHandles = false
+    /// Whether any request may still hold operands of an operation: then each one that has none must be cleared, or
+    /// a send would carry the address handle of an earlier one.
+    @usableFromInline var hasOperands = false
 
     /// Room for `capacity` requests, each of at most `slices` slices or `inlineBytes` bytes of inline data.
     public init(capacity: Int, slices: Int = 1, inlineBytes: Int = 0) {
@@ -54,12 +57,16 @@ public struct SendRequestList: ~Copyable, @unchecked Sendable {
     @inlinable public var isFull: Bool { taken == capacity }
 
     /// Forgets all requests. Those that were posted go on.
-    @inlinable public mutating func removeAll() {
-        if takenHandles {
-            for index in 0..<taken { handles[index] = nil }
-            takenHandles = false
-        }
+    @inlinable @inline(__always)
+    public mutating func removeAll() {
+        if takenHandles { releaseHandles() }
         taken = 0
+    }
+
+    @usableFromInline @inline(never)
+    mutating func releaseHandles() {
+        for index in 0..<taken { handles[index] = nil }
+        takenHandles = false
     }
 
     /// Adds a request with one slice.
@@ -77,6 +84,40 @@ public struct SendRequestList: ~Copyable, @unchecked Sendable {
         let request = try add(operation, id, flags.rawValue)
         request.pointee.sg_list[0] = slice.raw
         request.pointee.num_sge = 1
+    }
+
+    /// Adds `count` requests with one slice each: the cheapest way to build a chain.
+    ///
+    /// - Parameters:
+    ///   - count: how many.
+    ///   - make: answers the request at an index, from 0 to `count` - 1.
+    /// - Throws: `ENOMEM` when the list has no room for all of them; it then is as it was.
+    @inlinable @inline(__always)
+    public mutating func append(count: Int, _ make: (_ index: Int) -> SendRequest) throws(VerbsError) {
+        guard count <= capacity - taken else { throw full() }
+        // In locals: for all the compiler knows, a store into a request could change the list itself.
+        let firstRequest = requests + taken
+        let firstElement = elements + taken * sliceCapacity
+        let stride = sliceCapacity
+        let mustClear = hasOperands
+        var hasOperands = mustClear
+        var index = 0
+        while index < count {
+            let made = make(index)
+            let request = firstRequest + index
+            request.pointee.num_sge = 1
+            rdma_set_send_wr(
+                request, made.id, ibv_wr_opcode(rawValue: made.operation.opcodeRaw), made.operation.immediate,
+                made.flags.rawValue)
+            if mustClear || made.operation.hasOperands {
+                setOperands(request, made.operation)
+                hasOperands = true
+            }
+            firstElement[index &* stride] = made.slice.raw
+            index &+= 1
+        }
+        self.hasOperands = hasOperands
+        taken += max(count, 0)
     }
 
     /// Adds a request that gathers several slices, or has none.
@@ -148,10 +189,19 @@ public struct SendRequestList: ~Copyable, @unchecked Sendable {
         guard taken < capacity else { throw full() }
         let request = requests + taken
         rdma_set_send_wr(
-            request, id, ibv_wr_opcode(rawValue: operation.opcodeRaw), operation.immediate, operation.word0,
-            operation.word1, operation.word2, operation.word3, operation.remoteSRQ, flags)
+            request, id, ibv_wr_opcode(rawValue: operation.opcodeRaw), operation.immediate, flags)
+        if hasOperands || operation.hasOperands {
+            setOperands(request, operation)
+            hasOperands = true
+        }
         taken += 1
         return request
+    }
+
+    @inlinable @inline(__always)
+    func setOperands(_ request: UnsafeMutablePointer<ibv_send_wr>, _ operation: SendOperation) {
+        rdma_set_operands(
+            request, operation.word0, operation.word1, operation.word2, operation.word3, operation.remoteSRQ)
     }
 
     @usableFromInline @inline(never)
@@ -169,11 +219,34 @@ public struct SendRequestList: ~Copyable, @unchecked Sendable {
     }
 }
 
+/// A send work request with one slice, as a value: what a list of requests is filled with.
+@frozen public struct SendRequest: Sendable {
+    /// What it does.
+    public var operation: SendOperation
+    /// Its data, or where the data of a read or atomic goes.
+    public var slice: MemoryRegion.Slice
+    /// Is in its completion.
+    public var id: UInt64
+    /// How it is treated.
+    public var flags: SendFlags
+
+    /// A request; its completion is reported by default.
+    @inlinable @inline(__always)
+    public init(
+        _ operation: SendOperation, _ slice: MemoryRegion.Slice, id: UInt64 = 0, flags: SendFlags = .signaled
+    ) {
+        self.operation = operation
+        self.slice = slice
+        self.id = id
+        self.flags = flags
+    }
+}
+
 extension QueuePair {
     /// Posts all requests of a list, in order: ibv_post_send(3).
     ///
     /// - Throws: as a single post; `VerbsError.postedCount` says how many, from the first on, were taken.
-    @inlinable
+    @inlinable @inline(__always)
     public mutating func post(_ list: borrowing SendRequestList) throws(VerbsError) {
         guard list.taken > 0 else { return }
         let last = list.requests + (list.taken - 1)
@@ -182,11 +255,17 @@ extension QueuePair {
         var bad: UnsafeMutablePointer<ibv_send_wr>?
         let code = raw.pointee.context.pointee.ops.post_send.unsafelyUnwrapped(raw, list.requests, &bad)
         last.pointee.next = next
-        if code != 0 {
-            let posted = bad.map { $0 - list.requests } ?? 0
-            let refused = list.requests[min(max(posted, 0), list.taken - 1)]
-            throw sendFailure(
-                refused.opcode.rawValue, slices: Int(refused.num_sge), code, posted: min(max(posted, 0), list.taken))
-        }
+        if code != 0 { throw sendFailure(list.requests, list.taken, bad, code) }
+    }
+
+    /// What to throw when a list was refused from `bad` on.
+    @usableFromInline @inline(never)
+    func sendFailure(
+        _ requests: UnsafeMutablePointer<ibv_send_wr>, _ count: Int, _ bad: UnsafeMutablePointer<ibv_send_wr>?,
+        _ code: Int32
+    ) -> VerbsError {
+        let posted = min(max(bad.map { $0 - requests } ?? 0, 0), count)
+        let refused = requests[min(posted, count - 1)]
+        return sendFailure(refused.opcode.rawValue, slices: Int(refused.num_sge), code, posted: posted)
     }
 }

@@ -1,0 +1,23 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Programs, not tests: what they print is a ratio of two loops measured in turn in one process.
+let package = Package(
+    name: "Benchmarks",
+    dependencies: [.package(name: "swift-rdma", path: "..")],
+    targets: [
+        .target(name: "CRing", dependencies: [.product(name: "ProviderKit", package: "swift-rdma")]),
+        .target(
+            name: "CLoops", dependencies: [.product(name: "ProviderKit", package: "swift-rdma")],
+            // What a distribution compiles its C with.
+            cSettings: [.unsafeFlags(["-O2"])]),
+        .executableTarget(
+            name: "PostPoll",
+            dependencies: [
+                "CRing", "CLoops",
+                .product(name: "Verbs", package: "swift-rdma"),
+                .product(name: "ProviderLoader", package: "swift-rdma"),
+            ],
+            swiftSettings: [.swiftLanguageMode(.v6)]),
+    ]
+)
