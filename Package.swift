@@ -105,7 +105,8 @@ let testTargets: [Target] = [
         dependencies: ["TestSupport", "LoaderProbe", "ProviderLoader", "CProviderABI", "CIBVerbs", "CLinux"],
         exclude: ["Fixtures"], swiftSettings: strict),
     .testTarget(
-        name: "VerbsTests", dependencies: ["TestSupport", "Verbs", "CProviderABI", "CIBVerbs", "CLinux"],
+        name: "VerbsTests",
+        dependencies: ["TestSupport", "CAllocationCounter", "Verbs", "CProviderABI", "CIBVerbs", "CLinux"],
         swiftSettings: strict),
     .testTarget(
         name: "VerbsToolTests",

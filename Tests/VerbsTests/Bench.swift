@@ -1,9 +1,13 @@
+import CProviderABI
 import ProviderLoader
 import TestSupport
 import Verbs
 
-/// The devices that the tests run on. `ctest0` and `ctest1` are loopback devices in C (Tests/CProvider).
+/// The devices that the tests run on: `ctest0`, a loopback device in C (Tests/CProvider), and `soft0`, RoCEv2 in
+/// software on the loopback interface.
 enum Bench {
+    static let devices = ["ctest0", "soft0"]
+
     /// Finds the test devices and nothing of this host.
     static let loader: ProviderLoader = try! makeLoader()
 
@@ -13,13 +17,13 @@ enum Bench {
     private static func makeLoader() throws -> ProviderLoader {
         let sysfs = try FakeSysfs()
         try sysfs.addDevice("ctest0", index: 0)
-        try sysfs.addDevice("ctest1", index: 1, nodeGUID: 0x0002_c903_0012_9999)
         let drivers = try TemporaryDirectory()
         try CTestProvider.writeDriverFile(in: drivers)
         kept = [sysfs, drivers]
         var configuration = LoaderConfiguration()
         configuration.sysfsPath = sysfs.path
         configuration.environment["RDMA_DRIVER_PATH"] = drivers.path
+        configuration.builtIn = [BuiltInProvider(name: "soft", entry: rdma_provider_entry_soft)]
         return ProviderLoader(configuration: configuration)
     }
 
@@ -79,4 +83,11 @@ func failure(_ body: () throws(VerbsError) -> Void) -> VerbsError? {
         try body()
         return nil
     } catch { return error }
+}
+
+/// Gives the loopback device in C an order (Tests/CProvider/README.md): `[1, event]` raises an asynchronous event,
+/// `[2, status]` sets the status of the next send.
+func giveOrder(_ order: [UInt8], to side: borrowing Pair.Side) throws {
+    let gid = GID(bytes: [0xff, 0x0e] + Array("ctest".utf8) + [UInt8](repeating: 0, count: 7) + order)!
+    try side.queuePair.attach(to: MulticastGroup(gid: gid))
 }

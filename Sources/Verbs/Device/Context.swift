@@ -95,8 +95,8 @@ extension Context {
         advice: (Errno) -> Advice = Advice.general
     ) throws(VerbsError) {
         guard code != 0 else { return }
-        // Old providers answer -1 with errno, or a negative errno value, where the man page says positive.
-        let errno = Errno(rawValue: code == -1 ? linux_errno() : abs(code))
+        // The size of a GID table comes with a negative errno value; all others are positive.
+        let errno = Errno(rawValue: abs(code))
         throw VerbsError(verb, errno, object(), advice(errno))
     }
 
