@@ -101,7 +101,7 @@ extension Core {
         let entry = slot.assumingMemoryBound(to: WorkCompletion.self)
         entry.initialize(to: completion)
         ring.stage()
-        ring.producer.pointee.published.store(ring.producer.pointee.position, ordering: .sequentiallyConsistent)
+        ring.produced.pointee.store(ring.producer.pointee.position, ordering: .sequentiallyConsistent)
         let armed = queue.pointee.armed.load(ordering: .sequentiallyConsistent)
         if armed == CompletionQueueStorage.notArmed { return true }
         if armed == CompletionQueueStorage.armedForNext || solicited || completion.status != .success {
@@ -127,7 +127,7 @@ extension Core {
         }
         guard kept != end else { return }
         ring.producer.pointee.position = kept
-        ring.producer.pointee.published.store(kept, ordering: .releasing)
+        ring.produced.pointee.store(kept, ordering: .releasing)
         ring.consumer.pointee.seen = kept
     }
 

@@ -1,10 +1,8 @@
 import Synchronization
 
-/// One side's view of a ring, on a cache line of its own.
-struct RingSide: ~Copyable {
-    /// How far this side has come, as the other side may see it. Counts up freely and wraps.
-    let published = Atomic<UInt32>(0)
-    /// How far this side has come for itself: at or ahead of `published`.
+/// What one side of a ring keeps for itself. Positions count up freely and wrap.
+struct RingSide {
+    /// How far this side has come: at or ahead of what the other side may see.
     var position: UInt32 = 0
     /// How far the other side had come when last looked at.
     var seen: UInt32 = 0
@@ -22,10 +20,16 @@ struct Ring {
     let mask: UInt32
     /// How many slots may be in use: what was asked for, at most `mask + 1`.
     let limit: UInt32
+    /// How far the producer has come, as the consumer may see it; and the other way around. Each has a cache line with
+    /// its side's own view behind it.
+    let produced: UnsafeMutablePointer<Atomic<UInt32>>
+    let consumed: UnsafeMutablePointer<Atomic<UInt32>>
     let producer: UnsafeMutablePointer<RingSide>
     let consumer: UnsafeMutablePointer<RingSide>
 
     private static let lineSize = 64
+    /// Where in a line the side's own view starts.
+    private static let viewOffset = 8
 
     /// - Parameters:
     ///   - limit: at least 1, at most 2^30.
@@ -36,8 +40,13 @@ struct Ring {
         let head = 2 * Self.lineSize
         let block = UnsafeMutableRawPointer.allocate(
             byteCount: head + Int(count) * stride, alignment: Self.lineSize)
-        producer = block.bindMemory(to: RingSide.self, capacity: 1)
-        consumer = (block + Self.lineSize).bindMemory(to: RingSide.self, capacity: 1)
+        let line = block + Self.lineSize
+        produced = block.bindMemory(to: Atomic<UInt32>.self, capacity: 1)
+        consumed = line.bindMemory(to: Atomic<UInt32>.self, capacity: 1)
+        producer = (block + Self.viewOffset).bindMemory(to: RingSide.self, capacity: 1)
+        consumer = (line + Self.viewOffset).bindMemory(to: RingSide.self, capacity: 1)
+        produced.initialize(to: Atomic(0))
+        consumed.initialize(to: Atomic(0))
         producer.initialize(to: RingSide())
         consumer.initialize(to: RingSide())
         slots = block + head
@@ -47,9 +56,7 @@ struct Ring {
     }
 
     func deallocate() {
-        producer.deinitialize(count: 1)
-        consumer.deinitialize(count: 1)
-        UnsafeMutableRawPointer(producer).deallocate()
+        UnsafeMutableRawPointer(produced).deallocate()
     }
 
     /// Where slot `index` lies, for any freely counting index.
@@ -58,14 +65,10 @@ struct Ring {
 
     /// Empties the ring. Neither side may be at work.
     func reset() {
-        Self.reset(producer)
-        Self.reset(consumer)
-    }
-
-    private static func reset(_ side: UnsafeMutablePointer<RingSide>) {
-        side.pointee.published.store(0, ordering: .releasing)
-        side.pointee.position = 0
-        side.pointee.seen = 0
+        producer.initialize(to: RingSide())
+        consumer.initialize(to: RingSide())
+        produced.pointee.store(0, ordering: .releasing)
+        consumed.pointee.store(0, ordering: .releasing)
     }
 }
 
@@ -77,7 +80,7 @@ extension Ring {
     func reserve() -> UnsafeMutableRawPointer? {
         let position = producer.pointee.position
         if position &- producer.pointee.seen >= limit {
-            producer.pointee.seen = consumer.pointee.published.load(ordering: .acquiring)
+            producer.pointee.seen = consumed.pointee.load(ordering: .acquiring)
             if position &- producer.pointee.seen >= limit { return nil }
         }
         return slot(position)
@@ -91,13 +94,13 @@ extension Ring {
     @inline(__always)
     func publish() -> Bool {
         let position = producer.pointee.position
-        guard position != producer.pointee.published.load(ordering: .relaxed) else { return false }
-        producer.pointee.published.store(position, ordering: .releasing)
+        guard position != produced.pointee.load(ordering: .relaxed) else { return false }
+        produced.pointee.store(position, ordering: .releasing)
         return true
     }
 
     /// Forgets what was staged and not published.
-    func discard() { producer.pointee.position = producer.pointee.published.load(ordering: .relaxed) }
+    func discard() { producer.pointee.position = produced.pointee.load(ordering: .relaxed) }
 }
 
 // MARK: - The consumer
@@ -107,7 +110,7 @@ extension Ring {
     @inline(__always)
     func has(_ index: UInt32) -> Bool {
         if index != consumer.pointee.seen { return true }
-        consumer.pointee.seen = producer.pointee.published.load(ordering: .acquiring)
+        consumer.pointee.seen = produced.pointee.load(ordering: .acquiring)
         return index != consumer.pointee.seen
     }
 
@@ -117,7 +120,7 @@ extension Ring {
 
     /// How many published slots the consumer has not released.
     var count: UInt32 {
-        consumer.pointee.seen = producer.pointee.published.load(ordering: .acquiring)
+        consumer.pointee.seen = produced.pointee.load(ordering: .acquiring)
         return consumer.pointee.seen &- consumer.pointee.position
     }
 
@@ -125,6 +128,6 @@ extension Ring {
     @inline(__always)
     func release(_ count: UInt32 = 1) {
         consumer.pointee.position &+= count
-        consumer.pointee.published.store(consumer.pointee.position, ordering: .releasing)
+        consumed.pointee.store(consumer.pointee.position, ordering: .releasing)
     }
 }

@@ -109,7 +109,9 @@ final class EngineWorld {
         }
         now &+= 1 << 40
         engine.advance(to: now)
-        return transmitAll() ?? check()
+        if let problem = transmitAll() ?? check() { return problem }
+        for byte in readable where byte != Self.readablePattern { return "memory without write access was written" }
+        return nil
     }
 
     private func act() -> String? {
@@ -130,9 +132,7 @@ final class EngineWorld {
 
     private func check() -> String? {
         while engine.nextEvent() != nil {}
-        if let problem = pollAll() { return problem }
-        for byte in readable where byte != Self.readablePattern { return "memory without write access was written" }
-        return nil
+        return pollAll()
     }
 
     private func pollAll() -> String? {
