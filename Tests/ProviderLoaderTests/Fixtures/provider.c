@@ -49,7 +49,18 @@ __attribute__((constructor)) static void mapped(void)
 
 #ifndef NO_ENTRY
 
-/* The value of a key, or NULL. Never freed: a test library. */
+/* What is never freed: a leak checker finds it here. */
+static void *kept[64];
+static size_t kept_count;
+
+static void *keep(void *memory)
+{
+	if (kept_count == sizeof(kept) / sizeof(kept[0]))
+		abort();
+	return kept[kept_count++] = memory;
+}
+
+/* The value of a key, or NULL. */
 static const char *setting(const char *key)
 {
 	char path[4200], line[512];
@@ -64,7 +75,7 @@ static const char *setting(const char *key)
 	while (!value && fgets(line, sizeof(line), file)) {
 		line[strcspn(line, "\n")] = '\0';
 		if (!strncmp(line, key, length) && line[length] == ' ')
-			value = strdup(line + length + 1);
+			value = keep(strdup(line + length + 1));
 	}
 	fclose(file);
 	return value;
@@ -118,8 +129,10 @@ static int open_device(const struct rdma_device *device, struct rdma_context *an
 	answer->context = rdma_init_context(verbs, setting("strange-device") ? &stranger : device->device, -1, -1, 1);
 	if (setting("short-context"))
 		verbs->sz = sizeof(*verbs) - 8;
-	if (setting("no-close"))
+	if (setting("no-close")) {
 		ops.close_context = NULL;
+		keep(verbs);
+	}
 	answer->ops = &ops;
 	return 0;
 }
