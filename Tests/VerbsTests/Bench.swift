@@ -60,7 +60,8 @@ struct Pair: ~Copyable {
     }
 
     init(
-        _ context: Context, _ kind: QueuePair.Kind = .reliableConnection, _ capabilities: QueuePair.Capabilities = .init()
+        _ context: Context, _ kind: QueuePair.Kind = .reliableConnection,
+        _ capabilities: QueuePair.Capabilities = .init()
     ) throws(VerbsError) {
         let left = try Side(context, kind, capabilities)
         let right = try Side(context, kind, capabilities)

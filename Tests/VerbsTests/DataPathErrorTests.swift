@@ -93,7 +93,9 @@ struct DataPathErrorTests {
     @Test("a bad rkey, and a range beyond the region, complete with a remote access error", arguments: Bench.devices)
     func badRemoteKey(device: String) throws {
         for remote in [
-            { (region: MemoryRegion) in RemoteMemory(address: region.address, rkey: region.rkey ^ 0xdead_0000, byteCount: 8) },
+            { (region: MemoryRegion) in
+                RemoteMemory(address: region.address, rkey: region.rkey ^ 0xdead_0000, byteCount: 8)
+            },
             { region in RemoteMemory(address: region.address + 4090, rkey: region.rkey, byteCount: 8) },
         ] {
             var pair = try Pair(Bench.open(device))
@@ -102,7 +104,8 @@ struct DataPathErrorTests {
         }
     }
 
-    @Test("a region that went while its request was outstanding is a protection error, not a crash",
+    @Test(
+        "a region that went while its request was outstanding is a protection error, not a crash",
         arguments: Bench.devices)
     func deregistered(device: String) throws {
         var pair = try Pair(Bench.open(device))

@@ -27,7 +27,8 @@ struct DataPathTests {
         try pair.right.queuePair.postReceive(id: 1)
         try pair.right.queuePair.postReceive(slices: [try pair.right.region.slice()].span, id: 2)
         try pair.left.queuePair.post(.send(immediate: 0x0102_0304), id: 1)
-        try pair.left.queuePair.post(.write(to: pair.right.region.remote, immediate: 7), try pair.left.region.slice(0..<8))
+        try pair.left.queuePair.post(
+            .write(to: pair.right.region.remote, immediate: 7), try pair.left.region.slice(0..<8))
         let (first, second) = (try pair.right.next(), try pair.right.next())
         #expect(first.id == 1 && first.immediate == 0x0102_0304 && first.byteCount == 0)
         #expect(second.id == 2 && second.immediate == 7 && second.opcode == .receiveWriteWithImmediate)
@@ -208,7 +209,8 @@ struct DataPathTests {
         try left.connect(to: try connectedEndpoint(&right, to: try left.endpoint()))
         for id in 0..<2 as Range<UInt64> { try right.postReceive(try region.slice(1024..<2048), id: id) }
         try left.postExtended { (requests) throws(VerbsError) in
-            try requests.append(.write(to: region.remote.dropFirst(64)), inline: Array("ab".utf8).span.bytes, id: 5, flags: [])
+            try requests.append(
+                .write(to: region.remote.dropFirst(64)), inline: Array("ab".utf8).span.bytes, id: 5, flags: [])
             try requests.append(.send(immediate: 3), try region.slice(0..<8), id: 6)
             try requests.append(.send, slices: [try region.slice(0..<4)].span, id: 7)
         }

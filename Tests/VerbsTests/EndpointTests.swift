@@ -37,7 +37,8 @@ struct EndpointTests {
         "half an endpoint is none",
         arguments: [
             "", "rdma1", "rdma2,qpn=11,psn=1,lid=0,mtu=5,depth=1,gid=::1", "rdma1,qpn=11,psn=1,lid=0,mtu=5,depth=1",
-            "rdma1,qpn=1000000,psn=1,lid=0,mtu=5,depth=1,gid=::1", "rdma1,qpn=11,psn=1000000,lid=0,mtu=5,depth=1,gid=::1",
+            "rdma1,qpn=1000000,psn=1,lid=0,mtu=5,depth=1,gid=::1",
+            "rdma1,qpn=11,psn=1000000,lid=0,mtu=5,depth=1,gid=::1",
             "rdma1,qpn=11,psn=1,lid=10000,mtu=5,depth=1,gid=::1", "rdma1,qpn=11,psn=1,lid=0,mtu=5,depth=1,gid=here",
             "rdma1,qpn=11,psn=1,lid=0,mtu=5,depth=1,gid=::1,", "rdma1,qpn=11,psn=1,lid=0,mtu=5,depth=1,gid=::1,x=1",
             "rdma1,qpn=11,psn=1,lid=0,mtu=5,depth=1,gid=::1,addr=1", "rdma1,qpn=-1,psn=1,lid=0,mtu=5,depth=1,gid=::1",

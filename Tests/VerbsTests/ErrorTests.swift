@@ -13,7 +13,9 @@ extension FakeTests {
             let error = try #require(failure { () throws(VerbsError) in _ = try domain.makeMemoryRegion(byteCount: 1) })
             #expect(error.verb == .regMR && error.errno == .noMemory && error.object.device == "fake0")
             let text = error.description
-            #expect(text.hasPrefix("ibv_reg_mr failed on protection domain 0x0 of fake0: ENOMEM (Cannot allocate memory); "))
+            #expect(
+                text.hasPrefix("ibv_reg_mr failed on protection domain 0x0 of fake0: ENOMEM (Cannot allocate memory); ")
+            )
             #expect(text.contains("RLIMIT_MEMLOCK is ") || text.contains("no memory is left to pin"))
         }
 
@@ -40,7 +42,9 @@ extension FakeTests {
                 change(&attributes)
                 return failure { () throws(VerbsError) in try pair.modify(attributes) }?.hint
             }
-            #expect(hint { $0.state = .initialized } == "going from RESET to INIT also needs [ACCESS_FLAGS, PKEY_INDEX, PORT]")
+            #expect(
+                hint { $0.state = .initialized }
+                    == "going from RESET to INIT also needs [ACCESS_FLAGS, PKEY_INDEX, PORT]")
             let surplus = hint {
                 $0.state = .initialized
                 ($0.access, $0.pkeyIndex, $0.port, $0.retryCount) = ([], 0, 1, 7)
@@ -70,7 +74,10 @@ extension FakeTests {
                 (.allocDM, { () throws(VerbsError) in _ = try context.makeDeviceMemory(byteCount: 1) }),
                 (.createCompChannel, { () throws(VerbsError) in _ = try context.makeCompletionChannel() }),
                 (.createCQ, { () throws(VerbsError) in _ = try context.makeCompletionQueue(capacity: 1) }),
-                (.createCQEx, { () throws(VerbsError) in _ = try context.makeCompletionQueue(capacity: 1, fields: []) }),
+                (
+                    .createCQEx,
+                    { () throws(VerbsError) in _ = try context.makeCompletionQueue(capacity: 1, fields: []) }
+                ),
                 (.openXRCD, { () throws(VerbsError) in _ = try context.openXRCDomain() }),
                 (.createCounters, { () throws(VerbsError) in _ = try context.makeCounters() }),
                 (.getAsyncEvent, { () throws(VerbsError) in _ = try context.nextEvent(timeout: .zero) }),
@@ -102,7 +109,8 @@ extension FakeTests {
             let region = try Fake.open().makeProtectionDomain().makeMemoryRegion(byteCount: 16)
             for range in [0..<17, 17..<17, -1..<2] {
                 let error = failure { () throws(VerbsError) in _ = try region.slice(range) }
-                #expect(error?.errno == .invalidArgument && error?.hint?.contains("outside the region's 16 bytes") == true)
+                #expect(
+                    error?.errno == .invalidArgument && error?.hint?.contains("outside the region's 16 bytes") == true)
             }
             #expect(try region.slice(16..<16).byteCount == 0)
             #expect(failure { () throws(VerbsError) in _ = try region.copyBytes(10..<17) } != nil)
@@ -120,11 +128,13 @@ extension FakeTests {
             bytes.storeBytes(of: 9, toByteOffset: 0, as: UInt8.self)
             #expect(try region.copyBytes(0..<1) == [9])
             let slice = try region.slice(4..<12)
-            #expect(slice.prefix(3).byteCount == 3 && slice.prefix(99).byteCount == 8 && slice.prefix(-1).byteCount == 0)
+            #expect(
+                slice.prefix(3).byteCount == 3 && slice.prefix(99).byteCount == 8 && slice.prefix(-1).byteCount == 0)
             #expect(slice.dropFirst(3).address == slice.address + 3 && slice.dropFirst(99).byteCount == 0)
-            #expect(failure { () throws(VerbsError) in
-                _ = try Fake.open().makeProtectionDomain().makeMemoryRegion(byteCount: 0)
-            }?.errno == .invalidArgument)
+            #expect(
+                failure { () throws(VerbsError) in
+                    _ = try Fake.open().makeProtectionDomain().makeMemoryRegion(byteCount: 0)
+                }?.errno == .invalidArgument)
         }
     }
 }

@@ -55,7 +55,8 @@ struct EventTests {
         #expect(try channel.wait(timeout: .seconds(10)) == first.id)
     }
 
-    @Test("queues with events that nobody read, or that were read, are destroyed without a hang",
+    @Test(
+        "queues with events that nobody read, or that were read, are destroyed without a hang",
         arguments: Bench.devices)
     func destroyWithEvents(device: String) throws {
         let context = try Bench.open(device)

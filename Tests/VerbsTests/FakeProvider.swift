@@ -292,7 +292,8 @@ private func addFakeQueues(_ table: inout rdma_context_ops) {
         return Fake.call("resize_cq \(count)")
     }
     table.modify_cq = { _, attributes in
-        Fake.call("modify_cq \(attributes?.pointee.moderate.cq_count ?? 0) \(attributes?.pointee.moderate.cq_period ?? 0)")
+        Fake.call(
+            "modify_cq \(attributes?.pointee.moderate.cq_count ?? 0) \(attributes?.pointee.moderate.cq_period ?? 0)")
     }
     table.destroy_cq = { unmake("destroy_cq", $0) }
     table.create_srq_ex = { context, attributes in
@@ -343,7 +344,9 @@ private func addFakeRest(_ table: inout rdma_context_ops) {
         pair?.pointee.qp_base.context = context
         return UnsafeMutableRawPointer(pair)?.assumingMemoryBound(to: ibv_qp.self)
     }
-    table.modify_qp_rate_limit = { _, attributes in Fake.call("modify_qp_rate_limit \(attributes?.pointee.rate_limit ?? 0)") }
+    table.modify_qp_rate_limit = { _, attributes in
+        Fake.call("modify_qp_rate_limit \(attributes?.pointee.rate_limit ?? 0)")
+    }
     table.query_qp_data_in_order = { _, opcode, _ in opcode == IBV_WR_RDMA_WRITE ? 1 : 0 }
     table.query_ece = { _, ece, _ in
         ece?.pointee.vendor_id = 0x15b3

@@ -65,7 +65,8 @@ extension FakeTests {
                 #expect(device.address == 0 && device.access == [.localWrite, .zeroBased])
                 try memory.copyBytes(from: [1, 2, 3].span.bytes, at: 8)
                 #expect(try memory.copyBytes(0..<2) == [7, 7])
-                #expect(failure { () throws(VerbsError) in _ = try memory.copyBytes(250..<257) }?.errno == .invalidArgument)
+                #expect(
+                    failure { () throws(VerbsError) in _ = try memory.copyBytes(250..<257) }?.errno == .invalidArgument)
                 let all = try domain.unsafeRegisterAddressSpace(access: .localWrite)
                 #expect(all.access == [.localWrite, .onDemand])
                 try domain.advise(.prefetchForWriting, [try foreign.slice(), try foreign.slice(0..<8)], flush: true)
@@ -192,7 +193,10 @@ extension FakeTests {
                 try pair.detach(from: MulticastGroup(gid: GID("ff0e::1")!, lid: 1))
             }
             let tail = calls.drop { $0 != "attach_mcast 1" }
-            #expect(tail.prefix(5) == ["attach_mcast 1", "attach_mcast 2", "detach_mcast 1", "detach_mcast 2", "destroy_qp"])
+            #expect(
+                tail.prefix(5) == [
+                    "attach_mcast 1", "attach_mcast 2", "detach_mcast 1", "detach_mcast 2", "destroy_qp",
+                ])
         }
 
         @Test("memory windows of both types are bound, keep their region, and have a new key")
@@ -300,7 +304,8 @@ private enum FlowLayout {
         ports.destination = 4791
         return [
             .ethernet(ethernet, mask: ethernet), .ipv4(ipv4, mask: ipv4, inner: true), .ipv6(ipv6, mask: ipv6),
-            .udp(ports, mask: ports), .vxlan(identifier: 0x123456), .esp(spi: 1, sequence: 2, spiMask: 3, sequenceMask: 4),
+            .udp(ports, mask: ports), .vxlan(identifier: 0x123456),
+            .esp(spi: 1, sequence: 2, spiMask: 3, sequenceMask: 4),
             .gre(.init(), mask: .init()), .mpls(label: 5, mask: 6), .tag(7), .drop, .count(counters),
         ]
     }

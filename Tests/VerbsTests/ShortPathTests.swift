@@ -121,7 +121,8 @@ extension FakeTests {
             #expect(try context.rawClock() == 12345)
             let empty = failure { () throws(VerbsError) in _ = try context.gid(port: 2, index: 7) }
             #expect(empty?.errno == .noData && empty?.hint == "that entry of the GID table is empty")
-            #expect(failure { () throws(VerbsError) in _ = try context.port(9) }?.hint?.contains("count from 1") == true)
+            #expect(
+                failure { () throws(VerbsError) in _ = try context.port(9) }?.hint?.contains("count from 1") == true)
             #expect(failure { () throws(VerbsError) in _ = try context.gidTable() }?.errno == .notPermitted)
             #expect(context.completionVectorCount == 2)
         }

@@ -59,7 +59,7 @@ extension Context {
                 do throws(VerbsError) {
                     let entry = try gid(port: port.number, index: index)
                     if !entry.gid.isZero { addresses.append(PortAddress(entry, port)) }
-                } catch where error.errno == .noData {
+                } catch  where error.errno == .noData {
                     continue  // An empty entry.
                 }
             }

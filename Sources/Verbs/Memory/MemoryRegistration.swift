@@ -160,7 +160,8 @@ extension MemoryRegion {
     static func registrationAdvice(_ errno: Errno, _ access: AccessFlags) -> Advice {
         switch errno {
         case .noMemory: .memoryLock
-        case .invalidArgument where !access.isDisjoint(with: [.remoteWrite, .remoteAtomic])
+        case .invalidArgument
+        where !access.isDisjoint(with: [.remoteWrite, .remoteAtomic])
             && !access.contains(.localWrite):
             .text("remoteWrite and remoteAtomic need localWrite as well")
         case .badAddress: .text("there is no memory, or only read-only memory, at that address")

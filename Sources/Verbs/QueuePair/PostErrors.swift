@@ -62,7 +62,8 @@ extension SendOperation.Opcode {
     func isAllowed(on kind: QueuePair.Kind) -> Bool {
         switch self {
         case .send, .sendWithImmediate: kind != .xrcReceive
-        case .write, .writeWithImmediate: [.reliableConnection, .unreliableConnection, .xrcSend, .driver].contains(kind)
+        case .write, .writeWithImmediate:
+            [.reliableConnection, .unreliableConnection, .xrcSend, .driver].contains(kind)
         case .read, .compareAndSwap, .fetchAndAdd, .atomicWrite:
             [.reliableConnection, .xrcSend, .driver].contains(kind)
         case .sendWithInvalidate, .localInvalidate, .bindMemoryWindow:
