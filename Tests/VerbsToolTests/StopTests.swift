@@ -76,6 +76,29 @@ struct StopTests {
         #expect(clock.now - killed < .seconds(20))
     }
 
+    @Test(
+        "a server that hangs while its connection stands: the retry count runs out, or nobody answers in time",
+        arguments: ["send", "read"])
+    func serverHangs(operation: String) async throws {
+        var outcome: Tool.Outcome?
+        _ = try await Tool.run("ping", "--listen", "--port", "0") { server in
+            let port = try #require(try await server.hasSaid("ping HOST").firstMatch(of: /TCP port (\d+)/)?.1)
+            outcome = try await Tool.run(
+                "ping", "127.0.0.1", "--port", String(port), "--count", "0", "--operation", operation, "--timeout",
+                "2s"
+            ) { client in
+                _ = try await client.hasSaid("until Ctrl-C")
+                server.send(signal: SIGSTOP)
+            }
+            server.send(signal: SIGKILL)
+        }
+        #expect(outcome?.status == ToolExit.peerLost.rawValue)
+        // A server that hangs between taking a message and answering it leaves nothing that could be tried again.
+        let errors = outcome?.errors ?? ""
+        let isUnanswered = operation == "send" && errors.contains("no answer to a message within 2.00 s")
+        #expect(errors.contains("RETRY_EXC_ERR") || isUnanswered, "\(errors)")
+    }
+
     @Test("a killed client leaves the server with an error", arguments: ["send", "write", "read"])
     func clientKilled(operation: String) async throws {
         let (client, server) = try await endless(["--operation", operation]) { client, _ in

@@ -58,7 +58,6 @@ struct PingCommand: ParsableCommand {
         try job.check(setup)
         try peer.withServer(device, command: "ping") { rendezvous in
             var client = try Client.connect(rendezvous, device, setup)
-            if job.count == nil, job.duration == nil { Console.note("moving messages until Ctrl-C") }
             let report = try measure(&client, job)
             try client.end()
             try output.print(report)
@@ -70,6 +69,7 @@ struct PingCommand: ParsableCommand {
         var recorder = Recorder()
         let start = Clock.now()
         let tallies = try client.run(job) { link, conversation in
+            if job.count == nil, job.duration == nil { Console.note("moving messages until Ctrl-C") }
             var run = LatencyClient(job)
             return try run.run(&link, conversation, recorder: &recorder) { number, recorder in
                 let total = job.count.map { " of \(Units.count($0))" } ?? ""

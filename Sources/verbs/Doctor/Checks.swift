@@ -20,6 +20,9 @@ extension SystemView {
             ]
         }
         return openings.map { opening in
+            if survey[opening.device]?.error != nil {
+                return .note(.devices, "\(opening.device) is not opened: see below, under providers")
+            }
             if let failure = opening.failure {
                 return .fault(.devices, "\(opening.device) does not open: \(failure.message)", try: failure.hint)
             }

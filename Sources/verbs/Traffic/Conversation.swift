@@ -22,6 +22,8 @@ final class Conversation {
     /// Set once: it stays for the rest of the run.
     private var ending: Ending?
     private let peer: Rendezvous
+    /// Whether the peer has said anything yet.
+    private var hasMet = false
     private var nextLook: UInt64 = 0
     private var stopDeadline: ContinuousClock.Instant?
     /// What came while something else was looked for.
@@ -57,7 +59,7 @@ final class Conversation {
                 take(try peer.receive(ControlMessage.self, timeout: .milliseconds(20)))
             } catch {
                 guard case .timedOut = error.reason else { throw ToolError(error) }
-                if let deadline, ContinuousClock.now >= deadline { throw ToolError(error) }
+                if let deadline, ContinuousClock.now >= deadline { throw silence(error) }
             }
             try throwFailure()
         }
@@ -113,7 +115,15 @@ final class Conversation {
         return ToolError(error)
     }
 
+    /// The peer says nothing: a stranger perhaps, or one that hangs.
+    private func silence(_ error: RendezvousError) -> ToolError {
+        guard hasMet else { return ToolError(error) }
+        return ToolError(
+            .peerLost, "\(peerName) does not answer any more", hint: "look whether it hangs, or its machine is gone")
+    }
+
     private func take(_ message: ControlMessage) {
+        hasMet = true
         if case .stop = message {
             ending = ending ?? .stoppedByPeer
         } else {
