@@ -16,8 +16,17 @@ let fuzz = ProcessInfo.processInfo.environment["SWIFT_RDMA_FUZZ"] == "1"
 
 let strict: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
 
+/// How a provider becomes a module that any program can load: one symbol, nothing missing, nothing needed but libc, and
+/// never unloaded, which Swift code does not survive.
+let moduleLinking: [LinkerSetting] = [
+    "--version-script=\(Context.packageDirectory)/providers/module.map", "--no-undefined", "--as-needed",
+    "--gc-sections", "-z", "nodelete", "-z", "now", "-z", "relro",
+].map { .unsafeFlags(["-Xlinker", $0]) } + [.unsafeFlags(["-use-ld=lld"])]
+
 /// What a provider may be made of: it builds as ordinary and as Embedded Swift.
-func providerSide(_ name: String, dependencies: [Target.Dependency], path: String? = nil) -> Target {
+func providerSide(
+    _ name: String, dependencies: [Target.Dependency], path: String? = nil, isModule: Bool = false
+) -> Target {
     .target(
         name: name, dependencies: dependencies, path: path,
         swiftSettings: strict + [.enableExperimentalFeature("Extern")]
@@ -25,14 +34,20 @@ func providerSide(_ name: String, dependencies: [Target.Dependency], path: Strin
                 ? [
                     .enableExperimentalFeature("Embedded"),
                     .define("SWIFT_RDMA_MODULE"),
-                    .unsafeFlags(["-wmo", "-Xcc", "-fvisibility=hidden"]),
-                ] : []))
+                    // A section for every function, so that the linker leaves out what nobody calls; and no word of
+                    // libibverbs, whose headers we use and whose code we do not.
+                    .unsafeFlags([
+                        "-wmo", "-Xcc", "-fvisibility=hidden", "-Xfrontend", "-function-sections",
+                        "-Xfrontend", "-disable-autolink-library", "-Xfrontend", "ibverbs",
+                    ]),
+                ] : []),
+        linkerSettings: embedded && isModule ? moduleLinking : [])
 }
 
 /// The parts below the waist: what providers are built from, and the providers that are Swift.
 let providerTargets: [Target] = [
     .systemLibrary(
-        name: "CIBVerbs", pkgConfig: "libibverbs",
+        name: "CIBVerbs", pkgConfig: embedded ? nil : "libibverbs",
         providers: [.apt(["libibverbs-dev"]), .yum(["rdma-core-devel"])]),
     .target(name: "CProviderABI", dependencies: ["CIBVerbs"], exclude: ["abi"]),
     .target(name: "CLinux"),
@@ -43,7 +58,7 @@ let providerTargets: [Target] = [
     providerSide(
         "SoftProvider",
         dependencies: ["ProviderKit", "RoCETransport", "RoCEWire", "CProviderABI", "CIBVerbs", "CLinux"],
-        path: "providers/soft/Sources"),
+        path: "providers/soft/Sources", isModule: true),
 ]
 
 func providerLibrary(_ name: String, target: String) -> Product {
@@ -125,7 +140,8 @@ let testTargets: [Target] = [
     .testTarget(
         name: "SoftProviderTests",
         dependencies: [
-            "soft-peer", "SoftTestSupport", "TestSupport", "SoftProvider", "Verbs", "RoCETransport", "RoCEWire",
+            "soft-peer", "SoftTestSupport", "TestSupport", "CAllocationCounter", "SoftProvider", "ProviderLoader",
+            "Verbs", "RoCETransport", "RoCEWire",
             "ProviderKit", "CProviderABI", "CIBVerbs", "CLinux",
         ],
         path: "providers/soft/Tests/SoftProviderTests", swiftSettings: strict),

@@ -11,11 +11,13 @@ func pollCompletions(cq: UnsafeMutablePointer<ibv_cq>?, count: Int32, wc: Unsafe
     let completions = UnsafeMutableRawPointer(wc).assumingMemoryBound(to: WorkCompletion.self)
     queue.lock()
     var taken = queue.pointee.queue.poll(into: completions, count: Int(count))
+    queue.unlock()
     if taken == 0 {
         queue.context.progressWhilePolling()
+        queue.lock()
         taken = queue.pointee.queue.poll(into: completions, count: Int(count))
+        queue.unlock()
     }
-    queue.unlock()
     return Int32(truncatingIfNeeded: taken)
 }
 

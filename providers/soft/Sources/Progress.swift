@@ -53,7 +53,7 @@ enum Route {
 extension ContextPointer {
     /// Runs the engine until there is nothing to do right now, or others should have the lock. Under the lock.
     /// - Returns: whether there may be more to do.
-    @inline(__always)
+    @inline(never)
     func pump(now: UInt64, receivesDatagrams: Bool) -> Bool {
         if let deadline = pointee.engine.nextDeadline, now >= deadline { pointee.engine.advance(to: now) }
         var rounds = 0

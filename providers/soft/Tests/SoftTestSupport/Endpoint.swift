@@ -42,6 +42,8 @@ public final class Endpoint {
         public var channel: UnsafeMutablePointer<ibv_comp_channel>?
         public var shared: UnsafeMutablePointer<ibv_srq>?
         public var domain: UnsafeMutablePointer<ibv_pd>?
+        /// A completion queue of somebody else's.
+        public var queue: UnsafeMutablePointer<ibv_cq>?
         public var operations: UInt64?
         public var timeout: UInt8 = 14
         public var retries: UInt8 = 7
@@ -74,7 +76,8 @@ public final class Endpoint {
         self.options = options
         ownsDomain = options.domain == nil
         domain = try options.domain ?? made(device.table.alloc_pd(device.context))
-        queue = try made(device.table.create_cq(device.context, options.completions, nil, options.channel, 0))
+        queue = try options.queue
+            ?? made(device.table.create_cq(device.context, options.completions, nil, options.channel, 0))
         memory = .allocate(byteCount: Self.memorySize, alignment: 4096)
         memory.initializeMemory(as: UInt8.self, repeating: 0, count: Self.memorySize)
         region = try made(
@@ -94,12 +97,20 @@ public final class Endpoint {
             attr.comp_mask |= IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue
             attr.send_ops_flags = operations
         }
-        pair = try made(device.table.create_qp_ex(device.context, &attr))
+        do {
+            pair = try made(device.table.create_qp_ex(device.context, &attr))
+        } catch {
+            if options.queue == nil { _ = device.table.destroy_cq(queue) }
+            _ = device.table.dereg_mr(region)
+            memory.deallocate()
+            if ownsDomain { _ = device.table.dealloc_pd(domain) }
+            throw error
+        }
     }
 
     deinit {
         _ = device.table.destroy_qp(pair)
-        _ = device.table.destroy_cq(queue)
+        if options.queue == nil { _ = device.table.destroy_cq(queue) }
         _ = device.table.dereg_mr(region)
         memory.deallocate()
         if ownsDomain { _ = device.table.dealloc_pd(domain) }

@@ -49,14 +49,20 @@ public enum Provider {
 public final class OpenDevice {
     public let context: UnsafeMutablePointer<ibv_context>
     public let table: rdma_context_ops
-    private let device: UnsafeMutablePointer<rdma_device>
-    private let interface: UnsafeMutablePointer<CChar>
+    private let release: () -> Void
+
+    /// A device that somebody else has opened; closed with this object.
+    public init(context: UnsafeMutablePointer<ibv_context>, table: rdma_context_ops) {
+        self.context = context
+        self.table = table
+        release = {}
+    }
 
     public init(
         interface name: String = "lo", provider: UnsafePointer<rdma_provider> = Provider.builtIn
     ) throws {
-        interface = strdup(name)
-        device = .allocate(capacity: 1)
+        let interface = strdup(name)!
+        let device = UnsafeMutablePointer<rdma_device>.allocate(capacity: 1)
         device.initialize(to: rdma_device())
         device.pointee.size = UInt32(MemoryLayout<rdma_device>.size)
         device.pointee.kind = RDMA_DEVICE_SOFTWARE.rawValue
@@ -68,14 +74,17 @@ public final class OpenDevice {
         opened.size = UInt32(MemoryLayout<rdma_context>.size)
         var why = rdma_reason()
         why.size = UInt32(MemoryLayout<rdma_reason>.size)
-        do {
-            try check(provider.pointee.open_device(device, &opened, &why))
-        } catch {
+        let release = {
             device.pointee.device.deallocate()
             device.deallocate()
             free(interface)
-            throw error
         }
+        let error = provider.pointee.open_device(device, &opened, &why)
+        if error != 0 {
+            release()
+            throw Refusal(error)
+        }
+        self.release = release
         context = opened.context
         table = opened.ops.pointee
         rdma_adopt_context(&opened)
@@ -83,8 +92,6 @@ public final class OpenDevice {
 
     deinit {
         _ = table.close_context(context)
-        device.pointee.device.deallocate()
-        device.deallocate()
-        free(interface)
+        release()
     }
 }
