@@ -1,0 +1,224 @@
+import CIBVerbs
+import CProviderABI
+import Glibc
+import SoftTestSupport
+import Testing
+
+extension Soft {
+    @Suite("The extended interfaces")
+    struct ExtendedTests {
+        private static let operations = UInt64(
+            IBV_QP_EX_WITH_SEND.rawValue | IBV_QP_EX_WITH_SEND_WITH_IMM.rawValue | IBV_QP_EX_WITH_RDMA_WRITE.rawValue
+                | IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM.rawValue | IBV_QP_EX_WITH_RDMA_READ.rawValue
+                | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP.rawValue | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD.rawValue)
+
+        private func connected() throws -> (Endpoint, Endpoint, UnsafeMutablePointer<ibv_qp_ex>) {
+            let (first, second) = try Ends.twoDevices.open()
+            var options = Endpoint.Options()
+            options.operations = Self.operations
+            let (a, b) = try pair(options, on: first, and: second)
+            return (a, b, try #require(first.table.qp_to_qp_ex(a.pair)))
+        }
+
+        @Test("Several requests built between wr_start and wr_complete are posted together, in order")
+        func builds() throws {
+            let (a, b, builder) = try connected()
+            let target = try b.address
+            for index in 0..<3 { try b.postReceive(id: UInt64(index), [b.piece(index * 1000, 1000)]) }
+            a.fill(0, 1000, seed: 1)
+
+            ibv_wr_start(builder)
+            builder.pointee.wr_flags = IBV_SEND_SIGNALED.rawValue
+            builder.pointee.wr_id = 10
+            ibv_wr_send(builder)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(0, 1).addr, 500)
+            builder.pointee.wr_id = 11
+            ibv_wr_send_imm(builder, 5)
+            var list = [a.piece(0, 100), a.piece(200, 100)]
+            ibv_wr_set_sge_list(builder, 2, &list)
+            builder.pointee.wr_id = 12
+            ibv_wr_rdma_write(builder, target.key, target.memory + 5000)
+            var inline: [UInt8] = [7, 8, 9]
+            ibv_wr_set_inline_data(builder, &inline, 3)
+            inline = [0, 0, 0]
+            builder.pointee.wr_id = 13
+            ibv_wr_rdma_write_imm(builder, target.key, target.memory + 6000, 6)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(0, 1).addr, 10)
+            #expect(ibv_wr_complete(builder) == 0)
+
+            #expect(try a.completions(4).map(\.wr_id) == [10, 11, 12, 13])
+            let received = try b.completions(3)
+            #expect(received.map(\.byte_len) == [500, 200, 10])
+            #expect(received[1].imm_data == 5)
+            #expect(received[2].imm_data == 6)
+            #expect(b.bytes(0, 500) == a.bytes(0, 500))
+            #expect(b.bytes(1000, 200) == a.bytes(0, 100) + a.bytes(200, 100))
+            #expect(b.bytes(5000, 3) == [7, 8, 9])
+        }
+
+        @Test("READ and atomics through the builder")
+        func readsAndAtomics() throws {
+            let (a, b, builder) = try connected()
+            let target = try b.address
+            b.memory.storeBytes(of: 5, as: UInt64.self)
+            builder.pointee.wr_flags = IBV_SEND_SIGNALED.rawValue
+            ibv_wr_start(builder)
+            ibv_wr_atomic_fetch_add(builder, target.key, target.memory, 3)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(0, 8).addr, 8)
+            ibv_wr_atomic_cmp_swp(builder, target.key, target.memory, 8, 100)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(8, 8).addr, 8)
+            ibv_wr_rdma_read(builder, target.key, target.memory)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(16, 8).addr, 8)
+            #expect(ibv_wr_complete(builder) == 0)
+            #expect(try a.completions(3).allSatisfy { $0.status == IBV_WC_SUCCESS })
+            let values = (0..<3).map { a.memory.load(fromByteOffset: $0 * 8, as: UInt64.self) }
+            #expect(values == [5, 8, 100])
+        }
+
+        @Test("One bad request spoils the whole; what was aborted is gone")
+        func spoils() throws {
+            let (a, b, builder) = try connected()
+            try b.postReceive(id: 1, [b.piece(0, 64)])
+            ibv_wr_start(builder)
+            ibv_wr_send(builder)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(0, 8).addr, 8)
+            ibv_wr_send(builder)
+            var list = [ibv_sge](repeating: a.piece(0, 8), count: 5)
+            ibv_wr_set_sge_list(builder, 5, &list)
+            #expect(ibv_wr_complete(builder) == EINVAL)
+            ibv_wr_start(builder)
+            ibv_wr_send(builder)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(0, 8).addr, 8)
+            ibv_wr_abort(builder)
+            try a.post(IBV_WR_SEND, id: 4, [a.piece(0, 3)])
+            #expect(try a.success().wr_id == 4)
+            #expect(try b.success().byte_len == 3)
+        }
+
+        @Test("Operations that the service type lacks are EINVAL, those that nobody has EOPNOTSUPP; a plain one is not extended")
+        func refusesOperations() throws {
+            let device = try OpenDevice()
+            var options = Endpoint.Options()
+            options.type = IBV_QPT_UC
+            options.operations = UInt64(IBV_QP_EX_WITH_RDMA_READ.rawValue)
+            #expect(throws: Refusal(EINVAL)) { try Endpoint(device, options) }
+            options.operations = UInt64(IBV_QP_EX_WITH_TSO.rawValue)
+            #expect(throws: Refusal(EOPNOTSUPP)) { try Endpoint(device, options) }
+            options.operations = nil
+            let plain = try Endpoint(device, options)
+            #expect(device.table.qp_to_qp_ex(plain.pair) == nil)
+        }
+
+        @Test("start_poll, next_poll, end_poll show the completions one by one", arguments: [false, true])
+        func polls(isSingleThreaded: Bool) throws {
+            let device = try OpenDevice()
+            var attr = ibv_cq_init_attr_ex()
+            attr.cqe = 16
+            attr.wc_flags = UInt64(IBV_WC_STANDARD_FLAGS)
+            if isSingleThreaded {
+                attr.comp_mask = IBV_CQ_INIT_ATTR_MASK_FLAGS.rawValue
+                attr.flags = IBV_CREATE_CQ_ATTR_SINGLE_THREADED.rawValue
+            }
+            let queue = try made(device.table.create_cq_ex(device.context, &attr))
+            do {
+                var options = Endpoint.Options()
+                let a = try Endpoint(device, options)
+                options.queue = UnsafeMutableRawPointer(queue).assumingMemoryBound(to: ibv_cq.self)
+                let b = try Endpoint(device, options)
+                try a.connect(to: b.address)
+                try b.connect(to: a.address)
+                for index in 0..<3 { try b.postReceive(id: UInt64(index), [b.piece(0, 64)]) }
+                var poll = ibv_poll_cq_attr()
+                #expect(ibv_start_poll(queue, &poll) == ENOENT)
+                for index in 0..<3 {
+                    try a.post(IBV_WR_SEND_WITH_IMM, [a.piece(0, index)]) { $0.imm_data = UInt32(index) }
+                }
+                for _ in 0..<3 { try a.success() }
+                #expect(ibv_start_poll(queue, &poll) == 0)
+                for index in 0..<3 {
+                    #expect(queue.pointee.wr_id == index)
+                    #expect(queue.pointee.status == IBV_WC_SUCCESS)
+                    #expect(ibv_wc_read_opcode(queue) == IBV_WC_RECV)
+                    #expect(ibv_wc_read_byte_len(queue) == index)
+                    #expect(ibv_wc_read_imm_data(queue) == index)
+                    #expect(ibv_wc_read_qp_num(queue) == b.pair.pointee.qp_num)
+                    #expect(ibv_wc_read_wc_flags(queue) & IBV_WC_WITH_IMM.rawValue != 0)
+                    #expect(ibv_next_poll(queue) == (index < 2 ? 0 : ENOENT))
+                }
+                ibv_end_poll(queue)
+                #expect(ibv_start_poll(queue, &poll) == ENOENT)
+            }
+            try check(device.table.destroy_cq(UnsafeMutableRawPointer(queue).assumingMemoryBound(to: ibv_cq.self)))
+        }
+
+        @Test("Flags that ibv_cq_ex cannot serve are EOPNOTSUPP")
+        func refusesFlags() throws {
+            let device = try OpenDevice()
+            var attr = ibv_cq_init_attr_ex()
+            attr.cqe = 16
+            attr.wc_flags = UInt64(IBV_WC_EX_WITH_CVLAN.rawValue)
+            #expect(device.table.create_cq_ex(device.context, &attr) == nil)
+            #expect(errno == EOPNOTSUPP)
+        }
+
+        @Test("A completion queue keeps what it holds when it is resized, and cannot become smaller than that")
+        func resizes() throws {
+            let (first, second) = try Ends.twoDevices.open()
+            let (a, b) = try pair(on: first, and: second)
+            for index in 0..<4 { try b.postReceive(id: UInt64(index), [b.piece(0, 64)]) }
+            for _ in 0..<4 { try a.post(IBV_WR_SEND, [a.piece(0, 8)]) }
+            _ = try a.completions(4)
+            #expect(second.table.resize_cq(b.queue, 2) == EINVAL)
+            try check(second.table.resize_cq(b.queue, 1000))
+            #expect(b.queue.pointee.cqe == 1000)
+            #expect(try b.completions(4).map(\.wr_id) == [0, 1, 2, 3])
+        }
+
+        @Test("A re-registered region has new keys; the old ones are dead")
+        func reregisters() throws {
+            let (first, second) = try Ends.twoDevices.open()
+            let (a, b) = try pair(on: first, and: second)
+            let old = try b.address
+            try check(
+                second.table.rereg_mr(
+                    b.region, Int32(IBV_REREG_MR_CHANGE_ACCESS.rawValue), nil, nil, 0,
+                    Int32(IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue)))
+            #expect(b.region.pointee.rkey != old.key)
+            let new = try b.address
+            try a.post(IBV_WR_RDMA_WRITE, [a.piece(0, 8)]) { request in
+                request.wr.rdma.remote_addr = new.memory
+                request.wr.rdma.rkey = new.key
+            }
+            try a.success()
+            try a.post(IBV_WR_RDMA_WRITE, [a.piece(0, 8)]) { request in
+                request.wr.rdma.remote_addr = old.memory
+                request.wr.rdma.rkey = old.key
+            }
+            #expect(try a.completions()[0].status == IBV_WC_REM_ACCESS_ERR)
+        }
+
+        @Test("Under a thread domain everything works as well")
+        func threadDomain() throws {
+            let device = try OpenDevice()
+            let domain = try made(device.table.alloc_pd(device.context))
+            var threads = ibv_td_init_attr()
+            let thread = try made(device.table.alloc_td(device.context, &threads))
+            var attr = ibv_parent_domain_init_attr()
+            attr.pd = domain
+            attr.td = thread
+            let parent = try made(device.table.alloc_parent_domain(device.context, &attr))
+            do {
+                var options = Endpoint.Options()
+                options.domain = parent
+                let (a, b) = try pair(options, on: device, and: device)
+                try b.postReceive([b.piece(0, 64)])
+                try a.post(IBV_WR_SEND, [a.piece(0, 8)])
+                try a.success()
+                try b.success()
+            }
+            try check(device.table.dealloc_pd(parent))
+            try check(device.table.dealloc_pd(domain))
+            try check(device.table.dealloc_td(thread))
+        }
+    }
+}
