@@ -71,7 +71,12 @@ extension ContextPointer {
         pointee.waiting.subtract(1, ordering: .relaxed)
     }
 
-    func unlock() { pointee.lock.unlock() }
+    /// Gives the lock back. Who posted meanwhile found it taken and went away: their work is done here, since nobody
+    /// else may ever come.
+    func unlock() {
+        pointee.lock.unlock()
+        if pointee.engine.doorbellIsRung { progressAfterPost() }
+    }
 
     /// Reads the addresses of the interface again, and opens and closes sockets accordingly. Under the lock.
     func refreshAddresses() {

@@ -41,7 +41,7 @@ func queryGID(
     soft.refreshGIDs()
     soft.pointee.lock.lock()
     let gid = soft.pointee.gids.gid(at: Int(index))
-    soft.pointee.lock.unlock()
+    soft.unlock()
     guard let gid else { return ENODATA }
     store(soft.entry(gid, index: Int(index)), to: entry, size: size)
     return 0
@@ -56,7 +56,7 @@ func queryGIDTable(
     let soft = context.soft
     soft.refreshGIDs()
     soft.pointee.lock.lock()
-    defer { soft.pointee.lock.unlock() }
+    defer { soft.unlock() }
     var count = 0
     for index in 0..<DeviceLimits.gids {
         guard let gid = soft.pointee.gids.gid(at: index) else { continue }
@@ -80,7 +80,7 @@ extension ContextPointer {
     func refreshGIDs() {
         pointee.lock.lock()
         pointee.gids.refresh()
-        pointee.lock.unlock()
+        unlock()
     }
 
     fileprivate func entry(_ gid: GID, index: Int) -> ibv_gid_entry {

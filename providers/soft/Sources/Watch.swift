@@ -216,14 +216,14 @@ extension ContextPointer {
         pointee.lock.lock()
         let isQuiet = pointee.datagramsAreQuiet(at: linux_monotonic_ns())
         let count = isQuiet ? 1 + pointee.sockets.descriptors(into: descriptors + 1) : 1
-        pointee.lock.unlock()
+        unlock()
         linux_wait_any(descriptors, Int32(count), tick)
         if pointee.watch.rounds.load(ordering: .relaxed) == before {
             pointee.watch.isForeground.store(false, ordering: .relaxed)
         } else if isQuiet {
             pointee.lock.lock()
             _ = pump(now: linux_monotonic_ns(), receivesDatagrams: true)
-            pointee.lock.unlock()
+            unlock()
         }
     }
 
@@ -231,7 +231,7 @@ extension ContextPointer {
     /// - Returns: how many descriptors there are to wait on; nil when it is not the time for sleep.
     private func runInBackground(_ descriptors: UnsafeMutablePointer<Int32>) -> Int? {
         pointee.lock.lock()
-        defer { pointee.lock.unlock() }
+        defer { unlock() }
         let now = linux_monotonic_ns()
         linux_drain(pointee.watch.timer)
         pointee.watch.timerAt = 0

@@ -68,6 +68,19 @@ extension Soft {
             #expect(Set(received).count == 900)
         }
 
+        @Test("A post that finds the engine taken is served by who has it, though nobody polls", arguments: connectedTypes)
+        func servesWhoPostedMeanwhile(type: UInt32) throws {
+            let (first, second) = try Ends.twoDevices.open()
+            var options = Endpoint.Options()
+            options.type = ibv_qp_type(type)
+            let (a, b) = try pair(options, on: first, and: second)
+            try b.postReceive(id: 5, [b.piece(0, 64)])
+            first.context.soft.lockForControl()
+            try a.post(IBV_WR_SEND, [a.piece(0, 8)])
+            first.context.soft.unlock()
+            #expect(try b.success().wr_id == 5)
+        }
+
         @Test("The structs that are handed over as they lie have the engine's layout")
         func layouts() {
             #expect(MemoryLayout<ibv_wc>.stride == MemoryLayout<WorkCompletion>.stride)
