@@ -98,6 +98,7 @@ struct FaultTests {
         #expect(a.poll().map(\.status) == [IBV_WC_WR_FLUSH_ERR])
         var wc = ibv_wc()
         #expect(opened.context.pointee.ops.poll_cq(a.cq, 1, &wc) == -EIO)
+        #expect(opened.context.pointee.ops.req_notify_cq(a.cq, 0) == EIO)
         #expect(a.post(IBV_WR_SEND) == EIO)
         #expect(a.receive() == EIO)
         #expect(a.modify(IBV_QPS_RESET, 0) == EIO)

@@ -52,7 +52,7 @@
  *
  * A function that returns int answers 0 or a positive errno value. A function that returns a pointer
  * answers NULL and sets errno. post_* set *bad_wr to the first request that was not taken; those before
- * it were. poll_cq answers the number of completions, or a negative value.
+ * it were. poll_cq answers the number of completions, or a negative errno value.
  *
  *   EOPNOTSUPP  this provider or device cannot do that: a null entry of the table, an unknown bit in a
  *               comp_mask, a flag or a queue pair type that it does not know
@@ -60,7 +60,7 @@
  *   ENOMEM      no memory, a full queue (post_*), or a limit of the device
  *   EBUSY       something still uses the object (destroy_*)
  *   EAGAIN      nothing there yet, on a descriptor with O_NONBLOCK (get_*_event)
- *   EIO         the device is gone or has failed
+ *   EIO         the device is gone or has failed (chapter 6)
  *
  * What one function says beyond that stands beside it and in its man page (ibv_post_send(3), ...).
  * struct rdma_reason carries a sentence for a person: say what, where, and what to try.
@@ -97,8 +97,6 @@
  * O_NONBLOCK is set.
  *
  * An event that would repeat one which waits unread may be left out: it tells the reader nothing new.
- * When the device is gone, what waits can still be read, then both calls answer EIO, also to those who
- * were waiting, and the descriptors stay readable.
  *
  * Each event must be acknowledged: the core counts acknowledgements in the object's public struct
  * (comp_events_completed, async_events_completed, events_completed), under its mutex, and signals its
@@ -108,7 +106,28 @@
  * rdma_wait_wq_events); then they free the object.
  *
  *
- * 6. NOT IN THIS VERSION
+ * 6. A DEVICE THAT GOES
+ *
+ * A device can be removed or fail while contexts of it are open. From the moment that the provider learns
+ * of it, no call waits for the device any more, and its users hear of it in whatever way they listen:
+ *
+ *   events      IBV_EVENT_DEVICE_FATAL is raised once, as the last event of the context. What waits can
+ *               still be read, then get_cq_event and get_async_event answer EIO, also to those who were
+ *               waiting, and the descriptors stay readable.
+ *   polling     poll_cq first answers what is in the CQ, and after that -EIO where it would have answered
+ *               0; start_poll and next_poll answer EIO in place of ENOENT. The work requests that had not
+ *               completed are flushed to the CQ before (IBV_WC_WR_FLUSH_ERR: whether they took effect at
+ *               the peer is not known) where the provider can still tell which they are. Once poll_cq has
+ *               answered -EIO, no completion comes any more.
+ *   posting     post_*, bind_mw and wr_complete answer EIO and take nothing; *bad_wr is the first request.
+ *               req_notify_cq answers EIO.
+ *   the table   All else answers EIO, but what destroys (close_*, destroy_*, dealloc_*, dereg_*, detach_*,
+ *               free_*): that frees what it always frees, and answers 0.
+ *
+ * Of a foreign context (RDMA_CONTEXT_FOREIGN) the library that made it decides what its data path answers.
+ *
+ *
+ * 7. NOT IN THIS VERSION
  *
  * Of the families that libibverbs 44 (Debian 12) has, these have no entry yet: import of a device, PD,
  * MR or DM from another process; IPsec flow actions (flow_action_esp); tag matching (post_srq_ops). The
