@@ -7,8 +7,7 @@ import CLinux
 /// It grows when it must: an event is never lost. Any thread may call any function.
 public struct EventQueue: ~Copyable {
     /// Reached through a pointer: several threads are in it at once, and a mutating method may assume to be alone.
-    private struct State: ~Copyable {
-        let lock = Lock()
+    private struct State {
         /// Ring of `capacity` places, a power of two.
         var events: UnsafeMutablePointer<ibv_async_event>
         var capacity = 16
@@ -16,6 +15,9 @@ public struct EventQueue: ~Copyable {
         var count = 0
     }
 
+    /// Apart from what it guards: to change a field is to access the struct around it, and those who wait for the lock
+    /// look at the lock meanwhile.
+    private let lock: UnsafeMutablePointer<Lock>
     private let state: UnsafeMutablePointer<State>
     /// The descriptor; the queue's owner hands it to the user, and it is closed with the queue.
     public let descriptor: Int32
@@ -28,25 +30,28 @@ public struct EventQueue: ~Copyable {
             return nil
         }
         self.descriptor = descriptor
+        lock = .allocate(capacity: 1)
+        lock.initialize(to: Lock())
         state = .allocate(capacity: 1)
         state.initialize(to: State(events: .allocate(capacity: 16)))
     }
 
     deinit {
         state.pointee.events.deallocate()
-        state.deinitialize(count: 1)
         state.deallocate()
+        lock.deinitialize(count: 1)
+        lock.deallocate()
         linux_close(descriptor)
     }
 
     /// Adds an event at the end.
     public func append(_ event: ibv_async_event) {
-        state.pointee.lock.lock()
+        lock.pointee.lock()
         if state.pointee.count == state.pointee.capacity { grow() }
         place(state.pointee.count).pointee = event
         state.pointee.count += 1
         if state.pointee.count == 1 { linux_eventfd_raise(descriptor) }
-        state.pointee.lock.unlock()
+        lock.pointee.unlock()
     }
 
     /// Takes the oldest event. Waits for one, unless the user has set O_NONBLOCK on the descriptor.
@@ -68,8 +73,8 @@ public struct EventQueue: ~Copyable {
     private func takeNow(
         into event: UnsafeMutablePointer<ibv_async_event>, note: (UnsafePointer<ibv_async_event>) -> Void
     ) -> Bool {
-        state.pointee.lock.lock()
-        defer { state.pointee.lock.unlock() }
+        lock.pointee.lock()
+        defer { lock.pointee.unlock() }
         guard state.pointee.count > 0 else { return false }
         event.pointee = place(0).pointee
         state.pointee.first = (state.pointee.first &+ 1) & (state.pointee.capacity &- 1)
@@ -82,7 +87,7 @@ public struct EventQueue: ~Copyable {
     /// Drops the waiting events for which `isDropped` says so; for an object that goes away. Runs `note` at the end,
     /// while nobody can take an event.
     public func drop(where isDropped: (UnsafePointer<ibv_async_event>) -> Bool, note: () -> Void) {
-        state.pointee.lock.lock()
+        lock.pointee.lock()
         var kept = 0
         for index in 0..<state.pointee.count where !isDropped(place(index)) {
             place(kept).pointee = place(index).pointee
@@ -91,7 +96,7 @@ public struct EventQueue: ~Copyable {
         if kept == 0 && state.pointee.count > 0 { linux_eventfd_clear(descriptor) }
         state.pointee.count = kept
         note()
-        state.pointee.lock.unlock()
+        lock.pointee.unlock()
     }
 
     /// Where event `index` lies, counted from the oldest.
