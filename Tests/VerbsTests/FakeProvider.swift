@@ -2,7 +2,6 @@ import CIBVerbs
 import CProviderABI
 import Glibc
 import ProviderLoader
-import Synchronization
 import Verbs
 
 /// A provider in Swift whose objects do nothing: it records what the core calls, and fails when it is told to.
@@ -20,11 +19,10 @@ enum Fake {
         var lastKey: UInt32 = 0x100
     }
 
-    private nonisolated(unsafe) static var state = State()
-    private static let lock = Mutex(())
+    private static let state = Locked(State())
 
-    static func with<Result>(_ body: (inout State) -> Result) -> Result {
-        lock.withLock { _ in body(&state) }
+    static func with<Result: Sendable>(_ body: (inout State) -> Result) -> Result {
+        state.withLock { state in body(&state) }
     }
 
     /// Forgets everything.

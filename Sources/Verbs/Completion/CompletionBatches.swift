@@ -1,4 +1,4 @@
-import Synchronization
+import ProviderLoader
 import SystemPackage
 
 /// The completions of a queue as an asynchronous sequence of batches.
@@ -13,7 +13,7 @@ public final class CompletionBatches: AsyncSequence, Sendable {
     /// What polling, arming or waiting throws.
     public typealias Failure = VerbsError
 
-    private let queue: Mutex<CompletionQueue?>
+    private let queue: Locked<CompletionQueue?>
     private let channel: CompletionChannel
     private let id: CompletionQueue.ID
     private let object: VerbsObject
@@ -23,7 +23,7 @@ public final class CompletionBatches: AsyncSequence, Sendable {
     init(_ queue: consuming CompletionQueue, channel: CompletionChannel, maxCount: Int, solicitedOnly: Bool) {
         id = queue.id
         object = queue.owner.object
-        self.queue = Mutex(consume queue)
+        self.queue = Locked(consume queue)
         self.channel = channel
         self.maxCount = Swift.max(maxCount, 1)
         self.solicitedOnly = solicitedOnly

@@ -1,7 +1,7 @@
 import CIBVerbs
 import CProviderABI
 import Glibc
-import Synchronization
+import ProviderLoader
 import SystemPackage
 
 /// A completion channel: tells which completion queues have something (ibv_create_comp_channel(3)).
@@ -13,7 +13,7 @@ public final class CompletionChannel: @unchecked Sendable {
     /// The device.
     public let context: Context
     let raw: UnsafeMutablePointer<ibv_comp_channel>
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     private struct State {
         /// The queues of this channel that live, and whether one of their events was read that nobody has taken.

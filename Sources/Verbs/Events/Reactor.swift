@@ -1,6 +1,6 @@
 import CLinux
 import Glibc
-import Synchronization
+import ProviderLoader
 
 /// Waits for descriptors on one thread for the whole process, so that no task blocks a thread of its own.
 ///
@@ -21,7 +21,7 @@ final class Reactor: Sendable {
         var handlers: [Int32: [UInt64: @Sendable () -> Void]] = [:]
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     private init() {}
 
@@ -104,7 +104,7 @@ final class Reactor: Sendable {
 
 /// Holds the token of a wait for whoever cancels it, from whatever thread.
 final class TokenBox: Sendable {
-    private let token = Mutex<Reactor.Token?>(nil)
+    private let token = Locked<Reactor.Token?>(nil)
 
     func set(_ token: Reactor.Token) { self.token.withLock { $0 = token } }
 

@@ -1,4 +1,4 @@
-import Synchronization
+import ProviderLoader
 
 /// One task that waits for one thing: whoever is first, the thing or the cancellation, wakes it.
 final class Waiter: Sendable {
@@ -15,7 +15,7 @@ final class Waiter: Sendable {
         case done(Outcome)
     }
 
-    private let state = Mutex(State.new)
+    private let state = Locked(State.new)
 
     /// Lets the task wait; wakes it at once when the outcome is known already.
     func wait(_ continuation: CheckedContinuation<Outcome, Never>) {

@@ -1,6 +1,6 @@
 import CIBVerbs
 import CProviderABI
-import Synchronization
+import ProviderLoader
 import SystemPackage
 
 /// Memory that the device may read and write, under a key (IBTA volume 1, 10.6).
@@ -43,9 +43,9 @@ public final class MemoryRegion: @unchecked Sendable {
     let backing: Backing
     private let host: UnsafeMutableRawBufferPointer
     /// The region, until another object takes it over by re-registration.
-    private let registration: Mutex<Registration>
+    private let registration: Locked<Registration>
 
-    /// Lets a pointer into a Mutex.
+    /// Lets the pointer across threads.
     struct Registration: @unchecked Sendable {
         // Unchecked: it is only used under the mutex.
         var raw: UnsafeMutablePointer<ibv_mr>?
@@ -65,7 +65,7 @@ public final class MemoryRegion: @unchecked Sendable {
         self.backing = backing
         lkey = raw.pointee.lkey
         rkey = raw.pointee.rkey
-        registration = Mutex(Registration(raw: raw))
+        registration = Locked(Registration(raw: raw))
     }
 
     deinit {

@@ -1,6 +1,6 @@
 import CIBVerbs
 import CProviderABI
-import Synchronization
+import ProviderLoader
 import SystemPackage
 
 /// A memory window: a piece of a region under a key of its own, which is given and taken away by work requests
@@ -22,7 +22,7 @@ public final class MemoryWindow: @unchecked Sendable {
     public let kind: Kind
     let raw: UnsafeMutablePointer<ibv_mw>
     /// The region that it was last bound to: it stays as long as the window.
-    private let bound = Mutex<MemoryRegion?>(nil)
+    private let bound = Locked<MemoryRegion?>(nil)
 
     init(_ raw: UnsafeMutablePointer<ibv_mw>, kind: Kind, protectionDomain: ProtectionDomain) {
         self.raw = raw

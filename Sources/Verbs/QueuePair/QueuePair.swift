@@ -1,6 +1,6 @@
 import CIBVerbs
 import CProviderABI
-import Synchronization
+import ProviderLoader
 import SystemPackage
 
 /// A queue pair: one end of a connection, or a sender and receiver of datagrams (IBTA volume 1, 10.2.4).
@@ -30,7 +30,7 @@ import SystemPackage
         let extended: UnsafeMutablePointer<ibv_qp_ex>?
         /// The operations that it takes so.
         let extendedOperations: ExtendedOperations
-        let state = Mutex(State())
+        let state = Locked(State())
 
         /// What the short path remembers between its steps, and what must be undone before the end.
         struct State {

@@ -1,5 +1,5 @@
 import Glibc
-import Synchronization
+import ProviderLoader
 import SystemPackage
 
 /// An ordinary TCP connection through which two programs tell each other what they need before RDMA works:
@@ -31,8 +31,8 @@ public final class Rendezvous: Sendable {
     public let peerName: String
     private let socket: RendezvousSocket
     /// What has arrived and was not taken yet: never more than one message and a bit.
-    private let input = Mutex<[UInt8]>([])
-    private let output = Mutex<Bool>(false)
+    private let input = Locked<[UInt8]>([])
+    private let output = Locked<Bool>(false)
 
     init(socket: consuming RendezvousSocket, peerName: String) {
         self.socket = socket

@@ -1,6 +1,6 @@
 import FoundationEssentials
 import Glibc
-import Synchronization
+import ProviderLoader
 
 /// Standard output carries data only, standard error everything said about it.
 enum Console {
@@ -43,7 +43,7 @@ enum Progress {
     /// Between two updates, in nanoseconds.
     static let interval: UInt64 = 100_000_000
 
-    private static let shown = Mutex<Bool>(false)
+    private static let shown = Locked<Bool>(false)
     private static let onTerminal = isatty(STDERR_FILENO) == 1
 
     static func show(_ text: @autoclosure () -> String) {
