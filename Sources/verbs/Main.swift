@@ -43,6 +43,12 @@ struct OutputOptions: ParsableArguments {
             Console.output(document.text)
         }
     }
+
+    /// Prints what was found out about those devices. If there is none, that is an error, after an empty document.
+    func print<Document: Report>(_ document: Document, about devices: some Collection) throws {
+        try print(document)
+        if devices.isEmpty { throw ToolError.noDevices }
+    }
 }
 
 /// What a command has found out: a JSON document, and text for people.

@@ -51,7 +51,7 @@ struct CommandTests {
             ["nosuch"], ["ping", "--size", "lots"], ["ping", "--transport", "xx"], ["ping", "host", "--listen"],
             ["ping", "--operation", "read", "--transport", "ud"], ["ping", "--operation", "fetch-add", "--size", "16"],
             ["ping", "--timeout", "soon"], ["perf", "--batch", "100"], ["ping", "--size", "8k", "--transport", "ud"],
-            ["ping", "--ipv4", "--ipv6"],
+            ["ping", "--ipv4", "--ipv6"], ["perf", "host", "--in-process"], ["perf", "--listen", "--in-process"],
         ])
     func usage(arguments: [String]) async throws {
         let outcome = try await Tool.run(arguments)

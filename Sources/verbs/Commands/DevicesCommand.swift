@@ -11,39 +11,34 @@ struct DevicesCommand: ParsableCommand {
 
     func run() throws {
         let devices = Device.all
-        try output.print(DevicesReport(devices: devices.map(DevicesReport.Entry.init)))
-        if devices.isEmpty { throw ToolError.noDevices }
+        try output.print(DevicesReport(devices: devices.map(DevicesReport.Entry.init)), about: devices)
     }
 }
 
 /// What `verbs devices` prints: Documentation/schema/devices.json.
 struct DevicesReport: Report {
     struct Entry: Encodable {
-        var name: String
-        /// `kernel` or `software`.
-        var kind: String
-        var transport: String
-        var nodeType: String
-        /// 16 hexadecimal digits in groups of four.
-        var guid: String
-        var interface: String?
+        var identity: DeviceIdentity
+        var service: Service
+
+        init(_ device: Device) {
+            identity = DeviceIdentity(device)
+            service = Service(
+                provider: device.provider, warnings: device.warnings, obstacle: device.obstacle?.sentence)
+        }
+
+        func encode(to encoder: any Encoder) throws {
+            try identity.encode(to: encoder)
+            try service.encode(to: encoder)
+        }
+    }
+
+    struct Service: Encodable {
         /// Who serves it; null: nobody.
         var provider: String?
         var warnings: [String]
         /// Why nobody serves it.
         var obstacle: String?
-
-        init(_ device: Device) {
-            name = device.name
-            kind = device.details.kind.rawValue
-            transport = device.transportType.description
-            nodeType = device.nodeType.description
-            guid = Identifiers.guid(device.guid)
-            interface = device.details.networkInterface
-            provider = device.provider
-            warnings = device.warnings
-            obstacle = device.obstacle?.sentence
-        }
     }
 
     let schema = "verbs-devices-1"
@@ -53,13 +48,15 @@ struct DevicesReport: Report {
         var table = Table(
             .left("device"), .left("provider"), .left("kind"), .left("transport"), .left("node"), .left("GUID"),
             .left("interface"))
-        for device in devices {
+        for entry in devices {
+            let device = entry.identity
             table.add(
-                device.name, device.provider ?? "none", device.kind, device.transport, device.nodeType, device.guid,
-                device.interface ?? "")
+                device.name, entry.service.provider ?? "none", device.kind, device.transport, device.nodeType,
+                device.guid, device.interface ?? "")
         }
-        let remarks = devices.flatMap { device in
-            (device.warnings + [device.obstacle].compactMap { $0 }).map { "\(device.name): \($0.printable)\n" }
+        let remarks = devices.flatMap { entry in
+            (entry.service.warnings + [entry.service.obstacle].compactMap { $0 })
+                .map { "\(entry.identity.name.printable): \($0.printable)\n" }
         }
         return table.text + remarks.joined()
     }

@@ -62,15 +62,20 @@ extension SystemView.Opening {
         self.device = device.name
         interface = device.details.networkInterface
         ports = []
-        do throws(VerbsError) {
-            ports = try device.open().ports().map { port in
-                Port(
-                    number: port.number, isActive: port.state == .active || port.state == .activeDefer,
-                    state: port.state.description, activeMTU: UInt64(port.activeMTU.byteCount),
-                    maximumMTU: UInt64(port.maxMTU.byteCount))
-            }
+        do throws(ToolError) {
+            ports = try device.ask { context throws(VerbsError) in try context.ports() }.map(Port.init)
         } catch {
-            failure = ToolError(error)
+            failure = error
         }
+    }
+}
+
+extension SystemView.Opening.Port {
+    init(_ port: PortAttributes) {
+        number = port.number
+        isActive = port.state == .active || port.state == .activeDefer
+        state = port.state.description
+        activeMTU = UInt64(port.activeMTU.byteCount)
+        maximumMTU = UInt64(port.maxMTU.byteCount)
     }
 }

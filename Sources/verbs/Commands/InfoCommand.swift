@@ -10,29 +10,24 @@ struct InfoCommand: ParsableCommand {
             be opened or asked.
             """)
 
-    @Argument(help: "The device; without it, all of them.")
-    var device: String?
-
+    @OptionGroup var choice: DeviceChoice
     @OptionGroup var output: OutputOptions
 
     func run() throws {
-        let all = Device.all
-        let wanted = device.map { name in all.filter { $0.name == name } } ?? all
-        if let device, wanted.isEmpty { throw ToolError.noDevice(device, among: all.map(\.name)) }
+        let wanted = try choice.of(Device.all, name: \.name)
         var entries: [InfoReport.Entry] = []
         var failure: ToolError?
         for device in wanted {
-            do throws(VerbsError) {
-                entries.append(try InfoReport.Entry(try device.open()))
+            do throws(ToolError) {
+                entries.append(try InfoReport.Entry(device))
             } catch {
                 // The other devices are still worth showing.
                 if let failure { Console.note(failure.text) }
-                failure = ToolError(error)
+                failure = error
             }
         }
-        try output.print(InfoReport(devices: entries))
+        try output.print(InfoReport(devices: entries), about: wanted)
         if let failure { throw failure }
-        if wanted.isEmpty { throw ToolError.noDevices }
     }
 }
 
@@ -89,13 +84,23 @@ struct InfoReport: Report {
     }
 
     struct Entry: Encodable {
-        var name: String
-        var kind: String
-        var transport: String
-        var nodeType: String
-        var guid: String
+        var identity: DeviceIdentity
+        var details: Details
+
+        init(_ device: Device) throws(ToolError) {
+            identity = DeviceIdentity(device)
+            details = try device.ask { context throws(VerbsError) in try Details(context) }
+        }
+
+        func encode(to encoder: any Encoder) throws {
+            try identity.encode(to: encoder)
+            try details.encode(to: encoder)
+        }
+    }
+
+    /// What the open device says.
+    struct Details: Encodable {
         var systemImageGUID: String
-        var interface: String?
         var provider: Provider
         var firmware: String
         /// IEEE number of the maker, and the maker's number of the part.
@@ -118,17 +123,11 @@ struct InfoReport: Report {
     var text: String { devices.map(\.text).joined(separator: "\n") }
 }
 
-extension InfoReport.Entry {
+extension InfoReport.Details {
     init(_ context: Context) throws(VerbsError) {
         let attributes = try context.attributes()
         let gids = try context.gidTable()
-        name = context.deviceName
-        kind = context.device.kind.rawValue
-        transport = context.transportType.description
-        nodeType = context.nodeType.description
-        guid = Identifiers.guid(attributes.nodeGUID)
         systemImageGUID = Identifiers.guid(attributes.systemImageGUID)
-        interface = context.device.networkInterface
         provider = InfoReport.Provider(
             name: context.provider.name, version: context.provider.version, vendor: context.provider.vendor,
             abi: context.provider.abi.description, driverFile: context.provider.driverFile,
@@ -146,16 +145,26 @@ extension InfoReport.Entry {
             InfoReport.Port(port, gids: gids.filter { $0.port == port.number })
         }
     }
+}
 
+extension InfoReport.Entry {
     var text: String {
+        let list = details.properties(of: identity).text(indent: 2)
+        let remarks = details.warnings.map { "  warning: \($0.printable)\n" }.joined()
+        return "\(identity.name.printable)\n" + list + remarks + details.ports.map(\.text).joined()
+    }
+}
+
+extension InfoReport.Details {
+    fileprivate func properties(of device: DeviceIdentity) -> PropertyList {
         var list = PropertyList()
         list.add(
             "provider",
             [provider.name, provider.version, provider.vendor].filter { !$0.isEmpty }.joined(separator: ", "))
         list.add("from", provider.driverFile ?? "built in")
-        list.add("kind", kind + (interface.map { " over \($0)" } ?? ""))
-        list.add("transport", "\(transport), \(nodeType)")
-        list.add("node GUID", guid)
+        list.add("kind", device.kind + (device.interface.map { " over \($0)" } ?? ""))
+        list.add("transport", "\(device.transport), \(device.nodeType)")
+        list.add("node GUID", device.guid)
         list.add("system image GUID", systemImageGUID)
         if !firmware.isEmpty { list.add("firmware", firmware) }
         list.add("vendor, part, version", "\(Identifiers.hex(vendorID)), \(partID), \(hardwareVersion)")
@@ -167,8 +176,7 @@ extension InfoReport.Entry {
         list.add("shared receive queues", "\(limits.sharedReceiveQueues)")
         list.add("reads and atomics", "\(limits.responderDepth) answered, \(limits.initiatorDepth) outstanding")
         list.add("unsupported", unsupported.isEmpty ? "nothing" : unsupported.joined(separator: " "))
-        let remarks = warnings.map { "  warning: \($0.printable)\n" }.joined()
-        return "\(name.printable)\n" + list.text(indent: 2) + remarks + ports.map(\.text).joined()
+        return list
     }
 }
 

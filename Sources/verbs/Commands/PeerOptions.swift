@@ -19,11 +19,17 @@ struct PeerOptions: ParsableArguments {
     @Flag(help: "Be the server of the client that is connected to standard input, as inetd starts one.")
     var inherited = false
 
+    @Flag(help: "Start the server as a thread of this process: both sides in one process.")
+    var inProcess = false
+
     func validate() throws {
         if host != nil, listen || inherited {
             throw ValidationError("A server has no HOST: give either HOST or --listen.")
         }
         if listen, inherited { throw ValidationError("Give either --listen or --inherited.") }
+        if inProcess, host != nil || isServer {
+            throw ValidationError("With --in-process both sides are here: give no HOST, --listen or --inherited.")
+        }
     }
 
     var isServer: Bool { listen || inherited }
@@ -103,7 +109,7 @@ extension PeerOptions {
     /// Connects to the server, which it starts on this machine if no host was named, and hands it to `body`.
     func withServer(_ device: DeviceOptions, command: String, _ body: (Rendezvous) throws -> Void) throws {
         guard let host else {
-            let server = try LocalServer.start([command, "--inherited"] + device.arguments)
+            let server = try inProcess ? LocalServer.thread(device) : LocalServer.process(command, device)
             // From here on a signal ends both sides in good order.
             Interrupt.install()
             defer { server.reap() }

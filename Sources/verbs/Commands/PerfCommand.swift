@@ -4,9 +4,10 @@ import Verbs
 struct PerfCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "perf",
-        abstract: "Measure latency, bandwidth and message rate between two processes.",
+        abstract: "Measure latency, bandwidth and message rate between two processes, or within one.",
         discussion: """
-            Without arguments it starts a server on this machine. Between two machines, run "verbs perf --listen" on the \
+            Without arguments it starts a server on this machine, a process of its own, or with --in-process a thread. \
+            Between two machines, run "verbs perf --listen" on the \
             one and "verbs perf HOST" on the other; the server learns everything but its device from the client.
 
             Latency is half a round trip for send, send-imm, write and write-imm, and the time until the completion for \
@@ -64,7 +65,7 @@ struct PerfCommand: ParsableCommand {
                 transport: transport, largestSize: max(sizes.max() ?? 8, 8), window: window, verify: false)
             let plan = try plan(sizes, setup)
             var client = try Client.connect(rendezvous, device, setup)
-            var report = PerfReport(client, window: window, batch: batch)
+            var report = PerfReport(client, peer, window: window, batch: batch)
             for (index, row) in plan.enumerated() where !client.conversation.isEnding {
                 report.rows.append(try measure(&client, row, "\(index + 1) of \(plan.count)"))
             }
@@ -148,8 +149,8 @@ struct PerfReport: Report {
     /// Whether the run ended before its time: `interrupted` or `stopped-by-peer`.
     var endedEarly: String?
 
-    init(_ client: borrowing Client, window: Int, batch: Int) {
-        run = RunDescription(client)
+    init(_ client: borrowing Client, _ peer: PeerOptions, window: Int, batch: Int) {
+        run = RunDescription(client, peer)
         self.window = window
         self.batch = batch
     }

@@ -4,10 +4,10 @@ import Verbs
 struct PingCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "ping",
-        abstract: "Move messages between two processes, one at a time, and show how long each takes.",
+        abstract: "Move messages between two sides, one at a time, and show how long each takes.",
         discussion: """
-            Without arguments it starts a server on this machine and pings it. Between two machines, run \
-            "verbs ping --listen" on the one and "verbs ping HOST" on the other; the client decides everything but the \
+            Without arguments it starts a server on this machine, a process of its own, and pings it. Between two \
+            machines, run "verbs ping --listen" on the one and "verbs ping HOST" on the other; the client decides everything but the \
             server's device.
 
             Times are round trips where the server's program answers (send, send-imm, write, write-imm), else the time \
@@ -77,7 +77,7 @@ struct PingCommand: ParsableCommand {
                 Progress.show("\(Units.count(number))\(total) messages\(median)")
             }
         }
-        return PingReport(client, job, tallies, recorder, elapsed: Clock.now() &- start)
+        return PingReport(client, peer, job, tallies, recorder, elapsed: Clock.now() &- start)
     }
 }
 

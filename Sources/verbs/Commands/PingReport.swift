@@ -22,10 +22,10 @@ struct PingReport: Report {
     var endedEarly: String?
 
     init(
-        _ client: borrowing Client, _ job: Job, _ tallies: (client: Tally, server: Tally), _ recorder: Recorder,
-        elapsed: UInt64
+        _ client: borrowing Client, _ peer: PeerOptions, _ job: Job, _ tallies: (client: Tally, server: Tally),
+        _ recorder: Recorder, elapsed: UInt64
     ) {
-        run = RunDescription(client)
+        run = RunDescription(client, peer)
         operation = job.operation
         size = job.size
         measured = recorder.count
@@ -81,14 +81,17 @@ struct RunDescription: Encodable {
     }
 
     var transport: Transport
+    /// 1 if both sides are in this process, else 2.
+    var processes: Int
     /// The client's address, as `verbs info` shows it.
     var port: Int
     var gidIndex: Int
     var client: Side
     var server: Side
 
-    init(_ client: borrowing Client) {
+    init(_ client: borrowing Client, _ peer: PeerOptions) {
         transport = client.setup.transport
+        processes = peer.inProcess ? 1 : 2
         port = Int(client.address.port)
         gidIndex = Int(client.address.gidIndex)
         self.client = Side(client.party)
@@ -98,7 +101,7 @@ struct RunDescription: Encodable {
     var title: String {
         let text =
             "\(transport.name) from \(client.device) (\(client.provider), \(client.gid)) to \(server.device)"
-            + " (\(server.provider), \(server.gid))"
+            + " (\(server.provider), \(server.gid))" + (processes == 1 ? ", in one process" : "")
         return text.printable
     }
 }

@@ -12,20 +12,13 @@ struct ProvidersCommand: ParsableCommand {
             are loaded, devices are not opened. Exit code 2 if there is no such device.
             """)
 
-    @Argument(help: "Show this device only.")
-    var device: String?
-
+    @OptionGroup var choice: DeviceChoice
     @OptionGroup var output: OutputOptions
 
     func run() throws {
         let survey = ProviderLoader.standard.survey()
-        var entries = survey.entries
-        if let device {
-            entries = entries.filter { $0.device.name == device }
-            if entries.isEmpty { throw ToolError.noDevice(device, among: survey.entries.map(\.device.name)) }
-        }
-        try output.print(ProvidersReport(survey, entries: entries))
-        if entries.isEmpty { throw ToolError.noDevices }
+        let entries = try choice.of(survey.entries, name: \.device.name)
+        try output.print(ProvidersReport(survey, entries: entries), about: entries)
     }
 }
 
