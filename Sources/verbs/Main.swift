@@ -18,6 +18,7 @@ struct VerbsTool: ParsableCommand {
         ])
 
     static func main() {
+        Console.prepare()
         do {
             var command = try parseAsRoot()
             try command.run()

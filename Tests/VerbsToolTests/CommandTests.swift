@@ -52,11 +52,35 @@ struct CommandTests {
             ["ping", "--operation", "read", "--transport", "ud"], ["ping", "--operation", "fetch-add", "--size", "16"],
             ["ping", "--timeout", "soon"], ["perf", "--batch", "100"], ["ping", "--size", "8k", "--transport", "ud"],
             ["ping", "--ipv4", "--ipv6"], ["perf", "host", "--in-process"], ["perf", "--listen", "--in-process"],
+            ["perf", "--port", "5"], ["ping", "host", "--bind", "127.0.0.1"], ["perf", "--size", "0"],
         ])
     func usage(arguments: [String]) async throws {
         let outcome = try await Tool.run(arguments)
         #expect(outcome.status == 64 && outcome.output.isEmpty, "\(outcome)")
         #expect(!outcome.errors.isEmpty)
+    }
+
+    @Test(
+        "an output that cannot be written is an error that says so, not lost data",
+        arguments: [["devices"], ["info", "--json"], ["ping", "--count", "1"]], [">/dev/full", ">&-"])
+    func output(arguments: [String], redirection: String) async throws {
+        let outcome = try await Tool.run(arguments, redirection: redirection)
+        #expect(outcome.status == ToolExit.failure.rawValue)
+        #expect(outcome.errors.hasPrefix("verbs: cannot write to standard output: "), "\(outcome.errors)")
+    }
+
+    @Test("standard descriptors that are closed are not mistaken for others", arguments: ["<&-", "2>&-", "<&- 2>&-"])
+    func closed(redirection: String) async throws {
+        let outcome = try await Tool.run("ping", "--count", "5", "--verify", redirection: redirection)
+        #expect(outcome.status == 0)
+        #expect(outcome.output.contains("every byte was right"))
+    }
+
+    @Test("a server for inetd without a client says so")
+    func inherited() async throws {
+        let outcome = try await Tool.run("ping", "--inherited", redirection: "</dev/null")
+        #expect(outcome.status == 64)
+        #expect(outcome.errors.hasPrefix("verbs: standard input is no connection with a client\n  try: "))
     }
 
     @Test("nobody there, and somebody else there")

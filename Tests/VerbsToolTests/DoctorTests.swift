@@ -98,8 +98,12 @@ struct DoctorTests {
         machine.view.openings[0].ports[0].isActive = false
         machine.view.openings[0].ports[0].state = "down"
         let finding = try trouble(machine.check { $0.examineDevices() })
-        #expect(finding.status == .warning && finding.found.contains("port 1 is down"))
+        #expect(finding.status == .fault && finding.found.contains("port 1 is down"))
         #expect(finding.remedy!.contains("ip link set eth1 up"))
+        var other = machine.view.openings[0]
+        other.ports[0].isActive = true
+        machine.view.openings.append(other)
+        #expect(try trouble(machine.check { $0.examineDevices() }).status == .warning, "another device can be used")
     }
 
     @Test("libibverbs missing, the distribution's providers missing")

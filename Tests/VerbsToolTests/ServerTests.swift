@@ -60,6 +60,19 @@ struct ServerTests {
         #expect(failure?.message.contains("beyond what verbs does") == true, "\(String(describing: failure))")
     }
 
+    @Test("two users' softs on one address are told that they cannot reach each other")
+    func users() throws {
+        let endpoint = Endpoint(
+            queuePairNumber: 1, packetSequenceNumber: 0, gid: GID(ipv4: 127, 0, 0, 1), lid: 0, mtu: .bytes1024)
+        let mine = Party(endpoint: endpoint, device: "soft0", provider: "soft", user: 0)
+        var other = mine
+        #expect(throws: Never.self) { try mine.checkReach(of: other) }
+        other.user = 1000
+        #expect(throws: ToolError.self) { try mine.checkReach(of: other) }
+        other.endpoint.gid = GID(ipv4: 10, 0, 0, 1)
+        #expect(throws: Never.self) { try mine.checkReach(of: other) }
+    }
+
     @Test("a client that exposes no memory is refused")
     func noMemory() throws {
         let (failure, _) = try serve { try $0.send(try hello(setup)) }

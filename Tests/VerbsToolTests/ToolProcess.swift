@@ -60,15 +60,17 @@ enum Tool {
     }()
 
     /// Runs `verbs` to its end; `meanwhile` may look at it and send signals.
+    ///
+    /// - Parameter redirection: as a shell understands it, such as `>/dev/full`.
     static func run(
-        _ arguments: String..., environment: [String: String] = [:],
+        _ arguments: String..., environment: [String: String] = [:], redirection: String = "",
         meanwhile: (Running) async throws -> Void = { _ in }
     ) async throws -> Outcome {
-        try await run(arguments, environment: environment, meanwhile: meanwhile)
+        try await run(arguments, environment: environment, redirection: redirection, meanwhile: meanwhile)
     }
 
     static func run(
-        _ arguments: [String], environment: [String: String] = [:],
+        _ arguments: [String], environment: [String: String] = [:], redirection: String = "",
         meanwhile: (Running) async throws -> Void = { _ in }
     ) async throws -> Outcome {
         let errors = NSTemporaryDirectory() + "verbs-\(UUID().uuidString).stderr"
@@ -81,7 +83,8 @@ enum Tool {
         // A group of its own, as a shell gives each command.
         options.processGroupID = 0
         let result = try await Subprocess.run(
-            .path(FilePath(path)), arguments: Arguments(arguments), environment: .inherit.updating(variables),
+            .path("/bin/sh"), arguments: Arguments(["-c", "exec \"$0\" \"$@\" \(redirection)", path] + arguments),
+            environment: .inherit.updating(variables),
             platformOptions: options,
             input: .none, output: .string(limit: 1 << 20), error: .fileDescriptor(file, closeAfterSpawningProcess: true)
         ) { execution in

@@ -5,12 +5,14 @@ import Verbs
 struct DeviceChoice: ParsableArguments {
     @Argument(help: "The device; without it, all of them.")
     var device: String?
+}
 
-    /// The one of `all` that was asked for, or all.
-    func of<Element>(_ all: [Element], name: (Element) -> String) throws(ToolError) -> [Element] {
-        guard let device else { return all }
-        let chosen = all.filter { name($0) == device }
-        if chosen.isEmpty { throw .noDevice(device, among: all.map(name)) }
+extension Array {
+    /// The device of that name; without a name, all.
+    func choosing(_ wanted: String?, by name: (Element) -> String) throws(ToolError) -> [Element] {
+        guard let wanted else { return self }
+        let chosen = filter { name($0) == wanted }
+        if chosen.isEmpty { throw .noDevice(wanted, among: map(name)) }
         return chosen
     }
 }

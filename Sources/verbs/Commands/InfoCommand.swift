@@ -14,7 +14,7 @@ struct InfoCommand: ParsableCommand {
     @OptionGroup var output: OutputOptions
 
     func run() throws {
-        let wanted = try choice.of(Device.all, name: \.name)
+        let wanted = try Device.all.choosing(choice.device, by: \.name)
         var entries: [InfoReport.Entry] = []
         var failure: ToolError?
         for device in wanted {

@@ -10,8 +10,8 @@ struct PeerOptions: ParsableArguments {
     @Flag(help: "Be the server: wait for one client, do what it asks for, and end.")
     var listen = false
 
-    @Option(help: "The TCP port at which the server waits.")
-    var port: UInt16 = Rendezvous.defaultPort
+    @Option(help: "The TCP port at which the server waits. (default: \(Rendezvous.defaultPort))")
+    var port: UInt16?
 
     @Option(help: ArgumentHelp("The local address at which the server waits; without it, all.", valueName: "address"))
     var bind: String?
@@ -30,9 +30,13 @@ struct PeerOptions: ParsableArguments {
         if inProcess, host != nil || isServer {
             throw ValidationError("With --in-process both sides are here: give no HOST, --listen or --inherited.")
         }
+        if port != nil, host == nil, !listen { throw ValidationError("A --port goes with HOST or --listen.") }
+        if bind != nil, !listen { throw ValidationError("A --bind goes with --listen.") }
     }
 
     var isServer: Bool { listen || inherited }
+
+    private var tcpPort: UInt16 { port ?? Rendezvous.defaultPort }
 
     /// Waits for the client and serves it.
     func serve(_ device: DeviceOptions, _ output: OutputOptions) throws {
@@ -44,21 +48,26 @@ struct PeerOptions: ParsableArguments {
             if !inherited, !server.served.isEmpty { try output.print(ServerReport(server, conversation)) }
             try result.get()
             try conversation.endRun(corrupted: server.served.reduce(0) { $0 + $1.tally.corrupted })
-        } catch let error as ToolError where inherited {
+        } catch let error as ToolError where inherited && error != Self.noConnection {
             // The client has been told, and tells the user.
             throw ExitCode(error.exit.rawValue)
         }
     }
 
+    private static let noConnection = ToolError(
+        .usage, "standard input is no connection with a client", hint: "wait for one with --listen")
+
     /// The client, with the first message that it has sent.
     private func awaitClient() throws(ToolError) -> (Conversation, ControlMessage) {
         do {
             if inherited {
-                let peer = try Rendezvous(adopting: .standardInput, peerName: "the client")
+                guard let peer = try? Rendezvous(adopting: .standardInput, peerName: "the client") else {
+                    throw Self.noConnection
+                }
                 let conversation = Conversation(peer, as: .server)
                 return (conversation, try conversation.next())
             }
-            let listener = try RendezvousListener(host: bind, port: port)
+            let listener = try RendezvousListener(host: bind, port: tcpPort)
             let portOption = listener.port == Rendezvous.defaultPort ? "" : " --port \(listener.port)"
             Console.note("waiting at TCP port \(listener.port); on the other machine: verbs ping HOST\(portOption)")
             while true {
@@ -117,7 +126,7 @@ extension PeerOptions {
         }
         let rendezvous: Rendezvous
         do throws(RendezvousError) {
-            rendezvous = try Rendezvous.connect(to: host, port: port)
+            rendezvous = try Rendezvous.connect(to: host, port: tcpPort)
         } catch {
             throw ToolError(error)
         }

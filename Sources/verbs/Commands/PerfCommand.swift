@@ -17,7 +17,7 @@ struct PerfCommand: ParsableCommand {
 
     @OptionGroup var peer: PeerOptions
 
-    @Option(help: "The transport service: rc, uc or ud.")
+    @Option(help: "The transport service.")
     var transport: Transport = .rc
 
     @Option(
@@ -94,7 +94,7 @@ struct PerfCommand: ParsableCommand {
             duration: kind == .latency ? nil : (duration ?? .milliseconds(300)).nanoseconds,
             warmUp: kind == .latency ? min(count / 10, 100) : UInt64(window), verify: false,
             window: kind == .latency ? 1 : window, batch: kind == .latency ? 1 : batch,
-            patience: Duration.seconds(transport.isReliable ? 10 : 1).nanoseconds)
+            patience: Job.patience(transport, byteCount: 2 * size * (kind == .latency ? 1 : window)))
     }
 
     private func measure(

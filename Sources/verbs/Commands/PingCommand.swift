@@ -17,13 +17,15 @@ struct PingCommand: ParsableCommand {
 
     @OptionGroup var peer: PeerOptions
 
-    @Option(help: "The transport service: rc, uc or ud.")
+    @Option(help: "The transport service.")
     var transport: Transport = .rc
 
-    @Option(help: "How a message is moved: \(Operation.allCases.map(\.rawValue).joined(separator: ", ")).")
+    @Option(help: "How a message is moved.")
     var operation: Operation = .send
 
-    @Option(help: "The payload of a message in bytes, such as 64, 4k or 1M; atomics have 8.", transform: sizeArgument)
+    @Option(
+        help: "The payload of a message in bytes, such as 64, 4k or 1M. (default: 64; atomics have 8)",
+        transform: sizeArgument)
     var size: Int?
 
     @Option(help: "How many messages; 0: until Ctrl-C, or --duration.")
@@ -39,8 +41,10 @@ struct PingCommand: ParsableCommand {
     var verify = false
 
     @Option(
-        help:
-            "How long to wait for an answer; then the message is lost, on rc the server. (default: 10s, uc and ud 1s)",
+        help: """
+            How long to wait for an answer; then the message is lost, on rc the server. (default: 10s, uc and ud 1s; \
+            more for messages of 5 MB and more)
+            """,
         transform: timeArgument)
     var timeout: Duration?
 
@@ -54,7 +58,7 @@ struct PingCommand: ParsableCommand {
         let job = Job(
             kind: .latency, operation: operation, size: size, count: count == 0 ? nil : count &+ warmUp,
             duration: duration?.nanoseconds, warmUp: warmUp, verify: verify, window: 1, batch: 1,
-            patience: (timeout ?? .seconds(transport.isReliable ? 10 : 1)).nanoseconds)
+            patience: timeout?.nanoseconds ?? Job.patience(transport, byteCount: 2 * size))
         try job.check(setup)
         try peer.withServer(device, command: "ping") { rendezvous in
             var client = try Client.connect(rendezvous, device, setup)

@@ -17,7 +17,7 @@ struct ProvidersCommand: ParsableCommand {
 
     func run() throws {
         let survey = ProviderLoader.standard.survey()
-        let entries = try choice.of(survey.entries, name: \.device.name)
+        let entries = try survey.entries.choosing(choice.device, by: \.device.name)
         try output.print(ProvidersReport(survey, entries: entries), about: entries)
     }
 }

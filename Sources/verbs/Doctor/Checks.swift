@@ -19,6 +19,7 @@ extension SystemView {
                     try: "bring the loopback interface up: ip link set lo up")
             ]
         }
+        let isAnyUp = openings.contains { $0.ports.contains(where: \.isActive) }
         return openings.map { opening in
             if survey[opening.device]?.error != nil {
                 return .note(.devices, "\(opening.device) is not opened: see below, under providers")
@@ -30,9 +31,10 @@ extension SystemView {
                 return .ok(.devices, "\(opening.device) opens, and has a port that is up")
             }
             let interface = opening.interface ?? "the device's network interface"
-            return .warning(
-                .devices, "no port of \(opening.device) is up: port \(dead.number) is \(dead.state)",
-                try: "check the cable and the switch; for RoCE: ip link set \(interface) up")
+            let found = "no port of \(opening.device) is up: port \(dead.number) is \(dead.state)"
+            let remedy = "check the cable and the switch; for RoCE: ip link set \(interface) up"
+            // Another device may serve; without any, nothing works.
+            return isAnyUp ? .warning(.devices, found, try: remedy) : .fault(.devices, found, try: remedy)
         }
     }
 

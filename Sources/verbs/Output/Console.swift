@@ -1,9 +1,18 @@
 import FoundationEssentials
 import Glibc
 import ProviderLoader
+import SystemPackage
 
 /// Standard output carries data only, standard error everything said about it.
 enum Console {
+    /// Keeps the standard descriptors taken: what is opened later must not be mistaken for one that the program was
+    /// started without. Writing to such an output is an error.
+    static func prepare() {
+        for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) < 0 {
+            _ = open("/dev/null", descriptor == STDERR_FILENO ? O_WRONLY : O_RDONLY)
+        }
+    }
+
     /// Writes data. A reader that has gone (`verbs devices | head -1`) ends the program quietly.
     static func output(_ text: String) {
         write(text, to: STDOUT_FILENO)
@@ -30,9 +39,13 @@ enum Console {
             if count > 0 {
                 rest = rest.dropFirst(count)
             } else if errno != EINTR {
-                // SIGPIPE has usually ended the program before this: a closed or full output is the end of the data.
-                if descriptor == STDOUT_FILENO { exit(ToolExit.failure.rawValue) }
-                return
+                let cause = Errno(rawValue: errno)
+                guard descriptor == STDOUT_FILENO else { return }
+                // SIGPIPE has usually ended the program before this.
+                if cause != .brokenPipe {
+                    note(ToolError(.failure, "cannot write to standard output: \(cause)", hint: "write elsewhere").text)
+                }
+                exit(ToolExit.failure.rawValue)
             }
         }
     }

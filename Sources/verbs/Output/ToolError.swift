@@ -68,9 +68,12 @@ struct ToolError: Error, Codable, Equatable {
 }
 
 extension ToolError {
-    static let noDevices = ToolError(
-        .noDevice, "there is no RDMA device",
-        hint: "verbs doctor says what is missing; the software device needs the loopback interface (ip link set lo up)")
+    private static let lookForDevices =
+        "verbs doctor says what is missing; the software device needs the loopback interface (ip link set lo up)"
+
+    static let noDevices = ToolError(.noDevice, "there is no RDMA device", hint: lookForDevices)
+
+    static let noActivePort = ToolError(.noDevice, "no RDMA device has an active port", hint: lookForDevices)
 
     static func noDevice(_ name: String, among names: [String]) -> ToolError {
         let hint = names.isEmpty ? noDevices.hint : "one of these: \(names.joined(separator: ", "))"

@@ -1,3 +1,4 @@
+import Glibc
 import Verbs
 
 /// The client's side: it decides what happens.
@@ -22,6 +23,7 @@ struct Client: ~Copyable {
             try conversation.send(
                 .hello(version: ControlMessage.version, setup: setup, party: Party(context, link.endpoint)))
             guard case .welcome(let server) = try conversation.next() else { throw ToolError.outOfTurn }
+            try Party(context, link.endpoint).checkReach(of: server)
             try link.connect(to: server.endpoint)
             return Client(
                 context: context, address: address, setup: setup, server: server, conversation: conversation,
@@ -105,6 +107,7 @@ extension ToolError {
 
 extension Party {
     init(_ context: Context, _ endpoint: Endpoint) {
-        self.init(endpoint: endpoint, device: context.deviceName, provider: context.provider.name)
+        self.init(
+            endpoint: endpoint, device: context.deviceName, provider: context.provider.name, user: geteuid())
     }
 }

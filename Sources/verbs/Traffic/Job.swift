@@ -68,6 +68,19 @@ struct Party: Codable {
     var endpoint: Endpoint
     var device: String
     var provider: String
+    /// The number of the user that it runs as.
+    var user: UInt32?
+
+    /// Throws if it is known beforehand that nothing sent would arrive: of two softs on one address, those of one user
+    /// find each other.
+    func checkReach(of peer: Party) throws(ToolError) {
+        guard provider == "soft", peer.provider == "soft", endpoint.gid == peer.endpoint.gid,
+            let user, let other = peer.user, user != other
+        else { return }
+        throw ToolError(
+            .unsupported, "soft connects processes of one user on a machine: this side is user \(user), the other \(other)",
+            hint: "run both sides as the same user")
+    }
 }
 
 /// What the sides say to each other over the rendezvous, before, between and during jobs.
@@ -109,6 +122,11 @@ extension Setup {
 }
 
 extension Job {
+    /// How long to wait for so many bytes, unless the user says: there is no network for RDMA of less than 10 MB/s.
+    static func patience(_ transport: Transport, byteCount: Int) -> UInt64 {
+        Duration.seconds((transport.isReliable ? 10 : 1) + byteCount / 10_000_000).nanoseconds
+    }
+
     /// Whether the queue pairs of `setup` can do it.
     func check(_ setup: Setup) throws(ToolError) {
         guard operation.isPossible(on: setup.transport) else {
@@ -124,7 +142,7 @@ extension Job {
                 .usage, "\(operation.rawValue) over \(setup.transport.name) cannot be of \(size) bytes",
                 hint: operation.isAtomic
                     ? "atomics are of 8 bytes"
-                    : "take \(operation.smallestSize(on: setup.transport)) to \(setup.largestSize) bytes")
+                    : "take at least \(operation.smallestSize(on: setup.transport)), at most 1G")
         }
         guard (1...setup.window).contains(window), (1...window).contains(batch) else {
             throw ToolError(

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import Verbs
 
 /// Which device and address of this machine a run uses.
@@ -16,9 +17,12 @@ struct DeviceOptions: ParsableArguments {
 
     /// Opens the device.
     func open() throws(ToolError) -> Context {
+        let named = try device.map { name throws(ToolError) in try Device.all.choosing(name, by: \.name)[0] }
         do throws(VerbsError) {
-            guard let device else { return try Device.openFirst() }
-            return try Device.named(device).open()
+            guard let named else { return try Device.openFirst() }
+            return try named.open()
+        } catch where named == nil && error.errno == .operationNotSupportedByDevice {
+            throw ToolError.noActivePort
         } catch {
             throw ToolError(error)
         }
@@ -118,9 +122,7 @@ extension Link {
 
     /// Makes memory as both sides expect it at the beginning of a job.
     func prepare(for job: Job) {
-        let range = Self.writtenRange(job.size)
-        UnsafeMutableRawBufferPointer(rebasing: exposed.unsafeBytes[..<range.upperBound])
-            .initializeMemory(as: UInt8.self, repeating: 0)
+        memset(exposed.unsafeBytes.baseAddress!, 0, Self.writtenRange(job.size).upperBound)
         guard job.operation == .read, job.verify else { return }
         Pattern.fillSource(source(job.size))
     }

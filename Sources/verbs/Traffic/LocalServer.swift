@@ -56,10 +56,17 @@ struct LocalServer {
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO)
         posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0)
+        // No signal ends the server before it takes them over: see Interrupt.
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        var signals = Interrupt.signals
+        posix_spawnattr_setsigmask(&attributes, &signals)
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
         var list = (["verbs"] + arguments).map { strdup($0) } + [nil]
         defer { for argument in list { free(argument) } }
         var process: pid_t = 0
-        let code = posix_spawn(&process, "/proc/self/exe", &actions, nil, &list, environ)
+        let code = posix_spawn(&process, "/proc/self/exe", &actions, &attributes, &list, environ)
         guard code == 0 else { throw failure(code) }
         return process
     }

@@ -40,7 +40,11 @@ struct ThroughputClient {
             if let duration = job.duration, skipped != nil, now &- start >= duration { isOpen = false }
             guard now >= nextLook else { continue }
             nextLook = now &+ Progress.interval / 10
-            if try !conversation.look(now: now) { isOpen = false }
+            // What is under way could take long, and nobody waits for it any more.
+            if try !conversation.look(now: now) {
+                posted = completed
+                break
+            }
             progress(completed)
             if now &- lastProgress > job.patience {
                 throw ToolError.noAnswer(to: Int(posted - completed), job.patience)
