@@ -109,4 +109,10 @@ struct CommandTests {
         #expect(outcome.output.contains("mlx5_7"))
     }
 
+    @Test("what a provider warns of when its devices are listed or opened, doctor says")
+    func doctorListens() async throws {
+        let outcome = try await Tool.run("doctor", environment: ["RDMA_SOFT_INTERFACES": "nosuch0"])
+        #expect(outcome.output.contains("warning: providers: soft says: RDMA_SOFT_INTERFACES names nosuch0"))
+    }
+
 }

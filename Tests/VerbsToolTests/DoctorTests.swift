@@ -194,6 +194,16 @@ struct DoctorTests {
         #expect(findings[1].remedy == "see every candidate: verbs providers mlx5_0")
     }
 
+    @Test("a provider that has warned of something; of the port, another check says it")
+    func providerMessages() throws {
+        let machine = try FakeMachine()
+        machine.view.survey.messages = ["no place for a registry", "UDP port 4791 cannot be had"].map {
+            LogMessage(level: .warning, provider: "soft", text: $0)
+        }
+        let finding = try trouble(machine.check { $0.examineProviders() })
+        #expect(finding.status == .warning && finding.found == "soft says: no place for a registry")
+    }
+
     @Test("driver files with faults")
     func files() throws {
         let machine = try FakeMachine()

@@ -8,8 +8,8 @@ struct OneProcessTests {
     @Test("no second process runs, and every byte is right on each transport", arguments: Transport.allCases)
     func everyTransport(transport: Transport) async throws {
         let outcome = try await Tool.run(
-            "ping", "--in-process", "--transport", transport.rawValue, "--size", "1000", "--count", "0", "--warm-up", "0",
-            "--verify", "--json"
+            "ping", "--in-process", "--transport", transport.rawValue, "--size", "1000", "--verify", "--json",
+            "--count", "0", "--warm-up", "0"
         ) { running in
             _ = try await running.hasSaid("until Ctrl-C")
             #expect(try running.children() == [])

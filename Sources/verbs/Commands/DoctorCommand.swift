@@ -17,8 +17,9 @@ struct DoctorCommand: ParsableCommand {
     @OptionGroup var output: OutputOptions
 
     func run() throws {
-        let view = SystemView.current(
-            survey: ProviderLoader.standard.survey(), openings: Device.all.map(SystemView.Opening.init))
+        let openings = Device.all.map(SystemView.Opening.init)
+        // After the devices were opened, for what the providers then had to say.
+        let view = SystemView.current(survey: ProviderLoader.standard.survey(), openings: openings)
         let report = DoctorReport(findings: view.examine(), verbose: verbose)
         try output.print(report)
         if report.worst == .fault { throw ExitCode(ToolExit.faultFound.rawValue) }

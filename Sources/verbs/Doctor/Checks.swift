@@ -169,15 +169,22 @@ extension SystemView {
         return findings.isEmpty ? [.ok(.mtu, "every port uses its largest MTU")] : findings
     }
 
-    /// Does every device have a provider, the one that ranks highest?
+    /// Does every device have a provider, the one that ranks highest? Has one warned of something?
     func examineProviders() -> [Finding] {
-        let findings: [Finding] = survey.entries.flatMap { entry -> [Finding] in
+        // Of the port, examinePort says more.
+        let messages = survey.messages.filter { $0.level <= .warning && !$0.text.contains("4791") }.map { message in
+            Finding.warning(
+                .providers, "\(message.provider) says: \(message.text)",
+                try: "set that right; with RDMA_LOG=debug providers say more")
+        }
+        let elections: [Finding] = survey.entries.flatMap { entry -> [Finding] in
             let look = "see every candidate: verbs providers \(entry.device.name)"
             let warnings = entry.warnings.map { Finding.warning(.providers, "\(entry.device.name): \($0)", try: look) }
             guard let error = entry.error else { return warnings }
             return [.fault(.providers, "\(entry.device.name) has no provider: \(error.sentence)", try: error.hint)]
                 + warnings
         }
+        let findings = messages + elections
         guard findings.isEmpty else { return findings }
         let served = survey.entries.compactMap { entry in
             entry.chosen.map { "\(entry.device.name) is served by \($0.provider)" }

@@ -78,7 +78,8 @@ struct Party: Codable {
             let user, let other = peer.user, user != other
         else { return }
         throw ToolError(
-            .unsupported, "soft connects processes of one user on a machine: this side is user \(user), the other \(other)",
+            .unsupported,
+            "soft connects processes of one user on a machine: this side is user \(user), the other \(other)",
             hint: "run both sides as the same user")
     }
 }

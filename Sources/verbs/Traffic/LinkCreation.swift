@@ -21,10 +21,9 @@ struct DeviceOptions: ParsableArguments {
         do throws(VerbsError) {
             guard let named else { return try Device.openFirst() }
             return try named.open()
-        } catch where named == nil && error.errno == .operationNotSupportedByDevice {
-            throw ToolError.noActivePort
         } catch {
-            throw ToolError(error)
+            let isNoneUp = named == nil && error.errno == .operationNotSupportedByDevice
+            throw isNoneUp ? .noActivePort : ToolError(error)
         }
     }
 
