@@ -83,9 +83,8 @@ struct PingTests {
     @Test("a server on its own and a client that names its host", arguments: ["127.0.0.1", "::1"])
     func separately(host: String) async throws {
         let server = try await Tool.run("ping", "--listen", "--port", "0", "--json") { server in
-            let said = try await server.hasSaid("ping HOST")
-            let port = try #require(said.firstMatch(of: /TCP port (\d+)/)?.1)
-            let client = try await Tool.run("ping", host, "--port", String(port), "--count", "20", "--verify")
+            let port = try await server.port()
+            let client = try await Tool.run("ping", host, "--port", port, "--count", "20", "--verify")
             #expect(client.status == 0, "\(client.errors)")
             #expect(client.output.contains("verified: 240 messages"))
         }
@@ -99,11 +98,11 @@ struct PingTests {
     @Test("a stranger at the server's port is sent away, and the client still served")
     func stranger() async throws {
         let server = try await Tool.run("perf", "--listen", "--bind", "127.0.0.1", "--port", "0") { server in
-            let port = try #require(try await server.hasSaid("ping HOST").firstMatch(of: /TCP port (\d+)/)?.1)
-            let curious = try await Tool.run("ping", "127.0.0.1", "--port", String(port), "--device", "nosuch")
+            let port = try await server.port()
+            let curious = try await Tool.run("ping", "127.0.0.1", "--port", port, "--device", "nosuch")
             #expect(curious.status == ToolExit.noDevice.rawValue)
             _ = try await server.hasSaid("away")
-            let client = try await Tool.run("ping", "127.0.0.1", "--port", String(port), "--count", "5")
+            let client = try await Tool.run("ping", "127.0.0.1", "--port", port, "--count", "5")
             #expect(client.status == 0, "\(client.errors)")
         }
         #expect(server.status == 0 && server.output.contains("latency"), "\(server.errors)")

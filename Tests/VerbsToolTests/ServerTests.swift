@@ -89,6 +89,12 @@ struct ServerTests {
         #expect(failure?.text == "verbs: the other side failed: there is no device\n  try: plug one in")
     }
 
+    @Test("the largest counts do not wrap")
+    func counts() {
+        #expect(Job.total(1000, warmUp: 100) == 1100)
+        #expect(Job.total(5, warmUp: .max) == .max && Job.total(.max, warmUp: 100) == .max)
+    }
+
     @Test("jobs that the queue pairs cannot do are refused")
     func jobs() {
         let good = Job(

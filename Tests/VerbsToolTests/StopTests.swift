@@ -11,9 +11,9 @@ struct StopTests {
     ) async throws -> (client: Tool.Outcome, server: Tool.Outcome) {
         var outcome: Tool.Outcome?
         let server = try await Tool.run("ping", "--listen", "--port", "0", "--json") { server in
-            let port = try #require(try await server.hasSaid("ping HOST").firstMatch(of: /TCP port (\d+)/)?.1)
+            let port = try await server.port()
             outcome = try await Tool.run(
-                ["ping", "127.0.0.1", "--port", String(port), "--count", "0", "--warm-up", "0", "--json"] + client
+                ["ping", "127.0.0.1", "--port", port, "--count", "0", "--warm-up", "0", "--json"] + client
             ) { client in
                 _ = try await client.hasSaid("until Ctrl-C")
                 try interfere(client, server)
@@ -82,9 +82,9 @@ struct StopTests {
     func serverHangs(operation: String) async throws {
         var outcome: Tool.Outcome?
         _ = try await Tool.run("ping", "--listen", "--port", "0") { server in
-            let port = try #require(try await server.hasSaid("ping HOST").firstMatch(of: /TCP port (\d+)/)?.1)
+            let port = try await server.port()
             outcome = try await Tool.run(
-                "ping", "127.0.0.1", "--port", String(port), "--count", "0", "--operation", operation, "--timeout",
+                "ping", "127.0.0.1", "--port", port, "--count", "0", "--operation", operation, "--timeout",
                 "2s"
             ) { client in
                 _ = try await client.hasSaid("until Ctrl-C")

@@ -39,6 +39,12 @@ enum Tool {
             throw Silence(text: text)
         }
 
+        /// The TCP port at which a server waits, once it does.
+        func port() async throws -> String {
+            let said = try await hasSaid("ping HOST")
+            return String(try #require(said.firstMatch(of: /TCP port (\d+)/)?.1))
+        }
+
         /// The processes that it has started.
         func children() throws -> [pid_t] {
             try String(contentsOfFile: "/proc/\(process)/task/\(process)/children", encoding: .utf8)

@@ -89,10 +89,12 @@ struct PerfCommand: ParsableCommand {
     }
 
     private func job(_ kind: Job.Kind, _ operation: Operation, _ size: Int) -> Job {
-        Job(
-            kind: kind, operation: operation, size: size, count: kind == .latency ? count &+ min(count / 10, 100) : nil,
-            duration: kind == .latency ? nil : (duration ?? .milliseconds(300)).nanoseconds,
-            warmUp: kind == .latency ? min(count / 10, 100) : UInt64(window), verify: false,
+        let warmUp = kind == .latency ? min(count / 10, 100) : UInt64(window)
+        return Job(
+            kind: kind, operation: operation, size: size,
+            count: kind == .latency ? Job.total(count, warmUp: warmUp) : nil,
+            duration: kind == .latency ? nil : (duration ?? .milliseconds(300)).nanoseconds, warmUp: warmUp,
+            verify: false,
             window: kind == .latency ? 1 : window, batch: kind == .latency ? 1 : batch,
             patience: Job.patience(transport, byteCount: 2 * size * (kind == .latency ? 1 : window)))
     }

@@ -56,8 +56,9 @@ struct PingCommand: ParsableCommand {
         let size = size ?? (operation.isAtomic ? 8 : 64)
         let setup = Setup(transport: transport, largestSize: size, window: 1, verify: verify)
         let job = Job(
-            kind: .latency, operation: operation, size: size, count: count == 0 ? nil : count &+ warmUp,
-            duration: duration?.nanoseconds, warmUp: warmUp, verify: verify, window: 1, batch: 1,
+            kind: .latency, operation: operation, size: size,
+            count: count == 0 ? nil : Job.total(count, warmUp: warmUp), duration: duration?.nanoseconds, warmUp: warmUp,
+            verify: verify, window: 1, batch: 1,
             patience: timeout?.nanoseconds ?? Job.patience(transport, byteCount: 2 * size))
         try job.check(setup)
         try peer.withServer(device, command: "ping") { rendezvous in

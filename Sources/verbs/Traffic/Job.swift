@@ -128,6 +128,9 @@ extension Job {
         Duration.seconds((transport.isReliable ? 10 : 1) + byteCount / 10_000_000).nanoseconds
     }
 
+    /// Messages in all, with those that are not measured.
+    static func total(_ count: UInt64, warmUp: UInt64) -> UInt64 { count &+ min(warmUp, .max &- count) }
+
     /// Whether the queue pairs of `setup` can do it.
     func check(_ setup: Setup) throws(ToolError) {
         guard operation.isPossible(on: setup.transport) else {
