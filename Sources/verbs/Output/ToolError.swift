@@ -99,9 +99,10 @@ extension ToolError {
             default: .verbFailed
             }
         let cause = error.completionStatus.map { "completion status \($0)" } ?? error.errno.description
+        let doctor = "verbs doctor looks for what stands in the way"
         self.init(
             exit, "\(error.verb) failed on \(error.object): \(cause)",
-            hint: error.hint ?? "verbs doctor looks for what stands in the way")
+            hint: error.hint.map { exit == .peerLost ? "\($0); \(doctor)" : $0 } ?? doctor)
     }
 
     /// The two sides could not meet, or lost each other.
