@@ -75,7 +75,8 @@ public struct CompletionQueue: Hashable, @unchecked Sendable {
     ///
     /// A completion that came before is no reason for an event: poll once more after arming.
     public func arm(solicitedOnly: Bool) {
-        let wanted = solicitedOnly
+        let wanted =
+            solicitedOnly
             ? CompletionQueueStorage.armedForSolicited : CompletionQueueStorage.armedForNext
         // Sequentially consistent, as is the engine's publishing of an entry: either the engine sees the request,
         // or the poll that follows sees the entry.

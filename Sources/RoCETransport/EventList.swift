@@ -48,8 +48,16 @@ struct EventList {
     mutating func remove(_ node: UnsafeMutablePointer<EventNode>) {
         node.pointee.pending = 0
         guard node.pointee.isQueued else { return }
-        if let before = node.pointee.previous { before.pointee.next = node.pointee.next } else { first = node.pointee.next }
-        if let after = node.pointee.next { after.pointee.previous = node.pointee.previous } else { last = node.pointee.previous }
+        if let before = node.pointee.previous {
+            before.pointee.next = node.pointee.next
+        } else {
+            first = node.pointee.next
+        }
+        if let after = node.pointee.next {
+            after.pointee.previous = node.pointee.previous
+        } else {
+            last = node.pointee.previous
+        }
         node.pointee.isQueued = false
         node.pointee.next = nil
         node.pointee.previous = nil

@@ -124,7 +124,8 @@ extension Core {
             failCurrent(pair, .localProtectionError)
             return 0
         }
-        let solicited = isLast && entry.pointee.sendFlags.contains(.solicited)
+        let solicited =
+            isLast && entry.pointee.sendFlags.contains(.solicited)
             && (entry.pointee.isSend || entry.pointee.hasImmediate)
         let bth = BTH(
             opcode: opcode, destinationQP: pair.pointee.attributes.destinationQueuePair, psn: psn,
@@ -216,7 +217,9 @@ extension Core {
         return sealRequest(isSwap ? .rcCompareSwap : .rcFetchAdd, pair, psn: psn, at: target)
     }
 
-    private mutating func sealRequest(_ opcode: Opcode, _ pair: Pair, psn: PSN, at target: UnsafeMutableRawPointer) -> Int {
+    private mutating func sealRequest(_ opcode: Opcode, _ pair: Pair, psn: PSN, at target: UnsafeMutableRawPointer)
+        -> Int
+    {
         pair.pointee.requester.unasked = 0
         let bth = BTH(
             opcode: opcode, destinationQP: pair.pointee.attributes.destinationQueuePair, psn: psn,

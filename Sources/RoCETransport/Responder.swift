@@ -124,7 +124,9 @@ extension Core {
             keys.translate(
                 key: reth.remoteKey, protectionDomain: pair.pointee.protectionDomain, address: reth.virtualAddress,
                 length: UInt64(reth.dmaLength), access: .remoteWrite) == nil
-        { return .remoteAccessError }
+        {
+            return .remoteAccessError
+        }
         pair.pointee.responder.writeAddress = reth.virtualAddress
         pair.pointee.responder.writeKey = reth.remoteKey
         pair.pointee.responder.writeLeft = reth.dmaLength

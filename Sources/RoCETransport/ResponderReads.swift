@@ -50,7 +50,8 @@ extension Core {
         let word = memory.assumingMemoryBound(to: Atomic<UInt64>.self)
         if isSwap {
             return word.pointee.compareExchange(
-                expected: request.compare, desired: request.swapOrAdd, ordering: .sequentiallyConsistent).original
+                expected: request.compare, desired: request.swapOrAdd, ordering: .sequentiallyConsistent
+            ).original
         }
         return word.pointee.wrappingAdd(request.swapOrAdd, ordering: .sequentiallyConsistent).oldValue
     }
@@ -210,7 +211,8 @@ extension Core {
         let front = pair.pointee.responder.sendingResource
         guard front != pair.pointee.responder.endResource else { return emitAcknowledgement(pair, to: target) }
         let resource = self.resource(pair, front)
-        let byteCount = resource.pointee.isAtomic
+        let byteCount =
+            resource.pointee.isAtomic
             ? emitAtomicResponse(pair, resource, to: target) : emitReadResponse(pair, resource, to: target)
         if byteCount == 0 { return emitAcknowledgement(pair, to: target) }
         resource.pointee.sent &+= 1

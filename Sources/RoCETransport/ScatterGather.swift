@@ -9,7 +9,9 @@ extension Core {
             if keys.translate(
                 key: element.pointee.key, protectionDomain: domain, address: element.pointee.address,
                 length: UInt64(element.pointee.length), access: access) == nil
-            { return false }
+            {
+                return false
+            }
         }
         return true
     }

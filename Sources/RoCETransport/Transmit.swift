@@ -44,9 +44,11 @@ extension Core {
         return nil
     }
 
-    private mutating func emitRequest(_ pair: Pair, to target: UnsafeMutableRawPointer, now: UInt64) -> OutgoingPacket? {
+    private mutating func emitRequest(_ pair: Pair, to target: UnsafeMutableRawPointer, now: UInt64) -> OutgoingPacket?
+    {
         if pair.pointee.type == .ud { return emitDatagram(pair, to: target) }
-        let byteCount = pair.pointee.type == .rc
+        let byteCount =
+            pair.pointee.type == .rc
             ? emitReliable(pair, to: target, now: now) : emitUnreliable(pair, to: target)
         return finish(byteCount, pair)
     }

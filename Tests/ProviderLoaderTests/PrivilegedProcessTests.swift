@@ -16,7 +16,9 @@ private enum Probe {
     /// Whether a process of nobody can run it at all: only root can start one, and nobody must be able to read the
     /// Swift runtime. The address sanitizer reads /proc/self/maps, which is closed to a set-group-ID process.
     static let canRun: Bool = {
-        guard geteuid() == 0, dlsym(nil, "__asan_init") == nil, let bench = try? Workbench(), let lines = try? run(bench, setGroupID: false) else {
+        guard geteuid() == 0, dlsym(nil, "__asan_init") == nil, let bench = try? Workbench(),
+            let lines = try? run(bench, setGroupID: false)
+        else {
             return false
         }
         return lines.first == "privileged: false"
@@ -46,7 +48,8 @@ private enum Probe {
 
 @Suite(
     "A process with raised privileges",
-    .enabled(if: Probe.canRun, "needs root, setpriv(1), a Swift runtime that everybody can read, and no address sanitizer"))
+    .enabled(
+        if: Probe.canRun, "needs root, setpriv(1), a Swift runtime that everybody can read, and no address sanitizer"))
 struct PrivilegedProcessTests {
     /// A provider in a directory for `RDMA_DRIVER_PATH`, and one in the main directory.
     private func prepared() throws -> (bench: Workbench, environment: [String: String]) {

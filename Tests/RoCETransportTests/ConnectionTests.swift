@@ -26,14 +26,18 @@ struct ConnectedPair {
 
 @Suite("A reliable connection over a perfect network")
 struct ConnectionTests {
-    @Test("SEND of every size from nothing to several packets arrives whole", arguments: [0, 1, 3, 1023, 1024, 1025, 5000])
+    @Test(
+        "SEND of every size from nothing to several packets arrives whole",
+        arguments: [0, 1, 3, 1023, 1024, 1025, 5000])
     func send(size: Int) throws {
         let test = try ConnectedPair()
         let source = test.left.take(size)
         for index in 0..<size { source[index] = UInt8(truncatingIfNeeded: index &* 7) }
         let target = test.right.take(size + 10)
         #expect(test.right.postReceive(test.rightPair, id: 9, [test.right.element(target)]) == .success)
-        #expect(test.left.post(test.leftPair, SendWorkRequest(id: 5, opcode: .send), [test.left.element(source)]) == .success)
+        #expect(
+            test.left.post(test.leftPair, SendWorkRequest(id: 5, opcode: .send), [test.left.element(source)])
+                == .success)
         test.network.run()
         let sent = test.left.poll()
         #expect(sent.map(\.id) == [5] && sent[0].status == .success && sent[0].opcode == .send)

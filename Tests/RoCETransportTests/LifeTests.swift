@@ -142,7 +142,9 @@ struct LifeTests {
         var attributes = QueuePairAttributes()
         attributes.state = .sendQueueDrained
         attributes.currentState = .initialized
-        #expect(throws: Errno.invalid) { try probe.host.engine.modify(probe.pair, attributes, [.state, .currentState]) }
+        #expect(throws: Errno.invalid) {
+            try probe.host.engine.modify(probe.pair, attributes, [.state, .currentState])
+        }
         attributes.currentState = .readyToSend
         try probe.host.engine.modify(probe.pair, attributes, [.state, .currentState])
         attributes.state = .readyToSend
@@ -328,7 +330,9 @@ struct LifeTests {
     func invalidPosts() throws {
         let probe = try Probe()
         let piece = probe.element(8)
-        #expect(probe.host.post(probe.pair, SendWorkRequest(id: 0, opcode: .send), [piece, piece, piece, piece, piece]) == .invalid)
+        #expect(
+            probe.host.post(probe.pair, SendWorkRequest(id: 0, opcode: .send), [piece, piece, piece, piece, piece])
+                == .invalid)
         #expect(probe.host.postReceive(probe.pair, id: 0, [piece, piece, piece, piece, piece]) == .invalid)
         #expect(probe.post(.send, bytes: 65, flags: .inline) == .invalid)
         #expect(probe.post(.send, bytes: 64, flags: .inline) == .success)

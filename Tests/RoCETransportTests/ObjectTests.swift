@@ -129,7 +129,9 @@ struct ObjectTests {
         probe.acknowledge(3, .nak(.remoteAccessError))
         let events = probe.host.events()
         #expect(events.count == 1)
-        if case .completion(let queue) = events.first { #expect(queue == probe.host.completions) } else {
+        if case .completion(let queue) = events.first {
+            #expect(queue == probe.host.completions)
+        } else {
             Issue.record("no completion event")
         }
     }
@@ -211,7 +213,9 @@ struct ObjectTests {
         probe.send(1)
         let events = host.events()
         #expect(events.count == 1 && host.engine.limit(of: shared) == 0)
-        if case .sharedReceiveQueue(let queue, .sharedReceiveQueueLimit) = events.first { #expect(queue == shared) } else {
+        if case .sharedReceiveQueue(let queue, .sharedReceiveQueueLimit) = events.first {
+            #expect(queue == shared)
+        } else {
             Issue.record("no limit event")
         }
         probe.send(2)

@@ -233,7 +233,9 @@ struct RequesterTests {
     static let badResponses: [BadResponse] = [
         BadResponse(testDescription: "last too early") { $0.receive(.rcReadResponseLast, 0, payload: pattern(88)) },
         BadResponse(testDescription: "only") { $0.receive(.rcReadResponseOnly, 0, payload: pattern(256)) },
-        BadResponse(testDescription: "middle at the start") { $0.receive(.rcReadResponseMiddle, payload: pattern(256)) },
+        BadResponse(testDescription: "middle at the start") {
+            $0.receive(.rcReadResponseMiddle, payload: pattern(256))
+        },
         BadResponse(testDescription: "too short") { $0.receive(.rcReadResponseFirst, payload: pattern(252)) },
         BadResponse(testDescription: "too long") { $0.receive(.rcReadResponseFirst, payload: pattern(260)) },
         BadResponse(testDescription: "of an atomic") { $0.receive(.rcAtomicAcknowledge) },
@@ -344,7 +346,8 @@ struct RequesterTests {
         #expect(probe.host.poll().map(\.status) == [.success, .localProtectionError])
     }
 
-    @Test("A message longer than 2^31 bytes, and an atomic with less than 8, are local length errors", arguments: [0, 1])
+    @Test(
+        "A message longer than 2^31 bytes, and an atomic with less than 8, are local length errors", arguments: [0, 1])
     func lengths(kind: Int) throws {
         let probe = try Probe()
         if kind == 0 {

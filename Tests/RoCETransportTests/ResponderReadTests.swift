@@ -11,7 +11,8 @@ struct ResponderReadTests {
         return probe
     }
 
-    @Test("A READ is answered with first, middle and last; the AETH counts the READ; the next PSN follows the responses")
+    @Test(
+        "A READ is answered with first, middle and last; the AETH counts the READ; the next PSN follows the responses")
     func read() throws {
         let probe = try filled()
         probe.receiveRead(0, length: 700)

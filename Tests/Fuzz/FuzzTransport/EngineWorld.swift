@@ -165,7 +165,9 @@ final class EngineWorld {
             guard parsed.headers.bth.destinationQP == sent.destinationQueuePair else { return "wrong destination" }
             if input.byte() & 7 == 7 { continue }
             engine.receive(
-                bytes, from: PacketSource(source: gid, destination: gid, header: UnsafeRawBufferPointer(rebasing: readable[..<40])),
+                bytes,
+                from: PacketSource(
+                    source: gid, destination: gid, header: UnsafeRawBufferPointer(rebasing: readable[..<40])),
                 now: now)
         }
         return "transmit does not come to an end"
@@ -292,9 +294,10 @@ final class EngineWorld {
         if what & 0xC0 == 0xC0 {
             // The region goes away and comes back under another key.
             try? engine.deregisterMemory(writableKey)
-            writableKey = (try? engine.registerMemory(
-                domain, address: writable.baseAddress, length: 2048, virtualAddress: 0x1000,
-                access: [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic])) ?? 0
+            writableKey =
+                (try? engine.registerMemory(
+                    domain, address: writable.baseAddress, length: 2048, virtualAddress: 0x1000,
+                    access: [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic])) ?? 0
             return
         }
         let index = Int(what & 7) % pairs.count

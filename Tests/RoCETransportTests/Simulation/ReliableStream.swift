@@ -70,7 +70,8 @@ final class ReliableStream {
             if work.fault == .localKey { for index in elements.indices { elements[index].key ^= 1 } }
             let result = pair.stageSend(request, elements: elements, count: elements.count)
             if result == .noMemory {
-                try require(posted - done - flushed >= capacity, "\(name): queue full with \(posted - done) outstanding")
+                try require(
+                    posted - done - flushed >= capacity, "\(name): queue full with \(posted - done) outstanding")
                 return false
             }
             try require(result == .success, "\(name): post \(posted) refused with \(result.rawValue)")
@@ -84,9 +85,12 @@ final class ReliableStream {
     }
 
     private func address(of work: Work) -> UInt64 {
-        if work.fault == .remoteRange { return UInt64(UInt(bitPattern: receiver.memory.baseAddress! + receiver.memory.count)) }
+        if work.fault == .remoteRange {
+            return UInt64(UInt(bitPattern: receiver.memory.baseAddress! + receiver.memory.count))
+        }
         if work.isAtomic {
-            return UInt64(UInt(bitPattern: remote.words)) + UInt64(work.remoteOffset) + (work.fault == .alignment ? 4 : 0)
+            return UInt64(UInt(bitPattern: remote.words)) + UInt64(work.remoteOffset)
+                + (work.fault == .alignment ? 4 : 0)
         }
         return UInt64(UInt(bitPattern: remote.window.baseAddress!)) + UInt64(work.remoteOffset)
     }
@@ -113,7 +117,8 @@ final class ReliableStream {
         let index = Int(completion.id)
         try require(index < posted, "\(name): completion of \(index), which was not posted")
         if completion.status == .flushed || failure != nil {
-            try require(completion.status == .flushed, "\(name): \(index) ended with \(completion.status) after a failure")
+            try require(
+                completion.status == .flushed, "\(name): \(index) ended with \(completion.status) after a failure")
             let expected = failure.map { $0.index + 1 + flushed } ?? done + flushed
             if failure == nil && flushed == 0 {
                 // Those in between were not signaled and ended well.
@@ -177,7 +182,8 @@ final class ReliableStream {
         let bytes = join(work)
         try require(
             remote.explains(
-                bytes.baseAddress!, at: work.remoteOffset..<work.remoteOffset + work.size, after: index, upTo: end, works),
+                bytes.baseAddress!, at: work.remoteOffset..<work.remoteOffset + work.size, after: index, upTo: end,
+                works),
             "\(name): READ \(index) of \(work.size) bytes at \(work.remoteOffset) brought wrong data")
     }
 
@@ -203,7 +209,8 @@ final class ReliableStream {
         let work = works[arrivals[arrived]]
         try require(arrivals[arrived] < posted, "\(name): received before it was posted")
         if completion.status != .success {
-            try require(completion.status == work.fault?.receiveStatus, "\(name): receive ended with \(completion.status)")
+            try require(
+                completion.status == work.fault?.receiveStatus, "\(name): receive ended with \(completion.status)")
             receiveFailure = completion.status
             return
         }
@@ -223,7 +230,8 @@ final class ReliableStream {
     private func checkArrival(
         _ completion: WorkCompletion, _ work: Work, _ buffers: [UnsafeMutableRawBufferPointer]
     ) throws {
-        try require(completion.byteCount == UInt32(work.size), "\(name): received \(completion.byteCount) of \(work.size)")
+        try require(
+            completion.byteCount == UInt32(work.size), "\(name): received \(completion.byteCount) of \(work.size)")
         try require(completion.flags.contains(.withImmediate) == work.hasImmediate, "\(name): immediate flag")
         if work.hasImmediate { try require(completion.immediate == work.immediate, "\(name): immediate data") }
         try require(completion.opcode == (work.isSend ? .receive : .receiveWriteImmediate), "\(name): receive opcode")
@@ -247,7 +255,8 @@ final class ReliableStream {
         if let failure {
             let own = works[failure.index].fault?.status
             try require(
-                failure.status == own || mayBreak, "\(name): \(failure.index) failed with \(failure.status), fault \(String(describing: own))")
+                failure.status == own || mayBreak,
+                "\(name): \(failure.index) failed with \(failure.status), fault \(String(describing: own))")
             try require(done + 1 + flushed == posted, "\(name): \(posted - done - 1 - flushed) were not flushed")
         } else if flushed > 0 {
             try require(mayBreak, "\(name): flushed without a reason")

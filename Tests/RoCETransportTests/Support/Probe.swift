@@ -68,7 +68,10 @@ final class Probe {
         receive(packet(opcode, offset, payload: payload, acknowledge: acknowledge, adjust: adjust))
     }
 
-    func receiveWrite(_ opcode: Opcode, _ offset: Int = 0, at address: UInt64? = nil, key: UInt32? = nil, length: Int, payload: [UInt8]) {
+    func receiveWrite(
+        _ opcode: Opcode, _ offset: Int = 0, at address: UInt64? = nil, key: UInt32? = nil, length: Int,
+        payload: [UInt8]
+    ) {
         receive(opcode, offset, payload: payload) { headers in
             headers.reth = RETH(
                 virtualAddress: address ?? self.address, remoteKey: key ?? self.host.key, dmaLength: UInt32(length))

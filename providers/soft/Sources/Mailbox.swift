@@ -79,7 +79,8 @@ struct Mailbox: ~Copyable {
     /// A mailbox in the registry, or, without one, in nameless memory: for packets to ourselves. Nil when there is no
     /// memory, or no descriptor left.
     init?(_ registry: borrowing Registry) {
-        let descriptor = registry.isShared
+        let descriptor =
+            registry.isShared
             ? registry.createMailbox() : linux_memory_file(("swift-rdma soft" as StaticString).cString)
         guard let header = Self.initialize(descriptor) else { return nil }
         if !registry.isShared {

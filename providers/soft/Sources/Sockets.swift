@@ -63,7 +63,9 @@ struct Sockets: ~Copyable {
     }
 
     deinit {
-        for index in 0..<DeviceLimits.gids where entries[index].descriptor >= 0 { linux_close(entries[index].descriptor) }
+        for index in 0..<DeviceLimits.gids where entries[index].descriptor >= 0 {
+            linux_close(entries[index].descriptor)
+        }
         entries.deallocate()
         outgoing.deallocate()
         incoming.deallocate()
@@ -223,7 +225,8 @@ extension Sockets {
             sourcePort: datagram.pointee.port, destinationPort: port, packetByteCount: count)
         let computed = Self.icrc(source, destination, udp, packet)
         let received = ICRC.trailer(of: packet)
-        let isGood = destination.isIPv4
+        let isGood =
+            destination.isIPv4
             ? recovery.fields(computed: computed, received: received, packetByteCount: count) != nil
             : computed.value == received
         guard isGood else {

@@ -139,8 +139,9 @@ final class Side {
             try send(settings.size)
             _ = try expect(2)
             times.append(clock_gettime_nsec() - start)
-            guard memcmp(
-                endpoint.memory + Self.sendAt, endpoint.memory + Self.receiveAt + header, settings.size) == 0
+            guard
+                memcmp(
+                    endpoint.memory + Self.sendAt, endpoint.memory + Self.receiveAt + header, settings.size) == 0
             else { throw Failure("round \(round): other data came back") }
             try postReceive()
         }
@@ -148,7 +149,8 @@ final class Side {
         try send(1)
         _ = try expect(1)
         times.sort()
-        return Result(messages: settings.count, minimum: times.first ?? 0, median: times.isEmpty ? 0 : times[times.count / 2])
+        return Result(
+            messages: settings.count, minimum: times.first ?? 0, median: times.isEmpty ? 0 : times[times.count / 2])
     }
 
     /// WRITE, READ and atomics on the server's memory.

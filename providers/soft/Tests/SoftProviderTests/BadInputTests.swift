@@ -14,7 +14,8 @@ extension Soft {
             return try pair(options, on: first, and: second)
         }
 
-        @Test("Too many pieces, too much inline data, an opcode or flag that there is not: EINVAL, and bad_wr says which")
+        @Test(
+            "Too many pieces, too much inline data, an opcode or flag that there is not: EINVAL, and bad_wr says which")
         func refusedPosts() throws {
             let (a, b) = try connected()
             #expect(throws: Refusal(EINVAL)) { try a.post(IBV_WR_SEND, Array(repeating: a.piece(0, 8), count: 5)) }
@@ -178,7 +179,8 @@ extension Soft {
             let write = IBV_ACCESS_REMOTE_WRITE.rawValue
             #expect(refusal(device.table.reg_mr(domain, byte, 64, address, write)) == EINVAL)
             #expect(refusal(device.table.reg_mr(domain, byte, 64, address, 1 << 18)) == EOPNOTSUPP)
-            #expect(refusal(device.table.reg_mr(domain, UnsafeMutableRawPointer(bitPattern: 4096), 64, 4096, 1)) == EFAULT)
+            #expect(
+                refusal(device.table.reg_mr(domain, UnsafeMutableRawPointer(bitPattern: 4096), 64, 4096, 1)) == EFAULT)
 
             var ah = ibv_ah_attr()
             ah.port_num = 1

@@ -10,7 +10,9 @@ import Testing
 extension Soft {
     @Suite("The data path")
     struct DataPathTests {
-        @Test("Post and poll allocate nothing", arguments: [IBV_WR_SEND, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ].map(\.rawValue))
+        @Test(
+            "Post and poll allocate nothing",
+            arguments: [IBV_WR_SEND, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ].map(\.rawValue))
         func allocatesNothing(opcode: UInt32) throws {
             let (first, second) = try Ends.twoDevices.open()
             let (a, b) = try pair(on: first, and: second)
@@ -68,7 +70,9 @@ extension Soft {
             #expect(Set(received).count == 900)
         }
 
-        @Test("A post that finds the engine taken is served by who has it, though nobody polls", arguments: connectedTypes)
+        @Test(
+            "A post that finds the engine taken is served by who has it, though nobody polls", arguments: connectedTypes
+        )
         func servesWhoPostedMeanwhile(type: UInt32) throws {
             let (first, second) = try Ends.twoDevices.open()
             var options = Endpoint.Options()
@@ -86,7 +90,8 @@ extension Soft {
             #expect(MemoryLayout<ibv_wc>.stride == MemoryLayout<WorkCompletion>.stride)
             #expect(MemoryLayout<ibv_wc>.offset(of: \.byte_len) == MemoryLayout<WorkCompletion>.offset(of: \.byteCount))
             #expect(MemoryLayout<ibv_wc>.offset(of: \.qp_num) == MemoryLayout<WorkCompletion>.offset(of: \.queuePair))
-            #expect(MemoryLayout<ibv_wc>.offset(of: \.src_qp) == MemoryLayout<WorkCompletion>.offset(of: \.sourceQueuePair))
+            #expect(
+                MemoryLayout<ibv_wc>.offset(of: \.src_qp) == MemoryLayout<WorkCompletion>.offset(of: \.sourceQueuePair))
             #expect(MemoryLayout<ibv_wc>.offset(of: \.wc_flags) == MemoryLayout<WorkCompletion>.offset(of: \.flags))
             #expect(MemoryLayout<ibv_wc>.offset(of: \.sl) == MemoryLayout<WorkCompletion>.offset(of: \.serviceLevel))
             #expect(MemoryLayout<ibv_sge>.size == MemoryLayout<ScatterGatherElement>.size)

@@ -7,7 +7,9 @@ import Testing
 extension Soft {
     @Suite("Datagrams")
     struct DatagramTests {
-        private func endpoints(_ ends: Ends, gidIndex: UInt8) throws -> (Endpoint, Endpoint, UnsafeMutablePointer<ibv_ah>) {
+        private func endpoints(_ ends: Ends, gidIndex: UInt8) throws -> (
+            Endpoint, Endpoint, UnsafeMutablePointer<ibv_ah>
+        ) {
             let (first, second) = try ends.open()
             var options = Endpoint.Options()
             options.type = IBV_QPT_UD
@@ -24,7 +26,9 @@ extension Soft {
             request.wr.ud.remote_qkey = peer.queueKey
         }
 
-        @Test("A datagram arrives behind its GRH area, with the sender's number", arguments: Ends.allCases, [0, 1] as [UInt8])
+        @Test(
+            "A datagram arrives behind its GRH area, with the sender's number", arguments: Ends.allCases,
+            [0, 1] as [UInt8])
         func arrives(ends: Ends, gidIndex: UInt8) throws {
             let (a, b, handle) = try endpoints(ends, gidIndex: gidIndex)
             defer { _ = a.device.table.destroy_ah(handle) }

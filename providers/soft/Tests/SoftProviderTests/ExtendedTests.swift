@@ -95,7 +95,9 @@ extension Soft {
             #expect(try b.success().byte_len == 3)
         }
 
-        @Test("Operations that the service type lacks are EINVAL, those that nobody has EOPNOTSUPP; a plain one is not extended")
+        @Test(
+            "Operations that the service type lacks are EINVAL, those that nobody has EOPNOTSUPP; a plain one is not extended"
+        )
         func refusesOperations() throws {
             let device = try OpenDevice()
             var options = Endpoint.Options()

@@ -24,7 +24,9 @@ let connectedTypes = [IBV_QPT_RC, IBV_QPT_UC].map(\.rawValue)
 extension Soft {
     @Suite("Operations of connected queue pairs, in one process")
     struct OperationTests {
-        private func pair(_ ends: Ends, _ change: (inout Endpoint.Options) -> Void = { _ in }) throws -> (Endpoint, Endpoint) {
+        private func pair(_ ends: Ends, _ change: (inout Endpoint.Options) -> Void = { _ in }) throws -> (
+            Endpoint, Endpoint
+        ) {
             let (first, second) = try ends.open()
             var options = Endpoint.Options()
             change(&options)

@@ -67,7 +67,9 @@ final class RawPeer {
         let range = try packet.withUnsafeMutableBytes { try headers.emit(into: $0, payloadByteCount: payload.count) }
         packet.replaceSubrange(range, with: payload)
         let value = icrc(packet, toPeer: false)
-        for index in 0..<4 { packet[packet.count - 4 + index] = UInt8(truncatingIfNeeded: value >> (8 * UInt32(index))) }
+        for index in 0..<4 {
+            packet[packet.count - 4 + index] = UInt8(truncatingIfNeeded: value >> (8 * UInt32(index)))
+        }
         return packet
     }
 }

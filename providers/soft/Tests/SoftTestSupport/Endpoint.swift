@@ -49,10 +49,12 @@ public final class Endpoint {
         public var retries: UInt8 = 7
         public var rnrRetries: UInt8 = 7
         public var rnrTimer: UInt8 = 12
-        public var access = IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue
+        public var access =
+            IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue
             | IBV_ACCESS_REMOTE_READ.rawValue | IBV_ACCESS_REMOTE_ATOMIC.rawValue
         /// What peers may do at all, as far as the queue pair says.
-        public var pairAccess = IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_READ.rawValue
+        public var pairAccess =
+            IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_READ.rawValue
             | IBV_ACCESS_REMOTE_ATOMIC.rawValue
 
         public init() {}
@@ -76,7 +78,8 @@ public final class Endpoint {
         self.options = options
         ownsDomain = options.domain == nil
         domain = try options.domain ?? made(device.table.alloc_pd(device.context))
-        queue = try options.queue
+        queue =
+            try options.queue
             ?? made(device.table.create_cq(device.context, options.completions, nil, options.channel, 0))
         memory = .allocate(byteCount: Self.memorySize, alignment: 4096)
         memory.initializeMemory(as: UInt8.self, repeating: 0, count: Self.memorySize)
