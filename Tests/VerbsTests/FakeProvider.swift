@@ -40,6 +40,11 @@ enum Fake {
         }
     }
 
+    /// The addresses of the objects that it refused to destroy: it still has them, as a real provider would.
+    private static let kept = Locked<[UInt]>([])
+
+    static func keep(_ object: UnsafeRawPointer?) { kept.withLock { $0.append(UInt(bitPattern: object)) } }
+
     /// Opens one of its devices through the loader.
     static func open(_ name: String = "fake0") throws(VerbsError) -> Context {
         try Device.named(name, from: loader).open()
@@ -117,8 +122,9 @@ enum Fake {
         table.initialize(to: rdma_context_ops())
         table.pointee.size = MemoryLayout<rdma_context_ops>.size
         table.pointee.close_context = { context in
+            let verbs = verbs_get_ctx(context)
             rdma_fini_context(context)
-            return Fake.call("close_context")
+            return unmake("close_context", verbs)
         }
         return table
     }()
@@ -148,7 +154,7 @@ private func make<Object>(_ name: String, _ type: Object.Type) -> UnsafeMutableP
 
 private func unmake<Object>(_ name: String, _ object: UnsafeMutablePointer<Object>?) -> Int32 {
     let error = Fake.call(name)
-    if error == 0 { object?.deallocate() }
+    if error == 0 { object?.deallocate() } else { Fake.keep(object) }
     return error
 }
 

@@ -116,11 +116,16 @@ extension Context {
     /// `needs`: memory that the device may still write to must not be freed.
     func destroy(_ verb: Verb, _ object: @autoclosure () -> VerbsObject, keeping needs: [AnyObject?], _ code: Int32) {
         guard code != 0 else { return }
-        for need in needs {
-            if let need { _ = Unmanaged.passRetained(need) }
-        }
-        _ = Unmanaged.passRetained(self)
+        Context.kept.withLock { $0.append(Kept(objects: needs + [self])) }
         report(verb, object(), code)
+    }
+
+    /// What objects need that providers refused to destroy, until the process ends.
+    private static let kept = Locked<[Kept]>([])
+
+    private struct Kept: @unchecked Sendable {
+        // Unchecked: nobody uses them any more.
+        let objects: [AnyObject?]
     }
 
     /// Tells the log what nobody can catch.
