@@ -13,27 +13,25 @@ public final class CompletionBatches: AsyncSequence, Sendable {
     /// What polling, arming or waiting throws.
     public typealias Failure = VerbsError
 
-    private let queue: Locked<CompletionQueue?>
+    private let source: Locked<Source?>
     private let channel: CompletionChannel
     private let id: CompletionQueue.ID
     private let object: VerbsObject
-    private let maxCount: Int
     private let solicitedOnly: Bool
 
     init(_ queue: consuming CompletionQueue, channel: CompletionChannel, maxCount: Int, solicitedOnly: Bool) {
         id = queue.id
         object = queue.owner.object
-        self.queue = Locked(consume queue)
+        source = Locked(Source(queue: queue, polled: WorkCompletionBuffer(capacity: maxCount)))
         self.channel = channel
-        self.maxCount = Swift.max(maxCount, 1)
         self.solicitedOnly = solicitedOnly
     }
 
     /// Gives the queue back, to be polled directly. The sequence has ended then; nil when it was taken before.
     public func takeQueue() -> CompletionQueue? {
-        queue.withLock { queue in
-            let taken = queue.take()
-            return taken
+        source.withLock { source in
+            guard let taken = source.take() else { return nil }
+            return taken.queue
         }
     }
 
@@ -68,12 +66,24 @@ public final class CompletionBatches: AsyncSequence, Sendable {
 
     /// What is there; empty when there is nothing, and the queue is armed then. Nil when the queue was taken.
     private func take() throws(VerbsError) -> [WorkCompletion]? {
-        try queue.withLock { (queue: inout sending CompletionQueue?) throws(VerbsError) -> [WorkCompletion]? in
-            guard var current = queue.take() else { return nil }
-            let result = Result { () throws(VerbsError) in try current.takeOrArm(maxCount, solicitedOnly) }
-            queue = consume current
-            return try result.get()
+        try source.withLock { (source: inout sending Source?) throws(VerbsError) -> [WorkCompletion]? in
+            try source?.takeOrArm(solicitedOnly: solicitedOnly)
         }
+    }
+}
+
+/// A queue, and the room that it is polled into again and again: only the batches that are handed out are allocated.
+private struct Source: ~Copyable {
+    var queue: CompletionQueue
+    var polled: WorkCompletionBuffer
+
+    /// What is there. When there is nothing, arms the queue and looks once more.
+    mutating func takeOrArm(solicitedOnly: Bool) throws(VerbsError) -> [WorkCompletion] {
+        if try queue.poll(into: &polled) == 0 {
+            try queue.arm(solicitedOnly: solicitedOnly)
+            try queue.poll(into: &polled)
+        }
+        return Array(UnsafeBufferPointer(start: polled.base, count: polled.count))
     }
 }
 
@@ -95,24 +105,5 @@ extension CompletionQueue {
                 hint: "it has no completion channel: make it with one")
         }
         return CompletionBatches(self, channel: channel, maxCount: maxCount, solicitedOnly: solicitedOnly)
-    }
-
-    /// What is there, at most `maxCount`. When there is nothing, arms the queue and looks once more.
-    mutating func takeOrArm(_ maxCount: Int, _ solicitedOnly: Bool) throws(VerbsError) -> [WorkCompletion] {
-        let first = try take(maxCount)
-        guard first.isEmpty else { return first }
-        try arm(solicitedOnly: solicitedOnly)
-        return try take(maxCount)
-    }
-
-    private mutating func take(_ maxCount: Int) throws(VerbsError) -> [WorkCompletion] {
-        var taken: Int32 = 0
-        let completions = [WorkCompletion](unsafeUninitializedCapacity: maxCount) { buffer, count in
-            buffer.initialize(repeating: WorkCompletion())
-            taken = unsafePoll(buffer.baseAddress!, Int32(clamping: maxCount))
-            count = Int(max(taken, 0))
-        }
-        if taken < 0 { throw failure(.pollCQ, taken) }
-        return completions
     }
 }
