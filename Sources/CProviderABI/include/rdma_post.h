@@ -68,30 +68,6 @@ static inline int rdma_post_bind_mw(struct ibv_qp *qp, uint64_t id, unsigned int
 	return qp->context->ops.post_send(qp, &wr, &bad);
 }
 
-static inline int rdma_post_one_recv(struct ibv_qp *qp, uint64_t id, const struct ibv_sge *list, int count)
-{
-	struct ibv_recv_wr wr = {.wr_id = id, .sg_list = (struct ibv_sge *)list, .num_sge = count};
-	struct ibv_recv_wr *bad;
-
-	return qp->context->ops.post_recv(qp, &wr, &bad);
-}
-
-static inline int rdma_post_one_srq_recv(struct ibv_srq *srq, uint64_t id, const struct ibv_sge *list, int count)
-{
-	struct ibv_recv_wr wr = {.wr_id = id, .sg_list = (struct ibv_sge *)list, .num_sge = count};
-	struct ibv_recv_wr *bad;
-
-	return srq->context->ops.post_srq_recv(srq, &wr, &bad);
-}
-
-static inline int rdma_post_one_wq_recv(struct ibv_wq *wq, uint64_t id, const struct ibv_sge *list, int count)
-{
-	struct ibv_recv_wr wr = {.wr_id = id, .sg_list = (struct ibv_sge *)list, .num_sge = count};
-	struct ibv_recv_wr *bad;
-
-	return wq->post_recv(wq, &wr, &bad);
-}
-
 /* One poll of one completion: `wc` holds it if `count` is 1, and nothing otherwise. Swift must initialise what it
  * lends out; here the 48 bytes are written once, by the provider. */
 struct rdma_polled {

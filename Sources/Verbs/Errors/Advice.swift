@@ -40,6 +40,12 @@ enum Advice: Sendable {
         }
     }
 
+    /// Why a queue of `depth` work requests, each of at most `limit` slices, refused a receive.
+    static func receive(_ errno: Errno, slices: Int, limit: UInt32, depth: UInt32) -> Advice {
+        if slices > Int(limit) { return .tooManySlices(given: Int32(clamping: slices), limit: limit) }
+        return errno == .noMemory ? .receiveQueueFull(depth: depth) : .general(errno)
+    }
+
     /// What an errno value means for every verb.
     static func sentence(for errno: Errno) -> String? {
         switch errno {

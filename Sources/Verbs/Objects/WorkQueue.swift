@@ -112,43 +112,22 @@ extension WorkQueue {
         try context.check(.modifyWQ, owner.object, modify(raw, &attributes))
         if let state { raw.pointee.state = ibv_wq_state(rawValue: state.rawValue) }
     }
+}
 
-    /// Posts one receive work request with one slice: ibv_post_wq_recv(3).
-    ///
-    /// - Parameters:
-    ///   - slice: where the data goes. It must stay registered until the request completes.
-    ///   - id: is in its completion.
-    /// - Throws: `ENOMEM` when the queue is full, `EINVAL` for too many slices.
+extension WorkQueue: ReceiveQueue {
+    /// Posts a chain of work requests through the provider's function, unchecked: ibv_post_wq_recv(3).
     @inlinable @inline(__always)
-    public mutating func postReceive(_ slice: MemoryRegion.Slice, id: UInt64 = 0) throws(VerbsError) {
-        var element = slice.raw
-        let code = rdma_post_one_wq_recv(raw, id, &element, 1)
-        if code != 0 { throw receiveFailure(slices: 1, code) }
+    public mutating func unsafePostReceive(
+        _ first: UnsafeMutablePointer<ibv_recv_wr>, _ refused: inout UnsafeMutablePointer<ibv_recv_wr>?
+    ) -> Int32 {
+        raw.pointee.post_recv.unsafelyUnwrapped(raw, first, &refused)
     }
 
-    /// Posts one receive work request that scatters to several slices, or has none: ibv_post_wq_recv(3).
-    ///
-    /// - Parameters:
-    ///   - slices: where the data goes, piece by piece; the list itself may be reused at once.
-    ///   - id: is in its completion.
-    /// - Throws: as with one slice.
-    @inlinable @inline(__always)
-    public mutating func postReceive(slices: Span<MemoryRegion.Slice>, id: UInt64 = 0) throws(VerbsError) {
-        let code = slices.withUnsafeElements { elements, count in rdma_post_one_wq_recv(raw, id, elements, count) }
-        if code != 0 { throw receiveFailure(slices: slices.count, code) }
-    }
-
-    @usableFromInline @inline(never)
-    func receiveFailure(slices: Int, _ code: Int32, posted: Int = 0) -> VerbsError {
+    /// The error for a receive that was refused, after `posted` others.
+    @inline(never)
+    public func receiveFailure(slices: Int, _ code: Int32, posted: Int) -> VerbsError {
         let errno = Errno(rawValue: abs(code))
-        let advice: Advice =
-            if slices > Int(limits.slices) {
-                .tooManySlices(given: Int32(clamping: slices), limit: limits.slices)
-            } else if errno == .noMemory {
-                .receiveQueueFull(depth: limits.requests)
-            } else {
-                .general(errno)
-            }
+        let advice = Advice.receive(errno, slices: slices, limit: limits.slices, depth: limits.requests)
         return VerbsError(.postWQReceive, errno, owner.object, advice, postedCount: posted)
     }
 }

@@ -27,24 +27,6 @@ extension QueuePair {
         return VerbsError(.postSend, Errno(rawValue: abs(code)), owner.object, advice)
     }
 
-    @usableFromInline @inline(never)
-    func receiveFailure(slices: Int, _ code: Int32, posted: Int = 0) -> VerbsError {
-        let errno = Errno(rawValue: abs(code))
-        let advice: Advice =
-            if raw.pointee.srq != nil {
-                .text("it takes its receives from a shared receive queue: post there")
-            } else if lastKnownState == .reset, errno == .invalidArgument {
-                .cannotReceive(in: lastKnownState)
-            } else if slices > Int(capabilities.receiveSlices) {
-                .tooManySlices(given: Int32(clamping: slices), limit: capabilities.receiveSlices)
-            } else if errno == .noMemory {
-                .receiveQueueFull(depth: capabilities.receiveRequests)
-            } else {
-                .general(errno)
-            }
-        return VerbsError(.postReceive, errno, owner.object, advice, postedCount: posted)
-    }
-
     private func operationAdvice(_ errno: Errno, _ opcode: UInt32) -> Advice? {
         guard errno == .invalidArgument || errno == .notSupported else { return nil }
         let opcode = SendOperation.Opcode(rawValue: opcode)
@@ -54,6 +36,32 @@ extension QueuePair {
             return .cannotSend(in: state)
         }
         return nil
+    }
+}
+
+extension QueuePair: ReceiveQueue {
+    /// Posts a chain of work requests through the provider's function, unchecked: ibv_post_recv(3).
+    @inlinable @inline(__always)
+    public mutating func unsafePostReceive(
+        _ first: UnsafeMutablePointer<ibv_recv_wr>, _ refused: inout UnsafeMutablePointer<ibv_recv_wr>?
+    ) -> Int32 {
+        raw.pointee.context.pointee.ops.post_recv.unsafelyUnwrapped(raw, first, &refused)
+    }
+
+    /// The error for a receive that was refused, after `posted` others.
+    @inline(never)
+    public func receiveFailure(slices: Int, _ code: Int32, posted: Int) -> VerbsError {
+        let errno = Errno(rawValue: abs(code))
+        let advice: Advice =
+            if raw.pointee.srq != nil {
+                .text("it takes its receives from a shared receive queue: post there")
+            } else if lastKnownState == .reset, errno == .invalidArgument {
+                .cannotReceive(in: lastKnownState)
+            } else {
+                .receive(
+                    errno, slices: slices, limit: capabilities.receiveSlices, depth: capabilities.receiveRequests)
+            }
+        return VerbsError(.postReceive, errno, owner.object, advice, postedCount: posted)
     }
 }
 

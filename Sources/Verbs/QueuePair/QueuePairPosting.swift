@@ -2,8 +2,7 @@ import CIBVerbs
 import CProviderABI
 import SystemPackage
 
-// Posting hands a work request to the device: ibv_post_send(3), ibv_post_recv(3). It allocates nothing and never
-// waits. What it says about a request is only what can be known at once; the rest comes as a completion.
+// Posting hands a work request to the device: ibv_post_send(3). It allocates nothing and never waits. What it says about a request is only what can be known at once; the rest comes as a completion.
 
 extension QueuePair {
     /// Posts one send work request with one slice.
@@ -115,44 +114,6 @@ extension QueuePair {
             unsafePost(destination.addressed(operation), inline: bytes, id, flags)
         }
         if code != 0 { throw inlineFailure(operation.opcodeRaw, bytes.byteCount, code) }
-    }
-
-    /// Posts one receive work request with one slice.
-    ///
-    /// On UD the first 40 bytes are for the global route header, also where the packet has none.
-    ///
-    /// - Parameters:
-    ///   - slice: where the data goes. It must stay registered until the request completes.
-    ///   - id: is in its completion.
-    /// - Throws: `ENOMEM` when the queue is full, `EINVAL` in state RESET or with a shared receive queue.
-    @inlinable @inline(__always)
-    public mutating func postReceive(_ slice: MemoryRegion.Slice, id: UInt64 = 0) throws(VerbsError) {
-        var element = slice.raw
-        let code = rdma_post_one_recv(raw, id, &element, 1)
-        if code != 0 { throw receiveFailure(slices: 1, code) }
-    }
-
-    /// Posts one receive work request that scatters to several slices, or has none: for messages without data,
-    /// such as a write with immediate data.
-    ///
-    /// - Parameters:
-    ///   - slices: where the data goes, piece by piece; the list itself may be reused at once.
-    ///   - id: is in its completion.
-    /// - Throws: as with one slice.
-    @inlinable @inline(__always)
-    public mutating func postReceive(slices: Span<MemoryRegion.Slice>, id: UInt64 = 0) throws(VerbsError) {
-        let code = slices.withUnsafeElements { elements, count in rdma_post_one_recv(raw, id, elements, count) }
-        if code != 0 { throw receiveFailure(slices: slices.count, code) }
-    }
-
-    /// Posts one receive work request without room for data.
-    ///
-    /// - Parameter id: is in its completion.
-    /// - Throws: as with one slice.
-    @inlinable @inline(__always)
-    public mutating func postReceive(id: UInt64 = 0) throws(VerbsError) {
-        let code = rdma_post_one_recv(raw, id, nil, 0)
-        if code != 0 { throw receiveFailure(slices: 0, code) }
     }
 
     /// Posts through the provider's function: 0 or an errno value.

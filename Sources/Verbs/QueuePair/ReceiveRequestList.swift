@@ -88,63 +88,7 @@ public struct ReceiveRequestList: ~Copyable, @unchecked Sendable {
             .postReceive, errno: errno, object: VerbsObject("receive request list", device: ""), hint: hint)
     }
 
-    /// Posts the list through `post`; calls `failure` with the code, the number of slices of the request that was
-    /// refused and the number of those before it.
+    /// The last request; nil when the list is empty.
     @inlinable @inline(__always)
-    func posted(
-        _ post: (UnsafeMutablePointer<ibv_recv_wr>, inout UnsafeMutablePointer<ibv_recv_wr>?) -> Int32,
-        _ failure: (Int32, Int, Int) -> VerbsError
-    ) throws(VerbsError) {
-        guard taken > 0 else { return }
-        let last = requests + (taken - 1)
-        let next = last.pointee.next
-        last.pointee.next = nil
-        var bad: UnsafeMutablePointer<ibv_recv_wr>?
-        let code = post(requests, &bad)
-        last.pointee.next = next
-        if code != 0 {
-            let index = bad.map { $0 - requests } ?? 0
-            let posted = min(max(index, 0), taken - 1)
-            throw failure(code, Int(requests[posted].num_sge), posted)
-        }
-    }
-}
-
-extension QueuePair {
-    /// Posts all requests of a list, in order: ibv_post_recv(3).
-    ///
-    /// - Throws: as a single post; `VerbsError.postedCount` says how many, from the first on, were taken.
-    @inlinable
-    public mutating func postReceive(_ list: borrowing ReceiveRequestList) throws(VerbsError) {
-        let queuePair = raw
-        try list.posted({ queuePair.pointee.context.pointee.ops.post_recv.unsafelyUnwrapped(queuePair, $0, &$1) }) {
-            receiveFailure(slices: $1, $0, posted: $2)
-        }
-    }
-}
-
-extension SharedReceiveQueue {
-    /// Posts all requests of a list, in order: ibv_post_srq_recv(3).
-    ///
-    /// - Throws: as a single post; `VerbsError.postedCount` says how many, from the first on, were taken.
-    @inlinable
-    public mutating func postReceive(_ list: borrowing ReceiveRequestList) throws(VerbsError) {
-        let queue = raw
-        try list.posted({ queue.pointee.context.pointee.ops.post_srq_recv.unsafelyUnwrapped(queue, $0, &$1) }) {
-            receiveFailure(slices: $1, $0, posted: $2)
-        }
-    }
-}
-
-extension WorkQueue {
-    /// Posts all requests of a list, in order: ibv_post_wq_recv(3).
-    ///
-    /// - Throws: as a single post; `VerbsError.postedCount` says how many, from the first on, were taken.
-    @inlinable
-    public mutating func postReceive(_ list: borrowing ReceiveRequestList) throws(VerbsError) {
-        let queue = raw
-        try list.posted({ queue.pointee.post_recv.unsafelyUnwrapped(queue, $0, &$1) }) {
-            receiveFailure(slices: $1, $0, posted: $2)
-        }
-    }
+    var last: UnsafeMutablePointer<ibv_recv_wr>? { taken > 0 ? requests + (taken - 1) : nil }
 }
