@@ -109,11 +109,11 @@ let testTargets: [Target] = [
         name: "ProviderKitTests",
         dependencies: ["TestSupport", "ProviderKit", "CProviderABI", "CIBVerbs", "CLinux"], swiftSettings: strict),
     .testTarget(
-        name: "RoCEWireTests", dependencies: ["RoCEWire", "CCRC32"], resources: [.copy("Fixtures")],
+        name: "RoCEWireTests", dependencies: ["TestSupport", "RoCEWire", "CCRC32"], resources: [.copy("Fixtures")],
         swiftSettings: strict),
     .target(name: "CAllocationCounter", path: "Tests/Support/CAllocationCounter"),
     .testTarget(
-        name: "RoCETransportTests", dependencies: ["RoCETransport", "RoCEWire", "CAllocationCounter"],
+        name: "RoCETransportTests", dependencies: ["TestSupport", "RoCETransport", "RoCEWire", "CAllocationCounter"],
         swiftSettings: strict),
     .testTarget(
         name: "ProviderLoaderTests",

@@ -1,5 +1,6 @@
 import RoCETransport
 import RoCEWire
+import TestSupport
 import Testing
 
 @Suite("Which packets are taken, and which are dropped and counted")

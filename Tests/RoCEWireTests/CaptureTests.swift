@@ -1,4 +1,5 @@
 import RoCEWire
+import TestSupport
 import Testing
 
 /// What the kernel's rxe driver put on the wire, packet by packet.
@@ -23,7 +24,7 @@ struct CaptureTests {
 
     @Test("An ICRC fed in pieces of any size is the same")
     func icrcInPieces() throws {
-        var random = Generator(seed: 7)
+        var random = SplitMix(seed: 7)
         for frame in Capture.frames {
             let covered = Array(frame.transport.dropLast(ICRC.byteCount))
             var cut = Int.random(in: BTH.byteCount...covered.count, using: &random)

@@ -1,4 +1,5 @@
 import RoCEWire
+import TestSupport
 import Testing
 
 @Suite("ICRC of IPv4 packets of unknown identification")
@@ -31,7 +32,7 @@ struct IPv4IdentificationRecoveryTests {
     @Test("Any identification, with and without DF, is found for every length of packet")
     func anyIdentification() throws {
         let recovery = IPv4IdentificationRecovery()
-        var random = Generator(seed: 16)
+        var random = SplitMix(seed: 16)
         let bth = BTH(opcode: .rcSendOnly, destinationQP: 0x11, psn: PSN(5))
         for count in 0...1100 {
             let payload = random.bytes(count)
@@ -85,7 +86,7 @@ struct IPv4IdentificationRecoveryTests {
     @Test("Of packets corrupted at random about one in 2^15 passes")
     func randomCorruption() {
         let recovery = IPv4IdentificationRecovery()
-        var random = Generator(seed: 15)
+        var random = SplitMix(seed: 15)
         let icrc = Frame.icrc(Capture.frame(35).ip, Capture.frame(35).udp, Capture.frame(35).transport)
         var passed = 0
         for _ in 0..<1 << 20 {

@@ -1,4 +1,5 @@
 import RoCEWire
+import TestSupport
 import Testing
 
 @Suite("Packet sequence numbers")
@@ -26,7 +27,7 @@ struct PSNTests {
 
     @Test("Adding a distance reaches the number it was measured to")
     func roundTrip() {
-        var random = Generator(seed: 24)
+        var random = SplitMix(seed: 24)
         for _ in 0..<1000 {
             let from = PSN(random.any())
             let to = PSN(random.any())

@@ -1,10 +1,11 @@
 import RoCEWire
+import TestSupport
 import Testing
 
 @Suite("Packets that were tampered with")
 struct TamperedPacketTests {
     /// Changes bytes, bits and lengths, as a fuzzer would.
-    static func tamper(_ packet: [UInt8], _ random: inout Generator) -> [UInt8] {
+    static func tamper(_ packet: [UInt8], _ random: inout SplitMix) -> [UInt8] {
         var bytes = packet
         for _ in 0..<Int.random(in: 1...4, using: &random) {
             guard !bytes.isEmpty else { return bytes }
@@ -28,7 +29,7 @@ struct TamperedPacketTests {
         arguments: 1...4 as ClosedRange<UInt64>)
     func tampered(seed: UInt64) {
         let property = PacketProperty()
-        var random = Generator(seed: seed)
+        var random = SplitMix(seed: seed)
         var parsed = 0
         for _ in 0..<2000 {
             let frame = Capture.frames[Int(random.next() % UInt64(Capture.frames.count))]

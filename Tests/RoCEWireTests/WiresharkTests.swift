@@ -1,5 +1,6 @@
 import Foundation
 import RoCEWire
+import TestSupport
 import Testing
 
 /// Wireshark's dissector reads what we emit: a witness that nobody here wrote.
@@ -11,7 +12,7 @@ struct WiresharkTests {
 
     /// Packets of every opcode, over IPv4 or IPv6, with random fields.
     static func samples() throws -> [(headers: PacketHeaders, payload: [UInt8], bytes: [UInt8])] {
-        var random = Generator(seed: 0x511)
+        var random = SplitMix(seed: 0x511)
         var samples: [(PacketHeaders, [UInt8], [UInt8])] = []
         for byte in UInt8.min...UInt8.max {
             let opcode = Opcode(rawValue: byte)
@@ -35,7 +36,7 @@ struct WiresharkTests {
         return samples
     }
 
-    static func headers(_ opcode: Opcode, _ random: inout Generator) -> PacketHeaders {
+    static func headers(_ opcode: Opcode, _ random: inout SplitMix) -> PacketHeaders {
         // QP 0 and 1 would make the payload a management datagram.
         let qpn = UInt32.random(in: 0x100...0xFF_FFFF, using: &random)
         var headers = PacketHeaders(

@@ -1,4 +1,5 @@
 import RoCETransport
+import TestSupport
 
 /// A random world of reliable connections: hosts, a network, work of all kinds, all drawn from one seed.
 final class ReliableScenario {

@@ -1,5 +1,6 @@
 import Glibc
 import RoCETransport
+import TestSupport
 
 /// The part of a receiver's memory that one stream alone writes to, and what it must hold: the effect of the stream's
 /// WRITEs in their order. WRITEs that are not acknowledged may have happened or not, byte by byte.

@@ -1,5 +1,6 @@
 import Glibc
 import RoCETransport
+import TestSupport
 
 /// Random messages over UC. The promise is weak: a message arrives whole or not at all, and a perfect network loses
 /// none for which a receive is posted. What the network doubles or reorders can arrive twice or late.

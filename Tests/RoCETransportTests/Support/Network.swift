@@ -1,5 +1,6 @@
 import RoCETransport
 import RoCEWire
+import TestSupport
 
 /// How a network treats packets.
 struct NetworkProfile {

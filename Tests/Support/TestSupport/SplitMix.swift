@@ -1,0 +1,41 @@
+/// Random numbers from a seed, the same on every machine: SplitMix64.
+public struct SplitMix: RandomNumberGenerator {
+    private var state: UInt64
+
+    public init(seed: UInt64) { state = seed }
+
+    public mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ z >> 30) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ z >> 27) &* 0x94D0_49BB_1331_11EB
+        return z ^ z >> 31
+    }
+
+    /// 0 to `bound` - 1.
+    public mutating func below(_ bound: Int) -> Int { Int(next() >> 33) % bound }
+
+    public mutating func within(_ range: ClosedRange<Int>) -> Int { range.lowerBound + below(range.count) }
+
+    /// True in `percent` of 100 cases.
+    public mutating func chance(_ percent: Int) -> Bool { percent > 0 && below(100) < percent }
+
+    public mutating func pick<T>(_ choices: [T]) -> T { choices[below(choices.count)] }
+
+    public mutating func any<T: FixedWidthInteger & UnsignedInteger>(_ type: T.Type = T.self) -> T {
+        T(truncatingIfNeeded: next())
+    }
+
+    public mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in any() } }
+
+    public mutating func fill(_ bytes: UnsafeMutableRawBufferPointer) {
+        var offset = 0
+        while offset < bytes.count {
+            withUnsafeBytes(of: next()) { word in
+                let part = min(8, bytes.count - offset)
+                (bytes.baseAddress! + offset).copyMemory(from: word.baseAddress!, byteCount: part)
+            }
+            offset += 8
+        }
+    }
+}
