@@ -9,12 +9,15 @@
 /// Times are nanoseconds of any clock that never goes back.
 public struct Engine: ~Copyable, @unchecked Sendable {
     let core: UnsafeMutablePointer<Core>
+    /// The core's; here for those who ask without the lock.
+    private let doorbells: Doorbells
 
     /// An engine without objects. Values of the configuration that are out of range are moved to the nearest that is
     /// in range.
     public init(_ configuration: Configuration) {
         core = .allocate(capacity: 1)
         core.initialize(to: Core(configuration.clamped))
+        doorbells = core.pointee.doorbells
     }
 
     /// Every object must have been destroyed, or is lost with its memory.
@@ -67,7 +70,7 @@ extension Engine {
     public borrowing func advance(to now: UInt64) { core.pointee.advance(to: now) }
 
     /// True when work was posted that `transmit` has not seen. Needs no lock.
-    public var doorbellIsRung: Bool { core.pointee.doorbells.isRung }
+    public var doorbellIsRung: Bool { doorbells.isRung }
 
     /// The next event to be told, or nil. Ask until it is nil after each call that can cause events: `receive`,
     /// `transmit`, `advance`, `modify`.

@@ -49,12 +49,12 @@ extension ContextPointer {
     func resolve(_ attr: ibv_ah_attr) -> Path? {
         guard attr.is_global != 0, attr.port_num == 1 else { return nil }
         let index = Int(attr.grh.sgid_index)
-        if pointee.gids.gid(at: index) == nil { refreshAddresses() }
-        guard let source = pointee.gids.gid(at: index) else { return nil }
+        if guarded.pointee.gids.gid(at: index) == nil { refreshAddresses() }
+        guard let source = guarded.pointee.gids.gid(at: index) else { return nil }
         let destination = GID(attr.grh.dgid)
         guard destination != GID(), destination.isIPv4 == source.isIPv4, attr.sl < 8 else { return nil }
-        if pointee.link.usesSharedMemory && !pointee.gids.isLocal(destination) { refreshAddresses() }
-        let isShared = pointee.link.usesSharedMemory && pointee.gids.isLocal(destination)
+        if guarded.pointee.link.usesSharedMemory && !guarded.pointee.gids.isLocal(destination) { refreshAddresses() }
+        let isShared = guarded.pointee.link.usesSharedMemory && guarded.pointee.gids.isLocal(destination)
         return Path(
             source: source, destination: destination, tag: isShared ? Route.sharedMemory : Route.datagrams,
             flowLabel: attr.grh.flow_label & 0xF_FFFF, trafficClass: attr.grh.traffic_class,

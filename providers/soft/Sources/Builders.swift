@@ -85,9 +85,9 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
         request.immediate = immediate
         request.compareAdd = compareAdd
         request.swap = swap
-        pair.pointee.builder.request = request
-        pair.pointee.builder.count = 0
-        pair.pointee.builder.isOpen = true
+        pair.pointee.builder.pointee.request = request
+        pair.pointee.builder.pointee.count = 0
+        pair.pointee.builder.pointee.isOpen = true
     }
 }
 
@@ -95,29 +95,29 @@ extension QueuePairPointer {
     /// Puts the request that is being built into the queue.
     @inline(__always)
     fileprivate func stageOpen() {
-        guard pointee.builder.isOpen else { return }
-        pointee.builder.isOpen = false
-        guard pointee.builder.error == .success else { return }
-        pointee.builder.error = pointee.pair.stageSend(
-            pointee.builder.request, elements: pointee.builder.elements, count: pointee.builder.count)
+        guard pointee.builder.pointee.isOpen else { return }
+        pointee.builder.pointee.isOpen = false
+        guard pointee.builder.pointee.error == .success else { return }
+        pointee.builder.pointee.error = pointee.pair.stageSend(
+            pointee.builder.pointee.request, elements: pointee.builder.pointee.elements, count: pointee.builder.pointee.count)
     }
 
     fileprivate func spoil() {
-        if pointee.builder.error == .success { pointee.builder.error = .invalid }
+        if pointee.builder.pointee.error == .success { pointee.builder.pointee.error = .invalid }
     }
 
     /// Copies a piece of inline data behind those before it.
     @inline(__always)
     fileprivate func appendInline(_ bytes: UnsafeRawPointer?, _ length: Int) {
-        let used = pointee.builder.count == 0 ? 0 : Int(pointee.builder.elements[0].length)
-        guard length >= 0, length <= pointee.builder.dataCapacity - used, bytes != nil || length == 0 else {
+        let used = pointee.builder.pointee.count == 0 ? 0 : Int(pointee.builder.pointee.elements[0].length)
+        guard length >= 0, length <= pointee.builder.pointee.dataCapacity - used, bytes != nil || length == 0 else {
             return spoil()
         }
-        if let bytes { (pointee.builder.data + used).copyMemory(from: bytes, byteCount: length) }
-        pointee.builder.request.flags.insert(.inline)
-        pointee.builder.elements[0] = ScatterGatherElement(
-            address: UInt64(UInt(bitPattern: pointee.builder.data)), length: UInt32(used + length), key: 0)
-        pointee.builder.count = 1
+        if let bytes { (pointee.builder.pointee.data + used).copyMemory(from: bytes, byteCount: length) }
+        pointee.builder.pointee.request.flags.insert(.inline)
+        pointee.builder.pointee.elements[0] = ScatterGatherElement(
+            address: UInt64(UInt(bitPattern: pointee.builder.pointee.data)), length: UInt32(used + length), key: 0)
+        pointee.builder.pointee.count = 1
     }
 }
 
@@ -125,14 +125,14 @@ extension QueuePairPointer {
 private func start(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
     guard let pair = qp?.soft else { return }
     pair.lockSends()
-    pair.pointee.builder.isOpen = false
-    pair.pointee.builder.error = .success
+    pair.pointee.builder.pointee.isOpen = false
+    pair.pointee.builder.pointee.error = .success
 }
 
 private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
     guard let pair = qp?.soft else { return EINVAL }
     pair.stageOpen()
-    let error = pair.pointee.builder.error
+    let error = pair.pointee.builder.pointee.error
     var hasWork = false
     if error == .success { hasWork = pair.pointee.pair.commitSends() } else { pair.pointee.pair.discardSends() }
     pair.unlockSends()
@@ -142,7 +142,7 @@ private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
 
 private func abort(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
     guard let pair = qp?.soft else { return }
-    pair.pointee.builder.isOpen = false
+    pair.pointee.builder.pointee.isOpen = false
     pair.pointee.pair.discardSends()
     pair.unlockSends()
 }
@@ -152,27 +152,27 @@ private func setAddress(
 ) {
     guard let pair = qp?.soft else { return }
     guard let ah else { return pair.spoil() }
-    pair.pointee.builder.request.path = ah.path
-    pair.pointee.builder.request.remoteQueuePair = number
-    pair.pointee.builder.request.remoteQueueKey = key
+    pair.pointee.builder.pointee.request.path = ah.path
+    pair.pointee.builder.pointee.request.remoteQueuePair = number
+    pair.pointee.builder.pointee.request.remoteQueueKey = key
 }
 
 private func setElement(qp: UnsafeMutablePointer<ibv_qp_ex>?, key: UInt32, address: UInt64, length: UInt32) {
     guard let pair = qp?.soft else { return }
-    guard pair.pointee.builder.elementCapacity > 0 else { return pair.spoil() }
-    pair.pointee.builder.elements[0] = ScatterGatherElement(address: address, length: length, key: key)
-    pair.pointee.builder.count = 1
+    guard pair.pointee.builder.pointee.elementCapacity > 0 else { return pair.spoil() }
+    pair.pointee.builder.pointee.elements[0] = ScatterGatherElement(address: address, length: length, key: key)
+    pair.pointee.builder.pointee.count = 1
 }
 
 private func setElements(qp: UnsafeMutablePointer<ibv_qp_ex>?, count: Int, list: UnsafePointer<ibv_sge>?) {
     guard let pair = qp?.soft else { return }
-    guard count <= pair.pointee.builder.elementCapacity, let list else {
+    guard count <= pair.pointee.builder.pointee.elementCapacity, let list else {
         if count != 0 { pair.spoil() }
         return
     }
-    UnsafeMutableRawPointer(pair.pointee.builder.elements).copyMemory(
+    UnsafeMutableRawPointer(pair.pointee.builder.pointee.elements).copyMemory(
         from: list, byteCount: count * MemoryLayout<ScatterGatherElement>.stride)
-    pair.pointee.builder.count = count
+    pair.pointee.builder.pointee.count = count
 }
 
 private func setInline(qp: UnsafeMutablePointer<ibv_qp_ex>?, address: UnsafeMutableRawPointer?, length: Int) {

@@ -46,7 +46,7 @@ func getCompletionEvent(
     guard let channel, let queue else { return EINVAL }
     var event = ibv_async_event()
     let error = channel.soft.pointee.events.take(into: &event) { event in
-        event.pointee.element.cq.soft.pointee.completionEventsRead &+= 1
+        event.pointee.element.cq.soft.pointee.eventsRead.completions.pointee &+= 1
     }
     if error == 0 { queue.pointee = event.element.cq }
     return error
@@ -58,9 +58,9 @@ func getAsyncEvent(
     guard let context, let event else { return EINVAL }
     return context.soft.pointee.asyncEvents.take(into: event) { event in
         switch event.pointee.subject {
-        case .completionQueue: event.pointee.element.cq.soft.pointee.asyncEventsRead &+= 1
-        case .sharedReceiveQueue: event.pointee.element.srq.soft.pointee.asyncEventsRead &+= 1
-        case .queuePair: event.pointee.element.qp.soft.pointee.asyncEventsRead &+= 1
+        case .completionQueue: event.pointee.element.cq.soft.pointee.eventsRead.others.pointee &+= 1
+        case .sharedReceiveQueue: event.pointee.element.srq.soft.pointee.eventsRead.others.pointee &+= 1
+        case .queuePair: event.pointee.element.qp.soft.pointee.eventsRead.others.pointee &+= 1
         }
     }
 }

@@ -12,16 +12,22 @@ struct SoftCompletionQueue: ~Copyable {
     /// One thread at a time polls; not taken where the user promised that there is but one.
     let lock = Lock()
     let isSingleThreaded: Bool
-    /// Between start_poll and end_poll: the entry at the front is the user's.
-    var showsEntry = false
-    /// Events that were read; under the lock of the queue of events that they were read from.
-    var completionEventsRead: UInt32 = 0
-    var asyncEventsRead: UInt32 = 0
+    /// Between start_poll and end_poll: the entry at the front is the user's. In memory of its own, for the reason that
+    /// `SoftContext.guarded` is.
+    let showsEntry: UnsafeMutablePointer<Bool>
+    let eventsRead = EventsRead()
 
     init(queue: CompletionQueue, channel: ChannelPointer?, isSingleThreaded: Bool) {
         self.queue = queue
         self.channel = channel
         self.isSingleThreaded = isSingleThreaded
+        showsEntry = .allocate(capacity: 1)
+        showsEntry.initialize(to: false)
+    }
+
+    deinit {
+        showsEntry.deallocate()
+        eventsRead.deallocate()
     }
 }
 
@@ -152,15 +158,14 @@ func destroyCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?) -> Int32 {
     }
     context.unlock()
 
-    var completions: UInt32 = 0
-    queue.pointee.channel?.pointee.events.drop(where: { $0.pointee.element.cq == cq }) {
-        completions = queue.pointee.completionEventsRead
+    let read = queue.pointee.eventsRead
+    let completions = queue.pointee.channel.map { channel in
+        channel.pointee.events.drop(read.completions) { $0.pointee.element.cq == cq }
     }
-    var others: UInt32 = 0
-    context.pointee.asyncEvents.drop(where: { $0.pointee.subject == .completionQueue && $0.pointee.element.cq == cq }) {
-        others = queue.pointee.asyncEventsRead
+    let others = context.pointee.asyncEvents.drop(read.others) {
+        $0.pointee.subject == .completionQueue && $0.pointee.element.cq == cq
     }
-    rdma_wait_cq_events(cq, completions, others)
+    rdma_wait_cq_events(cq, completions ?? 0, others)
     rdma_fini_cq(cq)
     queue.deinitialize(count: 1)
     queue.deallocate()

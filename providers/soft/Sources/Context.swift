@@ -9,21 +9,22 @@ import Synchronization
 struct SoftContext: ~Copyable {
     var verbs = verbs_context()
     let interface: linux_interface
-    var asyncEvents: EventQueue
+    let asyncEvents: EventQueue
+    let registry: Registry
+    /// What others see of the mailbox, and the bell that they ring.
+    let mailbox: MailboxHeader
+    let bell: Int32
+    let watch: Watch
 
-    /// Guards the engine, the links and the GID table: all that follows but for the atomics.
+    /// Guards the engine, the counters and all of `guarded`.
     let lock = Lock()
     /// Control verbs that wait for the lock: pollers stand back for them.
     let waiting = Atomic<UInt32>(0)
     let engine: Engine
-    var gids: GIDTable
-    let registry: Registry
-    var mailbox: Mailbox
-    var peers = Peers()
-    var sockets: Sockets
-    var link = LinkState()
+    /// In memory of its own: to change a field is to access the struct around it, and those who have not got the lock
+    /// look at the fields above meanwhile.
+    let guarded: UnsafeMutablePointer<Guarded>
     let counters: UnsafeMutablePointer<LinkCounters>
-    var watch: Watch
 
     init(
         interface: linux_interface, registry: consuming Registry, mailbox: consuming Mailbox,
@@ -31,24 +32,44 @@ struct SoftContext: ~Copyable {
     ) {
         self.interface = interface
         self.asyncEvents = asyncEvents
-        gids = GIDTable(ifindex: interface.index)
-        sockets = Sockets(ifindex: interface.index)
         var configuration = Configuration(seed: (linux_random64(), linux_random64()))
         configuration.queuePairPrefix = UInt32(registry.slot)
         configuration.queuePairPrefixBits = 8
         configuration.activeMTU = pathMTU(interfaceMTU: interface.mtu).byteCount ?? 256
         engine = Engine(configuration)
+        self.registry = registry
+        self.watch = watch
+        self.mailbox = mailbox.header
+        bell = mailbox.bell
         counters = .allocate(capacity: 1)
         counters.initialize(to: LinkCounters())
-        self.registry = registry
-        self.mailbox = mailbox
-        self.watch = watch
+        guarded = .allocate(capacity: 1)
+        guarded.initialize(to: Guarded(ifindex: interface.index, mailbox: mailbox))
     }
 
     deinit {
-        link.deallocate()
+        guarded.deinitialize(count: 1)
+        guarded.deallocate()
         counters.deallocate()
     }
+}
+
+/// What the lock of an open device guards: the ways in and out of the engine.
+struct Guarded: ~Copyable {
+    var gids: GIDTable
+    var mailbox: Mailbox
+    var peers = Peers()
+    var sockets: Sockets
+    var link = LinkState()
+    var times = WatchTimes()
+
+    init(ifindex: UInt32, mailbox: consuming Mailbox) {
+        gids = GIDTable(ifindex: ifindex)
+        sockets = Sockets(ifindex: ifindex)
+        self.mailbox = mailbox
+    }
+
+    deinit { link.deallocate() }
 }
 
 /// Where an open device lies.
@@ -64,6 +85,10 @@ extension UnsafeMutablePointer<ibv_context> {
 }
 
 extension ContextPointer {
+    /// What the lock guards. Under the lock.
+    @inline(__always)
+    var guarded: UnsafeMutablePointer<Guarded> { pointee.guarded }
+
     /// Takes the lock for a control verb, before those who poll.
     func lockForControl() {
         pointee.waiting.add(1, ordering: .relaxed)
@@ -80,8 +105,8 @@ extension ContextPointer {
 
     /// Reads the addresses of the interface again, and opens and closes sockets accordingly. Under the lock.
     func refreshAddresses() {
-        pointee.gids.refresh()
-        pointee.sockets.follow(pointee.gids)
+        guarded.pointee.gids.refresh()
+        guarded.pointee.sockets.follow(guarded.pointee.gids)
         pointee.watch.wake()
     }
 }
@@ -126,10 +151,10 @@ private func makeContext(_ interface: linux_interface) -> ContextPointer? {
             interface: interface, registry: registry, mailbox: mailbox, asyncEvents: asyncEvents, watch: watch))
     // "0": packets to this host go over UDP as well, so that they can be looked at.
     if let setting = linux_getenv("RDMA_SOFT_SHM"), setting[0] == 48, setting[1] == 0 {
-        context.pointee.link.usesSharedMemory = false
+        context.guarded.pointee.link.usesSharedMemory = false
     }
     context.pointee.lock.lock()
-    context.pointee.sockets.follow(context.pointee.gids)
+    context.guarded.pointee.sockets.follow(context.guarded.pointee.gids)
     context.pointee.lock.unlock()
     return context
 }

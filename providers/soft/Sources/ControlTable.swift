@@ -13,7 +13,6 @@ func fillControlTable() {
     controlTable.pointee.query_gid_ex = queryGID
     controlTable.pointee.query_gid_table = queryGIDTable
     controlTable.pointee.query_pkey = queryPartitionKey
-    controlTable.pointee.query_rt_values = queryRealTimeValues
 
     controlTable.pointee.alloc_pd = allocateDomain
     controlTable.pointee.dealloc_pd = deallocateDomain

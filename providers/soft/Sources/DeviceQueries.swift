@@ -21,8 +21,6 @@ func queryDevice(
     if let input, input.pointee.comp_mask != 0 { return EOPNOTSUPP }
     var answer = ibv_device_attr_ex()
     fill(&answer.orig_attr, context.soft.pointee.interface)
-    answer.completion_timestamp_mask = DeviceLimits.timestampMask
-    answer.hca_core_clock = DeviceLimits.clockKilohertz
     answer.device_cap_flags_ex = UInt64(answer.orig_attr.device_cap_flags)
     answer.phys_port_cnt_ex = 1
     store(answer, to: attr, size: size)
@@ -61,19 +59,4 @@ private func fill(_ attr: inout ibv_device_attr, _ interface: linux_interface) {
         let text: StaticString = "0.1.0"
         for index in 0..<text.utf8CodeUnitCount { bytes[index] = text.utf8Start[index] }
     }
-}
-
-/// The clock of completion timestamps: CLOCK_MONOTONIC.
-func queryRealTimeValues(
-    context: UnsafeMutablePointer<ibv_context>?, values: UnsafeMutablePointer<ibv_values_ex>?
-) -> Int32 {
-    guard let values else { return EINVAL }
-    let rawClock = IBV_VALUES_MASK_RAW_CLOCK.rawValue
-    if values.pointee.comp_mask & ~rawClock != 0 { return EOPNOTSUPP }
-    if values.pointee.comp_mask & rawClock != 0 {
-        let now = linux_monotonic_ns()
-        values.pointee.raw_clock.tv_sec = Int(now / 1_000_000_000)
-        values.pointee.raw_clock.tv_nsec = Int(now % 1_000_000_000)
-    }
-    return 0
 }

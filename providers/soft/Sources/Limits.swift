@@ -13,9 +13,6 @@ enum DeviceLimits {
     static let addressHandles = 1 << 20
     static let gids = 32
     static let completionVectors = 1
-    static let timestampMask = UInt64.max
-    /// The clock of timestamps is CLOCK_MONOTONIC in nanoseconds: kHz.
-    static let clockKilohertz = UInt64(1_000_000)
     /// The default partition, full member: the only P_Key.
     static let partitionKey = UInt16(0xFFFF)
 }

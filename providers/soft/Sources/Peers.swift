@@ -14,11 +14,12 @@ struct Peer: ~Copyable {
     /// When its ring was found full; 0 while it is not.
     var fullSince: UInt64 = 0
 
-    /// Takes our ring in the mailbox of a slot into use. Nil when nobody is there, or there is no memory.
-    init?(_ registry: borrowing Registry, _ own: borrowing Mailbox, slot: Int) {
+    /// Takes our ring in the mailbox of a slot into use; `own` is the file of our own mailbox. Nil when nobody is there,
+    /// or there is no memory.
+    init?(_ registry: borrowing Registry, own: Int32, slot: Int) {
         let isOurs = slot == registry.slot
         guard isOurs || registry.isAlive(slot) else { return nil }
-        let descriptor = isOurs ? own.descriptor : registry.openMailbox(slot)
+        let descriptor = isOurs ? own : registry.openMailbox(slot)
         guard descriptor >= 0 else { return nil }
         defer { if !isOurs { linux_close(descriptor) } }
         guard linux_file_size(descriptor) == MailboxLayout.byteCount,
@@ -113,19 +114,19 @@ struct Peers: ~Copyable {
     /// The way to a slot; nil when nobody holds it.
     @inline(__always)
     func peer(
-        _ slot: Int, _ registry: borrowing Registry, _ own: borrowing Mailbox, now: UInt64
+        _ slot: Int, _ registry: borrowing Registry, own: Int32, now: UInt64
     ) -> UnsafeMutablePointer<Peer>? {
         if let peer = peers[slot], !peer.pointee.isClosed { return peer }
-        return open(slot, registry, own, now: now)
+        return open(slot, registry, own: own, now: now)
     }
 
     @inline(never)
     private func open(
-        _ slot: Int, _ registry: borrowing Registry, _ own: borrowing Mailbox, now: UInt64
+        _ slot: Int, _ registry: borrowing Registry, own: Int32, now: UInt64
     ) -> UnsafeMutablePointer<Peer>? {
         close(slot)
         guard now >= retryAt[slot] else { return nil }
-        guard let opened = Peer(registry, own, slot: slot) else {
+        guard let opened = Peer(registry, own: own, slot: slot) else {
             retryAt[slot] = now &+ Self.retryNanoseconds
             return nil
         }

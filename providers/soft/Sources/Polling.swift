@@ -62,7 +62,7 @@ extension UnsafeMutablePointer<ibv_cq_ex> {
         guard let entry else { return ENOENT }
         pointee.status = ibv_wc_status(entry.pointee.status.rawValue)
         pointee.wr_id = entry.pointee.id
-        soft.pointee.showsEntry = true
+        soft.pointee.showsEntry.pointee = true
         return 0
     }
 }
@@ -81,18 +81,18 @@ private func startPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?, attr: UnsafeMutable
 private func nextPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?) -> Int32 {
     guard let cq else { return EINVAL }
     let queue = cq.soft
-    if queue.pointee.showsEntry {
+    if queue.pointee.showsEntry.pointee {
         queue.pointee.queue.release()
-        queue.pointee.showsEntry = false
+        queue.pointee.showsEntry.pointee = false
     }
     return cq.show(queue.pointee.queue.peek())
 }
 
 private func endPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?) {
     guard let queue = cq?.soft else { return }
-    if queue.pointee.showsEntry {
+    if queue.pointee.showsEntry.pointee {
         queue.pointee.queue.release()
-        queue.pointee.showsEntry = false
+        queue.pointee.showsEntry.pointee = false
     }
     queue.unlock()
 }

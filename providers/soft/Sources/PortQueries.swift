@@ -40,7 +40,7 @@ func queryGID(
     let soft = context.soft
     soft.refreshGIDs()
     soft.pointee.lock.lock()
-    let gid = soft.pointee.gids.gid(at: Int(index))
+    let gid = soft.guarded.pointee.gids.gid(at: Int(index))
     soft.unlock()
     guard let gid else { return ENODATA }
     store(soft.entry(gid, index: Int(index)), to: entry, size: size)
@@ -59,7 +59,7 @@ func queryGIDTable(
     defer { soft.unlock() }
     var count = 0
     for index in 0..<DeviceLimits.gids {
-        guard let gid = soft.pointee.gids.gid(at: index) else { continue }
+        guard let gid = soft.guarded.pointee.gids.gid(at: index) else { continue }
         guard count < capacity else { return -Int(EINVAL) }
         store(soft.entry(gid, index: index), to: UnsafeMutableRawPointer(entries) + count * size, size: size)
         count += 1
@@ -79,7 +79,7 @@ extension ContextPointer {
     /// Reads the addresses of the interface again.
     func refreshGIDs() {
         pointee.lock.lock()
-        pointee.gids.refresh()
+        guarded.pointee.gids.refresh()
         unlock()
     }
 

@@ -38,7 +38,7 @@ private let patience: UInt64 = 2_000_000
 /// How long after a datagram those who poll also look at the sockets, which costs a system call.
 private let datagramMemory: UInt64 = 5_000_000
 
-extension SoftContext {
+extension Guarded {
     /// Whether no datagram came or went for a while.
     @inline(__always)
     func datagramsAreQuiet(at now: UInt64) -> Bool { now &- link.lastDatagram >= datagramMemory }
@@ -61,13 +61,13 @@ extension ContextPointer {
         while isBusy && rounds < 8 {
             isBusy = transmit(now: now)
             if receiveShared(now: now) { isBusy = true }
-            if receivesDatagrams || !pointee.datagramsAreQuiet(at: now) {
+            if receivesDatagrams || !guarded.pointee.datagramsAreQuiet(at: now) {
                 if receiveDatagrams(now: now) { isBusy = true }
             }
             rounds += 1
         }
-        pointee.sockets.flush()
-        if pointee.peers.wakeTouched(own: pointee.registry.slot, with: pointee.mailbox.bell) { pointee.watch.wake() }
+        guarded.pointee.sockets.flush()
+        if guarded.pointee.peers.wakeTouched(own: pointee.registry.slot, with: pointee.bell) { pointee.watch.wake() }
         dispatchEvents()
         return isBusy
     }
@@ -76,7 +76,7 @@ extension ContextPointer {
 
     @inline(__always)
     private func transmit(now: UInt64) -> Bool {
-        if pointee.link.heldPacket != nil && !releaseHeld(now: now) { return false }
+        if guarded.pointee.link.heldPacket != nil && !releaseHeld(now: now) { return false }
         for _ in 0..<burst where !transmitOne(now: now) { return false }
         return true
     }
@@ -84,20 +84,20 @@ extension ContextPointer {
     /// Lets the engine write a packet where the one before went: mostly it goes there too.
     @inline(__always)
     private func transmitOne(now: UInt64) -> Bool {
-        let slot = pointee.link.lastSlot
+        let slot = guarded.pointee.link.lastSlot
         var target: UnsafeMutableRawPointer
         var isInRing = false
         if slot < 0 {
-            target = pointee.sockets.reserve()
+            target = guarded.pointee.sockets.reserve()
         } else if let peer = peer(slot, now: now), let place = peer.pointee.writer.reserve() {
             target = place
             isInRing = true
         } else {
-            target = pointee.link.held.baseAddress!
+            target = guarded.pointee.link.held.baseAddress!
         }
         let room = UnsafeMutableRawBufferPointer(start: target, count: Engine.packetRoom)
         guard let packet = pointee.engine.transmit(into: room, now: now) else { return false }
-        pointee.link.packetCount &+= 1
+        guarded.pointee.link.packetCount &+= 1
         if packet.path.tag == Route.sharedMemory {
             return sendShared(packet, at: target, writtenFor: isInRing ? slot : -1, now: now)
         }
@@ -115,7 +115,7 @@ extension ContextPointer {
             pointee.counters.pointee.unreachable &+= 1
             return true
         }
-        pointee.link.lastSlot = destination
+        guarded.pointee.link.lastSlot = destination
         if destination != slot {
             guard let place = peer.pointee.writer.reserve() else {
                 return hold(packet, at: bytes, for: peer, now: now)
@@ -127,7 +127,7 @@ extension ContextPointer {
             trafficClass: packet.path.trafficClass, hopLimit: packet.path.hopLimit, flowLabel: packet.path.flowLabel)
         peer.pointee.fullSince = 0
         if peer.pointee.writer.commit(byteCount: packet.byteCount, envelope) {
-            pointee.peers.touch(destination, peer)
+            guarded.pointee.peers.touch(destination, peer)
         } else {
             pointee.counters.pointee.ringFull &+= 1
         }
@@ -136,7 +136,7 @@ extension ContextPointer {
 
     @inline(__always)
     private func peer(_ slot: Int, now: UInt64) -> UnsafeMutablePointer<Peer>? {
-        pointee.peers.peer(slot, pointee.registry, pointee.mailbox, now: now)
+        guarded.pointee.peers.peer(slot, pointee.registry, own: guarded.pointee.mailbox.descriptor, now: now)
     }
 
     /// Keeps a packet for which there is no room, unless its receiver has been without room for too long.
@@ -148,30 +148,30 @@ extension ContextPointer {
         guard now &- peer.pointee.fullSince < patience else {
             pointee.counters.pointee.ringFull &+= 1
             let slot = Int(packet.destinationQueuePair >> 16)
-            if slot != pointee.registry.slot && !pointee.registry.isAlive(slot) { pointee.peers.close(slot) }
+            if slot != pointee.registry.slot && !pointee.registry.isAlive(slot) { guarded.pointee.peers.close(slot) }
             return true
         }
-        if bytes != pointee.link.held.baseAddress! {
-            pointee.link.held.baseAddress!.copyMemory(from: bytes, byteCount: packet.byteCount)
+        if bytes != guarded.pointee.link.held.baseAddress! {
+            guarded.pointee.link.held.baseAddress!.copyMemory(from: bytes, byteCount: packet.byteCount)
         }
-        pointee.link.heldPacket = packet
+        guarded.pointee.link.heldPacket = packet
         return false
     }
 
     /// Tries again to send the packet that waits. False when it still does.
     @inline(never)
     private func releaseHeld(now: UInt64) -> Bool {
-        guard let packet = pointee.link.heldPacket else { return true }
-        pointee.link.heldPacket = nil
-        return sendShared(packet, at: pointee.link.held.baseAddress!, writtenFor: -1, now: now)
+        guard let packet = guarded.pointee.link.heldPacket else { return true }
+        guarded.pointee.link.heldPacket = nil
+        return sendShared(packet, at: guarded.pointee.link.held.baseAddress!, writtenFor: -1, now: now)
     }
 
     @inline(never)
     private func sendDatagram(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, isInPlace: Bool, now: UInt64) {
-        pointee.link.lastSlot = -1
-        pointee.link.lastDatagram = now
-        if !isInPlace { pointee.sockets.reserve().copyMemory(from: bytes, byteCount: packet.byteCount) }
-        if pointee.sockets.commit(byteCount: packet.byteCount, packet.path) {
+        guarded.pointee.link.lastSlot = -1
+        guarded.pointee.link.lastDatagram = now
+        if !isInPlace { guarded.pointee.sockets.reserve().copyMemory(from: bytes, byteCount: packet.byteCount) }
+        if guarded.pointee.sockets.commit(byteCount: packet.byteCount, packet.path) {
             pointee.counters.pointee.sentDatagrams &+= 1
         } else {
             pointee.counters.pointee.unreachable &+= 1
@@ -182,12 +182,12 @@ extension ContextPointer {
 
     @inline(__always)
     private func receiveShared(now: UInt64) -> Bool {
-        pointee.mailbox.findSenders()
+        guarded.pointee.mailbox.findSenders()
         var isBusy = false
         var envelope = PacketEnvelope(
             source: GID(), destination: GID(), trafficClass: 0, hopLimit: 0, flowLabel: 0)
-        for index in 0..<pointee.mailbox.count {
-            let reader = pointee.mailbox.reader(index)
+        for index in 0..<guarded.pointee.mailbox.count {
+            let reader = guarded.pointee.mailbox.reader(index)
             var left = burst
             while left > 0, let packet = reader.pointee.next(&envelope) {
                 if isOurs(envelope.destination) {
@@ -208,20 +208,20 @@ extension ContextPointer {
 
     @inline(__always)
     private func isOurs(_ address: GID) -> Bool {
-        if address == pointee.link.knownAddress { return true }
-        guard pointee.gids.contains(address) else { return false }
-        pointee.link.knownAddress = address
+        if address == guarded.pointee.link.knownAddress { return true }
+        guard guarded.pointee.gids.contains(address) else { return false }
+        guarded.pointee.link.knownAddress = address
         return true
     }
 
     /// Hands a packet to the engine.
     @inline(__always)
     private func receive(_ packet: UnsafeRawBufferPointer, _ envelope: borrowing PacketEnvelope, now: UInt64) {
-        pointee.link.packetCount &+= 1
+        guarded.pointee.link.packetCount &+= 1
         // Only a datagram's receiver is shown the IP header: the top three bits of the opcode are the service type.
         let isDatagram = packet[0] >> 5 == 3
         let header = isDatagram
-            ? envelope.writeHeader(to: pointee.link.networkHeader, packetByteCount: packet.count)
+            ? envelope.writeHeader(to: guarded.pointee.link.networkHeader, packetByteCount: packet.count)
             : UnsafeRawBufferPointer(start: nil, count: 0)
         pointee.engine.receive(
             packet,
@@ -231,7 +231,7 @@ extension ContextPointer {
     @inline(never)
     private func receiveDatagrams(now: UInt64) -> Bool {
         let slot = pointee.registry.slot
-        let isBusy = pointee.sockets.receive(pointee.counters) { packet, envelope in
+        let isBusy = guarded.pointee.sockets.receive(pointee.counters) { packet, envelope in
             // Bytes 5 to 7 of the BTH are the destination QP; its top byte is the slot.
             let destination = Int(packet[5])
             if destination == slot {
@@ -240,16 +240,16 @@ extension ContextPointer {
                 forward(packet, envelope, to: destination, now: now)
             }
         }
-        if isBusy { pointee.link.lastDatagram = now }
+        if isBusy { guarded.pointee.link.lastDatagram = now }
         return isBusy
     }
 
     /// Leaves the network: passes on what has come for others. Under the lock, when nothing else runs any more.
     func leaveNetwork() {
-        pointee.sockets.retire()
+        guarded.pointee.sockets.retire()
         let now = linux_monotonic_ns()
         while receiveDatagrams(now: now) {}
-        _ = pointee.peers.wakeTouched(own: pointee.registry.slot, with: pointee.mailbox.bell)
+        _ = guarded.pointee.peers.wakeTouched(own: pointee.registry.slot, with: pointee.bell)
     }
 
     /// Passes on a packet that the network gave to us and that another process of this host is meant to have.
@@ -267,7 +267,7 @@ extension ContextPointer {
         place.copyMemory(from: packet.baseAddress!, byteCount: packet.count)
         guard peer.pointee.writer.commit(byteCount: packet.count, envelope) else { return }
         pointee.counters.pointee.forwarded &+= 1
-        pointee.peers.touch(slot, peer)
+        guarded.pointee.peers.touch(slot, peer)
     }
 }
 

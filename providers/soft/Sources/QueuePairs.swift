@@ -14,20 +14,25 @@ struct SoftQueuePair: ~Copyable {
     let sendLock = Lock()
     let receiveLock = Lock()
     let isSingleThreaded: Bool
-    /// The work request that the wr_ functions are building; under `sendLock`.
-    var builder: WorkRequestBuilder
-    /// Under the lock of the context's queue of events.
-    var asyncEventsRead: UInt32 = 0
+    /// The work request that the wr_ functions are building; under `sendLock`. In memory of its own, for the reason that
+    /// `SoftContext.guarded` is.
+    let builder: UnsafeMutablePointer<WorkRequestBuilder>
+    let eventsRead = EventsRead()
 
     init(pair: QueuePair, isExtended: Bool, signalsAll: Bool, isSingleThreaded: Bool) {
         self.pair = pair
         self.isExtended = isExtended
         self.signalsAll = signalsAll
         self.isSingleThreaded = isSingleThreaded
-        builder = WorkRequestBuilder(isExtended ? pair.capabilities : nil)
+        builder = .allocate(capacity: 1)
+        builder.initialize(to: WorkRequestBuilder(isExtended ? pair.capabilities : nil))
     }
 
-    deinit { builder.deallocate() }
+    deinit {
+        builder.pointee.deallocate()
+        builder.deallocate()
+        eventsRead.deallocate()
+    }
 }
 
 typealias QueuePairPointer = UnsafeMutablePointer<SoftQueuePair>
@@ -174,9 +179,8 @@ func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {
     let pair = qp.soft
     let context = pair.context
     pair.whileQuiet { context.pointee.engine.destroy(pair.pointee.pair) }
-    var read: UInt32 = 0
-    context.pointee.asyncEvents.drop(where: { $0.pointee.subject == .queuePair && $0.pointee.element.qp == qp }) {
-        read = pair.pointee.asyncEventsRead
+    let read = context.pointee.asyncEvents.drop(pair.pointee.eventsRead.others) {
+        $0.pointee.subject == .queuePair && $0.pointee.element.qp == qp
     }
     rdma_wait_qp_events(qp, read)
     qp.pointee.pd.soft.release()

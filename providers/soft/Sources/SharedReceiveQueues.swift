@@ -11,13 +11,14 @@ struct SoftSharedReceiveQueue: ~Copyable {
     /// One thread at a time posts.
     let lock = Lock()
     let isSingleThreaded: Bool
-    /// Under the lock of the context's queue of events.
-    var asyncEventsRead: UInt32 = 0
+    let eventsRead = EventsRead()
 
     init(queue: SharedReceiveQueue, isSingleThreaded: Bool) {
         self.queue = queue
         self.isSingleThreaded = isSingleThreaded
     }
+
+    deinit { eventsRead.deallocate() }
 }
 
 typealias SharedReceiveQueuePointer = UnsafeMutablePointer<SoftSharedReceiveQueue>
@@ -118,10 +119,9 @@ func destroySharedReceiveQueue(srq: UnsafeMutablePointer<ibv_srq>?) -> Int32 {
         return error.rawValue
     }
     context.unlock()
-    var read: UInt32 = 0
-    context.pointee.asyncEvents.drop(
-        where: { $0.pointee.subject == .sharedReceiveQueue && $0.pointee.element.srq == srq }
-    ) { read = queue.pointee.asyncEventsRead }
+    let read = context.pointee.asyncEvents.drop(queue.pointee.eventsRead.others) {
+        $0.pointee.subject == .sharedReceiveQueue && $0.pointee.element.srq == srq
+    }
     rdma_wait_srq_events(srq, read)
     srq.pointee.pd.soft.release()
     rdma_fini_srq(srq)

@@ -25,17 +25,6 @@ struct Watch: ~Copyable {
     let rounds = Atomic<UInt64>(0)
     /// When a completion queue was last armed.
     let lastArm = Atomic<UInt64>(0)
-    var thread: UnsafeMutableRawPointer?
-
-    // Under the context's lock.
-    /// When the timer goes off; 0: never.
-    var timerAt: UInt64 = 0
-    /// When polling without a break began, and when it was last seen.
-    var streakStart: UInt64 = 0
-    var lastPoll: UInt64 = 0
-    /// When those who poll last found something, and last gave way.
-    var lastWork: UInt64 = 0
-    var lastYield: UInt64 = 0
 
     /// Nil and errno when there is no descriptor left.
     init?() {
@@ -58,6 +47,20 @@ struct Watch: ~Copyable {
 
     /// Any thread: has the thread look.
     borrowing func wake() { linux_eventfd_raise(wakeup) }
+}
+
+/// What the thread and those who poll know of time; under the context's lock.
+struct WatchTimes {
+    /// The thread.
+    var thread: UnsafeMutableRawPointer?
+    /// When the timer goes off; 0: never.
+    var timerAt: UInt64 = 0
+    /// When polling without a break began, and when it was last seen.
+    var streakStart: UInt64 = 0
+    var lastPoll: UInt64 = 0
+    /// When those who poll last found something, and last gave way.
+    var lastWork: UInt64 = 0
+    var lastYield: UInt64 = 0
 }
 
 /// A pause longer than this ends a streak of polling.
@@ -103,10 +106,10 @@ extension ContextPointer {
         }
         let now = linux_monotonic_ns()
         notePolling(now)
-        let before = pointee.link.packetCount
+        let before = guarded.pointee.link.packetCount
         let isBusy = pump(now: now, receivesDatagrams: false)
         settle(now: now, isBusy: isBusy)
-        let givesWay = wantsToYield(now: now, didWork: pointee.link.packetCount != before)
+        let givesWay = wantsToYield(now: now, didWork: guarded.pointee.link.packetCount != before)
         pointee.lock.unlock()
         if givesWay { linux_yield() }
         if pointee.engine.doorbellIsRung { progressAfterPost() }
@@ -114,11 +117,11 @@ extension ContextPointer {
 
     @inline(__always)
     private func wantsToYield(now: UInt64, didWork: Bool) -> Bool {
-        if didWork { pointee.watch.lastWork = now }
-        guard now &- pointee.watch.lastWork > yieldAfter, now &- pointee.watch.lastYield > yieldInterval else {
-            return false
-        }
-        pointee.watch.lastYield = now
+        if didWork { guarded.pointee.times.lastWork = now }
+        guard now &- guarded.pointee.times.lastWork > yieldAfter,
+            now &- guarded.pointee.times.lastYield > yieldInterval
+        else { return false }
+        guarded.pointee.times.lastYield = now
         return true
     }
 
@@ -126,10 +129,10 @@ extension ContextPointer {
     private func notePolling(_ now: UInt64) {
         pointee.watch.rounds.store(
             pointee.watch.rounds.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
-        if now &- pointee.watch.lastPoll > streakBreak { pointee.watch.streakStart = now }
-        pointee.watch.lastPoll = now
+        if now &- guarded.pointee.times.lastPoll > streakBreak { guarded.pointee.times.streakStart = now }
+        guarded.pointee.times.lastPoll = now
         if pointee.watch.isForeground.load(ordering: .relaxed) { return }
-        if now &- pointee.watch.streakStart > streakLength { enterForeground(now) }
+        if now &- guarded.pointee.times.streakStart > streakLength { enterForeground(now) }
     }
 
     @inline(never)
@@ -137,7 +140,7 @@ extension ContextPointer {
         let armed = pointee.watch.lastArm.load(ordering: .relaxed)
         guard now &- armed > armMemory else { return }
         pointee.watch.isForeground.store(true, ordering: .relaxed)
-        pointee.mailbox.header.sleeping.pointee.store(0, ordering: .relaxed)
+        pointee.mailbox.sleeping.pointee.store(0, ordering: .relaxed)
         // From now on the thread only ticks.
         pointee.watch.wake()
     }
@@ -159,16 +162,16 @@ extension ContextPointer {
 
     @inline(__always)
     private func nextDeadline(now: UInt64) -> UInt64? {
-        let held = pointee.link.heldPacket == nil ? nil : now &+ heldRetry
+        let held = guarded.pointee.link.heldPacket == nil ? nil : now &+ heldRetry
         guard let deadline = pointee.engine.nextDeadline else { return held }
         return min(deadline, held ?? deadline)
     }
 
     @inline(__always)
     private func setTimer(_ deadline: UInt64) {
-        let current = pointee.watch.timerAt
+        let current = guarded.pointee.times.timerAt
         if current != 0 && current <= deadline { return }
-        pointee.watch.timerAt = deadline
+        guarded.pointee.times.timerAt = deadline
         linux_set_timer(pointee.watch.timer, max(deadline, 1))
     }
 }
@@ -178,17 +181,21 @@ extension ContextPointer {
 extension ContextPointer {
     /// Starts the thread. False and errno when that fails.
     func startWatch() -> Bool {
-        let thread = linux_start_thread(
+        pointee.lock.lock()
+        defer { unlock() }
+        guarded.pointee.times.thread = linux_start_thread(
             ("rdma soft" as StaticString).cString, { $0!.assumingMemoryBound(to: SoftContext.self).watchOver() }, self)
-        pointee.watch.thread = thread
-        return thread != nil
+        return guarded.pointee.times.thread != nil
     }
 
     /// Ends the thread and waits for it.
     func stopWatch() {
         pointee.watch.stops.store(true, ordering: .releasing)
         pointee.watch.wake()
-        linux_join_thread(pointee.watch.thread)
+        pointee.lock.lock()
+        let thread = guarded.pointee.times.thread
+        unlock()
+        linux_join_thread(thread)
     }
 
     private func watchOver() {
@@ -200,7 +207,7 @@ extension ContextPointer {
             } else if let count = runInBackground(descriptors) {
                 linux_wait_any(descriptors, Int32(count), -1)
                 linux_drain(pointee.watch.wakeup)
-                if pointee.mailbox.bell >= 0 { linux_silence_bell(pointee.mailbox.bell) }
+                if pointee.bell >= 0 { linux_silence_bell(pointee.bell) }
             }
         }
     }
@@ -214,8 +221,8 @@ extension ContextPointer {
         guard pointee.watch.isForeground.load(ordering: .acquiring) else { return }
         descriptors[0] = pointee.watch.wakeup
         pointee.lock.lock()
-        let isQuiet = pointee.datagramsAreQuiet(at: linux_monotonic_ns())
-        let count = isQuiet ? 1 + pointee.sockets.descriptors(into: descriptors + 1) : 1
+        let isQuiet = guarded.pointee.datagramsAreQuiet(at: linux_monotonic_ns())
+        let count = isQuiet ? 1 + guarded.pointee.sockets.descriptors(into: descriptors + 1) : 1
         unlock()
         linux_wait_any(descriptors, Int32(count), tick)
         if pointee.watch.rounds.load(ordering: .relaxed) == before {
@@ -234,19 +241,19 @@ extension ContextPointer {
         defer { unlock() }
         let now = linux_monotonic_ns()
         linux_drain(pointee.watch.timer)
-        pointee.watch.timerAt = 0
+        guarded.pointee.times.timerAt = 0
         // Asking to be woken comes before the last look.
-        pointee.mailbox.header.sleeping.pointee.store(1, ordering: .sequentiallyConsistent)
+        pointee.mailbox.sleeping.pointee.store(1, ordering: .sequentiallyConsistent)
         atomicMemoryFence(ordering: .sequentiallyConsistent)
         if pump(now: now, receivesDatagrams: true) { return nil }
-        if now &- pointee.link.lastReclaim > reclaimInterval {
-            pointee.link.lastReclaim = now
-            pointee.mailbox.reclaim(pointee.registry)
+        if now &- guarded.pointee.link.lastReclaim > reclaimInterval {
+            guarded.pointee.link.lastReclaim = now
+            guarded.pointee.mailbox.reclaim(pointee.registry)
         }
         if let deadline = nextDeadline(now: now) { setTimer(deadline) }
         descriptors[0] = pointee.watch.wakeup
         descriptors[1] = pointee.watch.timer
-        descriptors[2] = pointee.mailbox.bell
-        return 3 + pointee.sockets.descriptors(into: descriptors + 3)
+        descriptors[2] = pointee.bell
+        return 3 + guarded.pointee.sockets.descriptors(into: descriptors + 3)
     }
 }

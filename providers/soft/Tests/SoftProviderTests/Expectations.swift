@@ -50,8 +50,8 @@ extension OpenDevice {
     func useDatagrams(port: UInt16) {
         let soft = context.soft
         soft.lockForControl()
-        soft.pointee.link.usesSharedMemory = false
-        soft.pointee.sockets = Sockets(ifindex: soft.pointee.interface.index, port: port)
+        soft.guarded.pointee.link.usesSharedMemory = false
+        soft.guarded.pointee.sockets = Sockets(ifindex: soft.pointee.interface.index, port: port)
         soft.refreshAddresses()
         soft.unlock()
     }
