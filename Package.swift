@@ -18,10 +18,11 @@ let strict: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .er
 
 /// How a provider becomes a module that any program can load: one symbol, nothing missing, nothing needed but libc, and
 /// never unloaded, which Swift code does not survive.
-let moduleLinking: [LinkerSetting] = [
-    "--version-script=\(Context.packageDirectory)/providers/module.map", "--no-undefined", "--as-needed",
-    "--gc-sections", "-z", "nodelete", "-z", "now", "-z", "relro",
-].map { .unsafeFlags(["-Xlinker", $0]) } + [.unsafeFlags(["-use-ld=lld"])]
+let moduleLinking: [LinkerSetting] =
+    [
+        "--version-script=\(Context.packageDirectory)/providers/module.map", "--no-undefined", "--as-needed",
+        "--gc-sections", "-z", "nodelete", "-z", "now", "-z", "relro",
+    ].map { .unsafeFlags(["-Xlinker", $0]) } + [.unsafeFlags(["-use-ld=lld"])]
 
 /// What a provider may be made of: it builds as ordinary and as Embedded Swift.
 func providerSide(

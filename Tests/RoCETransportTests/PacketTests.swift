@@ -5,7 +5,9 @@ import Testing
 
 @Suite("Which packets are taken, and which are dropped and counted")
 struct PacketTests {
-    private func counted(_ change: (Probe) -> Void, type: QueuePairType = .rc, upTo: QueuePairState = .readyToSend) throws -> Counters {
+    private func counted(_ change: (Probe) -> Void, type: QueuePairType = .rc, upTo: QueuePairState = .readyToSend)
+        throws -> Counters
+    {
         let probe = try Probe(type, upTo: upTo)
         probe.postReceive(bytes: 2000)
         change(probe)
@@ -107,7 +109,9 @@ struct PacketTests {
         }
         var order: [UInt32] = []
         for _ in 0..<12 {
-            if let packet = host.engine.transmit(into: host.packet, now: 0) { order.append(packet.destinationQueuePair) }
+            if let packet = host.engine.transmit(into: host.packet, now: 0) {
+                order.append(packet.destinationQueuePair)
+            }
         }
         #expect(order.count == 12)
         for start in stride(from: 0, to: 12, by: 2) { #expect(order[start] == order[start + 1]) }

@@ -9,7 +9,8 @@ final class ReliableScenario {
     private let oracle = Arena(6 << 20)
     private var streams: [ReliableStream] = []
     private var links: [(left: ReliableStream, right: ReliableStream, connection: Connection, faulty: Bool)] = []
-    private var shared: [(queue: SharedReceiveQueue, host: Host, buffers: [[UnsafeMutableRawBufferPointer]], posted: Int)] = []
+    private var shared:
+        [(queue: SharedReceiveQueue, host: Host, buffers: [[UnsafeMutableRawBufferPointer]], posted: Int)] = []
     private let mtu: UInt32
     private let usesShared: Bool
     private let hasFaults: Bool
@@ -123,7 +124,11 @@ final class ReliableScenario {
         guard !usesShared else { return }
         for index in stream.arrivals + (random.chance(30) ? [-1] : []) {
             var size = index < 0 ? 8 : stream.works[index].size
-            if index >= 0, stream.works[index].fault == .receiveTooSmall { size -= 1 } else { size += random.pick([0, 0, 5]) }
+            if index >= 0, stream.works[index].fault == .receiveTooSmall {
+                size -= 1
+            } else {
+                size += random.pick([0, 0, 5])
+            }
             if index >= 0, !stream.works[index].isSend { size = 0 }
             stream.receives.append(take(size, of: stream.receiver))
         }
@@ -173,7 +178,9 @@ final class ReliableScenario {
         var flags: SendFlags = isLast || random.chance(60) ? .signaled : []
         if random.chance(10) { flags.insert(.fence) }
         if random.chance(10) { flags.insert(.solicited) }
-        if work.size <= 64, work.isSend || work.isWrite, work.fault != .localKey, random.chance(30) { flags.insert(.inline) }
+        if work.size <= 64, work.isSend || work.isWrite, work.fault != .localKey, random.chance(30) {
+            flags.insert(.inline)
+        }
         return flags
     }
 
@@ -251,14 +258,17 @@ final class ReliableScenario {
         let before = shared[index].posted
         for _ in 0..<random.pick([1, 4, 16]) where shared[index].posted < shared[index].buffers.count {
             let elements = shared[index].buffers[shared[index].posted].map { shared[index].host.element($0) }
-            guard queue.stageReceive(id: UInt64(shared[index].posted), elements: elements, count: elements.count) == .success
+            guard
+                queue.stageReceive(id: UInt64(shared[index].posted), elements: elements, count: elements.count)
+                    == .success
             else { break }
             shared[index].posted += 1
         }
         queue.commitReceives()
         if shared[index].posted < shared[index].buffers.count && tries < 500 {
             let failed = shared[index].posted == before ? tries + 1 : 0
-            network.schedule(after: random.within(1_000...200_000)) { [unowned self] in postShared(index, tries: failed) }
+            network.schedule(after: random.within(1_000...200_000)) { [unowned self] in postShared(index, tries: failed)
+            }
         }
     }
 
@@ -266,11 +276,13 @@ final class ReliableScenario {
         for host in hosts {
             for completion in host.poll() {
                 let isReceive = completion.opcode.rawValue & 0x80 != 0
-                guard let stream = streams.first(where: {
-                    isReceive
-                        ? $0.peer.number == completion.queuePair && $0.receiver === host
-                        : $0.pair.number == completion.queuePair && $0.sender === host
-                }) else { throw Violation("completion of an unknown queue pair") }
+                guard
+                    let stream = streams.first(where: {
+                        isReceive
+                            ? $0.peer.number == completion.queuePair && $0.receiver === host
+                            : $0.pair.number == completion.queuePair && $0.sender === host
+                    })
+                else { throw Violation("completion of an unknown queue pair") }
                 if isReceive { try stream.receiveCompleted(completion) } else { try stream.sendCompleted(completion) }
             }
             while let event = host.engine.nextEvent() {
@@ -284,7 +296,9 @@ final class ReliableScenario {
         for index in shared.indices {
             network.schedule(after: random.below(100_000)) { [unowned self] in postShared(index) }
         }
-        if kills { network.schedule(after: random.below(300_000)) { [unowned self] in network.dead.insert(hosts.count - 1) } }
+        if kills {
+            network.schedule(after: random.below(300_000)) { [unowned self] in network.dead.insert(hosts.count - 1) }
+        }
         if resets { network.schedule(after: random.below(400_000)) { [unowned self] in attempt { try reconnect() } } }
         let limit = network.now + 20_000_000_000
         while network.step(until: limit) {
@@ -354,14 +368,16 @@ final class ReliableScenario {
                 return try require(failure.status == .retryExceeded, "\(stream.name): \(fault) gave \(failure.status)")
             }
             if let event = fault.event {
-                try require(seenEvents[stream.peer.number]?.contains(event) == true, "\(stream.name): no event for \(fault)")
+                try require(
+                    seenEvents[stream.peer.number]?.contains(event) == true, "\(stream.name): no event for \(fault)")
             }
             if let status = fault.receiveStatus {
                 try require(stream.receiveFailure == status, "\(stream.name): receive did not fail for \(fault)")
             }
         } else {
             try require(
-                failure.status == .retryExceeded, "\(stream.name): \(failure.index) failed with \(failure.status) without reason")
+                failure.status == .retryExceeded,
+                "\(stream.name): \(failure.index) failed with \(failure.status) without reason")
         }
     }
 

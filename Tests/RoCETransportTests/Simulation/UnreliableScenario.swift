@@ -114,7 +114,8 @@ final class UnreliableScenario {
         for completion in right.poll() {
             try require(completion.status == .success, "receive ended with \(completion.status)")
             let bytes = UnsafeRawBufferPointer(buffers[Int(completion.id)])
-            guard let index = messages.indices.first(where: { fits(completion, bytes, messages[$0]) && $0 < sent }) else {
+            guard let index = messages.indices.first(where: { fits(completion, bytes, messages[$0]) && $0 < sent })
+            else {
                 throw Violation("received \(completion.byteCount) bytes that nobody sent")
             }
             // Equal messages (empty ones without immediate) count as the next that is due.

@@ -99,7 +99,8 @@ extension QueuePairPointer {
         pointee.builder.pointee.isOpen = false
         guard pointee.builder.pointee.error == .success else { return }
         pointee.builder.pointee.error = pointee.pair.stageSend(
-            pointee.builder.pointee.request, elements: pointee.builder.pointee.elements, count: pointee.builder.pointee.count)
+            pointee.builder.pointee.request, elements: pointee.builder.pointee.elements,
+            count: pointee.builder.pointee.count)
     }
 
     fileprivate func spoil() {

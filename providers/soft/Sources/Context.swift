@@ -123,7 +123,8 @@ func openDevice(
     if missing != 0 { return missing }
     guard let context = makeContext(interface) else {
         let error = linux_errno()
-        Sentence("no memory or no file descriptor left for the device: see `ulimit -n` and `df /dev/shm`").store(in: why)
+        Sentence("no memory or no file descriptor left for the device: see `ulimit -n` and `df /dev/shm`").store(
+            in: why)
         return error == 0 ? ENOMEM : error
     }
     let raw = UnsafeMutableRawPointer(context).assumingMemoryBound(to: verbs_context.self)

@@ -32,7 +32,9 @@ func pathMTU(interfaceMTU: UInt32) -> ibv_mtu {
 
 extension ibv_mtu {
     /// Bytes, for the five values that there are.
-    var byteCount: UInt32? { rawValue >= IBV_MTU_256.rawValue && rawValue <= IBV_MTU_4096.rawValue ? 128 << rawValue : nil }
+    var byteCount: UInt32? {
+        rawValue >= IBV_MTU_256.rawValue && rawValue <= IBV_MTU_4096.rawValue ? 128 << rawValue : nil
+    }
 
     /// The value for 256, 512, 1024, 2048 or 4096 bytes.
     init(byteCount: UInt32) {

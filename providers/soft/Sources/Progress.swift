@@ -167,7 +167,8 @@ extension ContextPointer {
     }
 
     @inline(never)
-    private func sendDatagram(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, isInPlace: Bool, now: UInt64) {
+    private func sendDatagram(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, isInPlace: Bool, now: UInt64)
+    {
         guarded.pointee.link.lastSlot = -1
         guarded.pointee.link.lastDatagram = now
         if !isInPlace { guarded.pointee.sockets.reserve().copyMemory(from: bytes, byteCount: packet.byteCount) }
@@ -220,7 +221,8 @@ extension ContextPointer {
         guarded.pointee.link.packetCount &+= 1
         // Only a datagram's receiver is shown the IP header: the top three bits of the opcode are the service type.
         let isDatagram = packet[0] >> 5 == 3
-        let header = isDatagram
+        let header =
+            isDatagram
             ? envelope.writeHeader(to: guarded.pointee.link.networkHeader, packetByteCount: packet.count)
             : UnsafeRawBufferPointer(start: nil, count: 0)
         pointee.engine.receive(

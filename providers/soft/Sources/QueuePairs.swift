@@ -150,7 +150,8 @@ func createQueuePair(
 
 /// 0, or why no such queue pair can be made.
 private func check(_ attr: ibv_qp_init_attr_ex, _ context: UnsafeMutablePointer<ibv_context>) -> Int32 {
-    let known = IBV_QP_INIT_ATTR_PD.rawValue | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue
+    let known =
+        IBV_QP_INIT_ATTR_PD.rawValue | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue
         | IBV_QP_INIT_ATTR_CREATE_FLAGS.rawValue
     guard attr.comp_mask & ~known == 0 else { return EOPNOTSUPP }
     if attr.comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS.rawValue != 0 && attr.create_flags != 0 { return EOPNOTSUPP }

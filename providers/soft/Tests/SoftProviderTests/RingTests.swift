@@ -103,9 +103,11 @@ extension Soft {
             }
         }
 
-        @Test("A reader believes no word that leads out of the ring", arguments: [
-            0x8000_0000, 0x8000_000F, 0x8000_FFFF, 0xFFFF_FFFF, 0x0000_0001, 0x4000_0000,
-        ] as [UInt32])
+        @Test(
+            "A reader believes no word that leads out of the ring",
+            arguments: [
+                0x8000_0000, 0x8000_000F, 0x8000_FFFF, 0xFFFF_FFFF, 0x0000_0001, 0x4000_0000,
+            ] as [UInt32])
         func lies(word: UInt32) throws {
             withRing { ring in
                 var reader = PacketRingReader(ring)
