@@ -152,7 +152,7 @@ struct DoctorTests {
         #expect(finding.status == .note)
     }
 
-    @Test("UDP port 4791: held by another user, by rdma_rxe, by nobody who shows")
+    @Test("UDP port 4791: held by another user, by a program that does not share it, by rdma_rxe, by nobody who shows")
     func port() throws {
         let machine = try FakeMachine()
         try machine.udpSocket(port: "12B7", user: 1001)
@@ -160,6 +160,10 @@ struct DoctorTests {
         #expect(finding.status == .warning && finding.found.contains("user 1001 holds UDP port 4791"))
         try machine.udpSocket(port: "12B7", user: 1000)
         #expect(machine.check { $0.examinePort() }.allSatisfy { $0.status == .ok })
+        machine.view.bindError = { $0 == 4791 ? .addressInUse : nil }
+        finding = try trouble(machine.check { $0.examinePort() })
+        #expect(finding.status == .warning && finding.found.contains("does not share it"))
+        machine.view.bindError = { _ in nil }
         try machine.udpSocket(port: "12B8", user: 1001)
         #expect(machine.check { $0.examinePort() }.allSatisfy { $0.status == .ok })
         machine.view.bindError = { $0 == 4791 ? .addressInUse : nil }

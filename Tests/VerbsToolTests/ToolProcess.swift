@@ -67,18 +67,21 @@ enum Tool {
 
     /// Runs `verbs` to its end; `meanwhile` may look at it and send signals.
     ///
-    /// - Parameter redirection: as a shell understands it, such as `>/dev/full`.
+    /// - Parameters:
+    ///   - host: where it runs; nil: here.
+    ///   - redirection: as a shell understands it, such as `>/dev/full`.
     static func run(
-        _ arguments: String..., environment: [String: String] = [:], redirection: String = "",
-        meanwhile: (Running) async throws -> Void = { _ in }
+        _ arguments: String..., on host: NetworkNamespace? = nil, environment: [String: String] = [:],
+        redirection: String = "", meanwhile: (Running) async throws -> Void = { _ in }
     ) async throws -> Outcome {
-        try await run(arguments, environment: environment, redirection: redirection, meanwhile: meanwhile)
+        try await run(arguments, on: host, environment: environment, redirection: redirection, meanwhile: meanwhile)
     }
 
     static func run(
-        _ arguments: [String], environment: [String: String] = [:], redirection: String = "",
-        meanwhile: (Running) async throws -> Void = { _ in }
+        _ arguments: [String], on host: NetworkNamespace? = nil, environment: [String: String] = [:],
+        redirection: String = "", meanwhile: (Running) async throws -> Void = { _ in }
     ) async throws -> Outcome {
+        let program = (host?.entrance ?? []) + [path]
         let errors = NSTemporaryDirectory() + "verbs-\(UUID().uuidString).stderr"
         defer { try? FileManager.default.removeItem(atPath: errors) }
         let file = try FileDescriptor.open(
@@ -89,7 +92,7 @@ enum Tool {
         // A group of its own, as a shell gives each command.
         options.processGroupID = 0
         let result = try await Subprocess.run(
-            .path("/bin/sh"), arguments: Arguments(["-c", "exec \"$0\" \"$@\" \(redirection)", path] + arguments),
+            .path("/bin/sh"), arguments: Arguments(["-c", "exec \"$0\" \"$@\" \(redirection)"] + program + arguments),
             environment: .inherit.updating(variables),
             platformOptions: options,
             input: .none, output: .string(limit: 1 << 20), error: .fileDescriptor(file, closeAfterSpawningProcess: true)

@@ -119,7 +119,16 @@ extension SystemView {
                     try: "ss -lunp 'sport = :\(port)' names the program; end it, or run as the same user")
             ]
         }
-        if !owners.isEmpty { return [.ok(.port, "UDP port \(port) is in use by your own programs, which share it")] }
+        if !owners.isEmpty {
+            guard bindError(port) != nil else {
+                return [.ok(.port, "UDP port \(port) is in use by your own programs, which share it")]
+            }
+            return [
+                .warning(
+                    .port, "a program of yours holds UDP port \(port) and does not share it: \(consequence)",
+                    try: "ss -lunp 'sport = :\(port)' names the program; end it")
+            ]
+        }
         if let error = bindError(port) {
             return [
                 .warning(

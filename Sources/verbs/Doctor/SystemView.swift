@@ -94,10 +94,13 @@ extension SystemView {
         return false
     }
 
+    /// Binds as the software device does: shared with whoever of the same user shares it too.
     private static func tryToBind(port: UInt16) -> Errno? {
         let descriptor = socket(AF_INET, CInt(SOCK_DGRAM.rawValue), 0)
         guard descriptor >= 0 else { return Errno(rawValue: errno) }
         defer { close(descriptor) }
+        var shares: CInt = 1
+        setsockopt(descriptor, SOL_SOCKET, SO_REUSEPORT, &shares, socklen_t(MemoryLayout<CInt>.size))
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = port.bigEndian

@@ -1,0 +1,77 @@
+import Foundation
+import Subprocess
+import SystemPackage
+
+/// A network of its own on this machine, which is to RoCE what another host is. It lasts as long as a process that
+/// does nothing else.
+struct NetworkNamespace: Sendable {
+    private let holder: pid_t
+
+    /// Whether this process may make one.
+    static let isPossible = geteuid() == 0 && system("unshare --net true") == 0
+
+    /// What goes before a command that is to run there.
+    var entrance: [String] { ["nsenter", "--target", "\(holder)", "--net"] }
+
+    /// Runs `body` with two hosts that an Ethernet joins: eth0 has 10.9.0.1 and fd09::1 on the one, 10.9.0.2 and fd09::2
+    /// on the other.
+    static func withTwo(_ body: (NetworkNamespace, NetworkNamespace) async throws -> Void) async throws {
+        try await withOne { first in
+            try await withOne { second in
+                try await first.shell("ip link add eth0 type veth peer name eth0 netns \(second.holder)")
+                for (number, host) in [first, second].enumerated() {
+                    try await host.shell(
+                        """
+                        ip address add 10.9.0.\(number + 1)/24 dev eth0
+                        ip address add fd09::\(number + 1)/64 dev eth0 nodad
+                        ip link set eth0 up
+                        """)
+                }
+                try await body(first, second)
+            }
+        }
+    }
+
+    /// Runs `body` with a host that has nothing but its loopback.
+    static func withOne(_ body: (NetworkNamespace) async throws -> Void) async throws {
+        try await whileRunning(["unshare", "--net", "sleep", "infinity"]) { holder in
+            let host = NetworkNamespace(holder: holder)
+            // Until then `nsenter` would lead back to where we are.
+            while try network(of: holder) == network(of: getpid()) { try await Task.sleep(for: .milliseconds(5)) }
+            try await host.shell("ip link set lo up")
+            try await body(host)
+        }
+    }
+
+    private static func network(of process: pid_t) throws -> String {
+        try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process)/ns/net")
+    }
+
+    /// Starts a program there that does not end by itself, and ends it after `body`.
+    func whileRunning(_ command: [String], _ body: () async throws -> Void) async throws {
+        try await Self.whileRunning(entrance + command) { _ in try await body() }
+    }
+
+    private static func whileRunning(_ command: [String], _ body: (pid_t) async throws -> Void) async throws {
+        _ = try await Subprocess.run(
+            .name(command[0]), arguments: Arguments(Array(command.dropFirst())), input: .none, output: .discarded,
+            error: .discarded
+        ) { execution in
+            defer { kill(execution.processIdentifier.value, SIGKILL) }
+            try await body(execution.processIdentifier.value)
+        }
+    }
+
+    /// Lines of a shell that failed.
+    struct Failure: Error { var lines, said: String }
+
+    /// Runs lines of a shell there.
+    func shell(_ lines: String) async throws {
+        let result = try await Subprocess.run(
+            .name(entrance[0]), arguments: Arguments(entrance.dropFirst() + ["sh", "-ec", lines]), input: .none,
+            output: .string(limit: 1 << 16), error: .string(limit: 1 << 16))
+        guard result.terminationStatus.isSuccess else {
+            throw Failure(lines: lines, said: result.standardOutput + result.standardError)
+        }
+    }
+}
