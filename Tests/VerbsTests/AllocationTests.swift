@@ -3,12 +3,17 @@ import SystemPackage
 import Testing
 import Verbs
 
-/// What `body` allocates on this thread.
+/// What `body` allocates on this thread, the least of several runs: a thread that polls soft also passes on what has
+/// come for other processes of this machine, and takes memory for each that it meets for the first time.
 @inline(never)
 private func allocations(_ body: () throws(VerbsError) -> Void) throws(VerbsError) -> UInt64 {
-    let before = allocation_count()
-    try body()
-    return allocation_count() - before
+    var least = UInt64.max
+    for _ in 0..<5 where least > 0 {
+        let before = allocation_count()
+        try body()
+        least = min(least, allocation_count() - before)
+    }
+    return least
 }
 
 @Suite(

@@ -19,12 +19,17 @@ struct NetworkNamespace: Sendable {
         try await withOne { first in
             try await withOne { second in
                 try await first.shell("ip link add eth0 type veth peer name eth0 netns \(second.holder)")
-                for (number, host) in [first, second].enumerated() {
+                for (host, own, other) in [(first, 1, 2), (second, 2, 1)] {
+                    // They know each other's addresses: a search for a neighbour that is lost is only repeated after a
+                    // second, when a queue pair has given up.
                     try await host.shell(
                         """
-                        ip address add 10.9.0.\(number + 1)/24 dev eth0
-                        ip address add fd09::\(number + 1)/64 dev eth0 nodad
+                        ip link set eth0 address 02:00:00:00:09:0\(own)
+                        ip address add 10.9.0.\(own)/24 dev eth0
+                        ip address add fd09::\(own)/64 dev eth0 nodad
                         ip link set eth0 up
+                        ip neighbour replace 10.9.0.\(other) lladdr 02:00:00:00:09:0\(other) dev eth0
+                        ip neighbour replace fd09::\(other) lladdr 02:00:00:00:09:0\(other) dev eth0
                         """)
                 }
                 try await body(first, second)
