@@ -124,14 +124,22 @@ let testTargets: [Target] = [
         name: "VerbsTests",
         dependencies: ["TestSupport", "CAllocationCounter", "Verbs", "CProviderABI", "CIBVerbs", "CLinux"],
         swiftSettings: strict),
-    .testTarget(
-        name: "VerbsToolTests",
+    .target(
+        name: "ToolSupport",
         dependencies: [
-            "TestSupport", "verbs", "ProviderLoader",
             .product(name: "Subprocess", package: "swift-subprocess"),
             .product(name: "SystemPackage", package: "swift-system"),
         ],
+        path: "Tests/Support/ToolSupport", swiftSettings: strict),
+    .testTarget(
+        name: "VerbsToolTests",
+        dependencies: [
+            "TestSupport", "ToolSupport", "verbs", "ProviderLoader",
+            .product(name: "SystemPackage", package: "swift-system"),
+        ],
         swiftSettings: strict),
+    // Runs in a guest with a kernel that has RDMA: scripts/guest.
+    .testTarget(name: "GuestTests", dependencies: ["ToolSupport"], path: "Tests/Guest", swiftSettings: strict),
     .target(
         name: "SoftTestSupport", dependencies: ["SoftProvider", "CProviderABI", "CIBVerbs"],
         path: "providers/soft/Tests/SoftTestSupport", swiftSettings: strict),

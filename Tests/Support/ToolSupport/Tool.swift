@@ -1,36 +1,36 @@
 import Foundation
 import Subprocess
 import SystemPackage
-import Testing
 
 /// The built `verbs`, run as a user runs it.
-enum Tool {
+public enum Tool {
     /// What a run has left behind.
-    struct Outcome {
+    public struct Outcome: Sendable {
         /// The exit code; minus the number of the signal that ended it.
-        var status: CInt
-        var output: String
-        var errors: String
+        public var status: CInt
+        public var output: String
+        public var errors: String
 
         /// Standard output as a JSON document.
-        func document() throws -> [String: Any] {
+        public func document() throws -> [String: Any] {
             let object = try JSONSerialization.jsonObject(with: Data(output.utf8))
-            return try #require(object as? [String: Any], "\(output)")
+            guard let document = object as? [String: Any] else { throw Unexpected(text: output) }
+            return document
         }
     }
 
     /// A run that is under way.
-    struct Running {
-        let process: pid_t
+    public struct Running {
+        public let process: pid_t
         fileprivate let errors: String
 
-        func send(signal: CInt) { kill(process, signal) }
+        public func send(signal: CInt) { kill(process, signal) }
 
         /// What a terminal does: the signal goes to the whole process group.
-        func pressControlC() { kill(-process, SIGINT) }
+        public func pressControlC() { kill(-process, SIGINT) }
 
         /// Waits until the program has said something on standard error, and returns all that it has said.
-        func hasSaid(_ text: String) async throws -> String {
+        public func hasSaid(_ text: String) async throws -> String {
             for _ in 0..<3000 {
                 let said = (try? String(contentsOfFile: errors, encoding: .utf8)) ?? ""
                 if said.contains(text) { return said }
@@ -40,22 +40,28 @@ enum Tool {
         }
 
         /// The TCP port at which a server waits, once it does.
-        func port() async throws -> String {
+        public func port() async throws -> String {
             let said = try await hasSaid("ping HOST")
-            return String(try #require(said.firstMatch(of: /TCP port (\d+)/)?.1))
+            guard let port = said.firstMatch(of: /TCP port (\d+)/)?.1 else { throw Unexpected(text: said) }
+            return String(port)
         }
 
         /// The processes that it has started.
-        func children() throws -> [pid_t] {
+        public func children() throws -> [pid_t] {
             try String(contentsOfFile: "/proc/\(process)/task/\(process)/children", encoding: .utf8)
                 .split(separator: " ").compactMap { pid_t($0) }
         }
     }
 
-    struct Silence: Error { var text: String }
+    /// It did not say that.
+    public struct Silence: Error { public var text: String }
 
-    /// Beside the test bundle.
-    static let path: String = {
+    /// It said something else.
+    public struct Unexpected: Error { public var text: String }
+
+    /// Beside the test bundle, or where RDMA_TEST_TOOL says.
+    public static let path: String = {
+        if let path = ProcessInfo.processInfo.environment["RDMA_TEST_TOOL"] { return path }
         for argument in CommandLine.arguments {
             if let range = argument.range(of: ".xctest", options: .backwards) {
                 let bundle = String(argument[..<range.upperBound])
@@ -70,14 +76,14 @@ enum Tool {
     /// - Parameters:
     ///   - host: where it runs; nil: here.
     ///   - redirection: as a shell understands it, such as `>/dev/full`.
-    static func run(
+    public static func run(
         _ arguments: String..., on host: NetworkNamespace? = nil, environment: [String: String] = [:],
         redirection: String = "", meanwhile: (Running) async throws -> Void = { _ in }
     ) async throws -> Outcome {
         try await run(arguments, on: host, environment: environment, redirection: redirection, meanwhile: meanwhile)
     }
 
-    static func run(
+    public static func run(
         _ arguments: [String], on host: NetworkNamespace? = nil, environment: [String: String] = [:],
         redirection: String = "", meanwhile: (Running) async throws -> Void = { _ in }
     ) async throws -> Outcome {

@@ -4,18 +4,19 @@ import SystemPackage
 
 /// A network of its own on this machine, which is to RoCE what another host is. It lasts as long as a process that
 /// does nothing else.
-struct NetworkNamespace: Sendable {
-    private let holder: pid_t
+public struct NetworkNamespace: Sendable {
+    /// The process that keeps it.
+    public let holder: pid_t
 
     /// Whether this process may make one.
-    static let isPossible = geteuid() == 0 && system("unshare --net true") == 0
+    public static let isPossible = geteuid() == 0 && system("unshare --net true") == 0
 
     /// What goes before a command that is to run there.
-    var entrance: [String] { ["nsenter", "--target", "\(holder)", "--net"] }
+    public var entrance: [String] { ["nsenter", "--target", "\(holder)", "--net"] }
 
     /// Runs `body` with two hosts that an Ethernet joins: eth0 has 10.9.0.1 and fd09::1 on the one, 10.9.0.2 and fd09::2
     /// on the other.
-    static func withTwo(_ body: (NetworkNamespace, NetworkNamespace) async throws -> Void) async throws {
+    public static func withTwo(_ body: (NetworkNamespace, NetworkNamespace) async throws -> Void) async throws {
         try await withOne { first in
             try await withOne { second in
                 try await first.shell("ip link add eth0 type veth peer name eth0 netns \(second.holder)")
@@ -38,7 +39,7 @@ struct NetworkNamespace: Sendable {
     }
 
     /// Runs `body` with a host that has nothing but its loopback.
-    static func withOne(_ body: (NetworkNamespace) async throws -> Void) async throws {
+    public static func withOne(_ body: (NetworkNamespace) async throws -> Void) async throws {
         try await whileRunning(["unshare", "--net", "sleep", "infinity"]) { holder in
             let host = NetworkNamespace(holder: holder)
             // Until then `nsenter` would lead back to where we are.
@@ -53,7 +54,7 @@ struct NetworkNamespace: Sendable {
     }
 
     /// Starts a program there that does not end by itself, and ends it after `body`.
-    func whileRunning(_ command: [String], _ body: () async throws -> Void) async throws {
+    public func whileRunning(_ command: [String], _ body: () async throws -> Void) async throws {
         try await Self.whileRunning(entrance + command) { _ in try await body() }
     }
 
@@ -68,15 +69,24 @@ struct NetworkNamespace: Sendable {
     }
 
     /// Lines of a shell that failed.
-    struct Failure: Error { var lines, said: String }
+    public struct Failure: Error { public var lines, said: String }
 
-    /// Runs lines of a shell there.
-    func shell(_ lines: String) async throws {
+    /// Runs lines of a shell there, and returns what they print.
+    @discardableResult
+    public func shell(_ lines: String) async throws -> String { try await Self.shell(lines, entrance) }
+
+    /// Runs lines of a shell where this process is, and returns what they print.
+    @discardableResult
+    public static func shellHere(_ lines: String) async throws -> String { try await shell(lines, []) }
+
+    private static func shell(_ lines: String, _ entrance: [String]) async throws -> String {
+        let command = entrance + ["sh", "-ec", lines]
         let result = try await Subprocess.run(
-            .name(entrance[0]), arguments: Arguments(entrance.dropFirst() + ["sh", "-ec", lines]), input: .none,
+            .name(command[0]), arguments: Arguments(Array(command.dropFirst())), input: .none,
             output: .string(limit: 1 << 16), error: .string(limit: 1 << 16))
         guard result.terminationStatus.isSuccess else {
             throw Failure(lines: lines, said: result.standardOutput + result.standardError)
         }
+        return result.standardOutput
     }
 }

@@ -1,0 +1,78 @@
+import Foundation
+import Glibc
+import Testing
+import ToolSupport
+
+/// All suites that need a kernel with RDMA: they run where `scripts/guest` has booted one, and one after the other,
+/// since they share its devices.
+@Suite(
+    "In a guest with Debian's kernel", .serialized,
+    .enabled(if: ProcessInfo.processInfo.environment["RDMA_GUEST"] != nil, "scripts/guest runs them"))
+enum Guest {}
+
+/// The kernel's software device rxe0 on an Ethernet to another host, which has no RDMA of the kernel's.
+///
+/// | | this host | the other |
+/// |---|---|---|
+/// | interface | veth0 | eth0 |
+/// | addresses | 10.9.0.1, fd09::1 | 10.9.0.2, fd09::2 |
+struct Bench {
+    let other: NetworkNamespace
+
+    /// Runs `body` with such a pair of hosts. Afterwards the kernel must hold no more objects of ours than before.
+    static func run(mtu: Int = 1500, _ body: (Bench) async throws -> Void) async throws {
+        try await NetworkNamespace.withOne { other in
+            try await shell("ip link add veth0 type veth peer name eth0 netns \(other.holder)")
+            do {
+                try await configure({ try await shell($0) }, "veth0", 1, 2, mtu)
+                try await configure({ try await other.shell($0) }, "eth0", 2, 1, mtu)
+                try await shell("rdma link add rxe0 type rxe netdev veth0")
+                try await awaitAddresses()
+                let before = try await resources()
+                try await body(Bench(other: other))
+                let after = try await resources()
+                if before != after { throw Leak(before: before, after: after) }
+            } catch {
+                // Takes rxe0 with it.
+                try await shell("ip link delete veth0")
+                throw error
+            }
+            try await shell("ip link delete veth0")
+        }
+    }
+
+    /// What the kernel's resource list has more, or less, after a test than before it.
+    struct Leak: Error { var before, after: String }
+
+    private static func configure(
+        _ shell: (String) async throws -> Void, _ interface: String, _ own: Int, _ peer: Int, _ mtu: Int
+    ) async throws {
+        // They know each other's addresses: a search for a neighbour that is lost is only repeated after a second.
+        try await shell(
+            """
+            ip link set \(interface) address 02:00:00:00:09:0\(own) mtu \(mtu)
+            ip address add 10.9.0.\(own)/24 dev \(interface)
+            ip address add fd09::\(own)/64 dev \(interface) nodad
+            ip link set \(interface) up
+            ip neighbour replace 10.9.0.\(peer) lladdr 02:00:00:00:09:0\(peer) dev \(interface)
+            ip neighbour replace fd09::\(peer) lladdr 02:00:00:00:09:0\(peer) dev \(interface)
+            """)
+    }
+
+    /// The kernel enters an interface's addresses in the GID table some time after they were added.
+    private static func awaitAddresses() async throws {
+        for wanted in ["ffff:0a09:0001", "fd09:0000:0000:0000:0000:0000:0000:0001"] {
+            try await shell(
+                "until cat /sys/class/infiniband/rxe0/ports/1/gids/* | grep -q \(wanted); do sleep 0.1; done")
+        }
+    }
+
+    /// What the kernel has of RDMA objects, but for its own.
+    private static func resources() async throws -> String {
+        try await shell(
+            "for kind in qp cq pd mr cm_id ctx srq; do rdma resource show $kind; done | grep -v 'comm \\[' || :")
+    }
+
+    @discardableResult
+    static func shell(_ lines: String) async throws -> String { try await NetworkNamespace.shellHere(lines) }
+}
