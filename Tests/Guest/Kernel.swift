@@ -27,7 +27,7 @@ struct Bench {
                 try await configure({ try await shell($0) }, "veth0", 1, 2, mtu)
                 try await configure({ try await other.shell($0) }, "eth0", 2, 1, mtu)
                 try await shell("rdma link add rxe0 type rxe netdev veth0")
-                try await awaitAddresses()
+                try await awaitAddresses(hasIPv6: mtu >= 1280)
                 let before = try await resources()
                 try await body(Bench(other: other))
                 let after = try await resources()
@@ -52,16 +52,21 @@ struct Bench {
             """
             ip link set \(interface) address 02:00:00:00:09:0\(own) mtu \(mtu)
             ip address add 10.9.0.\(own)/24 dev \(interface)
-            ip address add fd09::\(own)/64 dev \(interface) nodad
             ip link set \(interface) up
             ip neighbour replace 10.9.0.\(peer) lladdr 02:00:00:00:09:0\(peer) dev \(interface)
+            """)
+        // RFC 8200: IPv6 needs 1280 bytes.
+        guard mtu >= 1280 else { return }
+        try await shell(
+            """
+            ip address add fd09::\(own)/64 dev \(interface) nodad
             ip neighbour replace fd09::\(peer) lladdr 02:00:00:00:09:0\(peer) dev \(interface)
             """)
     }
 
     /// The kernel enters an interface's addresses in the GID table some time after they were added.
-    private static func awaitAddresses() async throws {
-        for wanted in ["ffff:0a09:0001", "fd09:0000:0000:0000:0000:0000:0000:0001"] {
+    private static func awaitAddresses(hasIPv6: Bool) async throws {
+        for wanted in ["ffff:0a09:0001"] + (hasIPv6 ? ["fd09:0000:0000:0000:0000:0000:0000:0001"] : []) {
             try await shell(
                 "until cat /sys/class/infiniband/rxe0/ports/1/gids/* | grep -q \(wanted); do sleep 0.1; done")
         }
