@@ -24,8 +24,8 @@ struct Bench {
         try await NetworkNamespace.withOne { other in
             try await shell("ip link add veth0 type veth peer name eth0 netns \(other.holder)")
             do {
-                try await configure({ try await shell($0) }, "veth0", 1, 2, mtu)
-                try await configure({ try await other.shell($0) }, "eth0", 2, 1, mtu)
+                try await shell(NetworkNamespace.joining("veth0", as: 1, to: 2, mtu: mtu))
+                try await other.shell(NetworkNamespace.joining("eth0", as: 2, to: 1, mtu: mtu))
                 try await shell("rdma link add rxe0 type rxe netdev veth0")
                 try await awaitAddresses(hasIPv6: mtu >= 1280)
                 let before = try await resources()
@@ -43,26 +43,6 @@ struct Bench {
 
     /// What the kernel's resource list has more, or less, after a test than before it.
     struct Leak: Error { var before, after: String }
-
-    private static func configure(
-        _ shell: (String) async throws -> Void, _ interface: String, _ own: Int, _ peer: Int, _ mtu: Int
-    ) async throws {
-        // They know each other's addresses: a search for a neighbour that is lost is only repeated after a second.
-        try await shell(
-            """
-            ip link set \(interface) address 02:00:00:00:09:0\(own) mtu \(mtu)
-            ip address add 10.9.0.\(own)/24 dev \(interface)
-            ip link set \(interface) up
-            ip neighbour replace 10.9.0.\(peer) lladdr 02:00:00:00:09:0\(peer) dev \(interface)
-            """)
-        // RFC 8200: IPv6 needs 1280 bytes.
-        guard mtu >= 1280 else { return }
-        try await shell(
-            """
-            ip address add fd09::\(own)/64 dev \(interface) nodad
-            ip neighbour replace fd09::\(peer) lladdr 02:00:00:00:09:0\(peer) dev \(interface)
-            """)
-    }
 
     /// The kernel enters an interface's addresses in the GID table some time after they were added.
     private static func awaitAddresses(hasIPv6: Bool) async throws {

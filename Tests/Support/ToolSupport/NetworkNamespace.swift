@@ -20,22 +20,34 @@ public struct NetworkNamespace: Sendable {
         try await withOne { first in
             try await withOne { second in
                 try await first.shell("ip link add eth0 type veth peer name eth0 netns \(second.holder)")
-                for (host, own, other) in [(first, 1, 2), (second, 2, 1)] {
-                    // They know each other's addresses: a search for a neighbour that is lost is only repeated after a
-                    // second, when a queue pair has given up.
-                    try await host.shell(
-                        """
-                        ip link set eth0 address 02:00:00:00:09:0\(own)
-                        ip address add 10.9.0.\(own)/24 dev eth0
-                        ip address add fd09::\(own)/64 dev eth0 nodad
-                        ip link set eth0 up
-                        ip neighbour replace 10.9.0.\(other) lladdr 02:00:00:00:09:0\(other) dev eth0
-                        ip neighbour replace fd09::\(other) lladdr 02:00:00:00:09:0\(other) dev eth0
-                        """)
-                }
+                try await first.shell(joining("eth0", as: 1, to: 2))
+                try await second.shell(joining("eth0", as: 2, to: 1))
                 try await body(first, second)
             }
         }
+    }
+
+    /// The lines of a shell that set up an interface of host `own` on the Ethernet with host `peer`: 10.9.0.N, and
+    /// fd09::N where the MTU is enough for IPv6.
+    ///
+    /// The two know each other's addresses: a search for a neighbour that is lost is only repeated after a second, when
+    /// a queue pair has given up.
+    public static func joining(_ interface: String, as own: Int, to peer: Int, mtu: Int = 1500) -> String {
+        var lines = """
+            ip link set \(interface) address 02:00:00:00:09:0\(own) mtu \(mtu)
+            ip address add 10.9.0.\(own)/24 dev \(interface)
+            ip link set \(interface) up
+            ip neighbour replace 10.9.0.\(peer) lladdr 02:00:00:00:09:0\(peer) dev \(interface)
+            """
+        // RFC 8200: IPv6 needs 1280 bytes.
+        if mtu >= 1280 {
+            lines += """
+
+                ip address add fd09::\(own)/64 dev \(interface) nodad
+                ip neighbour replace fd09::\(peer) lladdr 02:00:00:00:09:0\(peer) dev \(interface)
+                """
+        }
+        return lines
     }
 
     /// Runs `body` with a host that has nothing but its loopback.
