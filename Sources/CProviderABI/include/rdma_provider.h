@@ -291,8 +291,10 @@ struct rdma_provider {
  *
  *     __attribute__((visibility("default"))) rdma_provider_entry_function rdma_provider_entry;
  *
- * Is called once in a process, before anything else. Answers the provider, or NULL and in *why what it
- * misses ("needs provider ABI 1.4 or later, this core has 1.2").
+ * Is called before anything else, and once by each core in the process (a program can hold two, when a
+ * library that it loads has one of its own): a later call answers the same provider and leaves alone what
+ * the first one prepared. Answers NULL and in *why what it misses ("needs provider ABI 1.4 or later, this
+ * core has 1.2").
  */
 typedef const struct rdma_provider *rdma_provider_entry_function(const struct rdma_core *core,
 								 struct rdma_reason *why);

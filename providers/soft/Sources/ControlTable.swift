@@ -1,54 +1,54 @@
 import CIBVerbs
 import CProviderABI
 
-/// The control table: one for the process, filled before the core sees the provider.
-nonisolated(unsafe) let controlTable = UnsafeMutablePointer<rdma_context_ops>.allocate(capacity: 1)
+/// The control table: one for the process, complete before anybody gets it, and never changed.
+nonisolated(unsafe) let controlTable: UnsafeMutablePointer<rdma_context_ops> = {
+    let table = UnsafeMutablePointer<rdma_context_ops>.allocate(capacity: 1)
+    table.initialize(to: rdma_context_ops())
+    table.pointee.size = MemoryLayout<rdma_context_ops>.size
+    table.pointee.close_context = closeContext
+    table.pointee.query_device_ex = queryDevice
+    table.pointee.query_port = queryPort
+    table.pointee.query_gid_ex = queryGID
+    table.pointee.query_gid_table = queryGIDTable
+    table.pointee.query_pkey = queryPartitionKey
 
-func fillControlTable() {
-    controlTable.initialize(to: rdma_context_ops())
-    controlTable.pointee.size = MemoryLayout<rdma_context_ops>.size
-    controlTable.pointee.close_context = closeContext
-    controlTable.pointee.query_device_ex = queryDevice
-    controlTable.pointee.query_port = queryPort
-    controlTable.pointee.query_gid_ex = queryGID
-    controlTable.pointee.query_gid_table = queryGIDTable
-    controlTable.pointee.query_pkey = queryPartitionKey
+    table.pointee.alloc_pd = allocateDomain
+    table.pointee.dealloc_pd = deallocateDomain
+    table.pointee.alloc_parent_domain = allocateParentDomain
+    table.pointee.alloc_td = allocateThreadDomain
+    table.pointee.dealloc_td = deallocateThreadDomain
 
-    controlTable.pointee.alloc_pd = allocateDomain
-    controlTable.pointee.dealloc_pd = deallocateDomain
-    controlTable.pointee.alloc_parent_domain = allocateParentDomain
-    controlTable.pointee.alloc_td = allocateThreadDomain
-    controlTable.pointee.dealloc_td = deallocateThreadDomain
+    table.pointee.reg_mr = registerMemory
+    table.pointee.rereg_mr = reregisterMemory
+    table.pointee.dereg_mr = deregisterMemory
 
-    controlTable.pointee.reg_mr = registerMemory
-    controlTable.pointee.rereg_mr = reregisterMemory
-    controlTable.pointee.dereg_mr = deregisterMemory
+    table.pointee.create_comp_channel = createChannel
+    table.pointee.destroy_comp_channel = destroyChannel
+    table.pointee.get_cq_event = getCompletionEvent
+    table.pointee.get_async_event = getAsyncEvent
 
-    controlTable.pointee.create_comp_channel = createChannel
-    controlTable.pointee.destroy_comp_channel = destroyChannel
-    controlTable.pointee.get_cq_event = getCompletionEvent
-    controlTable.pointee.get_async_event = getAsyncEvent
+    table.pointee.create_cq = createCompletionQueue
+    table.pointee.create_cq_ex = createExtendedCompletionQueue
+    table.pointee.resize_cq = resizeCompletionQueue
+    table.pointee.destroy_cq = destroyCompletionQueue
 
-    controlTable.pointee.create_cq = createCompletionQueue
-    controlTable.pointee.create_cq_ex = createExtendedCompletionQueue
-    controlTable.pointee.resize_cq = resizeCompletionQueue
-    controlTable.pointee.destroy_cq = destroyCompletionQueue
+    table.pointee.create_srq_ex = createSharedReceiveQueue
+    table.pointee.modify_srq = modifySharedReceiveQueue
+    table.pointee.query_srq = querySharedReceiveQueue
+    table.pointee.destroy_srq = destroySharedReceiveQueue
 
-    controlTable.pointee.create_srq_ex = createSharedReceiveQueue
-    controlTable.pointee.modify_srq = modifySharedReceiveQueue
-    controlTable.pointee.query_srq = querySharedReceiveQueue
-    controlTable.pointee.destroy_srq = destroySharedReceiveQueue
+    table.pointee.create_qp_ex = createQueuePair
+    table.pointee.qp_to_qp_ex = queuePairToExtended
+    table.pointee.modify_qp = modifyQueuePair
+    table.pointee.query_qp = queryQueuePair
+    table.pointee.query_qp_data_in_order = queryDataInOrder
+    table.pointee.destroy_qp = destroyQueuePair
 
-    controlTable.pointee.create_qp_ex = createQueuePair
-    controlTable.pointee.qp_to_qp_ex = queuePairToExtended
-    controlTable.pointee.modify_qp = modifyQueuePair
-    controlTable.pointee.query_qp = queryQueuePair
-    controlTable.pointee.query_qp_data_in_order = queryDataInOrder
-    controlTable.pointee.destroy_qp = destroyQueuePair
-
-    controlTable.pointee.create_ah = createAddressHandle
-    controlTable.pointee.destroy_ah = destroyAddressHandle
-}
+    table.pointee.create_ah = createAddressHandle
+    table.pointee.destroy_ah = destroyAddressHandle
+    return table
+}()
 
 /// The data path, which goes past the core.
 func fillDataPath(_ ops: inout ibv_context_ops) {

@@ -21,9 +21,6 @@ import ProviderKit
     }
 #endif
 
-/// Static data: the core keeps pointers to it as long as the process lives.
-private nonisolated(unsafe) let provider = UnsafeMutablePointer<rdma_provider>.allocate(capacity: 1)
-
 private func enter(
     core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
 ) -> UnsafePointer<rdma_provider>? {
@@ -33,8 +30,13 @@ private func enter(
         reason.store(in: why)
         return nil
     }
-    Log.core = core
-    fillControlTable()
+    Log.adopt(core)
+    return UnsafePointer(provider)
+}
+
+/// Lives as long as the process, as the core expects. A second core that enters must not change what the first uses.
+private nonisolated(unsafe) let provider: UnsafeMutablePointer<rdma_provider> = {
+    let provider = UnsafeMutablePointer<rdma_provider>.allocate(capacity: 1)
     provider.initialize(to: rdma_provider())
     provider.pointee.size = UInt32(MemoryLayout<rdma_provider>.size)
     provider.pointee.abi_major = UInt16(RDMA_PROVIDER_ABI_MAJOR)
@@ -47,5 +49,5 @@ private func enter(
     provider.pointee.list_devices = listDevices
     provider.pointee.probe_device = probeDevice
     provider.pointee.open_device = openDevice
-    return UnsafePointer(provider)
-}
+    return provider
+}()

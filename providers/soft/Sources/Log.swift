@@ -1,12 +1,24 @@
 import CProviderABI
 import ProviderKit
+import Synchronization
 
 /// Name of the provider, as in its driver file.
 let providerName: StaticString = "soft"
 
 enum Log {
-    /// The core that entered us; set once, before anything else runs.
-    nonisolated(unsafe) static var core: UnsafePointer<rdma_core>?
+    /// Address of the core that entered us, the first if there are several; 0 before that.
+    private static let entered = Atomic<UInt>(0)
+
+    /// The core that gets our messages.
+    static var core: UnsafePointer<rdma_core>? {
+        UnsafePointer(bitPattern: entered.load(ordering: .acquiring))
+    }
+
+    /// Takes note of a core that has entered us.
+    static func adopt(_ core: UnsafePointer<rdma_core>) {
+        _ = entered.compareExchange(
+            expected: 0, desired: UInt(bitPattern: core), successOrdering: .releasing, failureOrdering: .relaxed)
+    }
 }
 
 extension Sentence {
