@@ -53,7 +53,10 @@ let providerTargets: [Target] = [
     .target(name: "CProviderABI", dependencies: ["CIBVerbs"], exclude: ["abi"]),
     .target(name: "CLinux"),
     .target(name: "CCRC32"),
+    .target(name: "CKernelABI", dependencies: ["CIBVerbs"]),
     providerSide("ProviderKit", dependencies: ["CProviderABI", "CIBVerbs", "CLinux"]),
+    providerSide(
+        "KernelVerbs", dependencies: ["ProviderKit", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"]),
     providerSide("RoCEWire", dependencies: ["CCRC32"]),
     providerSide("RoCETransport", dependencies: ["RoCEWire"]),
     providerSide(
