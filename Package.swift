@@ -63,6 +63,10 @@ let providerTargets: [Target] = [
         "SoftProvider",
         dependencies: ["ProviderKit", "RoCETransport", "RoCEWire", "CProviderABI", "CIBVerbs", "CLinux"],
         path: "providers/soft/Sources", isModule: true),
+    providerSide(
+        "RxeProvider",
+        dependencies: ["ProviderKit", "KernelVerbs", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"],
+        path: "providers/rxe/Sources", isModule: true),
 ]
 
 func providerLibrary(_ name: String, target: String) -> Product {

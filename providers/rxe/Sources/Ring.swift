@@ -1,0 +1,54 @@
+import CKernelABI
+import ProviderKit
+
+/// A queue that rdma_rxe and this process share: `struct rxe_queue_buf` of <rdma/rdma_user_rxe.h>, mapped.
+///
+/// | queue            | producer | consumer |
+/// |------------------|----------|----------|
+/// | send, receive    | we       | kernel   |
+/// | completion       | kernel   | we       |
+///
+/// Both indices lie in the shared memory, and are the only truth. Empty: they are equal. Full: one more entry would make
+/// them equal. The size of the entries and their number are read once, here: whatever the memory says later, and whatever
+/// an index says, an entry lies within the mapping.
+struct Ring {
+    /// The first entry.
+    private let entries: UnsafeMutableRawPointer
+    /// The number of places less one: a power of two less one.
+    let mask: UInt32
+    /// Logarithm of the size of an entry.
+    private let shift: UInt32
+
+    /// The queue in a mapping of `byteCount` bytes. Nil when its head does not describe a queue with entries of at least
+    /// `entrySize` bytes that lies within the mapping.
+    init?(mapping: UnsafeMutableRawPointer, byteCount: Int, entrySize: Int) {
+        guard byteCount >= Int(RXE_QUEUE_DATA) else { return nil }
+        let shift = mapping.load(fromByteOffset: Int(RXE_QUEUE_LOG2_ELEMENT_SIZE), as: UInt32.self)
+        let mask = mapping.load(fromByteOffset: Int(RXE_QUEUE_INDEX_MASK), as: UInt32.self)
+        guard shift < 32, 1 << Int(shift) >= entrySize, mask > 0, mask < UInt32.max, mask & (mask + 1) == 0,
+            (Int(mask) + 1) << Int(shift) <= byteCount - Int(RXE_QUEUE_DATA)
+        else { return nil }
+        entries = mapping + Int(RXE_QUEUE_DATA)
+        self.mask = mask
+        self.shift = shift
+    }
+
+    /// The size of an entry in bytes.
+    var entrySize: Int { 1 << Int(shift) }
+
+    @inline(__always)
+    var producer: SharedIndex { SharedIndex(at: entries + Int(RXE_QUEUE_PRODUCER - RXE_QUEUE_DATA)) }
+
+    @inline(__always)
+    var consumer: SharedIndex { SharedIndex(at: entries + Int(RXE_QUEUE_CONSUMER - RXE_QUEUE_DATA)) }
+
+    /// The entry of an index, which is not greater than the mask.
+    @inline(__always)
+    func entry(_ index: UInt32) -> UnsafeMutableRawPointer {
+        entries + Int(truncatingIfNeeded: UInt64(index) &<< UInt64(shift))
+    }
+
+    /// The index behind another.
+    @inline(__always)
+    func next(_ index: UInt32) -> UInt32 { (index &+ 1) & mask }
+}
