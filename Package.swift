@@ -162,6 +162,12 @@ let testTargets: [Target] = [
         ],
         path: "providers/soft/Tests/SoftProviderTests", swiftSettings: strict),
     .testTarget(
+        name: "RxeProviderTests",
+        dependencies: [
+            "TestSupport", "CAllocationCounter", "RxeProvider", "ProviderKit", "CKernelABI", "CIBVerbs", "CLinux",
+        ],
+        path: "providers/rxe/Tests/RxeProviderTests", swiftSettings: strict),
+    .testTarget(
         name: "LibibverbsProviderTests",
         dependencies: ["TestSupport", "LibibverbsProvider", "CProviderABI", "CIBVerbs", "CLinux"],
         path: "providers/libibverbs/Tests", swiftSettings: strict),
