@@ -59,13 +59,13 @@ extension Context {
 }
 
 /// Sets O_NONBLOCK on a descriptor: whether that worked.
-func setNonBlocking(_ descriptor: Int32) -> Bool {
+package func setNonBlocking(_ descriptor: Int32) -> Bool {
     let flags = fcntl(descriptor, F_GETFL)
     return flags >= 0 && fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) == 0
 }
 
 /// Waits until a descriptor is readable: false when the time is over. A nil timeout waits for ever.
-func waitUntilReadable(_ descriptor: Int32, until deadline: ContinuousClock.Instant?) -> Bool {
+package func waitUntilReadable(_ descriptor: Int32, until deadline: ContinuousClock.Instant?) -> Bool {
     while true {
         var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
         let milliseconds = deadline.map { deadline in
@@ -152,7 +152,7 @@ extension CompletionChannel {
         }
         switch outcome {
         case .ready: return true
-        case .cancelled: return false
+        case .cancelled, .timedOut: return false
         case .failed(let error): throw error
         }
     }

@@ -63,7 +63,7 @@ extension VerbsError: CustomStringConvertible {
 
 extension Errno {
     /// The name of the errno values that verbs use, such as `EINVAL`; of others the number.
-    var symbol: String {
+    package var symbol: String {
         switch self {
         case .notPermitted: "EPERM"
         case .noSuchFileOrDirectory: "ENOENT"

@@ -1,5 +1,3 @@
-import SystemPackage
-
 /// The asynchronous events of a device as an asynchronous sequence. Each event goes to one reader.
 ///
 /// It ends when its task is cancelled; no event is lost then.
@@ -39,35 +37,10 @@ extension Context {
     func nextEventForTask() async throws(VerbsError) -> AsynchronousEvent? {
         while !Task.isCancelled {
             if let event = try readEvent() { return event }
-            guard try await isReadable() else { return nil }
+            let descriptor = unsafeRaw.pointee.async_fd
+            let object = object("context")
+            guard try await waitUntilReadable(descriptor, for: .getAsyncEvent, object) else { return nil }
         }
         return nil
-    }
-
-    /// Waits for the descriptor: false when the task is cancelled.
-    private func isReadable() async throws(VerbsError) -> Bool {
-        let waiter = Waiter()
-        let token = TokenBox()
-        let outcome = await withTaskCancellationHandler {
-            await withCheckedContinuation { continuation in
-                waiter.wait(continuation)
-                switch Reactor.shared.whenReadable(unsafeRaw.pointee.async_fd, { waiter.finish(.ready) }) {
-                case .success(let registered):
-                    token.set(registered)
-                    if waiter.isDone { token.cancel() }
-                case .failure(let failure):
-                    let errno = Errno(rawValue: failure.code)
-                    waiter.finish(.failed(VerbsError(.getAsyncEvent, errno: errno, object: object("context"))))
-                }
-            }
-        } onCancel: {
-            waiter.finish(.cancelled)
-            token.cancel()
-        }
-        switch outcome {
-        case .ready: return true
-        case .cancelled: return false
-        case .failed(let error): throw error
-        }
     }
 }

@@ -5,12 +5,12 @@ import ProviderLoader
 /// Waits for descriptors on one thread for the whole process, so that no task blocks a thread of its own.
 ///
 /// Who waits holds the object that owns the descriptor: it cannot be closed meanwhile.
-final class Reactor: Sendable {
+package final class Reactor: Sendable {
     /// The one of this process.
-    static let shared = Reactor()
+    package static let shared = Reactor()
 
     /// Identifies one wait.
-    struct Token: Hashable, Sendable {
+    package struct Token: Hashable, Sendable {
         let descriptor: Int32
         let number: UInt64
     }
@@ -28,7 +28,8 @@ final class Reactor: Sendable {
     /// Calls `handler` once, on the reactor's thread, when the descriptor is readable or has failed.
     ///
     /// - Returns: nil, with errno in `error`, when the system has no room for it.
-    func whenReadable(_ descriptor: Int32, _ handler: @escaping @Sendable () -> Void) -> Result<Token, Failure> {
+    package func whenReadable(_ descriptor: Int32, _ handler: @escaping @Sendable () -> Void) -> Result<Token, Failure>
+    {
         state.withLock { state in
             if state.epoll < 0 {
                 guard let epoll = Reactor.start() else { return .failure(Failure(code: linux_errno())) }
@@ -43,12 +44,12 @@ final class Reactor: Sendable {
     }
 
     /// An errno value.
-    struct Failure: Error {
-        let code: Int32
+    package struct Failure: Error {
+        package let code: Int32
     }
 
     /// Forgets a wait. Its handler may be running, but is not called any more.
-    func cancel(_ token: Token) {
+    package func cancel(_ token: Token) {
         state.withLock { state in
             guard state.handlers[token.descriptor]?.removeValue(forKey: token.number) != nil else { return }
             if state.handlers[token.descriptor]?.isEmpty == true {
@@ -99,17 +100,5 @@ final class Reactor: Sendable {
             let descriptor = linux_epoll_wait_one(epoll)
             if descriptor >= 0 { shared.isReadable(descriptor) }
         }
-    }
-}
-
-/// Holds the token of a wait for whoever cancels it, from whatever thread.
-final class TokenBox: Sendable {
-    private let token = Locked<Reactor.Token?>(nil)
-
-    func set(_ token: Reactor.Token) { self.token.withLock { $0 = token } }
-
-    /// Cancels the wait, if there is one.
-    func cancel() {
-        if let token = token.withLock({ $0.take() }) { Reactor.shared.cancel(token) }
     }
 }

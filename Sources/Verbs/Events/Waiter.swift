@@ -1,11 +1,12 @@
 import ProviderLoader
 
-/// One task that waits for one thing: whoever is first, the thing or the cancellation, wakes it.
-final class Waiter: Sendable {
+/// One task that waits for one thing: whoever is first, the thing, the cancellation or the end of the time, wakes it.
+package final class Waiter: Sendable {
     /// Why it woke.
-    enum Outcome: Sendable {
+    package enum Outcome: Sendable {
         case ready
         case cancelled
+        case timedOut
         case failed(VerbsError)
     }
 
@@ -16,6 +17,9 @@ final class Waiter: Sendable {
     }
 
     private let state = Locked(State.new)
+
+    /// Something to wait for.
+    package init() {}
 
     /// Lets the task wait; wakes it at once when the outcome is known already.
     func wait(_ continuation: CheckedContinuation<Outcome, Never>) {
@@ -31,7 +35,7 @@ final class Waiter: Sendable {
     ///
     /// - Returns: whether this call decided.
     @discardableResult
-    func finish(_ outcome: Outcome) -> Bool {
+    package func finish(_ outcome: Outcome) -> Bool {
         let (decided, continuation): (Bool, CheckedContinuation<Outcome, Never>?) = state.withLock { state in
             switch state {
             case .done: return (false, nil)
@@ -45,6 +49,23 @@ final class Waiter: Sendable {
         }
         continuation?.resume(returning: outcome)
         return decided
+    }
+
+    /// Lets the task wait until something decides, the time is over, or the task is cancelled.
+    package func outcome(until deadline: ContinuousClock.Instant?) async -> Outcome {
+        let alarm = deadline.map { deadline in
+            Task {
+                // Cancelled when something else has decided.
+                guard (try? await Task.sleep(until: deadline, clock: .continuous)) != nil else { return }
+                finish(.timedOut)
+            }
+        }
+        defer { alarm?.cancel() }
+        return await withTaskCancellationHandler {
+            await withCheckedContinuation { wait($0) }
+        } onCancel: {
+            finish(.cancelled)
+        }
     }
 
     /// Whether the outcome is known.

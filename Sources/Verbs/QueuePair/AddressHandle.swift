@@ -55,7 +55,8 @@ public struct AddressVector: Hashable, Sendable {
         self.staticRate = staticRate
     }
 
-    init(_ raw: ibv_ah_attr) {
+    /// The way that verbs.h's form describes.
+    package init(_ raw: ibv_ah_attr) {
         let route = GlobalRoute(
             gid: GID(raw.grh.dgid), sourceIndex: raw.grh.sgid_index, flowLabel: raw.grh.flow_label,
             hopLimit: raw.grh.hop_limit, trafficClass: raw.grh.traffic_class)

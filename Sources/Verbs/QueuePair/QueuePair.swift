@@ -36,6 +36,8 @@ import SystemPackage
         struct State {
             var local: LocalEnd?
             var groups: [MulticastGroup] = []
+            /// Whether the connection manager has it.
+            var isClaimed = false
         }
 
         init(

@@ -17,7 +17,8 @@ extension QueuePair {
         /// Attributes of which none is set.
         public init() {}
 
-        init(_ raw: ibv_qp_attr, mask: Mask) {
+        /// Attributes in verbs.h's form, of which those of the mask are set.
+        package init(_ raw: ibv_qp_attr, mask: Mask) {
             self.raw = raw
             self.mask = mask
         }
@@ -200,25 +201,34 @@ extension QueuePair {
     /// - Throws: `EINVAL` when an attribute is missing, superfluous or out of range for the transition (IBTA
     ///   volume 1, 11.2.5.2); the hint names which. The queue pair is as it was then.
     public func modify(_ attributes: Attributes) throws(VerbsError) {
-        let modify = try context.entry(context.table.modify_qp, .modifyQP, owner.object)
+        try owner.modify(attributes)
+    }
+
+    /// Reads all attributes: ibv_query_qp(3). Asks the device, so it is slow.
+    public func query() throws(VerbsError) -> Attributes {
+        try owner.query()
+    }
+}
+
+extension QueuePair.Owner {
+    func modify(_ attributes: QueuePair.Attributes) throws(VerbsError) {
+        let modify = try context.entry(context.table.modify_qp, .modifyQP, object)
         var values = attributes.raw
-        let before = lastKnownState
+        let before = QueuePair.State(rawValue: raw.pointee.state.rawValue)
         let code = modify(raw, &values, Int32(bitPattern: attributes.mask.rawValue))
-        let kind = kind
-        try context.check(.modifyQP, owner.object, code) { errno in
+        let kind = QueuePair.Kind(rawValue: raw.pointee.qp_type.rawValue)
+        try context.check(.modifyQP, object, code) { errno in
             guard errno == .invalidArgument else { return .general(errno) }
             return .text(Transition.advice(kind: kind, from: before, attributes))
         }
     }
 
-    /// Reads all attributes: ibv_query_qp(3). Asks the device, so it is slow.
-    public func query() throws(VerbsError) -> Attributes {
-        let mask = Attributes.Mask.allQueried
-        let query = try context.entry(context.table.query_qp, .queryQP, owner.object)
+    func query() throws(VerbsError) -> QueuePair.Attributes {
+        let mask = QueuePair.Attributes.Mask.allQueried
+        let query = try context.entry(context.table.query_qp, .queryQP, object)
         var values = ibv_qp_attr()
         var initial = ibv_qp_init_attr()
-        try context.check(
-            .queryQP, owner.object, query(raw, &values, Int32(bitPattern: mask.rawValue), &initial))
-        return Attributes(values, mask: mask)
+        try context.check(.queryQP, object, query(raw, &values, Int32(bitPattern: mask.rawValue), &initial))
+        return QueuePair.Attributes(values, mask: mask)
     }
 }

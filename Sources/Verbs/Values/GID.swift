@@ -36,14 +36,14 @@ import CIBVerbs
     }
 
     /// Makes a GID from verbs.h's form.
-    init(_ raw: ibv_gid) {
+    package init(_ raw: ibv_gid) {
         self.init(
             prefix: UInt64(bigEndian: raw.global.subnet_prefix),
             interfaceID: UInt64(bigEndian: raw.global.interface_id))
     }
 
     /// The GID in verbs.h's form.
-    var raw: ibv_gid {
+    package var raw: ibv_gid {
         var raw = ibv_gid()
         raw.global.subnet_prefix = prefix.bigEndian
         raw.global.interface_id = interfaceID.bigEndian
