@@ -93,6 +93,12 @@ let coreTargets: [Target] = [
         ],
         // Spans over registered memory, as the standard library gives them over its own collections.
         swiftSettings: strict + [.enableExperimentalFeature("Lifetimes")]),
+    .target(
+        name: "ConnectionManager",
+        dependencies: [
+            "Verbs", "ProviderLoader", "CRDMACM", "CIBVerbs", .product(name: "SystemPackage", package: "swift-system"),
+        ],
+        swiftSettings: strict),
     .executableTarget(
         name: "verbs",
         dependencies: [
@@ -146,7 +152,11 @@ let testTargets: [Target] = [
         ],
         swiftSettings: strict),
     // Runs in a guest with a kernel that has RDMA: scripts/guest.
-    .testTarget(name: "GuestTests", dependencies: ["ToolSupport"], path: "Tests/Guest", swiftSettings: strict),
+    .testTarget(
+        name: "GuestTests", dependencies: ["ToolSupport", "ConnectionManager", "Verbs"], path: "Tests/Guest",
+        swiftSettings: strict),
+    .testTarget(
+        name: "ConnectionManagerTests", dependencies: ["ConnectionManager", "Verbs"], swiftSettings: strict),
     .target(
         name: "SoftTestSupport", dependencies: ["SoftProvider", "CProviderABI", "CIBVerbs"],
         path: "providers/soft/Tests/SoftTestSupport", swiftSettings: strict),
@@ -192,6 +202,7 @@ let package = Package(
         ? [providerLibrary("soft", target: "SoftProvider")]
         : [
             .library(name: "Verbs", targets: ["Verbs"]),
+            .library(name: "ConnectionManager", targets: ["ConnectionManager"]),
             .library(name: "ProviderLoader", targets: ["ProviderLoader"]),
             .library(name: "ProviderKit", targets: ["ProviderKit", "CProviderABI"]),
             .library(name: "RoCEWire", targets: ["RoCEWire"]),

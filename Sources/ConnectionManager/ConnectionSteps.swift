@@ -1,0 +1,212 @@
+import CIBVerbs
+import CRDMACM
+import SystemPackage
+import Verbs
+
+// Each step starts something in the kernel and returns; the event that it names says how it ended.
+
+extension ConnectionIdentifier {
+    /// Takes a local address: rdma_bind_addr(3). One of a device binds to that device.
+    ///
+    /// - Throws: `system` with `EADDRINUSE`, `EADDRNOTAVAIL`, or `ENODEV` when no device of the kernel has that
+    ///   address.
+    public func bind(to address: ConnectionAddress) throws(ConnectionError) {
+        try check("rdma_bind_addr", "bind to \(address)", address.withRaw { rdma_bind_addr(raw, $0) })
+    }
+
+    /// Finds the device that leads to an address, and the host there: rdma_resolve_addr(3). Ends with
+    /// `addressResolved` or `addressError`.
+    ///
+    /// - Parameters:
+    ///   - address: the peer's address, or a multicast address.
+    ///   - source: the own address; nil: as the routing tables say.
+    ///   - timeout: how long to try, in steps of a millisecond.
+    public func resolveAddress(
+        _ address: ConnectionAddress, from source: ConnectionAddress? = nil, timeout: Duration
+    ) throws(ConnectionError) {
+        let time = milliseconds(timeout)
+        let code = address.withRaw { peer in
+            source?.withRaw { rdma_resolve_addr(raw, $0, peer, time) } ?? rdma_resolve_addr(raw, nil, peer, time)
+        }
+        try check("rdma_resolve_addr", "find the way to \(address)", code)
+    }
+
+    /// Finds the route to the resolved address: rdma_resolve_route(3). Ends with `routeResolved` or `routeError`.
+    public func resolveRoute(timeout: Duration) throws(ConnectionError) {
+        try requireDevice("find the route for \(self)")
+        try check("rdma_resolve_route", "find the route for \(self)", rdma_resolve_route(raw, milliseconds(timeout)))
+    }
+
+    /// Waits for peers at the bound address: rdma_listen(3). Each brings a `connectRequest`.
+    ///
+    /// - Parameter backlog: how many may wait to be accepted; 0: as many as the kernel allows.
+    public func listen(backlog: Int32 = 0) throws(ConnectionError) {
+        try check("rdma_listen", "listen with \(self)", rdma_listen(raw, backlog))
+    }
+
+    /// Asks the peer for a connection, or for a datagram service: rdma_connect(3). Ends with `connectResponse`
+    /// (iWARP and datagrams: `established`), `rejected`, `unreachable` or `connectError`.
+    ///
+    /// - Parameters:
+    ///   - parameters: must name the queue pair; not used for datagrams.
+    ///   - privateData: at most `PrivateDataLimit.request` bytes.
+    public func connect(
+        _ parameters: ConnectionParameters, privateData: [UInt8] = []
+    ) throws(ConnectionError) {
+        try requireDevice("connect \(self)")
+        try requireRoom(PrivateDataLimit.request(portSpace), for: privateData, "a request")
+        try check("rdma_connect", "connect \(self)", parameters.withRaw(privateData) { rdma_connect(raw, $0) })
+    }
+
+    /// Active side, after `connectResponse` and with the queue pair in RTS: completes the connection:
+    /// rdma_establish(3). No event follows here.
+    public func establish() throws(ConnectionError) {
+        try check("rdma_establish", "complete the connection of \(self)", rdma_establish(raw))
+    }
+
+    /// Accepts the peer of a connect request: rdma_accept(3). The queue pair is in RTS. Ends with `established`, or
+    /// an error; of datagrams with nothing.
+    ///
+    /// - Parameters:
+    ///   - parameters: must name the queue pair.
+    ///   - privateData: at most `PrivateDataLimit.acceptance` bytes.
+    public func accept(_ parameters: ConnectionParameters, privateData: [UInt8] = []) throws(ConnectionError) {
+        try requireDevice("accept \(self)")
+        try requireRoom(PrivateDataLimit.acceptance(portSpace), for: privateData, "an acceptance")
+        try check("rdma_accept", "accept \(self)", parameters.withRaw(privateData) { rdma_accept(raw, $0) })
+    }
+
+    /// Refuses the peer of a connect request, or of a connect response: rdma_reject(3).
+    ///
+    /// - Parameter privateData: at most `PrivateDataLimit.rejection` bytes.
+    public func reject(privateData: [UInt8] = []) throws(ConnectionError) {
+        try requireRoom(PrivateDataLimit.rejection(portSpace), for: privateData, "a rejection")
+        let code = privateData.withUnsafeBufferPointer {
+            rdma_reject(raw, UnsafeRawPointer($0.baseAddress), UInt8(clamping: $0.count))
+        }
+        try check("rdma_reject", "reject \(self)", code)
+    }
+
+    /// Ends the connection, or answers the peer that has: rdma_disconnect(3). Ends with `disconnected`, and with
+    /// `timeWaitExit` when the queue pair may be used again.
+    public func disconnect() throws(ConnectionError) {
+        try requireDevice("disconnect \(self)")
+        try check("rdma_disconnect", "disconnect \(self)", rdma_disconnect(raw))
+    }
+
+    /// Tells the kernel of an asynchronous event of the queue pair: rdma_notify(3). Only `communicationEstablished`
+    /// matters: data came before the peer's last message of the handshake, which may be lost. Others do nothing.
+    public func notify(_ event: AsynchronousEvent) throws(ConnectionError) {
+        guard event.kind == .communicationEstablished else { return }
+        try check("rdma_notify", "notify \(self)", rdma_notify(raw, IBV_EVENT_COMM_EST))
+    }
+
+    /// The attributes that move the queue pair to that state: rdma_init_qp_attr(3). No attribute but the state where
+    /// the kernel moves it itself (iWARP).
+    public func queuePairAttributes(for state: QueuePair.State) throws(ConnectionError) -> QueuePair.Attributes {
+        try requireDevice("ask for attributes of \(self)")
+        var values = ibv_qp_attr()
+        values.qp_state = ibv_qp_state(rawValue: state.rawValue)
+        var mask: Int32 = 0
+        try check("rdma_init_qp_attr", "ask for attributes of \(self)", rdma_init_qp_attr(raw, &values, &mask))
+        // Bits 21 to 24 are the kernel's own (addresses and VLANs of RoCE); its uverbs refuse them.
+        var attributes = QueuePair.Attributes(
+            values, mask: QueuePair.Attributes.Mask(rawValue: UInt32(bitPattern: mask) & 0x1f_ffff))
+        attributes.state = state
+        return attributes
+    }
+
+    /// librdmacm looks at the device without asking whether there is one.
+    private func requireDevice(_ operation: @autoclosure () -> String) throws(ConnectionError) {
+        guard raw.pointee.verbs == nil else { return }
+        throw ConnectionError(
+            .invalid("it is not bound to a device: resolve the address first"), operation: operation())
+    }
+
+    private func requireRoom(_ limit: Int, for privateData: [UInt8], _ what: String) throws(ConnectionError) {
+        guard privateData.count > limit else { return }
+        throw ConnectionError(
+            .invalid("\(privateData.count) bytes of private data, but \(what) of \(portSpace) takes \(limit)"),
+            operation: "send private data with \(self)",
+            hint: "send the rest over the connection")
+    }
+}
+
+/// A time limit as librdmacm wants it: at least one millisecond.
+private func milliseconds(_ time: Duration) -> Int32 {
+    let (seconds, attoseconds) = time.components
+    let whole = seconds.multipliedReportingOverflow(by: 1000)
+    guard !whole.overflow else { return seconds > 0 ? .max : 1 }
+    return max(1, Int32(clamping: whole.partialValue + attoseconds / 1_000_000_000_000_000))
+}
+
+// MARK: - Options
+
+/// What an identifier can be told before it is bound (rdma_set_option(3)).
+public struct ConnectionIdentifierOptions: Hashable, Sendable {
+    /// Type of service: on RoCE the DSCP in the upper six bits (RFC 2474), on InfiniBand it chooses the service level.
+    public var typeOfService: UInt8?
+    /// Whether others may bind to the same address.
+    public var reusesAddress: Bool?
+    /// Whether an IPv6 address takes no IPv4 peers.
+    public var isIPv6Only: Bool?
+    /// How long the queue pair waits for an answer: 4.096 us times 2 to this power, 0 to 31.
+    public var acknowledgeTimeout: UInt8?
+
+    /// No options.
+    public init() {}
+}
+
+extension ConnectionIdentifier {
+    /// Sets those options that are not nil: rdma_set_option(3).
+    public func set(_ options: ConnectionIdentifierOptions) throws(ConnectionError) {
+        if let timeout = options.acknowledgeTimeout, timeout > 31 {
+            throw ConnectionError(
+                .invalid("an acknowledge timeout of \(timeout): it is a power of two, from 0 to 31"),
+                operation: "set options of \(self)")
+        }
+        try set(RDMA_OPTION_ID_TOS, options.typeOfService)
+        try set(RDMA_OPTION_ID_REUSEADDR, options.reusesAddress.map { Int32($0 ? 1 : 0) })
+        try set(RDMA_OPTION_ID_AFONLY, options.isIPv6Only.map { Int32($0 ? 1 : 0) })
+        try set(RDMA_OPTION_ID_ACK_TIMEOUT, options.acknowledgeTimeout)
+    }
+
+    private func set(_ option: Int, _ value: (some BitwiseCopyable)?) throws(ConnectionError) {
+        guard var value else { return }
+        let code = withUnsafeMutableBytes(of: &value) {
+            rdma_set_option(raw, Int32(RDMA_OPTION_ID), Int32(option), $0.baseAddress, $0.count)
+        }
+        try check("rdma_set_option", "set option \(option) of \(self)", code)
+    }
+}
+
+// MARK: - Multicast
+
+extension ConnectionIdentifier {
+    /// Joins a multicast group: rdma_join_multicast_ex(3). Ends with `multicastJoin` or `multicastError`. The queue
+    /// pair that is to receive must then be attached to the event's group.
+    ///
+    /// - Parameters:
+    ///   - group: its address, which must have been resolved, or the identifier bound.
+    ///   - isSendOnly: whether to send to the group only (InfiniBand).
+    public func join(_ group: ConnectionAddress, isSendOnly: Bool = false) throws(ConnectionError) {
+        try requireDevice("join \(group)")
+        let code = group.withRaw { address in
+            guard isSendOnly else { return rdma_join_multicast(raw, address, nil) }
+            var attributes = rdma_cm_join_mc_attr_ex()
+            attributes.comp_mask =
+                RDMA_CM_JOIN_MC_ATTR_ADDRESS.rawValue | RDMA_CM_JOIN_MC_ATTR_JOIN_FLAGS.rawValue
+            attributes.join_flags = RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER.rawValue
+            attributes.addr = address
+            return rdma_join_multicast_ex(raw, &attributes, nil)
+        }
+        try check("rdma_join_multicast", "join \(group)", code)
+        remember(group, isMember: true)
+    }
+
+    /// Leaves a multicast group: rdma_leave_multicast(3). Queue pairs must have been detached.
+    public func leave(_ group: ConnectionAddress) throws(ConnectionError) {
+        remember(group, isMember: false)
+        try check("rdma_leave_multicast", "leave \(group)", group.withRaw { rdma_leave_multicast(raw, $0) })
+    }
+}

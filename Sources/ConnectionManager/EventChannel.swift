@@ -1,0 +1,175 @@
+import CRDMACM
+import Glibc
+import ProviderLoader
+import SystemPackage
+import Verbs
+
+/// Where the events of identifiers come (rdma_create_event_channel(3)).
+///
+/// Each event goes to one reader, and is acknowledged as soon as it is read, so that destroying an identifier never
+/// waits for one.
+public final class EventChannel: @unchecked Sendable {
+    // Unchecked: the pointer never changes, and librdmacm allows calls from any thread.
+    let raw: UnsafeMutablePointer<rdma_event_channel>
+    /// By address of the C struct: the identifiers that live and whose events come here.
+    private let identifiers = Locked<[UInt: Member]>([:])
+
+    private struct Member {
+        weak var identifier: ConnectionIdentifier?
+    }
+
+    /// Opens a channel.
+    ///
+    /// - Throws: `system` with `ENODEV` when the kernel has no RDMA device, `ENOENT` when its module rdma_ucm is not
+    ///   loaded, `EACCES` when /dev/infiniband/rdma_cm may not be opened; the hint says which.
+    public init() throws(ConnectionError) {
+        errno = 0
+        guard let raw = rdma_create_event_channel() else {
+            throw ConnectionError(
+                .system("rdma_create_event_channel", Errno(rawValue: errno == 0 ? EIO : errno)),
+                operation: "use rdma_cm")
+        }
+        self.raw = raw
+        guard setNonBlocking(raw.pointee.fd) else {
+            throw ConnectionError(.system("fcntl", Errno(rawValue: errno)), operation: "use rdma_cm")
+        }
+    }
+
+    deinit { rdma_destroy_event_channel(raw) }
+
+    /// Its descriptor: readable when an event waits. For event loops of one's own: call `nextEvent(timeout: .zero)`
+    /// until it answers nil.
+    public var fileDescriptor: FileDescriptor { FileDescriptor(rawValue: raw.pointee.fd) }
+
+    /// The events as an asynchronous sequence.
+    public var events: ConnectionEvents { ConnectionEvents(channel: self) }
+
+    func add(_ identifier: ConnectionIdentifier) {
+        let key = UInt(bitPattern: identifier.raw)
+        identifiers.withLock { $0[key] = Member(identifier: identifier) }
+    }
+
+    func remove(_ raw: UnsafeMutablePointer<rdma_cm_id>) {
+        let key = UInt(bitPattern: raw)
+        identifiers.withLock { $0[key] = nil }
+    }
+
+    private func identifier(_ raw: UnsafeMutablePointer<rdma_cm_id>?) -> ConnectionIdentifier? {
+        let key = UInt(bitPattern: raw)
+        return identifiers.withLock { $0[key]?.identifier }
+    }
+}
+
+// MARK: - Reading
+
+extension EventChannel {
+    /// Waits for an event: rdma_get_cm_event(3), rdma_ack_cm_event(3). Blocks the thread; tasks use `events`.
+    ///
+    /// - Parameter timeout: how long; nil waits for ever, zero not at all.
+    /// - Returns: the event; nil when the time is over.
+    public func nextEvent(timeout: Duration? = nil) throws(ConnectionError) -> ConnectionEvent? {
+        let deadline = timeout.map { ContinuousClock.now + $0 }
+        while true {
+            if let event = try readEvent() { return event }
+            guard waitUntilReadable(raw.pointee.fd, until: deadline) else { return nil }
+        }
+    }
+
+    /// Waits for an event without blocking a thread; nil when the task is cancelled.
+    func nextEventForTask() async throws(ConnectionError) -> ConnectionEvent? {
+        while !Task.isCancelled {
+            if let event = try readEvent() { return event }
+            do throws(VerbsError) {
+                let object = VerbsObject("event channel", device: "")
+                guard try await waitUntilReadable(raw.pointee.fd, for: "rdma_get_cm_event", object) else { return nil }
+            } catch {
+                throw ConnectionError(.verbs(error), operation: "wait for events")
+            }
+        }
+        return nil
+    }
+
+    /// Reads one event and acknowledges it; nil when none waits.
+    func readEvent() throws(ConnectionError) -> ConnectionEvent? {
+        while true {
+            var raw: UnsafeMutablePointer<rdma_cm_event>?
+            guard rdma_get_cm_event(self.raw, &raw) == 0, let raw else {
+                let code = errno
+                if code == EAGAIN { return nil }
+                if code == EINTR { continue }
+                throw ConnectionError(.system("rdma_get_cm_event", Errno(rawValue: code)), operation: "read an event")
+            }
+            let owners = owners(of: raw.pointee)
+            let event = owners.identifier.map { ConnectionEvent(raw.pointee, identifier: $0, owners.listener) }
+            // Before any reference is given up: the last one destroys its identifier, which waits for this.
+            withExtendedLifetime((owners, event)) { _ = rdma_ack_cm_event(raw) }
+            // An identifier that is gone has no use for its last events.
+            if let event { return event }
+        }
+    }
+
+    /// Whom an event is about. A connect request brings a new identifier, which is ours from now on.
+    private func owners(
+        of raw: rdma_cm_event
+    ) -> (identifier: ConnectionIdentifier?, listener: ConnectionIdentifier?) {
+        guard raw.event == RDMA_CM_EVENT_CONNECT_REQUEST, let new = raw.id else { return (identifier(raw.id), nil) }
+        return (ConnectionIdentifier(adopting: new, channel: self), identifier(raw.listen_id))
+    }
+}
+
+extension ConnectionEvent {
+    /// Copies what librdmacm says, before it is acknowledged.
+    init(_ raw: rdma_cm_event, identifier: ConnectionIdentifier, _ listener: ConnectionIdentifier?) {
+        self.identifier = identifier
+        self.listener = listener
+        kind = Kind(rawValue: raw.event.rawValue)
+        status = raw.status
+        if identifier.portSpace.isDatagram {
+            connection = nil
+            datagram = DatagramParameters(raw.param.ud)
+            // Of multicasts librdmacm puts something else there.
+            let isMulticast = kind == .multicastJoin || kind == .multicastError
+            privateData = isMulticast ? [] : Self.bytes(raw.param.ud.private_data, raw.param.ud.private_data_len)
+        } else {
+            connection = ConnectionParameters(raw.param.conn)
+            datagram = nil
+            privateData = Self.bytes(raw.param.conn.private_data, raw.param.conn.private_data_len)
+        }
+    }
+
+    private static func bytes(_ start: UnsafeRawPointer?, _ count: UInt8) -> [UInt8] {
+        Array(UnsafeRawBufferPointer(start: start, count: start == nil ? 0 : Int(count)))
+    }
+}
+
+/// The events of a channel as an asynchronous sequence. Each event goes to one reader.
+///
+/// It ends when its task is cancelled; no event is lost then.
+public struct ConnectionEvents: AsyncSequence, Sendable {
+    /// One event.
+    public typealias Element = ConnectionEvent
+    /// What reading throws.
+    public typealias Failure = ConnectionError
+
+    let channel: EventChannel
+
+    /// A step through the sequence.
+    public func makeAsyncIterator() -> Iterator { Iterator(channel: channel) }
+
+    /// Steps through the sequence.
+    public struct Iterator: AsyncIteratorProtocol {
+        let channel: EventChannel
+
+        /// The next event; nil when the task is cancelled.
+        public mutating func next() async throws(ConnectionError) -> ConnectionEvent? {
+            try await channel.nextEventForTask()
+        }
+
+        /// The next event; nil when the task is cancelled.
+        public mutating func next(
+            isolation actor: isolated (any Actor)?
+        ) async throws(ConnectionError) -> ConnectionEvent? {
+            try await channel.nextEventForTask()
+        }
+    }
+}
