@@ -16,11 +16,11 @@ extension KernelDevice {
     /// Gives a command to the kernel.
     /// - Parameters:
     ///   - command: its number.
-    ///   - request: its struct, as the driver-independent part has it.
+    ///   - request: its C struct, without the bytes of the driver that follow it.
     ///   - answer: zeroed; filled when it returns. Begins at the `response` field that the request's struct has.
     ///   - driver: what goes between provider and driver.
     @inline(__always)
-    public func call<Request: BitwiseCopyable, Answer: BitwiseCopyable>(
+    public func call<Request, Answer>(
         _ command: WriteCommand, _ request: Request, _ answer: inout Answer, driver: DriverData = .none
     ) throws(KernelError) {
         var request = request
@@ -32,7 +32,7 @@ extension KernelDevice {
 
     /// Gives a command without an answer to the kernel.
     @inline(__always)
-    public func call<Request: BitwiseCopyable>(
+    public func call<Request>(
         _ command: WriteCommand, _ request: Request, driver: DriverData = .none
     ) throws(KernelError) {
         var request = request

@@ -13,6 +13,9 @@ public struct KernelError: Error, RawRepresentable, Equatable, Sendable {
     /// The device or the kernel cannot do that (EOPNOTSUPP).
     public static var notSupported: KernelError { KernelError(rawValue: EOPNOTSUPP) }
 
+    /// The device was removed, or has failed (EIO).
+    public static var deviceGone: KernelError { KernelError(rawValue: EIO) }
+
     /// Throws unless the value is 0.
     @inline(__always)
     static func check(_ value: Int32) throws(KernelError) {
