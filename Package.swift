@@ -199,7 +199,7 @@ let fuzzTargets: [Target] = [
 let package = Package(
     name: "swift-rdma",
     products: embedded
-        ? [providerLibrary("soft", target: "SoftProvider")]
+        ? [("soft", "SoftProvider"), ("rxe", "RxeProvider")].map { providerLibrary($0, target: $1) }
         : [
             .library(name: "Verbs", targets: ["Verbs"]),
             .library(name: "ConnectionManager", targets: ["ConnectionManager"]),

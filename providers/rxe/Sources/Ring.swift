@@ -18,6 +18,8 @@ struct Ring {
     let mask: UInt32
     /// Logarithm of the size of an entry.
     private let shift: UInt32
+    /// Length of the mapping.
+    let byteCount: Int
 
     /// The queue in a mapping of `byteCount` bytes. Nil when its head does not describe a queue with entries of at least
     /// `entrySize` bytes that lies within the mapping.
@@ -31,7 +33,11 @@ struct Ring {
         entries = mapping + Int(RXE_QUEUE_DATA)
         self.mask = mask
         self.shift = shift
+        self.byteCount = byteCount
     }
+
+    /// Where the mapping begins.
+    var mapping: UnsafeMutableRawPointer { entries - Int(RXE_QUEUE_DATA) }
 
     /// The size of an entry in bytes.
     var entrySize: Int { 1 << Int(shift) }

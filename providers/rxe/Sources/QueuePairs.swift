@@ -1,0 +1,160 @@
+import CIBVerbs
+import CKernelABI
+import CLinux
+import CProviderABI
+import KernelVerbs
+import ProviderKit
+
+extension QueuePairPointer {
+    var context: ContextPointer { pointee.base.qp_base.context.rxe }
+}
+
+func createQueuePair(
+    context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_qp_init_attr_ex>?
+) -> UnsafeMutablePointer<ibv_qp>? {
+    guard let context, let attr else { return failure(EINVAL) }
+    let refusal = check(attr.pointee, context)
+    guard refusal == 0 else { return failure(refusal) }
+    let domain = attr.pointee.pd.rxe
+    let pair = QueuePairPointer.allocate(isSingleThreaded: domain.pointee.isSingleThreaded)
+    let base = UnsafeMutableRawPointer(pair).assumingMemoryBound(to: ibv_qp_ex.self)
+    rdma_init_qp(base, context, attr)
+    do {
+        try pair.make(&attr.pointee.cap, signalsAll: attr.pointee.sq_sig_all != 0)
+    } catch {
+        rdma_fini_qp(pair.verbs)
+        pair.free()
+        return failure(error.rawValue)
+    }
+    if attr.pointee.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0 {
+        fillBuilders(base, operations: attr.pointee.send_ops_flags)
+    }
+    domain.retain()
+    return pair.verbs
+}
+
+/// 0, or why no such queue pair can be made.
+private func check(_ attr: ibv_qp_init_attr_ex, _ context: UnsafeMutablePointer<ibv_context>) -> Int32 {
+    let known =
+        IBV_QP_INIT_ATTR_PD.rawValue | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue
+        | IBV_QP_INIT_ATTR_CREATE_FLAGS.rawValue
+    guard attr.comp_mask & ~known == 0 else { return EOPNOTSUPP }
+    if attr.comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS.rawValue != 0 && attr.create_flags != 0 { return EOPNOTSUPP }
+    switch attr.qp_type {
+    case IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD: break
+    default: return EOPNOTSUPP
+    }
+    if attr.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0 {
+        // What rxe has for no type of queue pair, it has not; else the type is the wrong one.
+        guard attr.send_ops_flags & ~sendOperations(IBV_QPT_RC) == 0 else { return EOPNOTSUPP }
+        guard attr.send_ops_flags & ~sendOperations(attr.qp_type) == 0 else { return EINVAL }
+    }
+    guard attr.comp_mask & IBV_QP_INIT_ATTR_PD.rawValue != 0, let pd = attr.pd, pd.pointee.context == context,
+        let send = attr.send_cq, send.pointee.context == context,
+        let receive = attr.recv_cq, receive.pointee.context == context,
+        attr.srq == nil || attr.srq.pointee.context == context
+    else { return EINVAL }
+    return 0
+}
+
+extension QueuePairPointer {
+    /// Makes the queue pair in the kernel, and maps its queues. The true limits are written back.
+    fileprivate func make(_ limits: inout ibv_qp_cap, signalsAll: Bool) throws(KernelError) {
+        let base = pointee.base.qp_base
+        var request = QueuePairRequest(
+            userHandle: UnsafeRawPointer(self), type: base.qp_type, domain: base.pd.pointee.handle,
+            sendCompletions: base.send_cq.pointee.handle, receiveCompletions: base.recv_cq.pointee.handle,
+            limits: limits, signalsAll: signalsAll, asyncDescriptor: context.pointee.opened.asyncDescriptor)
+        request.sharedReceiveQueue = base.srq?.pointee.handle
+        var answer = rxe_create_qp_resp()
+        let made = try DriverData.answer(&answer) { driver throws(KernelError) in
+            try context.pointee.kernel.createQueuePair(request, driver: driver)
+        }
+        pointee.base.qp_base.handle = made.handle
+        pointee.base.qp_base.qp_num = made.number
+        do {
+            try map(answer, hasReceives: base.srq == nil, limits: made.limits)
+        } catch {
+            _ = try? context.pointee.kernel.destroyQueuePair(made.handle)
+            throw error
+        }
+        limits = made.limits
+    }
+
+    private func map(_ offer: rxe_create_qp_resp, hasReceives: Bool, limits: ibv_qp_cap) throws(KernelError) {
+        let send = try Ring(mapping: offer.sq_mi, of: context, entrySize: Int32(RXE_SEND_DATA))
+        var receive: Ring?
+        if hasReceives {
+            do {
+                receive = try Ring(mapping: offer.rq_mi, of: context, entrySize: Int32(RXE_RECEIVE_DATA))
+            } catch {
+                send.unmap()
+                throw error
+            }
+        }
+        let descriptor = context.pointee.kernel.descriptor
+        guard attach(send: send, receive: receive, limits: limits, descriptor: descriptor) else {
+            send.unmap()
+            receive?.unmap()
+            throw KernelError(rawValue: EPROTO)
+        }
+    }
+}
+
+func queuePairToExtended(qp: UnsafeMutablePointer<ibv_qp>?) -> UnsafeMutablePointer<ibv_qp_ex>? {
+    guard let qp, qp.rxe.pointee.base.wr_start != nil else { return nil }
+    return UnsafeMutableRawPointer(qp).assumingMemoryBound(to: ibv_qp_ex.self)
+}
+
+/// The kernel checks the transition.
+func modifyQueuePair(
+    qp: UnsafeMutablePointer<ibv_qp>?, attr: UnsafeMutablePointer<ibv_qp_attr>?, mask: Int32
+) -> Int32 {
+    guard let qp, let attr else { return EINVAL }
+    let mask = UInt32(bitPattern: mask)
+    do {
+        try qp.rxe.context.pointee.kernel.modifyQueuePair(qp.pointee.handle, attr.pointee, mask: mask)
+    } catch {
+        return error.rawValue
+    }
+    if mask & IBV_QP_STATE.rawValue != 0 { qp.pointee.state = attr.pointee.qp_state }
+    return 0
+}
+
+func queryQueuePair(
+    qp: UnsafeMutablePointer<ibv_qp>?, attr: UnsafeMutablePointer<ibv_qp_attr>?, mask: Int32,
+    initial: UnsafeMutablePointer<ibv_qp_init_attr>?
+) -> Int32 {
+    guard let qp, let attr, let initial else { return EINVAL }
+    do {
+        let answer = try qp.rxe.context.pointee.kernel.queryQueuePair(
+            qp.pointee.handle, mask: UInt32(bitPattern: mask))
+        attr.pointee = answer.attributes
+        initial.pointee = ibv_qp_init_attr(
+            qp_context: qp.pointee.qp_context, send_cq: qp.pointee.send_cq, recv_cq: qp.pointee.recv_cq,
+            srq: qp.pointee.srq, cap: answer.attributes.cap, qp_type: qp.pointee.qp_type,
+            sq_sig_all: answer.signalsAll ? 1 : 0)
+        // The state that posting goes by: the kernel moves a queue pair to the error state by itself.
+        if mask & Int32(IBV_QP_STATE.rawValue) != 0 { qp.pointee.state = answer.attributes.qp_state }
+        return 0
+    } catch {
+        return error.rawValue
+    }
+}
+
+func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {
+    guard let qp else { return EINVAL }
+    let pair = qp.rxe
+    do {
+        let events = try pair.context.pointee.kernel.destroyQueuePair(qp.pointee.handle)
+        if let events { rdma_wait_qp_events(qp, events) }
+    } catch {
+        return error.rawValue
+    }
+    pair.sends.pointee.ring?.unmap()
+    pair.receives.pointee.ring?.unmap()
+    qp.pointee.pd.rxe.release()
+    rdma_fini_qp(qp)
+    pair.free()
+    return 0
+}
