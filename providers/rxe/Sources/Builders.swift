@@ -32,38 +32,40 @@ func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
     qp.pointee.wr_set_inline_data = setInline
     qp.pointee.wr_set_inline_data_list = setInlineList
     if qp.pointee.qp_base.qp_type == IBV_QPT_UD { qp.pointee.wr_set_ud_addr = setAddress }
-    if wants(IBV_QP_EX_WITH_SEND) { qp.pointee.wr_send = { $0!.begin(IBV_WR_SEND) } }
+    if wants(IBV_QP_EX_WITH_SEND) { qp.pointee.wr_send = { $0.unsafelyUnwrapped.begin(IBV_WR_SEND) } }
     if wants(IBV_QP_EX_WITH_SEND_WITH_IMM) {
-        qp.pointee.wr_send_imm = { qp, immediate in qp!.begin(IBV_WR_SEND_WITH_IMM, ex: immediate) }
+        qp.pointee.wr_send_imm = { qp, immediate in qp.unsafelyUnwrapped.begin(IBV_WR_SEND_WITH_IMM, ex: immediate) }
     }
     if wants(IBV_QP_EX_WITH_SEND_WITH_INV) {
-        qp.pointee.wr_send_inv = { qp, key in qp!.begin(IBV_WR_SEND_WITH_INV, ex: key) }
+        qp.pointee.wr_send_inv = { qp, key in qp.unsafelyUnwrapped.begin(IBV_WR_SEND_WITH_INV, ex: key) }
     }
     if wants(IBV_QP_EX_WITH_RDMA_WRITE) {
         qp.pointee.wr_rdma_write = { qp, key, address in
-            qp!.begin(IBV_WR_RDMA_WRITE, key: key, address: address)
+            qp.unsafelyUnwrapped.begin(IBV_WR_RDMA_WRITE, key: key, address: address)
         }
     }
     if wants(IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM) {
         qp.pointee.wr_rdma_write_imm = { qp, key, address, immediate in
-            qp!.begin(IBV_WR_RDMA_WRITE_WITH_IMM, ex: immediate, key: key, address: address)
+            qp.unsafelyUnwrapped.begin(IBV_WR_RDMA_WRITE_WITH_IMM, ex: immediate, key: key, address: address)
         }
     }
     if wants(IBV_QP_EX_WITH_RDMA_READ) {
-        qp.pointee.wr_rdma_read = { qp, key, address in qp!.begin(IBV_WR_RDMA_READ, key: key, address: address) }
+        qp.pointee.wr_rdma_read = { qp, key, address in
+            qp.unsafelyUnwrapped.begin(IBV_WR_RDMA_READ, key: key, address: address)
+        }
     }
     if wants(IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP) {
         qp.pointee.wr_atomic_cmp_swp = { qp, key, address, compare, swap in
-            qp!.beginAtomic(IBV_WR_ATOMIC_CMP_AND_SWP, key: key, address: address, compare, swap)
+            qp.unsafelyUnwrapped.beginAtomic(IBV_WR_ATOMIC_CMP_AND_SWP, key: key, address: address, compare, swap)
         }
     }
     if wants(IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD) {
         qp.pointee.wr_atomic_fetch_add = { qp, key, address, add in
-            qp!.beginAtomic(IBV_WR_ATOMIC_FETCH_AND_ADD, key: key, address: address, add, 0)
+            qp.unsafelyUnwrapped.beginAtomic(IBV_WR_ATOMIC_FETCH_AND_ADD, key: key, address: address, add, 0)
         }
     }
     if wants(IBV_QP_EX_WITH_LOCAL_INV) {
-        qp.pointee.wr_local_inv = { qp, key in qp!.begin(IBV_WR_LOCAL_INV, ex: key) }
+        qp.pointee.wr_local_inv = { qp, key in qp.unsafelyUnwrapped.begin(IBV_WR_LOCAL_INV, ex: key) }
     }
     if wants(IBV_QP_EX_WITH_BIND_MW) { qp.pointee.wr_bind_mw = beginBinding }
 }
@@ -71,22 +73,25 @@ func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
 // MARK: - From start to end
 
 /// Holds the send queue's lock from here to wr_complete or wr_abort.
+@inline(__always)
 private func start(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
-    guard let pair = qp?.rxe else { return }
+    let pair = qp.unsafelyUnwrapped.rxe
     let queue = pair.sends
     pair.lockSends()
     queue.pointee.builder.entry = nil
     queue.pointee.builder.error = EINVAL
-    guard pair.takesSends, let ring = queue.pointee.ring else { return }
+    guard pair.takesSends else { return }
+    let ring = queue.pointee.ring
     queue.pointee.builder.error = 0
     queue.pointee.builder.next = ring.producer.loadOwn() & ring.mask
 }
 
+@inline(__always)
 private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
-    guard let pair = qp?.rxe else { return EINVAL }
+    let pair = qp.unsafelyUnwrapped.rxe
     let queue = pair.sends
     let error = queue.pointee.builder.error
-    guard _fastPath(error == 0), let ring = queue.pointee.ring else {
+    guard _fastPath(error == 0) else {
         pair.unlockSends()
         return error
     }
@@ -94,6 +99,7 @@ private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
         pair.unlockSends()
         return 0
     }
+    let ring = queue.pointee.ring
     let start = ring.producer.loadOwn()
     let end = queue.pointee.builder.next
     ring.producer.storeReleasing(end)
@@ -103,7 +109,8 @@ private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
     return refusal
 }
 
-private func abort(qp: UnsafeMutablePointer<ibv_qp_ex>?) { qp?.rxe.unlockSends() }
+@inline(__always)
+private func abort(qp: UnsafeMutablePointer<ibv_qp_ex>?) { qp.unsafelyUnwrapped.rxe.unlockSends() }
 
 // MARK: - Beginning a request
 
@@ -126,7 +133,8 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
     @inline(__always)
     fileprivate func takeEntry(_ opcode: ibv_wr_opcode, ex: UInt32) -> UnsafeMutableRawPointer? {
         let queue = rxe.sends
-        guard _fastPath(queue.pointee.builder.error == 0), let ring = queue.pointee.ring else { return nil }
+        guard _fastPath(queue.pointee.builder.error == 0) else { return nil }
+        let ring = queue.pointee.ring
         let index = queue.pointee.builder.next
         let next = ring.next(index)
         guard _fastPath(next != ring.consumer.loadAcquiring()) else {
@@ -168,6 +176,7 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
     }
 }
 
+@inline(__always)
 private func beginBinding(
     qp: UnsafeMutablePointer<ibv_qp_ex>?, window: UnsafeMutablePointer<ibv_mw>?, key: UInt32,
     info: UnsafePointer<ibv_mw_bind_info>?
@@ -180,18 +189,22 @@ private func beginBinding(
 
 // MARK: - Setters
 
+@inline(__always)
 private func setAddress(
     qp: UnsafeMutablePointer<ibv_qp_ex>?, ah: UnsafeMutablePointer<ibv_ah>?, number: UInt32, key: UInt32
 ) {
-    guard let queue = qp?.rxe.sends, let entry = queue.openEntry else { return }
+    let queue = qp.unsafelyUnwrapped.rxe.sends
+    guard let entry = queue.openEntry else { return }
     guard let ah else { return queue.spoil(EINVAL) }
     entry.put(number, at: RXE_SEND_UD_QPN)
     entry.put(key, at: RXE_SEND_UD_QKEY)
     entry.put(UInt64(ah.rxe.pointee.number) << 32, at: RXE_SEND_UD_PKEY_INDEX)
 }
 
+@inline(__always)
 private func setElement(qp: UnsafeMutablePointer<ibv_qp_ex>?, key: UInt32, address: UInt64, length: UInt32) {
-    guard let queue = qp?.rxe.sends, let entry = queue.openEntry else { return }
+    let queue = qp.unsafelyUnwrapped.rxe.sends
+    guard let entry = queue.openEntry else { return }
     guard queue.pointee.maximumElements > 0 else { return queue.spoil(EINVAL) }
     entry.put(address, at: RXE_SEND_DATA)
     entry.put(length, at: RXE_SEND_DATA + 8)
@@ -199,22 +212,28 @@ private func setElement(qp: UnsafeMutablePointer<ibv_qp_ex>?, key: UInt32, addre
     entry.setData(length: length, elements: 1, flag: 0)
 }
 
+@inline(__always)
 private func setElements(qp: UnsafeMutablePointer<ibv_qp_ex>?, count: Int, list: UnsafePointer<ibv_sge>?) {
-    guard let queue = qp?.rxe.sends, let entry = queue.openEntry else { return }
+    let queue = qp.unsafelyUnwrapped.rxe.sends
+    guard let entry = queue.openEntry else { return }
     guard UInt(bitPattern: count) <= UInt(queue.pointee.maximumElements),
         let length = copyElements(list, UInt32(truncatingIfNeeded: count), to: entry + Int(RXE_SEND_DATA))
     else { return queue.spoil(EINVAL) }
     entry.setData(length: length, elements: UInt32(truncatingIfNeeded: count), flag: 0)
 }
 
+@inline(__always)
 private func setInline(qp: UnsafeMutablePointer<ibv_qp_ex>?, address: UnsafeMutableRawPointer?, length: Int) {
-    guard let queue = qp?.rxe.sends, let entry = queue.openEntry else { return }
+    let queue = qp.unsafelyUnwrapped.rxe.sends
+    guard let entry = queue.openEntry else { return }
     guard let used = queue.copy(address, length, to: entry, behind: 0) else { return queue.spoil(EINVAL) }
     entry.setData(length: UInt32(truncatingIfNeeded: used), elements: 0, flag: IBV_SEND_INLINE.rawValue)
 }
 
+@inline(__always)
 private func setInlineList(qp: UnsafeMutablePointer<ibv_qp_ex>?, count: Int, list: UnsafePointer<ibv_data_buf>?) {
-    guard let queue = qp?.rxe.sends, let entry = queue.openEntry else { return }
+    let queue = qp.unsafelyUnwrapped.rxe.sends
+    guard let entry = queue.openEntry else { return }
     guard count >= 0, count == 0 || list != nil else { return queue.spoil(EINVAL) }
     var used = 0
     for index in 0..<count {

@@ -93,8 +93,8 @@ extension CompletionQueuePointer {
         }
         // From here on the kernel writes to the new queue, into which it has moved what was in the old one.
         let old = completions.pointee.ring
-        completions.pointee.ring = nil
-        old?.unmap()
+        completions.pointee.ring = .absent
+        old.unmap()
         attach(try Ring(mapping: answer.mi, of: context, entrySize: Int32(RXE_COMPLETION_SIZE)))
         pointee.base.cqe = Int32(bitPattern: room)
     }
@@ -126,7 +126,7 @@ func destroyCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?) -> Int32 {
     } catch {
         return error.rawValue
     }
-    queue.completions.pointee.ring?.unmap()
+    queue.completions.pointee.ring.unmap()
     rdma_fini_cq(cq)
     queue.free()
     return 0

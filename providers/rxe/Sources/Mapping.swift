@@ -20,5 +20,5 @@ extension Ring {
     }
 
     /// Ends the mapping: nobody may use the queue any more.
-    func unmap() { linux_unmap(mapping, byteCount) }
+    func unmap() { if !isAbsent { linux_unmap(mapping, byteCount) } }
 }

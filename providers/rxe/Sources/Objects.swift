@@ -53,7 +53,7 @@ extension QueuePairPointer {
     /// - Returns: false when the entries of a queue have no room for the limits.
     func attach(send: Ring, receive: Ring?, limits: ibv_qp_cap, descriptor: Int32) -> Bool {
         sends.pointee.ring = send
-        receives.pointee.ring = receive
+        receives.pointee.ring = receive ?? .absent
         guard sends.pointee.setLimits(limits), receives.pointee.setLimit(limits.max_recv_sge) else { return false }
         sends.pointee.allowed = allowedOpcodes(pointee.base.qp_base.qp_type)
         sends.pointee.isDatagram = pointee.base.qp_base.qp_type == IBV_QPT_UD
@@ -93,6 +93,15 @@ extension QueuePairPointer {
 
     @inline(__always)
     func unlockReceives() { if !pointee.isSingleThreaded { pointee.receiveLock.unlock() } }
+
+    /// `lockReceives` where nobody waits; `unlockReceives` at the end of a function that answers `value`.
+    @inline(__always)
+    func tryLockReceives() -> Bool { pointee.isSingleThreaded || pointee.receiveLock.tryLock() }
+
+    @inline(__always)
+    func unlockReceives(answering value: Int32) -> Int32 {
+        pointee.isSingleThreaded ? value : pointee.receiveLock.unlock(answering: value)
+    }
 }
 
 // MARK: - Completion queues
@@ -151,6 +160,15 @@ extension CompletionQueuePointer {
 
     @inline(__always)
     func unlock() { if !pointee.isSingleThreaded { pointee.lock.unlock() } }
+
+    /// `lock` where nobody waits; `unlock` at the end of a function that answers `value`.
+    @inline(__always)
+    func tryLock() -> Bool { pointee.isSingleThreaded || pointee.lock.tryLock() }
+
+    @inline(__always)
+    func unlock(answering value: Int32) -> Int32 {
+        pointee.isSingleThreaded ? value : pointee.lock.unlock(answering: value)
+    }
 }
 
 // MARK: - Shared receive queues
@@ -209,6 +227,15 @@ extension SharedReceiveQueuePointer {
 
     @inline(__always)
     func unlock() { if !pointee.isSingleThreaded { pointee.lock.unlock() } }
+
+    /// `lock` where nobody waits; `unlock` at the end of a function that answers `value`.
+    @inline(__always)
+    func tryLock() -> Bool { pointee.isSingleThreaded || pointee.lock.tryLock() }
+
+    @inline(__always)
+    func unlock(answering value: Int32) -> Int32 {
+        pointee.isSingleThreaded ? value : pointee.lock.unlock(answering: value)
+    }
 }
 
 // MARK: - Address handles

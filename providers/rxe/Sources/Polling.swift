@@ -7,32 +7,62 @@ import ProviderKit
 
 /// The ring of a completion queue, whose entries begin with `struct ib_uverbs_wc`: what the user gets, byte for byte.
 struct CompletionRing {
-    /// Nil when there is none, or no longer one: then nothing ever completes.
-    var ring: Ring?
-    /// Between start_poll and end_poll: the entry at the front, where it is shown.
+    var ring = Ring.absent
+    /// Between start_poll and end_poll: the entry that is shown, nil when there is none, and how many are known to lie
+    /// right behind it, before the end of the ring. They are given back together.
     fileprivate var shown: UnsafeRawPointer?
+    fileprivate var following = 0
 }
 
+/// Where another thread holds the lock, the function begins anew and waits: then it is a call like any other.
+@inline(__always)
 func pollCompletions(cq: UnsafeMutablePointer<ibv_cq>?, count: Int32, wc: UnsafeMutablePointer<ibv_wc>?) -> Int32 {
-    guard let queue = cq?.rxe, let wc, count > 0 else { return count == 0 ? 0 : -EINVAL }
+    guard count > 0 else { return count == 0 ? 0 : -EINVAL }
+    let queue = cq.unsafelyUnwrapped.rxe
+    guard _fastPath(queue.tryLock()) else { return pollAfterWaiting(queue, count, wc.unsafelyUnwrapped) }
+    return queue.unlock(answering: queue.completions.poll(count, wc.unsafelyUnwrapped))
+}
+
+@inline(never)
+private func pollAfterWaiting(
+    _ queue: CompletionQueuePointer, _ count: Int32, _ wc: UnsafeMutablePointer<ibv_wc>
+) -> Int32 {
     queue.lock()
-    defer { queue.unlock() }
-    guard let ring = queue.completions.pointee.ring else { return 0 }
-    var index = ring.consumer.loadOwn() & ring.mask
-    let producer = ring.producer.loadAcquiring() & ring.mask
-    guard index != producer else { return 0 }
-    var target = UnsafeMutableRawPointer(wc)
-    let end = target + Int(count) &* Int(RXE_COMPLETION_SIZE)
-    repeat {
-        let entry = UnsafeRawPointer(ring.entry(index))
-        target.put(entry.get16(0), at: 0)
-        target.put(entry.get16(16), at: 16)
-        target.put(entry.get16(32), at: 32)
-        target += Int(RXE_COMPLETION_SIZE)
-        index = ring.next(index)
-    } while index != producer && target != end
-    ring.consumer.storeReleasing(index)
-    return Int32(truncatingIfNeeded: (target - UnsafeMutableRawPointer(wc)) / Int(RXE_COMPLETION_SIZE))
+    return queue.unlock(answering: queue.completions.poll(count, wc))
+}
+
+extension UnsafeMutablePointer<CompletionRing> {
+    /// Takes up to `count` completions, at least one: how many.
+    @inline(__always)
+    fileprivate func poll(_ count: Int32, _ wc: UnsafeMutablePointer<ibv_wc>) -> Int32 {
+        let ring = pointee.ring
+        let index = ring.consumer.loadOwn()
+        let there = (ring.producer.loadAcquiring() &- index) & ring.mask
+        guard there != 0 else { return 0 }
+        let taken = min(there, UInt32(bitPattern: count))
+        ring.copy(taken, from: index & ring.mask, to: UnsafeMutableRawPointer(wc))
+        ring.consumer.storeReleasing((index &+ taken) & ring.mask)
+        return Int32(bitPattern: taken)
+    }
+}
+
+extension Ring {
+    /// Copies completions, at least one.
+    @inline(__always)
+    fileprivate func copy(_ count: UInt32, from index: UInt32, to target: UnsafeMutableRawPointer) {
+        var index = index
+        var target = target
+        var rest = count
+        repeat {
+            let entry = UnsafeRawPointer(entry(index))
+            target.put(entry.get16(0), at: 0)
+            target.put(entry.get16(16), at: 16)
+            target.put(entry.get16(32), at: 32)
+            target += Int(RXE_COMPLETION_SIZE)
+            index = next(index)
+            rest &-= 1
+        } while rest != 0
+    }
 }
 
 // MARK: - Extended polling
@@ -45,16 +75,16 @@ func fillExtendedPolling(_ cq: UnsafeMutablePointer<ibv_cq_ex>) {
     cq.pointee.start_poll = startPoll
     cq.pointee.next_poll = nextPoll
     cq.pointee.end_poll = endPoll
-    cq.pointee.read_opcode = { ibv_wc_opcode($0!.entry.pointee.opcode.rawValue) }
-    cq.pointee.read_vendor_err = { $0!.entry.pointee.vendor_err }
-    cq.pointee.read_byte_len = { $0!.entry.pointee.byte_len }
-    cq.pointee.read_imm_data = { $0!.entry.pointee.imm_data }
-    cq.pointee.read_qp_num = { $0!.entry.pointee.qp_num }
-    cq.pointee.read_src_qp = { $0!.entry.pointee.src_qp }
-    cq.pointee.read_wc_flags = { $0!.entry.pointee.wc_flags }
-    cq.pointee.read_slid = { UInt32($0!.entry.pointee.slid) }
-    cq.pointee.read_sl = { $0!.entry.pointee.sl }
-    cq.pointee.read_dlid_path_bits = { $0!.entry.pointee.dlid_path_bits }
+    cq.pointee.read_opcode = { ibv_wc_opcode($0.unsafelyUnwrapped.entry.pointee.opcode.rawValue) }
+    cq.pointee.read_vendor_err = { $0.unsafelyUnwrapped.entry.pointee.vendor_err }
+    cq.pointee.read_byte_len = { $0.unsafelyUnwrapped.entry.pointee.byte_len }
+    cq.pointee.read_imm_data = { $0.unsafelyUnwrapped.entry.pointee.imm_data }
+    cq.pointee.read_qp_num = { $0.unsafelyUnwrapped.entry.pointee.qp_num }
+    cq.pointee.read_src_qp = { $0.unsafelyUnwrapped.entry.pointee.src_qp }
+    cq.pointee.read_wc_flags = { $0.unsafelyUnwrapped.entry.pointee.wc_flags }
+    cq.pointee.read_slid = { UInt32($0.unsafelyUnwrapped.entry.pointee.slid) }
+    cq.pointee.read_sl = { $0.unsafelyUnwrapped.entry.pointee.sl }
+    cq.pointee.read_dlid_path_bits = { $0.unsafelyUnwrapped.entry.pointee.dlid_path_bits }
 }
 
 extension UnsafeMutablePointer<ibv_cq_ex> {
@@ -64,56 +94,82 @@ extension UnsafeMutablePointer<ibv_cq_ex> {
         rxe.completions.pointee.shown.unsafelyUnwrapped.assumingMemoryBound(to: ibv_wc.self)
     }
 
+    /// Shows a completion, and answers 0.
     @inline(__always)
-    fileprivate func show(_ index: UInt32, of ring: Ring) {
-        let entry = UnsafeRawPointer(ring.entry(index))
+    fileprivate func show(_ entry: UnsafeRawPointer, following: Int) -> Int32 {
         rxe.completions.pointee.shown = entry
+        rxe.completions.pointee.following = following
         let completion = entry.assumingMemoryBound(to: ibv_wc.self)
         pointee.status = completion.pointee.status
         pointee.wr_id = completion.pointee.wr_id
+        return 0
+    }
+
+    /// start_poll under the lock, which it gives back if there is nothing.
+    @inline(__always)
+    fileprivate func showFirst() -> Int32 {
+        let ring = rxe.completions.pointee.ring
+        let index = ring.consumer.loadOwn() & ring.mask
+        guard _fastPath(index != ring.producer.loadAcquiring() & ring.mask) else {
+            return rxe.unlock(answering: ENOENT)
+        }
+        // How many follow is a question for those who ask for more than one.
+        return show(ring.entry(index), following: 0)
+    }
+}
+
+extension UnsafeMutablePointer<CompletionRing> {
+    /// Gives back everything up to the entry that is shown: the index behind it.
+    @inline(__always)
+    fileprivate func release(_ shown: UnsafeRawPointer) -> UInt32 {
+        let index = pointee.ring.next(pointee.ring.index(of: shown))
+        pointee.ring.consumer.storeReleasing(index)
+        return index
     }
 }
 
 /// Holds the queue's lock from here to end_poll, unless it answers an error.
+@inline(__always)
 private func startPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?, attr: UnsafeMutablePointer<ibv_poll_cq_attr>?) -> Int32 {
-    guard let cq, let attr, attr.pointee.comp_mask == 0 else { return EINVAL }
-    let queue = cq.rxe
-    queue.lock()
-    if let ring = queue.completions.pointee.ring {
-        let index = ring.consumer.loadOwn() & ring.mask
-        if index != ring.producer.loadAcquiring() & ring.mask {
-            cq.show(index, of: ring)
-            return 0
-        }
-    }
-    queue.unlock()
-    return ENOENT
+    let cq = cq.unsafelyUnwrapped
+    guard attr.unsafelyUnwrapped.pointee.comp_mask == 0 else { return EINVAL }
+    guard _fastPath(cq.rxe.tryLock()) else { return startAfterWaiting(cq) }
+    return cq.showFirst()
 }
 
-/// Gives back the entry that is shown, and shows the one behind it. The lock stays with the caller, whatever it answers.
+@inline(never)
+private func startAfterWaiting(_ cq: UnsafeMutablePointer<ibv_cq_ex>) -> Int32 {
+    cq.rxe.lock()
+    return cq.showFirst()
+}
+
+/// The lock stays with the caller, whatever it answers.
+@inline(__always)
 private func nextPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?) -> Int32 {
-    guard let cq else { return EINVAL }
+    let cq = cq.unsafelyUnwrapped
     let completions = cq.rxe.completions
-    guard let ring = completions.pointee.ring else { return ENOENT }
-    var index = ring.consumer.loadOwn() & ring.mask
-    if completions.pointee.shown != nil {
-        index = ring.next(index)
-        ring.consumer.storeReleasing(index)
-    }
-    if index == ring.producer.loadAcquiring() & ring.mask {
-        completions.pointee.shown = nil
-        return ENOENT
-    }
-    cq.show(index, of: ring)
-    return 0
+    let following = completions.pointee.following &- 1
+    guard _fastPath(following >= 0) else { return lookAgain(cq) }
+    let size = completions.pointee.ring.entrySize
+    return cq.show(completions.pointee.shown.unsafelyUnwrapped + size, following: following)
 }
 
+/// What the kernel has put behind the entry that is shown since the last look, or behind the end of the ring.
+@inline(never)
+private func lookAgain(_ cq: UnsafeMutablePointer<ibv_cq_ex>) -> Int32 {
+    let completions = cq.rxe.completions
+    let ring = completions.pointee.ring
+    let index = completions.pointee.shown.map { completions.release($0) } ?? (ring.consumer.loadOwn() & ring.mask)
+    completions.pointee.shown = nil
+    completions.pointee.following = 0
+    let there = (ring.producer.loadAcquiring() &- index) & ring.mask
+    guard there != 0 else { return ENOENT }
+    return cq.show(ring.entry(index), following: Int(min(there &- 1, ring.mask &- index)))
+}
+
+@inline(__always)
 private func endPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?) {
-    guard let queue = cq?.rxe else { return }
-    let completions = queue.completions
-    if completions.pointee.shown != nil, let ring = completions.pointee.ring {
-        ring.consumer.storeReleasing(ring.next(ring.consumer.loadOwn()))
-        completions.pointee.shown = nil
-    }
-    queue.unlock()
+    let queue = cq.unsafelyUnwrapped.rxe
+    if let shown = queue.completions.pointee.shown { _ = queue.completions.release(shown) }
+    _ = queue.unlock(answering: 0)
 }

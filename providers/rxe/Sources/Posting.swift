@@ -3,17 +3,22 @@ import CLinux
 import ProviderKit
 
 // `context->ops.post_send` and `bind_mw`.
+//
+// The functions of the data path take the object that the inline functions of verbs.h reached them through, so it is there;
+// and they are inlined into what C calls, which else would be a function of its own in front of each.
 
+@inline(__always)
 func postSend(
     qp: UnsafeMutablePointer<ibv_qp>?, first: UnsafeMutablePointer<ibv_send_wr>?,
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_send_wr>?>?
 ) -> Int32 {
-    guard let pair = qp?.rxe else { return EINVAL }
-    guard pair.takesSends, let ring = pair.sends.pointee.ring else {
+    let pair = qp.unsafelyUnwrapped.rxe
+    guard pair.takesSends else {
         bad?.pointee = first
         return EINVAL
     }
     let queue = pair.sends
+    let ring = queue.pointee.ring
     var request = first
     var error: Int32 = 0
     pair.lockSends()
@@ -61,7 +66,8 @@ extension QueuePairPointer {
     @inline(never)
     func takeBack(from start: UInt32, to end: UInt32) {
         lockSends()
-        if let ring = sends.pointee.ring, ring.producer.loadOwn() == end { ring.producer.storeReleasing(start) }
+        let producer = sends.pointee.ring.producer
+        if producer.loadOwn() == end { producer.storeReleasing(start) }
         unlockSends()
     }
 }

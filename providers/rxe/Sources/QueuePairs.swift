@@ -151,8 +151,8 @@ func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {
     } catch {
         return error.rawValue
     }
-    pair.sends.pointee.ring?.unmap()
-    pair.receives.pointee.ring?.unmap()
+    pair.sends.pointee.ring.unmap()
+    pair.receives.pointee.ring.unmap()
     qp.pointee.pd.rxe.release()
     rdma_fini_qp(qp)
     pair.free()

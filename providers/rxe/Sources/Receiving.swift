@@ -8,43 +8,60 @@ import ProviderKit
 
 /// A receive queue, whose entries are `struct rxe_recv_wqe`.
 struct ReceiveQueue {
-    var ring: Ring?
+    var ring = Ring.absent
     /// At most so many elements in a list.
     private(set) var maximumElements: UInt32 = 0
 
     /// False when the entries have no room for so many elements. Without a ring any number will do.
     mutating func setLimit(_ elements: UInt32) -> Bool {
-        guard let ring else { return true }
+        if ring.isAbsent { return true }
         guard Int(elements) <= (ring.entrySize - Int(RXE_RECEIVE_DATA)) / Int(RXE_SGE_SIZE) else { return false }
         maximumElements = elements
         return true
     }
 }
 
+/// Where another thread holds the lock, the function begins anew and waits: then it is a call like any other.
+@inline(__always)
 func postReceive(
     qp: UnsafeMutablePointer<ibv_qp>?, first: UnsafeMutablePointer<ibv_recv_wr>?,
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
 ) -> Int32 {
-    guard let pair = qp?.rxe else { return EINVAL }
+    let pair = qp.unsafelyUnwrapped.rxe
     guard pair.pointee.base.qp_base.state != IBV_QPS_RESET else {
         bad?.pointee = first
         return EINVAL
     }
-    pair.lockReceives()
-    let error = pair.receives.post(first, bad)
-    pair.unlockReceives()
-    return error
+    guard _fastPath(pair.tryLockReceives()) else { return postAfterWaiting(pair, first, bad) }
+    return pair.unlockReceives(answering: pair.receives.post(first, bad))
 }
 
+@inline(never)
+private func postAfterWaiting(
+    _ pair: QueuePairPointer, _ first: UnsafeMutablePointer<ibv_recv_wr>?,
+    _ bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
+) -> Int32 {
+    pair.lockReceives()
+    return pair.unlockReceives(answering: pair.receives.post(first, bad))
+}
+
+@inline(__always)
 func postSharedReceive(
     srq: UnsafeMutablePointer<ibv_srq>?, first: UnsafeMutablePointer<ibv_recv_wr>?,
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
 ) -> Int32 {
-    guard let queue = srq?.rxe else { return EINVAL }
+    let queue = srq.unsafelyUnwrapped.rxe
+    guard _fastPath(queue.tryLock()) else { return postAfterWaiting(queue, first, bad) }
+    return queue.unlock(answering: queue.receives.post(first, bad))
+}
+
+@inline(never)
+private func postAfterWaiting(
+    _ queue: SharedReceiveQueuePointer, _ first: UnsafeMutablePointer<ibv_recv_wr>?,
+    _ bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
+) -> Int32 {
     queue.lock()
-    let error = queue.receives.post(first, bad)
-    queue.unlock()
-    return error
+    return queue.unlock(answering: queue.receives.post(first, bad))
 }
 
 extension UnsafeMutablePointer<ReceiveQueue> {
@@ -54,10 +71,7 @@ extension UnsafeMutablePointer<ReceiveQueue> {
         _ first: UnsafeMutablePointer<ibv_recv_wr>?,
         _ bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
     ) -> Int32 {
-        guard let ring = pointee.ring else {
-            bad?.pointee = first
-            return EINVAL
-        }
+        let ring = pointee.ring
         var request = first
         var error: Int32 = 0
         var index = ring.producer.loadOwn() & ring.mask
@@ -65,7 +79,7 @@ extension UnsafeMutablePointer<ReceiveQueue> {
         while let current = request {
             let next = ring.next(index)
             if _slowPath(next == consumer) {
-                error = ENOMEM
+                error = ring.isAbsent ? EINVAL : ENOMEM
                 break
             }
             guard write(current, to: ring.entry(index)) else {

@@ -39,8 +39,22 @@ struct Ring {
     /// Where the mapping begins.
     var mapping: UnsafeMutableRawPointer { entries - Int(RXE_QUEUE_DATA) }
 
+    /// The queue where there is none: always empty, and always full.
+    static var absent: Ring { Ring(entries: absentMemory + Int(RXE_QUEUE_DATA), mask: 0, shift: 0) }
+
+    private init(entries: UnsafeMutableRawPointer, mask: UInt32, shift: UInt32) {
+        self.entries = entries
+        self.mask = mask
+        self.shift = shift
+        byteCount = 0
+    }
+
+    /// Whether there is none. A queue of the kernel has two places at least.
+    var isAbsent: Bool { mask == 0 }
+
     /// The size of an entry in bytes.
-    var entrySize: Int { 1 << Int(shift) }
+    @inline(__always)
+    var entrySize: Int { 1 &<< Int(shift) }
 
     @inline(__always)
     var producer: SharedIndex { SharedIndex(at: entries + Int(RXE_QUEUE_PRODUCER - RXE_QUEUE_DATA)) }
@@ -54,7 +68,20 @@ struct Ring {
         entries + Int(truncatingIfNeeded: UInt64(index) &<< UInt64(shift))
     }
 
+    /// The index of an entry.
+    @inline(__always)
+    func index(of entry: UnsafeRawPointer) -> UInt32 {
+        UInt32(truncatingIfNeeded: UInt64(UInt(bitPattern: entry - UnsafeRawPointer(entries))) &>> UInt64(shift))
+    }
+
     /// The index behind another.
     @inline(__always)
     func next(_ index: UInt32) -> UInt32 { (index &+ 1) & mask }
 }
+
+/// The head of the absent queue: both indices are 0, for ever.
+nonisolated(unsafe) private let absentMemory: UnsafeMutableRawPointer = {
+    let head = UnsafeMutableRawPointer.allocate(byteCount: Int(RXE_QUEUE_DATA), alignment: 64)
+    head.initializeMemory(as: UInt8.self, repeating: 0, count: Int(RXE_QUEUE_DATA))
+    return head
+}()

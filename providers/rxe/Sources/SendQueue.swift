@@ -7,7 +7,7 @@ import CLinux
 /// Of an entry only what the kernel reads for its operation is written. The fields in which the kernel keeps its own
 /// account (status, state, has_rd_atomic, the rest of dma) start at 0; the words that no operation uses stay as they are.
 struct SendQueue {
-    var ring: Ring?
+    var ring = Ring.absent
     /// At most so many elements in a list, so many bytes inline.
     private(set) var maximumElements: UInt32 = 0
     private(set) var maximumInline: UInt32 = 0
@@ -27,7 +27,6 @@ struct SendQueue {
 
     /// False when the entries have no room for that.
     mutating func setLimits(_ limits: ibv_qp_cap) -> Bool {
-        guard let ring else { return false }
         let room = ring.entrySize - Int(RXE_SEND_DATA)
         guard Int(limits.max_send_sge) <= room / Int(RXE_SGE_SIZE), Int(limits.max_inline_data) <= room else {
             return false
@@ -73,21 +72,20 @@ extension UnsafeMutablePointer<SendQueue> {
     func write(_ request: UnsafeMutablePointer<ibv_send_wr>, to entry: UnsafeMutableRawPointer) -> Int32 {
         let opcode = request.pointee.opcode.rawValue
         guard opcode < 32, pointee.allowed & (1 << opcode) != 0 else { return EINVAL }
-        if _slowPath(opcode >= IBV_WR_ATOMIC_CMP_AND_SWP.rawValue && opcode != IBV_WR_SEND_WITH_INV.rawValue) {
-            let error = checkUncommon(request, opcode)
-            if error != 0 { return error }
-        }
-        let length: UInt32
-        if _fastPath(request.pointee.send_flags & ~plainFlags == 0) {
-            let count = UInt32(bitPattern: request.pointee.num_sge)
-            guard count <= pointee.maximumElements,
-                let total = copyElements(request.pointee.sg_list, count, to: entry + Int(RXE_SEND_DATA))
-            else { return EINVAL }
-            length = total
+        let count = UInt32(bitPattern: request.pointee.num_sge)
+        guard count <= pointee.maximumElements else { return EINVAL }
+        let place = request.pointee.send_flags & ~plainFlags
+        let copied: UInt32?
+        if _fastPath(place == 0) {
+            copied = copyElements(request.pointee.sg_list, count, to: entry + Int(RXE_SEND_DATA))
         } else {
-            let copied = copyInline(request, opcode, to: entry + Int(RXE_SEND_DATA))
-            guard copied >= 0 else { return Int32(truncatingIfNeeded: -copied) }
-            length = UInt32(truncatingIfNeeded: copied)
+            guard place == IBV_SEND_INLINE.rawValue else { return EOPNOTSUPP }
+            guard inlineOpcodes & (1 << opcode) != 0 else { return EINVAL }
+            copied = copyInline(request.pointee.sg_list, count, to: entry + Int(RXE_SEND_DATA))
+        }
+        guard let length = copied else { return EINVAL }
+        if opcode &- IBV_WR_ATOMIC_CMP_AND_SWP.rawValue <= 1 {
+            guard length >= 8, request.pointee.wr.atomic.remote_addr & 7 == 0 else { return EINVAL }
         }
         entry.put(request.pointee.wr_id, at: RXE_SEND_WR_ID)
         entry.put(opcode, at: RXE_SEND_OPCODE)
@@ -95,8 +93,8 @@ extension UnsafeMutablePointer<SendQueue> {
         entry.put(request.pointee.imm_data, at: RXE_SEND_EX)
         if pointee.isDatagram {
             guard writeAddress(request, to: entry) else { return EINVAL }
-        } else if opcode == IBV_WR_BIND_MW.rawValue {
-            writeBinding(request, to: entry)
+        } else if _slowPath(opcode == IBV_WR_BIND_MW.rawValue) {
+            guard writeBinding(request, to: entry) else { return EINVAL }
         } else {
             // RDMA and atomic requests name the same things in the same order on both sides.
             withUnsafePointer(to: &request.pointee.wr) { operands in
@@ -106,7 +104,7 @@ extension UnsafeMutablePointer<SendQueue> {
             }
             entry.put(request.pointee.wr.rdma.remote_addr, at: RXE_SEND_IOVA)
         }
-        startAccount(of: entry, length: length, elements: UInt32(bitPattern: request.pointee.num_sge))
+        startAccount(of: entry, length: length, elements: count)
         return 0
     }
 
@@ -124,45 +122,29 @@ extension UnsafeMutablePointer<SendQueue> {
         account.put(0 as UInt64, at: RXE_DMA_SGE_OFFSET)
     }
 
-    /// What atomic requests, invalidations and bindings must fulfil besides; and what is no opcode of this queue.
-    @inline(never)
-    private func checkUncommon(_ request: UnsafeMutablePointer<ibv_send_wr>, _ opcode: UInt32) -> Int32 {
-        switch opcode {
-        case IBV_WR_ATOMIC_CMP_AND_SWP.rawValue, IBV_WR_ATOMIC_FETCH_AND_ADD.rawValue:
-            var length: UInt64 = 0
-            for index in 0..<Int(max(request.pointee.num_sge, 0)) {
-                length += UInt64(request.pointee.sg_list[index].length)
-            }
-            return length < 8 || request.pointee.wr.atomic.remote_addr & 7 != 0 ? EINVAL : 0
-        case IBV_WR_BIND_MW.rawValue:
-            let binding = request.pointee.bind_mw
-            let isEmpty = request.pointee.num_sge == 0 && request.pointee.imm_data == 0
-            return isEmpty && binding.mw != nil && binding.bind_info.mr != nil ? 0 : EINVAL
-        default: return 0
-        }
-    }
-
-    /// Copies inline data. The number of bytes, or a negative errno value.
-    @inline(never)
+    /// Copies inline data: the number of bytes, or nil when there is no room for them.
+    @inline(__always)
     private func copyInline(
-        _ request: UnsafeMutablePointer<ibv_send_wr>, _ opcode: UInt32, to data: UnsafeMutableRawPointer
-    ) -> Int {
-        guard request.pointee.send_flags & ~(plainFlags | IBV_SEND_INLINE.rawValue) == 0 else {
-            return -Int(EOPNOTSUPP)
-        }
-        let count = UInt32(bitPattern: request.pointee.num_sge)
-        guard count <= pointee.maximumElements, inlineOpcodes & (1 << opcode) != 0 else { return -Int(EINVAL) }
-        let room = Int(pointee.maximumInline)
-        var used = 0
-        for index in 0..<Int(count) {
-            let element = request.pointee.sg_list[index]
-            guard Int(element.length) <= room &- used else { return -Int(EINVAL) }
-            guard element.length > 0 else { continue }
-            guard let bytes = UnsafeRawPointer(bitPattern: UInt(element.addr)) else { return -Int(EINVAL) }
-            (data + used).copyMemory(from: bytes, byteCount: Int(element.length))
-            used += Int(element.length)
-        }
-        return used
+        _ list: UnsafePointer<ibv_sge>?, _ count: UInt32, to data: UnsafeMutableRawPointer
+    ) -> UInt32? {
+        guard count != 0 else { return 0 }
+        guard var element = list else { return nil }
+        var target = data
+        var room = pointee.maximumInline
+        var rest = count
+        repeat {
+            let length = element.pointee.length
+            guard length <= room else { return nil }
+            if length != 0 {
+                guard let bytes = UnsafeRawPointer(bitPattern: UInt(element.pointee.addr)) else { return nil }
+                target.copyMemory(from: bytes, byteCount: Int(length))
+            }
+            target += Int(length)
+            room &-= length
+            element += 1
+            rest &-= 1
+        } while rest != 0
+        return pointee.maximumInline &- room
     }
 
     @inline(__always)
@@ -176,10 +158,17 @@ extension UnsafeMutablePointer<SendQueue> {
         return true
     }
 
+    /// A bind moves no data. False when it names no window or no region.
     @inline(never)
-    private func writeBinding(_ request: UnsafeMutablePointer<ibv_send_wr>, to entry: UnsafeMutableRawPointer) {
+    private func writeBinding(
+        _ request: UnsafeMutablePointer<ibv_send_wr>, to entry: UnsafeMutableRawPointer
+    ) -> Bool {
         let binding = request.pointee.bind_mw
-        writeBinding(binding.mw, key: binding.rkey, binding.bind_info, to: entry)
+        guard request.pointee.num_sge == 0, request.pointee.imm_data == 0, let window = binding.mw,
+            binding.bind_info.mr != nil
+        else { return false }
+        writeBinding(window, key: binding.rkey, binding.bind_info, to: entry)
+        return true
     }
 
     /// What a bind of a memory window names.

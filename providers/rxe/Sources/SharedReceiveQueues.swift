@@ -79,8 +79,8 @@ extension SharedReceiveQueuePointer {
         }
         let elements = receives.pointee.maximumElements
         let old = receives.pointee.ring
-        receives.pointee.ring = nil
-        old?.unmap()
+        receives.pointee.ring = .absent
+        old.unmap()
         try map(offer, elements: elements)
     }
 }
@@ -120,7 +120,7 @@ func destroySharedReceiveQueue(srq: UnsafeMutablePointer<ibv_srq>?) -> Int32 {
     } catch {
         return error.rawValue
     }
-    queue.receives.pointee.ring?.unmap()
+    queue.receives.pointee.ring.unmap()
     srq.pointee.pd.rxe.release()
     rdma_fini_srq(srq)
     queue.free()
