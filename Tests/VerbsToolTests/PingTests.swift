@@ -6,44 +6,82 @@ import ToolSupport
 
 @Suite("verbs ping between two processes over the software device", .serialized)
 struct PingTests {
-    struct Case: CustomTestStringConvertible, Sendable {
-        var transport: Transport
-        var operation: verbs.Operation
-        var family: AddressFamily
-        var testDescription: String { "\(transport.name) \(operation.rawValue) \(family.rawValue)" }
-
-        static let all = Transport.allCases.flatMap { transport in
-            verbs.Operation.allCases.filter { $0.isPossible(on: transport) }.flatMap { operation in
-                AddressFamily.allCases.map { Case(transport: transport, operation: operation, family: $0) }
-            }
+    /// Looks at a document of `verbs ping --verify --json` with so many messages.
+    private func check(_ document: [String: Any], sent count: Int) throws {
+        let transport = (document["transport", in: "run"] as? String).flatMap(Transport.init(rawValue:))
+        let operation = (document["operation"] as? String).flatMap { verbs.Operation(rawValue: $0) }
+        guard let transport, let operation else {
+            Issue.record("it names neither transport nor operation: \(document)")
+            return
+        }
+        let client = try #require(document["client"] as? [String: Any])
+        let server = try #require(document["server"] as? [String: Any])
+        let name = "\(transport.name) \(operation.rawValue)"
+        #expect(client["sent"] as? Int == count, "\(name)")
+        let lost = try #require(client["lost"] as? Int)
+        #expect(lost == 0 || transport != .rc, "\(name)")
+        #expect(client["corrupted"] as? Int == 0 && server["corrupted"] as? Int == 0, "\(name)")
+        #expect(client["verified"] as? Int == count - lost, "\(name)")
+        if operation.involvesPeer {
+            #expect(server["verified"] as? Int == server["received"] as? Int, "\(name)")
+            #expect(try #require(server["received"] as? Int) >= count - lost, "\(name)")
         }
     }
 
-    @Test("every operation moves its data and verifies every byte", arguments: Case.all)
-    func everyOperation(_ example: Case) async throws {
-        let size = example.operation.isAtomic ? 8 : example.transport == .ud ? 1024 : 10_001
+    @Test("one operation moves its data and verifies every byte", arguments: [("rc", "read"), ("uc", "write-imm")])
+    func oneOperation(transport: String, operation: String) async throws {
         let outcome = try await Tool.run(
-            "ping", "--device", "soft0", "--transport", example.transport.rawValue, "--operation",
-            example.operation.rawValue, "--\(example.family.rawValue)", "--size", "\(size)", "--count", "40",
-            "--warm-up",
-            "5", "--verify", "--json")
+            "ping", "--device", "soft0", "--transport", transport, "--operation", operation, "--size", "10001",
+            "--count", "40", "--warm-up", "5", "--verify", "--json")
         #expect(outcome.status == 0, "\(outcome.errors)")
         let document = try outcome.document()
         #expect(try SchemaValidator(named: "ping").faults(document) == [])
-        let client = try #require(document["client"] as? [String: Any])
-        let server = try #require(document["server"] as? [String: Any])
-        #expect(client["sent"] as? Int == 45)
-        let lost = try #require(client["lost"] as? Int)
-        #expect(lost == 0 || example.transport != .rc)
-        #expect(client["corrupted"] as? Int == 0 && server["corrupted"] as? Int == 0)
-        #expect(client["verified"] as? Int == 45 - lost)
-        if example.operation.involvesPeer {
-            #expect(server["verified"] as? Int == server["received"] as? Int)
-            #expect(try #require(server["received"] as? Int) >= 45 - lost)
+        #expect(
+            document["operation"] as? String == operation && document["transport", in: "run"] as? String == transport)
+        try check(document, sent: 45)
+    }
+
+    @Test("--all moves and verifies every operation of every transport", arguments: ["ipv4", "ipv6"])
+    func everyOperation(family: String) async throws {
+        let outcome = try await Tool.run(
+            "ping", "--device", "soft0", "--all", "--\(family)", "--size", "10001", "--count", "40", "--warm-up", "5",
+            "--verify", "--json")
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        let document = try outcome.document()
+        #expect(try SchemaValidator(named: "ping-all").faults(document) == [])
+        let runs = try #require(document["runs"] as? [[String: Any]])
+        let done = runs.map { "\($0["transport", in: "run"] ?? "") \($0["operation"] ?? "") \($0["size"] ?? "")" }
+        #expect(
+            done == [
+                "rc send 10001", "rc send-imm 10001", "rc write 10001", "rc write-imm 10001", "rc read 10001",
+                "rc fetch-add 8", "rc compare-swap 8", "uc send 10001", "uc send-imm 10001", "uc write 10001",
+                "uc write-imm 10001", "ud send 4096", "ud send-imm 4096",
+            ])
+        for run in runs {
+            try check(run, sent: 45)
+            let server = try #require((run["run"] as? [String: Any])?["server"] as? [String: Any])
+            #expect((server["gid"] as? String)?.contains(".") == (family == "ipv4"))
         }
-        let run = try #require(document["run"] as? [String: Any])
-        let side = try #require(run["server"] as? [String: Any])
-        #expect((side["gid"] as? String)?.contains(".") == (example.family == .ipv4))
+    }
+
+    @Test("--all of one transport, as a table")
+    func allAsText() async throws {
+        let outcome = try await Tool.run("ping", "--all", "--transport", "ud", "--count", "10", "--verify")
+        #expect(outcome.status == 0 && outcome.errors.isEmpty, "\(outcome.errors)")
+        let lines = outcome.output.split(separator: "\n")
+        #expect(lines[0] == "from soft0 (soft, ::ffff:127.0.0.1) to soft0 (soft, ::ffff:127.0.0.1)")
+        #expect(lines[1].contains(/^transport +operation +size +min us +p50 +p99 +p99.9 +max +messages/))
+        #expect(lines[2].contains(/^ud +send +64 B( +[0-9.]+){5} +110/))
+        #expect(lines[3].contains(/^ud +send-imm +64 B/))
+        #expect(lines.count == 4)
+    }
+
+    @Test("--all goes with neither an operation nor a run without end")
+    func allRefused() async throws {
+        for extra in [["--operation", "read"], ["--count", "0"]] {
+            let outcome = try await Tool.run(["ping", "--all"] + extra)
+            #expect(outcome.status == 64 && outcome.errors.contains("--all"), "\(outcome.errors)")
+        }
     }
 
     @Test(
@@ -132,4 +170,9 @@ struct PingTests {
         #expect(text.output.contains("\nwindow 64, batch 16\n"))
         #expect(text.output.contains("operation   size  min us"), "\(text.output)")
     }
+}
+
+extension [String: Any] {
+    /// A member of a member.
+    fileprivate subscript(_ key: String, in outer: String) -> Any? { (self[outer] as? [String: Any])?[key] }
 }

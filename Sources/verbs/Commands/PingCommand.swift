@@ -17,14 +17,20 @@ struct PingCommand: ParsableCommand {
 
     @OptionGroup var peer: PeerOptions
 
-    @Option(help: "The transport service.")
-    var transport: Transport = .rc
+    @Option(help: "The transport service. (default: rc)")
+    var transport: Transport?
 
-    @Option(help: "How a message is moved.")
-    var operation: Operation = .send
+    @Option(help: "How a message is moved. (default: send)")
+    var operation: Operation?
+
+    @Flag(help: "Every operation of every transport, or of the one that is given, one after the other.")
+    var all = false
 
     @Option(
-        help: "The payload of a message in bytes, such as 64, 4k or 1M. (default: 64; atomics have 8)",
+        help: """
+            The payload of a message in bytes, such as 64, 4k or 1M. (default: 64; atomics have 8, and with --all a \
+            datagram has no more than a packet)
+            """,
         transform: sizeArgument)
     var size: Int?
 
@@ -51,15 +57,20 @@ struct PingCommand: ParsableCommand {
     @OptionGroup var device: DeviceOptions
     @OptionGroup var output: OutputOptions
 
+    func validate() throws {
+        guard all else { return }
+        if operation != nil { throw ValidationError("Give either --operation or --all.") }
+        if count == 0, duration == nil {
+            throw ValidationError("With --all, each operation must end: give a --count or a --duration.")
+        }
+    }
+
     func run() throws {
         if peer.isServer { return try peer.serve(device, output) }
-        let size = size ?? (operation.isAtomic ? 8 : 64)
-        let setup = Setup(transport: transport, largestSize: size, window: 1, verify: verify)
-        let job = Job(
-            kind: .latency, operation: operation, size: size,
-            count: count == 0 ? nil : Job.total(count, warmUp: warmUp), duration: duration?.nanoseconds, warmUp: warmUp,
-            verify: verify, window: 1, batch: 1,
-            patience: timeout?.nanoseconds ?? Job.patience(transport, byteCount: 2 * size))
+        if all { return try runAll() }
+        let operation = operation ?? .send
+        let setup = setup(transport ?? .rc, size: size ?? (operation.isAtomic ? 8 : 64))
+        let job = job(operation, size: setup.largestSize, over: setup.transport)
         try job.check(setup)
         try peer.withServer(device, command: "ping") { rendezvous in
             var client = try Client.connect(rendezvous, device, setup)
@@ -68,6 +79,40 @@ struct PingCommand: ParsableCommand {
             try output.print(report)
             try client.conversation.endRun(corrupted: report.corrupted)
         }
+    }
+
+    /// A queue pair for each transport, and over it each operation.
+    private func runAll() throws {
+        let transports = transport.map { [$0] } ?? Transport.allCases
+        try peer.withServer(device, command: "ping") { rendezvous in
+            var client = try Client.connect(rendezvous, device, setup(transports[0], size: size ?? 64))
+            let packet = client.address.mtu.byteCount
+            var report = PingAllReport()
+            for transport in transports where !client.conversation.isEnding {
+                let size = transport == .ud ? min(size ?? 64, packet) : size ?? 64
+                if transport != client.setup.transport { try client.reconnect(setup(transport, size: max(size, 8))) }
+                for operation in Operation.allCases
+                where operation.isPossible(on: transport) && !client.conversation.isEnding {
+                    let job = job(operation, size: operation.isAtomic ? 8 : size, over: transport)
+                    report.runs.append(try measure(&client, job))
+                }
+            }
+            try client.end()
+            try output.print(report)
+            try client.conversation.endRun(corrupted: report.corrupted)
+        }
+    }
+
+    private func setup(_ transport: Transport, size: Int) -> Setup {
+        Setup(transport: transport, largestSize: size, window: 1, verify: verify)
+    }
+
+    private func job(_ operation: Operation, size: Int, over transport: Transport) -> Job {
+        Job(
+            kind: .latency, operation: operation, size: size,
+            count: count == 0 ? nil : Job.total(count, warmUp: warmUp), duration: duration?.nanoseconds, warmUp: warmUp,
+            verify: verify, window: 1, batch: 1,
+            patience: timeout?.nanoseconds ?? Job.patience(transport, byteCount: 2 * size))
     }
 
     private func measure(_ client: inout Client, _ job: Job) throws -> PingReport {

@@ -98,9 +98,12 @@ struct RunDescription: Encodable {
         server = Side(client.server)
     }
 
-    var title: String {
+    var title: String { "\(transport.name) \(sides)" }
+
+    /// From whom to whom.
+    var sides: String {
         let text =
-            "\(transport.name) from \(client.device) (\(client.provider), \(client.gid)) to \(server.device)"
+            "from \(client.device) (\(client.provider), \(client.gid)) to \(server.device)"
             + " (\(server.provider), \(server.gid))" + (processes == 1 ? ", in one process" : "")
         return text.printable
     }

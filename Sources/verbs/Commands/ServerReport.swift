@@ -3,7 +3,6 @@ import Verbs
 /// What the server of `verbs ping` and `verbs perf` prints: Documentation/schema/server.json.
 struct ServerReport: Report {
     let schema = "verbs-server-1"
-    var transport: Transport?
     var device: String?
     var provider: String?
     var client: RunDescription.Side?
@@ -12,7 +11,6 @@ struct ServerReport: Report {
     var endedEarly: String?
 
     init(_ server: Server, _ conversation: Conversation) {
-        transport = server.setup?.transport
         device = server.context?.deviceName
         provider = server.context?.provider.name
         client = server.client.map(RunDescription.Side.init)
@@ -21,14 +19,15 @@ struct ServerReport: Report {
     }
 
     var text: String {
-        var text = "\(transport?.name ?? "") at \(device ?? "no device"), client \(client?.gid ?? "unknown")\n\n"
-            .printable
+        var text = "\(device ?? "no device"), client \(client?.gid ?? "unknown")\n\n".printable
         var table = Table(
-            .left("operation"), .right("size"), .left("measured"), .right("received"), .right("verified"),
+            .left("transport"), .left("operation"), .right("size"), .left("measured"), .right("received"),
+            .right("verified"),
             .right("wrong"))
         for job in jobs {
             table.add(
-                job.operation.rawValue, Units.size(UInt64(job.size)), job.kind.rawValue,
+                job.transport.rawValue, job.operation.rawValue, Units.size(UInt64(job.size)),
+                job.kind.rawValue,
                 Units.count(job.tally.received),
                 Units.count(job.tally.verified), Units.count(job.tally.corrupted))
         }

@@ -5,8 +5,8 @@ import Verbs
 struct Client: ~Copyable {
     let context: Context
     let address: PortAddress
-    let setup: Setup
-    let server: Party
+    private(set) var setup: Setup
+    private(set) var server: Party
     let conversation: Conversation
     private var link: Link
 
@@ -15,20 +15,39 @@ struct Client: ~Copyable {
         let conversation = Conversation(peer, as: .client)
         return try telling(conversation) {
             try setup.check()
-            var setup = setup
             let context = try options.open()
             let address = try options.address(of: context)
+            var setup = setup
             setup.family = address.family
             var link = try Link.make(context, at: address, setup)
-            try conversation.send(
-                .hello(version: ControlMessage.version, setup: setup, party: Party(context, link.endpoint)))
-            guard case .welcome(let server) = try conversation.next() else { throw ToolError.outOfTurn }
-            try Party(context, link.endpoint).checkReach(of: server)
-            try link.connect(to: server.endpoint)
+            let server = try meet(conversation, context, &link)
             return Client(
                 context: context, address: address, setup: setup, server: server, conversation: conversation,
                 link: link)
         }
+    }
+
+    /// Gives up the queue pair for another, of which the server makes the counterpart.
+    mutating func reconnect(_ setup: Setup) throws {
+        try Self.telling(conversation) {
+            try setup.check()
+            self.setup = setup
+            self.setup.family = address.family
+            link = try Link.make(context, at: address, self.setup)
+            server = try Self.meet(conversation, context, &link)
+        }
+    }
+
+    /// Connects the queue pair with the server's.
+    private static func meet(
+        _ conversation: Conversation, _ context: Context, _ link: inout Link
+    ) throws -> Party {
+        let party = Party(context, link.endpoint)
+        try conversation.send(.hello(version: ControlMessage.version, setup: link.setup, party: party))
+        guard case .welcome(let server) = try conversation.next() else { throw ToolError.outOfTurn }
+        try party.checkReach(of: server)
+        try link.connect(to: server.endpoint)
+        return server
     }
 
     private init(

@@ -86,7 +86,7 @@ struct Party: Codable {
 
 /// What the sides say to each other over the rendezvous, before, between and during jobs.
 enum ControlMessage: Codable {
-    /// Client, first of all.
+    /// Client, first of all; and again between jobs, for another queue pair in the place of the last.
     case hello(version: Int, setup: Setup, party: Party)
     /// Server: it is connected.
     case welcome(party: Party)
@@ -107,7 +107,7 @@ enum ControlMessage: Codable {
     case failed(error: ToolError)
 
     /// The version of this conversation.
-    static let version = 1
+    static let version = 2
 }
 
 extension Setup {

@@ -4,6 +4,7 @@ import Verbs
 struct Server {
     /// A job that was served.
     struct Served: Encodable {
+        var transport: Transport
         var kind: Job.Kind
         var operation: Operation
         var size: Int
@@ -40,7 +41,7 @@ struct Server {
         try setup.check()
         self.setup = setup
         client = party
-        let context = try options.open()
+        let context = try self.context ?? options.open()
         self.context = context
         let address = try options.address(of: context, family: setup.family)
         var link = try Link.make(context, at: address, setup)
@@ -49,18 +50,25 @@ struct Server {
         return link
     }
 
-    /// Serves the next job; false if the client is done.
+    /// Serves the next job, or connects another queue pair; false if the client is done.
     private mutating func serveJob(_ link: inout Link, _ conversation: Conversation) throws -> Bool {
-        switch try conversation.next(timeout: nil) {
+        let message = try conversation.next(timeout: nil)
+        switch message {
         case .goodbye:
             conversation.close()
             return false
+        case .hello:
+            link = try greet(conversation, message)
+            return true
         case .begin(let job):
             try job.check(link.setup)
             link.prepare(for: job)
             try conversation.send(.ready)
             let tally = try Self.run(job, &link, conversation)
-            served.append(Served(kind: job.kind, operation: job.operation, size: job.size, tally: tally))
+            served.append(
+                Served(
+                    transport: link.setup.transport, kind: job.kind, operation: job.operation, size: job.size,
+                    tally: tally))
             try conversation.send(.counted(tally: tally))
             return true
         default: throw ToolError.outOfTurn
