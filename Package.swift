@@ -151,10 +151,12 @@ let testTargets: [Target] = [
             .product(name: "SystemPackage", package: "swift-system"),
         ],
         swiftSettings: strict),
+    .executableTarget(
+        name: "pingpong-peer", dependencies: ["Verbs"], path: "Tests/Support/PingpongPeer", swiftSettings: strict),
     // Runs in a guest with a kernel that has RDMA: scripts/guest.
     .testTarget(
-        name: "GuestTests", dependencies: ["ToolSupport", "ConnectionManager", "Verbs"], path: "Tests/Guest",
-        swiftSettings: strict),
+        name: "GuestTests", dependencies: ["ToolSupport", "ConnectionManager", "Verbs", "pingpong-peer"],
+        path: "Tests/Guest", swiftSettings: strict),
     .testTarget(
         name: "ConnectionManagerTests", dependencies: ["ConnectionManager", "Verbs"], swiftSettings: strict),
     .target(
@@ -196,6 +198,29 @@ let fuzzTargets: [Target] = [
     fuzzer("FuzzDriverFiles", dependencies: ["ProviderLoader"]),
 ].filter { FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/Tests/Fuzz/\($0.name)") }
 
+// SWIFT_RDMA_TESTS=VerbsTests,… leaves nothing but those test targets and what they are built from: a build for the
+// thread sanitizer is a build from nothing, and most of the house is no part of it.
+let wantedTests = ProcessInfo.processInfo.environment["SWIFT_RDMA_TESTS"].map {
+    $0.split(separator: ",").map(String.init)
+}
+
+let allTargets = embedded ? providerTargets : providerTargets + coreTargets + testTargets + (fuzz ? fuzzTargets : [])
+
+/// The targets of those names, and those that they depend on.
+func closure(of names: [String], in targets: [Target]) -> Set<String> {
+    var found: Set<String> = []
+    var open = names
+    while let name = open.popLast() {
+        guard let target = targets.first(where: { $0.name == name }), found.insert(name).inserted else { continue }
+        for dependency in target.dependencies {
+            if case .byNameItem(let name, _) = dependency { open.append(name) }
+        }
+    }
+    return found
+}
+
+let kept = wantedTests.map { closure(of: $0, in: allTargets) }
+
 let package = Package(
     name: "swift-rdma",
     products: embedded
@@ -217,5 +242,6 @@ let package = Package(
             .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
             .package(url: "https://github.com/swiftlang/swift-docc-plugin", from: "1.4.0"),
         ],
-    targets: embedded ? providerTargets : providerTargets + coreTargets + testTargets + (fuzz ? fuzzTargets : [])
+    targets: allTargets.filter { kept?.contains($0.name) != false }
 )
+if kept != nil { package.products = [] }

@@ -19,13 +19,10 @@ extension Guest {
         @Test("verbs ping between two processes verifies every operation", arguments: ["ipv4", "ipv6"])
         func ping(family: String) async throws {
             try await Bench.run { _ in
-                for example in Example.all {
-                    let outcome = try await Tool.run(
-                        ["ping", "--device", "rxe0"] + example.arguments(family, count: 5))
-                    #expect(outcome.status == 0, "\(example): \(outcome.errors)")
-                    let client = try outcome.document()["client"] as? [String: Any]
-                    #expect(client?["verified"] as? Int == 7 && client?["corrupted"] as? Int == 0, "\(example)")
-                }
+                let outcome = try await Tool.run(
+                    ["ping", "--device", "rxe0", "--all", "--\(family)", "--size", "5001"] + Ping.verified(20))
+                #expect(outcome.status == 0, "\(outcome.errors)")
+                try Ping.check(outcome, sent: 20)
             }
         }
 

@@ -1,0 +1,210 @@
+// The other side of Debian's ibv_rc_pingpong, ibv_uc_pingpong, ibv_ud_pingpong and ibv_srq_pingpong, over the Swift API.
+//
+//     pingpong-peer rc|uc|ud|srq [host=ADDRESS] [port=N] [device=NAME] [gid=N] [count=N] [size=N] [pairs=N]
+//
+// Without a host it is the server. Those programs send from the buffer that they receive
+// into, so what this side sends comes back: it sends other bytes each time, and compares every byte of what it gets.
+
+import Glibc
+import Verbs
+
+struct Failure: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}
+
+struct Settings {
+    var kind: QueuePair.Kind
+    var isShared = false
+    var host: String?
+    var port: UInt16 = 18515
+    var device: String?
+    var gidIndex: UInt8?
+    var count = 100
+    var size = 4096
+    var pairs = 1
+
+    init(_ arguments: [String]) throws {
+        switch arguments.first {
+        case "rc": kind = .reliableConnection
+        case "uc": kind = .unreliableConnection
+        case "ud": kind = .unreliableDatagram
+        case "srq": (kind, isShared) = (.reliableConnection, true)
+        default: throw Failure("name a service: rc, uc, ud or srq")
+        }
+        for argument in arguments.dropFirst() {
+            let parts = argument.split(separator: "=", maxSplits: 1).map(String.init)
+            guard parts.count == 2 else { throw Failure("\(argument): not NAME=VALUE") }
+            switch parts[0] {
+            case "host": host = parts[1]
+            case "port": port = UInt16(parts[1]) ?? port
+            case "device": device = parts[1]
+            case "gid": gidIndex = UInt8(parts[1])
+            case "count": count = Int(parts[1]) ?? count
+            case "size": size = Int(parts[1]) ?? size
+            case "pairs": pairs = Int(parts[1]) ?? pairs
+            default: throw Failure("\(parts[0]): unknown setting")
+            }
+        }
+    }
+}
+
+/// One queue pair of ours, and what it waits for before it may send again.
+final class Pair {
+    var queuePair: QueuePair
+    var destination: DatagramDestination?
+    var awaitsSend = false
+    var awaitsReceive = true
+    /// Number of the message whose bytes come next: what we have sent last. Nil before that.
+    var expected: Int?
+
+    init(_ queuePair: consuming QueuePair) { self.queuePair = queuePair }
+}
+
+/// The byte that fills message `number`; what the programs send first is filled with 0x7b.
+func filling(_ number: Int?) -> UInt8 { number.map { UInt8(truncatingIfNeeded: 0x80 | $0) } ?? 0x7b }
+
+func run(_ settings: Settings) throws {
+    let device = Device.all.first { settings.device == nil || $0.name == settings.device }
+    guard let device else { throw Failure("there is no device \(settings.device ?? "")") }
+    let context = try device.open()
+    let addresses = try context.addresses()
+    guard let address = addresses.first(where: { settings.gidIndex == nil || $0.gidIndex == settings.gidIndex }) else {
+        throw Failure("\(context.deviceName) has no such GID: \(addresses)")
+    }
+    let isDatagram = settings.kind == .unreliableDatagram
+    let header = isDatagram ? 40 : 0
+    let depth = 16
+    let domain = try context.makeProtectionDomain()
+    let memory = try domain.makeMemoryRegion(byteCount: header + 2 * settings.size + 64)
+    let incoming = try memory.slice(0..<header + settings.size)
+    let outgoing = try memory.slice(header + settings.size..<header + 2 * settings.size)
+    var completions = try context.makeCompletionQueue(capacity: 2 * settings.pairs * depth)
+    var shared = try context.makeShared(domain, settings, depth: depth * settings.pairs)
+
+    // The queue pairs, with their receives.
+    var pairs: [Pair] = []
+    var endpoints: [Endpoint] = []
+    for _ in 0..<settings.pairs {
+        let capabilities = QueuePair.Capabilities(
+            sendRequests: UInt32(depth), receiveRequests: settings.isShared ? 0 : UInt32(depth))
+        let pair: Pair
+        if shared != nil {
+            pair = Pair(
+                try domain.makeQueuePair(
+                    settings.kind, sendCompletions: completions, receiveCompletions: completions,
+                    sharedReceiveQueue: shared!, capabilities: capabilities))
+        } else {
+            pair = Pair(
+                try domain.makeQueuePair(settings.kind, completions: completions, capabilities: capabilities))
+        }
+        endpoints.append(try pair.queuePair.endpoint(at: address))
+        if isDatagram {
+            var attributes = QueuePair.Attributes()
+            attributes.state = .initialized
+            attributes.port = address.port
+            attributes.pkeyIndex = 0
+            attributes.queueKey = Handshake.queueKey
+            try pair.queuePair.modify(attributes)
+        } else {
+            try pair.queuePair.initialize()
+        }
+        if shared == nil { for _ in 0..<depth { try pair.queuePair.postReceive(incoming) } }
+        pairs.append(pair)
+    }
+    if shared != nil { for _ in 0..<depth { try shared!.postReceive(incoming) } }
+
+    // Who is who, over TCP. A server connects before it answers, since the client sends at once.
+    let handshake = try Handshake(settings)
+    var peers: [Endpoint] = []
+    func connect() throws {
+        for (pair, peer) in zip(pairs, peers) {
+            if isDatagram {
+                try pair.queuePair.activate()
+                pair.destination = try domain.makeDestination(peer, from: address)
+            } else {
+                try pair.queuePair.connect(to: peer)
+            }
+        }
+    }
+    if settings.host == nil {
+        peers = try handshake.receive(settings.pairs)
+        try connect()
+        try handshake.send(endpoints)
+        try handshake.finish()
+    } else {
+        try handshake.send(endpoints)
+        peers = try handshake.receive(settings.pairs)
+        try handshake.finish()
+        try connect()
+    }
+
+    // Back and forth.
+    var sent = 0
+    var received = 0
+    var number = 0
+    func post(_ pair: Pair, _ index: Int) throws {
+        // With several queue pairs their program's one buffer holds what any of them has brought.
+        let filled = settings.pairs == 1 ? number : 0
+        number += 1
+        let place = memory.unsafeBytes[header + settings.size..<header + 2 * settings.size]
+        UnsafeMutableRawBufferPointer(rebasing: place).initializeMemory(as: UInt8.self, repeating: filling(filled))
+        if let destination = pair.destination {
+            try pair.queuePair.post(.send, outgoing, to: destination, id: UInt64(index))
+        } else {
+            try pair.queuePair.post(.send, outgoing, id: UInt64(index))
+        }
+        pair.expected = filled
+        pair.awaitsSend = true
+        pair.awaitsReceive = true
+    }
+    if settings.host != nil { for (index, pair) in pairs.enumerated() { try post(pair, index) } }
+    while sent < settings.count || received < settings.count {
+        let completion = try completions.poll(timeout: .seconds(60))
+        try completion.check()
+        guard let index = pairs.firstIndex(where: { $0.queuePair.number == completion.queuePairNumber }) else {
+            throw Failure("a completion of queue pair \(completion.queuePairNumber), which is not ours")
+        }
+        let pair = pairs[index]
+        if completion.opcode == .receive {
+            received += 1
+            pair.awaitsReceive = false
+            guard completion.byteCount == header + settings.size else {
+                throw Failure("\(completion.byteCount) bytes came instead of \(header + settings.size)")
+            }
+            let bytes = memory.unsafeBytes[header..<header + settings.size]
+            let isFirst = settings.pairs > 1 && bytes.allSatisfy { $0 == filling(nil) }
+            guard isFirst || bytes.allSatisfy({ $0 == filling(pair.expected) }) else {
+                throw Failure("message \(received) is not what it must be: \(Array(bytes.prefix(16)))")
+            }
+            if shared != nil { try shared!.postReceive(incoming) } else { try pair.queuePair.postReceive(incoming) }
+        } else {
+            sent += 1
+            pair.awaitsSend = false
+        }
+        if sent < settings.count, !pair.awaitsSend, !pair.awaitsReceive { try post(pair, index) }
+    }
+    print("sent \(sent), received and compared \(received)")
+}
+
+extension Context {
+    func makeShared(
+        _ domain: ProtectionDomain, _ settings: Settings, depth: Int
+    ) throws -> SharedReceiveQueue? {
+        guard settings.isShared else { return nil }
+        return try domain.makeSharedReceiveQueue(SharedReceiveQueue.Limits(requests: UInt32(depth)))
+    }
+}
+
+/// Says something on standard error.
+func say(_ text: String) {
+    let line = Array((text + "\n").utf8)
+    write(STDERR_FILENO, line, line.count)
+}
+
+do {
+    try run(try Settings(Array(CommandLine.arguments.dropFirst())))
+} catch {
+    say("pingpong-peer: \(error)")
+    exit(1)
+}
