@@ -78,13 +78,15 @@ let coreTargets: [Target] = [
         name: "CRDMACM", pkgConfig: "librdmacm",
         providers: [.apt(["librdmacm-dev"]), .yum(["rdma-core-devel"])]),
     .systemLibrary(
-        name: "CNetlink", pkgConfig: "libnl-route-3.0",
-        providers: [.apt(["libnl-3-dev", "libnl-route-3-dev"]), .yum(["libnl3-devel"])]),
+        name: "CNetlink", pkgConfig: "libnl-3.0",
+        providers: [.apt(["libnl-3-dev"]), .yum(["libnl3-devel"])]),
+    .target(name: "RDMANetlink", dependencies: ["CNetlink"], swiftSettings: strict),
     .target(
         name: "LibibverbsProvider", dependencies: ["ProviderKit", "CProviderABI", "CIBVerbs", "CLinux"],
         path: "providers/libibverbs/Sources", swiftSettings: strict),
     .target(
-        name: "ProviderLoader", dependencies: ["CProviderABI", "CIBVerbs", "CLinux"], swiftSettings: strict),
+        name: "ProviderLoader", dependencies: ["RDMANetlink", "CProviderABI", "CIBVerbs", "CLinux"],
+        swiftSettings: strict),
     .target(
         name: "Verbs",
         dependencies: [
@@ -102,7 +104,7 @@ let coreTargets: [Target] = [
     .executableTarget(
         name: "verbs",
         dependencies: [
-            "Verbs", "ProviderLoader", "CProviderABI",
+            "Verbs", "RDMANetlink", "ProviderLoader", "CProviderABI",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "Histogram", package: "hdrhistogram-swift"),
             .product(name: "SystemPackage", package: "swift-system"),
@@ -134,6 +136,9 @@ let testTargets: [Target] = [
         dependencies: ["TestSupport", "LoaderProbe", "ProviderLoader", "CProviderABI", "CIBVerbs", "CLinux"],
         exclude: ["Fixtures"], swiftSettings: strict),
     .testTarget(
+        name: "RDMANetlinkTests", dependencies: ["TestSupport", "RDMANetlink", "CNetlink"],
+        resources: [.copy("Fixtures")], swiftSettings: strict),
+    .testTarget(
         name: "VerbsTests",
         dependencies: ["TestSupport", "CAllocationCounter", "Verbs", "CProviderABI", "CIBVerbs", "CLinux"],
         swiftSettings: strict),
@@ -155,7 +160,8 @@ let testTargets: [Target] = [
         name: "pingpong-peer", dependencies: ["Verbs"], path: "Tests/Support/PingpongPeer", swiftSettings: strict),
     // Runs in a guest with a kernel that has RDMA: scripts/guest.
     .testTarget(
-        name: "GuestTests", dependencies: ["ToolSupport", "ConnectionManager", "Verbs", "pingpong-peer"],
+        name: "GuestTests",
+        dependencies: ["ToolSupport", "ConnectionManager", "Verbs", "RDMANetlink", "pingpong-peer"],
         path: "Tests/Guest", swiftSettings: strict),
     .testTarget(
         name: "ConnectionManagerTests", dependencies: ["ConnectionManager", "Verbs"], swiftSettings: strict),
@@ -196,6 +202,7 @@ let fuzzTargets: [Target] = [
     fuzzer("FuzzPackets", dependencies: ["RoCEWire"]),
     fuzzer("FuzzTransport", dependencies: ["RoCETransport", "RoCEWire"]),
     fuzzer("FuzzDriverFiles", dependencies: ["ProviderLoader"]),
+    fuzzer("FuzzNetlink", dependencies: ["RDMANetlink"]),
 ].filter { FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/Tests/Fuzz/\($0.name)") }
 
 // SWIFT_RDMA_TESTS=VerbsTests,… leaves nothing but those test targets and what they are built from: a build for the
@@ -229,6 +236,7 @@ let package = Package(
             .library(name: "Verbs", targets: ["Verbs"]),
             .library(name: "ConnectionManager", targets: ["ConnectionManager"]),
             .library(name: "ProviderLoader", targets: ["ProviderLoader"]),
+            .library(name: "RDMANetlink", targets: ["RDMANetlink"]),
             .library(name: "ProviderKit", targets: ["ProviderKit", "CProviderABI"]),
             .library(name: "RoCEWire", targets: ["RoCEWire"]),
             .executable(name: "verbs", targets: ["verbs"]),

@@ -1,8 +1,12 @@
 #ifndef SWIFT_RDMA_CNETLINK_H
 #define SWIFT_RDMA_CNETLINK_H
 
-#include <netlink/netlink.h>
+#include <linux/rtnetlink.h>
+#include <netlink/attr.h>
+#include <netlink/errno.h>
 #include <netlink/msg.h>
-#include <netlink/route/link.h>
+#include <netlink/netlink.h>
+#include <netlink/socket.h>
+#include <rdma/rdma_netlink.h>
 
 #endif

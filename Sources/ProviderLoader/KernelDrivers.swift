@@ -50,3 +50,12 @@ struct KernelDriver: Sendable {
         }?.id
     }
 }
+
+extension DeviceDescription {
+    /// Name of the kernel's driver, such as `rxe` or `mlx5`: by the kernel's number for it where that is known, else as
+    /// inferred from the hardware's driver or the device's name; nil for a software device, and where neither tells it.
+    public var driverName: String? {
+        guard kind == .kernel, let id = KernelDriver.id(of: self) else { return nil }
+        return KernelDriver.all.first { $0.id == id }?.name ?? "number \(id)"
+    }
+}

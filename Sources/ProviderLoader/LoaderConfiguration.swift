@@ -43,7 +43,8 @@ public struct LoaderConfiguration: Sendable {
     /// The providers that are linked into the program, in rank order.
     public var builtIn: [BuiltInProvider]
     /// The kernel's driver numbers (`enum rdma_driver_id`) by device name, asked once for each survey. Empty
-    /// where nothing knows them; a device's PCI function, kernel driver and name then decide.
+    /// where nothing knows them; a device's PCI function, kernel driver and name then decide. Not asked where the
+    /// environment's `SYSFS_PATH` shows other devices than the kernel's.
     public var driverIDs: @Sendable () -> [String: UInt32]
     /// Gets every message that a provider logs in this process, on the provider's thread. It must neither
     /// block nor call a loader.
@@ -65,11 +66,12 @@ public struct LoaderConfiguration: Sendable {
         logHandler = nil
     }
 
-    /// What a program wants: everything from the process, and messages on standard error from the level on that
+    /// What a program wants: everything from the process, driver numbers from the kernel's netlink, and messages on standard error from the level on that
     /// `RDMA_LOG` names (`error`, `warning`, `info` or `debug`; without it nothing is printed).
     public static func standard(builtIn: [BuiltInProvider]) -> LoaderConfiguration {
         var configuration = LoaderConfiguration()
         configuration.builtIn = builtIn
+        configuration.driverIDs = kernelDriverIDs
         for name in Setting.allCases {
             if let value = getenv(name.rawValue) {
                 configuration.environment[name.rawValue] = String(cString: value)

@@ -19,8 +19,10 @@ struct Snapshot {
             masks: directories.masks, asked: configuration.setting(.provider),
             kernelProviders: Set(builtIn.filter(\.servesKernelDevices).map(\.provider)))
 
-        let sysfs = configuration.setting(.sysfsPath) ?? configuration.sysfsPath
-        let kernel = KernelDevices(sysfs: sysfs, driverIDs: configuration.driverIDs())
+        let otherSysfs = configuration.setting(.sysfsPath)
+        let kernel = KernelDevices(
+            sysfs: otherSysfs ?? configuration.sysfsPath, driverIDs: otherSysfs == nil ? configuration.driverIDs() : [:]
+        )
         let software = SoftwareDevices(of: builtIn, besides: Set(kernel.devices.map(\.name)))
         devices = kernel.devices + software.devices
         problems = Snapshot.settings(configuration, ranked) + directories.problems + kernel.problems + software.problems

@@ -56,7 +56,11 @@ struct SchemaValidator {
             return (rule as? [String] ?? []).filter { !names.contains($0) }.map { "\($0) is missing" }
         case "additionalProperties":
             let known = (schema["properties"] as? [String: Any] ?? [:]).keys
-            return (value as? [String: Any] ?? [:]).keys.filter { !known.contains($0) }.map { "\($0) is not described" }
+            let others = (value as? [String: Any] ?? [:]).filter { !known.contains($0.key) }
+            if let rule = rule as? [String: Any] {
+                return others.flatMap { faults($0.value, rule, "\(path).\($0.key)") }
+            }
+            return others.keys.map { "\($0) is not described" }
         default: return ["the schema has a rule that this check does not know: \(keyword)"]
         }
     }

@@ -37,14 +37,22 @@ struct DeviceIdentity: Encodable {
     var nodeType: String
     /// 16 hexadecimal digits in groups of four.
     var guid: String
+    /// Name of the kernel's driver; null: a software device, or not known.
+    var driver: String?
+    /// What its ports speak, in the kernel's words, such as `roce`; null: not known.
+    var `protocol`: String?
+    /// The network interfaces under it, with commas between them; null: none is known.
     var interface: String?
 
-    init(_ device: Device) {
+    init(_ device: Device, _ kernel: KernelView) {
         name = device.name
         kind = device.details.kind.rawValue
         transport = device.transportType.description
         nodeType = device.nodeType.description
         guid = Identifiers.guid(device.guid)
-        interface = device.details.networkInterface
+        driver = device.details.driverName
+        self.protocol = kernel[device: device.name]?.protocolName
+        let interfaces = kernel.interfaces(of: device.name).joined(separator: ",")
+        interface = device.details.networkInterface ?? (interfaces.isEmpty ? nil : interfaces)
     }
 }

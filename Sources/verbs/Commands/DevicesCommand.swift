@@ -11,7 +11,10 @@ struct DevicesCommand: ParsableCommand {
 
     func run() throws {
         let devices = Device.all
-        try output.print(DevicesReport(devices: devices.map(DevicesReport.Entry.init)), about: devices)
+        let kernel = KernelView.current()
+        let report = DevicesReport(
+            devices: devices.map { DevicesReport.Entry($0, kernel) }, kernelObstacle: kernel.obstacle?.description)
+        try output.print(report, about: devices)
     }
 }
 
@@ -21,8 +24,8 @@ struct DevicesReport: Report {
         var identity: DeviceIdentity
         var service: Service
 
-        init(_ device: Device) {
-            identity = DeviceIdentity(device)
+        init(_ device: Device, _ kernel: KernelView) {
+            identity = DeviceIdentity(device, kernel)
             service = Service(
                 provider: device.provider, warnings: device.warnings, obstacle: device.obstacle?.sentence)
         }
@@ -43,21 +46,24 @@ struct DevicesReport: Report {
 
     let schema = "verbs-devices-1"
     var devices: [Entry]
+    /// Why the kernel has told nothing of its devices; absent: it has.
+    var kernelObstacle: String?
 
     var text: String {
         var table = Table(
-            .left("device"), .left("provider"), .left("kind"), .left("transport"), .left("node"), .left("GUID"),
+            .left("device"), .left("provider"), .left("kind"), .left("driver"), .left("transport"), .left("node"),
+            .left("GUID"),
             .left("interface"))
         for entry in devices {
             let device = entry.identity
             table.add(
-                device.name, entry.service.provider ?? "none", device.kind, device.transport, device.nodeType,
-                device.guid, device.interface ?? "")
+                device.name, entry.service.provider ?? "none", device.kind, device.driver ?? "",
+                device.transport, device.nodeType, device.guid, device.interface ?? "")
         }
         let remarks = devices.flatMap { entry in
             (entry.service.warnings + [entry.service.obstacle].compactMap { $0 })
                 .map { "\(entry.identity.name.printable): \($0.printable)\n" }
         }
-        return table.text + remarks.joined()
+        return table.text + remarks.joined() + (kernelObstacle.map { "\($0.printable)\n" } ?? "")
     }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import Verbs
 
 struct InfoCommand: ParsableCommand {
@@ -15,18 +16,19 @@ struct InfoCommand: ParsableCommand {
 
     func run() throws {
         let wanted = try Device.all.choosing(choice.device, by: \.name)
+        let kernel = KernelView.current()
         var entries: [InfoReport.Entry] = []
         var failure: ToolError?
         for device in wanted {
             do throws(ToolError) {
-                entries.append(try InfoReport.Entry(device))
+                entries.append(try InfoReport.Entry(device, kernel))
             } catch {
                 // The other devices are still worth showing.
                 if let failure { Console.note(failure.text) }
                 failure = error
             }
         }
-        try output.print(InfoReport(devices: entries), about: wanted)
+        try output.print(InfoReport(devices: entries, kernelObstacle: kernel.obstacle?.description), about: wanted)
         if let failure { throw failure }
     }
 }
@@ -66,6 +68,8 @@ struct InfoReport: Report {
         var state: String
         var physicalState: String
         var linkLayer: String
+        /// Network interface under the port; null: none, or not known.
+        var interface: String?
         /// In bytes; 0: not known.
         var activeMTU: Int
         var maximumMTU: Int
@@ -81,15 +85,19 @@ struct InfoReport: Report {
         var gid: String
         var type: String
         var interfaceIndex: Int
+        /// Name of that interface; null: none, or in another network namespace.
+        var interface: String?
+        /// Whether it is the one that a connection takes unless told otherwise; none is while the port is down.
+        var recommended: Bool
     }
 
     struct Entry: Encodable {
         var identity: DeviceIdentity
         var details: Details
 
-        init(_ device: Device) throws(ToolError) {
-            identity = DeviceIdentity(device)
-            details = try device.ask { context throws(VerbsError) in try Details(context) }
+        init(_ device: Device, _ kernel: KernelView) throws(ToolError) {
+            identity = DeviceIdentity(device, kernel)
+            details = try device.ask { context throws(VerbsError) in try Details(context, kernel) }
         }
 
         func encode(to encoder: any Encoder) throws {
@@ -119,12 +127,16 @@ struct InfoReport: Report {
 
     let schema = "verbs-info-1"
     var devices: [Entry]
+    /// Why the kernel has told nothing of its devices; absent: it has.
+    var kernelObstacle: String?
 
-    var text: String { devices.map(\.text).joined(separator: "\n") }
+    var text: String {
+        devices.map(\.text).joined(separator: "\n") + (kernelObstacle.map { "\n\($0.printable)\n" } ?? "")
+    }
 }
 
 extension InfoReport.Details {
-    init(_ context: Context) throws(VerbsError) {
+    init(_ context: Context, _ kernel: KernelView) throws(VerbsError) {
         let attributes = try context.attributes()
         let gids = try context.gidTable()
         systemImageGUID = Identifiers.guid(attributes.systemImageGUID)
@@ -141,8 +153,13 @@ extension InfoReport.Details {
         limits = InfoReport.Limits(attributes)
         unsupported = context.unsupportedVerbs.map(\.rawValue).sorted()
         warnings = context.warnings
+        let addresses = try context.addresses()
+        let device = context.deviceName
         ports = try context.ports().map { port in
-            InfoReport.Port(port, gids: gids.filter { $0.port == port.number })
+            let best = addresses.first { $0.port == port.number }
+            return InfoReport.Port(
+                port, interface: kernel.interface(of: device, port: Int(port.number)),
+                gids: gids.filter { $0.port == port.number }, recommended: best.map { Int($0.gidIndex) })
         }
     }
 }
@@ -163,7 +180,10 @@ extension InfoReport.Details {
             [provider.name, provider.version, provider.vendor].filter { !$0.isEmpty }.joined(separator: ", "))
         list.add("from", provider.driverFile ?? "built in")
         list.add("kind", device.kind + (device.interface.map { " over \($0)" } ?? ""))
-        list.add("transport", "\(device.transport), \(device.nodeType)")
+        if let driver = device.driver { list.add("driver of the kernel", driver) }
+        list.add(
+            "transport",
+            [device.transport, device.nodeType, device.protocol].compactMap { $0 }.joined(separator: ", "))
         list.add("node GUID", device.guid)
         list.add("system image GUID", systemImageGUID)
         if !firmware.isEmpty { list.add("firmware", firmware) }
@@ -200,11 +220,12 @@ extension InfoReport.Limits {
 }
 
 extension InfoReport.Port {
-    init(_ port: PortAttributes, gids entries: [GIDEntry]) {
+    init(_ port: PortAttributes, interface: String?, gids entries: [GIDEntry], recommended: Int?) {
         number = Int(port.number)
         state = port.state.description
         physicalState = port.physicalState.description
         linkLayer = port.linkLayer.description
+        self.interface = interface
         activeMTU = port.activeMTU.byteCount
         maximumMTU = port.maxMTU.byteCount
         maximumMessageSize = UInt64(port.maxMessageSize)
@@ -213,7 +234,8 @@ extension InfoReport.Port {
         gids = entries.map {
             InfoReport.GIDLine(
                 index: $0.index, gid: $0.gid.description, type: $0.type.description,
-                interfaceIndex: Int($0.interfaceIndex))
+                interfaceIndex: Int($0.interfaceIndex), interface: interfaceName($0.interfaceIndex),
+                recommended: $0.index == recommended)
         }
     }
 
@@ -224,7 +246,18 @@ extension InfoReport.Port {
         list.add("MTU", "\(activeMTU) of \(maximumMTU) bytes")
         list.add("largest message", Units.size(maximumMessageSize))
         if lid != 0 { list.add("LID", "\(lid)") }
-        for gid in gids { list.add("GID \(gid.index)", "\(gid.gid)  \(gid.type)") }
+        if let interface { list.add("interface", interface) }
+        for gid in gids {
+            let words = [gid.gid, gid.type, gid.interface, gid.recommended ? "recommended" : nil]
+            list.add("GID \(gid.index)", words.compactMap { $0 }.joined(separator: "  "))
+        }
         return "  port \(number)\n" + list.text(indent: 4)
     }
+}
+
+/// Name of a network interface; nil where there is none of that number in this network namespace.
+private func interfaceName(_ index: UInt32) -> String? {
+    var name = [CChar](repeating: 0, count: Int(IF_NAMESIZE))
+    guard index > 0, if_indextoname(index, &name) != nil else { return nil }
+    return String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
 }

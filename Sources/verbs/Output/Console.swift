@@ -25,6 +25,14 @@ enum Console {
         output(String(decoding: try encoder.encode(document), as: UTF8.self) + "\n")
     }
 
+    /// Writes one JSON document in one line.
+    static func output(line document: some Encodable) {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        guard let data = try? encoder.encode(document) else { return }
+        output(String(decoding: data, as: UTF8.self) + "\n")
+    }
+
     /// Says something to the user.
     static func note(_ text: String) {
         Progress.clear()

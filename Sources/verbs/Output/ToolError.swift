@@ -1,3 +1,4 @@
+import RDMANetlink
 import SystemPackage
 import Verbs
 
@@ -78,6 +79,20 @@ extension ToolError {
     static func noDevice(_ name: String, among names: [String]) -> ToolError {
         let hint = names.isEmpty ? noDevices.hint : "one of these: \(names.joined(separator: ", "))"
         return ToolError(.noDevice, "there is no device \"\(name)\"", hint: hint)
+    }
+
+    /// A software device, where only the kernel could answer.
+    static func notInKernel(_ name: String) -> ToolError {
+        ToolError(
+            .unsupported, "\(name) is a software device: the kernel knows nothing of its objects and counters",
+            hint: "verbs info \(name) shows the device, verbs watch \(name) its events")
+    }
+
+    /// Something that the kernel did not tell.
+    init(_ error: NetlinkError) {
+        self.init(
+            error.reason == .unavailable ? .noDevice : .failure, "cannot \(error.request): \(error.sentence)",
+            hint: error.hint)
     }
 
     /// Messages that nobody answered.

@@ -7,6 +7,24 @@ enum Clock {
         clock_gettime(CLOCK_MONOTONIC, &time)
         return UInt64(bitPattern: Int64(time.tv_sec)) &* 1_000_000_000 &+ UInt64(bitPattern: Int64(time.tv_nsec))
     }
+
+    /// Waits so many nanoseconds, or until a signal comes.
+    static func sleep(_ nanoseconds: UInt64) {
+        var time = timespec(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
+        nanosleep(&time, nil)
+    }
+
+    /// The time of day, as ISO 8601 in UTC with milliseconds.
+    static func timeOfDay() -> String {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        var fields = tm()
+        gmtime_r(&time.tv_sec, &fields)
+        var text = [CChar](repeating: 0, count: 32)
+        let count = strftime(&text, text.count, "%Y-%m-%dT%H:%M:%S", &fields)
+        let milliseconds = String(1000 + time.tv_nsec / 1_000_000).dropFirst()
+        return String(decoding: text.prefix(count).map(UInt8.init(bitPattern:)), as: UTF8.self) + ".\(milliseconds)Z"
+    }
 }
 
 extension Duration {

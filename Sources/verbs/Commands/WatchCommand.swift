@@ -1,0 +1,218 @@
+import ArgumentParser
+import Glibc
+import RDMANetlink
+import SystemPackage
+import Verbs
+
+struct WatchCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "watch",
+        abstract: "Show the events of devices and the rates of their counters as they come.",
+        discussion: """
+            Shows asynchronous events of every device that can be opened, devices that come and go, network interfaces \
+            under ports that go up and down, and after each interval how the counters move. Ends with Ctrl-C, or after \
+            --duration. With --json each line is a document of its own. Counters are the kernel's: software devices \
+            have events only.
+            """)
+
+    @OptionGroup var choice: DeviceChoice
+
+    @Option(help: "How often the counters are shown, such as 500ms.", transform: timeArgument)
+    var interval: Duration = .seconds(1)
+
+    @Option(help: "End after that time, such as 10s; without it, with Ctrl-C.", transform: timeArgument)
+    var duration: Duration?
+
+    @Flag(help: "Print each line as a JSON document, as Documentation/schema/watch.json describes.")
+    var json = false
+
+    func validate() throws {
+        guard interval >= .milliseconds(10) else { throw ValidationError("Give an --interval of 10ms or more.") }
+    }
+
+    func run() throws {
+        Interrupt.install()
+        let watch = try Watch(of: choice.device, asJSON: json)
+        let end = duration.map { Clock.now() &+ $0.nanoseconds }
+        var next = Clock.now() &+ interval.nanoseconds
+        watch.showRates()
+        while !Interrupt.isRequested {
+            let now = Clock.now()
+            if let end, now >= end { return }
+            if now >= next {
+                watch.showRates()
+                next = now &+ interval.nanoseconds
+            }
+            watch.wait(until: min(next, end ?? next))
+            watch.showEvents()
+        }
+        if let exit = Interrupt.exit { throw ExitCode(exit.rawValue) }
+    }
+}
+
+/// A line of `verbs watch`: Documentation/schema/watch.json.
+struct WatchLine: Encodable {
+    enum Kind: String, Encodable { case event, counters }
+
+    let schema = "verbs-watch-1"
+    let time = Clock.timeOfDay()
+    var kind: Kind
+    /// Null: an event of no single device.
+    var device: String?
+    var port: Int?
+    /// Such as `PORT_ERR`, or `device added`.
+    var event: String?
+    /// By the counter's name; those that stand still are left out.
+    var ratesPerSecond: [String: Double]?
+
+    var text: String {
+        let subject = [device, port.map { "port \($0)" }].compactMap { $0 }.joined(separator: " ")
+        let what = event ?? ratesPerSecond?.rateText ?? ""
+        return "\(time.dropFirst(11).dropLast())  \(subject.isEmpty ? "-" : subject)  \(what)".printable + "\n"
+    }
+}
+
+/// What is watched, and what is known of it.
+final class Watch {
+    private let wanted: String?
+    private let asJSON: Bool
+    private var monitor: KernelMonitor?
+    private var contexts: [(device: Device, context: Context)] = []
+    private var counters: [String: PortCounters] = [:]
+
+    init(of wanted: String?, asJSON: Bool) throws(ToolError) {
+        self.wanted = wanted
+        self.asJSON = asJSON
+        let devices = try Device.all.choosing(wanted, by: \.name)
+        var obstacle: NetlinkError?
+        do throws(NetlinkError) {
+            monitor = try KernelMonitor()
+        } catch {
+            obstacle = error
+            monitor = nil
+        }
+        if let obstacle {
+            guard !devices.isEmpty else { throw ToolError.noDevices }
+            Console.note("verbs: \(obstacle.description)")
+        }
+        for device in devices { open(device) }
+    }
+
+    private func open(_ device: Device) {
+        do throws(VerbsError) {
+            contexts.append((device, try device.open()))
+        } catch {
+            Console.note(ToolError(error).text)
+        }
+    }
+
+    private func show(_ line: WatchLine) {
+        if asJSON {
+            Console.output(line: line)
+        } else {
+            Console.output(line.text)
+        }
+    }
+
+    /// Waits until there may be an event, or the time has come.
+    func wait(until time: UInt64) {
+        var descriptors = contexts.map(\.context.eventDescriptor.rawValue)
+        switch monitor {
+        case .some(let monitor): descriptors += monitor.descriptors
+        case .none: break
+        }
+        var waiting = descriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+        let now = Clock.now()
+        // Rounded up: not a moment too early.
+        let milliseconds = time > now ? (time - now + 999_999) / 1_000_000 : 0
+        poll(&waiting, nfds_t(waiting.count), CInt(clamping: milliseconds))
+    }
+
+    func showEvents() {
+        contexts.removeAll { device, context in
+            do throws(VerbsError) {
+                while let event = try context.nextEvent(timeout: .zero) {
+                    show(WatchLine(event, of: device.name))
+                }
+                return false
+            } catch {
+                // The device is gone, or has no events.
+                return error.errno != .notSupported
+            }
+        }
+        for event in kernelEvents() { take(event) }
+    }
+
+    private func kernelEvents() -> [KernelEvent] {
+        do throws(NetlinkError) {
+            return try monitor?.events() ?? []
+        } catch {
+            Console.note("verbs: \(error.description)")
+            return []
+        }
+    }
+
+    private func take(_ event: KernelEvent) {
+        switch event {
+        case .deviceAdded(let name) where isWanted(name):
+            show(WatchLine(kind: .event, device: name, event: "device added"))
+            if let device = Device.all.first(where: { $0.name == name }) { open(device) }
+        case .verbsNodeRemoved(let node):
+            // Until this is closed the kernel would wait, and whoever removes the device with it.
+            contexts.removeAll { $0.device.details.uverbsName == node }
+        case .deviceRemoved(let name) where isWanted(name):
+            show(WatchLine(kind: .event, device: name, event: "device removed"))
+        case .deviceRenamed(let name, let old) where isWanted(name) || old.map(isWanted) == true:
+            show(WatchLine(kind: .event, device: name, event: "device renamed" + (old.map { ", was \($0)" } ?? "")))
+        case .interfaceUp(let name, let index): showInterface(index, "interface \(name) up")
+        case .interfaceDown(let name, let index): showInterface(index, "interface \(name) down")
+        case .interfaceOfPortChanged(let index, let port, let interface):
+            guard let device = KernelView.current().devices.first(where: { $0.index == index })?.name,
+                isWanted(device)
+            else { return }
+            let text = interface.map { "interface of the port is \($0)" } ?? "the port has no interface"
+            show(WatchLine(kind: .event, device: device, port: Int(port), event: text))
+        case .lost:
+            show(WatchLine(kind: .event, event: "events were lost: the kernel had more than could be read"))
+        case .deviceAdded, .deviceRemoved, .deviceRenamed: break
+        }
+    }
+
+    private func isWanted(_ name: String) -> Bool { wanted == nil || name == wanted }
+
+    /// An event of an interface counts where a port is on it.
+    private func showInterface(_ index: UInt32, _ text: String) {
+        for link in KernelView.current().links where link.interfaceIndex == index && isWanted(link.deviceName) {
+            show(WatchLine(kind: .event, device: link.deviceName, port: Int(link.port), event: text))
+        }
+    }
+
+    /// Shows how the counters have moved since the last time; the first time it only reads them.
+    func showRates() {
+        guard let kernel = try? KernelRDMA(), let devices = try? kernel.devices() else { return }
+        for device in devices where isWanted(device.name) {
+            for link in (try? kernel.links(of: device)) ?? [] {
+                let key = "\(device.index)/\(link.port)"
+                let now = PortCounters(of: link, kernel)
+                if let before = counters.updateValue(now, forKey: key) {
+                    show(
+                        WatchLine(
+                            kind: .counters, device: device.name, port: Int(link.port),
+                            ratesPerSecond: now.rates(since: before)))
+                }
+            }
+        }
+    }
+}
+
+extension WatchLine {
+    init(_ event: AsynchronousEvent, of device: String) {
+        self.init(kind: .event, device: device)
+        switch event.subject {
+        case .port(let number):
+            port = number
+            self.event = event.kind.description
+        default: self.event = event.description
+        }
+    }
+}
