@@ -84,7 +84,7 @@ extension Guest {
                 #expect(counts["qp"] == UInt64(pairs.count))
 
                 try await Bench.shell(
-                    "kill \(process) \(listener); while test -e /proc/\(process) -o -e /proc/\(listener); do sleep 0.1; done"
+                    "kill \(process) \(listener); while rdma resource show ctx | grep -q ' pid '; do sleep 0.1; done"
                 )
                 #expect(try !kernel.queuePairs(of: device).contains { $0.owner == owner })
                 #expect(try kernel.memoryRegions(of: device).isEmpty && kernel.contexts(of: device).isEmpty)
@@ -102,7 +102,7 @@ extension Guest {
                 let before = try #require(try sent())
                 let server = try await start("ibv_rc_pingpong -d rxe0 -g 1 -p 18601 -n 20", until: "resource show mr")
                 try await Bench.shell("ibv_rc_pingpong -d rxe0 -g 1 -p 18601 -n 20 10.9.0.1 >/dev/null")
-                try await Bench.shell("while test -e /proc/\(server); do sleep 0.1; done")
+                try await Bench.shell("while rdma resource show ctx | grep -q 'pid \(server) '; do sleep 0.1; done")
                 #expect(try #require(try sent()) >= before + 80)
                 let told = try #require(try await rdma("statistic show link rxe0/1").first)
                 for counter in try kernel.counters(of: link) {

@@ -40,7 +40,8 @@ struct ManualTests {
     @Test("every command and option is in the manual page, and nothing else is")
     func options() async throws {
         let commands = try await commands().filter { $0.commandName != "help" }
-        #expect(commands.map(\.commandName).sorted() 
+        #expect(
+            commands.map(\.commandName).sorted()
                 == ["devices", "doctor", "info", "perf", "ping", "providers", "top", "watch"])
         let described = Set(manual.matches(of: /(?m)^\.SS (\w+)$/).map { String($0.1) })
         #expect(described == Set(commands.map(\.commandName)))

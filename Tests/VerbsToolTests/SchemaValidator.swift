@@ -23,6 +23,10 @@ struct SchemaValidator {
     /// What is wrong within the parts of a value; nil if the rule is about the value itself.
     private func inner(_ value: Any, _ keyword: String, _ rule: Any, _ path: String) -> [String]? {
         switch keyword {
+        // Of an object whose members have no names that the schema knows.
+        case "additionalProperties":
+            guard let rule = rule as? [String: Any] else { return nil }
+            return (value as? [String: Any] ?? [:]).flatMap { faults($0.value, rule, "\(path).\($0.key)") }
         case "$ref":
             guard let name = (rule as? String)?.split(separator: "/").last,
                 let target = (root["$defs"] as? [String: Any])?[String(name)] as? [String: Any]
@@ -56,11 +60,7 @@ struct SchemaValidator {
             return (rule as? [String] ?? []).filter { !names.contains($0) }.map { "\($0) is missing" }
         case "additionalProperties":
             let known = (schema["properties"] as? [String: Any] ?? [:]).keys
-            let others = (value as? [String: Any] ?? [:]).filter { !known.contains($0.key) }
-            if let rule = rule as? [String: Any] {
-                return others.flatMap { faults($0.value, rule, "\(path).\($0.key)") }
-            }
-            return others.keys.map { "\($0) is not described" }
+            return (value as? [String: Any] ?? [:]).keys.filter { !known.contains($0) }.map { "\($0) is not described" }
         default: return ["the schema has a rule that this check does not know: \(keyword)"]
         }
     }
