@@ -76,6 +76,42 @@ struct DoctorTests {
         #expect(Set(findings.map(\.check)) == Set(Finding.Check.allCases))
     }
 
+    @Test("the kernel: no RDMA, netlink forbidden, devices that are not shared")
+    func kernel() throws {
+        let machine = try FakeMachine()
+        machine.view.sharesDevices = false
+        var finding = try trouble(machine.check { $0.examineKernel() })
+        #expect(finding.status == .note && finding.remedy!.contains("rdma system set netns shared"))
+        machine.view.kernelObstacle = ToolError(.noDevice, "its netlink socket cannot be opened", hint: "seccomp")
+        finding = try trouble(machine.check { $0.examineKernel() })
+        #expect(finding == .warning(.kernel, "its netlink socket cannot be opened", try: "seccomp"))
+        try machine.remove("/sys/class/infiniband")
+        #expect(try trouble(machine.check { $0.examineKernel() }).status == .note)
+    }
+
+    @Test("the connection manager's node: missing, not permitted")
+    func connections() throws {
+        let machine = try FakeMachine()
+        machine.view.accessError = { $0.hasSuffix("rdma_cm") ? .noSuchFileOrDirectory : nil }
+        var finding = try trouble(machine.check { $0.examineConnections() })
+        #expect(finding.status == .warning && finding.remedy!.contains("modprobe rdma_ucm"))
+        machine.view.accessError = { $0.hasSuffix("rdma_cm") ? .permissionDenied : nil }
+        finding = try trouble(machine.check { $0.examineConnections() })
+        #expect(finding.status == .warning && finding.found.contains("rdma_cm cannot be opened"))
+    }
+
+    @Test("a port without a GID, and one with link-local ones only")
+    func addresses() throws {
+        let machine = try FakeMachine()
+        machine.view.openings[0].ports[0].reach = .link
+        var finding = try trouble(machine.check { $0.examineAddresses() })
+        #expect(finding.status == .warning && finding.found.contains("only link-local GIDs"))
+        #expect(finding.remedy!.contains("ip address add ADDRESS/PREFIX dev eth1"))
+        machine.view.openings[0].ports[0].reach = .nobody
+        finding = try trouble(machine.check { $0.examineAddresses() })
+        #expect(finding.found.contains("has no GID"))
+    }
+
     @Test("no device at all")
     func noDevice() throws {
         let machine = try FakeMachine()

@@ -7,8 +7,8 @@ struct DoctorCommand: ParsableCommand {
         commandName: "doctor",
         abstract: "Look for what stands in the way of RDMA on this machine.",
         discussion: """
-            Checks devices, libraries, permissions, the limit of pinned memory, UDP port 4791, the MTU, providers, driver \
-            files and settings, and says for each trouble what to try. Exit code 8 if something stands in the way.
+            Checks the kernel, devices, libraries, permissions, the connection manager, the limit of pinned memory, UDP \
+            port 4791, addresses, the MTU, providers, driver files and settings, and says for each trouble what to try. Exit code 8 if something stands in the way.
             """)
 
     @Flag(help: "Show also the checks that found nothing.")
@@ -17,9 +17,10 @@ struct DoctorCommand: ParsableCommand {
     @OptionGroup var output: OutputOptions
 
     func run() throws {
-        let openings = Device.all.map(SystemView.Opening.init)
+        let kernel = KernelView.current()
+        let openings = Device.all.map { SystemView.Opening($0, kernel) }
         // After the devices were opened, for what the providers then had to say.
-        let view = SystemView.current(survey: ProviderLoader.standard.survey(), openings: openings)
+        let view = SystemView.current(survey: ProviderLoader.standard.survey(), openings: openings, kernel: kernel)
         let report = DoctorReport(findings: view.examine(), verbose: verbose)
         try output.print(report)
         if report.worst == .fault { throw ExitCode(ToolExit.faultFound.rawValue) }
@@ -59,12 +60,17 @@ struct DoctorReport: Report {
 
 extension SystemView.Opening {
     /// Opens the device and looks at its ports.
-    init(_ device: Device) {
+    init(_ device: Device, _ kernel: KernelView) {
         self.device = device.name
-        interface = device.details.networkInterface
+        interface = device.details.networkInterface ?? kernel.interfaces(of: device.name).first
         ports = []
         do throws(ToolError) {
-            ports = try device.ask { context throws(VerbsError) in try context.ports() }.map(Port.init)
+            ports = try device.ask { context throws(VerbsError) in
+                let addresses = try context.addresses()
+                return try context.ports().map { port in
+                    Port(port, addresses: addresses.filter { $0.port == port.number })
+                }
+            }
         } catch {
             failure = error
         }
@@ -72,10 +78,12 @@ extension SystemView.Opening {
 }
 
 extension SystemView.Opening.Port {
-    init(_ port: PortAttributes) {
+    init(_ port: PortAttributes, addresses: [PortAddress]) {
         number = port.number
         isActive = port.state == .active || port.state == .activeDefer
         state = port.state.description
+        let isLocal = port.linkLayer == .ethernet && addresses.allSatisfy(\.gid.isLinkLocal)
+        reach = addresses.isEmpty ? .nobody : isLocal ? .link : .beyondLink
         activeMTU = UInt64(port.activeMTU.byteCount)
         maximumMTU = UInt64(port.maxMTU.byteCount)
     }

@@ -5,9 +5,26 @@ extension SystemView {
     /// All findings, check by check.
     func examine() -> [Finding] {
         [
-            examineDevices(), examineLibraries(), examinePermissions(), examineMemory(), examinePort(), examineMTU(),
-            examineProviders(), examineFiles(), examineSettings(),
+            examineKernel(), examineDevices(), examineLibraries(), examinePermissions(), examineConnections(),
+            examineMemory(), examinePort(), examineAddresses(), examineMTU(), examineProviders(), examineFiles(),
+            examineSettings(),
         ].flatMap { $0 }
+    }
+
+    /// Does the kernel have an RDMA subsystem, does it tell of it, and to every network namespace?
+    func examineKernel() -> [Finding] {
+        if let obstacle = kernelObstacle {
+            // Without devices in sysfs either, there is nothing to be told of.
+            return kernelDevices.isEmpty
+                ? [.note(.kernel, obstacle.message, try: obstacle.hint)]
+                : [.warning(.kernel, obstacle.message, try: obstacle.hint)]
+        }
+        guard sharesDevices != false else { return [.ok(.kernel, "the kernel tells of its RDMA devices")] }
+        return [
+            .note(
+                .kernel, "each RDMA device is in one network namespace only, and is not seen from others",
+                try: "move a device: rdma dev set DEVICE netns NAMESPACE; or share all: rdma system set netns shared")
+        ]
     }
 
     /// Is there a device, can it be opened, is a port of it up?
@@ -84,6 +101,44 @@ extension SystemView {
                     try: "let your user in: usermod -aG rdma $USER and log in again, or MODE=\"0666\" in a udev rule")
             }
         }
+    }
+
+    /// Can connections be made by IP address? librdmacm needs the node of the connection manager.
+    func examineConnections() -> [Finding] {
+        guard !kernelDevices.isEmpty else { return [.ok(.connections, "no device needs the connection manager")] }
+        let path = "/dev/infiniband/rdma_cm"
+        switch accessError(path) {
+        case nil: return [.ok(.connections, "\(path) can be opened")]
+        case .noSuchFileOrDirectory?:
+            return [
+                .warning(
+                    .connections, "\(path) is missing: programs that connect with librdmacm fail",
+                    try: "load the module: modprobe rdma_ucm; in a container pass the node: docker run --device \(path)"
+                )
+            ]
+        case let error?:
+            return [
+                .warning(
+                    .connections, "\(path) cannot be opened: \(error); programs that connect with librdmacm fail",
+                    try: "let your user in: usermod -aG rdma $USER and log in again, or MODE=\"0666\" in a udev rule")
+            ]
+        }
+    }
+
+    /// Can the ports' addresses be told to others?
+    func examineAddresses() -> [Finding] {
+        let findings = openings.flatMap { opening in
+            opening.ports.filter { $0.isActive && $0.reach != .beyondLink }.map { port in
+                let interface = opening.interface ?? "INTERFACE"
+                let found =
+                    port.reach == .nobody
+                    ? "port \(port.number) of \(opening.device) has no GID: no connection can begin there"
+                    : "port \(port.number) of \(opening.device) has only link-local GIDs: it is not known by an IP address"
+                return Finding.warning(
+                    .addresses, found, try: "give its interface one: ip address add ADDRESS/PREFIX dev \(interface)")
+            }
+        }
+        return findings.isEmpty ? [.ok(.addresses, "every port that is up has an address")] : findings
     }
 
     /// Can enough memory be pinned?

@@ -18,7 +18,8 @@ struct Finding: Codable, Equatable {
 
     /// The checks, by the names that `--json` shows.
     enum Check: String, Codable, CaseIterable {
-        case devices, libraries, permissions, memory, port, mtu, providers, files, settings
+        case kernel, devices, libraries, permissions, connections, memory, port, addresses, mtu, providers, files,
+            settings
     }
 
     var check: Check

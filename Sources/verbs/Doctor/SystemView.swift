@@ -22,16 +22,32 @@ struct SystemView: Sendable {
     var loadError: @Sendable (_ library: String) -> String?
     /// Devices, candidates and problems, as the loader reports them.
     var survey: Survey
+    /// Why the kernel's netlink has told nothing of RDMA; nil: it has.
+    var kernelObstacle: ToolError?
+    /// Whether every network namespace sees every device; nil where it is not known.
+    var sharesDevices: Bool?
     /// What opening each device showed.
     var openings: [Opening]
 
     /// A device that was opened, or could not be.
     struct Opening: Sendable {
+        /// Whom a port's GIDs can be told to.
+        enum Reach {
+            /// It has none.
+            case nobody
+            /// They are link-local ones.
+            case link
+            /// One of them at least is global, stands for an IPv4 address, or is of InfiniBand.
+            case beyondLink
+        }
+
         struct Port: Sendable {
             var number: UInt8
             var isActive: Bool
             /// Such as `down`.
             var state: String
+            /// How far its GIDs are known.
+            var reach = Reach.beyondLink
             /// In bytes; 0 where it is not known.
             var activeMTU: UInt64
             var maximumMTU: UInt64
@@ -67,7 +83,7 @@ struct SystemView: Sendable {
 
 extension SystemView {
     /// This machine.
-    static func current(survey: Survey, openings: [Opening]) -> SystemView {
+    static func current(survey: Survey, openings: [Opening], kernel: KernelView) -> SystemView {
         var limit = rlimit()
         let known = getrlimit(__rlimit_resource_t(__RLIMIT_MEMLOCK.rawValue), &limit) == 0
         return SystemView(
@@ -81,7 +97,8 @@ extension SystemView {
                 guard dlopen(name, RTLD_LAZY | RTLD_LOCAL) == nil else { return nil }
                 return dlerror().map { String(cString: $0) } ?? "unknown reason"
             },
-            survey: survey, openings: openings)
+            survey: survey, kernelObstacle: kernel.obstacle.map { ToolError($0) },
+            sharesDevices: kernel.system?.sharesDevices, openings: openings)
     }
 
     /// Whether the process has that capability in effect (`CapEff` of proc(5)).
