@@ -19,7 +19,7 @@ extension SystemView {
                 ? [.note(.kernel, obstacle.message, try: obstacle.hint)]
                 : [.warning(.kernel, obstacle.message, try: obstacle.hint)]
         }
-        guard sharesDevices != false else { return [.ok(.kernel, "the kernel tells of its RDMA devices")] }
+        guard sharesDevices == false else { return [.ok(.kernel, "the kernel tells of its RDMA devices")] }
         return [
             .note(
                 .kernel, "each RDMA device is in one network namespace only, and is not seen from others",
