@@ -161,7 +161,9 @@ let testTargets: [Target] = [
     // Runs in a guest with a kernel that has RDMA: scripts/guest.
     .testTarget(
         name: "GuestTests",
-        dependencies: ["ToolSupport", "ConnectionManager", "Verbs", "RDMANetlink", "pingpong-peer"],
+        dependencies: [
+            "ToolSupport", "ConnectionManager", "Verbs", "ProviderLoader", "RDMANetlink", "pingpong-peer",
+        ],
         path: "Tests/Guest", swiftSettings: strict),
     .testTarget(
         name: "ConnectionManagerTests", dependencies: ["ConnectionManager", "Verbs"], swiftSettings: strict),

@@ -48,7 +48,8 @@ public final class Connection: Sendable {
         if conversation.phase < .disconnecting {
             conversation.advance(to: .disconnecting)
             conversation.fail(conversation.queuePair)
-            try identifier.disconnect()
+            // The peer may just have done the same: then there is nothing left to say, and the event comes.
+            try? identifier.disconnect()
         }
         try await wait(for: .disconnected, timeout, "disconnect \(identifier)")
     }

@@ -33,7 +33,7 @@ public struct ConnectionEvent: Sendable {
         public static var established: Self { Self(rawValue: 9) }
         /// The peer has ended the connection, or both sides have.
         public static var disconnected: Self { Self(rawValue: 10) }
-        /// The device is going away.
+        /// The device is going away, and waits until its identifiers and queue pairs have gone.
         public static var deviceRemoval: Self { Self(rawValue: 11) }
         /// The group is joined.
         public static var multicastJoin: Self { Self(rawValue: 12) }

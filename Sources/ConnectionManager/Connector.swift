@@ -74,7 +74,10 @@ public final class Connector: Sendable {
         } catch {
             switch error.reason {
             case .addressNotResolved, .system:
-                throw ConnectionError(error.reason, operation: operation, hint: ConnectionAdvice.noDevice())
+                let hint =
+                    address.isMulticast && source == nil
+                    ? "say over which device, with its address as the own one (from:)" : ConnectionAdvice.noDevice()
+                throw ConnectionError(error.reason, operation: operation, hint: hint)
             default: throw error
             }
         }

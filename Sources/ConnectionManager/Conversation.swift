@@ -21,6 +21,8 @@ final class Conversation: Sendable {
     struct State {
         var phase = Phase.new
         var queuePair: QueuePairControl?
+        /// Whether packets may have come for the queue pair.
+        var isExposed = false
         var inbox: [ConnectionEvent] = []
         var failure: ConnectionError?
         var waiters: [Waiter] = []
@@ -51,6 +53,18 @@ final class Conversation: Sendable {
             state.queuePair = queuePair
             state.phase = .connecting
         }
+    }
+
+    /// From now on packets may come.
+    func expose() { state.withLock { $0.isExposed = true } }
+
+    /// Ends an attempt that failed: the queue pair goes to ERR. If no packet can have come for it, it may be reset and
+    /// used for another connection.
+    func abandon() {
+        let (queuePair, isExposed) = state.withLock { ($0.queuePair, $0.isExposed) }
+        advance(to: .over)
+        fail(queuePair)
+        if !isExposed { queuePair?.release() }
     }
 
     /// Goes on to a later phase; never back.

@@ -132,6 +132,9 @@ public final class ConnectionRequest: Sendable {
 
     /// Accepts the connection, and waits until it stands.
     ///
+    /// When data comes before the last message of the handshake, which may be lost, the device tells it with the
+    /// asynchronous event `communicationEstablished`: pass that on with `identifier.notify`.
+    ///
     /// - Parameters:
     ///   - queuePair: an RC queue pair on `openDevice`'s device, in RESET or INIT. It stays the caller's. After an
     ///     error it is in ERR.

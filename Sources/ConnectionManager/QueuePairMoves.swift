@@ -75,6 +75,7 @@ extension Conversation {
                 if let depth = attributes.initiatorDepth { attributes.initiatorDepth = min(depth, depths.initiator) }
                 // The kernel says 0, which is 655 ms for every receive that is not posted in time.
                 if attributes.minRNRTimer != nil { attributes.minRNRTimer = depths.minRNRTimer }
+                if state == .readyToReceive { expose() }
                 try queuePair?.modify(attributes)
             }
         } catch {
@@ -96,13 +97,5 @@ extension Conversation {
                 object: VerbsObject("connection identifier", device: identifier.deviceName ?? ""),
                 hint: "the connection is no longer there: the peer, or its host, may have gone")
         }
-    }
-
-    /// Ends an attempt that failed: the queue pair goes to ERR. No packet came for it, so it need not wait.
-    func abandon() {
-        let queuePair = queuePair
-        advance(to: .over)
-        fail(queuePair)
-        queuePair?.release()
     }
 }
