@@ -125,6 +125,13 @@ let testTargets: [Target] = [
         name: "ProviderKitTests",
         dependencies: ["TestSupport", "ProviderKit", "CProviderABI", "CIBVerbs", "CLinux"], swiftSettings: strict),
     .testTarget(
+        name: "KernelVerbsTests",
+        dependencies: [
+            "TestSupport", "CAllocationCounter", "KernelVerbs", "RxeProvider", "CKernelABI", "CProviderABI", "CIBVerbs",
+            "CLinux",
+        ],
+        swiftSettings: strict),
+    .testTarget(
         name: "RoCEWireTests", dependencies: ["TestSupport", "RoCEWire", "CCRC32"], resources: [.copy("Fixtures")],
         swiftSettings: strict),
     .target(name: "CAllocationCounter", path: "Tests/Support/CAllocationCounter"),
@@ -163,6 +170,7 @@ let testTargets: [Target] = [
         name: "GuestTests",
         dependencies: [
             "ToolSupport", "ConnectionManager", "Verbs", "ProviderLoader", "RDMANetlink", "pingpong-peer",
+            "CProviderABI", "CIBVerbs",
         ],
         path: "Tests/Guest", swiftSettings: strict),
     .testTarget(

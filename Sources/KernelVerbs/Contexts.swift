@@ -2,13 +2,20 @@ import CIBVerbs
 import CKernelABI
 
 /// What the kernel answers when a context is made.
-public struct KernelContext {
+public struct KernelContext: Sendable {
     /// Where asynchronous events are read: `ibv_context.async_fd`. The provider closes it with the context.
     public let asyncDescriptor: Int32
     /// How many completion vectors there are.
     public let completionVectors: Int32
     /// Whether registration takes the access flags of IBV_ACCESS_OPTIONAL_RANGE; else they must be left out.
     public let takesOptionalAccess: Bool
+
+    /// An answer of these values.
+    public init(asyncDescriptor: Int32, completionVectors: Int32, takesOptionalAccess: Bool) {
+        self.asyncDescriptor = asyncDescriptor
+        self.completionVectors = completionVectors
+        self.takesOptionalAccess = takesOptionalAccess
+    }
 }
 
 extension KernelDevice {

@@ -65,15 +65,14 @@ extension KernelDevice {
     ) -> Int32 {
         // Common part and driver's part of an answer come as one piece.
         guard driver.output.count > 0 else { return write(command, request, driver.input, answer, answer.count) }
-        let count = answer.count + driver.output.count
-        return withUnsafeTemporaryAllocation(byteCount: count, alignment: 8) { whole in
-            whole.copyMemory(from: UnsafeRawBufferPointer(answer))
-            UnsafeMutableRawBufferPointer(rebasing: whole[answer.count...]).copyMemory(
-                from: UnsafeRawBufferPointer(driver.output))
+        return withScratch(answer.count + driver.output.count) { whole in
+            let common = whole.baseAddress!
+            let more = common + answer.count
+            more.copyMemory(from: driver.output.baseAddress!, byteCount: driver.output.count)
             let error = write(command, request, driver.input, whole, answer.count)
             if error == 0 {
-                answer.copyMemory(from: UnsafeRawBufferPointer(rebasing: whole[..<answer.count]))
-                driver.output.copyMemory(from: UnsafeRawBufferPointer(rebasing: whole[answer.count...]))
+                answer.baseAddress!.copyMemory(from: common, byteCount: answer.count)
+                driver.output.baseAddress!.copyMemory(from: more, byteCount: driver.output.count)
             }
             return error
         }
@@ -88,23 +87,35 @@ extension KernelDevice {
         let plainHeader = MemoryLayout<ib_uverbs_cmd_hdr>.size
         let headers = plainHeader + (command.isExtended ? MemoryLayout<ib_uverbs_ex_cmd_hdr>.size : 0)
         let count = headers + request.count + input.count
-        return withUnsafeTemporaryAllocation(byteCount: count, alignment: 8) { whole in
+        return withScratch(count) { whole in
             let unit = command.isExtended ? 8 : 4
             let header = ib_uverbs_cmd_hdr(
                 command: command.rawValue, in_words: UInt16((command.isExtended ? request.count : count) / unit),
                 out_words: UInt16((command.isExtended ? common : answer.count) / unit))
-            whole.storeBytes(of: header, as: ib_uverbs_cmd_hdr.self)
-            UnsafeMutableRawBufferPointer(rebasing: whole[headers...]).copyMemory(from: UnsafeRawBufferPointer(request))
+            let bytes = whole.baseAddress!
+            bytes.storeBytes(of: header, as: ib_uverbs_cmd_hdr.self)
+            (bytes + headers).copyMemory(from: request.baseAddress!, byteCount: request.count)
             if command.isExtended {
                 let header = ib_uverbs_ex_cmd_hdr(
                     response: address, provider_in_words: UInt16(input.count / unit),
                     provider_out_words: UInt16((answer.count - common) / unit), cmd_hdr_reserved: 0)
-                whole.storeBytes(of: header, toByteOffset: plainHeader, as: ib_uverbs_ex_cmd_hdr.self)
+                (bytes + plainHeader).storeBytes(of: header, as: ib_uverbs_ex_cmd_hdr.self)
             } else if answer.count > 0 {
-                whole.storeBytes(of: address, toByteOffset: headers, as: UInt64.self)
+                (bytes + headers).storeBytes(of: address, as: UInt64.self)
             }
-            UnsafeMutableRawBufferPointer(rebasing: whole[(headers + request.count)...]).copyMemory(from: input)
-            return calls.write(descriptor, whole.baseAddress, count)
+            if let more = input.baseAddress {
+                (bytes + headers + request.count).copyMemory(from: more, byteCount: input.count)
+            }
+            return calls.write(descriptor, bytes, count)
         }
+    }
+}
+
+/// Runs `body` with so many zeroed bytes of the stack.
+private func withScratch(_ count: Int, _ body: (UnsafeMutableRawBufferPointer) -> Int32) -> Int32 {
+    precondition(count <= 512, "a command that is longer than there is room for")
+    var words = InlineArray<64, UInt64>(repeating: 0)
+    return withUnsafeMutableBytes(of: &words) {
+        body(UnsafeMutableRawBufferPointer(start: $0.baseAddress, count: count))
     }
 }

@@ -63,20 +63,17 @@ extension SharedReceiveQueuePointer {
 
     /// Changes what the mask names, to a queue of other size perhaps. Under the lock.
     fileprivate func modify(_ attributes: ibv_srq_attr, mask: UInt32) throws(KernelError) {
-        let kernel = context
-        guard mask & IBV_SRQ_MAX_WR.rawValue != 0 else {
-            return try kernel.pointee.kernel.modifySharedReceiveQueue(pointee.base.handle, attributes, mask: mask)
-        }
         var offer = mminfo()
-        try withUnsafeMutablePointer(to: &offer) { place throws(KernelError) in
-            // The answer goes where the driver's bytes say.
-            var place = rxe_modify_srq_cmd(mmap_info_addr: UInt64(UInt(bitPattern: place)))
-            try withUnsafeMutablePointer(to: &place) { place throws(KernelError) in
-                let bytes = UnsafeRawBufferPointer(start: place, count: MemoryLayout<rxe_modify_srq_cmd>.size)
-                try kernel.pointee.kernel.modifySharedReceiveQueue(
+        try withUnsafeMutablePointer(to: &offer) { offer throws(KernelError) in
+            // The driver always wants its bytes: the address to which it writes where the new queue is mapped.
+            var command = rxe_modify_srq_cmd(mmap_info_addr: UInt64(UInt(bitPattern: offer)))
+            try withUnsafeMutablePointer(to: &command) { command throws(KernelError) in
+                let bytes = UnsafeRawBufferPointer(start: command, count: MemoryLayout<rxe_modify_srq_cmd>.size)
+                try context.pointee.kernel.modifySharedReceiveQueue(
                     pointee.base.handle, attributes, mask: mask, driver: DriverData(input: bytes))
             }
         }
+        guard mask & IBV_SRQ_MAX_WR.rawValue != 0 else { return }
         let elements = receives.pointee.maximumElements
         let old = receives.pointee.ring
         receives.pointee.ring = .absent

@@ -1,0 +1,160 @@
+import CProviderABI
+import Foundation
+import ProviderLoader
+import Testing
+import Verbs
+
+/// The module rxe.so as it is shipped, in a directory of driver files; and libibverbs, for the same device rxe0.
+struct RxeDevice: ~Copyable {
+    /// Which provider serves it.
+    enum Provider: String, CaseIterable, Sendable {
+        case native, libibverbs
+    }
+
+    private let directory: String
+
+    /// Puts module and driver file into a directory of their own.
+    init() throws {
+        let providers = try #require(ProcessInfo.processInfo.environment["RDMA_TEST_PROVIDERS"])
+        let files = FileManager.default
+        let directory = NSTemporaryDirectory() + "rxe-\(UUID().uuidString)"
+        try files.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        try files.copyItem(atPath: providers + "/rxe.so", toPath: directory + "/rxe.so")
+        try files.copyItem(atPath: "providers/rxe/rxe.driver", toPath: directory + "/rxe.driver")
+        self.directory = directory
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: directory) }
+
+    /// A loader that finds it served so.
+    func loader(_ provider: Provider, alone: Bool = false) -> ProviderLoader {
+        var configuration = LoaderConfiguration()
+        configuration.mainDirectory = directory + "/none"
+        configuration.overrideDirectory = directory + "/none"
+        if !alone {
+            configuration.builtIn = [BuiltInProvider(name: "libibverbs", entry: rdma_provider_entry_libibverbs)]
+        }
+        switch provider {
+        case .native: configuration.environment["RDMA_DRIVER_PATH"] = directory
+        case .libibverbs: configuration.environment["RDMA_PROVIDER"] = "libibverbs"
+        }
+        return ProviderLoader(configuration: configuration)
+    }
+
+    func open(_ provider: Provider = .native) throws -> Context {
+        let context = try Device.named("rxe0", from: loader(provider)).open()
+        #expect(context.provider.name == (provider == .native ? "rxe" : "libibverbs"))
+        return context
+    }
+}
+
+/// Two connected queue pairs of two contexts, each with a completion queue and a region of its own.
+struct Link: ~Copyable {
+    struct End: ~Copyable {
+        let region: MemoryRegion
+        var completions: CompletionQueue
+        var queuePair: QueuePair
+
+        init(_ context: Context, _ kind: QueuePair.Kind) throws {
+            let domain = try context.makeProtectionDomain()
+            let region = try domain.makeMemoryRegion(
+                byteCount: 16384,
+                access: [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .memoryWindowBind])
+            let completions = try context.makeCompletionQueue(
+                capacity: 64, channel: try context.makeCompletionChannel())
+            queuePair = try domain.makeQueuePair(
+                kind, completions: completions,
+                capabilities: .init(sendSlices: 3, receiveSlices: 2, inlineBytes: 64))
+            self.completions = completions
+            self.region = region
+        }
+
+        mutating func next() throws -> WorkCompletion { try completions.poll(timeout: .seconds(20)) }
+    }
+
+    var left: End
+    var right: End
+
+    init(_ context: Context, _ other: Context, _ kind: QueuePair.Kind = .reliableConnection) throws {
+        let left = try End(context, kind)
+        let right = try End(other, kind)
+        if kind == .unreliableDatagram {
+            try left.queuePair.activate()
+            try right.queuePair.activate()
+        } else {
+            let (here, there) = (try left.queuePair.endpoint(), try right.queuePair.endpoint())
+            try left.queuePair.connect(to: there)
+            try right.queuePair.connect(to: here)
+        }
+        self.left = left
+        self.right = right
+    }
+
+    /// A message of several packets from left to right.
+    mutating func exchange(byteCount: Int = 5001, immediate: UInt32 = 0x0102_0304) throws {
+        let bytes = (0..<byteCount).map { UInt8(truncatingIfNeeded: $0 &* 7) }
+        try left.region.copyBytes(from: bytes.span.bytes)
+        try right.queuePair.postReceive(try right.region.slice(8192..<16384), id: 5)
+        try left.queuePair.post(.send(immediate: immediate), try left.region.slice(0..<byteCount), id: 3)
+        let (sent, received) = (try left.next(), try right.next())
+        #expect(sent.id == 3 && sent.isSuccess && sent.queuePairNumber == left.queuePair.number)
+        #expect(received.id == 5 && received.isSuccess && received.byteCount == byteCount)
+        #expect(received.immediate == immediate)
+        #expect(try right.region.copyBytes(8192..<8192 + byteCount) == bytes)
+    }
+
+    /// WRITE, and WRITE with immediate data.
+    mutating func write() throws {
+        try left.region.copyBytes(from: Array("written".utf8).span.bytes)
+        try right.queuePair.postReceive(id: 8)
+        try left.queuePair.post(.write(to: right.region.remote.dropFirst(100)), try left.region.slice(0..<7))
+        try left.next().check()
+        try left.queuePair.post(
+            .write(to: right.region.remote.dropFirst(200), immediate: 6), try left.region.slice(0..<7))
+        try left.next().check()
+        let received = try right.next()
+        #expect(received.opcode == .receiveWriteWithImmediate && received.immediate == 6 && received.id == 8)
+        #expect(try right.region.copyBytes(100..<107) == Array("written".utf8))
+        #expect(try right.region.copyBytes(200..<207) == Array("written".utf8))
+    }
+
+    /// READ, both atomics, inline data, several slices.
+    mutating func readAndCount() throws {
+        let (here, there) = (left.region, right.region)
+        try there.copyBytes(from: Array("to be read".utf8).span.bytes)
+        try left.queuePair.post(.read(from: there.remote), try here.slice(512..<522))
+        #expect(try left.next().opcode == .read)
+        #expect(try here.copyBytes(512..<522) == Array("to be read".utf8))
+
+        try there.storeReleasing(40, at: 128)
+        let word = there.remote.dropFirst(128)
+        try left.queuePair.post(.fetchAndAdd(at: word, adding: 2), try here.slice(0..<8))
+        #expect(try left.next().opcode == .fetchAndAdd)
+        try left.queuePair.post(.compareAndSwap(at: word, expected: 42, desired: 7), try here.slice(8..<16))
+        #expect(try left.next().opcode == .compareAndSwap)
+        #expect(try here.loadAcquiring(at: 0) == 40 && here.loadAcquiring(at: 8) == 42)
+        #expect(try there.loadAcquiring(at: 128) == 7)
+
+        try right.queuePair.postReceive(slices: [try there.slice(0..<2), try there.slice(16..<64)].span)
+        try left.queuePair.post(.send, inline: Array("inline".utf8).span.bytes)
+        try left.next().check()
+        #expect(try right.next().byteCount == 6)
+        #expect(try there.copyBytes(0..<2) + there.copyBytes(16..<20) == Array("inline".utf8))
+    }
+
+    /// Datagrams, behind their 40 bytes.
+    mutating func datagrams() throws {
+        let there = right.region
+        let destination = try left.region.protectionDomain.makeDestination(try right.queuePair.endpoint())
+        try right.queuePair.postReceive(try there.slice(0..<256), id: 2)
+        try right.queuePair.postReceive(try there.slice(256..<512), id: 3)
+        try left.region.copyBytes(from: Array("xyz".utf8).span.bytes)
+        try left.queuePair.post(.send(immediate: 9), try left.region.slice(0..<3), to: destination)
+        try left.queuePair.post(.send, inline: Array("uvw".utf8).span.bytes, to: destination)
+        for _ in 0..<2 { try left.next().check() }
+        let (first, second) = (try right.next(), try right.next())
+        #expect(first.byteCount == 43 && first.immediate == 9 && second.byteCount == 43)
+        #expect(first.sourceQueuePairNumber == left.queuePair.number)
+        #expect(try there.copyBytes(40..<43) + there.copyBytes(296..<299) == Array("xyzuvw".utf8))
+    }
+}

@@ -1,0 +1,281 @@
+import CIBVerbs
+import CProviderABI
+import Foundation
+import Testing
+import Verbs
+
+extension Guest {
+    /// The native provider, as the module that is shipped, on the kernel's rxe0.
+    @Suite("The native provider rxe")
+    struct RxeTests {
+        @Test("RC, UC and UD move their data between native queue pairs, and with libibverbs' in both directions")
+        func operations() async throws {
+            try await Bench.run { _ in
+                let device = try RxeDevice()
+                let roles: [(RxeDevice.Provider, RxeDevice.Provider)] = [
+                    (.native, .native), (.native, .libibverbs), (.libibverbs, .native),
+                ]
+                for (left, right) in roles {
+                    let (here, there) = (try device.open(left), try device.open(right))
+                    var reliable = try Link(here, there)
+                    try reliable.exchange()
+                    try reliable.write()
+                    try reliable.readAndCount()
+                    var unreliable = try Link(here, there, .unreliableConnection)
+                    try unreliable.exchange()
+                    try unreliable.write()
+                    var datagram = try Link(here, there, .unreliableDatagram)
+                    try datagram.datagrams()
+                }
+            }
+        }
+
+        @Test("what it says of device, port, GIDs and queue pair is what libibverbs says")
+        func queries() async throws {
+            try await Bench.run { _ in
+                let device = try RxeDevice()
+                let (native, other) = (try device.open(), try device.open(.libibverbs))
+                #expect(try "\(native.attributes())" == "\(other.attributes())")
+                #expect(try "\(native.port(1))" == "\(other.port(1))")
+                #expect(try "\(native.gidTable())" == "\(other.gidTable())")
+                #expect(try native.pkey(port: 1, index: 0) == 0xffff)
+                #expect(throws: VerbsError.self) { try native.pkey(port: 1, index: 77) }
+                #expect(throws: VerbsError.self) { try native.port(2) }
+
+                let mine = try Link(native, native)
+                let theirs = try Link(other, other)
+                let (one, two) = (try mine.left.queuePair.query(), try theirs.left.queuePair.query())
+                #expect(one.state == .readyToSend && one.state == two.state && one.pathMTU == two.pathMTU)
+                #expect(one.timeout == two.timeout && one.retryCount == two.retryCount)
+                #expect(mine.left.queuePair.capabilities == theirs.left.queuePair.capabilities)
+            }
+        }
+
+        @Test("shared receive queues feed, warn and grow; completion queues grow and shrink with what is in them")
+        func queues() async throws {
+            try await Bench.run { _ in
+                let device = try RxeDevice()
+                let context = try device.open()
+                let domain = try context.makeProtectionDomain()
+                let region = try domain.makeMemoryRegion(byteCount: 4096)
+                var completions = try context.makeCompletionQueue(capacity: 16)
+                var shared = try domain.makeSharedReceiveQueue(.init(requests: 8))
+                let id = shared.id
+                var left = try domain.makeQueuePair(.reliableConnection, completions: completions)
+                let right = try domain.makeQueuePair(
+                    .reliableConnection, sendCompletions: completions, receiveCompletions: completions,
+                    sharedReceiveQueue: shared)
+                let (here, there) = (try left.endpoint(), try right.endpoint())
+                try left.connect(to: there)
+                try right.connect(to: here)
+                for id in 10..<14 as Range<UInt64> { try shared.postReceive(try region.slice(0..<64), id: id) }
+                try shared.resize(requests: 40)
+                for id in 14..<40 as Range<UInt64> { try shared.postReceive(try region.slice(0..<64), id: id) }
+                try shared.setLimit(30)
+                #expect(try shared.query().limit == 30 && shared.query().requests >= 40)
+
+                for _ in 0..<2 { try left.post(.send, try region.slice(128..<136)) }
+                let event = try context.nextEvent(timeout: .seconds(20))
+                #expect(event?.kind == .sharedReceiveQueueLimitReached && event?.subject == .sharedReceiveQueue(id))
+                var seen: [UInt64] = [try completions.poll(timeout: .seconds(20)).id]
+                try completions.resize(capacity: 200)
+                #expect(completions.capacity >= 200)
+                while seen.count < 4 { seen.append(try completions.poll(timeout: .seconds(20)).id) }
+                for _ in 0..<12 { try left.post(.send, try region.slice(128..<136)) }
+                for _ in 0..<20 { seen.append(try completions.poll(timeout: .seconds(20)).id) }
+                try completions.resize(capacity: 8)
+                for _ in 0..<4 { seen.append(try completions.poll(timeout: .seconds(20)).id) }
+                #expect(seen.filter { $0 >= 10 } == Array(10..<24) && seen.count == 28)
+            }
+        }
+
+        @Test("memory windows of both types let peers do what they were bound for, and nothing else")
+        func windows() async throws {
+            try await Bench.run { _ in
+                let device = try RxeDevice()
+                let context = try device.open()
+                for kind in [MemoryWindow.Kind.one, .two] {
+                    var link = try Link(context, context)
+                    let window = try link.right.region.protectionDomain.makeMemoryWindow(kind)
+                    let remote = try link.right.queuePair.bind(
+                        window, to: link.right.region, 1024..<2048, access: .remoteWrite)
+                    #expect(try link.right.next().opcode == .bindMemoryWindow)
+                    try link.left.region.copyBytes(from: Array("window".utf8).span.bytes)
+                    try link.left.queuePair.post(.write(to: remote.dropFirst(16)), try link.left.region.slice(0..<6))
+                    try link.left.next().check()
+                    #expect(try link.right.region.copyBytes(1040..<1046) == Array("window".utf8))
+                    try link.left.queuePair.post(.read(from: remote), try link.left.region.slice(0..<6))
+                    #expect(try link.left.next().status == .remoteAccessError)
+                    // The kernel has moved the queue pair to the error state: what is posted now is flushed.
+                    try link.left.queuePair.post(.write(to: remote), try link.left.region.slice(0..<6))
+                    #expect(try link.left.next().status == .flushed)
+                    #expect(try link.left.queuePair.query().state == .error)
+                }
+            }
+        }
+
+        @Test("the extended interfaces post and poll")
+        func extended() async throws {
+            try await Bench.run { _ in
+                let device = try RxeDevice()
+                let context = try device.open()
+                let domain = try context.makeProtectionDomain()
+                let region = try domain.makeMemoryRegion(byteCount: 4096, access: [.localWrite, .remoteWrite])
+                var completions = try context.makeCompletionQueue(capacity: 64, fields: .standard)
+                var options = QueuePair.CreationOptions()
+                options.extendedOperations = [.send, .sendWithImmediate, .write]
+                var left = try domain.makeQueuePair(
+                    .reliableConnection, completions: completions, capabilities: .init(inlineBytes: 32),
+                    options: options)
+                var right = try domain.makeQueuePair(.reliableConnection, completions: completions)
+                let (here, there) = (try left.endpoint(), try right.endpoint())
+                try left.connect(to: there)
+                try right.connect(to: here)
+                for id in 0..<2 as Range<UInt64> { try right.postReceive(try region.slice(1024..<2048), id: id) }
+                try left.postExtended { (requests) throws(VerbsError) in
+                    try requests.append(
+                        .write(to: region.remote.dropFirst(64)), inline: Array("ab".utf8).span.bytes, id: 5,
+                        flags: [])
+                    try requests.append(.send(immediate: 3), try region.slice(0..<8), id: 6)
+                    try requests.append(.send, slices: [try region.slice(0..<4)].span, id: 7)
+                }
+                var seen: [UInt64: (Int?, UInt32?)] = [:]
+                while seen.count < 4 {
+                    try completions.pollExtended(limit: 2) { completion in
+                        #expect(completion.status == .success)
+                        // The ids of both sides are told apart by who they belong to.
+                        let id = completion.queuePairNumber == left.number ? completion.id : completion.id + 100
+                        seen[id] = (completion.byteCount, completion.immediate)
+                    }
+                }
+                #expect(Set(seen.keys) == [6, 7, 100, 101])
+                #expect(seen[100]?.1 == 3 && seen[100]?.0 == 8 && seen[101]?.0 == 4)
+                #expect(try region.copyBytes(64..<66) == Array("ab".utf8))
+                #expect(throws: VerbsError.self) { _ = try domain.makeQueuePair(.rawPacket, completions: completions) }
+                #expect(throws: VerbsError.self) {
+                    _ = try context.makeCompletionQueue(capacity: 8, fields: .timestamp)
+                }
+            }
+        }
+
+        @Test("completions wake the channel; queue pair and port have their events; destroying waits for who read one")
+        func events() async throws {
+            try await Bench.run { _ in
+                let device = try RxeDevice()
+                let context = try device.open()
+                var link = try Link(context, context)
+                let channel = link.right.completions.channel!
+                try link.right.completions.arm(solicitedOnly: true)
+                for id in 1...2 as ClosedRange<UInt64> {
+                    try link.right.queuePair.postReceive(try link.right.region.slice(0..<64), id: id)
+                }
+                try link.left.queuePair.post(.send, try link.left.region.slice(0..<8))
+                try link.right.next().check()
+                #expect(try channel.wait(timeout: .zero) == nil)
+                try link.left.queuePair.post(
+                    .send, try link.left.region.slice(0..<8), flags: [.signaled, .solicited])
+                #expect(try channel.wait(timeout: .seconds(20)) == link.right.completions.id)
+
+                var drain = QueuePair.Attributes()
+                drain.state = .sendQueueDrained
+                try link.left.queuePair.modify(drain)
+                let number = link.left.queuePair.number
+                #expect(
+                    try context.nextEvent(timeout: .seconds(20))
+                        == AsynchronousEvent(kind: .sendQueueDrained, subject: .queuePair(number: number)))
+
+                try await Bench.shell("ip link set veth0 down")
+                try awaitEvent(.portError, of: context)
+                #expect(try context.port(1).state != .active)
+                try await Bench.shell("ip link set veth0 up")
+                try awaitEvent(.portActive, of: context)
+            }
+        }
+
+        private func awaitEvent(_ kind: AsynchronousEvent.Kind, of context: Context) throws {
+            var event = try context.nextEvent(timeout: .seconds(30))
+            // Addresses that come and go say so as well.
+            while let other = event, other.kind == .gidChange { event = try context.nextEvent(timeout: .seconds(30)) }
+            #expect(event == AsynchronousEvent(kind: kind, subject: .port(1)))
+        }
+
+        @Test("queues whose events nobody read are destroyed at once, those whose were read when they are acknowledged")
+        func unacknowledged() async throws {
+            try await Bench.run { _ in
+                let device = try RxeDevice()
+                let context = try device.open()
+                for reads in [false, true] {
+                    var link = try Link(context, context)
+                    try link.left.completions.arm()
+                    let target = link.right.region.remote
+                    try link.left.queuePair.post(.write(to: target), try link.left.region.slice(0..<8))
+                    try link.left.next().check()
+                    var drain = QueuePair.Attributes()
+                    drain.state = .sendQueueDrained
+                    try link.left.queuePair.modify(drain)
+                    let (queue, channel) = (link.left.completions.unsafeRaw, link.left.completions.channel!)
+                    let destroyer = Destroyer(link)
+                    if reads {
+                        // As a thread of the user's that has read both events and is at work on them.
+                        var record = [UInt64](repeating: 0, count: 2)
+                        #expect(read(channel.fileDescriptor.rawValue, &record, 8) == 8)
+                        #expect(record[0] == UInt64(UInt(bitPattern: queue)))
+                        #expect(read(context.eventDescriptor.rawValue, &record, 16) == 16)
+                        destroyer.start()
+                        usleep(50_000)
+                        #expect(!destroyer.hasEnded)
+                        var event = ibv_async_event()
+                        event.event_type = ibv_event_type(rawValue: UInt32(truncatingIfNeeded: record[1]))
+                        event.element.qp = UnsafeMutablePointer(bitPattern: UInt(record[0]))
+                        #expect(event.event_type == IBV_EVENT_SQ_DRAINED)
+                        rdma_ack_async_event(&event)
+                        rdma_ack_cq_events(queue, 1)
+                    } else {
+                        destroyer.start()
+                    }
+                    #expect(destroyer.end())
+                }
+                #expect(try context.nextEvent(timeout: .zero) == nil)
+            }
+        }
+
+        @Test("a user who may not open the node is told so, and what to try")
+        func permission() async throws {
+            try await Bench.run { _ in
+                let device = try RxeDevice()
+                let found = try Device.named("rxe0", from: device.loader(.native, alone: true))
+                try await Bench.shell("chmod 600 /dev/infiniband/uverbs*")
+                #expect(seteuid(65534) == 0)
+                defer { #expect(seteuid(0) == 0) }
+                let error = #expect(throws: VerbsError.self) { _ = try found.open() }
+                let text = "\(String(describing: error)) \(error?.hint ?? "")"
+                #expect(text.contains("permission denied") && text.contains("/dev/infiniband/uverbs"), "\(text)")
+            }
+        }
+    }
+}
+
+/// Destroys a link on a thread of its own.
+private final class Destroyer: @unchecked Sendable {
+    // Unchecked: the link is the thread's from start() on; the semaphore orders what comes after.
+    private var link: Link?
+    private let ended = DispatchSemaphore(value: 0)
+
+    init(_ link: consuming Link) { self.link = consume link }
+
+    func start() {
+        Thread.detachNewThread {
+            self.link = nil
+            self.ended.signal()
+        }
+    }
+
+    var hasEnded: Bool {
+        guard ended.wait(timeout: .now()) == .success else { return false }
+        ended.signal()
+        return true
+    }
+
+    /// Whether it ends, in half a minute at most.
+    func end() -> Bool { ended.wait(timeout: .now() + 30) == .success }
+}
