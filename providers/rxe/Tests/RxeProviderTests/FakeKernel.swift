@@ -1,6 +1,7 @@
 import CIBVerbs
 import CKernelABI
 import Glibc
+import Synchronization
 
 @testable import RxeProvider
 
@@ -139,14 +140,18 @@ final class FakePair {
     }
 }
 
-/// A list of elements, kept for the time of a test.
-final class List {
+/// Where the lists of all tests lie.
+private let kept = Mutex<[UInt]>([])
+
+/// A list of elements. It stays when the tests end: requests point to it, and do not keep it.
+struct List {
     let sges: UnsafeMutableBufferPointer<ibv_sge>
     init(_ elements: [ibv_sge]) {
         sges = .allocate(capacity: elements.count)
         _ = sges.initialize(from: elements)
+        let address = UInt(bitPattern: sges.baseAddress)
+        kept.withLock { $0.append(address) }
     }
-    deinit { sges.deallocate() }
 
     func send(_ opcode: ibv_wr_opcode, id: UInt64 = 1, flags: UInt32 = IBV_SEND_SIGNALED.rawValue) -> ibv_send_wr {
         var request = ibv_send_wr()
