@@ -76,6 +76,10 @@
  * leave its locks out. A wr_start ... wr_complete pair and a start_poll ... end_poll pair belong to one
  * thread each. No function may be called in a child after fork(2), except exec.
  *
+ * On the data path a provider trusts the pointers that it is given: to the object, the first request of a
+ * list, its elements, and bad_wr. The inline functions of verbs.h hand them through as their user gave
+ * them, and looking costs every call. Numbers it does not trust: opcodes, flags, counts and lengths.
+ *
  * A provider may have threads of its own. They block all signals, and are gone when close_context
  * returns. A provider never installs a signal handler, never prints, never exits; it says what it has to
  * say through rdma_core.log. It is never unloaded.
@@ -120,6 +124,8 @@
  *               the peer is not known) where the provider can still tell which they are. Once poll_cq has
  *               answered -EIO, no completion comes any more.
  *   posting     post_*, bind_mw and wr_complete answer EIO and take nothing; *bad_wr is the first request.
+ *               The same holds whenever a device does not take what was written for it: a request that
+ *               was refused never completes.
  *               req_notify_cq answers EIO.
  *   the table   All else answers EIO, but what destroys (close_*, destroy_*, dealloc_*, dereg_*, detach_*,
  *               free_*): that frees what it always frees, and answers 0.
