@@ -56,6 +56,20 @@ extension Guest {
             }
         }
 
+        @Test("rping with queue pairs of the native provider, in both roles")
+        func nativeRping() async throws {
+            try await Bench.run { _ in
+                await #expect(processExitsWith: .success) {
+                    try await ConnectionBench.run {
+                        let device = try RxeDevice()
+                        #expect(try device.open().provider.name == "rxe")
+                        try await servesRping(device.loader(.native))
+                        try await pingsRping(device.loader(.native))
+                    }
+                }
+            }
+        }
+
         @Test("rping that is killed in the middle of a ping leaves a disconnection and flushed work")
         func killed() async throws {
             try await Bench.run { _ in

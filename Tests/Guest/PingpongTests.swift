@@ -7,12 +7,13 @@ extension Guest {
     struct PingpongTests {
         /// Whom Debian's program, on the kernel's rxe0 through libibverbs, plays with.
         enum Opponent: String, CaseIterable, Sendable {
-            case libibverbs, soft
+            case libibverbs, native, soft
 
             /// Before the command of this side.
-            func environment(_ bench: Bench) -> String {
+            func environment(_ bench: Bench, _ rxe: borrowing RxeDevice) -> String {
                 switch self {
                 case .libibverbs: "env RDMA_PROVIDER=libibverbs"
+                case .native: "env RDMA_DRIVER_PATH=\(rxe.directory) RDMA_PROVIDER=rxe"
                 case .soft: entrance(bench) + " env RDMA_SOFT_INTERFACES=eth0"
                 }
             }
@@ -29,14 +30,16 @@ extension Guest {
         @Test("RC, UC, UD and SRQ, in both roles; every byte that comes back is compared", arguments: Opponent.allCases)
         func play(_ opponent: Opponent) async throws {
             try await Bench.run { bench in
+                let rxe = try RxeDevice()
                 for service in ["rc", "uc", "ud", "srq"] {
-                    for role in Role.allCases { try await play(service, opponent, opponentIs: role, on: bench) }
+                    for role in Role.allCases { try await play(service, opponent, opponentIs: role, on: bench, rxe) }
                 }
             }
         }
 
         private func play(
-            _ service: String, _ opponent: Opponent, opponentIs role: Role, on bench: Bench
+            _ service: String, _ opponent: Opponent, opponentIs role: Role, on bench: Bench,
+            _ rxe: borrowing RxeDevice
         ) async throws {
             let count = 50
             // A datagram has at most one packet.
@@ -47,7 +50,7 @@ extension Guest {
                 "timeout 300 ibv_\(service)_pingpong --ib-dev=rxe0 --gid-idx=1 --events --iters=\(count) --size=\(size)"
                 + (service == "srq" ? " --num-qp=\(pairs)" : "")
             let ours =
-                "\(opponent.environment(bench)) timeout 300 \(Self.program) \(service) device=\(opponent.device)"
+                "\(opponent.environment(bench, rxe)) timeout 300 \(Self.program) \(service) device=\(opponent.device)"
                 + " count=\(count) size=\(size) pairs=\(pairs)"
             let (server, client) =
                 role == .server ? (ours, "\(theirs) \(opponent.address)") : (theirs, "\(ours) host=10.9.0.1")
@@ -55,7 +58,7 @@ extension Guest {
             let said = try await Bench.shell(
                 """
                 \(server) & server=$!
-                until \(entrance) ss -ltn | grep -q :18515; do kill -0 $server; sleep 0.05; done
+                for attempt in $(seq 600); do \(entrance) ss -ltn | grep -q :18515 && break; sleep 0.1; done
                 \(client)
                 wait $server
                 """)

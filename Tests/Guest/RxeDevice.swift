@@ -9,9 +9,18 @@ struct RxeDevice: ~Copyable {
     /// Which provider serves it.
     enum Provider: String, CaseIterable, Sendable {
         case native, libibverbs
+
+        /// As `verbs` calls it.
+        var name: String { self == .native ? "rxe" : "libibverbs" }
     }
 
-    private let directory: String
+    /// What a program must have in its environment to use that provider.
+    func environment(_ provider: Provider) -> [String: String] {
+        provider == .native ? ["RDMA_DRIVER_PATH": directory] : ["RDMA_PROVIDER": "libibverbs"]
+    }
+
+    /// Where a program finds them: RDMA_DRIVER_PATH.
+    let directory: String
 
     /// Puts module and driver file into a directory of their own.
     init() throws {
@@ -43,7 +52,7 @@ struct RxeDevice: ~Copyable {
 
     func open(_ provider: Provider = .native) throws -> Context {
         let context = try Device.named("rxe0", from: loader(provider)).open()
-        #expect(context.provider.name == (provider == .native ? "rxe" : "libibverbs"))
+        #expect(context.provider.name == provider.name)
         return context
     }
 }
