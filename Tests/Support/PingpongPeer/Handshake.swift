@@ -2,11 +2,14 @@ import Glibc
 import Verbs
 
 /// What the ibv_*_pingpong programs say to each other over TCP: for each queue pair a line of 52 bytes with LID, queue
-/// pair number, PSN and GID in hexadecimal, first the client's; and in the end "done" from the client.
+/// pair number, PSN and GID in hexadecimal, first the client's; and in the end "done" from the client. ibv_srq_pingpong
+/// always says 256 such lines, whatever the number of its queue pairs: those of the first count.
 struct Handshake {
     /// The queue key of ibv_ud_pingpong.
     static let queueKey: UInt32 = 0x1111_1111
     private static let byteCount = "0000:000000:000000:".utf8.count + 32 + 1
+
+    private static let sharedLines = 256
 
     private let settings: Settings
     private let socket: CInt
@@ -49,10 +52,14 @@ struct Handshake {
             ]
             try send(bytes: Array(fields.joined(separator: ":").utf8) + [0])
         }
+        let nothing = [String(repeating: "0", count: 4), "000000", "000000", String(repeating: "0", count: 32)]
+        for _ in 0..<padding(endpoints.count) { try send(bytes: Array(nothing.joined(separator: ":").utf8) + [0]) }
     }
 
+    private func padding(_ count: Int) -> Int { settings.isShared ? Self.sharedLines - count : 0 }
+
     func receive(_ count: Int) throws -> [Endpoint] {
-        try (0..<count).map { _ in
+        let endpoints = try (0..<count).map { _ in
             let text = String(decoding: try receive(byteCount: Self.byteCount).dropLast(), as: UTF8.self)
             let fields = text.split(separator: ":")
             guard fields.count == 4, let lid = UInt16(fields[0], radix: 16), let number = UInt32(fields[1], radix: 16),
@@ -63,6 +70,8 @@ struct Handshake {
                 queuePairNumber: number, packetSequenceNumber: psn, gid: gid, lid: lid, mtu: .bytes1024,
                 responderDepth: 1, queueKey: Self.queueKey)
         }
+        for _ in 0..<padding(count) { _ = try receive(byteCount: Self.byteCount) }
+        return endpoints
     }
 
     /// The last word, which is the client's.
