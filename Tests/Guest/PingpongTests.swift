@@ -47,7 +47,7 @@ extension Guest {
             let pairs = service == "srq" ? 4 : 1
             // GID 1 of rxe is that of the IPv4 address.
             let theirs =
-                "timeout 300 ibv_\(service)_pingpong --ib-dev=rxe0 --gid-idx=1 --events --iters=\(count) --size=\(size)"
+                "timeout 300 ibv_\(service)_pingpong --ib-dev=rxe0 --gid-idx=1 --iters=\(count) --size=\(size)"
                 + (service == "srq" ? " --num-qp=\(pairs)" : "")
             let ours =
                 "\(opponent.environment(bench, rxe)) timeout 300 \(Self.program) \(service) device=\(opponent.device)"
