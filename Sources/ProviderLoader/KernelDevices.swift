@@ -11,13 +11,17 @@ struct KernelDevices {
     private let root: String
     private var uverbsABI: UInt32 = 0
 
-    init(sysfs: String, driverIDs: [String: UInt32]) {
+    /// - Parameter driverIDs: the kernel's number of each device's driver. Asked only when there is a device: to ask may
+    ///   make the kernel load a module.
+    init(sysfs: String, driverIDs: () -> [String: UInt32]) {
         root = sysfs
         let nodes = "\(root)/class/infiniband_verbs"
         // No such class: a kernel without uverbs, or a container without its sysfs. That is no problem of a file.
         guard let names = try? names(inDirectory: nodes) else { return }
         uverbsABI = contents("\(nodes)/abi_version").flatMap { UInt32($0) } ?? 0
-        for name in names where name.hasPrefix("uverbs") {
+        let uverbs = names.filter { $0.hasPrefix("uverbs") }
+        let driverIDs = uverbs.isEmpty ? [:] : driverIDs()
+        for name in uverbs {
             do throws(Problem) {
                 var device = try describe(uverbs: name, at: "\(nodes)/\(name)")
                 device.driverID = driverIDs[device.name]

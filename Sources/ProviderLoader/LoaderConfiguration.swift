@@ -66,8 +66,8 @@ public struct LoaderConfiguration: Sendable {
         logHandler = nil
     }
 
-    /// What a program wants: everything from the process, driver numbers from the kernel's netlink, and messages on standard error from the level on that
-    /// `RDMA_LOG` names (`error`, `warning`, `info` or `debug`; without it nothing is printed).
+    /// What a program wants: everything from the process, driver numbers from the kernel's netlink, and messages on
+    /// standard error from the level on that `RDMA_LOG` names (`error`, `warning`, `info` or `debug`; without it nothing is printed).
     public static func standard(builtIn: [BuiltInProvider]) -> LoaderConfiguration {
         var configuration = LoaderConfiguration()
         configuration.builtIn = builtIn

@@ -20,9 +20,10 @@ struct Snapshot {
             kernelProviders: Set(builtIn.filter(\.servesKernelDevices).map(\.provider)))
 
         let otherSysfs = configuration.setting(.sysfsPath)
+        // The kernel knows nothing of what another sysfs shows.
         let kernel = KernelDevices(
-            sysfs: otherSysfs ?? configuration.sysfsPath, driverIDs: otherSysfs == nil ? configuration.driverIDs() : [:]
-        )
+            sysfs: otherSysfs ?? configuration.sysfsPath,
+            driverIDs: otherSysfs == nil ? configuration.driverIDs : { [:] })
         let software = SoftwareDevices(of: builtIn, besides: Set(kernel.devices.map(\.name)))
         devices = kernel.devices + software.devices
         problems = Snapshot.settings(configuration, ranked) + directories.problems + kernel.problems + software.problems

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CProviderABI
 import Foundation
+import Synchronization
 import TestSupport
 import Testing
 
@@ -162,6 +163,23 @@ struct DeviceTests {
         #expect(entry.device.driverID == 1)
         #expect(entry.chosen?.provider == "mlx5")
         #expect(DeviceRecord.of(entry.device).pointer.pointee.driver_id == 1)
+    }
+
+    @Test("Without a kernel device nobody is asked for driver numbers: to ask may make the kernel load a module")
+    func noDriverIDs() throws {
+        let bench = try Workbench()
+        let questions = Atomic(0)
+        bench.configuration.driverIDs = {
+            questions.add(1, ordering: .relaxed)
+            return [:]
+        }
+        _ = bench.loader.survey()
+        let without = questions.load(ordering: .relaxed)
+        #expect(without == 0)
+        try bench.sysfs.addDevice("eth_rdma0")
+        _ = bench.loader.survey()
+        let with = questions.load(ordering: .relaxed)
+        #expect(with > 0)
     }
 }
 
