@@ -7,8 +7,9 @@ struct DoctorCommand: ParsableCommand {
         commandName: "doctor",
         abstract: "Look for what stands in the way of RDMA on this machine.",
         discussion: """
-            Checks the kernel, devices, libraries, permissions, the connection manager, the limit of pinned memory, UDP \
-            port 4791, addresses, the MTU, providers, driver files and settings, and says for each trouble what to try. Exit code 8 if something stands in the way.
+            Checks the kernel, devices, libraries, permissions, the connection manager, the limit of pinned memory, UDP port \
+            4791, addresses, the MTU, providers, driver files and settings, and says for each trouble what to try. Exit \
+            code 8 if something stands in the way.
             """)
 
     @Flag(help: "Show also the checks that found nothing.")

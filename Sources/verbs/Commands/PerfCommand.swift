@@ -159,16 +159,16 @@ struct PerfReport: Report {
 
     var text: String {
         var table = Table(
-            .left("operation"), .right("size"), .right("min us"), .right("p50"), .right("p99"), .right("p99.9"),
-            .right("max"), .right("MB/s"), .right("k msg/s"), .right("lost"))
+            [.left("operation"), .right("size")] + LatencySummary.columns(minimum: "min us")
+                + [.right("MB/s"), .right("k msg/s"), .right("lost")])
         for row in rows {
-            let latency = row.latencyNanoseconds
-            let values = [latency?.min, latency?.p50, latency?.p99, latency?.p999, latency?.max]
-            let cells = values.map { $0.map(Units.microseconds(nanoseconds:)) ?? "" }
-            table.add(
-                row.operation.rawValue, Units.size(UInt64(row.size)), cells[0], cells[1], cells[2], cells[3], cells[4],
+            let rates = [
                 Units.megabytesPerSecond(row.bytesPerSecond), Units.kiloPerSecond(row.messagesPerSecond),
-                row.lost == 0 ? "" : Units.count(row.lost))
+                row.lost == 0 ? "" : Units.count(row.lost),
+            ]
+            table.add(
+                [row.operation.rawValue, Units.size(UInt64(row.size))]
+                    + (row.latencyNanoseconds?.cells ?? LatencySummary.noCells) + rates)
         }
         let early = endedEarly.map { "ended early: \($0)\n" } ?? ""
         return "\(run.title)\nwindow \(window), batch \(batch)\n\n" + table.text + early

@@ -11,18 +11,17 @@ struct PingAllReport: Report {
     var text: String {
         guard let first = runs.first else { return "ended before the first operation\n" }
         var table = Table(
-            .left("transport"), .left("operation"), .right("size"), .right("min us"), .right("p50"), .right("p99"),
-            .right("p99.9"), .right("max"), .right("messages"), .right("lost"), .right("verified"), .right("wrong"))
+            [.left("transport"), .left("operation"), .right("size")] + LatencySummary.columns(minimum: "min us")
+                + [.right("messages"), .right("lost"), .right("verified"), .right("wrong")])
         for run in runs {
-            let latency = run.latencyNanoseconds
-            let values = [latency?.min, latency?.p50, latency?.p99, latency?.p999, latency?.max]
-            let cells = values.map { $0.map(Units.microseconds(nanoseconds:)) ?? "" }
-            table.add(
-                run.run.transport.rawValue, run.operation.rawValue, Units.size(UInt64(run.size)), cells[0], cells[1],
-                cells[2], cells[3], cells[4], Units.count(run.client.sent),
-                run.client.lost == 0 ? "" : Units.count(run.client.lost),
+            let counts = [
+                Units.count(run.client.sent), run.client.lost == 0 ? "" : Units.count(run.client.lost),
                 run.verify ? Units.count(run.client.verified + run.server.verified) : "",
-                run.corrupted == 0 ? "" : Units.count(run.corrupted))
+                run.corrupted == 0 ? "" : Units.count(run.corrupted),
+            ]
+            table.add(
+                [run.run.transport.rawValue, run.operation.rawValue, Units.size(UInt64(run.size))]
+                    + (run.latencyNanoseconds?.cells ?? LatencySummary.noCells) + counts)
         }
         let early = runs.last?.endedEarly.map { "ended early: \($0)\n" } ?? ""
         return first.run.sides + "\n\n" + table.text + early

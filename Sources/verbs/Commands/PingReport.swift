@@ -46,11 +46,8 @@ struct PingReport: Report {
         text += "\(Units.count(measured)) messages measured in \(Units.duration(nanoseconds: elapsedNanoseconds))\n\n"
         if let latency = latencyNanoseconds {
             var table = Table(
-                .left(isRoundTrip ? "round trip" : "completion"), .right("min"), .right("p50"), .right("p99"),
-                .right("p99.9"), .right("max"))
-            let values = [latency.min, latency.p50, latency.p99, latency.p999, latency.max]
-            let cells = values.map(Units.microseconds(nanoseconds:))
-            table.add("us", cells[0], cells[1], cells[2], cells[3], cells[4])
+                [.left(isRoundTrip ? "round trip" : "completion")] + LatencySummary.columns(minimum: "min"))
+            table.add(["us"] + latency.cells)
             text += table.text + "\n" + HistogramChart.text(histogram, width: 40) + "\n"
         }
         if client.lost > 0 {

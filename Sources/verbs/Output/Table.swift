@@ -14,8 +14,12 @@ struct Table {
 
     init(_ columns: Column...) { self.columns = columns }
 
+    init(_ columns: [Column]) { self.columns = columns }
+
     /// Adds a row: one cell for each column.
-    mutating func add(_ cells: String...) {
+    mutating func add(_ cells: String...) { add(cells) }
+
+    mutating func add(_ cells: [String]) {
         precondition(cells.count == columns.count)
         rows.append(cells.map(\.printable))
     }

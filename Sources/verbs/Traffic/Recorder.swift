@@ -47,4 +47,15 @@ struct LatencySummary: Codable, Equatable {
     var p999: UInt64
     var max: UInt64
     var mean: UInt64
+
+    /// Heads of the columns that `cells` fills; the first one names the unit where the table does not.
+    static func columns(minimum: String) -> [Table.Column] {
+        [.right(minimum), .right("p50"), .right("p99"), .right("p99.9"), .right("max")]
+    }
+
+    /// In microseconds, as people read them.
+    var cells: [String] { [min, p50, p99, p999, max].map(Units.microseconds(nanoseconds:)) }
+
+    /// What stands in the columns when nothing was measured.
+    static let noCells = [String](repeating: "", count: 5)
 }
