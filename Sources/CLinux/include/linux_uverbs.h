@@ -15,6 +15,9 @@ int linux_uverbs_ioctl(int fd, void *request);
 /// A command of uverbs by write(2). 0, or a positive errno value.
 int linux_uverbs_write(int fd, const void *request, size_t size);
 
+/// write(2) itself, for a doorbell: no function in between. The number of bytes written, or -1 and errno.
+long linux_write(int fd, const void *bytes, size_t count) __asm__("write");
+
 /// Reads the beginning of a small file and ends it with a zero, in place of the last line's end: how many bytes came
 /// before, or a negative errno value.
 int linux_read_line(const char *path, char *line, size_t capacity);
