@@ -4,43 +4,48 @@ import Synchronization
 /// A mutual exclusion that costs two atomic instructions when nobody contends, and sleeps in the kernel when somebody
 /// does. It stays where it was made: make it a field of an object that does not move.
 ///
+/// Where the user has promised that one thread at a time comes (a thread domain, IBV_CREATE_CQ_ATTR_SINGLE_THREADED) the
+/// lock is made to be skipped, and costs a look at that.
+///
 /// | state | meaning |
 /// |-------|---------|
 /// | 0     | free |
 /// | 1     | held |
 /// | 2     | held, and somebody may sleep |
 public struct Lock: ~Copyable {
+    // First, and the state behind it: the other way round costs an instruction for the address.
+    private let isSkipped: Bool
     private let state = Atomic<UInt32>(0)
 
-    /// A free lock.
-    public init() {}
+    /// A free lock, or one that takes nothing and keeps nobody out.
+    public init(isSkipped: Bool = false) { self.isSkipped = isSkipped }
 
     /// Takes the lock if it is free. True when it was taken. Sequentially consistent, as is `unlock`: who leaves a
     /// message, finds the lock taken and goes away is sure that the holder can see the message after unlocking.
     @inline(__always)
     public borrowing func tryLock() -> Bool {
-        state.compareExchange(expected: 0, desired: 1, ordering: .sequentiallyConsistent).exchanged
+        isSkipped || state.compareExchange(expected: 0, desired: 1, ordering: .sequentiallyConsistent).exchanged
     }
 
     /// Takes the lock, waiting for it if need be. Not recursive.
     @inline(__always)
     public borrowing func lock() {
-        if state.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged { return }
+        if isSkipped || state.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged { return }
         lockSlowly()
     }
 
     /// Gives the lock back; only its holder may.
     @inline(__always)
     public borrowing func unlock() {
-        if state.exchange(0, ordering: .sequentiallyConsistent) == 2 { wakeOne() }
+        if !isSkipped && state.exchange(0, ordering: .sequentiallyConsistent) == 2 { wakeOne() }
     }
 
     /// Gives the lock back as the last thing that a function of the data path does, and answers what it answers: so the
     /// function calls nobody, and saves no registers.
     @inline(__always)
     public borrowing func unlock(answering value: Int32) -> Int32 {
-        if _slowPath(state.exchange(0, ordering: .sequentiallyConsistent) == 2) { return wake(address, value) }
-        return value
+        if isSkipped || _fastPath(state.exchange(0, ordering: .sequentiallyConsistent) != 2) { return value }
+        return wake(address, value)
     }
 
     @inline(never)

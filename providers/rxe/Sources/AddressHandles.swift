@@ -26,7 +26,7 @@ func createAddressHandle(
         made.initialize(to: RxeAddressHandle())
         made.pointee.base = ibv_ah(context: pd.pointee.context, pd: pd, handle: handle)
         made.pointee.number = answer.ah_num
-        pd.rxe.retain()
+        pd.domain.retain()
         return UnsafeMutableRawPointer(made).assumingMemoryBound(to: ibv_ah.self)
     } catch {
         return failure(error.rawValue)
@@ -40,7 +40,7 @@ func destroyAddressHandle(ah: UnsafeMutablePointer<ibv_ah>?) -> Int32 {
     } catch {
         return error.rawValue
     }
-    ah.pointee.pd.rxe.release()
+    ah.pointee.pd.domain.release()
     ah.rxe.deallocate()
     return 0
 }

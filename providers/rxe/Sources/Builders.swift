@@ -77,7 +77,7 @@ func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
 private func start(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
     let pair = qp.unsafelyUnwrapped.rxe
     let queue = pair.sends
-    pair.lockSends()
+    pair.pointee.sendLock.lock()
     queue.pointee.builder.entry = nil
     queue.pointee.builder.error = EINVAL
     guard pair.takesSends else { return }
@@ -92,25 +92,25 @@ private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
     let queue = pair.sends
     let error = queue.pointee.builder.error
     guard _fastPath(error == 0) else {
-        pair.unlockSends()
+        pair.pointee.sendLock.unlock()
         return error
     }
     guard queue.pointee.builder.entry != nil else {
-        pair.unlockSends()
+        pair.pointee.sendLock.unlock()
         return 0
     }
     let ring = queue.pointee.ring
     let start = ring.producer.loadOwn()
     let end = queue.pointee.builder.next
     ring.producer.storeReleasing(end)
-    pair.unlockSends()
+    pair.pointee.sendLock.unlock()
     let refusal = queue.ring()
     if _slowPath(refusal != 0) { pair.takeBack(from: start, to: end) }
     return refusal
 }
 
 @inline(__always)
-private func abort(qp: UnsafeMutablePointer<ibv_qp_ex>?) { qp.unsafelyUnwrapped.rxe.unlockSends() }
+private func abort(qp: UnsafeMutablePointer<ibv_qp_ex>?) { qp.unsafelyUnwrapped.rxe.pointee.sendLock.unlock() }
 
 // MARK: - Beginning a request
 

@@ -35,7 +35,7 @@ func createExtendedCompletionQueue(
     else { return failure(EOPNOTSUPP) }
     if hasDomain && attr.pointee.parent_domain == nil { return failure(EINVAL) }
     let isSingleThreaded =
-        flags & single != 0 || (hasDomain && attr.pointee.parent_domain.rxe.pointee.isSingleThreaded)
+        flags & single != 0 || (hasDomain && attr.pointee.parent_domain.domain.pointee.isSingleThreaded)
     guard let queue = makeCompletionQueue(context, attr.pointee, isSingleThreaded: isSingleThreaded) else {
         return nil
     }
@@ -102,8 +102,8 @@ extension CompletionQueuePointer {
 
 func resizeCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?, cqe: Int32) -> Int32 {
     guard let queue = cq?.rxe, cqe > 0 else { return EINVAL }
-    queue.lock()
-    defer { queue.unlock() }
+    queue.pointee.lock.lock()
+    defer { queue.pointee.lock.unlock() }
     do {
         try queue.resize(UInt32(cqe))
         return 0

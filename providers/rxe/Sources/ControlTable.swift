@@ -1,5 +1,6 @@
 import CIBVerbs
 import CProviderABI
+import ProviderKit
 
 /// The control table: one for the process, complete before anybody gets it, and never changed. What is not in it, the
 /// kernel's rdma_rxe does not have.

@@ -23,7 +23,7 @@ func registerMemory(
             to: ibv_mr(
                 context: context, pd: pd, addr: address, length: length, handle: made.handle, lkey: made.localKey,
                 rkey: made.remoteKey))
-        pd.rxe.retain()
+        pd.domain.retain()
         return region
     } catch {
         return failure(error.rawValue)
@@ -37,7 +37,7 @@ func deregisterMemory(mr: UnsafeMutablePointer<ibv_mr>?) -> Int32 {
     } catch {
         return error.rawValue
     }
-    mr.pointee.pd.rxe.release()
+    mr.pointee.pd.domain.release()
     mr.deallocate()
     return 0
 }
@@ -50,7 +50,7 @@ func allocateWindow(pd: UnsafeMutablePointer<ibv_pd>?, type: ibv_mw_type) -> Uns
         window.initialize(
             to: ibv_mw(
                 context: pd.pointee.context, pd: pd, rkey: made.remoteKey, handle: made.handle, type: type))
-        pd.rxe.retain()
+        pd.domain.retain()
         return window
     } catch {
         return failure(error.rawValue)
@@ -64,7 +64,7 @@ func deallocateWindow(mw: UnsafeMutablePointer<ibv_mw>?) -> Int32 {
     } catch {
         return error.rawValue
     }
-    mw.pointee.pd.rxe.release()
+    mw.pointee.pd.domain.release()
     mw.deallocate()
     return 0
 }

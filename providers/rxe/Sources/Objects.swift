@@ -15,10 +15,13 @@ import ProviderKit
 /// A queue pair: always the extended form.
 struct RxeQueuePair: ~Copyable {
     var base = ibv_qp_ex()
-    /// One thread at a time posts to a queue; not taken under a thread domain.
-    let sendLock = Lock()
-    let receiveLock = Lock()
-    let isSingleThreaded: Bool
+    let sendLock: Lock
+    let receiveLock: Lock
+
+    fileprivate init(isSingleThreaded: Bool) {
+        sendLock = Lock(isSkipped: isSingleThreaded)
+        receiveLock = Lock(isSkipped: isSingleThreaded)
+    }
 }
 
 typealias QueuePairPointer = UnsafeMutablePointer<RxeQueuePair>
@@ -81,27 +84,6 @@ extension QueuePairPointer {
     var receives: UnsafeMutablePointer<ReceiveQueue> {
         behind(MemoryLayout<SendQueue>.stride, as: ReceiveQueue.self)
     }
-
-    @inline(__always)
-    func lockSends() { if !pointee.isSingleThreaded { pointee.sendLock.lock() } }
-
-    @inline(__always)
-    func unlockSends() { if !pointee.isSingleThreaded { pointee.sendLock.unlock() } }
-
-    @inline(__always)
-    func lockReceives() { if !pointee.isSingleThreaded { pointee.receiveLock.lock() } }
-
-    @inline(__always)
-    func unlockReceives() { if !pointee.isSingleThreaded { pointee.receiveLock.unlock() } }
-
-    /// `lockReceives` where nobody waits; `unlockReceives` at the end of a function that answers `value`.
-    @inline(__always)
-    func tryLockReceives() -> Bool { pointee.isSingleThreaded || pointee.receiveLock.tryLock() }
-
-    @inline(__always)
-    func unlockReceives(answering value: Int32) -> Int32 {
-        pointee.isSingleThreaded ? value : pointee.receiveLock.unlock(answering: value)
-    }
 }
 
 // MARK: - Completion queues
@@ -109,9 +91,7 @@ extension QueuePairPointer {
 /// A completion queue. The public struct is the extended one, whose beginning is the plain one.
 struct RxeCompletionQueue: ~Copyable {
     var base = ibv_cq_ex()
-    /// One thread at a time polls; not taken where the user promised that there is but one.
-    let lock = Lock()
-    let isSingleThreaded: Bool
+    let lock: Lock
 }
 
 typealias CompletionQueuePointer = UnsafeMutablePointer<RxeCompletionQueue>
@@ -134,7 +114,7 @@ extension CompletionQueuePointer {
     /// Room for a completion queue whose public struct is zeroed and that has no ring yet: it is empty.
     static func allocate(isSingleThreaded: Bool) -> CompletionQueuePointer {
         let queue = allocateObject(holding: CompletionRing.self)
-        queue.initialize(to: RxeCompletionQueue(isSingleThreaded: isSingleThreaded))
+        queue.initialize(to: RxeCompletionQueue(lock: Lock(isSkipped: isSingleThreaded)))
         queue.completions.initialize(to: CompletionRing())
         return queue
     }
@@ -154,21 +134,6 @@ extension CompletionQueuePointer {
     /// The completions; under the lock.
     @inline(__always)
     var completions: UnsafeMutablePointer<CompletionRing> { behind(0, as: CompletionRing.self) }
-
-    @inline(__always)
-    func lock() { if !pointee.isSingleThreaded { pointee.lock.lock() } }
-
-    @inline(__always)
-    func unlock() { if !pointee.isSingleThreaded { pointee.lock.unlock() } }
-
-    /// `lock` where nobody waits; `unlock` at the end of a function that answers `value`.
-    @inline(__always)
-    func tryLock() -> Bool { pointee.isSingleThreaded || pointee.lock.tryLock() }
-
-    @inline(__always)
-    func unlock(answering value: Int32) -> Int32 {
-        pointee.isSingleThreaded ? value : pointee.lock.unlock(answering: value)
-    }
 }
 
 // MARK: - Shared receive queues
@@ -176,9 +141,7 @@ extension CompletionQueuePointer {
 /// A shared receive queue.
 struct RxeSharedReceiveQueue: ~Copyable {
     var base = ibv_srq()
-    /// One thread at a time posts; not taken under a thread domain.
-    let lock = Lock()
-    let isSingleThreaded: Bool
+    let lock: Lock
 }
 
 typealias SharedReceiveQueuePointer = UnsafeMutablePointer<RxeSharedReceiveQueue>
@@ -194,7 +157,7 @@ extension SharedReceiveQueuePointer {
     /// Room for a shared receive queue whose public struct is zeroed and that has no ring yet: it takes no request.
     static func allocate(isSingleThreaded: Bool) -> SharedReceiveQueuePointer {
         let queue = allocateObject(holding: ReceiveQueue.self)
-        queue.initialize(to: RxeSharedReceiveQueue(isSingleThreaded: isSingleThreaded))
+        queue.initialize(to: RxeSharedReceiveQueue(lock: Lock(isSkipped: isSingleThreaded)))
         queue.receives.initialize(to: ReceiveQueue())
         return queue
     }
@@ -221,21 +184,6 @@ extension SharedReceiveQueuePointer {
     /// The queue; under the lock.
     @inline(__always)
     var receives: UnsafeMutablePointer<ReceiveQueue> { behind(0, as: ReceiveQueue.self) }
-
-    @inline(__always)
-    func lock() { if !pointee.isSingleThreaded { pointee.lock.lock() } }
-
-    @inline(__always)
-    func unlock() { if !pointee.isSingleThreaded { pointee.lock.unlock() } }
-
-    /// `lock` where nobody waits; `unlock` at the end of a function that answers `value`.
-    @inline(__always)
-    func tryLock() -> Bool { pointee.isSingleThreaded || pointee.lock.tryLock() }
-
-    @inline(__always)
-    func unlock(answering value: Int32) -> Int32 {
-        pointee.isSingleThreaded ? value : pointee.lock.unlock(answering: value)
-    }
 }
 
 // MARK: - Address handles

@@ -19,16 +19,16 @@ struct CompletionRing {
 func pollCompletions(cq: UnsafeMutablePointer<ibv_cq>?, count: Int32, wc: UnsafeMutablePointer<ibv_wc>?) -> Int32 {
     guard count > 0 else { return count == 0 ? 0 : -EINVAL }
     let queue = cq.unsafelyUnwrapped.rxe
-    guard _fastPath(queue.tryLock()) else { return pollAfterWaiting(queue, count, wc.unsafelyUnwrapped) }
-    return queue.unlock(answering: queue.completions.poll(count, wc.unsafelyUnwrapped))
+    guard _fastPath(queue.pointee.lock.tryLock()) else { return pollAfterWaiting(queue, count, wc.unsafelyUnwrapped) }
+    return queue.pointee.lock.unlock(answering: queue.completions.poll(count, wc.unsafelyUnwrapped))
 }
 
 @inline(never)
 private func pollAfterWaiting(
     _ queue: CompletionQueuePointer, _ count: Int32, _ wc: UnsafeMutablePointer<ibv_wc>
 ) -> Int32 {
-    queue.lock()
-    return queue.unlock(answering: queue.completions.poll(count, wc))
+    queue.pointee.lock.lock()
+    return queue.pointee.lock.unlock(answering: queue.completions.poll(count, wc))
 }
 
 extension UnsafeMutablePointer<CompletionRing> {
@@ -111,7 +111,7 @@ extension UnsafeMutablePointer<ibv_cq_ex> {
         let ring = rxe.completions.pointee.ring
         let index = ring.consumer.loadOwn() & ring.mask
         guard _fastPath(index != ring.producer.loadAcquiring() & ring.mask) else {
-            return rxe.unlock(answering: ENOENT)
+            return rxe.pointee.lock.unlock(answering: ENOENT)
         }
         // How many follow is a question for those who ask for more than one.
         return show(ring.entry(index), following: 0)
@@ -133,13 +133,13 @@ extension UnsafeMutablePointer<CompletionRing> {
 private func startPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?, attr: UnsafeMutablePointer<ibv_poll_cq_attr>?) -> Int32 {
     let cq = cq.unsafelyUnwrapped
     guard attr.unsafelyUnwrapped.pointee.comp_mask == 0 else { return EINVAL }
-    guard _fastPath(cq.rxe.tryLock()) else { return startAfterWaiting(cq) }
+    guard _fastPath(cq.rxe.pointee.lock.tryLock()) else { return startAfterWaiting(cq) }
     return cq.showFirst()
 }
 
 @inline(never)
 private func startAfterWaiting(_ cq: UnsafeMutablePointer<ibv_cq_ex>) -> Int32 {
-    cq.rxe.lock()
+    cq.rxe.pointee.lock.lock()
     return cq.showFirst()
 }
 
@@ -171,5 +171,5 @@ private func lookAgain(_ cq: UnsafeMutablePointer<ibv_cq_ex>) -> Int32 {
 private func endPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?) {
     let queue = cq.unsafelyUnwrapped.rxe
     if let shown = queue.completions.pointee.shown { _ = queue.completions.release(shown) }
-    _ = queue.unlock(answering: 0)
+    _ = queue.pointee.lock.unlock(answering: 0)
 }

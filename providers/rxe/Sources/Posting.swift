@@ -21,7 +21,7 @@ func postSend(
     let ring = queue.pointee.ring
     var request = first
     var error: Int32 = 0
-    pair.lockSends()
+    pair.pointee.sendLock.lock()
     let start = ring.producer.loadOwn() & ring.mask
     var index = start
     let consumer = ring.consumer.loadAcquiring()
@@ -37,10 +37,10 @@ func postSend(
         request = current.pointee.next
     }
     if _slowPath(index == start) {
-        pair.unlockSends()
+        pair.pointee.sendLock.unlock()
     } else {
         ring.producer.storeReleasing(index)
-        pair.unlockSends()
+        pair.pointee.sendLock.unlock()
         let refusal = queue.ring()
         if _slowPath(refusal != 0) {
             pair.takeBack(from: start, to: index)
@@ -65,10 +65,10 @@ extension QueuePairPointer {
     /// behind them.
     @inline(never)
     func takeBack(from start: UInt32, to end: UInt32) {
-        lockSends()
+        pointee.sendLock.lock()
         let producer = sends.pointee.ring.producer
         if producer.loadOwn() == end { producer.storeReleasing(start) }
-        unlockSends()
+        pointee.sendLock.unlock()
     }
 }
 

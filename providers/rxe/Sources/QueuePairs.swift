@@ -15,7 +15,7 @@ func createQueuePair(
     guard let context, let attr else { return failure(EINVAL) }
     let refusal = check(attr.pointee, context)
     guard refusal == 0 else { return failure(refusal) }
-    let domain = attr.pointee.pd.rxe
+    let domain = attr.pointee.pd.domain
     let pair = QueuePairPointer.allocate(isSingleThreaded: domain.pointee.isSingleThreaded)
     let base = UnsafeMutableRawPointer(pair).assumingMemoryBound(to: ibv_qp_ex.self)
     rdma_init_qp(base, context, attr)
@@ -153,7 +153,7 @@ func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {
     }
     pair.sends.pointee.ring.unmap()
     pair.receives.pointee.ring.unmap()
-    qp.pointee.pd.rxe.release()
+    qp.pointee.pd.domain.release()
     rdma_fini_qp(qp)
     pair.free()
     return 0

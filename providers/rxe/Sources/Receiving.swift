@@ -32,8 +32,8 @@ func postReceive(
         bad?.pointee = first
         return EINVAL
     }
-    guard _fastPath(pair.tryLockReceives()) else { return postAfterWaiting(pair, first, bad) }
-    return pair.unlockReceives(answering: pair.receives.post(first, bad))
+    guard _fastPath(pair.pointee.receiveLock.tryLock()) else { return postAfterWaiting(pair, first, bad) }
+    return pair.pointee.receiveLock.unlock(answering: pair.receives.post(first, bad))
 }
 
 @inline(never)
@@ -41,8 +41,8 @@ private func postAfterWaiting(
     _ pair: QueuePairPointer, _ first: UnsafeMutablePointer<ibv_recv_wr>?,
     _ bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
 ) -> Int32 {
-    pair.lockReceives()
-    return pair.unlockReceives(answering: pair.receives.post(first, bad))
+    pair.pointee.receiveLock.lock()
+    return pair.pointee.receiveLock.unlock(answering: pair.receives.post(first, bad))
 }
 
 @inline(__always)
@@ -51,8 +51,8 @@ func postSharedReceive(
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
 ) -> Int32 {
     let queue = srq.unsafelyUnwrapped.rxe
-    guard _fastPath(queue.tryLock()) else { return postAfterWaiting(queue, first, bad) }
-    return queue.unlock(answering: queue.receives.post(first, bad))
+    guard _fastPath(queue.pointee.lock.tryLock()) else { return postAfterWaiting(queue, first, bad) }
+    return queue.pointee.lock.unlock(answering: queue.receives.post(first, bad))
 }
 
 @inline(never)
@@ -60,8 +60,8 @@ private func postAfterWaiting(
     _ queue: SharedReceiveQueuePointer, _ first: UnsafeMutablePointer<ibv_recv_wr>?,
     _ bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
 ) -> Int32 {
-    queue.lock()
-    return queue.unlock(answering: queue.receives.post(first, bad))
+    queue.pointee.lock.lock()
+    return queue.pointee.lock.unlock(answering: queue.receives.post(first, bad))
 }
 
 extension UnsafeMutablePointer<ReceiveQueue> {

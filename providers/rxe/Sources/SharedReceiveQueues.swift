@@ -20,11 +20,11 @@ func createSharedReceiveQueue(
     guard mask & IBV_SRQ_INIT_ATTR_PD.rawValue != 0, let pd = attr.pointee.pd, pd.pointee.context == context else {
         return failure(EINVAL)
     }
-    let queue = SharedReceiveQueuePointer.allocate(isSingleThreaded: pd.rxe.pointee.isSingleThreaded)
+    let queue = SharedReceiveQueuePointer.allocate(isSingleThreaded: pd.domain.pointee.isSingleThreaded)
     rdma_init_srq(queue.verbs, context, attr)
     do {
         try queue.make(&attr.pointee.attr)
-        pd.rxe.retain()
+        pd.domain.retain()
         return queue.verbs
     } catch {
         rdma_fini_srq(queue.verbs)
@@ -86,8 +86,8 @@ func modifySharedReceiveQueue(
     srq: UnsafeMutablePointer<ibv_srq>?, attr: UnsafeMutablePointer<ibv_srq_attr>?, mask: Int32
 ) -> Int32 {
     guard let queue = srq?.rxe, let attr else { return EINVAL }
-    queue.lock()
-    defer { queue.unlock() }
+    queue.pointee.lock.lock()
+    defer { queue.pointee.lock.unlock() }
     do {
         try queue.modify(attr.pointee, mask: UInt32(bitPattern: mask))
         return 0
@@ -118,7 +118,7 @@ func destroySharedReceiveQueue(srq: UnsafeMutablePointer<ibv_srq>?) -> Int32 {
         return error.rawValue
     }
     queue.receives.pointee.ring.unmap()
-    srq.pointee.pd.rxe.release()
+    srq.pointee.pd.domain.release()
     rdma_fini_srq(srq)
     queue.free()
     return 0

@@ -32,13 +32,13 @@ func createAddressHandle(
     let handle = UnsafeMutablePointer<SoftAddressHandle>.allocate(capacity: 1)
     handle.initialize(to: SoftAddressHandle(path: path))
     handle.pointee.base = ibv_ah(context: pd.pointee.context, pd: pd, handle: 0)
-    pd.soft.retain()
+    pd.domain.retain()
     return UnsafeMutableRawPointer(handle).assumingMemoryBound(to: ibv_ah.self)
 }
 
 func destroyAddressHandle(ah: UnsafeMutablePointer<ibv_ah>?) -> Int32 {
     guard let ah else { return EINVAL }
-    ah.pointee.pd.soft.release()
+    ah.pointee.pd.domain.release()
     ah.soft.deallocate()
     return 0
 }

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CLinux
 import CProviderABI
+import ProviderKit
 import RoCETransport
 
 /// The work request that the functions of `ibv_qp_ex` build piece by piece between wr_start and wr_complete.
@@ -125,7 +126,7 @@ extension QueuePairPointer {
 /// Holds the send queue's lock from here to wr_complete or wr_abort.
 private func start(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
     guard let pair = qp?.soft else { return }
-    pair.lockSends()
+    pair.pointee.sendLock.lock()
     pair.pointee.builder.pointee.isOpen = false
     pair.pointee.builder.pointee.error = .success
 }
@@ -136,7 +137,7 @@ private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
     let error = pair.pointee.builder.pointee.error
     var hasWork = false
     if error == .success { hasWork = pair.pointee.pair.commitSends() } else { pair.pointee.pair.discardSends() }
-    pair.unlockSends()
+    pair.pointee.sendLock.unlock()
     if hasWork { pair.context.progressAfterPost() }
     return error.rawValue
 }
@@ -145,7 +146,7 @@ private func abort(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
     guard let pair = qp?.soft else { return }
     pair.pointee.builder.pointee.isOpen = false
     pair.pointee.pair.discardSends()
-    pair.unlockSends()
+    pair.pointee.sendLock.unlock()
 }
 
 private func setAddress(

@@ -9,9 +9,7 @@ struct SoftCompletionQueue: ~Copyable {
     var base = ibv_cq_ex()
     let queue: CompletionQueue
     let channel: ChannelPointer?
-    /// One thread at a time polls; not taken where the user promised that there is but one.
-    let lock = Lock()
-    let isSingleThreaded: Bool
+    let lock: Lock
     /// Between start_poll and end_poll: the entry at the front is the user's. In memory of its own, for the reason that
     /// `SoftContext.guarded` is.
     let showsEntry: UnsafeMutablePointer<Bool>
@@ -20,7 +18,7 @@ struct SoftCompletionQueue: ~Copyable {
     init(queue: CompletionQueue, channel: ChannelPointer?, isSingleThreaded: Bool) {
         self.queue = queue
         self.channel = channel
-        self.isSingleThreaded = isSingleThreaded
+        lock = Lock(isSkipped: isSingleThreaded)
         showsEntry = .allocate(capacity: 1)
         showsEntry.initialize(to: false)
     }
@@ -60,12 +58,6 @@ extension CompletionQueuePointer {
 
     @inline(__always)
     var context: ContextPointer { pointee.base.context.soft }
-
-    @inline(__always)
-    func lock() { if !pointee.isSingleThreaded { pointee.lock.lock() } }
-
-    @inline(__always)
-    func unlock() { if !pointee.isSingleThreaded { pointee.lock.unlock() } }
 }
 
 func createCompletionQueue(
@@ -96,7 +88,7 @@ func createExtendedCompletionQueue(
     else { return failure(EOPNOTSUPP) }
     if hasDomain && attr.pointee.parent_domain == nil { return failure(EINVAL) }
     let isSingleThreaded =
-        flags & single != 0 || (hasDomain && attr.pointee.parent_domain.soft.pointee.isSingleThreaded)
+        flags & single != 0 || (hasDomain && attr.pointee.parent_domain.domain.pointee.isSingleThreaded)
     guard let queue = makeCompletionQueue(context, attr.pointee, isSingleThreaded: isSingleThreaded) else {
         return nil
     }
@@ -131,8 +123,8 @@ private func makeCompletionQueue(
 
 func resizeCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?, cqe: Int32) -> Int32 {
     guard let queue = cq?.soft, cqe >= 1, cqe <= Limits.completions else { return EINVAL }
-    queue.lock()
-    defer { queue.unlock() }
+    queue.pointee.lock.lock()
+    defer { queue.pointee.lock.unlock() }
     let context = queue.context
     context.lockForControl()
     defer { context.unlock() }

@@ -1,5 +1,6 @@
 import CIBVerbs
 import CProviderABI
+import ProviderKit
 
 /// The control table: one for the process, complete before anybody gets it, and never changed.
 nonisolated(unsafe) let controlTable: UnsafeMutablePointer<rdma_context_ops> = {

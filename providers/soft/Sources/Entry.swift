@@ -1,5 +1,4 @@
 import CIBVerbs
-import CLinux
 import CProviderABI
 import ProviderKit
 
@@ -24,30 +23,13 @@ import ProviderKit
 private func enter(
     core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
 ) -> UnsafePointer<rdma_provider>? {
-    guard let core, core.pointee.abi_major == RDMA_PROVIDER_ABI_MAJOR else {
-        var reason = Sentence()
-        reason.append("soft needs a core of provider ABI \(RDMA_PROVIDER_ABI_MAJOR).x")
-        reason.store(in: why)
-        return nil
-    }
+    guard let core, serves(core, provider: providerName, why: why) else { return nil }
     Log.adopt(core)
-    return UnsafePointer(provider)
+    return provider
 }
 
-/// Lives as long as the process, as the core expects. A second core that enters must not change what the first uses.
-private nonisolated(unsafe) let provider: UnsafeMutablePointer<rdma_provider> = {
-    let provider = UnsafeMutablePointer<rdma_provider>.allocate(capacity: 1)
-    provider.initialize(to: rdma_provider())
-    provider.pointee.size = UInt32(MemoryLayout<rdma_provider>.size)
-    provider.pointee.abi_major = UInt16(RDMA_PROVIDER_ABI_MAJOR)
-    provider.pointee.abi_minor = UInt16(RDMA_PROVIDER_ABI_MINOR)
-    provider.pointee.name = providerName.cString
-    provider.pointee.version = ("0.1.0" as StaticString).cString
-    provider.pointee.vendor = ("swift-rdma" as StaticString).cString
-    provider.pointee.kernel_abi_min = 0
-    provider.pointee.kernel_abi_max = UInt32.max
-    provider.pointee.list_devices = listDevices
-    provider.pointee.probe_device = probeDevice
-    provider.pointee.open_device = openDevice
-    return provider
-}()
+private nonisolated(unsafe) let provider = describeProvider(providerName) {
+    $0.list_devices = listDevices
+    $0.probe_device = probeDevice
+    $0.open_device = openDevice
+}

@@ -41,7 +41,7 @@ func registerMemory(
     let key: UInt32
     do {
         key = try context.pointee.engine.registerMemory(
-            pd.soft.domain, address: address, length: UInt64(length), virtualAddress: base,
+            pd.domain.engine, address: address, length: UInt64(length), virtualAddress: base,
             access: AccessFlags(rawValue: access & knownAccess))
     } catch {
         return failure(error.rawValue)
@@ -50,7 +50,7 @@ func registerMemory(
     region.initialize(to: SoftMemoryRegion(virtualAddress: base, access: access))
     region.pointee.base = ibv_mr(
         context: pd.pointee.context, pd: pd, addr: address, length: length, handle: key >> 16, lkey: key, rkey: key)
-    pd.soft.retain()
+    pd.domain.retain()
     return UnsafeMutableRawPointer(region).assumingMemoryBound(to: ibv_mr.self)
 }
 
@@ -60,7 +60,7 @@ func deregisterMemory(mr: UnsafeMutablePointer<ibv_mr>?) -> Int32 {
     context.lockForControl()
     try? context.pointee.engine.deregisterMemory(mr.pointee.lkey)
     context.unlock()
-    mr.pointee.pd.soft.release()
+    mr.pointee.pd.domain.release()
     mr.soft.deinitialize(count: 1)
     mr.soft.deallocate()
     return 0
@@ -89,7 +89,7 @@ func reregisterMemory(
     context.lockForControl()
     try? context.pointee.engine.deregisterMemory(mr.pointee.lkey)
     context.unlock()
-    mr.pointee.pd.soft.release()
+    mr.pointee.pd.domain.release()
     // The new registration moves into the object that the user holds.
     mr.soft.pointee.virtualAddress = made.soft.pointee.virtualAddress
     mr.soft.pointee.access = made.soft.pointee.access

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CLinux
 import CProviderABI
+import ProviderKit
 import RoCETransport
 
 // The data path of completion queues: `context->ops.poll_cq`, `req_notify_cq`, and the functions of `ibv_cq_ex`.
@@ -9,23 +10,23 @@ func pollCompletions(cq: UnsafeMutablePointer<ibv_cq>?, count: Int32, wc: Unsafe
     guard let queue = cq?.soft, let wc, count > 0 else { return count == 0 ? 0 : -EINVAL }
     // Both structs have the same layout, field by field (a test says so).
     let completions = UnsafeMutableRawPointer(wc).assumingMemoryBound(to: WorkCompletion.self)
-    queue.lock()
+    queue.pointee.lock.lock()
     var taken = queue.pointee.queue.poll(into: completions, count: Int(count))
-    queue.unlock()
+    queue.pointee.lock.unlock()
     if taken == 0 {
         queue.context.progressWhilePolling()
-        queue.lock()
+        queue.pointee.lock.lock()
         taken = queue.pointee.queue.poll(into: completions, count: Int(count))
-        queue.unlock()
+        queue.pointee.lock.unlock()
     }
     return Int32(truncatingIfNeeded: taken)
 }
 
 func requestNotification(cq: UnsafeMutablePointer<ibv_cq>?, solicitedOnly: Int32) -> Int32 {
     guard let queue = cq?.soft else { return EINVAL }
-    queue.lock()
+    queue.pointee.lock.lock()
     queue.pointee.queue.arm(solicitedOnly: solicitedOnly != 0)
-    queue.unlock()
+    queue.pointee.lock.unlock()
     queue.context.noteArming()
     return 0
 }
@@ -71,10 +72,10 @@ extension UnsafeMutablePointer<ibv_cq_ex> {
 private func startPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?, attr: UnsafeMutablePointer<ibv_poll_cq_attr>?) -> Int32 {
     guard let cq, let attr, attr.pointee.comp_mask == 0 else { return EINVAL }
     let queue = cq.soft
-    queue.lock()
+    queue.pointee.lock.lock()
     if queue.pointee.queue.peek() == nil { queue.context.progressWhilePolling() }
     let error = cq.show(queue.pointee.queue.peek())
-    if error != 0 { queue.unlock() }
+    if error != 0 { queue.pointee.lock.unlock() }
     return error
 }
 
@@ -94,5 +95,5 @@ private func endPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?) {
         queue.pointee.queue.release()
         queue.pointee.showsEntry.pointee = false
     }
-    queue.unlock()
+    queue.pointee.lock.unlock()
 }

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CLinux
 import CProviderABI
+import ProviderKit
 import RoCETransport
 
 // The data path of queue pairs: `context->ops.post_send` and `post_recv`.
@@ -14,14 +15,14 @@ func postSend(
     let isDatagram = queue.type == .ud
     var request = first
     var error = RoCETransport.Errno.success
-    pair.lockSends()
+    pair.pointee.sendLock.lock()
     while let current = request {
         error = stage(current, on: queue, isDatagram: isDatagram)
         if error != .success { break }
         request = current.pointee.next
     }
     let hasWork = queue.commitSends()
-    pair.unlockSends()
+    pair.pointee.sendLock.unlock()
     if error != .success { bad?.pointee = request }
     if hasWork { pair.context.progressAfterPost() }
     return error.rawValue
@@ -68,7 +69,7 @@ func postReceive(
     let queue = pair.pointee.pair
     var request = first
     var error = RoCETransport.Errno.success
-    pair.lockReceives()
+    pair.pointee.receiveLock.lock()
     while let current = request {
         error = queue.stageReceive(
             id: current.pointee.wr_id, elements: current.pointee.elements, count: Int(current.pointee.num_sge))
@@ -76,7 +77,7 @@ func postReceive(
         request = current.pointee.next
     }
     let hasWork = queue.commitReceives()
-    pair.unlockReceives()
+    pair.pointee.receiveLock.unlock()
     if error != .success { bad?.pointee = request }
     if hasWork { pair.context.progressAfterPost() }
     return error.rawValue

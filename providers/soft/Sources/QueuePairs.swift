@@ -10,10 +10,8 @@ struct SoftQueuePair: ~Copyable {
     let pair: QueuePair
     let isExtended: Bool
     let signalsAll: Bool
-    /// One thread at a time posts to a queue; not taken under a thread domain.
-    let sendLock = Lock()
-    let receiveLock = Lock()
-    let isSingleThreaded: Bool
+    let sendLock: Lock
+    let receiveLock: Lock
     /// The work request that the wr_ functions are building; under `sendLock`. In memory of its own, for the reason that
     /// `SoftContext.guarded` is.
     let builder: UnsafeMutablePointer<WorkRequestBuilder>
@@ -23,7 +21,8 @@ struct SoftQueuePair: ~Copyable {
         self.pair = pair
         self.isExtended = isExtended
         self.signalsAll = signalsAll
-        self.isSingleThreaded = isSingleThreaded
+        sendLock = Lock(isSkipped: isSingleThreaded)
+        receiveLock = Lock(isSkipped: isSingleThreaded)
         builder = .allocate(capacity: 1)
         builder.initialize(to: WorkRequestBuilder(isExtended ? pair.capabilities : nil))
     }
@@ -59,34 +58,22 @@ extension QueuePairPointer {
     @inline(__always)
     var context: ContextPointer { pointee.base.qp_base.context.soft }
 
-    @inline(__always)
-    func lockSends() { if !pointee.isSingleThreaded { pointee.sendLock.lock() } }
-
-    @inline(__always)
-    func unlockSends() { if !pointee.isSingleThreaded { pointee.sendLock.unlock() } }
-
-    @inline(__always)
-    func lockReceives() { if !pointee.isSingleThreaded { pointee.receiveLock.lock() } }
-
-    @inline(__always)
-    func unlockReceives() { if !pointee.isSingleThreaded { pointee.receiveLock.unlock() } }
-
     /// Runs `body` while nobody posts to the queue pair, polls its completion queues or runs the engine.
     func whileQuiet<Result>(_ body: () -> Result) -> Result {
         let send = pointee.base.qp_base.send_cq!.soft
         let receive = pointee.base.qp_base.recv_cq!.soft
-        lockSends()
-        lockReceives()
+        pointee.sendLock.lock()
+        pointee.receiveLock.lock()
         // In the order of their addresses, so that two of these calls cannot wait for each other.
-        min(send, receive).lock()
-        if send != receive { max(send, receive).lock() }
+        min(send, receive).pointee.lock.lock()
+        if send != receive { max(send, receive).pointee.lock.lock() }
         context.lockForControl()
         defer {
             context.unlock()
-            if send != receive { max(send, receive).unlock() }
-            min(send, receive).unlock()
-            unlockReceives()
-            unlockSends()
+            if send != receive { max(send, receive).pointee.lock.unlock() }
+            min(send, receive).pointee.lock.unlock()
+            pointee.receiveLock.unlock()
+            pointee.sendLock.unlock()
         }
         return body()
     }
@@ -115,9 +102,9 @@ func createQueuePair(
     guard let context, let attr else { return failure(EINVAL) }
     let refusal = check(attr.pointee, context)
     guard refusal == 0 else { return failure(refusal) }
-    let domain = attr.pointee.pd!.soft
+    let domain = attr.pointee.pd!.domain
     var specification = QueuePairSpecification(
-        type: QueuePairType(rawValue: attr.pointee.qp_type.rawValue), domain: domain.domain,
+        type: QueuePairType(rawValue: attr.pointee.qp_type.rawValue), domain: domain.engine,
         completions: attr.pointee.send_cq.soft.pointee.queue, capabilities: QueuePairCapabilities(attr.pointee.cap))
     specification.receiveCompletions = attr.pointee.recv_cq.soft.pointee.queue
     specification.sharedReceiveQueue = attr.pointee.srq?.soft.pointee.queue
@@ -184,7 +171,7 @@ func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {
         $0.pointee.subject == .queuePair && $0.pointee.element.qp == qp
     }
     rdma_wait_qp_events(qp, read)
-    qp.pointee.pd.soft.release()
+    qp.pointee.pd.domain.release()
     rdma_fini_qp(qp)
     pair.deinitialize(count: 1)
     pair.deallocate()

@@ -8,14 +8,12 @@ import RoCETransport
 struct SoftSharedReceiveQueue: ~Copyable {
     var base = ibv_srq()
     let queue: SharedReceiveQueue
-    /// One thread at a time posts.
-    let lock = Lock()
-    let isSingleThreaded: Bool
+    let lock: Lock
     let eventsRead = EventsRead()
 
     init(queue: SharedReceiveQueue, isSingleThreaded: Bool) {
         self.queue = queue
-        self.isSingleThreaded = isSingleThreaded
+        lock = Lock(isSkipped: isSingleThreaded)
     }
 
     deinit { eventsRead.deallocate() }
@@ -60,16 +58,16 @@ func createSharedReceiveQueue(
     defer { soft.unlock() }
     do {
         let made = try soft.pointee.engine.createSharedReceiveQueue(
-            pd.soft.domain, workRequests: attr.pointee.attr.max_wr, elements: attr.pointee.attr.max_sge,
+            pd.domain.engine, workRequests: attr.pointee.attr.max_wr, elements: attr.pointee.attr.max_sge,
             userData: UnsafeMutableRawPointer(queue))
         queue.initialize(
-            to: SoftSharedReceiveQueue(queue: made, isSingleThreaded: pd.soft.pointee.isSingleThreaded))
+            to: SoftSharedReceiveQueue(queue: made, isSingleThreaded: pd.domain.pointee.isSingleThreaded))
     } catch {
         queue.deallocate()
         return failure(error.rawValue)
     }
     rdma_init_srq(queue.verbs, context, attr)
-    pd.soft.retain()
+    pd.domain.retain()
     return queue.verbs
 }
 
@@ -123,7 +121,7 @@ func destroySharedReceiveQueue(srq: UnsafeMutablePointer<ibv_srq>?) -> Int32 {
         $0.pointee.subject == .sharedReceiveQueue && $0.pointee.element.srq == srq
     }
     rdma_wait_srq_events(srq, read)
-    srq.pointee.pd.soft.release()
+    srq.pointee.pd.domain.release()
     rdma_fini_srq(srq)
     queue.deinitialize(count: 1)
     queue.deallocate()
@@ -139,7 +137,7 @@ func postSharedReceive(
     guard let queue = srq?.soft else { return EINVAL }
     var request = first
     var error = RoCETransport.Errno.success
-    if !queue.pointee.isSingleThreaded { queue.pointee.lock.lock() }
+    queue.pointee.lock.lock()
     while let current = request {
         error = queue.pointee.queue.stageReceive(
             id: current.pointee.wr_id, elements: current.pointee.elements, count: Int(current.pointee.num_sge))
@@ -147,7 +145,7 @@ func postSharedReceive(
         request = current.pointee.next
     }
     queue.pointee.queue.commitReceives()
-    if !queue.pointee.isSingleThreaded { queue.pointee.lock.unlock() }
+    queue.pointee.lock.unlock()
     if error != .success { bad?.pointee = request }
     return error.rawValue
 }
