@@ -100,13 +100,12 @@ struct ShortAnswerTests {
     /// A context on such a kernel.
     private func open(_ kernel: FakeKernel, _ body: (UnsafeMutablePointer<ibv_context>) throws -> Void) rethrows {
         let test = TestDevice("rxe0")
-        let context = ContextPointer.allocate(capacity: 1)
+        let context = NativeContextPointer.allocate(capacity: 1)
         let opened = KernelContext(asyncDescriptor: 0x5000_0001, completionVectors: 1, takesOptionalAccess: true)
-        context.initialize(to: RxeContext(kernel: kernel.open(), opened: opened))
-        let raw = UnsafeMutableRawPointer(context).assumingMemoryBound(to: verbs_context.self)
-        let verbs = rdma_init_context(raw, test.pointer.pointee.device, 0x5000_0000, 0x5000_0001, 1)!
+        context.initialize(to: NativeContext(kernel: kernel.open(), opened: opened))
+        let verbs = context.initialize(test.pointer.pointee.device)
         try body(verbs)
-        #expect(closeContext(context: verbs) == 0)
+        #expect(closeNativeContext(context: verbs) == 0)
         withExtendedLifetime(test) {}
     }
 
@@ -143,12 +142,12 @@ struct ShortAnswerTests {
     func noNumber() throws {
         let kernel = FakeKernel()
         open(kernel) { context in
-            let domain = allocateDomain(context: context)!
+            let domain = controlTable.pointee.alloc_pd(context)!
             var attributes = ibv_ah_attr()
             #expect(createAddressHandle(pd: domain, attr: &attributes) == nil)
             #expect(errno == EOPNOTSUPP)
             #expect(kernel.calls.last?.object == UVERBS_OBJECT_AH.rawValue)
-            #expect(deallocateDomain(pd: domain) == 0)
+            #expect(controlTable.pointee.dealloc_pd(domain) == 0)
         }
     }
 }

@@ -11,7 +11,7 @@ func createAddressHandle(
     pd: UnsafeMutablePointer<ibv_pd>?, attr: UnsafeMutablePointer<ibv_ah_attr>?
 ) -> UnsafeMutablePointer<ibv_ah>? {
     guard let pd, let attr else { return failure(EINVAL) }
-    let context = pd.pointee.context.rxe
+    let context = pd.pointee.context.native
     do {
         var answer = rxe_create_ah_resp()
         let handle = try DriverData.answer(&answer) { driver throws(KernelError) in
@@ -30,37 +30,5 @@ func createAddressHandle(
         return UnsafeMutableRawPointer(made).assumingMemoryBound(to: ibv_ah.self)
     } catch {
         return failure(error.rawValue)
-    }
-}
-
-func destroyAddressHandle(ah: UnsafeMutablePointer<ibv_ah>?) -> Int32 {
-    guard let ah else { return EINVAL }
-    do {
-        try ah.pointee.context.rxe.pointee.kernel.destroyAddressHandle(ah.pointee.handle)
-    } catch {
-        return error.rawValue
-    }
-    ah.pointee.pd.domain.release()
-    ah.rxe.deallocate()
-    return 0
-}
-
-func attachMulticast(qp: UnsafeMutablePointer<ibv_qp>?, gid: UnsafePointer<ibv_gid>?, lid: UInt16) -> Int32 {
-    guard let qp, let gid else { return EINVAL }
-    do {
-        try qp.rxe.context.pointee.kernel.attachMulticast(queuePair: qp.pointee.handle, gid: gid.pointee, lid: lid)
-        return 0
-    } catch {
-        return error.rawValue
-    }
-}
-
-func detachMulticast(qp: UnsafeMutablePointer<ibv_qp>?, gid: UnsafePointer<ibv_gid>?, lid: UInt16) -> Int32 {
-    guard let qp, let gid else { return EINVAL }
-    do {
-        try qp.rxe.context.pointee.kernel.detachMulticast(queuePair: qp.pointee.handle, gid: gid.pointee, lid: lid)
-        return 0
-    } catch {
-        return error.rawValue
     }
 }

@@ -6,7 +6,7 @@ import KernelVerbs
 import ProviderKit
 
 extension CompletionQueuePointer {
-    var context: ContextPointer { pointee.base.context.rxe }
+    var context: NativeContextPointer { pointee.base.context.native }
 }
 
 func createCompletionQueue(
@@ -110,12 +110,6 @@ func resizeCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?, cqe: Int32) -> Int
     } catch {
         return error.rawValue
     }
-}
-
-func requestNotification(cq: UnsafeMutablePointer<ibv_cq>?, solicitedOnly: Int32) -> Int32 {
-    guard let queue = cq?.rxe else { return EINVAL }
-    return queue.context.pointee.kernel.requestNotification(
-        queue.pointee.base.handle, solicitedOnly: solicitedOnly != 0)
 }
 
 func destroyCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?) -> Int32 {

@@ -1,63 +1,38 @@
 import CIBVerbs
 import CProviderABI
-import ProviderKit
+import KernelVerbs
 
 /// The control table: one for the process, complete before anybody gets it, and never changed. What is not in it, the
 /// kernel's rdma_rxe does not have.
-nonisolated(unsafe) let controlTable: UnsafeMutablePointer<rdma_context_ops> = {
-    let table = UnsafeMutablePointer<rdma_context_ops>.allocate(capacity: 1)
-    table.initialize(to: rdma_context_ops())
-    table.pointee.size = MemoryLayout<rdma_context_ops>.size
-    table.pointee.close_context = closeContext
-    table.pointee.query_device_ex = queryDevice
-    table.pointee.query_port = queryPort
-    table.pointee.query_gid_ex = queryGID
-    table.pointee.query_gid_table = queryGIDTable
-    table.pointee.query_pkey = queryPartitionKey
+nonisolated(unsafe) let controlTable = makeNativeControlTable { table in
+    table.close_context = closeNativeContext
+    table.query_device_ex = queryNativeDevice
 
-    table.pointee.alloc_pd = allocateDomain
-    table.pointee.dealloc_pd = deallocateDomain
-    table.pointee.alloc_parent_domain = allocateParentDomain
-    table.pointee.alloc_td = allocateThreadDomain
-    table.pointee.dealloc_td = deallocateThreadDomain
+    table.create_cq = createCompletionQueue
+    table.create_cq_ex = createExtendedCompletionQueue
+    table.resize_cq = resizeCompletionQueue
+    table.destroy_cq = destroyCompletionQueue
 
-    table.pointee.reg_mr = registerMemory
-    table.pointee.dereg_mr = deregisterMemory
+    table.create_srq_ex = createSharedReceiveQueue
+    table.modify_srq = modifySharedReceiveQueue
+    table.destroy_srq = destroySharedReceiveQueue
 
-    table.pointee.create_comp_channel = createChannel
-    table.pointee.destroy_comp_channel = destroyChannel
+    table.create_qp_ex = createQueuePair
+    table.qp_to_qp_ex = queuePairToExtended
+    table.modify_qp = modifyNativeQueuePair
+    table.destroy_qp = destroyQueuePair
 
-    table.pointee.create_cq = createCompletionQueue
-    table.pointee.create_cq_ex = createExtendedCompletionQueue
-    table.pointee.resize_cq = resizeCompletionQueue
-    table.pointee.destroy_cq = destroyCompletionQueue
-
-    table.pointee.create_srq_ex = createSharedReceiveQueue
-    table.pointee.modify_srq = modifySharedReceiveQueue
-    table.pointee.query_srq = querySharedReceiveQueue
-    table.pointee.destroy_srq = destroySharedReceiveQueue
-
-    table.pointee.create_qp_ex = createQueuePair
-    table.pointee.qp_to_qp_ex = queuePairToExtended
-    table.pointee.modify_qp = modifyQueuePair
-    table.pointee.query_qp = queryQueuePair
-    table.pointee.destroy_qp = destroyQueuePair
-
-    table.pointee.create_ah = createAddressHandle
-    table.pointee.destroy_ah = destroyAddressHandle
-    table.pointee.attach_mcast = attachMulticast
-    table.pointee.detach_mcast = detachMulticast
-    return table
-}()
+    table.create_ah = createAddressHandle
+}
 
 /// The data path, which goes past the core; and memory windows.
 func fillDataPath(_ ops: inout ibv_context_ops) {
     ops.poll_cq = pollCompletions
-    ops.req_notify_cq = requestNotification
+    ops.req_notify_cq = requestNativeNotification
     ops.post_srq_recv = postSharedReceive
     ops.post_send = postSend
     ops.post_recv = postReceive
-    ops.alloc_mw = allocateWindow
-    ops.dealloc_mw = deallocateWindow
+    ops.alloc_mw = allocateNativeWindow
+    ops.dealloc_mw = deallocateNativeWindow
     ops.bind_mw = bindWindow
 }

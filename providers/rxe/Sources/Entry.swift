@@ -2,12 +2,6 @@ import CIBVerbs
 import CProviderABI
 import ProviderKit
 
-/// Name of the provider, as in its driver file.
-let providerName: StaticString = "rxe"
-
-/// Versions of rdma_rxe's ABI that are served (RXE_UVERBS_ABI_VERSION of the kernel; the window in rxe.driver).
-let kernelVersions: ClosedRange<UInt32> = 2...2
-
 #if SWIFT_RDMA_MODULE
     /// The entry point of the loadable module, and its only exported symbol (rdma_provider.h).
     @c(rdma_provider_entry)
@@ -29,10 +23,10 @@ let kernelVersions: ClosedRange<UInt32> = 2...2
 private func enter(
     core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
 ) -> UnsafePointer<rdma_provider>? {
-    serves(core, provider: providerName, why: why) ? provider : nil
+    serves(core, provider: rxe.name, why: why) ? provider : nil
 }
 
-private nonisolated(unsafe) let provider = describeProvider(providerName, kernelVersions: kernelVersions) {
+private nonisolated(unsafe) let provider = describeProvider(rxe.name, kernelVersions: rxe.kernelVersions) {
     $0.probe_device = probeDevice
     $0.open_device = openDevice
 }

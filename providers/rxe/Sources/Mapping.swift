@@ -6,7 +6,7 @@ extension Ring {
     /// Maps a queue that the kernel offers in its answer. The offer is good for one mapping.
     /// - Parameter entrySize: what an entry must at least have.
     /// - Throws: EPROTO when the kernel offers nothing, or nothing that looks like a queue.
-    init(mapping offer: mminfo, of context: ContextPointer, entrySize: Int32) throws(KernelError) {
+    init(mapping offer: mminfo, of context: NativeContextPointer, entrySize: Int32) throws(KernelError) {
         let size = Int(offer.size)
         guard size > 0 else { throw KernelError(rawValue: EPROTO) }
         guard let memory = linux_map_file(context.pointee.kernel.descriptor, offer.offset, size) else {

@@ -201,35 +201,3 @@ extension UnsafeMutablePointer<ibv_ah> {
         UnsafeMutableRawPointer(self).assumingMemoryBound(to: RxeAddressHandle.self)
     }
 }
-
-// MARK: - What lies behind an object
-
-/// What lies behind an object begins at a multiple of this, as every part of it does.
-private let objectAlignment = 16
-
-extension UnsafeMutablePointer where Pointee: ~Copyable {
-    fileprivate static func allocateObject<First, Second>(
-        holding: First.Type, _ second: Second.Type
-    ) -> UnsafeMutablePointer<Pointee> {
-        allocate(roomBehind: MemoryLayout<First>.stride + MemoryLayout<Second>.stride)
-    }
-
-    fileprivate static func allocateObject<First>(holding: First.Type) -> UnsafeMutablePointer<Pointee> {
-        allocate(roomBehind: MemoryLayout<First>.stride)
-    }
-
-    private static func allocate(roomBehind: Int) -> UnsafeMutablePointer<Pointee> {
-        UnsafeMutableRawPointer.allocate(byteCount: sizeInFront + roomBehind, alignment: objectAlignment)
-            .bindMemory(to: Pointee.self, capacity: 1)
-    }
-
-    @inline(__always)
-    private static var sizeInFront: Int {
-        (MemoryLayout<Pointee>.size &+ (objectAlignment &- 1)) & ~(objectAlignment &- 1)
-    }
-
-    @inline(__always)
-    fileprivate func behind<State>(_ offset: Int, as type: State.Type) -> UnsafeMutablePointer<State> {
-        (UnsafeMutableRawPointer(self) + (Self.sizeInFront &+ offset)).assumingMemoryBound(to: type)
-    }
-}

@@ -6,7 +6,7 @@ import KernelVerbs
 import ProviderKit
 
 extension QueuePairPointer {
-    var context: ContextPointer { pointee.base.qp_base.context.rxe }
+    var context: NativeContextPointer { pointee.base.qp_base.context.native }
 }
 
 func createQueuePair(
@@ -104,42 +104,6 @@ extension QueuePairPointer {
 func queuePairToExtended(qp: UnsafeMutablePointer<ibv_qp>?) -> UnsafeMutablePointer<ibv_qp_ex>? {
     guard let qp, qp.rxe.pointee.base.wr_start != nil else { return nil }
     return UnsafeMutableRawPointer(qp).assumingMemoryBound(to: ibv_qp_ex.self)
-}
-
-/// The kernel checks the transition.
-func modifyQueuePair(
-    qp: UnsafeMutablePointer<ibv_qp>?, attr: UnsafeMutablePointer<ibv_qp_attr>?, mask: Int32
-) -> Int32 {
-    guard let qp, let attr else { return EINVAL }
-    let mask = UInt32(bitPattern: mask)
-    do {
-        try qp.rxe.context.pointee.kernel.modifyQueuePair(qp.pointee.handle, attr.pointee, mask: mask)
-    } catch {
-        return error.rawValue
-    }
-    if mask & IBV_QP_STATE.rawValue != 0 { qp.pointee.state = attr.pointee.qp_state }
-    return 0
-}
-
-func queryQueuePair(
-    qp: UnsafeMutablePointer<ibv_qp>?, attr: UnsafeMutablePointer<ibv_qp_attr>?, mask: Int32,
-    initial: UnsafeMutablePointer<ibv_qp_init_attr>?
-) -> Int32 {
-    guard let qp, let attr, let initial else { return EINVAL }
-    do {
-        let answer = try qp.rxe.context.pointee.kernel.queryQueuePair(
-            qp.pointee.handle, mask: UInt32(bitPattern: mask))
-        attr.pointee = answer.attributes
-        initial.pointee = ibv_qp_init_attr(
-            qp_context: qp.pointee.qp_context, send_cq: qp.pointee.send_cq, recv_cq: qp.pointee.recv_cq,
-            srq: qp.pointee.srq, cap: answer.attributes.cap, qp_type: qp.pointee.qp_type,
-            sq_sig_all: answer.signalsAll ? 1 : 0)
-        // The state that posting goes by: the kernel moves a queue pair to the error state by itself.
-        if mask & Int32(IBV_QP_STATE.rawValue) != 0 { qp.pointee.state = answer.attributes.qp_state }
-        return 0
-    } catch {
-        return error.rawValue
-    }
 }
 
 func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {

@@ -6,7 +6,7 @@ import KernelVerbs
 import ProviderKit
 
 extension SharedReceiveQueuePointer {
-    var context: ContextPointer { pointee.base.context.rxe }
+    var context: NativeContextPointer { pointee.base.context.native }
 }
 
 func createSharedReceiveQueue(
@@ -90,18 +90,6 @@ func modifySharedReceiveQueue(
     defer { queue.pointee.lock.unlock() }
     do {
         try queue.modify(attr.pointee, mask: UInt32(bitPattern: mask))
-        return 0
-    } catch {
-        return error.rawValue
-    }
-}
-
-func querySharedReceiveQueue(
-    srq: UnsafeMutablePointer<ibv_srq>?, attr: UnsafeMutablePointer<ibv_srq_attr>?
-) -> Int32 {
-    guard let queue = srq?.rxe, let attr else { return EINVAL }
-    do {
-        attr.pointee = try queue.context.pointee.kernel.querySharedReceiveQueue(queue.pointee.base.handle)
         return 0
     } catch {
         return error.rawValue

@@ -1,11 +1,12 @@
 import CIBVerbs
 import CLinux
 import CProviderABI
-import KernelVerbs
 import ProviderKit
 
+// Entries of the control table that ask the kernel and add nothing to its answer.
+
 /// Hands a struct over to a caller who may know a shorter or a longer one: what fits is copied, the rest is zero.
-private func store<Value>(_ value: Value, to target: UnsafeMutableRawPointer, size: Int) {
+public func store<Value>(_ value: Value, to target: UnsafeMutableRawPointer, size: Int) {
     withUnsafeBytes(of: value) { bytes in
         let known = min(size, bytes.count)
         target.copyMemory(from: bytes.baseAddress!, byteCount: known)
@@ -13,16 +14,17 @@ private func store<Value>(_ value: Value, to target: UnsafeMutableRawPointer, si
     }
 }
 
-func queryDevice(
+/// `query_device_ex`, of a driver that adds nothing.
+public func queryNativeDevice(
     context: UnsafeMutablePointer<ibv_context>?, input: UnsafePointer<ibv_query_device_ex_input>?,
     attr: UnsafeMutablePointer<ibv_device_attr_ex>?, size: Int
 ) -> Int32 {
     guard let context, let attr, size >= MemoryLayout<ibv_device_attr>.size else { return EINVAL }
     if let input, input.pointee.comp_mask != 0 { return EOPNOTSUPP }
-    do {
+    do throws(KernelError) {
         var answer = ibv_device_attr_ex()
-        let version = try context.rxe.pointee.kernel.queryDevice(&answer)
-        write(version, to: &answer.orig_attr)
+        let version = try context.native.pointee.kernel.queryDevice(&answer)
+        answer.orig_attr.setFirmware(version)
         store(answer, to: attr, size: size)
         return 0
     } catch {
@@ -30,69 +32,82 @@ func queryDevice(
     }
 }
 
-/// The kernel packs the three numbers of a version into 16 bits each.
-private func write(_ version: UInt64, to attributes: inout ibv_device_attr) {
-    var text = Sentence()
-    text.append(Int(version >> 32 & 0xFFFF))
-    text.append(".")
-    text.append(Int(version >> 16 & 0xFFFF))
-    text.append(".")
-    text.append(Int(version & 0xFFFF))
-    text.withCString { text in
-        withUnsafeMutableBytes(of: &attributes.fw_ver) { bytes in
-            var index = 0
-            while text[index] != 0 {
-                bytes[index] = UInt8(bitPattern: text[index])
-                index += 1
+extension ibv_device_attr {
+    /// Writes the firmware's version, which most drivers pack as three numbers of 16 bits.
+    /// - Parameter digits: the last number has at least so many.
+    public mutating func setFirmware(_ version: UInt64, digits: Int = 1) {
+        var text = Sentence()
+        text.append(Int(version >> 32 & 0xFFFF))
+        text.append(".")
+        text.append(Int(version >> 16 & 0xFFFF))
+        text.append(".")
+        let last = Int(version & 0xFFFF)
+        var least = 10
+        for _ in 1..<max(digits, 1) {
+            if last < least { text.append("0") }
+            least *= 10
+        }
+        text.append(last)
+        text.withCString { text in
+            withUnsafeMutableBytes(of: &fw_ver) { bytes in
+                var index = 0
+                while text[index] != 0 {
+                    bytes[index] = UInt8(bitPattern: text[index])
+                    index += 1
+                }
             }
         }
     }
 }
 
-func queryPort(
+/// `query_port`.
+func queryNativePort(
     context: UnsafeMutablePointer<ibv_context>?, port: UInt8, attr: UnsafeMutablePointer<ibv_port_attr>?, size: Int
 ) -> Int32 {
     guard let context, let attr else { return EINVAL }
-    do {
-        store(try context.rxe.pointee.kernel.queryPort(port), to: attr, size: size)
+    do throws(KernelError) {
+        store(try context.native.pointee.kernel.queryPort(port), to: attr, size: size)
         return 0
     } catch {
         return error.rawValue
     }
 }
 
-func queryGID(
+/// `query_gid_ex`.
+func queryNativeGID(
     context: UnsafeMutablePointer<ibv_context>?, port: UInt32, index: UInt32,
     entry: UnsafeMutablePointer<ibv_gid_entry>?, flags: UInt32, size: Int
 ) -> Int32 {
     guard let context, let entry else { return EINVAL }
     if flags != 0 { return EOPNOTSUPP }
-    do {
-        store(try context.rxe.pointee.kernel.queryGID(port: port, index: index), to: entry, size: size)
+    do throws(KernelError) {
+        store(try context.native.pointee.kernel.queryGID(port: port, index: index), to: entry, size: size)
         return 0
     } catch {
         return error.rawValue
     }
 }
 
-func queryGIDTable(
+/// `query_gid_table`.
+func queryNativeGIDTable(
     context: UnsafeMutablePointer<ibv_context>?, entries: UnsafeMutablePointer<ibv_gid_entry>?, capacity: Int,
     flags: UInt32, size: Int
 ) -> Int {
     guard let context, let entries else { return -Int(EINVAL) }
     if flags != 0 { return -Int(EOPNOTSUPP) }
-    do {
-        return try context.rxe.pointee.kernel.queryGIDTable(entries, capacity: capacity, size: size)
+    do throws(KernelError) {
+        return try context.native.pointee.kernel.queryGIDTable(entries, capacity: capacity, size: size)
     } catch {
         return -Int(error.rawValue)
     }
 }
 
-func queryPartitionKey(
+/// `query_pkey`.
+func queryNativePartitionKey(
     context: UnsafeMutablePointer<ibv_context>?, port: UInt8, index: Int32, key: UnsafeMutablePointer<UInt16>?
 ) -> Int32 {
     guard let context, let key else { return EINVAL }
-    do {
+    do throws(KernelError) {
         key.pointee = try context.pointee.device.queryPartitionKey(port: port, index: index).bigEndian
         return 0
     } catch {
