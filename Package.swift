@@ -67,6 +67,10 @@ let providerTargets: [Target] = [
         "RxeProvider",
         dependencies: ["ProviderKit", "KernelVerbs", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"],
         path: "providers/rxe/Sources", isModule: true),
+    providerSide(
+        "Hfi1Provider",
+        dependencies: ["ProviderKit", "KernelVerbs", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"],
+        path: "providers/hfi1/Sources", isModule: true),
 ]
 
 func providerLibrary(_ name: String, target: String) -> Product {
@@ -124,11 +128,14 @@ let testTargets: [Target] = [
     .testTarget(
         name: "ProviderKitTests",
         dependencies: ["TestSupport", "ProviderKit", "CProviderABI", "CIBVerbs", "CLinux"], swiftSettings: strict),
+    .target(
+        name: "KernelTestSupport", dependencies: ["KernelVerbs", "CKernelABI", "CIBVerbs", "CLinux"],
+        path: "Tests/Support/KernelTestSupport", swiftSettings: strict),
     .testTarget(
         name: "KernelVerbsTests",
         dependencies: [
-            "TestSupport", "CAllocationCounter", "KernelVerbs", "RxeProvider", "CKernelABI", "CProviderABI", "CIBVerbs",
-            "CLinux",
+            "TestSupport", "KernelTestSupport", "CAllocationCounter", "KernelVerbs", "RxeProvider", "CKernelABI",
+            "CProviderABI", "CIBVerbs", "CLinux",
         ],
         swiftSettings: strict),
     .testTarget(
@@ -196,6 +203,13 @@ let testTargets: [Target] = [
         ],
         path: "providers/rxe/Tests/RxeProviderTests", swiftSettings: strict),
     .testTarget(
+        name: "Hfi1ProviderTests",
+        dependencies: [
+            "TestSupport", "KernelTestSupport", "CAllocationCounter", "Hfi1Provider", "KernelVerbs", "ProviderKit",
+            "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux",
+        ],
+        path: "providers/hfi1/Tests/Hfi1ProviderTests", swiftSettings: strict),
+    .testTarget(
         name: "LibibverbsProviderTests",
         dependencies: ["TestSupport", "LibibverbsProvider", "CProviderABI", "CIBVerbs", "CLinux"],
         path: "providers/libibverbs/Tests", swiftSettings: strict),
@@ -241,7 +255,9 @@ let kept = wantedTests.map { closure(of: $0, in: allTargets) }
 let package = Package(
     name: "swift-rdma",
     products: embedded
-        ? [("soft", "SoftProvider"), ("rxe", "RxeProvider")].map { providerLibrary($0, target: $1) }
+        ? [("soft", "SoftProvider"), ("rxe", "RxeProvider"), ("hfi1", "Hfi1Provider")].map {
+            providerLibrary($0, target: $1)
+        }
         : [
             .library(name: "Verbs", targets: ["Verbs"]),
             .library(name: "ConnectionManager", targets: ["ConnectionManager"]),

@@ -3,6 +3,7 @@ import CIBVerbs
 import CKernelABI
 import Glibc
 import CLinux
+import KernelTestSupport
 import KernelVerbs
 import Testing
 

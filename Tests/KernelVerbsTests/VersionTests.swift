@@ -2,6 +2,7 @@ import CIBVerbs
 import CKernelABI
 import Glibc
 import CProviderABI
+import KernelTestSupport
 import KernelVerbs
 import TestSupport
 import Testing

@@ -13,5 +13,6 @@
 #include <rdma/ib_user_verbs.h>
 #include <rdma/rdma_user_ioctl_cmds.h>
 #include <rdma/rdma_user_rxe.h>
+#include <rdma/rvt-abi.h>
 
 #endif

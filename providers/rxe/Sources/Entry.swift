@@ -1,5 +1,6 @@
 import CIBVerbs
 import CProviderABI
+import KernelVerbs
 import ProviderKit
 
 #if SWIFT_RDMA_MODULE

@@ -13,7 +13,7 @@ func createQueuePair(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_qp_init_attr_ex>?
 ) -> UnsafeMutablePointer<ibv_qp>? {
     guard let context, let attr else { return failure(EINVAL) }
-    let refusal = check(attr.pointee, context)
+    let refusal = checkQueuePair(attr.pointee, context, operations: sendOperations)
     guard refusal == 0 else { return failure(refusal) }
     let domain = attr.pointee.pd.domain
     let pair = QueuePairPointer.allocate(isSingleThreaded: domain.pointee.isSingleThreaded)
@@ -31,30 +31,6 @@ func createQueuePair(
     }
     domain.retain()
     return pair.verbs
-}
-
-/// 0, or why no such queue pair can be made.
-private func check(_ attr: ibv_qp_init_attr_ex, _ context: UnsafeMutablePointer<ibv_context>) -> Int32 {
-    let known =
-        IBV_QP_INIT_ATTR_PD.rawValue | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue
-        | IBV_QP_INIT_ATTR_CREATE_FLAGS.rawValue
-    guard attr.comp_mask & ~known == 0 else { return EOPNOTSUPP }
-    if attr.comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS.rawValue != 0 && attr.create_flags != 0 { return EOPNOTSUPP }
-    switch attr.qp_type {
-    case IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD: break
-    default: return EOPNOTSUPP
-    }
-    if attr.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0 {
-        // What rxe has for no type of queue pair, it has not; else the type is the wrong one.
-        guard attr.send_ops_flags & ~sendOperations(IBV_QPT_RC) == 0 else { return EOPNOTSUPP }
-        guard attr.send_ops_flags & ~sendOperations(attr.qp_type) == 0 else { return EINVAL }
-    }
-    guard attr.comp_mask & IBV_QP_INIT_ATTR_PD.rawValue != 0, let pd = attr.pd, pd.pointee.context == context,
-        let send = attr.send_cq, send.pointee.context == context,
-        let receive = attr.recv_cq, receive.pointee.context == context,
-        attr.srq == nil || attr.srq.pointee.context == context
-    else { return EINVAL }
-    return 0
 }
 
 extension QueuePairPointer {

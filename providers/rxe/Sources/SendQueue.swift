@@ -1,6 +1,7 @@
 import CIBVerbs
 import CKernelABI
 import CLinux
+import ProviderKit
 
 /// The send queue of a queue pair, and how a work request becomes an entry of it (`struct rxe_send_wqe`).
 ///
@@ -222,18 +223,4 @@ func copyElements(_ list: UnsafePointer<ibv_sge>?, _ count: UInt32, to data: Uns
         guard total <= UInt32.max else { return nil }
     }
     return UInt32(truncatingIfNeeded: total)
-}
-
-extension UnsafeMutableRawPointer {
-    /// Stores a field of an entry.
-    @inline(__always)
-    func put<Value: BitwiseCopyable>(_ value: Value, at offset: Int) {
-        storeBytes(of: value, toByteOffset: offset, as: Value.self)
-    }
-}
-
-extension UnsafeRawPointer {
-    /// Sixteen bytes, to be copied.
-    @inline(__always)
-    func get16(_ offset: Int) -> SIMD2<UInt64> { loadUnaligned(fromByteOffset: offset, as: SIMD2<UInt64>.self) }
 }

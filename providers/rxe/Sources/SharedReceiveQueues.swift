@@ -13,13 +13,8 @@ func createSharedReceiveQueue(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_srq_init_attr_ex>?
 ) -> UnsafeMutablePointer<ibv_srq>? {
     guard let context, let attr else { return failure(EINVAL) }
-    let mask = attr.pointee.comp_mask
-    guard mask & ~(IBV_SRQ_INIT_ATTR_TYPE.rawValue | IBV_SRQ_INIT_ATTR_PD.rawValue) == 0,
-        mask & IBV_SRQ_INIT_ATTR_TYPE.rawValue == 0 || attr.pointee.srq_type == IBV_SRQT_BASIC
-    else { return failure(EOPNOTSUPP) }
-    guard mask & IBV_SRQ_INIT_ATTR_PD.rawValue != 0, let pd = attr.pointee.pd, pd.pointee.context == context else {
-        return failure(EINVAL)
-    }
+    let refusal = checkBasicSharedReceiveQueue(attr.pointee, context)
+    guard refusal == 0, let pd = attr.pointee.pd else { return failure(refusal) }
     let queue = SharedReceiveQueuePointer.allocate(isSingleThreaded: pd.domain.pointee.isSingleThreaded)
     rdma_init_srq(queue.verbs, context, attr)
     do {

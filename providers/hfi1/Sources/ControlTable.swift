@@ -1,0 +1,33 @@
+import CIBVerbs
+import CProviderABI
+import KernelVerbs
+
+/// The control table: one for the process, complete before anybody gets it, and never changed. What is not in it, hfi1
+/// and its kernel driver do not have.
+nonisolated(unsafe) let controlTable = makeNativeControlTable { table in
+    table.close_context = closeNativeContext
+    table.query_device_ex = queryNativeDevice
+
+    table.create_cq = createCompletionQueue
+    table.resize_cq = resizeCompletionQueue
+    table.destroy_cq = destroyCompletionQueue
+
+    table.create_srq_ex = createSharedReceiveQueue
+    table.modify_srq = modifySharedReceiveQueue
+    table.destroy_srq = destroySharedReceiveQueue
+
+    table.create_qp_ex = createQueuePair
+    table.modify_qp = modifyNativeQueuePair
+    table.destroy_qp = destroyQueuePair
+
+    table.create_ah = createNativeAddressHandle
+}
+
+/// The data path, which goes past the core.
+func fillDataPath(_ ops: inout ibv_context_ops) {
+    ops.poll_cq = pollCompletions
+    ops.req_notify_cq = requestNativeNotification
+    ops.post_srq_recv = postSharedReceive
+    ops.post_send = postSend
+    ops.post_recv = postReceive
+}

@@ -1,0 +1,15 @@
+import CIBVerbs
+import KernelVerbs
+import ProviderKit
+
+/// `context->ops.post_send`: the send queue is the kernel's. The lock is for the memory in which the command is written.
+@inline(__always)
+func postSend(
+    qp: UnsafeMutablePointer<ibv_qp>?, first: UnsafeMutablePointer<ibv_send_wr>?,
+    bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_send_wr>?>?
+) -> Int32 {
+    let pair = qp.unsafelyUnwrapped.hfi1
+    pair.pointee.sendLock.lock()
+    let error = pair.sends.pointee.post(first, to: pair.context.pointee.kernel, bad: bad)
+    return pair.pointee.sendLock.unlock(answering: error)
+}

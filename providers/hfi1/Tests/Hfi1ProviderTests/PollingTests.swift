@@ -1,0 +1,89 @@
+import CIBVerbs
+import CKernelABI
+import Glibc
+import Testing
+
+@testable import Hfi1Provider
+
+@Suite("hfi1: completion queues")
+struct PollingTests {
+    private final class Fake {
+        let ring: FakeRing
+        let queue: CompletionQueuePointer
+
+        init(_ entries: Int) {
+            ring = FakeRing(entrySize: MemoryLayout<ib_uverbs_wc>.size, places: entries + 1)
+            queue = CompletionQueuePointer.allocate()
+            queue.completions.pointee = CompletionRing(mapping: ring.mapping, entries: UInt32(entries))
+        }
+
+        deinit { queue.free() }
+
+        func poll(_ count: Int32) -> [ibv_wc] {
+            var found = [ibv_wc](repeating: ibv_wc(), count: Int(max(count, 1)) + 1)
+            found[Int(max(count, 1))].wr_id = 0xFEED
+            let taken = pollCompletions(cq: queue.verbs, count: count, wc: &found)
+            #expect(found[Int(max(count, 1))].wr_id == 0xFEED)
+            return Array(found.prefix(Int(taken)))
+        }
+    }
+
+    @Test("A completion is what the kernel wrote, byte for byte")
+    func bytes() throws {
+        let fake = Fake(4)
+        var completion = ib_uverbs_wc()
+        withUnsafeMutableBytes(of: &completion) { for index in $0.indices { $0[index] = UInt8(index + 1) } }
+        fake.ring.complete(completion)
+        let found = try #require(fake.poll(1).first)
+        #expect(found.wr_id == completion.wr_id && found.status.rawValue == completion.status)
+        #expect(found.opcode.rawValue == completion.opcode && found.vendor_err == completion.vendor_err)
+        #expect(found.byte_len == completion.byte_len && found.imm_data == completion.ex.imm_data)
+        #expect(found.qp_num == completion.qp_num && found.src_qp == completion.src_qp)
+        #expect(found.wc_flags == completion.wc_flags && found.pkey_index == completion.pkey_index)
+        #expect(found.slid == completion.slid && found.sl == completion.sl)
+        #expect(found.dlid_path_bits == completion.dlid_path_bits)
+        #expect(fake.poll(1).isEmpty)
+    }
+
+    @Test("Several in one call, over the end of the ring, in order, none twice and none lost")
+    func wraps() {
+        let fake = Fake(5)
+        var next: UInt64 = 0
+        var seen: UInt64 = 0
+        for round in 0..<100 {
+            for _ in 0..<(round % 5 + 1) {
+                var completion = ib_uverbs_wc()
+                completion.wr_id = next
+                next += 1
+                fake.ring.complete(completion)
+            }
+            for found in fake.poll(Int32(round % 3 + 1)) + fake.poll(16) {
+                #expect(found.wr_id == seen)
+                seen += 1
+            }
+        }
+        #expect(seen == next && fake.ring.indices.pointee.tail.val == fake.ring.indices.pointee.head.val)
+    }
+
+    @Test("No room asked for is none given; a negative number is EINVAL")
+    func counts() {
+        let fake = Fake(2)
+        fake.ring.complete(ib_uverbs_wc())
+        var wc = ibv_wc()
+        #expect(pollCompletions(cq: fake.queue.verbs, count: 0, wc: &wc) == 0)
+        #expect(pollCompletions(cq: fake.queue.verbs, count: -1, wc: &wc) == -EINVAL)
+        #expect(fake.poll(1).count == 1)
+    }
+
+    @Test("Whatever the indices say, no entry outside the ring is read, and polling ends")
+    func wildIndices() {
+        let fake = Fake(3)
+        for head in [0, 3, 4, 5, 1000, UInt32.max] {
+            for tail in [0, 2, 3, 4, 77, UInt32.max] {
+                fake.ring.indices.pointee.head.val = head
+                fake.ring.indices.pointee.tail.val = tail
+                #expect(fake.poll(1000).count <= 4)
+            }
+        }
+    }
+}
