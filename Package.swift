@@ -229,12 +229,6 @@ let fuzzTargets: [Target] = [
     fuzzer("FuzzNetlink", dependencies: ["RDMANetlink"]),
 ].filter { FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/Tests/Fuzz/\($0.name)") }
 
-// SWIFT_RDMA_TESTS=VerbsTests,… leaves nothing but those test targets and what they are built from: a build for the
-// thread sanitizer is a build from nothing, and most of the house is no part of it.
-let wantedTests = ProcessInfo.processInfo.environment["SWIFT_RDMA_TESTS"].map {
-    $0.split(separator: ",").map(String.init)
-}
-
 let allTargets = embedded ? providerTargets : providerTargets + coreTargets + testTargets + (fuzz ? fuzzTargets : [])
 
 /// The targets of those names, and those that they depend on.
@@ -250,7 +244,15 @@ func closure(of names: [String], in targets: [Target]) -> Set<String> {
     return found
 }
 
-let kept = wantedTests.map { closure(of: $0, in: allTargets) }
+// SWIFT_RDMA_TESTS=VerbsTests,… leaves nothing but those test targets and what they are built from, and
+// SWIFT_RDMA_TESTS=-VerbsToolTests,… all of them but those: a build for a sanitizer is a build from nothing, and not all
+// of the house is a part of it.
+let kept = ProcessInfo.processInfo.environment["SWIFT_RDMA_TESTS"].map { setting in
+    let names = setting.split(separator: ",").map(String.init)
+    let leftOut = Set(names.filter { $0.hasPrefix("-") }.map { String($0.dropFirst()) })
+    let tests = allTargets.filter { $0.type == .test && !leftOut.contains($0.name) }.map(\.name)
+    return closure(of: leftOut.isEmpty ? names : tests, in: allTargets)
+}
 
 let package = Package(
     name: "swift-rdma",
