@@ -45,7 +45,8 @@ public final class Endpoint {
         /// A completion queue of somebody else's.
         public var queue: UnsafeMutablePointer<ibv_cq>?
         public var operations: UInt64?
-        public var timeout: UInt8 = 14
+        /// 4.096 us * 2^18, about a second: eight of them must pass before a busy machine is taken for a dead peer.
+        public var timeout: UInt8 = 18
         public var retries: UInt8 = 7
         public var rnrRetries: UInt8 = 7
         public var rnrTimer: UInt8 = 12
