@@ -11,6 +11,10 @@ import PackageDescription
 // unsafe flags used: a package that has them cannot be a dependency by version.
 let embedded = ProcessInfo.processInfo.environment["SWIFT_RDMA_EMBEDDED"] == "1"
 
+// SWIFT_RDMA_MUTANTS=1 builds providers of which RDMA_MUTANT in the environment alters one field of one layout: a test
+// must notice.
+let mutants = ProcessInfo.processInfo.environment["SWIFT_RDMA_MUTANTS"] == "1"
+
 // SWIFT_RDMA_FUZZ=1 adds the fuzz programs; they only link under `--sanitize=fuzzer`.
 let fuzz = ProcessInfo.processInfo.environment["SWIFT_RDMA_FUZZ"] == "1"
 
@@ -31,6 +35,7 @@ func providerSide(
     .target(
         name: name, dependencies: dependencies, path: path,
         swiftSettings: strict + [.enableExperimentalFeature("Extern")]
+            + (mutants ? [.define("SWIFT_RDMA_MUTANTS")] : [])
             + (embedded
                 ? [
                     .enableExperimentalFeature("Embedded"),
@@ -71,6 +76,10 @@ let providerTargets: [Target] = [
         "Hfi1Provider",
         dependencies: ["ProviderKit", "KernelVerbs", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"],
         path: "providers/hfi1/Sources", isModule: true),
+    providerSide(
+        "Mlx5Provider",
+        dependencies: ["ProviderKit", "KernelVerbs", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"],
+        path: "providers/mlx5/Sources", isModule: true),
 ]
 
 func providerLibrary(_ name: String, target: String) -> Product {
@@ -209,6 +218,15 @@ let testTargets: [Target] = [
             "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux",
         ],
         path: "providers/hfi1/Tests/Hfi1ProviderTests", swiftSettings: strict),
+    .systemLibrary(
+        name: "CMlx5DV", path: "providers/mlx5/Tests/CMlx5DV", providers: [.apt(["libibverbs-dev"])]),
+    .testTarget(
+        name: "Mlx5ProviderTests",
+        dependencies: [
+            "TestSupport", "KernelTestSupport", "CAllocationCounter", "CMlx5DV", "Mlx5Provider", "KernelVerbs",
+            "ProviderKit", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux",
+        ],
+        path: "providers/mlx5/Tests/Mlx5ProviderTests", swiftSettings: strict),
     .testTarget(
         name: "LibibverbsProviderTests",
         dependencies: ["TestSupport", "LibibverbsProvider", "CProviderABI", "CIBVerbs", "CLinux"],

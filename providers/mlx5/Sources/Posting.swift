@@ -1,0 +1,114 @@
+import CIBVerbs
+import CLinux
+import ProviderKit
+
+// `context->ops.post_send`, `post_recv` and `bind_mw`.
+//
+// The functions of the data path take the object that the inline functions of verbs.h reached them through, so it is there;
+// and they are inlined into what C calls, which else would be a function of its own in front of each.
+
+@inline(__always)
+func postSend(
+    qp: UnsafeMutablePointer<ibv_qp>?, first: UnsafeMutablePointer<ibv_send_wr>?,
+    bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_send_wr>?>?
+) -> Int32 {
+    let pair = qp.unsafelyUnwrapped.mlx5
+    guard _fastPath(pair.takesSends) else {
+        bad?.pointee = first
+        return EINVAL
+    }
+    pair.pointee.sendLock.lock()
+    let error = pair.sends.post(first, bad)
+    return pair.pointee.sendLock.unlock(answering: error)
+}
+
+extension UnsafeMutablePointer<SendQueue> {
+    /// Writes a chain of requests, and rings for those that were taken. 0; or an errno value, and which was not taken.
+    @inline(__always)
+    func post(
+        _ first: UnsafeMutablePointer<ibv_send_wr>?, _ bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_send_wr>?>?
+    ) -> Int32 {
+        var request = first
+        var error: Int32 = 0
+        var count: UInt32 = 0
+        var last = pointee.ring.start
+        var lastSegments: UInt32 = 0
+        while let current = request {
+            if _slowPath(isFull(behind: count)) {
+                error = ENOMEM
+                break
+            }
+            let entry = pointee.ring.block(pointee.block)
+            let segments = write(current, number: pointee.number &+ count)
+            if _slowPath(segments < 0) {
+                error = -segments
+                break
+            }
+            last = entry
+            lastSegments = UInt32(bitPattern: segments)
+            pointee.block &+= (lastSegments &+ 3) / 4
+            count &+= 1
+            request = current.pointee.next
+        }
+        if _fastPath(count != 0) {
+            pointee.number &+= count
+            ringDoorbell(last, segments: count == 1 ? lastSegments : 0)
+        }
+        if _slowPath(error != 0) { bad?.pointee = request }
+        return error
+    }
+}
+
+extension QueuePairPointer {
+    /// Whether the state is one in which work requests may be posted to the send queue: not before RTS (IBTA volume 1,
+    /// 10.3.1). A queue pair in an error state takes them and flushes them.
+    @inline(__always)
+    var takesSends: Bool {
+        let state = pointee.base.qp_base.state.rawValue
+        return state &- IBV_QPS_RTS.rawValue <= IBV_QPS_ERR.rawValue - IBV_QPS_RTS.rawValue
+    }
+}
+
+/// Where another thread holds the lock, the function begins anew and waits: then it is a call like any other.
+@inline(__always)
+func postReceive(
+    qp: UnsafeMutablePointer<ibv_qp>?, first: UnsafeMutablePointer<ibv_recv_wr>?,
+    bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
+) -> Int32 {
+    let pair = qp.unsafelyUnwrapped.mlx5
+    guard pair.pointee.base.qp_base.state != IBV_QPS_RESET else {
+        bad?.pointee = first
+        return EINVAL
+    }
+    guard _fastPath(pair.pointee.receiveLock.tryLock()) else { return postAfterWaiting(pair, first, bad) }
+    return pair.pointee.receiveLock.unlock(answering: pair.receives.pointee.post(first, bad))
+}
+
+@inline(never)
+private func postAfterWaiting(
+    _ pair: QueuePairPointer, _ first: UnsafeMutablePointer<ibv_recv_wr>?,
+    _ bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
+) -> Int32 {
+    pair.pointee.receiveLock.lock()
+    return pair.pointee.receiveLock.unlock(answering: pair.receives.pointee.post(first, bad))
+}
+
+/// Binds a memory window of type 1. The window has its new key as soon as the request is posted; who gets an error
+/// completion for it must undo that (ibv_bind_mw(3)).
+func bindWindow(
+    qp: UnsafeMutablePointer<ibv_qp>?, mw: UnsafeMutablePointer<ibv_mw>?, binding: UnsafeMutablePointer<ibv_mw_bind>?
+) -> Int32 {
+    guard let qp, let mw, let binding else { return EINVAL }
+    guard binding.pointee.bind_info.mw_access_flags & IBV_ACCESS_ZERO_BASED.rawValue == 0 else { return EINVAL }
+    let key = ibv_inc_rkey(mw.pointee.rkey)
+    var request = ibv_send_wr()
+    request.opcode = IBV_WR_BIND_MW
+    request.wr_id = binding.pointee.wr_id
+    request.send_flags = binding.pointee.send_flags
+    request.bind_mw.mw = mw
+    request.bind_mw.rkey = key
+    request.bind_mw.bind_info = binding.pointee.bind_info
+    let error = postSend(qp: qp, first: &request, bad: nil)
+    if error == 0 { mw.pointee.rkey = key }
+    return error
+}

@@ -1,0 +1,167 @@
+import CIBVerbs
+import Glibc
+import ProviderKit
+import Synchronization
+
+@testable import Mlx5Provider
+
+/// Memory with no accessible page behind it: a write or read behind its end is a crash of the test. Filled with 0xA5.
+final class Guarded {
+    let memory: UnsafeMutableRawPointer
+    let byteCount: Int
+    private let pages: UnsafeMutableRawPointer
+    private let pageBytes: Int
+
+    init(_ byteCount: Int) {
+        self.byteCount = byteCount
+        let used = (byteCount + 4095) & ~4095
+        pageBytes = used + 4096
+        pages = mmap(nil, pageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)!
+        mprotect(pages + used, 4096, PROT_NONE)
+        memory = pages + (used - byteCount)
+        memset(memory, 0xA5, byteCount)
+    }
+
+    deinit { munmap(pages, pageBytes) }
+
+    func bytes(_ range: Range<Int>) -> [UInt8] { range.map { memory.load(fromByteOffset: $0, as: UInt8.self) } }
+
+    /// A big-endian word.
+    func word(_ offset: Int) -> UInt32 {
+        UInt32(bigEndian: memory.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+    }
+}
+
+/// A queue pair whose queues, records and register are memory.
+final class FakePair {
+    let sends: Guarded
+    let receives: Guarded
+    let record = Guarded(8)
+    let register: Guarded
+    let pair: QueuePairPointer
+    let blueFlame: BlueFlamePointer
+    let retired = UnsafeMutablePointer<UInt32>.allocate(capacity: 2)
+    private let posted: UnsafeMutablePointer<PostedSend>
+    private let receivedIDs: UnsafeMutablePointer<UInt64>
+
+    static let number: UInt32 = 0x101
+    static let elements: UInt32 = 4
+    static let inline: UInt32 = 124
+    static let half = 256
+
+    init(
+        _ type: ibv_qp_type = IBV_QPT_RC, blocks: UInt32 = 16, posts: UInt32 = 8, receives count: UInt32 = 8,
+        takesRequests: Bool = true, signalsAll: Bool = false
+    ) {
+        sends = Guarded(64 * Int(blocks))
+        receives = Guarded(64 * Int(count))
+        register = Guarded(2 * Self.half)
+        memset(register.memory, 0, 2 * Self.half)
+        memset(record.memory, 0, 8)
+        retired.initialize(repeating: 0, count: 2)
+        posted = .allocate(capacity: Int(blocks))
+        receivedIDs = .allocate(capacity: Int(count))
+        blueFlame = .make(
+            BlueFlame(
+                register: register.memory, size: UInt32(Self.half), takesRequests: takesRequests, isShared: false))
+        pair = QueuePairPointer.allocate(isSingleThreaded: false)
+        pair.pointee.base.qp_base.qp_type = type
+        pair.pointee.base.qp_base.state = IBV_QPS_RTS
+        pair.pointee.base.qp_base.qp_num = Self.number
+        let limits = ibv_qp_cap(
+            max_send_wr: posts, max_recv_wr: count, max_send_sge: Self.elements, max_recv_sge: 4,
+            max_inline_data: Self.inline)
+        let send = SendQueue(
+            ring: SendRing(memory: sends.memory, blocks: blocks, posted: posted, retired: retired), type: type,
+            queuePair: Self.number, limits: limits, signalsAll: signalsAll, hasAtomics: true, record: record.memory,
+            register: blueFlame)
+        let ring = ReceiveRing(
+            memory: receives.memory, count: count, shift: 6, posted: receivedIDs, retired: retired + 1)
+        pair.attach(send, ReceiveQueue(ring: ring, record: record.memory))
+        fillBuilders(extended, operations: sendOperations(type))
+    }
+
+    deinit {
+        pair.free()
+        blueFlame.free()
+        posted.deallocate()
+        receivedIDs.deallocate()
+        retired.deallocate()
+    }
+
+    var extended: UnsafeMutablePointer<ibv_qp_ex> {
+        UnsafeMutableRawPointer(pair).assumingMemoryBound(to: ibv_qp_ex.self)
+    }
+
+    /// Number of the next block.
+    var block: UInt32 {
+        get { pair.sends.pointee.block }
+        set { pair.sends.pointee.block = newValue }
+    }
+
+    /// All requests so far have completed.
+    func retire() { retired[0] = pair.sends.pointee.number }
+
+    /// Posts a chain: the answer, and the index of the request that was not taken.
+    func post(_ requests: [ibv_send_wr]) -> (error: Int32, bad: Int?) {
+        var requests = requests
+        return requests.withUnsafeMutableBufferPointer { chain in
+            for index in 0..<chain.count - 1 { chain[index].next = chain.baseAddress! + index + 1 }
+            var bad: UnsafeMutablePointer<ibv_send_wr>?
+            let error = postSend(qp: pair.verbs, first: chain.baseAddress, bad: &bad)
+            return (error, bad.map { $0 - chain.baseAddress! })
+        }
+    }
+
+    func postReceives(_ requests: [ibv_recv_wr]) -> (error: Int32, bad: Int?) {
+        var requests = requests
+        return requests.withUnsafeMutableBufferPointer { chain in
+            for index in 0..<chain.count - 1 { chain[index].next = chain.baseAddress! + index + 1 }
+            var bad: UnsafeMutablePointer<ibv_recv_wr>?
+            let error = postReceive(qp: pair.verbs, first: chain.baseAddress, bad: &bad)
+            return (error, bad.map { $0 - chain.baseAddress! })
+        }
+    }
+}
+
+/// Where the lists of all tests lie.
+private let kept = Mutex<[UInt]>([])
+
+/// A list of elements. It stays when the tests end: requests point to it, and do not keep it.
+struct List {
+    let sges: UnsafeMutableBufferPointer<ibv_sge>
+    init(_ elements: [ibv_sge]) {
+        sges = .allocate(capacity: max(1, elements.count))
+        _ = sges.initialize(from: elements)
+        count = elements.count
+        let address = UInt(bitPattern: sges.baseAddress)
+        kept.withLock { $0.append(address) }
+    }
+    let count: Int
+
+    func send(_ opcode: ibv_wr_opcode, id: UInt64 = 1, flags: UInt32 = IBV_SEND_SIGNALED.rawValue) -> ibv_send_wr {
+        var request = ibv_send_wr()
+        request.wr_id = id
+        request.opcode = opcode
+        request.send_flags = flags
+        request.sg_list = sges.baseAddress
+        request.num_sge = Int32(count)
+        return request
+    }
+
+    func receive(id: UInt64 = 1) -> ibv_recv_wr {
+        ibv_recv_wr(wr_id: id, next: nil, sg_list: sges.baseAddress, num_sge: Int32(count))
+    }
+}
+
+/// Three elements of 10, 20 and 30 bytes.
+func threePieces() -> List {
+    List((1...3).map { ibv_sge(addr: 0x1000 * $0, length: UInt32(10 * $0), lkey: UInt32(0x100 + $0)) })
+}
+
+/// Bytes 1, 2, 3, … as one element.
+func payload(_ count: Int) -> List {
+    let bytes = UnsafeMutablePointer<UInt8>.allocate(capacity: max(1, count))
+    for index in 0..<count { bytes[index] = UInt8(truncatingIfNeeded: index + 1) }
+    return List([ibv_sge(addr: UInt64(UInt(bitPattern: bytes)), length: UInt32(count), lkey: 7)])
+}
