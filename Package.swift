@@ -28,9 +28,18 @@ let moduleLinking: [LinkerSetting] =
         "--gc-sections", "-z", "nodelete", "-z", "now", "-z", "relro",
     ].map { .unsafeFlags(["-Xlinker", $0]) } + [.unsafeFlags(["-use-ld=lld"])]
 
+/// The simulated device is loaded before the C library, by any program: it shows the functions that it puts in front of
+/// the C library's.
+let preloadLinking: [LinkerSetting] =
+    [
+        "--version-script=\(Context.packageDirectory)/Tests/Simulator/preload.map", "--no-undefined", "--as-needed",
+        "--gc-sections", "-z", "nodelete",
+    ].map { .unsafeFlags(["-Xlinker", $0]) } + [.unsafeFlags(["-use-ld=lld"])]
+
 /// What a provider may be made of: it builds as ordinary and as Embedded Swift.
 func providerSide(
-    _ name: String, dependencies: [Target.Dependency], path: String? = nil, isModule: Bool = false
+    _ name: String, dependencies: [Target.Dependency], path: String? = nil, isModule: Bool = false,
+    linking: [LinkerSetting] = []
 ) -> Target {
     .target(
         name: name, dependencies: dependencies, path: path,
@@ -47,7 +56,7 @@ func providerSide(
                         "-Xfrontend", "-disable-autolink-library", "-Xfrontend", "ibverbs",
                     ]),
                 ] : []),
-        linkerSettings: embedded && isModule ? moduleLinking : [])
+        linkerSettings: embedded ? (isModule ? moduleLinking : linking) : [])
 }
 
 /// The parts below the waist: what providers are built from, and the providers that are Swift.
@@ -80,6 +89,15 @@ let providerTargets: [Target] = [
         "Mlx5Provider",
         dependencies: ["ProviderKit", "KernelVerbs", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"],
         path: "providers/mlx5/Sources", isModule: true),
+    .target(name: "CSimulatorABI", path: "Tests/Simulator/CSimulatorABI"),
+    .target(
+        name: "CSimulator", dependencies: ["CSimulatorABI", "CKernelABI", "CIBVerbs"],
+        path: "Tests/Simulator/CSimulator"),
+    providerSide(
+        "Simulator", dependencies: ["CSimulator", "CSimulatorABI", "CKernelABI", "CIBVerbs"],
+        path: "Tests/Simulator/Simulator", linking: preloadLinking),
+    // The functions of the C library that the simulated device takes over; only in the library that is preloaded.
+    .target(name: "SimulatorPreload", dependencies: ["CSimulator", "CSimulatorABI"], path: "Tests/Simulator/Preload"),
 ]
 
 func providerLibrary(_ name: String, target: String) -> Product {
@@ -211,6 +229,15 @@ let testTargets: [Target] = [
             "TestSupport", "CAllocationCounter", "RxeProvider", "ProviderKit", "CKernelABI", "CIBVerbs", "CLinux",
         ],
         path: "providers/rxe/Tests/RxeProviderTests", swiftSettings: strict),
+    .executableTarget(
+        name: "sim-peer", dependencies: ["CSimulatorABI", "CIBVerbs"], path: "Tests/Simulator/Peer",
+        swiftSettings: strict),
+    .testTarget(
+        name: "SimulatorTests",
+        dependencies: [
+            "sim-peer", "Simulator", "CSimulator", "CSimulatorABI", "KernelVerbs", "CKernelABI", "CIBVerbs",
+        ],
+        path: "Tests/Simulator/SimulatorTests", swiftSettings: strict),
     .testTarget(
         name: "Hfi1ProviderTests",
         dependencies: [
@@ -298,4 +325,7 @@ let package = Package(
         ],
     targets: allTargets.filter { kept?.contains($0.name) != false }
 )
+// Loaded before any program, it simulates a device: for tests, and for those who develop a provider.
+package.products.append(
+    .library(name: "uverbs-sim", type: .dynamic, targets: ["Simulator", "SimulatorPreload"]))
 if kept != nil { package.products = [] }

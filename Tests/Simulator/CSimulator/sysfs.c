@@ -1,0 +1,76 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "sim_system.h"
+
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool enabled;
+static char root[64];
+/* A child process has the same tree, and must not take it away from its parent. */
+static pid_t owner;
+
+static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *position)
+{
+	(void)status;
+	(void)type;
+	(void)position;
+	return remove(path);
+}
+
+static void remove_tree(void)
+{
+	if (root[0] && getpid() == owner)
+		nftw(root, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+void sim_sysfs_clear(void)
+{
+	remove_tree();
+	if (root[0])
+		mkdir(root, 0755);
+}
+
+void sim_sysfs_enable(void) { enabled = true; }
+
+static bool make_root(void)
+{
+	if (root[0] && getpid() == owner)
+		return true;
+	strcpy(root, "/tmp/uverbs-sim.XXXXXX");
+	if (!mkdtemp(root)) {
+		root[0] = '\0';
+		return false;
+	}
+	chmod(root, 0755);
+	if (owner != getpid())
+		atexit(remove_tree);
+	owner = getpid();
+	setenv("SYSFS_PATH", root, 1);
+	return true;
+}
+
+void sim_sysfs_file(const char *path, const char *text)
+{
+	char full[512];
+	FILE *file;
+
+	if (!enabled || !make_root() || snprintf(full, sizeof(full), "%s/%s", root, path) >= (int)sizeof(full))
+		return;
+	for (char *slash = strchr(full + strlen(root) + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = '\0';
+		mkdir(full, 0755);
+		*slash = '/';
+	}
+	file = fopen(full, "we");
+	if (!file)
+		return;
+	fputs(text, file);
+	fclose(file);
+}

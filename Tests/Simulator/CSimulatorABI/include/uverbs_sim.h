@@ -1,0 +1,100 @@
+// A simulated RDMA device, from the side of a test: make one, let it run, see what it refused, make it fail.
+//
+// Under `LD_PRELOAD=libuverbs-sim.so` the environment variable UVERBS_SIM holds such a description, and the device
+// is there before main(). A test program finds these functions with uverbs_sim_load, as libuverbs-sim.so is only there
+// when it was preloaded; a test that has the simulator linked in calls them. All may be called by any thread.
+#ifndef SWIFT_RDMA_UVERBS_SIM_H
+#define SWIFT_RDMA_UVERBS_SIM_H
+
+#include <stdint.h>
+
+/// Makes a device. Its number, from 0; or a negative errno value, EINVAL for a word that is none of these:
+///
+/// | word            | meaning |
+/// |-----------------|---------|
+/// | `hfi1` `mlx5`   | the kind of device; the first word |
+/// | `write`         | the kernel has no ioctl: every command by write(2) |
+/// | `cqe0`          | mlx5: completions carry numbers in place of the user's indexes (cqe_version 0) |
+/// | `static`        | mlx5: a kernel without UAR objects; pages are mapped by their index |
+/// | `roce`          | mlx5: the port is Ethernet |
+/// | `trap`          | mlx5: the device runs at each store to a doorbell page, and keeps a log of them |
+/// | `free`          | a thread lets the device run, for programs that do not call uverbs_sim_step |
+///
+/// Words are parted by commas or spaces.
+int uverbs_sim_create(const char *description);
+
+/// Removes every device. What is still open answers EIO.
+void uverbs_sim_remove_all(void);
+
+/// Lets a device run until it has nothing to do. How many work requests it has carried out.
+int uverbs_sim_step(int device);
+
+/// Why the last call that was refused was: a sentence, or "" when none was; null without such a device. It changes
+/// with the next refusal.
+const char *uverbs_sim_refusal(int device);
+/// How many calls were refused since the device was made, or since the last uverbs_sim_forgive.
+int uverbs_sim_refusals(int device);
+/// Forgets the refusals.
+void uverbs_sim_forgive(int device);
+
+/// A store to a doorbell page, as the program did it.
+struct uverbs_sim_store {
+	/// Number of the page, in the device's own counting.
+	uint32_t page;
+	/// In bytes, in the page.
+	uint32_t offset;
+	/// 1, 2, 4, 8, 16, 32 or 64 bytes; 0 when the program has read.
+	uint32_t size;
+	uint32_t reserved;
+	/// The first 8 bytes as they lie in memory; what is not there is 0.
+	uint8_t value[8];
+};
+
+/// The stores since the last call, oldest first; up to `capacity` of them, the rest is forgotten. Their number.
+int uverbs_sim_stores(int device, struct uverbs_sim_store *stores, int capacity);
+
+/// Makes an asynchronous event (`enum ibv_event_type`) of the object with that number: a queue pair's or shared
+/// receive queue's number, a completion queue's handle, a port. 0, or ENOENT.
+int uverbs_sim_inject(int device, int event, uint32_t number);
+
+/// The device dies: an event says so, every command answers EIO, nothing is carried out any more.
+int uverbs_sim_fail(int device);
+
+/// What a completion says: what a device of this kind would write for it.
+struct uverbs_sim_completion {
+	/// The work request: a send's or receive's own number in the codec, which is hfi1's wr_id and mlx5's WQE counter.
+	uint64_t tag;
+	/// `enum ibv_wc_status`, `enum ibv_wc_opcode`.
+	uint32_t status, opcode;
+	uint32_t byte_length;
+	/// Big endian, or the invalidated key.
+	uint32_t immediate;
+	uint32_t source_queue_pair;
+	/// `enum ibv_wc_flags`.
+	uint32_t flags;
+	uint32_t vendor_error;
+	uint16_t partition_key_index, source_lid;
+	uint8_t service_level, path_bits, solicited, reserved;
+};
+
+/// Writes a completion of a queue pair, as if the device had carried out something. 0, or ENOENT.
+int uverbs_sim_complete(int device, uint32_t queue_pair, const struct uverbs_sim_completion *completion);
+
+/// The functions above, in a program that is not linked with the simulator.
+struct uverbs_sim {
+	int (*create)(const char *);
+	void (*remove_all)(void);
+	int (*step)(int);
+	const char *(*refusal)(int);
+	int (*refusals)(int);
+	void (*forgive)(int);
+	int (*stores)(int, struct uverbs_sim_store *, int);
+	int (*inject)(int, int, uint32_t);
+	int (*fail)(int);
+	int (*complete)(int, uint32_t, const struct uverbs_sim_completion *);
+};
+
+/// Finds them in the preloaded library. Null: it was not preloaded.
+const struct uverbs_sim *uverbs_sim_load(void);
+
+#endif

@@ -1,0 +1,118 @@
+import CIBVerbs
+import CSimulatorABI
+import Glibc
+
+/// The simulator's functions; nil when it was not preloaded.
+nonisolated(unsafe) let sim = uverbs_sim_load()
+
+/// An open device with one protection domain, a completion queue of each kind, and registered memory.
+final class Bench {
+    let context: UnsafeMutablePointer<ibv_context>
+    let domain: UnsafeMutablePointer<ibv_pd>
+    let channel: UnsafeMutablePointer<ibv_comp_channel>
+    let sends: UnsafeMutablePointer<ibv_cq>
+    let receives: UnsafeMutablePointer<ibv_cq>
+    let memory: UnsafeMutableRawPointer
+    let region: UnsafeMutablePointer<ibv_mr>
+    let isEthernet: Bool
+    let lid: UInt16
+    private(set) var gid = ibv_gid()
+    /// The first half of the memory is what is sent from, the second what is received into.
+    static let half = 1 << 16
+
+    init(entries: Int32 = 256) {
+        var count: Int32 = 0
+        let devices = have(ibv_get_device_list(&count), "the list of devices")
+        check(count > 0, "there is no device")
+        context = have(ibv_open_device(devices[0]), "opening the device")
+        ibv_free_device_list(devices)
+        domain = have(ibv_alloc_pd(context), "a protection domain")
+        channel = have(ibv_create_comp_channel(context), "a completion channel")
+        sends = have(ibv_create_cq(context, entries, nil, channel, 0), "a completion queue")
+        receives = have(ibv_create_cq(context, entries, nil, channel, 0), "a completion queue")
+        memory = .allocate(byteCount: 2 * Bench.half, alignment: 4096)
+        memory.initializeMemory(as: UInt8.self, repeating: 0, count: 2 * Bench.half)
+        let access =
+            IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_READ.rawValue
+            | IBV_ACCESS_REMOTE_ATOMIC.rawValue
+        region = have(ibv_reg_mr(domain, memory, 2 * Bench.half, Int32(access)), "a memory region")
+        var port = ibv_port_attr()
+        equal(___ibv_query_port(context, 1, &port), 0, "querying the port")
+        isEthernet = Int(port.link_layer) == Int(IBV_LINK_LAYER_ETHERNET)
+        lid = port.lid
+        equal(ibv_query_gid(context, 1, isEthernet ? 3 : 0, &gid), 0, "querying a GID")
+    }
+
+    /// Destroys all of it; everything else must be gone.
+    func close() {
+        equal(ibv_dereg_mr(region), 0, "deregistering")
+        equal(ibv_destroy_cq(sends), 0, "destroying a completion queue")
+        equal(ibv_destroy_cq(receives), 0, "destroying a completion queue")
+        equal(ibv_destroy_comp_channel(channel), 0, "destroying the channel")
+        equal(ibv_dealloc_pd(domain), 0, "freeing the domain")
+        equal(ibv_close_device(context), 0, "closing the device")
+        memory.deallocate()
+    }
+
+    // MARK: - Memory
+
+    func segment(_ offset: Int, _ length: Int) -> ibv_sge {
+        ibv_sge(addr: address(offset), length: UInt32(length), lkey: region.pointee.lkey)
+    }
+
+    func address(_ offset: Int) -> UInt64 { UInt64(UInt(bitPattern: memory + offset)) }
+
+    /// Bytes that no other place and no other seed has.
+    func fill(_ offset: Int, _ length: Int, seed: Int) {
+        for index in 0..<length {
+            memory.storeBytes(
+                of: UInt8(truncatingIfNeeded: (index &* 31) ^ (index >> 8) &+ seed), toByteOffset: offset + index,
+                as: UInt8.self)
+        }
+    }
+
+    func isFilled(_ offset: Int, _ length: Int, seed: Int) -> Bool {
+        for index in 0..<length
+        where memory.load(fromByteOffset: offset + index, as: UInt8.self)
+            != UInt8(truncatingIfNeeded: (index &* 31) ^ (index >> 8) &+ seed)
+        { return false }
+        return true
+    }
+
+    // MARK: - Running and polling
+
+    /// Lets the device run, unless it does so by itself, and polls for that many completions.
+    func poll(
+        _ queue: UnsafeMutablePointer<ibv_cq>, _ wanted: Int = 1, file: StaticString = #fileID, line: UInt = #line
+    ) -> [ibv_wc] {
+        var found: [ibv_wc] = []
+        for _ in 0..<1000 where found.count < wanted {
+            _ = sim?.pointee.step(0)
+            // A send's completion has fields that a library may leave as they were.
+            var completions = [ibv_wc](repeating: ibv_wc(), count: wanted - found.count)
+            let count = ibv_poll_cq(queue, Int32(completions.count), &completions)
+            check(count >= 0, "polling: \(count)", file: file, line: line)
+            found += completions[..<Int(count)]
+        }
+        equal(found.count, wanted, "completions", file: file, line: line)
+        return found
+    }
+
+    /// Nothing is there, even after the device has run.
+    func expectNothing(
+        _ queue: UnsafeMutablePointer<ibv_cq>, file: StaticString = #fileID, line: UInt = #line
+    ) {
+        _ = sim?.pointee.step(0)
+        var completion = ibv_wc()
+        equal(ibv_poll_cq(queue, 1, &completion), 0, "completions", file: file, line: line)
+    }
+
+    /// A send completes well.
+    func succeeds(
+        _ opcode: ibv_wc_opcode, file: StaticString = #fileID, line: UInt = #line
+    ) {
+        let completion = poll(sends, file: file, line: line)[0]
+        equal(completion.status, IBV_WC_SUCCESS, "status of a send", file: file, line: line)
+        equal(completion.opcode, opcode, "opcode of a send", file: file, line: line)
+    }
+}

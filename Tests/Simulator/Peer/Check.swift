@@ -1,0 +1,29 @@
+import Glibc
+
+/// What a scenario expects and does not find ends the program, with where and what.
+func check(
+    _ condition: Bool, _ what: @autoclosure () -> String, file: StaticString = #fileID, line: UInt = #line
+) {
+    if condition { return }
+    print("\(file):\(line): \(what())")
+    if let sim, let refusal = sim.pointee.refusal(0), refusal.pointee != 0 {
+        print("the simulator has refused: \(String(cString: refusal))")
+    }
+    exit(1)
+}
+
+/// As `check`, of two values.
+func equal<Value: Equatable>(
+    _ found: Value, _ wanted: Value, _ what: @autoclosure () -> String, file: StaticString = #fileID,
+    line: UInt = #line
+) {
+    check(found == wanted, "\(what()): \(found), not \(wanted)", file: file, line: line)
+}
+
+/// What must be there.
+func have<Value>(
+    _ value: Value?, _ what: @autoclosure () -> String, file: StaticString = #fileID, line: UInt = #line
+) -> Value {
+    check(value != nil, "\(what()): errno \(errno)", file: file, line: line)
+    return value!
+}

@@ -1,0 +1,174 @@
+import CIBVerbs
+import Glibc
+
+/// A queue pair of a bench.
+final class Queue {
+    let bench: Bench
+    let pair: UnsafeMutablePointer<ibv_qp>
+    let type: ibv_qp_type
+    let inlineLimit: Int
+
+    /// Q_Key of all datagrams here.
+    static let qkey: UInt32 = 0x1111_1111
+
+    init(
+        _ bench: Bench, _ type: ibv_qp_type, requests: UInt32 = 64, shared: UnsafeMutablePointer<ibv_srq>? = nil,
+        inline: UInt32 = 0, signalsAll: Bool = false
+    ) {
+        self.bench = bench
+        self.type = type
+        var attributes = ibv_qp_init_attr()
+        attributes.send_cq = bench.sends
+        attributes.recv_cq = bench.receives
+        attributes.srq = shared
+        attributes.cap = ibv_qp_cap(
+            max_send_wr: requests, max_recv_wr: requests, max_send_sge: 4, max_recv_sge: 4, max_inline_data: inline)
+        attributes.qp_type = type
+        attributes.sq_sig_all = signalsAll ? 1 : 0
+        pair = have(ibv_create_qp(bench.domain, &attributes), "a queue pair")
+        inlineLimit = Int(attributes.cap.max_inline_data)
+    }
+
+    var number: UInt32 { pair.pointee.qp_num }
+
+    func destroy(file: StaticString = #fileID, line: UInt = #line) {
+        equal(ibv_destroy_qp(pair), 0, "destroying a queue pair", file: file, line: line)
+    }
+
+    /// Two that are connected with each other and ready to send.
+    static func connected(
+        _ bench: Bench, _ type: ibv_qp_type, requests: UInt32 = 64, shared: UnsafeMutablePointer<ibv_srq>? = nil,
+        inline: UInt32 = 0, signalsAll: Bool = false, notReadyRetries: UInt8 = 7
+    ) -> (Queue, Queue) {
+        let first = Queue(bench, type, requests: requests, shared: shared, inline: inline, signalsAll: signalsAll)
+        let second = Queue(bench, type, requests: requests, shared: shared, inline: inline, signalsAll: signalsAll)
+        first.connect(to: second.number, notReadyRetries: notReadyRetries)
+        second.connect(to: first.number, notReadyRetries: notReadyRetries)
+        return (first, second)
+    }
+
+    // MARK: - States
+
+    func modify(_ attributes: inout ibv_qp_attr, _ mask: [ibv_qp_attr_mask]) -> Int32 {
+        ibv_modify_qp(pair, &attributes, Int32(mask.reduce(0) { $0 | $1.rawValue }))
+    }
+
+    func initialize() -> Int32 {
+        var attributes = ibv_qp_attr()
+        attributes.qp_state = IBV_QPS_INIT
+        attributes.port_num = 1
+        attributes.qkey = Queue.qkey
+        attributes.qp_access_flags =
+            IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_READ.rawValue | IBV_ACCESS_REMOTE_ATOMIC.rawValue
+        let last = type == IBV_QPT_UD ? IBV_QP_QKEY : IBV_QP_ACCESS_FLAGS
+        return modify(&attributes, [IBV_QP_STATE, IBV_QP_PKEY_INDEX, IBV_QP_PORT, last])
+    }
+
+    /// INIT, RTR, RTS.
+    func connect(to peer: UInt32 = 0, notReadyRetries: UInt8 = 7) {
+        equal(initialize(), 0, "to INIT")
+        equal(receive(from: peer), 0, "to RTR")
+        equal(send(notReadyRetries: notReadyRetries), 0, "to RTS")
+    }
+
+    func receive(from peer: UInt32) -> Int32 {
+        var attributes = ibv_qp_attr()
+        attributes.qp_state = IBV_QPS_RTR
+        if type == IBV_QPT_UD { return modify(&attributes, [IBV_QP_STATE]) }
+        attributes.path_mtu = IBV_MTU_1024
+        attributes.dest_qp_num = peer
+        attributes.rq_psn = 0xFF_FFF0
+        attributes.ah_attr = address
+        attributes.max_dest_rd_atomic = 8
+        attributes.min_rnr_timer = 12
+        let common = [IBV_QP_STATE, IBV_QP_AV, IBV_QP_PATH_MTU, IBV_QP_DEST_QPN, IBV_QP_RQ_PSN]
+        return modify(
+            &attributes,
+            type == IBV_QPT_RC ? common + [IBV_QP_MAX_DEST_RD_ATOMIC, IBV_QP_MIN_RNR_TIMER] : common)
+    }
+
+    func send(notReadyRetries: UInt8 = 7) -> Int32 {
+        var attributes = ibv_qp_attr()
+        attributes.qp_state = IBV_QPS_RTS
+        attributes.sq_psn = 0xFF_FFF0
+        attributes.timeout = 14
+        attributes.retry_cnt = 7
+        attributes.rnr_retry = notReadyRetries
+        attributes.max_rd_atomic = 8
+        let reliable = [IBV_QP_TIMEOUT, IBV_QP_RETRY_CNT, IBV_QP_RNR_RETRY, IBV_QP_MAX_QP_RD_ATOMIC]
+        return modify(&attributes, [IBV_QP_STATE, IBV_QP_SQ_PSN] + (type == IBV_QPT_RC ? reliable : []))
+    }
+
+    func enter(_ state: ibv_qp_state) -> Int32 {
+        var attributes = ibv_qp_attr()
+        attributes.qp_state = state
+        return modify(&attributes, [IBV_QP_STATE])
+    }
+
+    var state: ibv_qp_state {
+        var attributes = ibv_qp_attr()
+        var initial = ibv_qp_init_attr()
+        equal(ibv_query_qp(pair, &attributes, Int32(IBV_QP_STATE.rawValue), &initial), 0, "querying a queue pair")
+        return attributes.qp_state
+    }
+
+    /// This device itself.
+    var address: ibv_ah_attr {
+        var address = ibv_ah_attr()
+        address.port_num = 1
+        address.dlid = bench.lid
+        if bench.isEthernet {
+            address.is_global = 1
+            address.grh.dgid = bench.gid
+            address.grh.sgid_index = 3
+            address.grh.hop_limit = 64
+        }
+        return address
+    }
+
+    // MARK: - Posting
+
+    /// Posts a send request. The errno value.
+    func post(
+        _ opcode: ibv_wr_opcode, _ segments: [ibv_sge], id: UInt64 = 1, flags: [ibv_send_flags] = [IBV_SEND_SIGNALED],
+        _ more: (inout ibv_send_wr) -> Void = { _ in }
+    ) -> Int32 {
+        var segments = segments
+        return segments.withUnsafeMutableBufferPointer { list in
+            var request = ibv_send_wr()
+            request.wr_id = id
+            request.opcode = opcode
+            request.send_flags = flags.reduce(0) { $0 | $1.rawValue }
+            request.sg_list = list.baseAddress
+            request.num_sge = Int32(list.count)
+            more(&request)
+            var bad: UnsafeMutablePointer<ibv_send_wr>?
+            return ibv_post_send(pair, &request, &bad)
+        }
+    }
+
+    func postReceive(_ segments: [ibv_sge], id: UInt64 = 2) -> Int32 {
+        var segments = segments
+        return segments.withUnsafeMutableBufferPointer { list in
+            var request = ibv_recv_wr()
+            request.wr_id = id
+            request.sg_list = list.baseAddress
+            request.num_sge = Int32(list.count)
+            var bad: UnsafeMutablePointer<ibv_recv_wr>?
+            return ibv_post_recv(pair, &request, &bad)
+        }
+    }
+}
+
+/// Posts to a shared receive queue. The errno value.
+func postReceive(_ queue: UnsafeMutablePointer<ibv_srq>, _ segments: [ibv_sge], id: UInt64) -> Int32 {
+    var segments = segments
+    return segments.withUnsafeMutableBufferPointer { list in
+        var request = ibv_recv_wr()
+        request.wr_id = id
+        request.sg_list = list.baseAddress
+        request.num_sge = Int32(list.count)
+        var bad: UnsafeMutablePointer<ibv_recv_wr>?
+        return ibv_post_srq_recv(queue, &request, &bad)
+    }
+}

@@ -1,0 +1,32 @@
+import CIBVerbs
+import Glibc
+
+// A program that knows nothing but verbs.h, and runs over whichever device is there. Its arguments are scenarios; it
+// ends with status 0 when each of them went as verbs.h and InfiniBand say.
+
+let scenarios: [(name: String, body: () -> Void)] = [
+    ("rc-send", { sendMessages(IBV_QPT_RC) }),
+    ("uc-send", { sendMessages(IBV_QPT_UC) }),
+    ("rc-write", { writes(IBV_QPT_RC) }),
+    ("uc-write", { writes(IBV_QPT_UC) }),
+    ("reads", { reads() }),
+    ("datagrams", { datagrams() }),
+    ("many", { manyMessages() }),
+    ("shared", { sharedReceives() }),
+    ("events", { completionEvents() }),
+    ("acknowledgement", { acknowledgement() }),
+    ("failures", { failures() }),
+    ("states", { states() }),
+    ("resizing", { resizing() }),
+    ("fatal", { fatalError() }),
+]
+
+let wanted = CommandLine.arguments.dropFirst()
+for name in wanted.isEmpty ? scenarios.map(\.name) : Array(wanted) {
+    guard let scenario = scenarios.first(where: { $0.name == name }) else {
+        print("there is no scenario \(name); there are: \(scenarios.map(\.name).joined(separator: " "))")
+        exit(2)
+    }
+    scenario.body()
+    print("ok \(name)")
+}

@@ -1,0 +1,268 @@
+import CSimulator
+
+/// A send request in its queue: a control segment, then what its opcode needs, in pieces of 16 bytes that go on at the
+/// queue's beginning when they reach its end.
+///
+/// | segment  | bytes | opcodes |
+/// |----------|-------|---------|
+/// | control  | 16 | all |
+/// | address vector | 48 | datagrams |
+/// | remote address | 16 | WRITE, READ, atomics |
+/// | atomic   | 16 | atomics |
+/// | UMR: control, key, list | 48, 64, 64 | windows |
+/// | data or inline data | 16 each | all that carry any |
+private struct Mlx5Request {
+    let queues: Mlx5Queues
+    let pieces: Int
+    private let first: Int
+    private let total: Int
+    /// The piece that is read next.
+    var piece = 1
+
+    init(_ queues: Mlx5Queues, pieces: Int) {
+        self.queues = queues
+        self.pieces = pieces
+        total = Int(queues.sendBlocks) * Mlx5Queues.block
+        first = Int(queues.next) % Int(queues.sendBlocks) * Mlx5Queues.block
+    }
+
+    var isAtEnd: Bool { piece >= pieces }
+
+    private func place(_ offset: Int) -> UnsafeMutableRawPointer { queues.sends + (first + offset) % total }
+
+    /// A byte, from the beginning of the request.
+    func byte(_ offset: Int) -> UInt8 { place(offset).load(as: UInt8.self) }
+
+    /// A segment that may go over the queue's end; nil when the request is shorter.
+    mutating func take<Value>(_ empty: Value) -> Value? {
+        let count = MemoryLayout<Value>.size
+        guard piece * 16 + count <= pieces * 16 else { return nil }
+        var value = empty
+        withUnsafeMutableBytes(of: &value) { target in
+            for index in 0..<count { target[index] = byte(piece * 16 + index) }
+        }
+        piece += count / 16
+        return value
+    }
+}
+
+extension Mlx5Codec {
+    func decodeSend(_ queuePair: QueuePair, _ request: SendRequest) -> Bool {
+        let queues = rings(queuePair)
+        guard queues.sendBlocks > 0, !queues.isBroken else { return false }
+        let posted = UInt16(truncatingIfNeeded: queues.record.second)
+        guard posted != queues.next else { return false }
+        do throws(Refusal) {
+            try demand(
+                UInt32(posted &- queues.next) <= queues.sendBlocks, EINVAL,
+                "the doorbell record is further than the queue is long, in blocks", has: Int(posted &- queues.next),
+                wants: Int(queues.sendBlocks))
+            try decode(queuePair, queues, request, posted: posted)
+            return true
+        } catch {
+            fault(queuePair, error)
+            return false
+        }
+    }
+
+    private func decode(
+        _ queuePair: QueuePair, _ queues: Mlx5Queues, _ request: SendRequest, posted: UInt16
+    ) throws(Refusal) {
+        let start = Int(queues.next) % Int(queues.sendBlocks) * Mlx5Queues.block
+        let control = (queues.sends + start).load(as: mlx5_wqe_ctrl_seg.self)
+        let word = UInt32(bigEndian: control.opmod_idx_opcode)
+        let pieces = Int(UInt32(bigEndian: control.qpn_ds) & 0x3F)
+        try demand(
+            UInt32(bigEndian: control.qpn_ds) >> 8 == queuePair.number, EINVAL, "a request of another queue pair",
+            has: Int(UInt32(bigEndian: control.qpn_ds) >> 8), wants: Int(queuePair.number))
+        try demand(
+            UInt16(truncatingIfNeeded: word >> 8) == queues.next, EINVAL, "a request of another index",
+            has: Int(UInt16(truncatingIfNeeded: word >> 8)), wants: Int(queues.next))
+        try demand(pieces >= 1 && word >> 24 == 0, EINVAL, "a request without length, or an opcode's modifier")
+        queues.blocks = UInt16((pieces + 3) / 4)
+        queues.opcode = UInt8(truncatingIfNeeded: word)
+        try demand(
+            queues.blocks <= posted &- queues.next, EINVAL,
+            "the doorbell record is in the middle of a request; blocks that are posted",
+            has: Int(posted &- queues.next),
+            wants: Int(queues.blocks))
+        try demand(control.signature == 0, EINVAL, "a signature, where none is checked")
+        // CQ_UPDATE (also 0x04, on errors alone), SOLICITED, FENCE in its two kinds.
+        try demand(
+            control.fm_ce_se & 0x11 == 0, EINVAL, "bits of fm_ce_se that mean nothing", has: Int(control.fm_ce_se))
+
+        request.clear()
+        request.tag = UInt64(queues.next)
+        request.isSignaled = control.fm_ce_se & UInt8(MLX5_WQE_CTRL_CQ_UPDATE) != 0
+        request.isSolicited = control.fm_ce_se & UInt8(MLX5_WQE_CTRL_SOLICITED) != 0
+        var reader = Mlx5Request(queues, pieces: pieces)
+        try setOperation(request, queues.opcode, control.imm)
+        if queuePair.type == IBV_QPT_UD.rawValue { try readAddress(&reader, request) }
+        try readOperation(&reader, request, control.imm)
+        try readData(&reader, request)
+    }
+
+    private func setOperation(_ request: SendRequest, _ opcode: UInt8, _ immediate: UInt32) throws(Refusal) {
+        request.immediate = immediate
+        switch Int(opcode) {
+        case MLX5_OPCODE_NOP: request.operation = .none
+        case MLX5_OPCODE_SEND: request.operation = .send
+        case MLX5_OPCODE_SEND_IMM: (request.operation, request.hasImmediate) = (.send, true)
+        case MLX5_OPCODE_SEND_INVAL:
+            (request.operation, request.invalidates) = (.send, true)
+            request.invalidKey = UInt32(bigEndian: immediate)
+        case MLX5_OPCODE_RDMA_WRITE: request.operation = .write
+        case MLX5_OPCODE_RDMA_WRITE_IMM: (request.operation, request.hasImmediate) = (.write, true)
+        case MLX5_OPCODE_RDMA_READ: request.operation = .read
+        case MLX5_OPCODE_ATOMIC_CS: request.operation = .compareAndSwap
+        case MLX5_OPCODE_ATOMIC_FA: request.operation = .fetchAndAdd
+        case MLX5_OPCODE_UMR: request.operation = .bind
+        default: throw Refusal(EINVAL, "there is no such opcode", has: Int(opcode))
+        }
+        let takesImmediate = request.hasImmediate || request.invalidates || request.operation == .bind
+        try demand(takesImmediate || immediate == 0, EINVAL, "immediate data where the opcode has none")
+    }
+
+    private func readAddress(_ reader: inout Mlx5Request, _ request: SendRequest) throws(Refusal) {
+        guard let vector = reader.take(mlx5_wqe_av()) else {
+            throw Refusal(EINVAL, "a datagram without its address vector")
+        }
+        let destination = UInt32(bigEndian: vector.dqp_dct)
+        try demand(
+            destination & 0x8000_0000 != 0, EINVAL, "the address vector is not marked as an extended one")
+        try demand(vector.key.qkey.reserved == 0, EINVAL, "a reserved field is not zero")
+        request.destination.queuePair = destination & 0xFF_FFFF
+        request.destination.qkey = UInt32(bigEndian: vector.key.qkey.qkey)
+        request.destination.lid = UInt16(bigEndian: vector.rlid)
+        request.destination.gid = gidHalves(vector.rgid)
+        let isGlobal = UInt32(bigEndian: vector.grh_gid_fl) & 1 << 30 != 0
+        if device.options.isEthernet {
+            request.destination.isGlobal = true
+            request.destination.serviceLevel = vector.stat_rate_sl >> 1 & 7
+            try demand(
+                vector.rmac == macAddress, EINVAL, "the packet goes to another MAC address, which ends with",
+                has: Int(vector.rmac.5), wants: Int(macAddress.5))
+        } else {
+            request.destination.isGlobal = isGlobal
+            request.destination.serviceLevel = vector.stat_rate_sl & 15
+        }
+    }
+
+    private func readOperation(
+        _ reader: inout Mlx5Request, _ request: SendRequest, _ immediate: UInt32
+    ) throws(Refusal) {
+        switch request.operation {
+        case .write, .read, .compareAndSwap, .fetchAndAdd:
+            guard let remote = reader.take(mlx5_wqe_raddr_seg()) else {
+                throw Refusal(EINVAL, "a request without its remote address")
+            }
+            try demand(remote.reserved == 0, EINVAL, "a reserved field is not zero")
+            request.remoteAddress = UInt64(bigEndian: remote.raddr)
+            request.remoteKey = UInt32(bigEndian: remote.rkey)
+        case .bind: try readBinding(&reader, request, immediate)
+        default: break
+        }
+        if request.operation == .compareAndSwap || request.operation == .fetchAndAdd {
+            guard let atomic = reader.take(mlx5_wqe_atomic_seg()) else {
+                throw Refusal(EINVAL, "an atomic operation without its operands")
+            }
+            request.swapOrAdd = UInt64(bigEndian: atomic.swap_add)
+            request.compare = UInt64(bigEndian: atomic.compare)
+        }
+    }
+
+    /// A window is opened or closed: the key's context says to what, the list behind it of which region.
+    private func readBinding(
+        _ reader: inout Mlx5Request, _ request: SendRequest, _ immediate: UInt32
+    ) throws(Refusal) {
+        guard let control = reader.take(mlx5_wqe_umr_ctrl_seg()),
+            let context = reader.take(mlx5_wqe_mkey_context_seg())
+        else {
+            throw Refusal(EINVAL, "a change of a key without its context")
+        }
+        let key = UInt32(bigEndian: immediate)
+        let mask = UInt64(bigEndian: control.mkey_mask)
+        let needed = UInt64(
+            MLX5_WQE_UMR_CTRL_MKEY_MASK_MKEY | MLX5_WQE_UMR_CTRL_MKEY_MASK_FREE)
+        try demand(mask & needed == needed, EINVAL, "a change of a key that does not say what it changes")
+        request.window.key = key & ~0xFF | UInt32(bigEndian: context.qpn_mkey) & 0xFF
+        if context.free & UInt8(MLX5_WQE_MKEY_CONTEXT_FREE) != 0 {
+            request.operation = .invalidate
+            request.window.key = key
+            return
+        }
+        guard let list = reader.take(mlx5_wqe_umr_klm_seg()) else {
+            throw Refusal(EINVAL, "a window without its region")
+        }
+        // The list fills a block of 64 bytes, of which one element is used.
+        reader.piece += 3
+        request.window.regionKey = UInt32(bigEndian: list.mkey)
+        request.window.address = UInt64(bigEndian: context.start_addr)
+        request.window.length = UInt64(bigEndian: context.len)
+        try demand(
+            UInt64(UInt32(bigEndian: list.byte_count)) == request.window.length, EINVAL,
+            "the window and its list are not of the same length", has: Int(UInt32(bigEndian: list.byte_count)),
+            wants: Int(truncatingIfNeeded: request.window.length))
+        let access: [(Int, UInt32)] = [
+            (MLX5_WQE_MKEY_CONTEXT_ACCESS_FLAGS_ATOMIC, IBV_ACCESS_REMOTE_ATOMIC.rawValue),
+            (MLX5_WQE_MKEY_CONTEXT_ACCESS_FLAGS_REMOTE_WRITE, IBV_ACCESS_REMOTE_WRITE.rawValue),
+            (MLX5_WQE_MKEY_CONTEXT_ACCESS_FLAGS_REMOTE_READ, IBV_ACCESS_REMOTE_READ.rawValue),
+        ]
+        for (bit, flag) in access where Int(context.access_flags) & bit != 0 { request.window.access |= flag }
+    }
+
+    private func readData(_ reader: inout Mlx5Request, _ request: SendRequest) throws(Refusal) {
+        while !reader.isAtEnd {
+            let start = reader.piece
+            guard let segment = reader.take(mlx5_wqe_data_seg()) else { return }
+            let word = UInt32(bigEndian: segment.byte_count)
+            if word & 0x8000_0000 != 0 {
+                try readInline(&reader, request, start, Int(word & 0x3FF))
+                continue
+            }
+            try demand(word != 0, EINVAL, "a segment of length 0, which is one of 2 GiB")
+            let isAtomic = request.operation == .compareAndSwap || request.operation == .fetchAndAdd
+            try demand(!isAtomic || word == 8, EINVAL, "an atomic operation answers 8 bytes", has: Int(word), wants: 8)
+            let wanted = Segment(
+                address: UInt64(bigEndian: segment.addr), length: word, key: UInt32(bigEndian: segment.lkey))
+            try demand(!request.isInline && request.append(wanted), EINVAL, "a list that no device takes")
+        }
+    }
+
+    /// Data in the request: a word with its length, the bytes, and what fills up the last piece.
+    private func readInline(
+        _ reader: inout Mlx5Request, _ request: SendRequest, _ start: Int, _ length: Int
+    ) throws(Refusal) {
+        let pieces = (4 + length + 15) / 16
+        try demand(
+            start + pieces <= reader.pieces && request.segmentCount == 0, EINVAL, "inline data longer than its request",
+            has: length)
+        if !request.isInline { request.inlineData.reserve(1024) }
+        request.isInline = true
+        for index in 0..<length {
+            var byte = reader.byte(16 * start + 4 + index)
+            request.inlineData.append(&byte, 1)
+        }
+        reader.piece = start + pieces
+    }
+
+    /// The next receive request of a queue pair's own queue.
+    func take(_ ring: Mlx5Receives, _ queuePair: QueuePair, _ request: ReceiveRequest) -> Bool {
+        let queues = rings(queuePair)
+        let posted = UInt16(truncatingIfNeeded: queues.record.first)
+        guard posted != ring.next, !queues.isBroken else { return false }
+        guard UInt32(posted &- ring.next) <= ring.count else {
+            fault(
+                queuePair,
+                Refusal(
+                    EINVAL, "the doorbell record is further than the receive queue is long",
+                    has: Int(posted &- ring.next), wants: Int(ring.count)))
+            return false
+        }
+        let place = ring.bytes + Int(ring.next) % Int(ring.count) * ring.stride
+        request.tag = UInt64(ring.next)
+        decodeSegments(place, ring.stride / 16, request)
+        ring.next &+= 1
+        return true
+    }
+}

@@ -1,0 +1,145 @@
+import CSimulator
+
+extension Mlx5Codec {
+    /// Writes a completion into the next entry; its last byte, which hands it over, comes last.
+    func writeCompletion(_ completion: Completion, _ ring: Mlx5Completions) -> Bool {
+        if ring.isFull && !ring.ignoresOverrun { return false }
+        var entry = mlx5_cqe64()
+        fill(&entry, completion)
+        var format: UInt8 = 0
+        let place = entryPlace(ring)
+        if completion.status == IBV_WC_SUCCESS.rawValue, let payload = completion.payload {
+            format = scatter(payload, completion, ring, place, &entry)
+        }
+        let opcode = self.opcode(completion)
+        put(entry, place, ring, opcode << 4 | format | (completion.isReceive && completion.isSolicited ? 2 : 0))
+        ring.producer &+= 1
+        return true
+    }
+
+    /// The last entry of the old memory: what follows is in the new one.
+    func writeResize(_ ring: Mlx5Completions) {
+        put(mlx5_cqe64(), entryPlace(ring), ring, UInt8(MLX5_CQE_RESIZE_CQ) << 4)
+        ring.producer &+= 1
+    }
+
+    /// The 64 bytes that are the entry: of 128 the last ones.
+    private func entryPlace(_ ring: Mlx5Completions) -> UnsafeMutableRawPointer {
+        ring.bytes + Int(ring.producer & (ring.count - 1)) * ring.stride + (ring.stride - 64)
+    }
+
+    private func put(_ entry: mlx5_cqe64, _ place: UnsafeMutableRawPointer, _ ring: Mlx5Completions, _ last: UInt8) {
+        let owner = UInt8(truncatingIfNeeded: ring.producer / ring.count & 1)
+        withUnsafeBytes(of: entry) { bytes in
+            place.copyMemory(from: bytes.baseAddress!, byteCount: 60)
+        }
+        let word = UInt32(entry.wqe_counter) | UInt32(last | owner) << 24
+        sim_store((place + 60).assumingMemoryBound(to: UInt32.self), word)
+    }
+
+    private func fill(_ entry: inout mlx5_cqe64, _ completion: Completion) {
+        let queuePair = completion.queuePair
+        let queues = rings(queuePair)
+        let usesIndex = pages(queuePair.context).cqeVersion > 0
+        // Version 0 finds the queue pair by its number; what was received from a shared queue names that.
+        let shared = completion.isReceive ? queuePair.sharedReceives?.number ?? 0 : 0
+        entry.srqn_uidx = (usesIndex ? queues.userIndex : shared).bigEndian
+        // The opcode is told where a request completes, and where one fails.
+        let opcode = completion.isReceive ? 0 : UInt32(sendOpcode(completion, queues))
+        entry.sop_drop_qpn = (opcode << 24 | queuePair.number).bigEndian
+        entry.wqe_counter = UInt16(truncatingIfNeeded: completion.tag).bigEndian
+        guard completion.status == IBV_WC_SUCCESS.rawValue else {
+            // `struct mlx5_err_cqe` has its two syndromes in the last bytes of the timestamp.
+            withUnsafeMutableBytes(of: &entry) {
+                $0[Int(SIM_MLX5_ERROR_VENDOR)] = UInt8(completion.vendorError & 0xFF)
+                $0[Int(SIM_MLX5_ERROR_SYNDROME)] = syndrome(completion.status)
+            }
+            return
+        }
+        clock &+= 0x100
+        entry.timestamp = clock.bigEndian
+        entry.byte_cnt = completion.byteLength.bigEndian
+        guard completion.isReceive else { return }
+        entry.ml_path = completion.pathBits & 0x7F
+        entry.slid = completion.lid.bigEndian
+        // 1: a header of InfiniBand; on Ethernet, of RoCE version 2 over IPv4.
+        let header: UInt32 = completion.isGlobal ? (device.options.isEthernet ? 3 : 1) : 0
+        entry.flags_rqpn =
+            (completion.source & 0xFF_FFFF | UInt32(completion.serviceLevel & 15) << 24 | header << 28).bigEndian
+        if completion.hasImmediate {
+            entry.imm_inval_pkey = completion.immediate
+        } else if completion.invalidated {
+            entry.imm_inval_pkey = completion.immediate.bigEndian
+        } else {
+            entry.imm_inval_pkey = UInt32(completion.partitionIndex).bigEndian
+        }
+    }
+
+    /// Puts a short message into the entry instead of the program's memory. The bits that say so.
+    ///
+    /// The message has gone to the program's memory too: who does not look at the bits would not be found out by that,
+    /// so it is taken back from there.
+    private func scatter(
+        _ payload: UnsafeRawBufferPointer, _ completion: Completion, _ ring: Mlx5Completions,
+        _ place: UnsafeMutableRawPointer, _ entry: inout mlx5_cqe64
+    ) -> UInt8 {
+        let queuePair = completion.queuePair
+        // Requesters only where every send completes, as the kernel sets it up.
+        guard rings(queuePair).scattersToCompletions, queuePair.type != IBV_QPT_UD.rawValue, payload.count > 0,
+            completion.isReceive || queuePair.signalsAll
+        else { return 0 }
+        // READs take the whole entry on the requester's side only with large entries, as libmlx5 expects it.
+        if payload.count <= 32 {
+            withUnsafeMutableBytes(of: &entry) { $0.copyMemory(from: payload) }
+            return UInt8(MLX5_INLINE_SCATTER_32)
+        }
+        guard payload.count <= 64, ring.stride == 128 else { return 0 }
+        (place - 64).copyMemory(from: payload.baseAddress!, byteCount: payload.count)
+        return UInt8(MLX5_INLINE_SCATTER_64)
+    }
+
+    private func opcode(_ completion: Completion) -> UInt8 {
+        let isError = completion.status != IBV_WC_SUCCESS.rawValue
+        guard completion.isReceive else { return UInt8(isError ? MLX5_CQE_REQ_ERR : MLX5_CQE_REQ) }
+        if isError { return UInt8(MLX5_CQE_RESP_ERR) }
+        if completion.operation == .write { return UInt8(MLX5_CQE_RESP_WR_IMM) }
+        if completion.invalidated { return UInt8(MLX5_CQE_RESP_SEND_INV) }
+        return UInt8(completion.hasImmediate ? MLX5_CQE_RESP_SEND_IMM : MLX5_CQE_RESP_SEND)
+    }
+
+    private func sendOpcode(_ completion: Completion, _ queues: Mlx5Queues) -> UInt8 {
+        switch completion.operation {
+        case .send:
+            if completion.invalidated { return UInt8(MLX5_OPCODE_SEND_INVAL) }
+            return UInt8(completion.hasImmediate ? MLX5_OPCODE_SEND_IMM : MLX5_OPCODE_SEND)
+        case .write:
+            return UInt8(completion.hasImmediate ? MLX5_OPCODE_RDMA_WRITE_IMM : MLX5_OPCODE_RDMA_WRITE)
+        case .read: return UInt8(MLX5_OPCODE_RDMA_READ)
+        case .compareAndSwap: return UInt8(MLX5_OPCODE_ATOMIC_CS)
+        case .fetchAndAdd: return UInt8(MLX5_OPCODE_ATOMIC_FA)
+        case .bind, .invalidate: return UInt8(MLX5_OPCODE_UMR)
+        case .none: return UInt8(MLX5_OPCODE_NOP)
+        }
+    }
+
+    private func syndrome(_ status: UInt32) -> UInt8 {
+        let table: [(ibv_wc_status, Int)] = [
+            (IBV_WC_LOC_LEN_ERR, MLX5_CQE_SYNDROME_LOCAL_LENGTH_ERR),
+            (IBV_WC_LOC_QP_OP_ERR, MLX5_CQE_SYNDROME_LOCAL_QP_OP_ERR),
+            (IBV_WC_LOC_PROT_ERR, MLX5_CQE_SYNDROME_LOCAL_PROT_ERR),
+            (IBV_WC_WR_FLUSH_ERR, MLX5_CQE_SYNDROME_WR_FLUSH_ERR),
+            (IBV_WC_MW_BIND_ERR, MLX5_CQE_SYNDROME_MW_BIND_ERR),
+            (IBV_WC_BAD_RESP_ERR, MLX5_CQE_SYNDROME_BAD_RESP_ERR),
+            (IBV_WC_LOC_ACCESS_ERR, MLX5_CQE_SYNDROME_LOCAL_ACCESS_ERR),
+            (IBV_WC_REM_INV_REQ_ERR, MLX5_CQE_SYNDROME_REMOTE_INVAL_REQ_ERR),
+            (IBV_WC_REM_ACCESS_ERR, MLX5_CQE_SYNDROME_REMOTE_ACCESS_ERR),
+            (IBV_WC_REM_OP_ERR, MLX5_CQE_SYNDROME_REMOTE_OP_ERR),
+            (IBV_WC_RETRY_EXC_ERR, MLX5_CQE_SYNDROME_TRANSPORT_RETRY_EXC_ERR),
+            (IBV_WC_RNR_RETRY_EXC_ERR, MLX5_CQE_SYNDROME_RNR_RETRY_EXC_ERR),
+            (IBV_WC_REM_ABORT_ERR, MLX5_CQE_SYNDROME_REMOTE_ABORTED_ERR),
+        ]
+        for (known, syndrome) in table where known.rawValue == status { return UInt8(syndrome) }
+        // One that no table has: libraries say IBV_WC_GENERAL_ERR.
+        return 0x7F
+    }
+}

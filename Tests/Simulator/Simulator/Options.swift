@@ -1,0 +1,64 @@
+/// What a device is made as: the words of `uverbs_sim_create`.
+struct Options {
+    enum Vendor { case hfi1, mlx5 }
+
+    var vendor = Vendor.hfi1
+    /// The kernel knows no ioctl.
+    var isWritten = false
+    /// mlx5: CQEs name queue pairs by number, not by the user's index.
+    var usesNumbers = false
+    /// mlx5: doorbell pages are mapped by index, not as objects.
+    var hasStaticPages = false
+    var isEthernet = false
+    /// The device runs at each store to a doorbell page.
+    var isTrapped = false
+    /// A thread lets the device run.
+    var isFree = false
+
+    /// Nil when a word is not known, or the first one is no kind of device.
+    init?(_ text: UnsafePointer<CChar>) {
+        var next = text
+        var isFirst = true
+        while let word = Word(&next) {
+            switch word {
+            case _ where isFirst && word.equals("hfi1"): vendor = .hfi1
+            case _ where isFirst && word.equals("mlx5"): vendor = .mlx5
+            case _ where isFirst: return nil
+            case _ where word.equals("write"): isWritten = true
+            case _ where word.equals("cqe0") && vendor == .mlx5: usesNumbers = true
+            case _ where word.equals("static") && vendor == .mlx5: hasStaticPages = true
+            case _ where word.equals("roce") && vendor == .mlx5: isEthernet = true
+            case _ where word.equals("trap") && vendor == .mlx5: isTrapped = true
+            case _ where word.equals("free"): isFree = true
+            default: return nil
+            }
+            isFirst = false
+        }
+        if isFirst { return nil }
+        #if !arch(x86_64)
+            // Single stepping is x86's.
+            if isTrapped { return nil }
+        #endif
+    }
+}
+
+/// A word of a description.
+private struct Word {
+    let start: UnsafePointer<CChar>
+    let count: Int
+
+    init?(_ next: inout UnsafePointer<CChar>) {
+        func isGap(_ character: CChar) -> Bool { character == 0x20 || character == 0x2C }
+        while isGap(next.pointee) { next += 1 }
+        start = next
+        while next.pointee != 0 && !isGap(next.pointee) { next += 1 }
+        count = next - start
+        if count == 0 { return nil }
+    }
+
+    func equals(_ other: StaticString) -> Bool {
+        guard count == other.utf8CodeUnitCount else { return false }
+        for index in 0..<count where UInt8(bitPattern: start[index]) != other.utf8Start[index] { return false }
+        return true
+    }
+}

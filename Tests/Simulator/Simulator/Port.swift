@@ -1,0 +1,103 @@
+import CSimulator
+
+extension Device {
+    /// Entries of the port's GID table.
+    var gidCount: Int { options.isEthernet ? 4 : 1 }
+
+    /// A GID, in the order of its bytes: link-local of this device's GUID; on Ethernet also of an IPv4 address.
+    func gid(_ index: Int) -> (UInt64, UInt64) {
+        if options.isEthernet && index >= 2 {
+            // ::ffff:192.0.2.N, from the addresses for documentation.
+            return (0, (0x0000_FFFF_C000_0201 + UInt64(self.index)).bigEndian)
+        }
+        return (UInt64(0xFE80_0000_0000_0000).bigEndian, guid.bigEndian)
+    }
+
+    func ownsGID(_ high: UInt64, _ low: UInt64) -> Bool {
+        for index in 0..<gidCount where gid(index) == (high, low) { return true }
+        return false
+    }
+
+    /// Whether the GID stands for RoCE version 2 (`enum ib_uverbs_gid_type`: 0 IB, 1 RoCE v1, 2 RoCE v2).
+    func gidType(_ index: Int) -> UInt32 { options.isEthernet ? (index & 1 == 0 ? 1 : 2) : 0 }
+
+    /// Node GUID.
+    var guid: UInt64 { 0x0002_C903_0000_0100 + UInt64(index) }
+
+    /// QUERY_PORT.
+    func queryPort(_ port: UInt64) throws(Refusal) -> ib_uverbs_query_port_resp {
+        try demand(port == 1, EINVAL, "there is no such port", has: Int(truncatingIfNeeded: port))
+        var answer = ib_uverbs_query_port_resp()
+        answer.max_msg_sz = 1 << 30
+        answer.gid_tbl_len = UInt32(gidCount)
+        answer.pkey_tbl_len = 1
+        answer.lid = options.isEthernet ? 0 : lid
+        answer.sm_lid = options.isEthernet ? 0 : 1
+        answer.state = UInt8(IBV_PORT_ACTIVE.rawValue)
+        answer.max_mtu = UInt8(IBV_MTU_4096.rawValue)
+        answer.active_mtu = UInt8(IBV_MTU_4096.rawValue)
+        answer.max_vl_num = 1
+        // Four lanes of EDR; the link is up.
+        answer.active_width = 2
+        answer.active_speed = 32
+        answer.phys_state = 5
+        answer.link_layer = UInt8(options.isEthernet ? IBV_LINK_LAYER_ETHERNET : IBV_LINK_LAYER_INFINIBAND)
+        if options.isEthernet { answer.flags = UInt8(IB_UVERBS_QPF_GRH_REQUIRED.rawValue) }
+        return answer
+    }
+
+    /// An entry of the GID table, as QUERY_GID_ENTRY tells it.
+    func gidEntry(_ index: Int) -> ib_uverbs_gid_entry {
+        var entry = ib_uverbs_gid_entry()
+        let gid = gid(index)
+        entry.gid = (gid.0, gid.1)
+        entry.gid_index = UInt32(index)
+        entry.port_num = 1
+        entry.gid_type = gidType(index)
+        return entry
+    }
+
+    /// QUERY_DEVICE.
+    func queryDevice() -> ib_uverbs_query_device_resp {
+        let identity = codec.identity
+        var answer = ib_uverbs_query_device_resp()
+        // 16.35.1012 for mlx5, in halves of 16 bits.
+        answer.fw_ver = 16 << 32 | 35 << 16 | 1012
+        answer.node_guid = guid.bigEndian
+        answer.sys_image_guid = guid.bigEndian
+        answer.max_mr_size = .max
+        answer.page_size_cap = 0xFFFF_F000
+        answer.vendor_id = 0x02C9
+        answer.vendor_part_id = identity.pciDevice
+        answer.max_qp = identity.maximumQueuePairs
+        answer.max_qp_wr = identity.maximumRequests
+        answer.device_cap_flags = identity.capabilities
+        answer.max_sge = identity.maximumElements
+        answer.max_sge_rd = identity.maximumReadElements
+        answer.max_cq = 1 << 16
+        answer.max_cqe = identity.maximumCompletions
+        answer.max_mr = 1 << 20
+        answer.max_pd = 1 << 16
+        answer.max_qp_rd_atom = identity.maximumReads
+        answer.max_res_rd_atom = identity.maximumReads &* identity.maximumQueuePairs
+        answer.max_qp_init_rd_atom = identity.maximumReads
+        answer.atomic_cap = IBV_ATOMIC_HCA.rawValue
+        answer.max_mw = options.vendor == .mlx5 ? 1 << 20 : 0
+        answer.max_mcast_grp = 1 << 10
+        answer.max_mcast_qp_attach = 64
+        answer.max_total_mcast_qp_attach = 1 << 16
+        answer.max_ah = 1 << 16
+        answer.max_srq = 1 << 16
+        answer.max_srq_wr = identity.maximumSharedRequests
+        answer.max_srq_sge = identity.maximumSharedElements
+        answer.max_pkeys = 1
+        answer.local_ca_ack_delay = 16
+        answer.phys_port_cnt = 1
+        return answer
+    }
+}
+
+/// A GID's 16 bytes as two words.
+func gidHalves<Bytes: BitwiseCopyable>(_ bytes: Bytes) -> (UInt64, UInt64) {
+    withUnsafeBytes(of: bytes) { ($0.load(0, as: UInt64.self), $0.load(8, as: UInt64.self)) }
+}

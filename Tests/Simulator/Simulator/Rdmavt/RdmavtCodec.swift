@@ -1,0 +1,225 @@
+import CSimulator
+
+/// hfi1: the kernel's rdmavt carries out what is posted. Receive queues and completion queues are the kernel's memory,
+/// which the program maps (<rdma/rvt-abi.h>); sends are a command.
+final class RdmavtCodec: Codec {
+    init(_ device: Device) {
+        super.init(
+            device,
+            Identity(
+                driver: RDMA_DRIVER_HFI1.rawValue, name: "hfi1", abi: 2, pciVendor: 0x8086, pciDevice: 0x24F0,
+                board: "Intel Omni-Path HFI Silicon 100 Series", maximumQueuePairs: 16384, maximumRequests: 16383,
+                maximumElements: 16, maximumReadElements: 16, maximumCompletions: 0x2F_FFFF,
+                maximumSharedRequests: 0x1_FFFF, maximumSharedElements: 255, maximumInline: 0, maximumReads: 16,
+                capabilities: 0))
+    }
+
+    override var runsInCommands: Bool { true }
+
+    override func open(_ context: Context, _ driver: DriverData) throws(Refusal) {
+        try driver.expectNoInput()
+        context.vendor = RdmavtMappings(context.descriptor)
+    }
+
+    override func close(_ context: Context) { mappings(context).endAll() }
+
+    func mappings(_ context: Context) -> RdmavtMappings { unsafeDowncast(context.vendor, to: RdmavtMappings.self) }
+
+    /// Each offset that was told can be mapped once, whole or in part.
+    override func map(
+        _ context: Context, offset: UInt64, length: Int, protection: Int32
+    ) throws(Refusal) -> sim_mapping {
+        try mappings(context).take(offset: offset, length: length)
+        return sim_mapping(trapped: false, device: Int32(device.index), page: 0)
+    }
+
+    /// Answers where a queue can be mapped; without room for that nothing could be.
+    private func offer(_ memory: RdmavtMemory, _ context: Context, _ driver: DriverData) throws(Refusal) {
+        try driver.answer(memory.offset, minimum: 8)
+        mappings(context).offer(memory)
+    }
+
+    // MARK: - Completion queues
+
+    override func create(_ queue: CompletionQueue, flags: UInt32, _ driver: DriverData) throws(Refusal) {
+        try driver.expectNoInput()
+        try demand(flags == 0, EOPNOTSUPP, "this driver knows no flags of completion queues", has: Int(flags))
+        let ring = try RdmavtCompletions(mappings(queue.context), entries: queue.entries)
+        try offer(ring.memory, queue.context, driver)
+        queue.vendor = ring
+    }
+
+    override func resize(_ queue: CompletionQueue, entries: UInt32, _ driver: DriverData) throws(Refusal) {
+        let old = unsafeDowncast(queue.vendor, to: RdmavtCompletions.self)
+        try demand(
+            entries >= old.count, EINVAL, "more completions wait than there would be room for", has: Int(entries),
+            wants: Int(old.count))
+        let ring = try RdmavtCompletions(mappings(queue.context), entries: entries)
+        try offer(ring.memory, queue.context, driver)
+        old.move(to: ring)
+        mappings(queue.context).end(old.memory)
+        queue.vendor = ring
+        queue.entries = entries
+    }
+
+    override func notify(_ queue: CompletionQueue, solicitedOnly: Bool) throws(Refusal) {
+        // A request for any completion is not taken back by one for solicited ones.
+        if queue.notification != .next { queue.notification = solicitedOnly ? .solicited : .next }
+    }
+
+    override func write(_ completion: Completion, to queue: CompletionQueue) -> Bool {
+        unsafeDowncast(queue.vendor, to: RdmavtCompletions.self).append(entry(completion))
+    }
+
+    private func entry(_ completion: Completion) -> ib_uverbs_wc {
+        var entry = ib_uverbs_wc()
+        entry.wr_id = completion.tag
+        entry.status = completion.status
+        entry.opcode = opcode(completion)
+        entry.vendor_err = completion.vendorError
+        entry.byte_len = completion.byteLength
+        entry.ex.imm_data = completion.immediate
+        entry.qp_num = completion.queuePair.number
+        entry.src_qp = completion.source
+        if completion.isReceive {
+            if completion.hasImmediate { entry.wc_flags |= IBV_WC_WITH_IMM.rawValue }
+            if completion.invalidated { entry.wc_flags |= IBV_WC_WITH_INV.rawValue }
+            if completion.isGlobal { entry.wc_flags |= IBV_WC_GRH.rawValue }
+            entry.port_num = 1
+        }
+        entry.pkey_index = completion.partitionIndex
+        entry.slid = completion.lid
+        entry.sl = completion.serviceLevel
+        entry.dlid_path_bits = completion.pathBits
+        return entry
+    }
+
+    private func opcode(_ completion: Completion) -> UInt32 {
+        if completion.isReceive {
+            return (completion.operation == .write ? IBV_WC_RECV_RDMA_WITH_IMM : IBV_WC_RECV).rawValue
+        }
+        switch completion.operation {
+        case .write: return IBV_WC_RDMA_WRITE.rawValue
+        case .read: return IBV_WC_RDMA_READ.rawValue
+        case .compareAndSwap: return IBV_WC_COMP_SWAP.rawValue
+        case .fetchAndAdd: return IBV_WC_FETCH_ADD.rawValue
+        default: return IBV_WC_SEND.rawValue
+        }
+    }
+
+    // MARK: - Queue pairs and shared receive queues
+
+    override func create(_ queuePair: QueuePair, flags: UInt32, _ driver: DriverData) throws(Refusal) {
+        try driver.expectNoInput()
+        try demand(flags == 0, EINVAL, "this driver knows no flags of queue pairs", has: Int(flags))
+        let limits = queuePair.limits
+        if queuePair.sharedReceives == nil {
+            try demand(
+                limits.max_send_wr + limits.max_recv_wr > 0 && limits.max_send_sge + limits.max_recv_sge > 0, EINVAL,
+                "a queue pair for nothing")
+        }
+        // What is posted is copied by the command: there is nothing to be inline in.
+        queuePair.limits.max_inline_data = 0
+        guard queuePair.sharedReceives == nil else {
+            queuePair.limits.max_recv_wr = 0
+            queuePair.limits.max_recv_sge = 0
+            try driver.answer(0 as UInt64, minimum: 8)
+            queuePair.vendor = RdmavtQueues(receives: nil)
+            return
+        }
+        let ring = try RdmavtReceives(
+            mappings(queuePair.context), requests: limits.max_recv_wr, elements: limits.max_recv_sge)
+        try offer(ring.memory, queuePair.context, driver)
+        queuePair.vendor = RdmavtQueues(receives: ring)
+    }
+
+    func queues(_ queuePair: QueuePair) -> RdmavtQueues { unsafeDowncast(queuePair.vendor, to: RdmavtQueues.self) }
+
+    override func reset(_ queuePair: QueuePair) {
+        queues(queuePair).sends.removeAll()
+        queues(queuePair).receives?.clear()
+    }
+
+    override func create(_ queue: SharedReceiveQueue, _ driver: DriverData) throws(Refusal) {
+        try driver.expectNoInput()
+        let ring = try RdmavtReceives(
+            mappings(queue.context), requests: queue.maximumRequests, elements: queue.maximumElements)
+        try offer(ring.memory, queue.context, driver)
+        queue.vendor = ring
+    }
+
+    /// The new offset goes to an address that the program names.
+    override func resize(_ queue: SharedReceiveQueue, requests: UInt32, _ driver: DriverData) throws(Refusal) {
+        try demand(
+            driver.input.count == 8, EINVAL, "the driver data must be the address for the offset, in bytes",
+            has: driver.input.count, wants: 8)
+        guard let place = UnsafeMutableRawPointer(bitPattern: UInt(driver.input.load(0, as: UInt64.self))) else {
+            throw Refusal(EFAULT, "the address for the offset is null")
+        }
+        let old = unsafeDowncast(queue.vendor, to: RdmavtReceives.self)
+        try demand(
+            requests >= 1 && requests <= identity.maximumSharedRequests && requests >= old.count, EINVAL,
+            "more requests are posted than there would be room for", has: Int(requests), wants: Int(old.count))
+        let ring = try RdmavtReceives(mappings(queue.context), requests: requests, elements: queue.maximumElements)
+        old.move(to: ring)
+        mappings(queue.context).offer(ring.memory)
+        mappings(queue.context).end(old.memory)
+        place.storeBytes(of: ring.memory.offset, as: UInt64.self)
+        queue.vendor = ring
+        queue.maximumRequests = requests
+    }
+
+    override func destroy(_ object: Object) {
+        switch object.kind {
+        case .completionQueue:
+            let queue = unsafeDowncast(object, to: CompletionQueue.self)
+            mappings(queue.context).end(unsafeDowncast(queue.vendor, to: RdmavtCompletions.self).memory)
+        case .sharedReceiveQueue:
+            let queue = unsafeDowncast(object, to: SharedReceiveQueue.self)
+            mappings(queue.context).end(unsafeDowncast(queue.vendor, to: RdmavtReceives.self).memory)
+        case .queuePair:
+            let queuePair = unsafeDowncast(object, to: QueuePair.self)
+            if let ring = queues(queuePair).receives { mappings(queuePair.context).end(ring.memory) }
+        default: break
+        }
+    }
+
+    // MARK: - The data path
+
+    override func post(
+        _ context: Context, _ request: UnsafeRawBufferPointer, _ response: UnsafeMutableRawBufferPointer
+    ) throws(Refusal) {
+        try postSends(context, request, response)
+    }
+
+    override func fetchSend(_ queuePair: QueuePair, _ request: SendRequest) -> Bool {
+        guard let first = queues(queuePair).sends.first else { return false }
+        request.copy(first)
+        return true
+    }
+
+    override func retireSend(_ queuePair: QueuePair) { queues(queuePair).sends.removeFirst() }
+
+    override func fetchReceive(_ queuePair: QueuePair, _ request: ReceiveRequest) -> Bool {
+        queues(queuePair).receives?.take(request) ?? false
+    }
+
+    override func fetchReceive(_ queue: SharedReceiveQueue, _ request: ReceiveRequest) -> Bool {
+        unsafeDowncast(queue.vendor, to: RdmavtReceives.self).take(request)
+    }
+
+    override func waiting(_ queue: SharedReceiveQueue) -> UInt32 {
+        unsafeDowncast(queue.vendor, to: RdmavtReceives.self).count
+    }
+}
+
+/// What a queue pair has: the sends that its commands have brought, and its receive queue.
+final class RdmavtQueues: VendorState {
+    var sends: [SendRequest] = []
+    let receives: RdmavtReceives?
+
+    init(receives: RdmavtReceives?) {
+        self.receives = receives
+        super.init()
+    }
+}

@@ -1,0 +1,68 @@
+import CSimulator
+
+/// Everything that is simulated in this process. Whoever uses it holds the lock.
+final class Simulation {
+    /// Completion vectors of every device.
+    static let vectorCount: UInt32 = 2
+
+    private(set) var devices: [Device?] = []
+    private var entries: [(descriptor: Int32, entry: Entry)] = []
+
+    /// What a descriptor stands for.
+    enum Entry {
+        case context(Context)
+        case events(EventFile)
+        case foreign
+    }
+
+    /// The device of that number.
+    func device(_ index: Int32) -> Device? {
+        index >= 0 && index < devices.count ? devices[Int(index)] : nil
+    }
+
+    func create(_ options: Options) -> Device {
+        let device = Device(index: devices.count, options: options)
+        devices.append(device)
+        SysfsTree(device).write()
+        return device
+    }
+
+    /// Removes all devices: descriptors that are still open stand for dead ones.
+    func removeAll() {
+        for device in devices { device?.die() }
+        for index in devices.indices { devices[index] = nil }
+        sim_sysfs_clear()
+    }
+
+    // MARK: - Descriptors
+
+    func add(_ entry: Entry, descriptor: Int32) {
+        // A number that is used again, by a program that has closed the old one without telling.
+        entries.removeAll { $0.descriptor == descriptor }
+        entries.append((descriptor, entry))
+        sim_own(descriptor, true)
+    }
+
+    func entry(_ descriptor: Int32) -> Entry {
+        for known in entries where known.descriptor == descriptor { return known.entry }
+        return .foreign
+    }
+
+    /// The program closes it.
+    func close(_ descriptor: Int32) {
+        let entry = entry(descriptor)
+        sim_own(descriptor, false)
+        entries.removeAll { $0.descriptor == descriptor }
+        if case .context(let context) = entry { context.close() }
+    }
+}
+
+/// The only one. Made at the first use, by whichever thread.
+nonisolated(unsafe) let simulation = Simulation()
+
+/// Runs with the lock held.
+func locked<Value>(_ body: () -> Value) -> Value {
+    sim_lock()
+    defer { sim_unlock() }
+    return body()
+}

@@ -1,0 +1,128 @@
+import CSimulator
+import CSimulatorABI
+
+// The functions of uverbs_sim.h.
+
+/// Makes a device from a description: its number, or a negative errno value.
+@c(uverbs_sim_create)
+public func createDevice(_ description: UnsafePointer<CChar>?) -> Int32 {
+    guard let description, let options = Options(description) else { return -EINVAL }
+    let index = locked { Int32(simulation.create(options).index) }
+    if options.isFree { sim_start_thread(index) }
+    return index
+}
+
+/// Removes every device.
+@c(uverbs_sim_remove_all)
+public func removeAllDevices() {
+    locked { simulation.removeAll() }
+}
+
+/// Lets a device run until it has nothing to do: how many work requests it has carried out.
+@c(uverbs_sim_step)
+public func stepDevice(_ index: Int32) -> Int32 {
+    locked { Int32(truncatingIfNeeded: simulation.device(index)?.run() ?? 0) }
+}
+
+/// Why the last refused call was refused.
+@c(uverbs_sim_refusal)
+public func lastRefusal(_ index: Int32) -> UnsafePointer<CChar>? {
+    locked { simulation.device(index)?.lastRefusal }
+}
+
+/// How many calls were refused.
+@c(uverbs_sim_refusals)
+public func countRefusals(_ index: Int32) -> Int32 {
+    locked { Int32(truncatingIfNeeded: simulation.device(index)?.refusals ?? 0) }
+}
+
+/// Forgets the refusals.
+@c(uverbs_sim_forgive)
+public func forgiveRefusals(_ index: Int32) {
+    locked { simulation.device(index)?.forgive() }
+}
+
+/// The stores to doorbell pages since the last call.
+@c(uverbs_sim_stores)
+public func takeStores(
+    _ index: Int32, _ stores: UnsafeMutablePointer<uverbs_sim_store>?, _ capacity: Int32
+) -> Int32 {
+    locked {
+        guard let device = simulation.device(index), let stores else { return 0 }
+        let count = min(Int(capacity), device.stores.count)
+        for position in 0..<max(0, count) { stores[position] = device.stores[position] }
+        device.stores.removeAll(keepingCapacity: true)
+        return Int32(count)
+    }
+}
+
+/// Makes an asynchronous event.
+@c(uverbs_sim_inject)
+public func injectEvent(_ index: Int32, _ event: Int32, _ number: UInt32) -> Int32 {
+    locked {
+        guard let device = simulation.device(index) else { return ENOENT }
+        let type = ibv_event_type(rawValue: UInt32(bitPattern: event))
+        let source: EventSource?
+        switch type {
+        case IBV_EVENT_CQ_ERR: source = device.completionQueues.first { $0.handle == number }
+        case IBV_EVENT_SRQ_ERR, IBV_EVENT_SRQ_LIMIT_REACHED: source = device.sharedReceiveQueue(number: number)
+        case IBV_EVENT_DEVICE_FATAL, IBV_EVENT_PORT_ACTIVE, IBV_EVENT_PORT_ERR, IBV_EVENT_LID_CHANGE,
+            IBV_EVENT_PKEY_CHANGE, IBV_EVENT_SM_CHANGE, IBV_EVENT_CLIENT_REREGISTER, IBV_EVENT_GID_CHANGE:
+            for context in device.contexts { context.events?.add(element: UInt64(number), type: type.rawValue) }
+            return 0
+        default: source = device.queuePair(number: number)
+        }
+        guard let source else { return ENOENT }
+        device.raise(type, source)
+        return 0
+    }
+}
+
+/// The device dies.
+@c(uverbs_sim_fail)
+public func failDevice(_ index: Int32) -> Int32 {
+    locked {
+        guard let device = simulation.device(index) else { return ENOENT }
+        device.die()
+        return 0
+    }
+}
+
+/// Writes a completion of a queue pair.
+@c(uverbs_sim_complete)
+public func writeCompletion(
+    _ index: Int32, _ number: UInt32, _ wanted: UnsafePointer<uverbs_sim_completion>?
+) -> Int32 {
+    locked {
+        guard let device = simulation.device(index), let queuePair = device.queuePair(number: number),
+            let wanted = wanted?.pointee
+        else { return ENOENT }
+        let opcode = ibv_wc_opcode(rawValue: wanted.opcode)
+        let isReceive = wanted.opcode & IBV_WC_RECV.rawValue != 0
+        var completion = Completion(
+            queuePair: queuePair, isReceive: isReceive, tag: wanted.tag, status: wanted.status)
+        switch opcode {
+        case IBV_WC_RDMA_WRITE, IBV_WC_RECV_RDMA_WITH_IMM: completion.operation = .write
+        case IBV_WC_RDMA_READ: completion.operation = .read
+        case IBV_WC_COMP_SWAP: completion.operation = .compareAndSwap
+        case IBV_WC_FETCH_ADD: completion.operation = .fetchAndAdd
+        case IBV_WC_BIND_MW: completion.operation = .bind
+        case IBV_WC_LOCAL_INV: completion.operation = .invalidate
+        default: completion.operation = .send
+        }
+        completion.byteLength = wanted.byte_length
+        completion.hasImmediate = wanted.flags & IBV_WC_WITH_IMM.rawValue != 0
+        completion.invalidated = wanted.flags & IBV_WC_WITH_INV.rawValue != 0
+        completion.isGlobal = wanted.flags & IBV_WC_GRH.rawValue != 0
+        completion.immediate = wanted.immediate
+        completion.isSolicited = wanted.solicited != 0
+        completion.source = wanted.source_queue_pair
+        completion.lid = wanted.source_lid
+        completion.serviceLevel = wanted.service_level
+        completion.pathBits = wanted.path_bits
+        completion.partitionIndex = wanted.partition_key_index
+        completion.vendorError = wanted.vendor_error
+        device.complete(completion, on: isReceive ? queuePair.receiveCompletions : queuePair.sendCompletions)
+        return 0
+    }
+}

@@ -1,0 +1,144 @@
+import CIBVerbs
+import CKernelABI
+import CSimulator
+import CSimulatorABI
+import Glibc
+import KernelVerbs
+import Testing
+
+@Suite("Simulator: wrong hfi1 drivers are refused")
+struct RdmavtTests {
+    private let driver: Driver
+    private let context: KernelContext
+    private let domain: UInt32
+    private let queue: UInt32
+    private let offset: UInt64
+
+    init() throws {
+        driver = try Driver("hfi1")
+        context = try driver.kernel.getContext()
+        domain = try driver.kernel.allocateDomain()
+        var offset: UInt64 = 0
+        let request = CompletionQueueRequest(
+            userHandle: UnsafeRawPointer(bitPattern: 0x1000)!, entries: 100, asyncDescriptor: context.asyncDescriptor)
+        let kernel = driver
+        queue = try DriverData.answer(&offset) { data throws(KernelError) in
+            try kernel.kernel.createCompletionQueue(request, driver: data)
+        }.handle
+        self.offset = offset
+    }
+
+    @Test("a queue is mapped once, not longer than it is, shared, at its own offset")
+    func mapping() {
+        // 8 bytes, and 101 entries of 48.
+        #expect(driver.map(offset, 8 + 48 * 101, private: true) == EINVAL)
+        #expect(driver.refusal.contains("private mapping"))
+        #expect(driver.map(offset, 8193) == EINVAL)
+        #expect(driver.refusal == "mmap: a mapping longer than the queue, in bytes (8193, not 8192)")
+        #expect(driver.map(offset + 4096, 4096) == EINVAL)
+        #expect(driver.map(offset, 8 + 48 * 101) == 0)
+        #expect(driver.map(offset, 8 + 48 * 101) == EINVAL)
+        #expect(driver.refusal.contains("never told, or is mapped already"))
+    }
+
+    @Test("a queue whose offset the driver has no room for could never be mapped")
+    func room() throws {
+        let request = CompletionQueueRequest(
+            userHandle: UnsafeRawPointer(bitPattern: 0x1000)!, entries: 100, asyncDescriptor: context.asyncDescriptor)
+        driver.expectRefusal(EINVAL, "no room for the driver's answer, in bytes (0, not 8)") {
+            _ = try driver.kernel.createCompletionQueue(request)
+        }
+        var short: UInt32 = 0
+        driver.expectRefusal(EINVAL, "(4, not 8)") {
+            _ = try DriverData.answer(&short) { data throws(KernelError) in
+                try driver.kernel.createCompletionQueue(request, driver: data)
+            }
+        }
+    }
+
+    /// POST_SEND as bytes.
+    private func post(
+        _ pair: UInt32, requests: UInt32 = 1, elements: UInt32 = 0, size: UInt32 = 56, tail: Int = 56,
+        opcode: ibv_wr_opcode = IBV_WR_SEND
+    ) -> Int32 {
+        var answer: UInt32 = 0
+        return withUnsafeMutableBytes(of: &answer) { room in
+            var body: [UInt8] = []
+            body.append(UInt64(UInt(bitPattern: room.baseAddress)))
+            for word in [pair, requests, elements, size] { body.append(word) }
+            var request: [UInt8] = []
+            request.append(UInt64(7))
+            request.append(elements)
+            request.append(opcode.rawValue)
+            body += (request + [UInt8](repeating: 0, count: 512)).prefix(tail)
+            return driver.write(IB_USER_VERBS_CMD_POST_SEND.rawValue, body, answer: room)
+        }
+    }
+
+    @Test("POST_SEND: lengths, counts, states, operations, address handles, READs that were not agreed upon")
+    func posting() throws {
+        func pair(_ type: ibv_qp_type) throws -> UInt32 {
+            let request = QueuePairRequest(
+                userHandle: UnsafeRawPointer(bitPattern: 0x1000)!, type: type, domain: domain, sendCompletions: queue,
+                receiveCompletions: queue,
+                limits: ibv_qp_cap(
+                    max_send_wr: 4, max_recv_wr: 4, max_send_sge: 1, max_recv_sge: 1, max_inline_data: 0),
+                signalsAll: false, asyncDescriptor: context.asyncDescriptor)
+            var offset: UInt64 = 0
+            return try DriverData.answer(&offset) { data throws(KernelError) in
+                try driver.kernel.createQueuePair(request, driver: data)
+            }.handle
+        }
+        let connected = try pair(IBV_QPT_RC)
+        let unreliable = try pair(IBV_QPT_UC)
+        let datagram = try pair(IBV_QPT_UD)
+        func expect(_ error: Int32, _ wanted: Int32, _ why: String) {
+            #expect(error == wanted)
+            #expect(driver.refusal.contains(why), "\(driver.refusal)")
+        }
+        expect(post(connected), EINVAL, "nothing can be sent in this state (0)")
+        expect(post(connected, size: 48), EINVAL, "a work request is longer than that, in bytes (48, not 56)")
+        expect(post(connected, requests: 2), ENOSPC, "shorter than its work requests and lists, in bytes (80, not 136)")
+        expect(post(datagram), EINVAL, "the handle is that of another kind of object (0)")
+        expect(post(datagram, opcode: IBV_WR_RDMA_WRITE), EINVAL, "datagrams can be sent")
+        expect(post(connected, opcode: IBV_WR_TSO), EINVAL, "no such work request")
+        try bringUp(unreliable, IBV_QPT_UC)
+        #expect(post(unreliable, opcode: IBV_WR_RDMA_READ) == EINVAL)
+        #expect(driver.refusal.contains("an unreliable connection can send and write"))
+        #expect(post(unreliable, elements: 1, tail: 56 + 16) == 0)
+        #expect(post(unreliable, elements: 2, tail: 56 + 32) == EINVAL)
+        #expect(driver.refusal.contains("a list longer than was agreed (2, not 1)"))
+        try bringUp(connected, IBV_QPT_RC)
+        #expect(post(connected, opcode: IBV_WR_RDMA_READ) == EINVAL)
+        #expect(driver.refusal.contains("max_rd_atomic is 0"))
+    }
+
+    /// To RTS, with itself as its peer, and without READs.
+    private func bringUp(_ handle: UInt32, _ type: ibv_qp_type) throws {
+        var attributes = ibv_qp_attr()
+        attributes.port_num = 1
+        attributes.path_mtu = IBV_MTU_1024
+        attributes.ah_attr.port_num = 1
+        attributes.ah_attr.dlid = 1
+        attributes.dest_qp_num = 0x999
+        let isRC = type == IBV_QPT_RC
+        let ways: [(ibv_qp_state, [ibv_qp_attr_mask])] = [
+            (IBV_QPS_INIT, [IBV_QP_PKEY_INDEX, IBV_QP_PORT, IBV_QP_ACCESS_FLAGS]),
+            (
+                IBV_QPS_RTR,
+                [IBV_QP_AV, IBV_QP_PATH_MTU, IBV_QP_DEST_QPN, IBV_QP_RQ_PSN]
+                    + (isRC ? [IBV_QP_MAX_DEST_RD_ATOMIC, IBV_QP_MIN_RNR_TIMER] : [])
+            ),
+            (
+                IBV_QPS_RTS,
+                [IBV_QP_SQ_PSN]
+                    + (isRC ? [IBV_QP_TIMEOUT, IBV_QP_RETRY_CNT, IBV_QP_RNR_RETRY, IBV_QP_MAX_QP_RD_ATOMIC] : [])
+            ),
+        ]
+        for (state, bits) in ways {
+            attributes.qp_state = state
+            try driver.kernel.modifyQueuePair(
+                handle, attributes, mask: bits.reduce(IBV_QP_STATE.rawValue) { $0 | $1.rawValue })
+        }
+    }
+}

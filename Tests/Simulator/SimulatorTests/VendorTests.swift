@@ -1,0 +1,56 @@
+import Testing
+
+/// The device as the vendors' own C libraries see it: Debian's libibverbs, libhfi1verbs and libmlx5 know nothing of it.
+@Suite("Simulator: under the vendors' C libraries", .enabled(if: Peer.canPreload))
+struct VendorTests {
+    /// Every word of the description, alone and with those that change the same places.
+    static let devices = [
+        "hfi1", "hfi1 write", "mlx5", "mlx5 write", "mlx5 static", "mlx5 cqe0", "mlx5 roce", "mlx5 write cqe0 roce",
+        "mlx5 static cqe0",
+    ]
+
+    /// Devices that run at each store to a doorbell page, and what the library is told beside that.
+    static let trapped: [(device: String, environment: [String: String])] = [
+        ("mlx5 trap", [:]), ("mlx5 trap static cqe0", [:]), ("mlx5 trap roce", ["MLX5_CQE_SIZE": "128"]),
+        ("mlx5 trap", ["MLX5_SHUT_UP_BF": "1", "MLX5_SCATTER_TO_CQE": "0"]),
+    ]
+
+    @Test("Debian's ibv_devinfo finds the device and its port", arguments: VendorTests.devices)
+    func devinfo(device: String) throws {
+        let outcome = try Peer.run("ibv_devinfo", ["-v"], over: device)
+        #expect(outcome.status == 0)
+        #expect(outcome.output.contains("hca_id:\t\(device.prefix(4))_0"))
+        #expect(outcome.output.contains("PORT_ACTIVE"))
+        #expect(outcome.output.contains(device.contains("roce") ? "Ethernet" : "link_layer:\t\tInfiniBand"))
+    }
+
+    @Test("every transport, operation, event and error of sim-peer", arguments: VendorTests.devices)
+    func scenarios(device: String) throws {
+        try Peer.scenarios(over: device)
+    }
+
+    @Test("the same with doorbells that are trapped one by one", .enabled(if: canTrap), arguments: VendorTests.trapped)
+    func trapping(device: String, environment: [String: String]) throws {
+        try Peer.scenarios(over: device, environment)
+    }
+
+    @Test("large completions, and none with data in them")
+    func forms() throws {
+        try Peer.scenarios(over: "mlx5", ["MLX5_CQE_SIZE": "128"])
+        try Peer.scenarios(over: "mlx5 cqe0", ["MLX5_SCATTER_TO_CQE": "0"])
+    }
+
+    #if arch(x86_64)
+        static let canTrap = true
+    #else
+        static let canTrap = false
+    #endif
+
+    @Test("a description that names no device ends the program with a sentence")
+    func description() throws {
+        for description in ["mlx6", "write", "hfi1 roce", "hfi1,trap", "hfi1 nonsense"] {
+            let outcome = try Peer.run("ibv_devinfo", over: description)
+            #expect(outcome.status == 2 && outcome.output.contains("UVERBS_SIM"), "\(description)")
+        }
+    }
+}
