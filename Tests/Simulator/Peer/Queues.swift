@@ -29,6 +29,14 @@ final class Queue {
         inlineLimit = Int(attributes.cap.max_inline_data)
     }
 
+    /// One of RC that was made otherwise.
+    init(_ bench: Bench, adopting pair: UnsafeMutablePointer<ibv_qp>) {
+        self.bench = bench
+        self.pair = pair
+        type = IBV_QPT_RC
+        inlineLimit = 0
+    }
+
     var number: UInt32 { pair.pointee.qp_num }
 
     func destroy(file: StaticString = #fileID, line: UInt = #line) {

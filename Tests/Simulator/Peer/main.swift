@@ -18,6 +18,8 @@ let scenarios: [(name: String, body: () -> Void)] = [
     ("failures", { failures() }),
     ("states", { states() }),
     ("resizing", { resizing() }),
+    ("windows", { windows() }),
+    ("builders", { builders() }),
     ("fatal", { fatalError() }),
 ]
 
