@@ -165,9 +165,11 @@ let testTargets: [Target] = [
             "CProviderABI", "CIBVerbs", "CLinux",
         ],
         swiftSettings: strict),
+    .target(
+        name: "WireSupport", dependencies: ["RoCEWire"], path: "Tests/Support/WireSupport", swiftSettings: strict),
     .testTarget(
-        name: "RoCEWireTests", dependencies: ["TestSupport", "RoCEWire", "CCRC32"], resources: [.copy("Fixtures")],
-        swiftSettings: strict),
+        name: "RoCEWireTests", dependencies: ["TestSupport", "WireSupport", "RoCEWire", "CCRC32"],
+        resources: [.copy("Fixtures")], swiftSettings: strict),
     .target(name: "CAllocationCounter", path: "Tests/Support/CAllocationCounter"),
     .testTarget(
         name: "RoCETransportTests", dependencies: ["TestSupport", "RoCETransport", "RoCEWire", "CAllocationCounter"],
@@ -203,8 +205,8 @@ let testTargets: [Target] = [
     .testTarget(
         name: "GuestTests",
         dependencies: [
-            "ToolSupport", "ConnectionManager", "Verbs", "ProviderLoader", "RDMANetlink", "pingpong-peer",
-            "CProviderABI", "CIBVerbs",
+            "ToolSupport", "WireSupport", "RoCEWire", "ConnectionManager", "Verbs", "ProviderLoader", "RDMANetlink",
+            "pingpong-peer", "CProviderABI", "CIBVerbs",
         ],
         path: "Tests/Guest", swiftSettings: strict),
     .testTarget(
@@ -268,7 +270,7 @@ func fuzzer(_ name: String, dependencies: [Target.Dependency]) -> Target {
 
 // Each exists once its folder does.
 let fuzzTargets: [Target] = [
-    fuzzer("FuzzPackets", dependencies: ["RoCEWire"]),
+    fuzzer("FuzzPackets", dependencies: ["RoCEWire", "WireSupport"]),
     fuzzer("FuzzTransport", dependencies: ["RoCETransport", "RoCEWire"]),
     fuzzer("FuzzDriverFiles", dependencies: ["ProviderLoader"]),
     fuzzer("FuzzNetlink", dependencies: ["RDMANetlink"]),

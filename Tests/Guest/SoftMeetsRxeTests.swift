@@ -1,3 +1,4 @@
+import RoCEWire
 import Testing
 import ToolSupport
 
@@ -30,12 +31,33 @@ extension Guest {
             #expect(outcome.status == 0, "\(outcome.errors)")
         }
 
-        @Test(
-            "every operation moves its data, over IPv4 and IPv6, in both roles", arguments: Role.allCases,
-            ["ipv4", "ipv6"])
-        func operations(rxe: Role, family: String) async throws {
-            try await Bench.run {
-                try await exchange("--\(family)", "--size", "5001", on: $0, rxe: rxe, count: 20)
+        @Test("every operation moves its data, over IPv4 and IPv6, in both roles; Wireshark and the ICRCs agree")
+        func operations() async throws {
+            try await Bench.run { bench in
+                let frames = try await PacketCapture.during {
+                    for rxe in Role.allCases {
+                        for family in ["ipv4", "ipv6"] {
+                            try await exchange("--\(family)", "--size", "5001", on: bench, rxe: rxe, count: 10)
+                        }
+                    }
+                }
+                try PacketCapture.check(frames)
+                // Both have sent packets of every kind that messages of several packets are made of, over both.
+                let kinds: Set<Opcode> = [
+                    .rcSendFirst, .rcSendMiddle, .rcSendLast, .rcSendLastWithImmediate, .rcWriteFirst, .rcWriteMiddle,
+                    .rcWriteLast, .rcWriteLastWithImmediate, .rcReadRequest, .rcReadResponseFirst,
+                    .rcReadResponseMiddle, .rcReadResponseLast, .rcAcknowledge, .rcAtomicAcknowledge, .rcCompareSwap,
+                    .rcFetchAdd, .ucSendFirst, .ucSendMiddle, .ucSendLast, .ucSendLastWithImmediate, .ucWriteFirst,
+                    .ucWriteMiddle, .ucWriteLast, .ucWriteLastWithImmediate, .udSendOnly, .udSendOnlyWithImmediate,
+                ]
+                for isIPv4 in [true, false] {
+                    // The last byte of the source address: rxe's is 1.
+                    for sender in [1, 2] as [UInt8] {
+                        let sent = frames.filter { $0.isIPv4 == isIPv4 && $0.bytes[isIPv4 ? 15 : 23] == sender }
+                        let missing = kinds.subtracting(sent.map(\.opcode))
+                        #expect(missing.isEmpty, "IPv4 \(isIPv4), host \(sender): \(missing)")
+                    }
+                }
             }
         }
 

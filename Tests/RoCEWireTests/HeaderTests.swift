@@ -1,6 +1,7 @@
 import RoCEWire
 import TestSupport
 import Testing
+import WireSupport
 
 @Suite("Headers")
 struct HeaderTests {

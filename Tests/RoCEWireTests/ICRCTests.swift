@@ -1,5 +1,6 @@
 import RoCEWire
 import Testing
+import WireSupport
 
 @Suite("Invariant CRC")
 struct ICRCTests {

@@ -1,6 +1,7 @@
 import RoCEWire
 import TestSupport
 import Testing
+import WireSupport
 
 @Suite("ICRC of IPv4 packets of unknown identification")
 struct IPv4IdentificationRecoveryTests {

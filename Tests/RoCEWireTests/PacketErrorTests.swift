@@ -1,5 +1,6 @@
 import RoCEWire
 import Testing
+import WireSupport
 
 @Suite("Packets that are wrong")
 struct PacketErrorTests {

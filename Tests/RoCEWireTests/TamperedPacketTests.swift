@@ -1,6 +1,7 @@
 import RoCEWire
 import TestSupport
 import Testing
+import WireSupport
 
 @Suite("Packets that were tampered with")
 struct TamperedPacketTests {

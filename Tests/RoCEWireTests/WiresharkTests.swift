@@ -2,6 +2,7 @@ import Foundation
 import RoCEWire
 import TestSupport
 import Testing
+import WireSupport
 
 /// Wireshark's dissector reads what we emit: a witness that nobody here wrote.
 @Suite("Wireshark as a witness", .enabled(if: Tshark.path != nil, "tshark is not installed"))
@@ -18,8 +19,8 @@ struct WiresharkTests {
             let opcode = Opcode(rawValue: byte)
             guard opcode.isKnown else { continue }
             for size in opcode.hasPayload ? [0, 1, 2, 3, 64] : [0] {
-                // Wireshark takes a payload for Ethernet that starts with a known type; 0xFFFF is none.
-                let payload = [UInt8](repeating: 0xFF, count: min(size, 2)) + random.bytes(max(size - 2, 0))
+                // As a packet over Ethernet begins that holds IPv4: no guess of Wireshark's may take it for one.
+                let payload = Array([0x08, 0, 0, 0].prefix(size)) + random.bytes(max(size - 4, 0))
                 let headers = Self.headers(opcode, &random)
                 let length = headers.packetByteCount(payloadByteCount: size)
                 let ip: IPHeader =
@@ -107,69 +108,21 @@ struct WiresharkTests {
             #expect(printed[index]["_ws.expert.message"] == "", "opcode \(sample.headers.bth.opcode.rawValue)")
         }
     }
-}
 
-/// The command-line Wireshark.
-enum Tshark {
-    static let path: String? = (ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin")
-        .split(separator: ":").map { "\($0)/tshark" }.first { FileManager.default.isExecutableFile(atPath: $0) }
-
-    /// Runs it and returns what it prints on standard output.
-    static func run(_ arguments: [String]) throws -> String {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: path ?? "tshark")
-        process.arguments = arguments
-        let output = Pipe()
-        process.standardOutput = output
-        process.standardError = FileHandle.nullDevice
-        try process.run()
-        let data = output.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        try #require(process.terminationStatus == 0, "tshark \(arguments)")
-        return String(decoding: data, as: UTF8.self)
+    @Test("all that tshark guesses of a payload is switched off")
+    func guesses() throws {
+        let known = try Tshark.knownGuesses()
+        #expect(!known.isEmpty && known.isSubset(of: Tshark.guesses), "\(known)")
     }
 
-    /// Wireshark guesses what a payload is, and calls ours malformed when the guess is wrong: the protocols that
-    /// may be guessed are switched off.
-    static func withoutGuessing() throws -> [String] {
-        var arguments: [String] = []
-        for line in try run(["-G", "heuristic-decodes"]).split(separator: "\n") {
-            let columns = line.split(separator: "\t")
-            if columns.count > 1, columns[0] == "infiniband.payload" {
-                arguments += ["--disable-protocol", String(columns[1])]
-            }
+    @Test("tshark complains of a header that is cut short, and of no packet of the kernel's")
+    func complaints() throws {
+        // RETH, AETH with READ data, and AtomicETH; over IPv4 and IPv6.
+        let cut = [27, 54, 59, 147].map { Capture.frame($0).cut(to: 3) }
+        let complaints = try Tshark.complaints(of: PCAP.file(Capture.frames.map(\.bytes) + cut))
+        try #require(complaints.count == Capture.frames.count + cut.count)
+        for (index, complaint) in complaints.enumerated() {
+            #expect(complaint.isEmpty == (index < Capture.frames.count), "packet \(index + 1): \(complaint)")
         }
-        return arguments
-    }
-
-    /// The values of some fields for every packet of a file.
-    static func fields(_ names: [String], of file: [UInt8]) throws -> [[String: String]] {
-        let url = FileManager.default.temporaryDirectory.appendingPathComponent("emitted-\(UUID()).pcap")
-        try Data(file).write(to: url)
-        defer { try? FileManager.default.removeItem(at: url) }
-        let names = names + ["_ws.malformed", "_ws.expert.message"]
-        var arguments =
-            ["-r", url.path, "-T", "fields", "-E", "occurrence=f", "-o", "udp.ignore_ipv6_zero_checksum:TRUE"]
-            + (try withoutGuessing())
-        for name in names { arguments += ["-e", name] }
-        var packets: [[String: String]] = []
-        for line in try run(arguments).split(separator: "\n") {
-            let values = line.split(separator: "\t", omittingEmptySubsequences: false)
-            var packet: [String: String] = [:]
-            for (name, value) in zip(names, values) { packet[name] = String(value) }
-            packets.append(packet)
-        }
-        return packets
-    }
-
-    /// Fields that are printed as bytes, without "0x".
-    static let byteFields: Set<String> = ["immdt", "ieth"]
-
-    /// The number that a field was printed as; nil for a field that is not there.
-    static func number(_ field: String, _ text: String?) -> UInt64? {
-        guard let text, !text.isEmpty else { return nil }
-        if text.hasPrefix("0x") { return UInt64(text.dropFirst(2), radix: 16) }
-        if text == "True" || text == "False" { return text == "True" ? 1 : 0 }
-        return UInt64(text, radix: byteFields.contains(field) ? 16 : 10)
     }
 }

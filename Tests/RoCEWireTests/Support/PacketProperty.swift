@@ -1,4 +1,5 @@
 import RoCEWire
+import WireSupport
 
 /// What must hold for any bytes at all. The test suite feeds it captured packets that were tampered with, the fuzzer
 /// whatever it can think of.

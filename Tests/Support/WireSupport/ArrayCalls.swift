@@ -1,10 +1,10 @@
-import RoCEWire
+public import RoCEWire
 
 // Parsers and emitters work on raw buffers; tests hold arrays. The `do` statements stand here once because Swift 6.3
 // crashes on a closure of typed throws where the standard library takes one that throws anything.
 
 /// Calls a parser with the bytes of an array.
-func parse<Value>(
+public func parse<Value>(
     _ bytes: [UInt8], _ parser: (UnsafeRawBufferPointer) throws(PacketError) -> Value
 ) throws(PacketError) -> Value {
     let result: Result<Value, PacketError> = bytes.withUnsafeBytes { raw in
@@ -14,7 +14,7 @@ func parse<Value>(
 }
 
 /// Calls an emitter with an array of `count` bytes. They are not zero, so that a byte that is not written is seen.
-func written(
+public func written(
     _ count: Int, _ emitter: (UnsafeMutableRawBufferPointer) throws(PacketError) -> Void
 ) throws(PacketError) -> [UInt8] {
     var bytes = [UInt8](repeating: 0xEE, count: count)

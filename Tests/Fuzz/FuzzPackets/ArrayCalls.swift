@@ -1,1 +1,0 @@
-../../RoCEWireTests/Support/ArrayCalls.swift
