@@ -38,7 +38,8 @@ struct ValueTests {
         #expect(GID("fe80::1")?.isLinkLocal == true && GID("fec0::1")?.isLinkLocal == false)
         #expect(GID("127.9.9.9")?.isLoopback == true && GID("::1")?.isLoopback == true)
         #expect(GID("10.0.0.1")?.isIPv4Mapped == true && GID("::1")?.isIPv4Mapped == false)
-        #expect(GID("ff0e::1")?.isMulticast == true && GID.zero.isZero)
+        #expect(GID("ff0e::1")?.isMulticast == true && GID("fe80::ff00")?.isMulticast == false && GID.zero.isZero)
+        #expect(GID("239.1.2.3")?.isMulticast == true && GID("223.1.2.3")?.isMulticast == false)
         #expect(GID(ipv4: 192, 0, 2, 1) == GID("192.0.2.1"))
         #expect(GID(bytes: [1, 2, 3]) == nil)
     }

@@ -63,8 +63,8 @@ import CIBVerbs
     public var isIPv4Mapped: Bool { prefix == 0 && interfaceID >> 32 == 0xffff }
     /// Whether it is only valid on its link (`fe80::/10`); also InfiniBand's default subnet prefix.
     public var isLinkLocal: Bool { prefix >> 54 == 0xfe80 >> 6 }
-    /// Whether it is a multicast GID (`ff00::/8`).
-    public var isMulticast: Bool { prefix >> 56 == 0xff }
+    /// Whether it is a multicast GID: `ff00::/8`, or on RoCE v2 the IPv4 group `::ffff:224.0.0.0/100`.
+    public var isMulticast: Bool { prefix >> 56 == 0xff || isIPv4Mapped && (interfaceID >> 28) & 0xf == 0xe }
     /// Whether it is the loopback address of IPv4 (`127.0.0.0/8`) or IPv6 (`::1`).
     public var isLoopback: Bool {
         isIPv4Mapped ? (interfaceID >> 24) & 0xff == 127 : prefix == 0 && interfaceID == 1

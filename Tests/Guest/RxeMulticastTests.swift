@@ -1,0 +1,135 @@
+import Glibc
+import Testing
+import Verbs
+
+extension Guest {
+    @Suite("The native provider rxe, multicast")
+    struct RxeMulticastTests {
+        private static let queueKey: UInt32 = 0x1122_3344
+
+        @Test(
+            "who is attached to a group receives its datagrams, whatever provider it is of, until it is detached",
+            arguments: ["239.77.3.1", "ff0e::77:3:1"])
+        func group(_ text: String) async throws {
+            try await Bench.run { _ in
+                let device = try RxeDevice()
+                let (native, other) = (try device.open(), try device.open(.libibverbs))
+                let group = MulticastGroup(gid: try #require(GID(text)))
+                // The verbs attach the queue pair; that the host is a member is the network stack's part.
+                let membership = try Membership(of: group.gid, on: "veth0")
+                for (here, there) in [(native, other), (other, native)] {
+                    var sender = try end(here)
+                    var near = try end(here)
+                    var far = try end(there)
+                    var outsider = try end(there)
+                    try near.queuePair.attach(to: group)
+                    try far.queuePair.attach(to: group)
+                    try send("first", from: &sender, to: group)
+                    try expect("first", at: &near)
+                    try expect("first", at: &far)
+                    try far.queuePair.detach(from: group)
+                    try send("second", from: &sender, to: group)
+                    try expect("second", at: &near)
+                    // What comes next to those who must not have heard it is a datagram of their own.
+                    try send("to you", from: &sender, to: &far)
+                    try expect("to you", at: &far)
+                    try send("to you", from: &sender, to: &outsider)
+                    try expect("to you", at: &outsider)
+                    #expect(throws: VerbsError.self) { try far.queuePair.detach(from: group) }
+                }
+                withExtendedLifetime(membership) {}
+            }
+        }
+
+        @Test("a queue pair of a connection, and an address that is no group, are refused")
+        func refusals() async throws {
+            try await Bench.run { _ in
+                let device = try RxeDevice()
+                let context = try device.open()
+                let connected = try Link(context, context)
+                let datagrams = try end(context)
+                let group = MulticastGroup(gid: try #require(GID("239.77.3.1")))
+                let host = MulticastGroup(gid: try #require(GID("10.9.0.1")))
+                let kind = #expect(throws: VerbsError.self) { try connected.left.queuePair.attach(to: group) }
+                #expect(kind?.errno == .invalidArgument && kind?.hint?.contains("only UD") == true)
+                let address = #expect(throws: VerbsError.self) { try datagrams.queuePair.attach(to: host) }
+                #expect(address?.errno == .invalidArgument && address?.hint?.contains("no multicast GID") == true)
+            }
+        }
+
+        /// A queue pair for datagrams with the group's key, and two receives.
+        private func end(_ context: Context) throws -> Link.End {
+            var end = try Link.End(context, .unreliableDatagram)
+            try end.queuePair.activate()
+            var key = QueuePair.Attributes()
+            key.queueKey = Self.queueKey
+            try end.queuePair.modify(key)
+            for start in [0, 256] { try end.queuePair.postReceive(try end.region.slice(start..<start + 256)) }
+            return end
+        }
+
+        /// By the group's GID, to the number that stands for all its members (IBTA volume 1, 10.5).
+        private func send(_ text: String, from sender: inout Link.End, to group: MulticastGroup) throws {
+            let endpoint = Endpoint(
+                queuePairNumber: 0xff_ffff, packetSequenceNumber: 0, gid: group.gid, lid: 0, mtu: .bytes1024,
+                queueKey: Self.queueKey)
+            try send(text, from: &sender, to: endpoint)
+        }
+
+        private func send(_ text: String, from sender: inout Link.End, to receiver: inout Link.End) throws {
+            var endpoint = try receiver.queuePair.endpoint()
+            endpoint.queueKey = Self.queueKey
+            try send(text, from: &sender, to: endpoint)
+        }
+
+        private func send(_ text: String, from sender: inout Link.End, to endpoint: Endpoint) throws {
+            let domain = sender.region.protectionDomain
+            let source = try #require(
+                try domain.context.addresses().first {
+                    $0.gid.isIPv4Mapped == endpoint.gid.isIPv4Mapped && !$0.gid.isLinkLocal
+                })
+            let destination = try domain.makeDestination(endpoint, from: source)
+            try sender.region.copyBytes(from: Array(text.utf8).span.bytes, at: 1024)
+            try sender.queuePair.post(.send, try sender.region.slice(1024..<1024 + text.utf8.count), to: destination)
+            try sender.next().check()
+        }
+
+        /// The receives lie one behind the other, each with room for the 40 bytes of a header.
+        private func expect(_ text: String, at receiver: inout Link.End) throws {
+            let completion = try receiver.next()
+            #expect(completion.opcode == .receive && completion.byteCount == 40 + text.utf8.count, "\(text)")
+            let starts = [40, 296].filter { start in
+                (try? receiver.region.copyBytes(start..<start + text.utf8.count)) == Array(text.utf8)
+            }
+            #expect(!starts.isEmpty, "\(text)")
+        }
+    }
+}
+
+/// The host's membership of a group on one interface, as long as it lives.
+private final class Membership {
+    private let socket: CInt
+
+    init(of group: GID, on interface: String) throws {
+        let family = group.isIPv4Mapped ? AF_INET : AF_INET6
+        socket = Glibc.socket(family, CInt(SOCK_DGRAM.rawValue), 0)
+        let index = if_nametoindex(interface)
+        let code: CInt
+        if group.isIPv4Mapped {
+            var request = ip_mreqn()
+            request.imr_multiaddr.s_addr = UInt32(truncatingIfNeeded: group.interfaceID).bigEndian
+            request.imr_ifindex = CInt(index)
+            code = setsockopt(
+                socket, CInt(IPPROTO_IP), IP_ADD_MEMBERSHIP, &request, socklen_t(MemoryLayout<ip_mreqn>.size))
+        } else {
+            var request = ipv6_mreq()
+            withUnsafeMutableBytes(of: &request.ipv6mr_multiaddr) { $0.copyBytes(from: group.bytes) }
+            request.ipv6mr_interface = index
+            code = setsockopt(
+                socket, CInt(IPPROTO_IPV6), IPV6_JOIN_GROUP, &request, socklen_t(MemoryLayout<ipv6_mreq>.size))
+        }
+        try #require(code == 0, "errno \(errno)")
+    }
+
+    deinit { close(socket) }
+}
