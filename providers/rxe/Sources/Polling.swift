@@ -5,7 +5,7 @@ import ProviderKit
 
 // The data path of completion queues: `context->ops.poll_cq`, and the functions of `ibv_cq_ex`.
 
-/// The ring of a completion queue, whose entries begin with `struct ib_uverbs_wc`: what the user gets, byte for byte.
+/// The ring of a completion queue, whose entries begin with `struct ib_uverbs_wc`: what the user gets, but for `flags`.
 struct CompletionRing {
     var ring = Ring.absent
     /// Between start_poll and end_poll: the entry that is shown, nil when there is none, and how many are known to lie
@@ -58,10 +58,23 @@ extension Ring {
             target.put(entry.get16(0), at: 0)
             target.put(entry.get16(16), at: 16)
             target.put(entry.get16(32), at: 32)
+            target.put(entry.flags, at: 36)
             target += Int(RXE_COMPLETION_SIZE)
             index = next(index)
             rest &-= 1
         } while rest != 0
+    }
+}
+
+extension UnsafeRawPointer {
+    /// `wc_flags` of the completion that lies here, as verbs.h has it.
+    ///
+    /// rdma_rxe tells of an invalidated key with the kernel's own bit for it (IB_WC_WITH_INVALIDATE, bit 2), which means
+    /// IBV_WC_IP_CSUM_OK in verbs.h, where IBV_WC_WITH_INV is bit 3. Of IP checksums rxe has nothing to tell.
+    @inline(__always)
+    fileprivate var flags: UInt32 {
+        let flags = load(fromByteOffset: 36, as: UInt32.self)
+        return flags & ~4 | (flags & 4) &<< 1
     }
 }
 
@@ -81,7 +94,7 @@ func fillExtendedPolling(_ cq: UnsafeMutablePointer<ibv_cq_ex>) {
     cq.pointee.read_imm_data = { $0.unsafelyUnwrapped.entry.pointee.imm_data }
     cq.pointee.read_qp_num = { $0.unsafelyUnwrapped.entry.pointee.qp_num }
     cq.pointee.read_src_qp = { $0.unsafelyUnwrapped.entry.pointee.src_qp }
-    cq.pointee.read_wc_flags = { $0.unsafelyUnwrapped.entry.pointee.wc_flags }
+    cq.pointee.read_wc_flags = { UnsafeRawPointer($0.unsafelyUnwrapped.entry).flags }
     cq.pointee.read_slid = { UInt32($0.unsafelyUnwrapped.entry.pointee.slid) }
     cq.pointee.read_sl = { $0.unsafelyUnwrapped.entry.pointee.sl }
     cq.pointee.read_dlid_path_bits = { $0.unsafelyUnwrapped.entry.pointee.dlid_path_bits }
