@@ -25,6 +25,8 @@ extension Guest {
                 let lines = try outcome.output.split(separator: "\n").map { line in
                     try #require(JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any], "\(line)")
                 }
+                let schema = try SchemaValidator(named: "watch")
+                for line in lines { #expect(schema.faults(line) == []) }
                 let events = lines.compactMap { line in
                     (line["event"] as? String).map { "\(line["device"] as? String ?? "-"): \($0)" }
                 }
@@ -47,6 +49,7 @@ extension Guest {
                     .filter(\.isNumber)
                 try await Bench.shell("until rdma resource show mr | grep -q 'pid \(process) '; do sleep 0.1; done")
                 let top = try await Tool.run("top", "--json", "--interval", "100ms").document()
+                #expect(try SchemaValidator(named: "top").faults(top) == [])
                 let holders = try #require(top["holders"] as? [[String: Any]])
                 let holder = try #require(holders.first { $0["process"] as? Int == Int(process) })
                 #expect(holder["command"] as? String == "ibv_rc_pingpong" && holder["registeredBytes"] as? Int == 4096)

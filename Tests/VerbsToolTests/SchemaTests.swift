@@ -1,5 +1,6 @@
 import Foundation
 import Testing
+import ToolSupport
 
 @Suite("The schema check finds what it must")
 struct SchemaTests {

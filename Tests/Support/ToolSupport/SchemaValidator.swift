@@ -1,18 +1,20 @@
 import Foundation
-import Testing
 
 /// Checks JSON documents against the schemas in Documentation/schema. Knows the part of JSON Schema 2020-12 that they
 /// use, and refuses the rest, so that no rule is passed over.
-struct SchemaValidator {
+public struct SchemaValidator {
     private let root: [String: Any]
 
-    init(named name: String) throws {
+    public init(named name: String) throws {
         let url = Repository.root.appending(path: "Documentation/schema/\(name).json")
-        root = try #require(try JSONSerialization.jsonObject(with: Data(contentsOf: url)) as? [String: Any])
+        guard let root = try JSONSerialization.jsonObject(with: Data(contentsOf: url)) as? [String: Any] else {
+            throw Tool.Unexpected(text: url.path)
+        }
+        self.root = root
     }
 
     /// What is wrong with a document; empty if nothing is.
-    func faults(_ document: Any) -> [String] { faults(document, root, "$") }
+    public func faults(_ document: Any) -> [String] { faults(document, root, "$") }
 
     private func faults(_ value: Any, _ schema: [String: Any], _ path: String) -> [String] {
         schema.flatMap { keyword, rule in
@@ -88,7 +90,7 @@ struct SchemaValidator {
 }
 
 /// The source tree that the tests belong to.
-enum Repository {
-    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent()
+public enum Repository {
+    public static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().deletingLastPathComponent()
 }
