@@ -57,6 +57,15 @@ struct RxeDevice: ~Copyable {
     }
 }
 
+extension Context {
+    /// Waits for an event of port 1, which must be the next one but for those of addresses that come and go.
+    func awaitPortEvent(_ kind: AsynchronousEvent.Kind) throws {
+        var event = try nextEvent(timeout: .seconds(30))
+        while let other = event, other.kind == .gidChange { event = try nextEvent(timeout: .seconds(30)) }
+        #expect(event == AsynchronousEvent(kind: kind, subject: .port(1)))
+    }
+}
+
 /// Two connected queue pairs of two contexts, each with a completion queue and a region of its own.
 struct Link: ~Copyable {
     struct End: ~Copyable {

@@ -94,7 +94,8 @@ extension WorkCompletion.Status {
         switch self {
         case .success: nil
         case .localLengthError: "post a larger receive, or send a message that fits the device's max_msg_sz"
-        case .localQPOperationError: "check the opcode, the inline size and the address handle of the work request"
+        case .localQPOperationError:
+            "check that the port is up, and the opcode, the inline size and the address handle of the work request"
         case .localProtectionError: "check that the region is still registered and allows local writes"
         case .flushed: "look at the first completion that failed for another reason: the others follow from it"
         case .remoteInvalidRequestError:
