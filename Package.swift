@@ -232,12 +232,14 @@ let testTargets: [Target] = [
         ],
         path: "providers/rxe/Tests/RxeProviderTests", swiftSettings: strict),
     .executableTarget(
-        name: "sim-peer", dependencies: ["CSimulatorABI", "CIBVerbs"], path: "Tests/Simulator/Peer",
+        name: "sim-peer",
+        dependencies: ["CSimulatorABI", "Hfi1Provider", "ProviderLoader", "CProviderABI", "CIBVerbs"],
+        path: "Tests/Simulator/Peer",
         swiftSettings: strict),
     .testTarget(
         name: "SimulatorTests",
         dependencies: [
-            "sim-peer", "Simulator", "CSimulator", "CSimulatorABI", "KernelVerbs", "CKernelABI", "CIBVerbs",
+            "sim-peer", "verbs", "Simulator", "CSimulator", "CSimulatorABI", "KernelVerbs", "CKernelABI", "CIBVerbs",
         ],
         path: "Tests/Simulator/SimulatorTests", swiftSettings: strict),
     .testTarget(

@@ -21,36 +21,32 @@ final class Bench {
     static let half = 1 << 16
 
     init(entries: Int32 = 256) {
-        var count: Int32 = 0
-        let devices = have(ibv_get_device_list(&count), "the list of devices")
-        check(count > 0, "there is no device")
-        context = have(ibv_open_device(devices[0]), "opening the device")
-        ibv_free_device_list(devices)
-        domain = have(ibv_alloc_pd(context), "a protection domain")
-        channel = have(ibv_create_comp_channel(context), "a completion channel")
-        sends = have(ibv_create_cq(context, entries, nil, channel, 0), "a completion queue")
-        receives = have(ibv_create_cq(context, entries, nil, channel, 0), "a completion queue")
+        context = library.open()
+        domain = have(library.allocateDomain(context), "a protection domain")
+        channel = have(library.createChannel(context), "a completion channel")
+        sends = have(library.createCompletions(context, entries, nil, channel, 0), "a completion queue")
+        receives = have(library.createCompletions(context, entries, nil, channel, 0), "a completion queue")
         memory = .allocate(byteCount: 2 * Bench.half, alignment: 4096)
         memory.initializeMemory(as: UInt8.self, repeating: 0, count: 2 * Bench.half)
         let access =
             IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_READ.rawValue
             | IBV_ACCESS_REMOTE_ATOMIC.rawValue
-        region = have(ibv_reg_mr(domain, memory, 2 * Bench.half, Int32(access)), "a memory region")
+        region = have(library.register(domain, memory, 2 * Bench.half, Int32(access)), "a memory region")
         var port = ibv_port_attr()
-        equal(___ibv_query_port(context, 1, &port), 0, "querying the port")
+        equal(library.queryPort(context, &port), 0, "querying the port")
         isEthernet = Int(port.link_layer) == Int(IBV_LINK_LAYER_ETHERNET)
         lid = port.lid
-        equal(ibv_query_gid(context, 1, isEthernet ? 3 : 0, &gid), 0, "querying a GID")
+        if isEthernet { equal(library.queryGID(context, 3, &gid), 0, "querying a GID") }
     }
 
     /// Destroys all of it; everything else must be gone.
     func close() {
-        equal(ibv_dereg_mr(region), 0, "deregistering")
-        equal(ibv_destroy_cq(sends), 0, "destroying a completion queue")
-        equal(ibv_destroy_cq(receives), 0, "destroying a completion queue")
-        equal(ibv_destroy_comp_channel(channel), 0, "destroying the channel")
-        equal(ibv_dealloc_pd(domain), 0, "freeing the domain")
-        equal(ibv_close_device(context), 0, "closing the device")
+        equal(library.deregister(region), 0, "deregistering")
+        equal(library.destroyCompletions(sends), 0, "destroying a completion queue")
+        equal(library.destroyCompletions(receives), 0, "destroying a completion queue")
+        equal(library.destroyChannel(channel), 0, "destroying the channel")
+        equal(library.freeDomain(domain), 0, "freeing the domain")
+        equal(library.close(context), 0, "closing the device")
         memory.deallocate()
     }
 

@@ -7,7 +7,7 @@ func sharedReceives() {
     var attributes = ibv_srq_init_attr()
     attributes.attr.max_wr = 15
     attributes.attr.max_sge = 2
-    let shared = have(ibv_create_srq(bench.domain, &attributes), "a shared receive queue")
+    let shared = have(library.createShared(bench.domain, &attributes), "a shared receive queue")
     check(attributes.attr.max_wr >= 15, "room for \(attributes.attr.max_wr)")
     let (first, second) = Queue.connected(bench, IBV_QPT_RC, shared: shared)
     for round in 0..<20 {
@@ -17,7 +17,7 @@ func sharedReceives() {
         if round == 7 {
             var limit = ibv_srq_attr()
             limit.srq_limit = 4
-            equal(ibv_modify_srq(shared, &limit, Int32(IBV_SRQ_LIMIT.rawValue)), 0, "setting the limit")
+            equal(library.modifyShared(shared, &limit, Int32(IBV_SRQ_LIMIT.rawValue)), 0, "setting the limit")
         }
         for index in 0..<10 {
             let sender = index & 1 == 0 ? first : second
@@ -41,7 +41,7 @@ func sharedReceives() {
     equal(last.element.qp, first.pair, "whose event")
     first.destroy()
     second.destroy()
-    equal(ibv_destroy_srq(shared), 0, "destroying the shared receive queue")
+    equal(library.destroyShared(shared), 0, "destroying the shared receive queue")
     bench.close()
 }
 
@@ -50,7 +50,7 @@ func asynchronousEvent(_ bench: Bench) -> ibv_async_event {
     var event = ibv_async_event()
     var waiting = pollfd(fd: bench.context.pointee.async_fd, events: Int16(POLLIN), revents: 0)
     equal(poll(&waiting, 1, 0), 1, "an asynchronous event waits")
-    equal(ibv_get_async_event(bench.context, &event), 0, "getting an event")
+    equal(library.getAsynchronousEvent(bench.context, &event), 0, "getting an event")
     ibv_ack_async_event(&event)
     return event
 }
@@ -70,8 +70,7 @@ func completionEvents() {
     }
     func takeEvent() {
         var queue: UnsafeMutablePointer<ibv_cq>?
-        var place: UnsafeMutableRawPointer?
-        equal(ibv_get_cq_event(bench.channel, &queue, &place), 0, "getting an event")
+        equal(library.getCompletionEvent(bench.channel, &queue), 0, "getting an event")
         equal(queue, bench.receives, "whose event")
     }
     message([])
@@ -103,19 +102,19 @@ func completionEvents() {
 /// Destroying a completion queue waits for the events that were read and not acknowledged: the kernel counts them.
 func acknowledgement() {
     let bench = Bench()
-    let queue = have(ibv_create_cq(bench.context, 4, nil, bench.channel, 0), "a completion queue")
+    let queue = have(library.createCompletions(bench.context, 4, nil, bench.channel, 0), "a completion queue")
     var attributes = ibv_qp_init_attr()
     attributes.send_cq = queue
     attributes.recv_cq = queue
     attributes.cap = ibv_qp_cap(
         max_send_wr: 4, max_recv_wr: 4, max_send_sge: 1, max_recv_sge: 1, max_inline_data: 0)
     attributes.qp_type = IBV_QPT_RC
-    let pair = have(ibv_create_qp(bench.domain, &attributes), "a queue pair")
-    equal(ibv_destroy_cq(queue), EBUSY, "destroying a completion queue that is used")
+    let pair = have(library.createPair(bench.domain, &attributes), "a queue pair")
+    equal(library.destroyCompletions(queue), EBUSY, "destroying a completion queue that is used")
     if let sim {
         equal(sim.pointee.inject(0, Int32(IBV_EVENT_QP_FATAL.rawValue), pair.pointee.qp_num), 0, "an event")
         var event = ibv_async_event()
-        equal(ibv_get_async_event(bench.context, &event), 0, "getting an event")
+        equal(library.getAsynchronousEvent(bench.context, &event), 0, "getting an event")
         equal(event.event_type, IBV_EVENT_QP_FATAL, "event")
         equal(event.element.qp, pair, "whose event")
         let start = Clock.now
@@ -124,15 +123,15 @@ func acknowledgement() {
             var event = event
             ibv_ack_async_event(&event)
         }
-        equal(ibv_destroy_qp(pair), 0, "destroying a queue pair")
+        equal(library.destroyPair(pair), 0, "destroying a queue pair")
         acknowledger.join()
         check(Clock.now - start >= 20_000_000, "the queue pair went before its event was acknowledged")
         // An event that nobody has read is forgotten with its object.
         equal(sim.pointee.inject(0, Int32(IBV_EVENT_CQ_ERR.rawValue), queue.pointee.handle), 0, "an event")
     } else {
-        equal(ibv_destroy_qp(pair), 0, "destroying a queue pair")
+        equal(library.destroyPair(pair), 0, "destroying a queue pair")
     }
-    equal(ibv_destroy_cq(queue), 0, "destroying a completion queue")
+    equal(library.destroyCompletions(queue), 0, "destroying a completion queue")
     var waiting = pollfd(fd: bench.context.pointee.async_fd, events: Int16(POLLIN), revents: 0)
     equal(poll(&waiting, 1, 0), 0, "events of what is gone")
     bench.close()
@@ -145,8 +144,8 @@ func fatalError() {
     guard let sim else { return }
     equal(sim.pointee.fail(0), 0, "failing")
     equal(asynchronousEvent(bench).event_type, IBV_EVENT_DEVICE_FATAL, "event")
-    check(ibv_alloc_pd(bench.context) == nil && errno == EIO, "errno \(errno)")
-    check(ibv_create_cq(bench.context, 4, nil, nil, 0) == nil && errno == EIO, "errno \(errno)")
+    check(library.allocateDomain(bench.context) == nil && errno == EIO, "errno \(errno)")
+    check(library.createCompletions(bench.context, 4, nil, nil, 0) == nil && errno == EIO, "errno \(errno)")
     equal(first.enter(IBV_QPS_ERR), EIO, "to ERR")
     var completion = ibv_wc()
     equal(ibv_poll_cq(bench.sends, 1, &completion), 0, "completions")

@@ -11,7 +11,7 @@ func windows() {
     }
     let access =
         IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_MW_BIND.rawValue
-    let region = have(ibv_reg_mr(bench.domain, bench.memory, 2 * Bench.half, Int32(access)), "a region")
+    let region = have(library.register(bench.domain, bench.memory, 2 * Bench.half, Int32(access)), "a region")
     let (first, second) = Queue.connected(bench, IBV_QPT_RC)
     var key = window.pointee.rkey
 
@@ -68,7 +68,7 @@ func windows() {
     first.destroy()
     second.destroy()
     equal(ibv_dealloc_mw(window), 0, "freeing the window")
-    equal(ibv_dereg_mr(region), 0, "deregistering")
+    equal(library.deregister(region), 0, "deregistering")
     bench.close()
 }
 
@@ -81,7 +81,7 @@ func builders() {
     wanted.wc_flags =
         UInt64(IBV_WC_EX_WITH_BYTE_LEN.rawValue | IBV_WC_EX_WITH_IMM.rawValue)
         | UInt64(IBV_WC_EX_WITH_COMPLETION_TIMESTAMP.rawValue)
-    guard let queue = ibv_create_cq_ex(bench.context, &wanted) else {
+    guard let queue = library.createExtendedCompletions(bench.context, &wanted) else {
         check(errno == EOPNOTSUPP || errno == ENOSYS, "errno \(errno)")
         return bench.close()
     }
@@ -97,13 +97,13 @@ func builders() {
         attributes.comp_mask = IBV_QP_INIT_ATTR_PD.rawValue | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue
         attributes.send_ops_flags =
             UInt64(IBV_QP_EX_WITH_SEND_WITH_IMM.rawValue | IBV_QP_EX_WITH_RDMA_WRITE.rawValue)
-        return have(ibv_create_qp_ex(bench.context, &attributes), "an extended queue pair")
+        return have(library.createExtendedPair(bench.context, &attributes), "an extended queue pair")
     }
     let first = Queue(bench, adopting: make())
     let second = Queue(bench, adopting: make())
     first.connect(to: second.number)
     second.connect(to: first.number)
-    let builder = have(ibv_qp_to_qp_ex(first.pair), "its builders")
+    let builder = have(library.builders(first.pair), "its builders")
     bench.fill(0, 300, seed: 4)
     var lastTime: UInt64 = 0
     for round in 0..<40 {
@@ -142,6 +142,6 @@ func builders() {
     }
     first.destroy()
     second.destroy()
-    equal(ibv_destroy_cq(completions), 0, "destroying the completion queue")
+    equal(library.destroyCompletions(completions), 0, "destroying the completion queue")
     bench.close()
 }

@@ -120,7 +120,7 @@ func datagrams() {
     first.connect()
     second.connect()
     var address = first.address
-    let handle = have(ibv_create_ah(bench.domain, &address), "an address handle")
+    let handle = have(library.createAddress(bench.domain, &address), "an address handle")
     for (seed, size) in sizes.enumerated() where size <= 4096 {
         bench.fill(0, size, seed: seed)
         equal(second.postReceive([bench.segment(Bench.half, 40 + size)]), 0, "posting a receive")
@@ -153,7 +153,7 @@ func datagrams() {
         }, 0, "posting a datagram")
     bench.succeeds(IBV_WC_SEND)
     bench.expectNothing(bench.receives)
-    equal(ibv_destroy_ah(handle), 0, "destroying the address handle")
+    equal(library.destroyAddress(handle), 0, "destroying the address handle")
     first.destroy()
     second.destroy()
     bench.close()

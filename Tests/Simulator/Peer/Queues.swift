@@ -25,7 +25,7 @@ final class Queue {
             max_send_wr: requests, max_recv_wr: requests, max_send_sge: 4, max_recv_sge: 4, max_inline_data: inline)
         attributes.qp_type = type
         attributes.sq_sig_all = signalsAll ? 1 : 0
-        pair = have(ibv_create_qp(bench.domain, &attributes), "a queue pair")
+        pair = have(library.createPair(bench.domain, &attributes), "a queue pair")
         inlineLimit = Int(attributes.cap.max_inline_data)
     }
 
@@ -40,7 +40,7 @@ final class Queue {
     var number: UInt32 { pair.pointee.qp_num }
 
     func destroy(file: StaticString = #fileID, line: UInt = #line) {
-        equal(ibv_destroy_qp(pair), 0, "destroying a queue pair", file: file, line: line)
+        equal(library.destroyPair(pair), 0, "destroying a queue pair", file: file, line: line)
     }
 
     /// Two that are connected with each other and ready to send.
@@ -58,7 +58,7 @@ final class Queue {
     // MARK: - States
 
     func modify(_ attributes: inout ibv_qp_attr, _ mask: [ibv_qp_attr_mask]) -> Int32 {
-        ibv_modify_qp(pair, &attributes, Int32(mask.reduce(0) { $0 | $1.rawValue }))
+        library.modifyPair(pair, &attributes, Int32(mask.reduce(0) { $0 | $1.rawValue }))
     }
 
     func initialize() -> Int32 {
@@ -116,7 +116,7 @@ final class Queue {
     var state: ibv_qp_state {
         var attributes = ibv_qp_attr()
         var initial = ibv_qp_init_attr()
-        equal(ibv_query_qp(pair, &attributes, Int32(IBV_QP_STATE.rawValue), &initial), 0, "querying a queue pair")
+        equal(library.queryPair(pair, &attributes, Int32(IBV_QP_STATE.rawValue), &initial), 0, "querying a queue pair")
         return attributes.qp_state
     }
 

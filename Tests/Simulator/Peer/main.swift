@@ -3,6 +3,10 @@ import Glibc
 
 // A program that knows nothing but verbs.h, and runs over whichever device is there. Its arguments are scenarios; it
 // ends with status 0 when each of them went as verbs.h and InfiniBand say.
+//
+//     sim-peer [--native] [SCENARIO…]
+//
+// With --native the device's provider of this package serves it, through the loader and the waist; else libibverbs.
 
 let scenarios: [(name: String, body: () -> Void)] = [
     ("rc-send", { sendMessages(IBV_QPT_RC) }),
@@ -20,11 +24,17 @@ let scenarios: [(name: String, body: () -> Void)] = [
     ("resizing", { resizing() }),
     ("windows", { windows() }),
     ("builders", { builders() }),
+    ("doorbells", { doorbells() }),
+    ("synthetic", { synthetic() }),
     ("fatal", { fatalError() }),
 ]
 
-let wanted = CommandLine.arguments.dropFirst()
-for name in wanted.isEmpty ? scenarios.map(\.name) : Array(wanted) {
+var wanted = Array(CommandLine.arguments.dropFirst())
+if wanted.first == "--native" {
+    library = NativeLibrary()
+    wanted.removeFirst()
+}
+for name in wanted.isEmpty ? scenarios.map(\.name) : wanted {
     guard let scenario = scenarios.first(where: { $0.name == name }) else {
         print("there is no scenario \(name); there are: \(scenarios.map(\.name).joined(separator: " "))")
         exit(2)

@@ -114,6 +114,8 @@ struct Identity {
     let abi: Int
     let pciVendor: UInt32
     let pciDevice: UInt32
+    /// IEEE company number, as QUERY_DEVICE tells it.
+    let company: UInt32
     /// First half of the port's GID of index 0.
     let board: StaticString
     var maximumQueuePairs: UInt32

@@ -14,6 +14,8 @@ struct Options {
     var isTrapped = false
     /// A thread lets the device run.
     var isFree = false
+    /// Version of the kernel driver's ABI that sysfs tells, in place of the right one.
+    var abi: Int?
 
     /// Nil when a word is not known, or the first one is no kind of device.
     init?(_ text: UnsafePointer<CChar>) {
@@ -30,6 +32,7 @@ struct Options {
             case _ where word.equals("roce") && vendor == .mlx5: isEthernet = true
             case _ where word.equals("trap") && vendor == .mlx5: isTrapped = true
             case _ where word.equals("free"): isFree = true
+            case _ where word.number(after: "abi=") != nil: abi = word.number(after: "abi=")
             default: return nil
             }
             isFirst = false
@@ -57,8 +60,25 @@ private struct Word {
     }
 
     func equals(_ other: StaticString) -> Bool {
-        guard count == other.utf8CodeUnitCount else { return false }
-        for index in 0..<count where UInt8(bitPattern: start[index]) != other.utf8Start[index] { return false }
+        count == other.utf8CodeUnitCount && begins(with: other)
+    }
+
+    /// Up to four digits, such as those of `abi=2`.
+    func number(after prefix: StaticString) -> Int? {
+        let first = prefix.utf8CodeUnitCount
+        guard count > first, count <= first + 4, begins(with: prefix) else { return nil }
+        var value = 0
+        for index in first..<count {
+            guard (0x30...0x39).contains(start[index]) else { return nil }
+            value = value * 10 + Int(start[index] - 0x30)
+        }
+        return value
+    }
+
+    private func begins(with prefix: StaticString) -> Bool {
+        guard count >= prefix.utf8CodeUnitCount else { return false }
+        for index in 0..<prefix.utf8CodeUnitCount
+        where UInt8(bitPattern: start[index]) != prefix.utf8Start[index] { return false }
         return true
     }
 }

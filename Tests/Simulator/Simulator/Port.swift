@@ -67,7 +67,7 @@ extension Device {
         answer.sys_image_guid = guid.bigEndian
         answer.max_mr_size = .max
         answer.page_size_cap = 0xFFFF_F000
-        answer.vendor_id = 0x02C9
+        answer.vendor_id = identity.company
         answer.vendor_part_id = identity.pciDevice
         answer.max_qp = identity.maximumQueuePairs
         answer.max_qp_wr = identity.maximumRequests

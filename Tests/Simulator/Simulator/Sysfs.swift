@@ -20,7 +20,7 @@ final class SysfsTree {
         text.append("231:")
         text.append(192 + device.index)
         write(node: "dev")
-        text.append(identity.abi)
+        text.append(device.options.abi ?? identity.abi)
         write(node: "abi_version")
 
         write("node_type", "1: CA")

@@ -46,9 +46,18 @@ struct VendorTests {
         static let canTrap = false
     #endif
 
+    @Test("a kernel driver of another ABI: libibverbs refuses the device and says so")
+    func kernelABI() throws {
+        for device in ["mlx5 abi=9", "mlx5 abi=0"] {
+            let outcome = try Peer.run("ibv_devices", over: device)
+            #expect(outcome.output.contains("does not support the kernel ABI"), "\(outcome.output)")
+            #expect(!outcome.output.contains("0002c903"))
+        }
+    }
+
     @Test("a description that names no device ends the program with a sentence")
     func description() throws {
-        for description in ["mlx6", "write", "hfi1 roce", "hfi1,trap", "hfi1 nonsense"] {
+        for description in ["mlx6", "write", "hfi1 roce", "hfi1,trap", "hfi1 nonsense", "mlx5 abi=x"] {
             let outcome = try Peer.run("ibv_devinfo", over: description)
             #expect(outcome.status == 2 && outcome.output.contains("UVERBS_SIM"), "\(description)")
         }

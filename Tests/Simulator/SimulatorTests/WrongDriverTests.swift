@@ -43,9 +43,9 @@ struct WrongDriverTests {
         let driver = try Driver("hfi1")
         _ = try driver.kernel.getContext()
         let domain = try driver.kernel.allocateDomain()
-        let page = try #require(mmap(nil, 8192, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
-        munmap(page + 4096, 4096)
-        defer { munmap(page, 4096) }
+        let page = try #require(mmap(nil, 8192, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
+        mprotect(page, 4096, PROT_READ)
+        defer { munmap(page, 8192) }
         func register(_ length: Int, _ access: ibv_access_flags?, at offset: UInt64 = 0) throws {
             let region = try driver.kernel.registerMemory(
                 domain: domain, address: page, length: length, virtualAddress: UInt64(UInt(bitPattern: page)) + offset,

@@ -18,6 +18,7 @@
 /// | `static`        | mlx5: a kernel without UAR objects; pages are mapped by their index |
 /// | `roce`          | mlx5: the port is Ethernet |
 /// | `trap`          | mlx5: the device runs at each store to a doorbell page, and keeps a log of them |
+/// | `abi=N`         | the kernel's driver has that ABI version, which a library may refuse |
 /// | `free`          | a thread lets the device run, for programs that do not call uverbs_sim_step |
 ///
 /// Words are parted by commas or spaces.

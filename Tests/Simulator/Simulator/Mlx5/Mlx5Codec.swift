@@ -8,6 +8,7 @@ final class Mlx5Codec: Codec {
             device,
             Identity(
                 driver: RDMA_DRIVER_MLX5.rawValue, name: "mlx5", abi: 1, pciVendor: 0x15B3, pciDevice: 0x1017,
+                company: 0x02C9,
                 board: "MT_0000000012", maximumQueuePairs: 1 << 18, maximumRequests: 1 << 15, maximumElements: 30,
                 maximumReadElements: 30, maximumCompletions: (1 << 22) - 1, maximumSharedRequests: (1 << 15) - 1,
                 maximumSharedElements: 31, maximumInline: 828, maximumReads: 16,

@@ -8,6 +8,7 @@ final class RdmavtCodec: Codec {
             device,
             Identity(
                 driver: RDMA_DRIVER_HFI1.rawValue, name: "hfi1", abi: 2, pciVendor: 0x8086, pciDevice: 0x24F0,
+                company: 0x1175,
                 board: "Intel Omni-Path HFI Silicon 100 Series", maximumQueuePairs: 16384, maximumRequests: 16383,
                 maximumElements: 16, maximumReadElements: 16, maximumCompletions: 0x2F_FFFF,
                 maximumSharedRequests: 0x1_FFFF, maximumSharedElements: 255, maximumInline: 0, maximumReads: 16,

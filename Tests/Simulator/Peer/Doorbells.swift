@@ -1,0 +1,94 @@
+import CIBVerbs
+import CSimulatorABI
+import Glibc
+
+/// Where doorbells are trapped, the log shows each store: which places, in which order, of which size.
+func doorbells() {
+    let bench = Bench()
+    let (first, second) = Queue.connected(bench, IBV_QPT_RC, inline: 64)
+    guard let sim, first.inlineLimit > 0 else { return }
+    func takeStores() -> [uverbs_sim_store] {
+        var stores = [uverbs_sim_store](repeating: uverbs_sim_store(), count: 64)
+        let count = Int(sim.pointee.stores(0, &stores, 64))
+        return Array(stores[..<count])
+    }
+    _ = takeStores()
+    var offsets: [UInt32] = []
+    for round in 0..<4 {
+        equal(second.postReceive([bench.segment(Bench.half, 16)]), 0, "posting a receive")
+        equal(
+            first.post(IBV_WR_SEND, [bench.segment(0, 16)], flags: [IBV_SEND_SIGNALED, IBV_SEND_INLINE]), 0, "a send")
+        let stores = takeStores()
+        // Without traps nobody has seen them.
+        if stores.isEmpty { break }
+        if stores.count == 8 { offsets.append(stores[0].offset) }
+        check(stores.allSatisfy { $0.size == 8 }, "sizes \(stores.map(\.size))")
+        check(stores.count == 1 || stores.count == 8, "\(stores.count) stores")
+        for (index, store) in stores.enumerated() {
+            equal(store.offset, stores[0].offset + 8 * UInt32(index), "offset")
+        }
+        // Opcode SEND, the index, the number of the queue pair, three pieces of 16 bytes.
+        let value = stores[0].value
+        check(value.3 == 0x0A && value.2 == UInt8(round) && value.7 == 3, "\(value)")
+        equal(UInt32(value.4) << 16 | UInt32(value.5) << 8 | UInt32(value.6), first.number, "queue pair")
+        bench.succeeds(IBV_WC_SEND)
+        _ = bench.poll(bench.receives)
+        equal(ibv_req_notify_cq(bench.receives, 0), 0, "asking for an event")
+        let arm = takeStores()
+        check(arm.count == 1 && arm[0].offset == 0x20 && arm[0].size == 8, "stores \(arm.map(\.offset))")
+    }
+    // The two halves of a register, in turn, where whole requests are copied there.
+    for index in offsets.indices.dropFirst() {
+        equal(offsets[index], offsets[index - 1] ^ 0x100, "half of the register")
+    }
+    first.destroy()
+    second.destroy()
+    bench.close()
+}
+
+/// Completions that no device would write in this order: each status and each kind of receive, as the device's codec
+/// puts them down.
+func synthetic() {
+    let bench = Bench()
+    let (first, second) = Queue.connected(bench, IBV_QPT_RC)
+    guard let sim else { return }
+    // hfi1's completions tell the request itself, others its place in the queue.
+    let tellsRequest = first.inlineLimit == 0
+    let statuses = [
+        IBV_WC_SUCCESS, IBV_WC_LOC_LEN_ERR, IBV_WC_LOC_QP_OP_ERR, IBV_WC_LOC_PROT_ERR, IBV_WC_WR_FLUSH_ERR,
+        IBV_WC_LOC_ACCESS_ERR, IBV_WC_REM_INV_REQ_ERR, IBV_WC_REM_ACCESS_ERR, IBV_WC_REM_OP_ERR, IBV_WC_RETRY_EXC_ERR,
+        IBV_WC_RNR_RETRY_EXC_ERR, IBV_WC_REM_ABORT_ERR, IBV_WC_GENERAL_ERR,
+    ]
+    for (index, status) in statuses.enumerated() {
+        let id = UInt64(1000 + index)
+        equal(second.postReceive([bench.segment(Bench.half, 100)], id: id), 0, "posting a receive")
+        var wanted = uverbs_sim_completion()
+        wanted.tag = tellsRequest ? id : UInt64(index)
+        wanted.status = status.rawValue
+        wanted.opcode = (index & 1 == 0 ? IBV_WC_RECV : IBV_WC_RECV_RDMA_WITH_IMM).rawValue
+        wanted.byte_length = UInt32(index * 3)
+        wanted.immediate = UInt32(index).bigEndian
+        wanted.source_queue_pair = 0xABCD
+        wanted.source_lid = 77
+        wanted.service_level = 5
+        wanted.flags = IBV_WC_WITH_IMM.rawValue
+        equal(sim.pointee.complete(0, second.number, &wanted), 0, "a completion")
+        var completion = ibv_wc()
+        equal(ibv_poll_cq(bench.receives, 1, &completion), 1, "completions")
+        equal(completion.status, status, "status")
+        equal(completion.wr_id, id, "request")
+        equal(completion.qp_num, second.number, "queue pair")
+        guard status == IBV_WC_SUCCESS else { continue }
+        equal(completion.opcode.rawValue, wanted.opcode, "opcode")
+        equal(completion.byte_len, wanted.byte_length, "length")
+        equal(completion.imm_data, wanted.immediate, "immediate data")
+        equal(completion.src_qp, 0xABCD, "sender")
+        equal(completion.slid, 77, "LID of the sender")
+        equal(completion.sl, 5, "service level")
+    }
+    equal(sim.pointee.complete(0, 0xFFFF, nil), ENOENT, "a completion of nobody")
+    // The device itself has not seen these receives completed: they are still its own.
+    first.destroy()
+    second.destroy()
+    bench.close()
+}

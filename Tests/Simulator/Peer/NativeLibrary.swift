@@ -1,0 +1,152 @@
+import CIBVerbs
+import CProviderABI
+import Glibc
+import Hfi1Provider
+import ProviderLoader
+
+/// A native provider, through the loader and the waist: linked in, or what RDMA_DRIVER_PATH leads to.
+final class NativeLibrary: Library {
+    private let loader: ProviderLoader
+    private var ops: UnsafePointer<rdma_context_ops>! = nil
+
+    override init() {
+        let hfi1 = BuiltInProvider(name: "hfi1", entry: { Hfi1Provider.providerEntry(core: $0, why: $1) })
+        loader = ProviderLoader(configuration: .standard(builtIn: [hfi1]))
+    }
+
+    override func open() -> Context {
+        var count: Int32 = 0
+        let devices = have(ibv_get_device_list(&count), "the list of devices")
+        check(count > 0, "there is no device")
+        let name = String(cString: ibv_get_device_name(devices[0]))
+        ibv_free_device_list(devices)
+        do throws(LoaderError) {
+            let opened = try loader.open(name)
+            ops = opened.ops
+            return opened.context
+        } catch {
+            check(false, "\(error)")
+            exit(1)
+        }
+    }
+
+    /// What a verb answers that the provider does not have.
+    private func missing<Result>() -> Result? {
+        errno = EOPNOTSUPP
+        return nil
+    }
+
+    override func close(_ context: Context) -> Int32 { ops.pointee.close_context(context) }
+    override func queryPort(_ context: Context, _ port: inout ibv_port_attr) -> Int32 {
+        ops.pointee.query_port(context, 1, &port, MemoryLayout<ibv_port_attr>.size)
+    }
+    override func queryGID(_ context: Context, _ index: Int32, _ gid: inout ibv_gid) -> Int32 {
+        var entry = ibv_gid_entry()
+        let error = ops.pointee.query_gid_ex(
+            context, 1, UInt32(index), &entry, 0, MemoryLayout<ibv_gid_entry>.size)
+        gid = entry.gid
+        return error
+    }
+
+    override func allocateDomain(_ context: Context) -> Domain? { ops.pointee.alloc_pd(context) }
+    override func freeDomain(_ domain: Domain) -> Int32 { ops.pointee.dealloc_pd(domain) }
+    override func register(
+        _ domain: Domain, _ memory: UnsafeMutableRawPointer, _ length: Int, _ access: Int32
+    ) -> Region? { ops.pointee.reg_mr(domain, memory, length, UInt64(UInt(bitPattern: memory)), UInt32(access)) }
+    override func deregister(_ region: Region) -> Int32 { ops.pointee.dereg_mr(region) }
+    override func createAddress(_ domain: Domain, _ attributes: inout ibv_ah_attr) -> Address? {
+        ops.pointee.create_ah(domain, &attributes)
+    }
+    override func destroyAddress(_ address: Address) -> Int32 { ops.pointee.destroy_ah(address) }
+
+    override func createChannel(_ context: Context) -> Channel? { ops.pointee.create_comp_channel(context) }
+    override func destroyChannel(_ channel: Channel) -> Int32 { ops.pointee.destroy_comp_channel(channel) }
+    override func createCompletions(
+        _ context: Context, _ entries: Int32, _ place: UnsafeMutableRawPointer?, _ channel: Channel?, _ vector: Int32
+    ) -> Completions? { ops.pointee.create_cq(context, entries, place, channel, vector) }
+    override func createExtendedCompletions(
+        _ context: Context, _ attributes: inout ibv_cq_init_attr_ex
+    ) -> UnsafeMutablePointer<ibv_cq_ex>? { ops.pointee.create_cq_ex?(context, &attributes) ?? missing() }
+    override func resizeCompletions(_ queue: Completions, _ entries: Int32) -> Int32 {
+        ops.pointee.resize_cq(queue, entries)
+    }
+    override func destroyCompletions(_ queue: Completions) -> Int32 { ops.pointee.destroy_cq(queue) }
+
+    override func createShared(_ domain: Domain, _ attributes: inout ibv_srq_init_attr) -> Shared? {
+        var extended = ibv_srq_init_attr_ex()
+        extended.attr = attributes.attr
+        extended.comp_mask = IBV_SRQ_INIT_ATTR_PD.rawValue
+        extended.pd = domain
+        let queue = ops.pointee.create_srq_ex(domain.pointee.context, &extended)
+        attributes.attr = extended.attr
+        return queue
+    }
+    override func modifyShared(_ queue: Shared, _ attributes: inout ibv_srq_attr, _ mask: Int32) -> Int32 {
+        ops.pointee.modify_srq(queue, &attributes, mask)
+    }
+    override func destroyShared(_ queue: Shared) -> Int32 { ops.pointee.destroy_srq(queue) }
+
+    override func createPair(_ domain: Domain, _ attributes: inout ibv_qp_init_attr) -> Pair? {
+        var extended = ibv_qp_init_attr_ex()
+        extended.qp_context = attributes.qp_context
+        extended.send_cq = attributes.send_cq
+        extended.recv_cq = attributes.recv_cq
+        extended.srq = attributes.srq
+        extended.cap = attributes.cap
+        extended.qp_type = attributes.qp_type
+        extended.sq_sig_all = attributes.sq_sig_all
+        extended.comp_mask = IBV_QP_INIT_ATTR_PD.rawValue
+        extended.pd = domain
+        let pair = ops.pointee.create_qp_ex(domain.pointee.context, &extended)
+        attributes.cap = extended.cap
+        return pair
+    }
+    override func createExtendedPair(_ context: Context, _ attributes: inout ibv_qp_init_attr_ex) -> Pair? {
+        ops.pointee.create_qp_ex(context, &attributes)
+    }
+    override func builders(_ pair: Pair) -> UnsafeMutablePointer<ibv_qp_ex>? {
+        ops.pointee.qp_to_qp_ex?(pair) ?? missing()
+    }
+    override func modifyPair(_ pair: Pair, _ attributes: inout ibv_qp_attr, _ mask: Int32) -> Int32 {
+        ops.pointee.modify_qp(pair, &attributes, mask)
+    }
+    override func queryPair(
+        _ pair: Pair, _ attributes: inout ibv_qp_attr, _ mask: Int32, _ initial: inout ibv_qp_init_attr
+    ) -> Int32 { ops.pointee.query_qp(pair, &attributes, mask, &initial) }
+    override func destroyPair(_ pair: Pair) -> Int32 { ops.pointee.destroy_qp(pair) }
+
+    // MARK: - Events: the kernel's records, as the core reads them
+
+    override func getCompletionEvent(_ channel: Channel, _ queue: inout Completions?) -> Int32 {
+        var record = CompletionRecord()
+        guard read(channel.pointee.fd, &record, MemoryLayout<CompletionRecord>.size) > 0 else { return -1 }
+        queue = Completions(bitPattern: UInt(record.handle))
+        if let queue { ops.pointee.cq_event?(queue) }
+        return 0
+    }
+
+    override func getAsynchronousEvent(_ context: Context, _ event: inout ibv_async_event) -> Int32 {
+        var record = AsynchronousRecord()
+        guard read(context.pointee.async_fd, &record, MemoryLayout<AsynchronousRecord>.size) > 0 else { return -1 }
+        event.event_type = ibv_event_type(rawValue: record.type)
+        switch event.event_type {
+        case IBV_EVENT_CQ_ERR: event.element.cq = Completions(bitPattern: UInt(record.element))
+        case IBV_EVENT_SRQ_ERR, IBV_EVENT_SRQ_LIMIT_REACHED:
+            event.element.srq = Shared(bitPattern: UInt(record.element))
+        case IBV_EVENT_DEVICE_FATAL: event.element.port_num = Int32(record.element)
+        default: event.element.qp = Pair(bitPattern: UInt(record.element))
+        }
+        ops.pointee.async_event?(context, &event)
+        return 0
+    }
+}
+
+/// `struct ib_uverbs_comp_event_desc`
+private struct CompletionRecord { var handle: UInt64 = 0 }
+
+/// `struct ib_uverbs_async_event_desc`
+private struct AsynchronousRecord {
+    var element: UInt64 = 0
+    var type: UInt32 = 0
+    var reserved: UInt32 = 0
+}
