@@ -239,7 +239,7 @@ let testTargets: [Target] = [
     .testTarget(
         name: "SimulatorTests",
         dependencies: [
-            "sim-peer", "verbs", "Simulator", "CSimulator", "CSimulatorABI", "KernelVerbs", "CKernelABI", "CIBVerbs",
+            "sim-peer", "Simulator", "CSimulator", "CSimulatorABI", "KernelVerbs", "CKernelABI", "CIBVerbs",
         ],
         path: "Tests/Simulator/SimulatorTests", swiftSettings: strict),
     .testTarget(

@@ -8,7 +8,7 @@ final class Device {
     private(set) var codec: Codec! = nil
     var contexts: [Context] = []
     private(set) var isDead = false
-    /// Stores to doorbell pages, for the test.
+    /// Stores to doorbell pages, for the test, as many as it may want to look at.
     var stores: [uverbs_sim_store] = []
 
     // What the data path finds by number. A number is not used twice.
@@ -76,6 +76,11 @@ final class Device {
 
     /// The last reason; empty when nothing was refused.
     var lastRefusal: UnsafePointer<CChar> { refusal.cString }
+
+    /// Adds a store to the log, unless nobody seems to read it.
+    func keep(_ store: uverbs_sim_store) {
+        if stores.count < 1 << 16 { stores.append(store) }
+    }
 
     // MARK: - Numbers and keys
 

@@ -144,7 +144,7 @@ public func stored(
         withUnsafeMutableBytes(of: &store.value) {
             $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<min(8, bytes.count)]))
         }
-        device.stores.append(store)
+        device.keep(store)
         device.codec.stored(page: page, offset: offset, size: size, bytes)
     }
 }

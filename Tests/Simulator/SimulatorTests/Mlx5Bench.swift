@@ -38,7 +38,10 @@ final class Mlx5Bench {
         page = try allocatePage()
     }
 
-    deinit { munmap(memory, 2 * Mlx5Bench.memorySize) }
+    deinit {
+        munmap(memory, 2 * Mlx5Bench.memorySize)
+        room.deallocate()
+    }
 
     /// Room for the driver's answers, which no test reads.
     let room = UnsafeMutableRawBufferPointer.allocate(byteCount: 256, alignment: 8)

@@ -51,7 +51,8 @@ struct uverbs_sim_store {
 	uint8_t value[8];
 };
 
-/// The stores since the last call, oldest first; up to `capacity` of them, the rest is forgotten. Their number.
+/// The stores since the last call, oldest first; up to `capacity` of them, the rest is forgotten. Their number. The log
+/// has room for 65,536.
 int uverbs_sim_stores(int device, struct uverbs_sim_store *stores, int capacity);
 
 /// Makes an asynchronous event (`enum ibv_event_type`) of the object with that number: a queue pair's or shared
