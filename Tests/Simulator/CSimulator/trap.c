@@ -16,7 +16,8 @@
  * and lets this one instruction run, after which the processor raises SIGTRAP.
  *
  * How many bytes it has stored is not asked of the instruction but of the page: it runs twice, over two backgrounds of
- * which no byte is equal; what is equal afterwards has been stored. Its registers are set back in between.
+ * which no byte is equal; what is equal afterwards has been stored. Its registers are set back in between. An
+ * instruction that has stored nothing has loaded: it runs a third time, over what was there.
  */
 enum { PAGE = 4096, WINDOW = 64, MAXIMUM = 4096 };
 
@@ -87,6 +88,14 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	state->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
 }
 
+/* The same instruction once more. */
+static void again(ucontext_t *state, int run)
+{
+	memcpy(state->uc_mcontext.gregs, step.registers, sizeof(step.registers));
+	state->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
+	step.run = run;
+}
+
 static void on_trap(int signal, siginfo_t *info, void *context)
 {
 	ucontext_t *state = context;
@@ -102,14 +111,17 @@ static void on_trap(int signal, siginfo_t *info, void *context)
 	if (step.run == 1) {
 		memcpy(step.first, place, step.window);
 		memset(place, 0xAA, step.window);
-		memcpy(state->uc_mcontext.gregs, step.registers, sizeof(step.registers));
-		state->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
-		step.run = 2;
+		again(state, 2);
 		return;
 	}
 	memset(bytes, 0, sizeof(bytes));
-	while (size < step.window && place[size] == step.first[size])
+	while (step.run == 2 && size < step.window && place[size] == step.first[size])
 		size++;
+	if (step.run == 2 && size == 0) {
+		memcpy(place, step.before, step.window);
+		again(state, 3);
+		return;
+	}
 	memcpy(bytes, place, size);
 	memcpy(place + size, step.before + size, step.window - size);
 	protect(step.page, PROT_NONE);

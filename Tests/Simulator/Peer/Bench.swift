@@ -39,8 +39,11 @@ final class Bench {
         if isEthernet { equal(library.queryGID(context, 3, &gid), 0, "querying a GID") }
     }
 
-    /// Destroys all of it; everything else must be gone.
+    /// Destroys all of it; everything else must be gone. Whatever the kernel has refused, on the data path nothing was.
     func close() {
+        if let sim, let refusal = sim.pointee.refusal(0).map({ String(cString: $0) }) {
+            check(!refusal.hasPrefix("a doorbell") && !refusal.hasPrefix("a work request"), refusal)
+        }
         equal(library.deregister(region), 0, "deregistering")
         equal(library.destroyCompletions(sends), 0, "destroying a completion queue")
         equal(library.destroyCompletions(receives), 0, "destroying a completion queue")

@@ -46,6 +46,37 @@ func doorbells() {
     bench.close()
 }
 
+/// Stores of every size to a page of our own, and a load: each is logged as what it was, and a doorbell has 8 bytes.
+func stores() {
+    let bench = Bench()
+    // A page by its index, which a kernel with static pages gives; and only where somebody looks is there more to see.
+    let map = mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, bench.context.pointee.cmd_fd, 5 << 12)
+    guard let sim, let page = map, page != MAP_FAILED else { return bench.close() }
+    var log = [uverbs_sim_store](repeating: uverbs_sim_store(), count: 16)
+    _ = sim.pointee.stores(0, &log, 16)
+    (page + 0x801).assumingMemoryBound(to: UInt8.self).pointee = 0x55
+    (page + 0x802).assumingMemoryBound(to: UInt16.self).pointee = 0xAAAA
+    (page + 0x804).assumingMemoryBound(to: UInt32.self).pointee = 0x1234_5678
+    (page + 0x808).assumingMemoryBound(to: UInt64.self).pointee = 0x5555_AAAA_0000_FFFF
+    // At the page's end nothing lies behind.
+    (page + 0xFFE).assumingMemoryBound(to: UInt16.self).pointee = 0x0102
+    let word = (page + 0x804).assumingMemoryBound(to: UInt32.self).pointee
+    let count = Int(sim.pointee.stores(0, &log, 16))
+    if count > 0 {
+        equal(count, 6, "stores")
+        equal(log[..<6].map(\.size), [1, 2, 4, 8, 2, 0], "sizes")
+        equal(log[..<6].map(\.offset), [0x801, 0x802, 0x804, 0x808, 0xFFE, 0x804], "places")
+        check(log[0].value.0 == 0x55 && log[1].value.1 == 0xAA && log[2].value.3 == 0x12, "values")
+        check(log[3].value.0 == 0xFF && log[3].value.7 == 0x55 && log[4].value.0 == 2, "values")
+        check(sim.pointee.refusals(0) >= 5, "refusals \(sim.pointee.refusals(0))")
+    }
+    // What was stored can be read back: the page is memory.
+    equal(word, 0x1234_5678, "what was stored")
+    munmap(page, 4096)
+    sim.pointee.forgive(0)
+    bench.close()
+}
+
 /// Completions that no device would write in this order: each status and each kind of receive, as the device's codec
 /// puts them down.
 func synthetic() {

@@ -25,6 +25,7 @@ let scenarios: [(name: String, body: () -> Void)] = [
     ("windows", { windows() }),
     ("builders", { builders() }),
     ("doorbells", { doorbells() }),
+    ("stores", { stores() }),
     ("synthetic", { synthetic() }),
     ("fatal", { fatalError() }),
 ]
