@@ -40,6 +40,12 @@ struct VendorTests {
         try Peer.scenarios(over: "mlx5 cqe0", ["MLX5_SCATTER_TO_CQE": "0"])
     }
 
+    @Test("counters of 16 bits wrap")
+    func wraps() throws {
+        let outcome = try Peer.run(Peer.folder + "/sim-peer", ["wraps"], over: "mlx5")
+        #expect(outcome.status == 0, "\(outcome.output)")
+    }
+
     #if arch(x86_64)
         static let canTrap = true
     #else
