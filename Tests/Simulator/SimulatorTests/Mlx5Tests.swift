@@ -138,6 +138,55 @@ struct Mlx5Tests {
         }
     }
 
+    @Test("shared receive queues: short, bits, reserved fields, memory, sizes")
+    func shared() throws {
+        let bench = try Mlx5Bench()
+        func create(_ request: mlx5_ib_create_srq, _ length: Int?, _ requests: UInt32) throws {
+            let limits = ibv_srq_attr(max_wr: requests, max_sge: 2, srq_limit: 0)
+            let queue = try bench.with(request, length: length) {
+                try bench.driver.kernel.createSharedReceiveQueue(
+                    domain: bench.domain, userHandle: UnsafeRawPointer(bitPattern: 0x1000)!, limits: limits,
+                    asyncDescriptor: bench.context.asyncDescriptor, driver: $0)
+            }
+            #expect(queue.maximumRequests == 31)
+        }
+        func refuse(
+            _ error: Int32, _ why: String, length: Int? = nil, requests: UInt32 = 31,
+            at location: SourceLocation = #_sourceLocation, _ change: (inout mlx5_ib_create_srq) -> Void = { _ in }
+        ) {
+            var request = mlx5_ib_create_srq()
+            request.buf_addr = bench.address(0x30000)
+            request.db_addr = bench.address(0x10080)
+            change(&request)
+            bench.driver.expectRefusal(error, why, sourceLocation: location) { try create(request, length, requests) }
+        }
+        refuse(EINVAL, "too short, in bytes (16, not 20)", length: 16)
+        refuse(EINVAL, "bits that this driver does not know (2)") { $0.flags = 2 }
+        refuse(EOPNOTSUPP, "checks no signatures") { $0.flags = 1 }
+        refuse(EINVAL, "reserved field") { $0.reserved0 = 1 }
+        refuse(EINVAL, "aligned to 8 bytes") { $0.db_addr += 1 }
+        refuse(EFAULT, "not mapped as far as it reaches") { $0.buf_addr = bench.address(Mlx5Bench.memorySize - 64) }
+        refuse(EINVAL, "so many receive requests (0, not 32767)", requests: 0)
+        refuse(EINVAL, "so many receive requests", requests: 1 << 15)
+        var request = mlx5_ib_create_srq()
+        request.buf_addr = bench.address(0x30000)
+        request.db_addr = bench.address(0x10080)
+        try create(request, nil, 31)
+    }
+
+    @Test("RoCE: a datagram to a MAC address that CREATE_AH did not answer; an address without a global route header")
+    func ethernet() throws {
+        let bench = try Mlx5Bench("mlx5 roce")
+        _ = try? bench.readyQueues()
+        #expect(bench.driver.refusal.contains("on Ethernet an address needs a global route header"))
+        let other = try Mlx5Bench("mlx5 roce")
+        _ = try other.readyQueues(IBV_QPT_UD)
+        other.put([0x0A, 0x101_04, 8, 0, 0, 0, 0x8000_0101])
+        other.setRecord(1)
+        _ = uverbs_sim_step(other.driver.device)
+        #expect(other.driver.refusal.contains("the packet goes to another MAC address"), "\(other.driver.refusal)")
+    }
+
     /// What is wrong with a send queue: words of a request from its beginning, and the doorbell record. Of the words,
     /// the control segment's first three are: opcode and index, queue pair and length, flags.
     private static let requests: [(words: [UInt32], record: UInt32, why: String)] = [

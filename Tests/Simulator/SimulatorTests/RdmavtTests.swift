@@ -56,6 +56,42 @@ struct RdmavtTests {
         }
     }
 
+    @Test("a shared receive queue gets another size by an address for its offset")
+    func resizing() throws {
+        var offset: UInt64 = 0
+        let limits = ibv_srq_attr(max_wr: 8, max_sge: 1, srq_limit: 0)
+        let queue = try DriverData.answer(&offset) { data throws(KernelError) in
+            try driver.kernel.createSharedReceiveQueue(
+                domain: domain, userHandle: UnsafeRawPointer(bitPattern: 0x1000)!, limits: limits,
+                asyncDescriptor: context.asyncDescriptor, driver: data)
+        }
+        func modify(_ requests: UInt32, _ bytes: [UInt8], mask: ibv_srq_attr_mask = IBV_SRQ_MAX_WR) throws {
+            try bytes.withUnsafeBytes {
+                try driver.kernel.modifySharedReceiveQueue(
+                    queue.handle, ibv_srq_attr(max_wr: requests, max_sge: 0, srq_limit: requests),
+                    mask: mask.rawValue, driver: DriverData(input: $0))
+            }
+        }
+        driver.expectRefusal(EINVAL, "must be the address for the offset, in bytes (4, not 8)") {
+            try modify(16, [0, 0, 0, 0])
+        }
+        driver.expectRefusal(EFAULT, "is null") { try modify(16, [UInt8](repeating: 0, count: 8)) }
+        driver.expectRefusal(EINVAL, "a limit above the size of the queue (9, not 8)") {
+            try modify(9, [], mask: IBV_SRQ_LIMIT)
+        }
+        var new: UInt64 = 0
+        try withUnsafeMutablePointer(to: &new) { place in
+            var bytes: [UInt8] = []
+            bytes.append(UInt64(UInt(bitPattern: place)))
+            driver.expectRefusal(EINVAL, "more requests are posted than there would be room for") {
+                try modify(0, bytes)
+            }
+            try modify(16, bytes)
+        }
+        // The old offset is nothing any more, the new one can be mapped: 8 bytes and 17 entries of 32.
+        #expect(new != offset && driver.map(offset, 4096) == EINVAL && driver.map(new, 8 + 17 * 32) == 0)
+    }
+
     /// POST_SEND as bytes.
     private func post(
         _ pair: UInt32, requests: UInt32 = 1, elements: UInt32 = 0, size: UInt32 = 56, tail: Int = 56,
