@@ -233,7 +233,7 @@ let testTargets: [Target] = [
         path: "providers/rxe/Tests/RxeProviderTests", swiftSettings: strict),
     .executableTarget(
         name: "sim-peer",
-        dependencies: ["CSimulatorABI", "Hfi1Provider", "ProviderLoader", "CProviderABI", "CIBVerbs"],
+        dependencies: ["CSimulatorABI", "Hfi1Provider", "Mlx5Provider", "ProviderLoader", "CProviderABI", "CIBVerbs"],
         path: "Tests/Simulator/Peer",
         swiftSettings: strict),
     .testTarget(
@@ -276,6 +276,7 @@ let fuzzTargets: [Target] = [
     fuzzer("FuzzTransport", dependencies: ["RoCETransport", "RoCEWire"]),
     fuzzer("FuzzDriverFiles", dependencies: ["ProviderLoader"]),
     fuzzer("FuzzNetlink", dependencies: ["RDMANetlink"]),
+    fuzzer("FuzzCompletions", dependencies: ["Mlx5Provider", "ProviderKit", "CIBVerbs"]),
 ].filter { FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/Tests/Fuzz/\($0.name)") }
 
 let allTargets = embedded ? providerTargets : providerTargets + coreTargets + testTargets + (fuzz ? fuzzTargets : [])
@@ -306,7 +307,7 @@ let kept = ProcessInfo.processInfo.environment["SWIFT_RDMA_TESTS"].map { setting
 let package = Package(
     name: "swift-rdma",
     products: embedded
-        ? [("soft", "SoftProvider"), ("rxe", "RxeProvider"), ("hfi1", "Hfi1Provider")].map {
+        ? [("soft", "SoftProvider"), ("rxe", "RxeProvider"), ("hfi1", "Hfi1Provider"), ("mlx5", "Mlx5Provider")].map {
             providerLibrary($0, target: $1)
         }
         : [

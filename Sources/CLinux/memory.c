@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 int linux_check_memory(const void *address, size_t size, bool writable)
 {
@@ -35,4 +37,32 @@ int linux_check_memory(const void *address, size_t size, bool writable)
 	free(line);
 	fclose(maps);
 	return next < end ? EFAULT : 0;
+}
+
+int linux_page_size(void)
+{
+	return (int)sysconf(_SC_PAGESIZE);
+}
+
+void *linux_map_memory(size_t size)
+{
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return NULL;
+	if (madvise(memory, size, MADV_DONTFORK) < 0) {
+		int error = errno;
+
+		munmap(memory, size);
+		errno = error;
+		return NULL;
+	}
+	return memory;
+}
+
+void *linux_map_registers(int fd, uint64_t offset, size_t size)
+{
+	void *memory = mmap(NULL, size, PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
+
+	return memory == MAP_FAILED ? NULL : memory;
 }

@@ -20,6 +20,21 @@ public struct DriverData {
         self.output = output
     }
 
+    /// Runs `body` with a command for the driver, and an answer of it to be filled.
+    @inline(__always)
+    public static func exchange<Command, Answer: BitwiseCopyable, Result: ~Copyable>(
+        _ command: Command, _ answer: inout Answer, _ body: (DriverData) throws(KernelError) -> Result
+    ) throws(KernelError) -> Result {
+        try withUnsafePointer(to: command) { command throws(KernelError) in
+            try Self.answer(&answer) { driver throws(KernelError) in
+                try body(
+                    DriverData(
+                        input: UnsafeRawBufferPointer(start: command, count: MemoryLayout<Command>.size),
+                        output: driver.output))
+            }
+        }
+    }
+
     /// Runs `body` with an answer of the driver to be filled.
     @inline(__always)
     public static func answer<Answer: BitwiseCopyable, Result: ~Copyable>(

@@ -40,7 +40,7 @@ func deallocateNativeDomain(pd: UnsafeMutablePointer<ibv_pd>?) -> Int32 {
 // MARK: - Memory regions and windows
 
 /// `reg_mr`.
-func registerNativeMemory(
+public func registerNativeMemory(
     pd: UnsafeMutablePointer<ibv_pd>?, address: UnsafeMutableRawPointer?, length: Int, virtualAddress: UInt64,
     access: UInt32
 ) -> UnsafeMutablePointer<ibv_mr>? {
@@ -125,7 +125,7 @@ public func createNativeAddressHandle(
 }
 
 /// `destroy_ah`, also where the provider keeps something behind the public struct.
-func destroyNativeAddressHandle(ah: UnsafeMutablePointer<ibv_ah>?) -> Int32 {
+public func destroyNativeAddressHandle(ah: UnsafeMutablePointer<ibv_ah>?) -> Int32 {
     guard let ah else { return EINVAL }
     let refusal = errno { () throws(KernelError) in
         try ah.pointee.context.native.pointee.kernel.destroyAddressHandle(ah.pointee.handle)

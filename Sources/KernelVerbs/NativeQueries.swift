@@ -19,12 +19,20 @@ public func queryNativeDevice(
     context: UnsafeMutablePointer<ibv_context>?, input: UnsafePointer<ibv_query_device_ex_input>?,
     attr: UnsafeMutablePointer<ibv_device_attr_ex>?, size: Int
 ) -> Int32 {
+    queryNativeDevice(context: context, input: input, attr: attr, size: size, versionDigits: 1)
+}
+
+/// The same, where the last number of the firmware's version is written with at least so many digits.
+public func queryNativeDevice(
+    context: UnsafeMutablePointer<ibv_context>?, input: UnsafePointer<ibv_query_device_ex_input>?,
+    attr: UnsafeMutablePointer<ibv_device_attr_ex>?, size: Int, versionDigits: Int
+) -> Int32 {
     guard let context, let attr, size >= MemoryLayout<ibv_device_attr>.size else { return EINVAL }
     if let input, input.pointee.comp_mask != 0 { return EOPNOTSUPP }
     do throws(KernelError) {
         var answer = ibv_device_attr_ex()
         let version = try context.native.pointee.kernel.queryDevice(&answer)
-        answer.orig_attr.setFirmware(version)
+        answer.orig_attr.setFirmware(version, digits: versionDigits)
         store(answer, to: attr, size: size)
         return 0
     } catch {
@@ -81,7 +89,7 @@ func queryNativeGID(
     guard let context, let entry else { return EINVAL }
     if flags != 0 { return EOPNOTSUPP }
     do throws(KernelError) {
-        store(try context.native.pointee.kernel.queryGID(port: port, index: index), to: entry, size: size)
+        store(try context.queryGID(port: port, index: index), to: entry, size: size)
         return 0
     } catch {
         return error.rawValue
@@ -96,7 +104,7 @@ func queryNativeGIDTable(
     guard let context, let entries else { return -Int(EINVAL) }
     if flags != 0 { return -Int(EOPNOTSUPP) }
     do throws(KernelError) {
-        return try context.native.pointee.kernel.queryGIDTable(entries, capacity: capacity, size: size)
+        return try context.queryGIDTable(entries, capacity: capacity, size: size)
     } catch {
         return -Int(error.rawValue)
     }

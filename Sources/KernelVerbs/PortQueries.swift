@@ -83,7 +83,7 @@ extension UnsafeMutablePointer<ibv_device> {
     }
 }
 
-private func hexadecimalDigit(_ character: CChar) -> UInt16? {
+func hexadecimalDigit(_ character: CChar) -> UInt16? {
     let code = UInt8(bitPattern: character)
     switch code {
     case UInt8(ascii: "0")...UInt8(ascii: "9"): return UInt16(code - UInt8(ascii: "0"))

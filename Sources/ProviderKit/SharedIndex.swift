@@ -15,6 +15,9 @@ public struct SharedIndex {
     @inline(__always)
     public func loadOwn() -> UInt32 { word.pointee.load(ordering: .relaxed) }
 
+    /// Adds 1, whoever else does.
+    public func increment() { word.pointee.wrappingAdd(1, ordering: .relaxed) }
+
     /// The other side's value; what it wrote to the ring before can be read.
     @inline(__always)
     public func loadAcquiring() -> UInt32 { word.pointee.load(ordering: .acquiring) }

@@ -6,6 +6,14 @@
 private let objectAlignment = 16
 
 extension UnsafeMutablePointer where Pointee: ~Copyable {
+    /// Uninitialised room for an object and for three states behind it.
+    public static func allocateObject<First, Second, Third>(
+        holding: First.Type, _ second: Second.Type, _ third: Third.Type
+    ) -> UnsafeMutablePointer<Pointee> {
+        allocate(
+            roomBehind: MemoryLayout<First>.stride + MemoryLayout<Second>.stride + MemoryLayout<Third>.stride)
+    }
+
     /// Uninitialised room for an object and for two states behind it.
     public static func allocateObject<First, Second>(
         holding: First.Type, _ second: Second.Type

@@ -2,6 +2,7 @@ import CIBVerbs
 import CProviderABI
 import Glibc
 import Hfi1Provider
+import Mlx5Provider
 import ProviderLoader
 
 /// A native provider, through the loader and the waist: linked in, or what RDMA_DRIVER_PATH leads to.
@@ -11,7 +12,8 @@ final class NativeLibrary: Library {
 
     override init() {
         let hfi1 = BuiltInProvider(name: "hfi1", entry: { Hfi1Provider.providerEntry(core: $0, why: $1) })
-        loader = ProviderLoader(configuration: .standard(builtIn: [hfi1]))
+        let mlx5 = BuiltInProvider(name: "mlx5", entry: { Mlx5Provider.providerEntry(core: $0, why: $1) })
+        loader = ProviderLoader(configuration: .standard(builtIn: [hfi1, mlx5]))
     }
 
     override func open() -> Context {

@@ -111,7 +111,7 @@ private func start(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
     queue.pointee.builder.error = pair.takesSends ? 0 : EINVAL
 }
 
-@inline(__always)
+@inline(never)
 private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
     let pair = qp.unsafelyUnwrapped.mlx5
     let queue = pair.sends

@@ -43,9 +43,12 @@ struct Field<Word: FixedWidthInteger & UnsignedInteger & BitwiseCopyable> {
     /// The value in a structure.
     @inline(__always)
     func get(_ structure: UnsafeRawPointer) -> Word {
-        let word = Word(bigEndian: structure.loadUnaligned(fromByteOffset: offset, as: Word.self))
-        return (word &>> Word(truncatingIfNeeded: low)) & mask
+        value(of: Word(bigEndian: structure.loadUnaligned(fromByteOffset: offset, as: Word.self)))
     }
+
+    /// The value in a word that was loaded already, in the order of this machine.
+    @inline(__always)
+    func value(of word: Word) -> Word { (word &>> Word(truncatingIfNeeded: low)) & mask }
 
     /// Stores a word of which this field is the only one: its other bits become 0.
     @inline(__always)

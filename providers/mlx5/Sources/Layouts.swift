@@ -165,11 +165,10 @@ enum SharedReceiveRecord {
     static var receives: Field<UInt32> { Field(74, 0) }
 }
 
-/// What rings for a completion queue, at this place of a page of doorbells: the arm word of its record, and its number.
+/// What rings for a completion queue, in a page of registers: the arm word of its record, and its number.
 enum CompletionDoorbell {
-    static var place: Int { 0x20 }
-    static var request: Field<UInt64> { Field(75, 0, 32, 32) }
-    static var completionQueue: Field<UInt64> { Field(76, 0, 0, 32) }
+    static var request: Field<UInt64> { Field(75, 0x20, 32, 32) }
+    static var completionQueue: Field<UInt64> { Field(76, 0x20, 0, 32) }
 }
 
 /// How many fields there are.

@@ -4,10 +4,12 @@ import ProviderKit
 
 // `context->ops.post_send`, `post_recv` and `bind_mw`.
 //
-// The functions of the data path take the object that the inline functions of verbs.h reached them through, so it is there;
-// and they are inlined into what C calls, which else would be a function of its own in front of each.
+// The functions of the data path take the object that the inline functions of verbs.h reached them through, so it is there.
+//
+// Those that contain barriers or stores to the device are not inlined into the function by which C calls them, as the
+// compiler would: there it makes a call of every such one-liner of C. What C calls is a jump.
 
-@inline(__always)
+@inline(never)
 func postSend(
     qp: UnsafeMutablePointer<ibv_qp>?, first: UnsafeMutablePointer<ibv_send_wr>?,
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_send_wr>?>?
@@ -70,7 +72,7 @@ extension QueuePairPointer {
 }
 
 /// Where another thread holds the lock, the function begins anew and waits: then it is a call like any other.
-@inline(__always)
+@inline(never)
 func postReceive(
     qp: UnsafeMutablePointer<ibv_qp>?, first: UnsafeMutablePointer<ibv_recv_wr>?,
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?

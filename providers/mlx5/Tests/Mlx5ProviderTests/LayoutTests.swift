@@ -151,7 +151,7 @@ struct LayoutTests {
             Control.fence << 5 == UInt32(MLX5_WQE_CTRL_FENCE)
                 && Control.signaled << 2 == UInt32(MLX5_WQE_CTRL_CQ_UPDATE))
         #expect(Control.keyFence << 5 == UInt32(MLX5_WQE_CTRL_INITIATOR_SMALL_FENCE))
-        #expect(endOfListKey == UInt32(MLX5_INVALID_LKEY) && CompletionDoorbell.place == Int(MLX5_CQ_DOORBELL))
+        #expect(endOfListKey == UInt32(MLX5_INVALID_LKEY) && CompletionDoorbell.request.offset == Int(MLX5_CQ_DOORBELL))
         #expect(
             KeyMask.length == UInt64(MLX5_WQE_UMR_CTRL_MKEY_MASK_LEN)
                 && KeyMask.key == UInt64(MLX5_WQE_UMR_CTRL_MKEY_MASK_MKEY))

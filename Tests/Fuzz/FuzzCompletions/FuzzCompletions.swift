@@ -1,0 +1,90 @@
+import CIBVerbs
+import ProviderKit
+
+@testable import Mlx5Provider
+
+/// Whatever a device writes to a completion queue of mlx5: nothing outside the queue, the work completion and the memory
+/// of the posted requests is touched (the address sanitizer sees it), and no number of completions is invented.
+///
+/// The input is the memory of a ring; its first byte chooses the size of the entries, and which queue pair goes away.
+@_cdecl("LLVMFuzzerTestOneInput")
+public func fuzzCompletions(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+    guard let start, count >= 1 else { return 0 }
+    let choice = start[0]
+    let shift: UInt32 = choice & 1 == 0 ? 6 : 7
+    let entries: UInt32 = 8
+    guard let memory = DeviceMemory(byteCount: Int(entries) << Int(shift)) else { return 0 }
+    memory.start.copyMemory(from: start + 1, byteCount: min(count - 1, Int(entries) << Int(shift)))
+    let words = UnsafeMutableRawPointer.allocate(byteCount: 16, alignment: 8)
+    defer { words.deallocate() }
+    var ring = CompletionRing(
+        memory: memory, mask: entries - 1, shift: shift, record: words, armSequence: words + 8, register: words,
+        // Not looked at by what is tested here.
+        context: Mlx5ContextPointer(bitPattern: 64)!)
+    if choice & 2 != 0 {
+        ring.clean(UInt32(choice >> 2), hasUserIndex: choice & 4 != 0, shared: nil)
+        if ring.consumer > entries { fatalError("more completions were removed than there can be") }
+    }
+    let requests = PostedRequests()
+    var taken: UInt32 = 0
+    while let completion = ring.next() {
+        taken += 1
+        // One round at most: the owner's bits do not turn by themselves.
+        if taken > entries { fatalError("more completions than entries") }
+        requests.complete(completion)
+    }
+    memory.free()
+    return 0
+}
+
+/// A READ and a receive, whose memory lies between bytes that must stay as they are.
+private struct PostedRequests: ~Copyable {
+    private let queue = UnsafeMutableRawPointer.allocate(byteCount: 256, alignment: 64)
+    private let data = UnsafeMutableRawPointer.allocate(byteCount: 64, alignment: 8)
+    private let posted = UnsafeMutablePointer<PostedSend>.allocate(capacity: 4)
+    private let ids = UnsafeMutablePointer<UInt64>.allocate(capacity: 4)
+    private let retired = UnsafeMutableRawPointer.allocate(byteCount: 8, alignment: 8)
+
+    init() {
+        queue.initializeMemory(as: UInt8.self, repeating: 0, count: 256)
+        posted.initialize(repeating: PostedSend(id: 0, number: 0, opcode: 0), count: 4)
+        ids.initialize(repeating: 0, count: 4)
+        retired.storeBytes(of: 0, as: UInt64.self)
+        let address = UInt64(UInt(bitPattern: data))
+        for index in 0..<4 {
+            let entry = queue + 64 * index
+            entry.put(
+                Filled(ControlSegment.opcodeModifier, 0), Filled(ControlSegment.index, UInt32(index)),
+                Filled(ControlSegment.opcode, Opcode.read))
+            entry.put(Filled(ControlSegment.queuePair, 1), Filled(ControlSegment.segments, 4))
+            (entry + 32).putPiece(16, 1, address)
+            (entry + 48).putPiece(48, 1, address + 16)
+        }
+    }
+
+    deinit {
+        queue.deallocate()
+        data.deallocate()
+        posted.deallocate()
+        ids.deallocate()
+        retired.deallocate()
+    }
+
+    func complete(_ completion: Completion) {
+        var wc = ibv_wc()
+        let sends = SendRing(memory: queue, blocks: 4, posted: posted, retired: retired)
+        // Of a receive, the pieces are all that there is.
+        let receives = ReceiveRing(memory: queue + 32, count: 1, shift: 5, posted: ids, retired: retired + 4)
+        switch completion.kind {
+        case .request:
+            completion.writeSent(&wc, noted: 0)
+            _ = sends.scatter(completion, to: completion.index)
+        case .send, .sendImmediate, .sendInvalidate, .writeImmediate:
+            completion.writeReceived(&wc)
+            _ = receives.scatter(completion, to: completion.index)
+        default:
+            completion.writeError(&wc)
+            if wc.status == IBV_WC_SUCCESS { fatalError("an error that is none") }
+        }
+    }
+}

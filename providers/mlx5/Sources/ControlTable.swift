@@ -1,0 +1,69 @@
+import CIBVerbs
+import CKernelABI
+import CProviderABI
+import CLinux
+import KernelVerbs
+import ProviderKit
+
+/// The control table: one for the process, complete before anybody gets it, and never changed.
+nonisolated(unsafe) let controlTable = makeNativeControlTable { table in
+    table.close_context = closeContext
+    table.query_device_ex = queryDevice
+
+    table.alloc_pd = allocateDomain
+    table.reg_mr = registerMemory
+
+    table.create_cq = createCompletionQueue
+    table.create_cq_ex = createExtendedCompletionQueue
+    table.resize_cq = resizeCompletionQueue
+    table.destroy_cq = destroyCompletionQueue
+    table.cq_event = completionEvent
+
+    table.create_srq_ex = createSharedReceiveQueue
+    table.modify_srq = modifySharedReceiveQueue
+    table.destroy_srq = destroySharedReceiveQueue
+
+    table.create_qp_ex = createQueuePair
+    table.qp_to_qp_ex = queuePairToExtended
+    table.modify_qp = modifyQueuePair
+    table.destroy_qp = destroyQueuePair
+
+    table.create_ah = createAddressHandle
+    table.destroy_ah = destroyAddressHandle
+}
+
+/// The data path, which goes past the core; and memory windows.
+func fillDataPath(_ ops: inout ibv_context_ops) {
+    ops.poll_cq = pollCompletions
+    ops.req_notify_cq = requestNotification
+    ops.post_srq_recv = postSharedReceive
+    ops.post_send = postSend
+    ops.post_recv = postReceive
+    ops.alloc_mw = allocateNativeWindow
+    ops.dealloc_mw = deallocateNativeWindow
+    ops.bind_mw = bindWindow
+}
+
+/// The driver says the domain's own number, which nobody here needs.
+private func allocateDomain(context: UnsafeMutablePointer<ibv_context>?) -> UnsafeMutablePointer<ibv_pd>? {
+    guard let context else { return failure(EINVAL) }
+    do throws(KernelError) {
+        var answer = mlx5_ib_alloc_pd_resp()
+        let handle = try DriverData.answer(&answer) { driver throws(KernelError) in
+            try context.native.pointee.kernel.allocateDomain(driver: driver)
+        }
+        return makeDomain(context: context, handle: handle)
+    } catch {
+        return failure(error.rawValue)
+    }
+}
+
+/// Memory that is not pinned would need faults of shared receive queues to be handled.
+private func registerMemory(
+    pd: UnsafeMutablePointer<ibv_pd>?, address: UnsafeMutableRawPointer?, length: Int, virtualAddress: UInt64,
+    access: UInt32
+) -> UnsafeMutablePointer<ibv_mr>? {
+    guard access & IBV_ACCESS_ON_DEMAND.rawValue == 0 else { return failure(EOPNOTSUPP) }
+    return registerNativeMemory(
+        pd: pd, address: address, length: length, virtualAddress: virtualAddress, access: access)
+}

@@ -1,0 +1,33 @@
+import CIBVerbs
+import CProviderABI
+import KernelVerbs
+import ProviderKit
+
+#if SWIFT_RDMA_MODULE
+    /// The entry point of the loadable module, and its only exported symbol (rdma_provider.h).
+    @c(rdma_provider_entry)
+    public func providerEntry(
+        core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
+    ) -> UnsafePointer<rdma_provider>? {
+        enter(core: core, why: why)
+    }
+#else
+    /// The entry point where the provider is linked in: tests.
+    @c(rdma_provider_entry_mlx5)
+    public func providerEntry(
+        core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
+    ) -> UnsafePointer<rdma_provider>? {
+        enter(core: core, why: why)
+    }
+#endif
+
+private func enter(
+    core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
+) -> UnsafePointer<rdma_provider>? {
+    serves(core, provider: mlx5.name, why: why) ? provider : nil
+}
+
+private nonisolated(unsafe) let provider = describeProvider(mlx5.name, kernelVersions: mlx5.kernelVersions) {
+    $0.probe_device = probeDevice
+    $0.open_device = openDevice
+}

@@ -1,0 +1,105 @@
+import CIBVerbs
+import CKernelABI
+import CLinux
+import CProviderABI
+import KernelVerbs
+import ProviderKit
+
+extension SharedReceiveQueuePointer {
+    var context: Mlx5ContextPointer { pointee.base.context.mlx5 }
+}
+
+func createSharedReceiveQueue(
+    context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_srq_init_attr_ex>?
+) -> UnsafeMutablePointer<ibv_srq>? {
+    guard let context, let attr else { return failure(EINVAL) }
+    let refusal = checkBasicSharedReceiveQueue(attr.pointee, context)
+    guard refusal == 0 else { return failure(refusal) }
+    let domain = attr.pointee.pd.domain
+    // The completion queue's side gives requests back, in whatever thread it polls.
+    let shared = SharedReceiveQueuePointer.allocate(isSingleThreaded: domain.pointee.isSingleThreaded)
+    rdma_init_srq(shared.verbs, context, attr)
+    do throws(KernelError) {
+        try shared.make(&attr.pointee.attr)
+        domain.retain()
+        return shared.verbs
+    } catch {
+        rdma_fini_srq(shared.verbs)
+        shared.free()
+        return failure(error.rawValue)
+    }
+}
+
+extension SharedReceiveQueuePointer {
+    /// Makes the queue's memory, and the queue in the kernel. The true limits are written back.
+    fileprivate func make(_ limits: inout ibv_srq_attr) throws(KernelError) {
+        let size = try SharedReceiveSize(limits, device: context.pointee.limits)
+        guard let memory = DeviceMemory(byteCount: Int(size.entries) << Int(size.shift)) else {
+            throw KernelError(rawValue: ENOMEM)
+        }
+        guard let record = context.pointee.records.take() else {
+            memory.free()
+            throw KernelError(rawValue: ENOMEM)
+        }
+        queue.initialize(
+            to: SharedReceives(
+                memory: memory, size: size, posted: .allocate(capacity: Int(size.entries)), record: record))
+        do throws(KernelError) {
+            try create(limits, size)
+        } catch {
+            releaseMemory()
+            throw error
+        }
+        limits.max_wr = size.entries - 1
+        limits.max_sge = size.elements
+    }
+
+    private func create(_ limits: ibv_srq_attr, _ size: SharedReceiveSize) throws(KernelError) {
+        var asked = limits
+        asked.max_wr = size.entries - 1
+        asked.max_sge = size.elements
+        var command = mlx5_ib_create_srq()
+        command.buf_addr = UInt64(UInt(bitPattern: queue.pointee.memory.start))
+        command.db_addr = UInt64(UInt(bitPattern: queue.pointee.record))
+        var answer = mlx5_ib_create_srq_resp()
+        let made = try DriverData.exchange(command, &answer) { driver throws(KernelError) in
+            try context.pointee.native.kernel.createSharedReceiveQueue(
+                domain: pointee.base.pd.pointee.handle, userHandle: UnsafeRawPointer(self), limits: asked,
+                asyncDescriptor: context.pointee.native.opened.asyncDescriptor, driver: driver)
+        }
+        pointee.base.handle = made.handle
+    }
+
+    fileprivate func releaseMemory() {
+        context.pointee.records.giveBack(queue.pointee.record)
+        queue.pointee.memory.free()
+        queue.pointee.posted.deallocate()
+    }
+}
+
+/// The limit alone can be changed: the memory is ours, and stays.
+func modifySharedReceiveQueue(
+    srq: UnsafeMutablePointer<ibv_srq>?, attr: UnsafeMutablePointer<ibv_srq_attr>?, mask: Int32
+) -> Int32 {
+    guard let srq, let attr else { return EINVAL }
+    guard UInt32(bitPattern: mask) & IBV_SRQ_MAX_WR.rawValue == 0 else { return EOPNOTSUPP }
+    return errno { () throws(KernelError) in
+        try srq.mlx5.context.pointee.native.kernel.modifySharedReceiveQueue(
+            srq.pointee.handle, attr.pointee, mask: UInt32(bitPattern: mask))
+    }
+}
+
+func destroySharedReceiveQueue(srq: UnsafeMutablePointer<ibv_srq>?) -> Int32 {
+    guard let srq else { return EINVAL }
+    let shared = srq.mlx5
+    let refusal = errno { () throws(KernelError) in
+        let events = try shared.context.pointee.native.kernel.destroySharedReceiveQueue(srq.pointee.handle)
+        if let events { rdma_wait_srq_events(srq, events) }
+    }
+    if refusal != 0 { return refusal }
+    shared.releaseMemory()
+    srq.pointee.pd.domain.release()
+    rdma_fini_srq(srq)
+    shared.free()
+    return 0
+}
