@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 static bool enabled;
+static const char template[] = "/tmp/uverbs-sim.XXXXXX";
 static char root[64];
 /* A child process has the same tree, and must not take it away from its parent. */
 static pid_t owner;
@@ -39,19 +40,40 @@ void sim_sysfs_clear(void)
 
 void sim_sysfs_enable(void) { enabled = true; }
 
+/* The program that this process was before exec(3), a shell perhaps, had no chance to remove its tree. */
+static bool adopt_root(void)
+{
+	const char *former = getenv("SYSFS_PATH"), *process = getenv("UVERBS_SIM_OWNER");
+
+	if (!former || !process || atoi(process) != (int)getpid() || strlen(former) != strlen(template) ||
+	    strncmp(former, template, strlen(template) - 6) != 0)
+		return false;
+	strcpy(root, former);
+	owner = getpid();
+	remove_tree();
+	owner = 0;
+	return mkdir(root, 0755) == 0;
+}
+
 static bool make_root(void)
 {
+	char number[16];
+
 	if (root[0] && getpid() == owner)
 		return true;
-	strcpy(root, "/tmp/uverbs-sim.XXXXXX");
-	if (!mkdtemp(root)) {
-		root[0] = '\0';
-		return false;
+	if (!adopt_root()) {
+		strcpy(root, template);
+		if (!mkdtemp(root)) {
+			root[0] = '\0';
+			return false;
+		}
 	}
 	chmod(root, 0755);
 	if (owner != getpid())
 		atexit(remove_tree);
 	owner = getpid();
+	snprintf(number, sizeof(number), "%d", (int)owner);
+	setenv("UVERBS_SIM_OWNER", number, 1);
 	setenv("SYSFS_PATH", root, 1);
 	return true;
 }
