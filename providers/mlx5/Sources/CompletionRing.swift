@@ -58,7 +58,7 @@ struct CompletionRing {
         consumer &+= 1
         // The rest was written before the bit.
         linux_barrier_from_device()
-        return Completion(entry)
+        return Completion(entry, isLarge: shift == 7)
     }
 
     /// Tells the device what it may write again.

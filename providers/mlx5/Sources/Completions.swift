@@ -5,9 +5,14 @@ import ProviderKit
 struct Completion {
     /// The 64 bytes of CompletionEntry.
     let entry: UnsafeRawPointer
+    /// Whether there are 64 bytes in front of it that belong to it.
+    let isLarge: Bool
 
     @inline(__always)
-    init(_ entry: UnsafeRawPointer) { self.entry = entry }
+    init(_ entry: UnsafeRawPointer, isLarge: Bool = false) {
+        self.entry = entry
+        self.isLarge = isLarge
+    }
 
     @inline(__always)
     var kind: CompletionKind { CompletionKind(rawValue: CompletionEntry.opcode.get(entry)) }
@@ -105,7 +110,7 @@ struct Completion {
         switch CompletionEntry.inlineData.get(entry) {
         case 0: nil
         case 1: (entry, 32)
-        default: (entry - CompletionEntry.byteCount, 64)
+        default: isLarge ? (entry - CompletionEntry.byteCount, 64) : (entry, 0)
         }
     }
 

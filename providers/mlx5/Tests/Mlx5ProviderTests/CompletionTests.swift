@@ -135,7 +135,8 @@ struct CompletionTests {
                     cqe.byte_cnt = UInt32(truncatingIfNeeded: length).bigEndian
                     cqe.op_own = kind(MLX5_CQE_RESP_SEND, format: UInt8(format))
                     ($0.baseAddress! + 64).storeBytes(of: cqe, as: mlx5_cqe64.self)
-                    let status = fake.pair.receives.pointee.ring!.scatter(Completion($0.baseAddress! + 64), to: 1)
+                    let status = fake.pair.receives.pointee.ring!.scatter(
+                        Completion($0.baseAddress! + 64, isLarge: true), to: 1)
                     #expect(status == (length <= capacity ? IBV_WC_SUCCESS : IBV_WC_LOC_LEN_ERR))
                     guard length <= capacity else { return }
                     let got = target.bytes(0..<min(10, length)) + target.bytes(20..<20 + max(0, length - 10))
