@@ -27,47 +27,78 @@ extension Guest {
             var address: String { self == .soft ? "10.9.0.2" : "10.9.0.1" }
         }
 
+        private static let services = ["rc", "uc", "ud", "srq"]
+        private static let count = 25
+        /// Of the first service; each has a port of its own.
+        private static let port = 18515
+
+        /// One start of our program plays all services, one after the other: a start takes longer than a play.
         @Test("RC, UC, UD and SRQ, in both roles; every byte that comes back is compared", arguments: Opponent.allCases)
         func play(_ opponent: Opponent) async throws {
             try await Bench.run { bench in
                 let rxe = try RxeDevice()
-                for service in ["rc", "uc", "ud", "srq"] {
-                    for role in Role.allCases { try await play(service, opponent, opponentIs: role, on: bench, rxe) }
+                let environment = opponent.environment(bench, rxe)
+                for role in Role.allCases {
+                    let said = try await Bench.shell(
+                        role == .server
+                            ? serves(opponent, environment, on: bench) : calls(opponent, environment))
+                    let plays = said.split(separator: "\n")
+                    #expect(plays.count { $0.contains("received and compared") } == 4, "we are the \(role): \(said)")
+                    #expect(plays.count { $0.contains("\(Self.count) iters in") } == 4, "we are the \(role): \(said)")
                 }
             }
         }
 
-        private func play(
-            _ service: String, _ opponent: Opponent, opponentIs role: Role, on bench: Bench,
-            _ rxe: borrowing RxeDevice
-        ) async throws {
-            let count = 50
-            // A datagram has at most one packet.
-            let size = service == "ud" ? 1024 : 4096
-            let pairs = service == "srq" ? 4 : 1
-            // GID 1 of rxe is that of the IPv4 address.
-            let theirs =
-                "timeout 300 ibv_\(service)_pingpong --ib-dev=rxe0 --gid-idx=1 --iters=\(count) --size=\(size)"
-                + (service == "srq" ? " --num-qp=\(pairs)" : "")
-            let ours =
-                "\(opponent.environment(bench, rxe)) timeout 300 \(Self.program) \(service) device=\(opponent.device)"
-                + " count=\(count) size=\(size) pairs=\(pairs)"
-            let (server, client) =
-                role == .server ? (ours, "\(theirs) \(opponent.address)") : (theirs, "\(ours) host=10.9.0.1")
-            // Where the server listens, at port 18515, which is 4853 in base 16. Looking there starts no program of size.
-            let host = role == .server && opponent == .soft ? "\(bench.other.holder)" : "self"
-            let said = try await Bench.shell(
+        private func serves(_ opponent: Opponent, _ environment: String, on bench: Bench) -> String {
+            let host = opponent == .soft ? "\(bench.other.holder)" : "self"
+            let clients = Self.services.indices.map { index in
+                awaitListener(index, host) + "\n" + theirs(index) + " \(opponent.address)"
+            }
+            return """
+                \(ours(opponent, environment)) & server=$!
+                \(clients.joined(separator: "\n"))
+                wait $server
                 """
-                \(server) & server=$!
+        }
+
+        private func calls(_ opponent: Opponent, _ environment: String) -> String {
+            let servers = Self.services.indices.map { theirs($0) + " & servers=\"$servers $!\"" }
+            return """
+                \(servers.joined(separator: "\n"))
+                \(Self.services.indices.map { awaitListener($0, "self") }.joined(separator: "\n"))
+                \(ours(opponent, environment, calling: "10.9.0.1"))
+                for server in $servers; do wait $server; done
+                """
+        }
+
+        /// A datagram has at most one packet.
+        private func size(_ index: Int) -> Int { Self.services[index] == "ud" ? 1024 : 4096 }
+
+        private func theirs(_ index: Int) -> String {
+            // GID 1 of rxe is that of the IPv4 address.
+            "timeout 120 ibv_\(Self.services[index])_pingpong --ib-dev=rxe0 --gid-idx=1 --port=\(Self.port + index)"
+                + " --iters=\(Self.count) --size=\(size(index))"
+                + (Self.services[index] == "srq" ? " --num-qp=4" : "")
+        }
+
+        private func ours(_ opponent: Opponent, _ environment: String, calling host: String? = nil) -> String {
+            let plays = Self.services.indices.map { index in
+                "\(Self.services[index]) device=\(opponent.device) port=\(Self.port + index)"
+                    + " count=\(Self.count) size=\(size(index)) pairs=\(Self.services[index] == "srq" ? 4 : 1)"
+                    + (host.map { " host=\($0)" } ?? "")
+            }
+            return "\(environment) timeout 120 \(Self.program) \(plays.joined(separator: " then "))"
+        }
+
+        /// Waits until somebody listens at the port of that service. Looking there starts no program of size.
+        private func awaitListener(_ index: Int, _ host: String) -> String {
+            let port = String(Self.port + index, radix: 16, uppercase: true)
+            return """
                 for attempt in $(seq 600); do
-                    grep -qs ':4853 .* 0A ' /proc/\(host)/net/tcp /proc/\(host)/net/tcp6 && break
+                    grep -qs ':\(port) .* 0A ' /proc/\(host)/net/tcp /proc/\(host)/net/tcp6 && break
                     sleep 0.1
                 done
-                \(client)
-                wait $server
-                """)
-            #expect(said.contains("received and compared"), "\(service), we are the \(role): \(said)")
-            #expect(said.contains("\(count) iters in"), "\(service), we are the \(role): \(said)")
+                """
         }
 
         private static let program =

@@ -1,8 +1,8 @@
 // The other side of Debian's ibv_rc_pingpong, ibv_uc_pingpong, ibv_ud_pingpong and ibv_srq_pingpong, over the Swift API.
 //
-//     pingpong-peer rc|uc|ud|srq [host=ADDRESS] [port=N] [device=NAME] [gid=N] [count=N] [size=N] [pairs=N]
+//     pingpong-peer rc|uc|ud|srq [host=ADDRESS] [port=N] [device=NAME] [gid=N] [count=N] [size=N] [pairs=N] [then …]
 //
-// Without a host it is the server. Those programs send from the buffer that they receive
+// Without a host it is the server. After "then" comes another play, which begins when the one before it has ended. Those programs send from the buffer that they receive
 // into, so what this side sends comes back: it sends other bytes each time, and compares every byte of what it gets.
 
 import Glibc
@@ -24,7 +24,7 @@ struct Settings {
     var size = 4096
     var pairs = 1
 
-    init(_ arguments: [String]) throws {
+    init(_ arguments: ArraySlice<String>) throws {
         switch arguments.first {
         case "rc": kind = .reliableConnection
         case "uc": kind = .unreliableConnection
@@ -205,7 +205,8 @@ func say(_ text: String) {
 }
 
 do {
-    try run(try Settings(Array(CommandLine.arguments.dropFirst())))
+    let plays = CommandLine.arguments.dropFirst().split(separator: "then", omittingEmptySubsequences: false)
+    for settings in try plays.map(Settings.init) { try run(settings) }
 } catch {
     say("pingpong-peer: \(error)")
     exit(1)
