@@ -46,16 +46,24 @@ struct Bench {
 
     /// The kernel enters an interface's addresses in the GID table some time after they were added.
     private static func awaitAddresses(hasIPv6: Bool) async throws {
-        for wanted in ["ffff:0a09:0001"] + (hasIPv6 ? ["fd09:0000:0000:0000:0000:0000:0000:0001"] : []) {
-            try await shell(
-                "until cat /sys/class/infiniband/rxe0/ports/1/gids/* | grep -q \(wanted); do sleep 0.1; done")
+        let wanted = ["ffff:0a09:0001"] + (hasIPv6 ? ["fd09:0000:0000:0000:0000:0000:0000:0001"] : [])
+        let table = "/sys/class/infiniband/rxe0/ports/1/gids/"
+        while true {
+            let entries = try FileManager.default.contentsOfDirectory(atPath: table)
+                // The kernel has an error for a place without an address.
+                .compactMap { try? String(contentsOfFile: table + $0, encoding: .utf8) }
+            if wanted.allSatisfy({ address in entries.contains { $0.contains(address) } }) { return }
+            try await Task.sleep(for: .milliseconds(20))
         }
     }
 
     /// What the kernel has of RDMA objects, but for its own.
     private static func resources() async throws -> String {
         try await shell(
-            "for kind in qp cq pd mr cm_id ctx srq; do rdma resource show $kind; done | grep -v 'comm \\[' || :")
+            """
+            for kind in qp cq pd mr cm_id ctx srq; do echo "resource show $kind"; done | rdma -b - >/dev/shm/resources
+            grep -v 'comm \\[' /dev/shm/resources || :
+            """)
     }
 
     @discardableResult
