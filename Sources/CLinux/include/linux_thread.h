@@ -10,6 +10,10 @@ void *linux_start_thread(const char *name, void (*body)(void *argument), void *a
 /// Waits for its end.
 void linux_join_thread(void *thread);
 
+/// Has the calling thread wait for its turn when it wakes, instead of taking the processor from another at once
+/// (SCHED_BATCH, sched(7)). Where that is forbidden, nothing changes.
+void linux_prefer_batches(void);
+
 /// Lets other threads have the processor.
 void linux_yield(void);
 

@@ -58,11 +58,15 @@ extension ContextPointer {
         if let deadline = pointee.engine.nextDeadline, now >= deadline { pointee.engine.advance(to: now) }
         var rounds = 0
         var isBusy = true
+        var mayHaveDatagrams = receivesDatagrams || !guarded.pointee.datagramsAreQuiet(at: now)
         while isBusy && rounds < 8 {
             isBusy = transmit(now: now)
             if receiveShared(now: now) { isBusy = true }
-            if receivesDatagrams || !guarded.pointee.datagramsAreQuiet(at: now) {
-                if receiveDatagrams(now: now) { isBusy = true }
+            if mayHaveDatagrams {
+                let (count, hasMore) = receiveDatagrams(now: now)
+                if count > 0 { isBusy = true }
+                // Each look costs a system call, and sockets that gave all they had are mostly empty still.
+                mayHaveDatagrams = hasMore
             }
             rounds += 1
         }
@@ -231,9 +235,9 @@ extension ContextPointer {
     }
 
     @inline(never)
-    private func receiveDatagrams(now: UInt64) -> Bool {
+    private func receiveDatagrams(now: UInt64) -> (count: Int, hasMore: Bool) {
         let slot = pointee.registry.slot
-        let isBusy = guarded.pointee.sockets.receive(pointee.counters) { packet, envelope in
+        let received = guarded.pointee.sockets.receive(pointee.counters) { packet, envelope in
             // Bytes 5 to 7 of the BTH are the destination QP; its top byte is the slot.
             let destination = Int(packet[5])
             if destination == slot {
@@ -242,15 +246,15 @@ extension ContextPointer {
                 forward(packet, envelope, to: destination, now: now)
             }
         }
-        if isBusy { guarded.pointee.link.lastDatagram = now }
-        return isBusy
+        if received.count > 0 { guarded.pointee.link.lastDatagram = now }
+        return received
     }
 
     /// Leaves the network: passes on what has come for others. Under the lock, when nothing else runs any more.
     func leaveNetwork() {
         guarded.pointee.sockets.retire()
         let now = linux_monotonic_ns()
-        while receiveDatagrams(now: now) {}
+        while receiveDatagrams(now: now).count > 0 {}
         _ = guarded.pointee.peers.wakeTouched(own: pointee.registry.slot, with: pointee.bell)
     }
 

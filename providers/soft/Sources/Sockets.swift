@@ -193,19 +193,21 @@ extension Sockets {
 
 extension Sockets {
     /// Receives what waits on every socket, at most a batch on each, and hands over the packets whose ICRC is right.
-    /// - Returns: whether there was anything.
+    /// - Returns: how many came, and whether more may wait.
     func receive(
         _ counters: UnsafeMutablePointer<LinkCounters>,
         _ body: (UnsafeRawBufferPointer, borrowing PacketEnvelope) -> Void
-    ) -> Bool {
-        var any = false
+    ) -> (count: Int, hasMore: Bool) {
+        var total = 0
+        var hasMore = false
         for index in 0..<DeviceLimits.gids where entries[index].descriptor >= 0 {
             for place in 0..<Self.batch { incoming[place].count = UInt32(Self.stride) }
             let count = Int(linux_receive_datagrams(entries[index].descriptor, incoming, Int32(Self.batch)))
-            if count > 0 { any = true }
+            total += count
+            if count == Self.batch { hasMore = true }
             for place in 0..<count { take(incoming + place, to: entries[index].gid, counters, body) }
         }
-        return any
+        return (total, hasMore)
     }
 
     private func take(

@@ -73,7 +73,7 @@ private let armMemory: UInt64 = 2_000_000
 private let tick: Int64 = 1_000_000
 /// Who polls in vain for longer than this lets others have the processor now and then: the one whose answer is waited
 /// for may need it.
-private let yieldAfter: UInt64 = 50_000
+private let yieldAfter: UInt64 = 10_000
 private let yieldInterval: UInt64 = 10_000
 /// How soon a packet that waits for room in a ring is tried again.
 private let heldRetry: UInt64 = 50_000
@@ -199,6 +199,9 @@ extension ContextPointer {
     }
 
     private func watchOver() {
+        // On a processor that sender and receiver share, each packet would take it from the sender: that sends one
+        // packet for each wakeup. So it sends what it has, and is answered in one go.
+        linux_prefer_batches()
         let descriptors = UnsafeMutablePointer<Int32>.allocate(capacity: 3 + DeviceLimits.gids)
         defer { descriptors.deallocate() }
         while !pointee.watch.stops.load(ordering: .acquiring) {
