@@ -7,8 +7,8 @@ import Testing
 
 @Suite("hfi1: receive queues")
 struct ReceivingTests {
-    /// Three elements, which live as long as the process.
-    private let elements: UnsafeMutablePointer<ibv_sge> = {
+    /// Eight elements, which live as long as the process.
+    nonisolated(unsafe) private static let elements: UnsafeMutablePointer<ibv_sge> = {
         let elements = UnsafeMutablePointer<ibv_sge>.allocate(capacity: 8)
         for index in 0..<8 {
             elements[index] = ibv_sge(
@@ -18,7 +18,7 @@ struct ReceivingTests {
     }()
 
     private func receive(_ id: UInt64, _ count: Int32 = 3) -> ibv_recv_wr {
-        ibv_recv_wr(wr_id: id, next: nil, sg_list: elements, num_sge: count)
+        ibv_recv_wr(wr_id: id, next: nil, sg_list: Self.elements, num_sge: count)
     }
 
     @Test("An entry is what rvt-abi.h says, and what it leaves free stays as it was")

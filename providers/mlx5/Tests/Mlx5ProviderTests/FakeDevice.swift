@@ -188,6 +188,7 @@ final class FakeDevice {
 /// A queue pair and a completion queue on a fake device.
 struct Made {
     let domain: UnsafeMutablePointer<ibv_pd>
+    private let ownsDomain: Bool
     let completions: UnsafeMutablePointer<ibv_cq>
     let pair: UnsafeMutablePointer<ibv_qp>
     let limits: ibv_qp_cap
@@ -198,6 +199,7 @@ struct Made {
     ) throws {
         let table = controlTable.pointee
         domain = try given ?? #require(table.alloc_pd(device.context))
+        ownsDomain = given == nil
         completions = try #require(table.create_cq(device.context, entries, nil, nil, 0))
         var attr = ibv_qp_init_attr_ex()
         attr.comp_mask = IBV_QP_INIT_ATTR_PD.rawValue
@@ -240,5 +242,6 @@ struct Made {
     func destroy() {
         let table = controlTable.pointee
         #expect(table.destroy_qp(pair) == 0 && table.destroy_cq(completions) == 0)
+        if ownsDomain { #expect(table.dealloc_pd(domain) == 0) }
     }
 }

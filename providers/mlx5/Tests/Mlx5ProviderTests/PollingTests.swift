@@ -220,6 +220,7 @@ struct PollingTests {
                 #expect(table.destroy_qp(made.pair) == 0)
             }
             #expect(table.destroy_qp(other) == 0 && table.destroy_cq(made.completions) == 0)
+            #expect(table.dealloc_pd(made.domain) == 0)
             device.close()
         }
     }
@@ -248,6 +249,7 @@ struct PollingTests {
         }
         device.onResize = { device.complete(number + 3, MLX5_CQE_RESIZE_CQ) }
         #expect(controlTable.pointee.resize_cq(made.completions, after) == 0)
+        device.onResize = {}
         let entries = after == 60 ? 64 : 16 as UInt32
         #expect(device.resizeEntries == entries - 1 && device.resize.cqe_size == 64)
         #expect(made.completions.pointee.cqe == Int32(entries - 1))
