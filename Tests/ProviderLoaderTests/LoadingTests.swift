@@ -239,8 +239,8 @@ struct LoadingTests {
         let bench = try Workbench()
         for index in 0...1 {
             try bench.sysfs.addDevice("t\(index)", index: index)
-            try bench.driver("t\(index)", "driver twin\nmatch name t\(index)\nlibrary t\(index).so\n")
-            try bench.library("t\(index).so", ["name": "twin"])
+            try bench.driver("t\(index)", "driver twin\nmatch name t\(index)\nlibrary twin\(index).so\n")
+            try bench.library("twin\(index).so", ["name": "twin"])
         }
         let first = try bench.loader.open("t0")
         #expect(first.warnings == [])
@@ -249,7 +249,7 @@ struct LoadingTests {
         #expect(second.warnings.count == 1)
         #expect(
             second.warnings.first?.contains(
-                "\(bench.providers)/t0.so is in this process beside \(bench.providers)/t1.so") == true)
+                "\(bench.providers)/twin0.so is in this process beside \(bench.providers)/twin1.so") == true)
         #expect(first.close() == 0 && second.close() == 0)
     }
 
