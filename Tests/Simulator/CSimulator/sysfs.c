@@ -13,7 +13,9 @@
 
 static bool enabled;
 static const char template[] = "/tmp/uverbs-sim.XXXXXX";
-static char root[64];
+static char root[128];
+/* The tree belongs to a wire, which is removed as a whole. */
+static bool is_placed;
 /* A child process has the same tree, and must not take it away from its parent. */
 static pid_t owner;
 
@@ -27,8 +29,19 @@ static int remove_entry(const char *path, const struct stat *status, int type, s
 
 static void remove_tree(void)
 {
-	if (root[0] && getpid() == owner)
+	if (root[0] && !is_placed && getpid() == owner)
 		nftw(root, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+void sim_sysfs_place(const char *wire, uint16_t lid)
+{
+	if (!enabled || root[0])
+		return;
+	is_placed = snprintf(root, sizeof(root), "%s/%u", wire, lid) < (int)sizeof(root);
+	if (is_placed)
+		setenv("SYSFS_PATH", root, 1);
+	else
+		root[0] = '\0';
 }
 
 void sim_sysfs_clear(void)
@@ -59,7 +72,7 @@ static bool make_root(void)
 {
 	char number[16];
 
-	if (root[0] && getpid() == owner)
+	if (is_placed || (root[0] && getpid() == owner))
 		return true;
 	if (!adopt_root()) {
 		strcpy(root, template);

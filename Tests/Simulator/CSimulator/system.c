@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -112,21 +113,32 @@ bool sim_is_mapped(uint64_t address, uint64_t size, bool writable)
 
 static void *run(void *argument)
 {
-	const struct timespec pause = { .tv_nsec = 20000 };
 	int device = (int)(intptr_t)argument;
+	struct pollfd wire = { .events = POLLIN };
+	int64_t rest;
 
-	while (sim_run_freely(device))
-		nanosleep(&pause, NULL);
+	while ((rest = sim_run_freely(device, &wire.fd)) >= 0) {
+		struct timespec pause = { .tv_sec = rest / 1000000000, .tv_nsec = rest % 1000000000 };
+
+		ppoll(&wire, 1, &pause, NULL);
+	}
 	return NULL;
 }
 
-void sim_start_thread(int device)
+bool sim_start_thread(int device)
 {
 	pthread_attr_t attributes;
+	sigset_t all, former;
 	pthread_t thread;
+	int error;
 
+	/* Signals are for the program's own threads. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &former);
 	pthread_attr_init(&attributes);
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	pthread_create(&thread, &attributes, run, (void *)(intptr_t)device);
+	error = pthread_create(&thread, &attributes, run, (void *)(intptr_t)device);
 	pthread_attr_destroy(&attributes);
+	pthread_sigmask(SIG_SETMASK, &former, NULL);
+	return error == 0;
 }

@@ -1,7 +1,9 @@
 import CIBVerbs
 import CSimulatorABI
 import Glibc
-import PeerSupport
+
+/// The simulator's functions; nil when it was not preloaded.
+nonisolated(unsafe) let sim = uverbs_sim_load()
 
 /// An open device with one protection domain, a completion queue of each kind, and registered memory.
 final class Bench {

@@ -1,7 +1,6 @@
 import CIBVerbs
 import CSimulatorABI
 import Glibc
-import PeerSupport
 
 /// Where doorbells are trapped, the log shows each store: which places, in which order, of which size.
 func doorbells() {

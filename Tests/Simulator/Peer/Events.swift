@@ -1,6 +1,5 @@
 import CIBVerbs
 import Glibc
-import PeerSupport
 
 /// A shared receive queue: two queue pairs take from it, and it says when it runs low.
 func sharedReceives() {

@@ -1,7 +1,5 @@
 import CIBVerbs
-import CProviderABI
 import Glibc
-import PeerSupport
 
 /// A queue pair of a bench.
 final class Queue {
@@ -40,6 +38,8 @@ final class Queue {
     }
 
     var number: UInt32 { pair.pointee.qp_num }
+    /// LID of the port at the other end; nil: this one.
+    var peerPort: UInt16?
 
     func destroy(file: StaticString = #fileID, line: UInt = #line) {
         equal(library.destroyPair(pair), 0, "destroying a queue pair", file: file, line: line)
@@ -126,7 +126,7 @@ final class Queue {
     var address: ibv_ah_attr {
         var address = ibv_ah_attr()
         address.port_num = 1
-        address.dlid = bench.lid
+        address.dlid = peerPort ?? bench.lid
         if bench.isEthernet {
             address.is_global = 1
             address.grh.dgid = bench.gid

@@ -1,5 +1,4 @@
 import Glibc
-import PeerSupport
 
 /// A thread that runs something once.
 final class Thread {

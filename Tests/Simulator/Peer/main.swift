@@ -1,9 +1,5 @@
 import CIBVerbs
 import Glibc
-import Hfi1Provider
-import Mlx5Provider
-import PeerSupport
-import ProviderLoader
 
 // A program that knows nothing but verbs.h, and runs over whichever device is there. Its arguments are scenarios; it
 // ends with status 0 when each of them went as verbs.h and InfiniBand say.
@@ -36,13 +32,13 @@ let scenarios: [(name: String, body: () -> Void)] = [
 
 var wanted = Array(CommandLine.arguments.dropFirst())
 if wanted.first == "--native" {
-    let hfi1 = BuiltInProvider(name: "hfi1", entry: { Hfi1Provider.providerEntry(core: $0, why: $1) })
-    let mlx5 = BuiltInProvider(name: "mlx5", entry: { Mlx5Provider.providerEntry(core: $0, why: $1) })
-    library = NativeLibrary(builtIn: [hfi1, mlx5])
+    library = NativeLibrary()
     wanted.removeFirst()
 }
-/// Those that must be named: counters of 16 bits wrap, which takes a while.
-let longScenarios: [(name: String, body: () -> Void)] = [("wraps", { manyMessages(rounds: 8300) })]
+/// Those that must be named: counters of 16 bits wrap, which takes a while; the device is on a wire.
+let longScenarios: [(name: String, body: () -> Void)] = [
+    ("wraps", { manyMessages(rounds: 8300) }), ("silent-ports", { silentPorts() }),
+]
 
 for name in wanted.isEmpty ? scenarios.map(\.name) : wanted {
     guard let scenario = (scenarios + longScenarios).first(where: { $0.name == name }) else {

@@ -41,7 +41,8 @@ __attribute__((constructor)) static void start(void)
 		return;
 	any = true;
 	if (uverbs_sim_create(description) < 0) {
-		static const char text[] = "uverbs-sim: UVERBS_SIM names no device; see uverbs_sim.h\n";
+		static const char text[] =
+			"uverbs-sim: UVERBS_SIM names no device, or a directory that is no wire; see uverbs_sim.h\n";
 
 		(void)!__write(STDERR_FILENO, text, sizeof(text) - 1);
 		_exit(2);

@@ -6,8 +6,10 @@ extension Context {
     func open(_ driver: DriverData) throws(Refusal) {
         try demand(!isReady, EINVAL, "this descriptor has a context already")
         try device.codec.open(self, driver)
+        try device.wire?.open()
         isReady = true
         device.contexts.append(self)
+        device.startRunning()
     }
 
     func makeEvents() throws(Refusal) -> EventFile {
@@ -271,5 +273,6 @@ extension Context {
         }
         device.codec.close(self)
         device.contexts.removeAll { $0 === self }
+        if device.contexts.isEmpty { device.wire?.close() }
     }
 }

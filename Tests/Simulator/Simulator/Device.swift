@@ -8,8 +8,6 @@ final class Device {
     private(set) var codec: Codec! = nil
     var contexts: [Context] = []
     private(set) var isDead = false
-    /// Nothing is carried out.
-    var isHeld = false
     /// Stores to doorbell pages, for the test, as many as it may want to look at.
     var stores: [uverbs_sim_store] = []
 
@@ -19,15 +17,31 @@ final class Device {
     private(set) var completionQueues: [CompletionQueue] = []
     private var keys: [Object?] = []
 
+    /// To the devices of other processes.
+    let wire: Wire?
+
     /// Used for every request in turn.
     let send = SendRequest()
     let receive = ReceiveRequest()
+    /// What came over the wire.
+    let arrived = SendRequest()
     let message = Message()
 
     /// Work requests carried out, ever.
     var carriedOut = 0
     /// Something was carried out, or found to be done, since this was last set to false.
     var hasProgressed = false
+    /// Completions written, ever.
+    var completed = 0
+    /// Steps, ever.
+    var steps: UInt64 = 0
+    /// Of requests that were sent over the wire.
+    var lastSerial: UInt64 = 0
+    /// Requests of every kind that were, ever.
+    var transmitted = 0
+    /// A thread lets it run, and how long that may rest, in nanoseconds.
+    var isRunning = false
+    var rest: Int64 = 0
 
     private let refusal = Text()
     private(set) var refusals = 0
@@ -35,13 +49,18 @@ final class Device {
     static let firstNumber: UInt32 = 0x101
     /// Numbers below are special in InfiniBand, or look like an index by mistake.
     static let firstKey: UInt32 = 0x1234
-    let lid: UInt16 = 1
+    /// The only port without a wire has 1.
+    let lid: UInt16
+    /// In bytes.
+    static let longestMessage: UInt64 = 1 << 30
     /// Path MTU of the port, in bytes.
     let mtu = 4096
 
-    init(index: Int, options: Options) {
+    init(index: Int, options: Options, wire: Wire?) {
         self.index = index
         self.options = options
+        self.wire = wire
+        lid = wire?.lid ?? 1
         switch options.vendor {
         case .hfi1: codec = RdmavtCodec(self)
         case .mlx5: codec = Mlx5Codec(self)
@@ -142,5 +161,6 @@ final class Device {
             context.events?.add(element: 1, type: IBV_EVENT_DEVICE_FATAL.rawValue)
         }
         isDead = true
+        wire?.close()
     }
 }

@@ -147,6 +147,12 @@ final class QueuePair: EventSource {
     var expectedPSN: UInt32 = 0
     /// Times that the request at the head was told that its peer is not ready.
     var notReady = 0
+    /// The request at the head of the queue was sent over the wire, by this number, and has no answer yet; 0: none was.
+    var awaited: UInt64 = 0
+    /// The step of the device in which that request may be sent again.
+    var resumes: UInt64 = 0
+    /// An event is wanted when it has its answer.
+    var wantsDrained = false
     /// The event of the last work request was made.
     var saidLast = false
     /// Something has arrived since it became ready to receive.

@@ -14,6 +14,8 @@ struct Options {
     var isTrapped = false
     /// A thread lets the device run.
     var isFree = false
+    /// The directory that is the wire to the devices of other processes.
+    var wire: Text?
     /// Version of the kernel driver's ABI that sysfs tells, in place of the right one.
     var abi: Int?
 
@@ -32,6 +34,7 @@ struct Options {
             case _ where word.equals("roce") && vendor == .mlx5: isEthernet = true
             case _ where word.equals("trap") && vendor == .mlx5: isTrapped = true
             case _ where word.equals("free"): isFree = true
+            case _ where word.text(after: "wire=") != nil: wire = word.text(after: "wire=")
             case _ where word.number(after: "abi=") != nil: abi = word.number(after: "abi=")
             default: return nil
             }
@@ -73,6 +76,15 @@ private struct Word {
             value = value * 10 + Int(start[index] - 0x30)
         }
         return value
+    }
+
+    /// What follows, such as the directory of `wire=/tmp/wire`.
+    func text(after prefix: StaticString) -> Text? {
+        let first = prefix.utf8CodeUnitCount
+        guard count > first, begins(with: prefix) else { return nil }
+        let text = Text()
+        for index in first..<count { text.append(byte: UInt8(bitPattern: start[index])) }
+        return text
     }
 
     private func begins(with prefix: StaticString) -> Bool {

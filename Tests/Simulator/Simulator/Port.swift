@@ -6,29 +6,47 @@ extension Device {
 
     /// A GID, in the order of its bytes: link-local of this device's GUID; on Ethernet also of an IPv4 address.
     func gid(_ index: Int) -> (UInt64, UInt64) {
-        if options.isEthernet && index >= 2 {
-            // ::ffff:192.0.2.N, from the addresses for documentation.
-            return (0, (0x0000_FFFF_C000_0201 + UInt64(self.index)).bigEndian)
-        }
-        return (UInt64(0xFE80_0000_0000_0000).bigEndian, guid.bigEndian)
+        if options.isEthernet && index >= 2 { return (0, (Device.firstAddress + UInt64(lid)).bigEndian) }
+        return (Device.linkLocal.bigEndian, guid.bigEndian)
     }
 
-    func ownsGID(_ high: UInt64, _ low: UInt64) -> Bool {
-        for index in 0..<gidCount where gid(index) == (high, low) { return true }
-        return false
+    /// ::ffff:198.18.0.0: from the addresses for tests between devices (RFC 2544).
+    private static let firstAddress: UInt64 = 0x0000_FFFF_C612_0000
+    private static let linkLocal: UInt64 = 0xFE80_0000_0000_0000
+    private static let firstGUID: UInt64 = 0x0002_C903_0000_0100
+
+    /// The LID of the port that has such a GID; 0: none.
+    func port(ofGID gid: (UInt64, UInt64)) -> UInt16 {
+        let low = UInt64(bigEndian: gid.1)
+        let distance: UInt64
+        switch UInt64(bigEndian: gid.0) {
+        case 0 where options.isEthernet: distance = low &- Device.firstAddress
+        case Device.linkLocal: distance = low &- Device.firstGUID &+ 1
+        default: return 0
+        }
+        return UInt16(exactly: distance) ?? 0
+    }
+
+    /// The LID of the port that an address leads to; 0: none.
+    func port(of address: ib_uverbs_qp_dest) -> UInt16 {
+        options.isEthernet ? port(ofGID: gidHalves(address.dgid)) : address.dlid
+    }
+
+    func port(of destination: Destination) -> UInt16 {
+        options.isEthernet ? port(ofGID: destination.gid) : destination.lid
     }
 
     /// Whether the GID stands for RoCE version 2 (`enum ib_uverbs_gid_type`: 0 IB, 1 RoCE v1, 2 RoCE v2).
     func gidType(_ index: Int) -> UInt32 { options.isEthernet ? (index & 1 == 0 ? 1 : 2) : 0 }
 
     /// Node GUID.
-    var guid: UInt64 { 0x0002_C903_0000_0100 + UInt64(index) }
+    var guid: UInt64 { Device.firstGUID + UInt64(lid) - 1 }
 
     /// QUERY_PORT.
     func queryPort(_ port: UInt64) throws(Refusal) -> ib_uverbs_query_port_resp {
         try demand(port == 1, EINVAL, "there is no such port", has: Int(truncatingIfNeeded: port))
         var answer = ib_uverbs_query_port_resp()
-        answer.max_msg_sz = 1 << 30
+        answer.max_msg_sz = UInt32(Device.longestMessage)
         answer.gid_tbl_len = UInt32(gidCount)
         answer.pkey_tbl_len = 1
         answer.lid = options.isEthernet ? 0 : lid

@@ -19,107 +19,118 @@ extension Device {
         default: break
         }
         switch queuePair.type {
-        case IBV_QPT_UD.rawValue:
-            sendDatagram(request, queuePair)
-            return true
-        case IBV_QPT_UC.rawValue:
-            sendUnreliably(request, queuePair)
-            return true
+        case IBV_QPT_UD.rawValue: return sendDatagram(request, queuePair)
+        case IBV_QPT_UC.rawValue: return sendUnreliably(request, queuePair)
         default: return sendReliably(request, queuePair)
         }
     }
 
     // MARK: - UD
 
-    private func sendDatagram(_ request: SendRequest, _ queuePair: QueuePair) {
+    private func sendDatagram(_ request: SendRequest, _ queuePair: QueuePair) -> Bool {
         guard request.operation == .send, !request.invalidates else {
-            return finish(request, queuePair, IBV_WC_LOC_QP_OP_ERR)
+            finish(request, queuePair, IBV_WC_LOC_QP_OP_ERR)
+            return true
         }
-        guard gather(request, queuePair) else { return finish(request, queuePair, IBV_WC_LOC_PROT_ERR) }
-        guard message.count <= mtu else { return finish(request, queuePair, IBV_WC_LOC_LEN_ERR) }
-        // IBTA 10.2.5: a Q_Key with its highest bit set means the queue pair's own.
-        let qkey =
-            request.destination.qkey & 0x8000_0000 != 0 ? queuePair.attributes.qkey : request.destination.qkey
-        if request.destination.queuePair == 0xFF_FFFF {
-            for target in queuePairs {
-                guard let target, target !== queuePair,
-                    target.groups.contains(where: { isMember($0, request.destination) })
-                else { continue }
-                deliverDatagram(request, from: queuePair, to: target, qkey: qkey)
-            }
-        } else if isHere(request.destination), let target = self.queuePair(number: request.destination.queuePair) {
-            deliverDatagram(request, from: queuePair, to: target, qkey: qkey)
+        guard gather(request, queuePair) else {
+            finish(request, queuePair, IBV_WC_LOC_PROT_ERR)
+            return true
+        }
+        guard message.count <= mtu else {
+            finish(request, queuePair, IBV_WC_LOC_LEN_ERR)
+            return true
+        }
+        if let wire, request.destination.isGroup {
+            // Whoever has no room for it misses it.
+            wire.forEachPort { _ = transmit(request, queuePair, SIM_WIRE_DATAGRAM, to: $0) }
+        } else if wire != nil {
+            let sending = transmit(request, queuePair, SIM_WIRE_DATAGRAM, to: port(of: request.destination))
+            if case .full = sending { return false }
+        } else if request.destination.isGroup || port(of: request.destination) == lid {
+            deliverDatagram(request, from: Origin(queuePair, self), qkey: key(of: request, queuePair))
         }
         finish(request, queuePair, IBV_WC_SUCCESS, length: message.count)
+        return true
     }
 
-    private func isMember(_ group: MulticastGroup, _ destination: Destination) -> Bool {
-        group.high == destination.gid.0 && group.low == destination.gid.1
-    }
-
-    private func isHere(_ destination: Destination) -> Bool {
-        options.isEthernet ? ownsGID(destination.gid.0, destination.gid.1) : destination.lid == lid
+    /// IBTA 10.2.5: a Q_Key with its highest bit set means the queue pair's own.
+    func key(of request: SendRequest, _ queuePair: QueuePair) -> UInt32 {
+        request.destination.qkey & 0x8000_0000 != 0 ? queuePair.attributes.qkey : request.destination.qkey
     }
 
     // MARK: - UC
 
-    private func sendUnreliably(_ request: SendRequest, _ queuePair: QueuePair) {
-        guard request.operation == .send || request.operation == .write, !request.invalidates else {
-            return finish(request, queuePair, IBV_WC_LOC_QP_OP_ERR)
+    private func sendUnreliably(_ request: SendRequest, _ queuePair: QueuePair) -> Bool {
+        guard carries(request), !request.invalidates else {
+            finish(request, queuePair, IBV_WC_LOC_QP_OP_ERR)
+            return true
         }
-        guard gather(request, queuePair) else { return finish(request, queuePair, IBV_WC_LOC_PROT_ERR) }
-        if let peer = peer(of: queuePair) { _ = deliver(request, from: queuePair, to: peer) }
+        guard gather(request, queuePair) else {
+            finish(request, queuePair, IBV_WC_LOC_PROT_ERR)
+            return true
+        }
+        let origin = Origin(queuePair, self)
+        if wire != nil {
+            let lid = port(of: queuePair.attributes.address)
+            if case .full = transmit(request, queuePair, SIM_WIRE_UNRELIABLE, to: lid) { return false }
+        } else if let peer = listener(queuePair.attributes.destination, IBV_QPT_UC, origin) {
+            _ = deliver(request, from: origin, to: peer)
+        }
         finish(request, queuePair, IBV_WC_SUCCESS, length: message.count)
+        return true
     }
 
     // MARK: - RC
 
     private func sendReliably(_ request: SendRequest, _ queuePair: QueuePair) -> Bool {
-        guard let peer = peer(of: queuePair), peer.expectedPSN == queuePair.sendPSN else {
-            // Nobody answers, or what is said to be lost for ever.
-            finish(request, queuePair, IBV_WC_RETRY_EXC_ERR)
-            return true
-        }
-        let isOutbound = request.operation == .send || request.operation == .write
-        if isOutbound && !gather(request, queuePair) {
+        if carries(request) && !gather(request, queuePair) {
             finish(request, queuePair, IBV_WC_LOC_PROT_ERR)
             return true
         }
-        let answer = isOutbound ? deliver(request, from: queuePair, to: peer) : fetch(request, queuePair, peer)
-        if answer == .notReady {
+        guard wire != nil else {
+            let answer = respond(to: request, Origin(queuePair, self), at: queuePair.attributes.destination)
+            return settle(request, queuePair, answer)
+        }
+        lastSerial += 1
+        queuePair.awaited = lastSerial
+        switch transmit(request, queuePair, SIM_WIRE_REQUEST, to: port(of: queuePair.attributes.address)) {
+        case .sent: return false
+        case .full:
+            queuePair.awaited = 0
+            return false
+        case .nobody:
+            queuePair.awaited = 0
+            return settle(request, queuePair, .nobody)
+        }
+    }
+
+    /// Ends a request with what its responder says; what comes back is in `message`. False when it must be tried again.
+    func settle(_ request: SendRequest, _ queuePair: QueuePair, _ answer: Answer) -> Bool {
+        switch answer {
+        case .done:
+            if !carries(request) {
+                guard scatter(gathered, into: request.segments, request.segmentCount, domain: queuePair.domain) else {
+                    finish(request, queuePair, IBV_WC_LOC_PROT_ERR)
+                    return true
+                }
+            }
+            let length = carries(request) ? request.length : message.count
+            queuePair.sendPSN = Origin(queuePair, self).nextPSN(after: length)
+            finish(request, queuePair, IBV_WC_SUCCESS, length: length)
+        case .notReady:
             // Each run of the device is one more try; 7 means without end.
             if queuePair.attributes.notReadyRetries == 7 { return false }
             queuePair.notReady += 1
             if queuePair.notReady <= Int(queuePair.attributes.notReadyRetries) { return false }
-        }
-        switch answer {
-        case .done:
-            let packets = max(1, (message.count + pathMTU(queuePair) - 1) / pathMTU(queuePair))
-            queuePair.sendPSN = (queuePair.sendPSN + UInt32(packets)) & 0xFF_FFFF
-            peer.expectedPSN = queuePair.sendPSN
-            finish(request, queuePair, IBV_WC_SUCCESS, length: message.count)
-        case .notReady: finish(request, queuePair, IBV_WC_RNR_RETRY_EXC_ERR)
+            finish(request, queuePair, IBV_WC_RNR_RETRY_EXC_ERR)
+        // Nobody answers, or what is said to be lost for ever.
+        case .nobody: finish(request, queuePair, IBV_WC_RETRY_EXC_ERR)
         case .invalid: finish(request, queuePair, IBV_WC_REM_INV_REQ_ERR)
         case .forbidden: finish(request, queuePair, IBV_WC_REM_ACCESS_ERR)
         case .failed: finish(request, queuePair, IBV_WC_REM_OP_ERR)
-        case .badList: finish(request, queuePair, IBV_WC_LOC_PROT_ERR)
         }
         return true
     }
-
-    /// The queue pair at the other end, if it listens to this one.
-    private func peer(of queuePair: QueuePair) -> QueuePair? {
-        let attributes = queuePair.attributes
-        guard let peer = self.queuePair(number: attributes.destination), peer.type == queuePair.type,
-            peer.isReceiving, peer.attributes.destination == queuePair.number
-        else { return nil }
-        let gid = gidHalves(attributes.address.dgid)
-        let isHere =
-            options.isEthernet ? ownsGID(gid.0, gid.1) : attributes.address.dlid == lid
-        return isHere ? peer : nil
-    }
-
-    private func pathMTU(_ queuePair: QueuePair) -> Int { 128 << Int(queuePair.attributes.pathMTU) }
 
     // MARK: - Windows
 

@@ -8,7 +8,7 @@ struct Segment {
 }
 
 /// What a send work request asks for, whichever way the vendor writes it.
-enum Operation {
+enum Operation: UInt8 {
     case send, write, read, compareAndSwap, fetchAndAdd, invalidate, bind, none
 }
 
@@ -54,6 +54,14 @@ final class SendRequest {
         inlineData.count = 0
     }
 
+    /// Of its data, or of the room for what comes back, in bytes.
+    var length: Int {
+        if isInline { return inlineData.count }
+        var sum = 0
+        for index in 0..<segmentCount { sum += Int(segments[index].length) }
+        return sum
+    }
+
     /// Becomes what another one is.
     func copy(_ other: SendRequest) {
         (tag, operation, hasImmediate, immediate) = (other.tag, other.operation, other.hasImmediate, other.immediate)
@@ -86,6 +94,9 @@ struct Destination {
     var isGlobal = false
     /// Destination GID, in the order of its bytes.
     var gid: (UInt64, UInt64) = (0, 0)
+
+    /// All queue pairs of a multicast group.
+    var isGroup: Bool { queuePair == 0xFF_FFFF }
 }
 
 /// What a window is opened to.

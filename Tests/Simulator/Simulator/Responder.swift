@@ -1,8 +1,10 @@
 import CSimulator
 
 /// What a responder says to a request.
-enum Answer {
+enum Answer: UInt8 {
     case done
+    /// No such queue pair listens to the one that asks, or not at this place of their connection.
+    case nobody
     /// No receive request is posted.
     case notReady
     /// The request cannot be: too long, misaligned, an operation that was not agreed upon.
@@ -11,13 +13,27 @@ enum Answer {
     case forbidden
     /// The responder's own receive request is wrong.
     case failed
-    /// The requester's own list is wrong: it cannot take what comes back.
-    case badList
 }
 
 extension Device {
+    /// A request of a reliable connection arrives. What goes back is in `message` afterwards.
+    func respond(to request: SendRequest, _ origin: Origin, at number: UInt32) -> Answer {
+        guard let peer = listener(number, IBV_QPT_RC, origin), peer.expectedPSN == origin.psn else { return .nobody }
+        let answer = carries(request) ? deliver(request, from: origin, to: peer) : fetch(request, peer)
+        if answer == .done { peer.expectedPSN = origin.nextPSN(after: message.count) }
+        return answer
+    }
+
+    /// The queue pair of that number, if it is connected to where a message comes from.
+    func listener(_ number: UInt32, _ type: ibv_qp_type, _ origin: Origin) -> QueuePair? {
+        guard let peer = queuePair(number: number), peer.type == type.rawValue, peer.isReceiving,
+            peer.attributes.destination == origin.queuePair, port(of: peer.attributes.address) == origin.lid
+        else { return nil }
+        return peer
+    }
+
     /// A message of a connected queue pair arrives at its peer: SEND and WRITE, with what goes with them.
-    func deliver(_ request: SendRequest, from sender: QueuePair, to peer: QueuePair) -> Answer {
+    func deliver(_ request: SendRequest, from origin: Origin, to peer: QueuePair) -> Answer {
         if request.operation == .write {
             let answer = place(request, peer)
             guard answer == .done, request.hasImmediate else { return answer }
@@ -42,37 +58,38 @@ extension Device {
             }
         }
         establish(peer)
-        var completion = received(request, sender, peer)
+        var completion = received(request, origin, peer)
         completion.operation = request.operation
         if request.operation == .send { completion.payload = gathered }
         complete(completion, on: peer.receiveCompletions)
         return .done
     }
 
-    /// READ and atomics: what the peer has comes back to the requester's list.
-    func fetch(_ request: SendRequest, _ requester: QueuePair, _ peer: QueuePair) -> Answer {
+    /// READ and atomics: what the peer has goes into `message`.
+    private func fetch(_ request: SendRequest, _ peer: QueuePair) -> Answer {
         guard peer.attributes.maximumPeerReads > 0 else {
             fail(peer, to: IBV_QPS_ERR)
             raise(IBV_EVENT_QP_REQ_ERR, peer)
             return .invalid
         }
-        return request.operation == .read ? read(request, requester, peer) : change(request, requester, peer)
+        return request.operation == .read ? read(request, peer) : change(request, peer)
     }
 
-    private func read(_ request: SendRequest, _ requester: QueuePair, _ peer: QueuePair) -> Answer {
-        var length: UInt64 = 0
-        for index in 0..<request.segmentCount { length += UInt64(request.segments[index].length) }
-        message.reserve(Int(length))
-        if length > 0 {
-            guard let source = remote(request, peer, length: length, IBV_ACCESS_REMOTE_READ) else { return .forbidden }
-            message.append(source, Int(length))
+    private func read(_ request: SendRequest, _ peer: QueuePair) -> Answer {
+        message.reserve(0)
+        if request.length > 0 {
+            guard let source = remote(request, peer, length: UInt64(request.length), IBV_ACCESS_REMOTE_READ) else {
+                return .forbidden
+            }
+            message.reserve(request.length)
+            message.append(source, request.length)
         }
         establish(peer)
-        return takesBack(request, requester)
+        return .done
     }
 
     /// Compare-and-swap and fetch-and-add (IBTA 9.4.5): 8 bytes, aligned, in the byte order of this machine.
-    private func change(_ request: SendRequest, _ requester: QueuePair, _ peer: QueuePair) -> Answer {
+    private func change(_ request: SendRequest, _ peer: QueuePair) -> Answer {
         guard request.remoteAddress & 7 == 0 else {
             fail(peer, to: IBV_QPS_ERR)
             raise(IBV_EVENT_QP_REQ_ERR, peer)
@@ -88,11 +105,7 @@ extension Device {
         message.reserve(8)
         withUnsafeBytes(of: before) { message.append($0.baseAddress!, 8) }
         establish(peer)
-        return takesBack(request, requester)
-    }
-
-    private func takesBack(_ request: SendRequest, _ requester: QueuePair) -> Answer {
-        scatter(gathered, into: request.segments, request.segmentCount, domain: requester.domain) ? .done : .badList
+        return .done
     }
 
     /// A WRITE's data.
@@ -124,8 +137,25 @@ extension Device {
 
     // MARK: - Datagrams
 
-    /// A datagram arrives; without a receive request that fits it, or with another Q_Key, it is dropped.
-    func deliverDatagram(_ request: SendRequest, from sender: QueuePair, to target: QueuePair, qkey: UInt32) {
+    /// A datagram arrives, for a queue pair of this port or for a group.
+    func deliverDatagram(_ request: SendRequest, from origin: Origin, qkey: UInt32) {
+        let destination = request.destination
+        guard destination.isGroup else {
+            if let target = queuePair(number: destination.queuePair) {
+                deliver(request, from: origin, to: target, qkey)
+            }
+            return
+        }
+        for target in queuePairs {
+            guard let target, target.number != origin.queuePair || origin.lid != lid,
+                target.groups.contains(where: { ($0.high, $0.low) == destination.gid })
+            else { continue }
+            deliver(request, from: origin, to: target, qkey)
+        }
+    }
+
+    /// Without a receive request that fits it, or with another Q_Key, it is dropped.
+    private func deliver(_ request: SendRequest, from origin: Origin, to target: QueuePair, _ qkey: UInt32) {
         guard target.type == IBV_QPT_UD.rawValue, target.isReceiving, target.attributes.qkey == qkey,
             fetchReceive(target)
         else { return }
@@ -140,28 +170,29 @@ extension Device {
         let arrival = UnsafeMutableRawPointer.allocate(byteCount: message.count + headerSize, alignment: 8)
         defer { arrival.deallocate() }
         arrival.initializeMemory(as: UInt8.self, repeating: 0, count: headerSize)
-        if hasHeader { writeHeader(arrival, request.destination, length: message.count) }
+        if hasHeader { writeHeader(arrival, origin, request.destination, length: message.count) }
         (arrival + headerSize).copyMemory(from: message.bytes, byteCount: message.count)
         let bytes = UnsafeRawBufferPointer(start: arrival, count: message.count + headerSize)
         guard scatter(bytes, into: receive.segments, receive.segmentCount, domain: domainOfReceives(target)) else {
             refuse(target, IBV_WC_LOC_PROT_ERR)
             return
         }
-        var completion = received(request, sender, target)
+        var completion = received(request, origin, target)
         completion.byteLength = UInt32(bytes.count)
         completion.isGlobal = hasHeader
         complete(completion, on: target.receiveCompletions)
     }
 
     /// A global route header (IBTA 8.3): version 6, length, next header 0x1B, hop limit, and the two GIDs.
-    private func writeHeader(_ place: UnsafeMutableRawPointer, _ destination: Destination, length: Int) {
+    private func writeHeader(
+        _ place: UnsafeMutableRawPointer, _ origin: Origin, _ destination: Destination, length: Int
+    ) {
         place.storeBytes(of: 0x60, as: UInt8.self)
         place.storeBytes(of: UInt16(length).bigEndian, toByteOffset: 4, as: UInt16.self)
         place.storeBytes(of: 0x1B, toByteOffset: 6, as: UInt8.self)
         place.storeBytes(of: 64, toByteOffset: 7, as: UInt8.self)
-        let source = gid(0)
-        place.storeBytes(of: source.0, toByteOffset: 8, as: UInt64.self)
-        place.storeBytes(of: source.1, toByteOffset: 16, as: UInt64.self)
+        place.storeBytes(of: origin.gid.0, toByteOffset: 8, as: UInt64.self)
+        place.storeBytes(of: origin.gid.1, toByteOffset: 16, as: UInt64.self)
         place.storeBytes(of: destination.gid.0, toByteOffset: 24, as: UInt64.self)
         place.storeBytes(of: destination.gid.1, toByteOffset: 32, as: UInt64.self)
     }
@@ -192,7 +223,7 @@ extension Device {
         fail(queuePair, to: IBV_QPS_ERR)
     }
 
-    private func received(_ request: SendRequest, _ sender: QueuePair, _ target: QueuePair) -> Completion {
+    private func received(_ request: SendRequest, _ origin: Origin, _ target: QueuePair) -> Completion {
         var completion = Completion(
             queuePair: target, isReceive: true, tag: receive.tag, status: IBV_WC_SUCCESS.rawValue)
         completion.byteLength = UInt32(truncatingIfNeeded: message.count)
@@ -200,10 +231,10 @@ extension Device {
         completion.immediate = request.hasImmediate ? request.immediate : request.invalidKey
         completion.invalidated = request.invalidates
         completion.isSolicited = request.isSolicited
-        completion.source = sender.number
-        completion.lid = options.isEthernet ? 0 : lid
+        completion.source = origin.queuePair
+        completion.lid = options.isEthernet ? 0 : origin.lid
         completion.serviceLevel =
-            target.type == IBV_QPT_UD.rawValue ? request.destination.serviceLevel : sender.attributes.address.sl
+            target.type == IBV_QPT_UD.rawValue ? request.destination.serviceLevel : origin.serviceLevel
         return completion
     }
 

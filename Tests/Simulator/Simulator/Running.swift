@@ -8,7 +8,7 @@ extension Device {
         guard !isDead else { return 0 }
         repeat {
             hasProgressed = false
-            for queuePair in queuePairs { if let queuePair, !isHeld { run(queuePair) } }
+            for queuePair in queuePairs { if let queuePair { run(queuePair) } }
         } while hasProgressed
         for queue in completionQueues where codec.looksAtNotification(queue) { notify(queue) }
         return carriedOut - before
@@ -19,7 +19,7 @@ extension Device {
         guard !isDead else { return }
         switch queuePair.state {
         case IBV_QPS_RTS.rawValue:
-            while queuePair.state == IBV_QPS_RTS.rawValue && codec.fetchSend(queuePair, send) {
+            while queuePair.state == IBV_QPS_RTS.rawValue && !mustWait(queuePair) && codec.fetchSend(queuePair, send) {
                 guard carryOut(send, queuePair) else { break }
                 carriedOut += 1
                 hasProgressed = true
@@ -31,6 +31,11 @@ extension Device {
         // A request of this run may have brought it there.
         if queuePair.state == IBV_QPS_ERR.rawValue { flush(queuePair) }
         if queuePair.state == IBV_QPS_SQE.rawValue { flushSends(queuePair) }
+    }
+
+    /// The request at the head of its queue is on its way, or was told in this step that its peer is not ready.
+    private func mustWait(_ queuePair: QueuePair) -> Bool {
+        queuePair.awaited != 0 || queuePair.resumes > steps
     }
 
     /// Completes a send that was carried out or has failed, and takes it from its queue.
@@ -57,28 +62,18 @@ extension Device {
     /// Writes a completion, and makes the event that was asked for.
     func complete(_ completion: Completion, on queue: CompletionQueue) {
         guard !queue.isBroken else { return }
+        completed += 1
         guard codec.write(completion, to: queue) else {
             queue.isBroken = true
             raise(IBV_EVENT_CQ_ERR, queue)
             return
         }
-        announce(queue, isSolicited: completion.isSolicited || completion.status != IBV_WC_SUCCESS.rawValue)
-    }
-
-    /// Writes an entry as it is; false when there is no room for it.
-    func write(_ entry: UnsafeRawPointer, of queuePair: QueuePair, isReceive: Bool) -> Bool {
-        let queue = isReceive ? queuePair.receiveCompletions : queuePair.sendCompletions
-        guard let isSolicited = codec.write(entry, of: queuePair, to: queue) else { return false }
-        announce(queue, isSolicited: isSolicited)
-        return true
-    }
-
-    private func announce(_ queue: CompletionQueue, isSolicited: Bool) {
         if codec.looksAtNotification(queue) { return notify(queue) }
         switch queue.notification {
         case .none: break
         case .next: notify(queue)
-        case .solicited: if isSolicited { notify(queue) }
+        case .solicited:
+            if completion.isSolicited || completion.status != IBV_WC_SUCCESS.rawValue { notify(queue) }
         }
     }
 
@@ -93,6 +88,7 @@ extension Device {
     func fail(_ queuePair: QueuePair, to state: ibv_qp_state) {
         if queuePair.state == IBV_QPS_ERR.rawValue { return }
         queuePair.state = state.rawValue
+        queuePair.awaited = 0
         hasProgressed = true
     }
 

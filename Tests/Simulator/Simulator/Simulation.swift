@@ -20,9 +20,12 @@ final class Simulation {
         index >= 0 && index < devices.count ? devices[Int(index)] : nil
     }
 
-    func create(_ options: Options) -> Device {
-        let device = Device(index: devices.count, options: options)
+    func create(_ options: Options) throws(Refusal) -> Device {
+        var wire: Wire?
+        if let directory = options.wire { wire = try Wire(directory) }
+        let device = Device(index: devices.count, options: options, wire: wire)
         devices.append(device)
+        if let directory = options.wire { sim_sysfs_place(directory.cString, device.lid) }
         SysfsTree(device).write()
         return device
     }

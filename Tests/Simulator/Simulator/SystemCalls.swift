@@ -149,13 +149,14 @@ public func stored(
     }
 }
 
-/// Lets a device run that nobody else does. False when it is gone.
+/// Lets a device run that nobody else does: how long it may rest then, in nanoseconds, unless its wire is readable
+/// before. Negative when nobody has it open any more.
 @c(sim_run_freely)
-public func runFreely(_ index: Int32) -> Bool {
+public func runFreely(_ index: Int32, _ wire: UnsafeMutablePointer<Int32>) -> Int64 {
     locked {
-        guard let device = simulation.device(index) else { return false }
-        device.run()
-        return true
+        guard let device = simulation.device(index) else { return -1 }
+        wire.pointee = device.wire?.descriptor ?? -1
+        return device.runFreely()
     }
 }
 

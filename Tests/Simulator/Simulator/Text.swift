@@ -17,7 +17,7 @@ final class Text {
     }
 
     /// What does not fit is cut off.
-    private func append(byte: UInt8) {
+    func append(byte: UInt8) {
         guard count < Text.capacity - 1 else { return }
         bytes[count] = CChar(bitPattern: byte)
         count += 1

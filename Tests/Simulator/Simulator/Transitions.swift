@@ -190,6 +190,8 @@ extension Device {
 
     private func enter(_ state: UInt32, _ queuePair: QueuePair, wantsDrained: Bool) {
         queuePair.state = state
+        if state != IBV_QPS_RTS.rawValue && state != IBV_QPS_SQD.rawValue { queuePair.awaited = 0 }
+        queuePair.wantsDrained = false
         if state == IBV_QPS_RESET.rawValue {
             queuePair.attributes = QueuePairAttributes()
             queuePair.isEstablished = false
@@ -197,8 +199,11 @@ extension Device {
             queuePair.notReady = 0
             codec.reset(queuePair)
         }
-        // Nothing is on its way between two calls: it is drained at once.
-        if state == IBV_QPS_SQD.rawValue && wantsDrained { raise(IBV_EVENT_SQ_DRAINED, queuePair) }
+        if state == IBV_QPS_SQD.rawValue && wantsDrained {
+            // Between two calls nothing is on its way but over the wire.
+            queuePair.wantsDrained = queuePair.awaited != 0
+            if !queuePair.wantsDrained { raise(IBV_EVENT_SQ_DRAINED, queuePair) }
+        }
         if codec.runsInCommands { run() }
     }
 }

@@ -44,13 +44,16 @@ void sim_sysfs_enable(void);
 /// A file of the tree, with the directories above it. The tree is made with the first file, named by SYSFS_PATH, and
 /// removed with the process.
 void sim_sysfs_file(const char *path, const char *text);
+/// The tree is that of a port on a wire, in the port's directory, and whoever has made the wire removes it.
+void sim_sysfs_place(const char *wire, uint16_t lid);
 /// Removes everything from the tree.
 void sim_sysfs_clear(void);
 
-/// Starts a thread that calls sim_run_freely every 20 microseconds until it answers false.
-void sim_start_thread(int device);
-/// Implemented in Swift: lets the device run. False when it is gone.
-bool sim_run_freely(int device);
+/// Starts a thread that calls sim_run_freely until it answers a negative number. False when there is none.
+bool sim_start_thread(int device);
+/// Implemented in Swift: lets the device run. How long the thread may rest then, in nanoseconds, or until something can
+/// be read from `wire`, where that is not negative; a negative number when nobody has the device open.
+int64_t sim_run_freely(int device, int *wire);
 
 /// From now on each store to this page calls sim_stored. `alias`: the simulator's own view of the same bytes.
 void sim_trap(void *address, const struct sim_mapping *mapping);

@@ -1,5 +1,4 @@
 import CSimulator
-import CSimulatorABI
 
 /// mlx5, ConnectX-4 and later: queues lie in the program's own memory and are read there; a doorbell page says when
 /// (<rdma/mlx5-abi.h>, <infiniband/mlx5dv.h>).
@@ -57,20 +56,14 @@ final class Mlx5Codec: Codec {
         guard device.options.isEthernet, driver.output.count > 0 else { return }
         var answer = mlx5_ib_create_ah_resp()
         answer.response_length = 10
-        answer.dmac = macAddress(of: handle.attributes.grh.dgid)
+        answer.dmac = macAddress(ofGID: gidHalves(handle.attributes.grh.dgid))
         try driver.answer(answer, minimum: 10)
     }
 
-    /// Where a GID is found: our own, or a peer's, whose MAC address stands in its GID.
-    private func macAddress<GID: BitwiseCopyable>(of gid: GID) -> (UInt8, UInt8, UInt8, UInt8, UInt8, UInt8) {
-        let (high, low) = gidHalves(gid)
-        if device.ownsGID(high, low) { return macAddress }
-        return withUnsafeBytes(of: low) { ($0[0], $0[1], $0[2], $0[5], $0[6], $0[7]) }
-    }
-
-    /// Of the port; locally administered.
-    var macAddress: (UInt8, UInt8, UInt8, UInt8, UInt8, UInt8) {
-        (0x02, 0, 0, 0, 0x15, UInt8(truncatingIfNeeded: device.index))
+    /// Of the port with that GID, or of a group; locally administered.
+    func macAddress(ofGID gid: (UInt64, UInt64)) -> (UInt8, UInt8, UInt8, UInt8, UInt8, UInt8) {
+        let lid = device.port(ofGID: gid)
+        return (0x02, 0, 0, 0x15, UInt8(lid >> 8), UInt8(lid & 0xFF))
     }
 
     override func map(
@@ -128,33 +121,6 @@ final class Mlx5Codec: Codec {
 
     override func write(_ completion: Completion, to queue: CompletionQueue) -> Bool {
         writeCompletion(completion, ring(queue))
-    }
-
-    override func write(_ entry: UnsafeRawPointer, of queuePair: QueuePair, to queue: CompletionQueue) -> Bool? {
-        writeEntry(entry, of: queuePair, ring(queue))
-    }
-
-    override func memory(_ queuePair: QueuePair, _ area: uverbs_sim_area) -> UnsafeMutableRawBufferPointer? {
-        let queues = rings(queuePair)
-        switch area {
-        case UVERBS_SIM_SENDS:
-            return .init(start: queues.sends, count: Int(queues.sendBlocks) * Mlx5Queues.block)
-        case UVERBS_SIM_RECEIVES:
-            return queues.receives.map { .init(start: $0.bytes, count: Int($0.count) * $0.stride) }
-        default: return queues.record.bytes
-        }
-    }
-
-    override func memory(_ queue: SharedReceiveQueue, _ area: uverbs_sim_area) -> UnsafeMutableRawBufferPointer? {
-        let shared = ring(queue)
-        if area == UVERBS_SIM_SHARED_RECORD { return shared.record.bytes }
-        return .init(start: shared.bytes, count: Int(shared.count) * shared.stride)
-    }
-
-    override func memory(_ queue: CompletionQueue, _ area: uverbs_sim_area) -> UnsafeMutableRawBufferPointer? {
-        let completions = ring(queue)
-        if area == UVERBS_SIM_COMPLETION_RECORD { return completions.record.bytes }
-        return .init(start: completions.bytes, count: Int(completions.count) * completions.stride)
     }
 
     override func looksAtNotification(_ queue: CompletionQueue) -> Bool { looksAtDoorbell(queue) }

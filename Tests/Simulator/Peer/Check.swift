@@ -1,11 +1,7 @@
-import CSimulatorABI
 import Glibc
 
-/// The simulator's functions; nil when it was not preloaded.
-package nonisolated(unsafe) let sim = uverbs_sim_load()
-
 /// What a scenario expects and does not find ends the program, with where and what.
-package func check(
+func check(
     _ condition: Bool, _ what: @autoclosure () -> String, file: StaticString = #fileID, line: UInt = #line
 ) {
     if condition { return }
@@ -17,7 +13,7 @@ package func check(
 }
 
 /// As `check`, of two values.
-package func equal<Value: Equatable>(
+func equal<Value: Equatable>(
     _ found: Value, _ wanted: Value, _ what: @autoclosure () -> String, file: StaticString = #fileID,
     line: UInt = #line
 ) {
@@ -25,7 +21,7 @@ package func equal<Value: Equatable>(
 }
 
 /// What must be there.
-package func have<Value>(
+func have<Value>(
     _ value: Value?, _ what: @autoclosure () -> String, file: StaticString = #fileID, line: UInt = #line
 ) -> Value {
     check(value != nil, "\(what()): errno \(errno)", file: file, line: line)

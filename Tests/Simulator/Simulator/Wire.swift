@@ -1,0 +1,164 @@
+import CSimulator
+
+/// A port's end of the wire to the devices of other processes: it sends messages and takes them, and knows nothing of
+/// what they say. What goes to the port itself goes over the wire too.
+final class Wire {
+    /// What became of a message.
+    enum Sending {
+        case sent
+        /// The other port takes nothing at the moment.
+        case full
+        /// There is no such port, or nobody has it open.
+        case nobody
+    }
+
+    /// The port's own address.
+    let lid: UInt16
+    private let directory: Text
+    private var socket: Int32 = -1
+    /// Answers that the other port had no room for. Who asked waits for them: one for each of its queue pairs.
+    private var waiting: [(message: sim_wire_message, payload: Int32, lid: UInt16)] = []
+    private static let patience = 4096
+
+    /// Takes an address on the wire.
+    init(_ directory: Text) throws(Refusal) {
+        let lid = sim_wire_join(directory.cString)
+        try demand(lid > 0, -lid, "there is no wire in this directory")
+        self.lid = UInt16(lid)
+        self.directory = directory
+    }
+
+    deinit { close() }
+
+    /// What ppoll(2) waits for; -1 while it is closed.
+    var descriptor: Int32 { socket }
+
+    func open() throws(Refusal) {
+        guard socket < 0 else { return }
+        socket = sim_wire_open(directory.cString, lid)
+        try demand(socket >= 0, -socket, "the wire has no place for this port")
+    }
+
+    /// Nobody is reached here any more. What was answered goes out before, as far as there is room for it.
+    func close() {
+        guard socket >= 0 else { return }
+        sendWaiting()
+        for answer in waiting where answer.payload >= 0 { sim_discard(answer.payload) }
+        waiting = []
+        sim_wire_close(socket)
+        socket = -1
+    }
+
+    /// Sends a message with its bytes.
+    func send(_ message: sim_wire_message, _ bytes: UnsafeRawBufferPointer, to lid: UInt16) -> Sending {
+        let payload = bytes.count > 0 ? sim_payload(bytes.baseAddress, bytes.count) : -1
+        if bytes.count > 0 && payload < 0 { return .full }
+        defer { if payload >= 0 { sim_discard(payload) } }
+        return send(message, payload, to: lid)
+    }
+
+    private func send(_ message: sim_wire_message, _ payload: Int32, to lid: UInt16) -> Sending {
+        guard socket >= 0, lid != 0 else { return .nobody }
+        var message = message
+        message.version = UInt16(SIM_WIRE_VERSION)
+        message.size = UInt16(MemoryLayout<sim_wire_message>.size)
+        message.source = self.lid
+        switch sim_wire_send(directory.cString, socket, lid, &message, payload) {
+        case 0: return .sent
+        case EAGAIN: return .full
+        default: return .nobody
+        }
+    }
+
+    /// Sends an answer, now or when there is room for it.
+    func answer(_ message: sim_wire_message, _ bytes: UnsafeRawBufferPointer, to lid: UInt16) {
+        guard waiting.isEmpty else { return keep(message, bytes, lid) }
+        if case .full = send(message, bytes, to: lid) { keep(message, bytes, lid) }
+    }
+
+    private func keep(_ message: sim_wire_message, _ bytes: UnsafeRawBufferPointer, _ lid: UInt16) {
+        guard waiting.count < Wire.patience else { return }
+        let payload = bytes.count > 0 ? sim_payload(bytes.baseAddress, bytes.count) : -1
+        waiting.append((message, payload, lid))
+    }
+
+    /// Sends what could not be sent before. False when something still waits.
+    @discardableResult
+    func sendWaiting() -> Bool {
+        var isFull = false
+        waiting.removeAll { answer in
+            if case .full = send(answer.message, answer.payload, to: answer.lid) {
+                isFull = true
+                return false
+            }
+            if answer.payload >= 0 { sim_discard(answer.payload) }
+            return true
+        }
+        return !isFull
+    }
+
+    /// Takes the next message that can be one; nil when there is none.
+    ///
+    /// - Parameters:
+    ///   - message: becomes what it carries.
+    ///   - refuse: is told of those that cannot be one.
+    func receive(_ message: Message, refuse: (Refusal) -> Void) -> sim_wire_message? {
+        guard socket >= 0 else { return nil }
+        var header = sim_wire_message()
+        var payload: Int32 = -1
+        while true {
+            let size = sim_wire_receive(socket, &header, &payload)
+            if size == 0 { return nil }
+            defer { if payload >= 0 { sim_discard(payload) } }
+            do throws(Refusal) {
+                try check(header, size: size)
+                try read(header, payload, into: message)
+                return header
+            } catch {
+                refuse(error)
+            }
+        }
+    }
+
+    private func check(_ header: sim_wire_message, size: Int) throws(Refusal) {
+        let right = MemoryLayout<sim_wire_message>.size
+        try demand(size == right, EPROTO, "a message of another length, in bytes", has: size, wants: right)
+        try demand(
+            header.version == UInt16(SIM_WIRE_VERSION) && Int(header.size) == right, EPROTO,
+            "a message of another version of the simulator", has: Int(header.version), wants: Int(SIM_WIRE_VERSION))
+        try demand(header.source != 0, EPROTO, "a message of no port")
+        try demand(
+            header.flags & ~UInt8(SIM_WIRE_FLAGS.rawValue) == 0, EPROTO, "flags that mean nothing",
+            has: Int(header.flags))
+        try demand(
+            header.length <= Device.longestMessage, EPROTO, "longer than any message, in bytes",
+            has: Int(truncatingIfNeeded: header.length), wants: Int(Device.longestMessage))
+        try demand(
+            header.path_mtu >= 256 && header.path_mtu <= 4096, EPROTO, "there is no such path MTU",
+            has: Int(header.path_mtu))
+    }
+
+    private func read(_ header: sim_wire_message, _ payload: Int32, into message: Message) throws(Refusal) {
+        message.reserve(0)
+        // Of a READ the length is what is wanted.
+        guard payload >= 0 else { return }
+        message.reserve(Int(header.length))
+        message.count = Int(header.length)
+        guard sim_payload_read(payload, message.bytes, message.count) else {
+            message.count = 0
+            throw Refusal(EPROTO, "a message that does not carry as many bytes as it says", has: Int(header.length))
+        }
+    }
+
+    /// All ports that ever were, this one too.
+    func forEachPort(_ body: (UInt16) -> Void) {
+        var other: UInt16 = 1
+        while sim_wire_exists(directory.cString, other) {
+            body(other)
+            other += 1
+        }
+    }
+
+    /// Whether the port is open, and its process alive.
+    func isOpen(_ lid: UInt16) -> Bool { sim_wire_is_open(directory.cString, lid) }
+}
