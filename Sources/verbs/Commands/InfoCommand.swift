@@ -42,7 +42,11 @@ struct InfoReport: Report {
         var abi: String
         var driverFile: String?
         var library: String?
+        /// `silicon` or `simulator`; null: its driver file says nothing.
         var proved: String?
+
+        /// What that means, for people.
+        static let witnesses = ["simulator": "a simulated device, not on silicon", "silicon": "silicon"]
     }
 
     struct Limits: Encodable {
@@ -179,6 +183,7 @@ extension InfoReport.Details {
             "provider",
             [provider.name, provider.version, provider.vendor].filter { !$0.isEmpty }.joined(separator: ", "))
         list.add("from", provider.driverFile ?? "built in")
+        if let proved = provider.proved { list.add("proved on", InfoReport.Provider.witnesses[proved] ?? proved) }
         list.add("kind", device.kind + (device.interface.map { " over \($0)" } ?? ""))
         if let driver = device.driver { list.add("driver of the kernel", driver) }
         list.add(
