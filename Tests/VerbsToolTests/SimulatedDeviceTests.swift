@@ -1,21 +1,204 @@
 import Foundation
+import TestSupport
 import Testing
 import ToolSupport
 
-@Suite("verbs over the simulated device of Tests/Simulator")
+@testable import verbs
+
+@Suite("verbs sim: commands over the simulated device of Tests/Simulator", .serialized)
 struct SimulatedDeviceTests {
-    /// Built beside the tool.
+    /// Built beside the tests.
     private static let library =
-        URL(fileURLWithPath: Tool.path).deletingLastPathComponent().path + "/libuverbs-sim.so"
+        ProcessInfo.processInfo.environment["RDMA_TEST_SIMULATOR"]
+        ?? URL(fileURLWithPath: Tool.path).deletingLastPathComponent().path + "/libuverbs-sim.so"
+
+    /// Kinds, with what is special about them.
+    static let devices = [["hfi1"], ["mlx5"], ["mlx5", "roce"]]
+
+    /// Who serves the device: a module of this package by its driver file, or the vendor's library in C.
+    enum Provider: String, CaseIterable, Sendable {
+        case native, libibverbs
+
+        func environment() throws -> [String: String] {
+            switch self {
+            case .native: ["RDMA_DRIVER_PATH": try ProviderModules.directory()]
+            case .libibverbs: ["RDMA_PROVIDER": "libibverbs"]
+            }
+        }
+
+        /// As `verbs` calls it.
+        func name(of device: [String]) -> String { self == .native ? device[0] : "libibverbs" }
+    }
+
+    private func sim(
+        _ device: [String], _ command: [String], by provider: Provider = .libibverbs
+    ) async throws -> Tool.Outcome {
+        try await Tool.run(
+            ["sim", device[0]] + device.dropFirst().flatMap { ["--option", $0] } + ["--library", Self.library, "--"]
+                + command, environment: provider.environment())
+    }
+
+    /// Looks at a document of `verbs ping --all --verify --json`.
+    private func check(_ document: [String: Any], client: String, server: String, count: Int) throws {
+        #expect(try SchemaValidator(named: "ping-all").faults(document) == [])
+        let runs = try #require(document["runs"] as? [[String: Any]])
+        let done = runs.map { "\($0["transport", in: "run"] ?? "") \($0["operation"] ?? "")" }
+        #expect(
+            done == [
+                "rc send", "rc send-imm", "rc write", "rc write-imm", "rc read", "rc fetch-add", "rc compare-swap",
+                "uc send", "uc send-imm", "uc write", "uc write-imm", "ud send", "ud send-imm",
+            ])
+        for (run, name) in zip(runs, done) {
+            #expect(run["provider", "client", in: "run"] == client && run["provider", "server", in: "run"] == server)
+            let side = try #require(run["client"] as? [String: Any])
+            #expect(side["sent"] as? Int == count && side["lost"] as? Int == 0, "\(name)")
+            #expect(side["corrupted"] as? Int == 0 && side["verified"] as? Int == count, "\(name)")
+        }
+    }
 
     @Test(
-        "verbs ping: every operation of every transport, both sides in one process, every byte looked at",
-        arguments: ["hfi1 free", "mlx5 free", "mlx5 free roce"])
-    func ping(device: String) async throws {
-        let outcome = try await Tool.run(
-            "ping", "--in-process", "--all", "--verify", "--count", "20", "--device", "\(device.prefix(4))_0",
-            environment: ["LD_PRELOAD": Self.library, "UVERBS_SIM": device])
+        "verbs ping between two processes: every operation of every transport, every byte looked at",
+        arguments: devices, Provider.allCases)
+    func twoProcesses(device: [String], provider: Provider) async throws {
+        let outcome = try await sim(
+            device,
+            [Tool.path, "ping", "--all", "--verify", "--size", "5000", "--count", "8", "--warm-up", "2", "--json"],
+            by: provider)
         #expect(outcome.status == 0, "\(outcome.errors)")
-        #expect(outcome.output.contains("compare-swap"))
+        let name = provider.name(of: device)
+        try check(outcome.document(), client: name, server: name, count: 10)
     }
+
+    @Test("the same in one process", arguments: devices, Provider.allCases)
+    func oneProcess(device: [String], provider: Provider) async throws {
+        let outcome = try await sim(
+            device,
+            [Tool.path, "ping", "--in-process", "--all", "--verify", "--count", "8", "--warm-up", "2", "--json"],
+            by: provider)
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        let name = provider.name(of: device)
+        try check(outcome.document(), client: name, server: name, count: 10)
+    }
+
+    @Test("one side served by this package, the other by the vendor's library", arguments: devices, Provider.allCases)
+    func mixed(device: [String], client: Provider) async throws {
+        let wire = try TemporaryDirectory()
+        let server: Provider = client == .native ? .libibverbs : .native
+        func environment(_ provider: Provider) throws -> [String: String] {
+            let words = device + ["free", "wire=\(wire.path)"]
+            return try provider.environment().merging([
+                "LD_PRELOAD": Self.library, "UVERBS_SIM": words.joined(separator: " "),
+            ]) { $1 }
+        }
+        let listening = try await Tool.run(
+            ["ping", "--listen", "--port", "0"], environment: environment(server)
+        ) { running in
+            let port = try await running.port()
+            let outcome = try await Tool.run(
+                [
+                    "ping", "127.0.0.1", "--port", port, "--all", "--verify", "--size", "1000", "--count", "8",
+                    "--warm-up", "2", "--json",
+                ], environment: environment(client))
+            #expect(outcome.status == 0, "\(outcome.errors)")
+            try check(
+                outcome.document(), client: client.name(of: device), server: server.name(of: device), count: 10)
+        }
+        #expect(listening.status == 0, "\(listening.errors)")
+    }
+
+    @Test("a peer that is killed: the other side says so and ends", arguments: ["hfi1", "mlx5"])
+    func killed(device: String) async throws {
+        let outcome = try await Tool.run(
+            ["sim", device, "--library", Self.library, "--", Tool.path, "ping", "--count", "0"],
+            environment: Provider.libibverbs.environment()
+        ) { running in
+            _ = try await running.hasSaid("until Ctrl-C")
+            let client = try #require(try running.children().first)
+            let server = try String(contentsOfFile: "/proc/\(client)/task/\(client)/children", encoding: .utf8)
+            kill(try #require(pid_t(server.filter(\.isNumber))), SIGKILL)
+        }
+        #expect(outcome.status == ToolExit.peerLost.rawValue, "\(outcome.errors)")
+    }
+
+    @Test(
+        "verbs providers: a driver file chooses ours, RDMA_PROVIDER the vendor's", arguments: devices, Provider.allCases
+    )
+    func providers(device: [String], provider: Provider) async throws {
+        let outcome = try await sim(device, [Tool.path, "providers", "\(device[0])_0", "--json"], by: provider)
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        let document = try outcome.document()
+        #expect(try SchemaValidator(named: "providers").faults(document) == [])
+        let entry = try #require((document["devices"] as? [[String: Any]])?.first)
+        #expect(entry["chosen"] as? String == provider.name(of: device))
+        let candidates = try #require(entry["candidates"] as? [[String: Any]])
+        if provider == .native {
+            #expect(candidates[0]["outcome"] as? String == "chosen")
+            #expect((candidates[0]["driverFile"] as? String)?.hasSuffix("/\(device[0]).driver") == true)
+            #expect(candidates[1]["provider"] as? String == "libibverbs")
+            #expect(candidates[1]["outcome"] as? String == "standsBy")
+        }
+    }
+
+    @Test("verbs info says that the provider was proved on the simulator, not on silicon", arguments: ["hfi1", "mlx5"])
+    func proved(device: String) async throws {
+        let text = try await sim([device], [Tool.path, "info", "\(device)_0"], by: .native)
+        #expect(text.status == 0, "\(text.errors)")
+        #expect(text.output.contains(/(?m)^ +proved on: +a simulated device, not on silicon$/), "\(text.output)")
+        let json = try await sim([device], [Tool.path, "info", "\(device)_0", "--json"], by: .native)
+        let entry = try #require((try json.document()["devices"] as? [[String: Any]])?.first)
+        #expect(entry["proved", in: "provider"] == "simulator")
+    }
+
+    @Test("each process has a port of its own, seen by verbs devices and by Debian's ibv_devinfo", arguments: devices)
+    func ports(device: [String]) async throws {
+        let outcome = try await sim(
+            device, ["sh", "-c", "\"$0\" devices && ibv_devinfo && ibv_devinfo -v", Tool.path])
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        #expect(outcome.output.contains(/(?m)^\w+_0 .*\w+/))
+        let guids = outcome.output.matches(of: /node_guid:\s+(\S+)/).map { String($0.1) }
+        #expect(Set(guids).count == 2, "\(outcome.output)")
+        let lids = outcome.output.matches(of: /port_lid:\s+(\d+)/).map { String($0.1) }
+        #expect(Set(lids).count == (device.count > 1 ? 1 : 2), "\(outcome.output)")
+    }
+
+    @Test("the command's exit code and signals, and nothing left of the wire")
+    func command() async throws {
+        #expect(try await sim(["mlx5"], ["sh", "-c", "exit 7"]).status == 7)
+        #expect(try await sim(["mlx5"], ["sh", "-c", "kill -TERM $$"]).status == 143)
+        let outcome = try await sim(["mlx5"], ["sh", "-c", "echo $UVERBS_SIM"])
+        let wire = try #require(outcome.output.firstMatch(of: /^mlx5 free wire=(\S+)\n$/)?.1)
+        #expect(!FileManager.default.fileExists(atPath: String(wire)))
+        for signal in [SIGTERM, SIGINT] {
+            let outcome = try await Tool.run(
+                ["sim", "hfi1", "--library", Self.library, "--", "sh", "-c", "echo ready >&2; exec sleep 60"]
+            ) { running in
+                _ = try await running.hasSaid("ready")
+                if signal == SIGINT { running.pressControlC() } else { running.send(signal: signal) }
+            }
+            #expect(outcome.status == 128 + signal)
+        }
+    }
+
+    @Test("what cannot be is said before anything runs")
+    func refused() async throws {
+        for arguments in [["cxgb4", "--", "true"], ["mlx5"], ["hfi1", "--option", "roce", "--", "true"]] {
+            #expect(try await Tool.run(["sim"] + arguments).status == ToolExit.usage.rawValue, "\(arguments)")
+        }
+        let absent = try await Tool.run("sim", "mlx5", "--library", "/nonexistent/x.so", "--", "echo", "hello")
+        #expect(absent.status == 1 && absent.output.isEmpty)
+        #expect(absent.errors.contains("swift build --product uverbs-sim"), "\(absent.errors)")
+        let other = try await Tool.run("sim", "mlx5", "--library", "/bin/sh", "--", "echo", "hello")
+        #expect(other.status == 1 && other.errors.contains("is no simulator"), "\(other.errors)")
+        let unknown = try await sim(["mlx5"], ["/nonexistent/command"])
+        #expect(unknown.status == 1 && unknown.errors.contains("cannot start /nonexistent/command"))
+    }
+}
+
+extension [String: Any] {
+    /// The text of a member of a member.
+    fileprivate subscript(key: String, inner: String, in outer: String) -> String? {
+        ((self[outer] as? [String: Any])?[inner] as? [String: Any])?[key] as? String
+    }
+
+    fileprivate subscript(key: String, in outer: String) -> String? { (self[outer] as? [String: Any])?[key] as? String }
 }
