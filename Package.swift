@@ -231,11 +231,19 @@ let testTargets: [Target] = [
             "TestSupport", "CAllocationCounter", "RxeProvider", "ProviderKit", "CKernelABI", "CIBVerbs", "CLinux",
         ],
         path: "providers/rxe/Tests/RxeProviderTests", swiftSettings: strict),
+    .target(
+        name: "PeerSupport", dependencies: ["CSimulatorABI", "ProviderLoader", "CProviderABI", "CIBVerbs"],
+        path: "Tests/Simulator/PeerSupport", swiftSettings: strict),
     .executableTarget(
         name: "sim-peer",
-        dependencies: ["CSimulatorABI", "Hfi1Provider", "Mlx5Provider", "ProviderLoader", "CProviderABI", "CIBVerbs"],
-        path: "Tests/Simulator/Peer",
-        swiftSettings: strict),
+        dependencies: [
+            "PeerSupport", "CSimulatorABI", "Hfi1Provider", "Mlx5Provider", "ProviderLoader", "CProviderABI", "CIBVerbs",
+        ],
+        path: "Tests/Simulator/Peer", swiftSettings: strict),
+    // Compares a provider of this package with the vendor's C library, request by request.
+    .executableTarget(
+        name: "sim-stream", dependencies: ["PeerSupport", "CSimulatorABI", "CMlx5DV", "CIBVerbs"],
+        path: "Tests/Simulator/Stream", swiftSettings: strict),
     .testTarget(
         name: "SimulatorTests",
         dependencies: [

@@ -23,6 +23,9 @@ static void load(void)
 	LOAD(inject);
 	LOAD(fail);
 	LOAD(complete);
+	LOAD(hold);
+	LOAD(memory);
+	LOAD(write);
 }
 
 const struct uverbs_sim *uverbs_sim_load(void)

@@ -1,9 +1,7 @@
 import CIBVerbs
 import CSimulatorABI
 import Glibc
-
-/// The simulator's functions; nil when it was not preloaded.
-nonisolated(unsafe) let sim = uverbs_sim_load()
+import PeerSupport
 
 /// An open device with one protection domain, a completion queue of each kind, and registered memory.
 final class Bench {

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CSimulatorABI
 import Glibc
+import PeerSupport
 
 /// Where doorbells are trapped, the log shows each store: which places, in which order, of which size.
 func doorbells() {

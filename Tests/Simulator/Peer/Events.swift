@@ -1,5 +1,6 @@
 import CIBVerbs
 import Glibc
+import PeerSupport
 
 /// A shared receive queue: two queue pairs take from it, and it says when it runs low.
 func sharedReceives() {

@@ -1,5 +1,6 @@
 import CIBVerbs
 import Glibc
+import PeerSupport
 
 /// Memory windows of type 2: opened, used, closed by the peer and by the owner.
 func windows() {

@@ -1,5 +1,6 @@
 import CIBVerbs
 import Glibc
+import PeerSupport
 
 /// What goes wrong on the way: the status that each side gets, and what is flushed after it.
 func failures() {

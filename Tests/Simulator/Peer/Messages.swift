@@ -1,5 +1,6 @@
 import CIBVerbs
 import Glibc
+import PeerSupport
 
 /// Two halves of a message, received into two others.
 private let sizes = [1, 8, 31, 32, 33, 64, 65, 1000, 4096, 20_000]

@@ -1,5 +1,7 @@
 import CIBVerbs
+import CProviderABI
 import Glibc
+import PeerSupport
 
 /// A queue pair of a bench.
 final class Queue {

@@ -1,4 +1,5 @@
 import Glibc
+import PeerSupport
 
 /// A thread that runs something once.
 final class Thread {

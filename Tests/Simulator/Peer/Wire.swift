@@ -1,6 +1,7 @@
 import CIBVerbs
 import CSimulatorABI
 import Glibc
+import PeerSupport
 
 /// Ports that do not answer: one that never was, one that is closed while a request is on its way to it. UVERBS_SIM names
 /// a wire.

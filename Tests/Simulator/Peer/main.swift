@@ -1,5 +1,9 @@
 import CIBVerbs
 import Glibc
+import Hfi1Provider
+import Mlx5Provider
+import PeerSupport
+import ProviderLoader
 
 // A program that knows nothing but verbs.h, and runs over whichever device is there. Its arguments are scenarios; it
 // ends with status 0 when each of them went as verbs.h and InfiniBand say.
@@ -32,7 +36,9 @@ let scenarios: [(name: String, body: () -> Void)] = [
 
 var wanted = Array(CommandLine.arguments.dropFirst())
 if wanted.first == "--native" {
-    library = NativeLibrary()
+    let hfi1 = BuiltInProvider(name: "hfi1", entry: { Hfi1Provider.providerEntry(core: $0, why: $1) })
+    let mlx5 = BuiltInProvider(name: "mlx5", entry: { Mlx5Provider.providerEntry(core: $0, why: $1) })
+    library = NativeLibrary(builtIn: [hfi1, mlx5])
     wanted.removeFirst()
 }
 /// Those that must be named: counters of 16 bits wrap, which takes a while; the device is on a wire.

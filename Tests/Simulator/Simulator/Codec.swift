@@ -1,4 +1,5 @@
 import CSimulator
+import CSimulatorABI
 
 /// What differs from vendor to vendor: the driver's data beside the kernel's commands, what may be mapped, and how work
 /// requests and completions lie in memory. The engine knows nothing of that.
@@ -100,6 +101,15 @@ class Codec {
     /// Looks at the doorbell by which the program asks for an event, where that lies in memory; true when it asks for
     /// one and completions that it has not seen are there already.
     func looksAtNotification(_ queue: CompletionQueue) -> Bool { false }
+
+    /// Writes an entry as it is; whether it makes an event for those who wait for solicited ones alone. Nil when there
+    /// is no room for it.
+    func write(_ entry: UnsafeRawPointer, of queuePair: QueuePair, to queue: CompletionQueue) -> Bool? { nil }
+
+    /// Memory that the program shares with the device; nil when there is none.
+    func memory(_ queuePair: QueuePair, _ area: uverbs_sim_area) -> UnsafeMutableRawBufferPointer? { nil }
+    func memory(_ queue: SharedReceiveQueue, _ area: uverbs_sim_area) -> UnsafeMutableRawBufferPointer? { nil }
+    func memory(_ queue: CompletionQueue, _ area: uverbs_sim_area) -> UnsafeMutableRawBufferPointer? { nil }
 
     /// A store to a doorbell page.
     func stored(page: UInt32, offset: UInt32, size: UInt32, _ bytes: UnsafeRawBufferPointer) {}

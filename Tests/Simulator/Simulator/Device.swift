@@ -8,6 +8,8 @@ final class Device {
     private(set) var codec: Codec! = nil
     var contexts: [Context] = []
     private(set) var isDead = false
+    /// Nothing is carried out.
+    var isHeld = false
     /// Stores to doorbell pages, for the test, as many as it may want to look at.
     var stores: [uverbs_sim_store] = []
 

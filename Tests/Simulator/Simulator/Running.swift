@@ -8,7 +8,7 @@ extension Device {
         guard !isDead else { return 0 }
         repeat {
             hasProgressed = false
-            for queuePair in queuePairs { if let queuePair { run(queuePair) } }
+            for queuePair in queuePairs { if let queuePair, !isHeld { run(queuePair) } }
         } while hasProgressed
         for queue in completionQueues where codec.looksAtNotification(queue) { notify(queue) }
         return carriedOut - before
@@ -68,12 +68,23 @@ extension Device {
             raise(IBV_EVENT_CQ_ERR, queue)
             return
         }
+        announce(queue, isSolicited: completion.isSolicited || completion.status != IBV_WC_SUCCESS.rawValue)
+    }
+
+    /// Writes an entry as it is; false when there is no room for it.
+    func write(_ entry: UnsafeRawPointer, of queuePair: QueuePair, isReceive: Bool) -> Bool {
+        let queue = isReceive ? queuePair.receiveCompletions : queuePair.sendCompletions
+        guard let isSolicited = codec.write(entry, of: queuePair, to: queue) else { return false }
+        announce(queue, isSolicited: isSolicited)
+        return true
+    }
+
+    private func announce(_ queue: CompletionQueue, isSolicited: Bool) {
         if codec.looksAtNotification(queue) { return notify(queue) }
         switch queue.notification {
         case .none: break
         case .next: notify(queue)
-        case .solicited:
-            if completion.isSolicited || completion.status != IBV_WC_SUCCESS.rawValue { notify(queue) }
+        case .solicited: if isSolicited { notify(queue) }
         }
     }
 

@@ -130,3 +130,54 @@ public func writeCompletion(
         return 0
     }
 }
+
+// MARK: - For a comparison of two libraries, byte by byte
+
+/// Holds a device, or lets it go.
+@c(uverbs_sim_hold)
+public func holdDevice(_ index: Int32, _ held: Int32) -> Int32 {
+    locked {
+        guard let device = simulation.device(index) else { return ENOENT }
+        device.isHeld = held != 0
+        return 0
+    }
+}
+
+/// Where memory lies that program and device share.
+@c(uverbs_sim_memory)
+public func sharedMemory(
+    _ index: Int32, _ area: Int32, _ number: UInt32, _ start: UnsafeMutablePointer<UnsafeMutableRawPointer?>?
+) -> UInt64 {
+    locked {
+        guard let device = simulation.device(index), let start,
+            let memory = device.memory(uverbs_sim_area(rawValue: UInt32(bitPattern: area)), number)
+        else { return 0 }
+        start.pointee = memory.baseAddress
+        return UInt64(memory.count)
+    }
+}
+
+extension Device {
+    fileprivate func memory(_ area: uverbs_sim_area, _ number: UInt32) -> UnsafeMutableRawBufferPointer? {
+        switch area {
+        case UVERBS_SIM_SENDS, UVERBS_SIM_RECEIVES, UVERBS_SIM_RECORD:
+            queuePair(number: number).flatMap { codec.memory($0, area) }
+        case UVERBS_SIM_SHARED_RECEIVES, UVERBS_SIM_SHARED_RECORD:
+            sharedReceiveQueue(number: number).flatMap { codec.memory($0, area) }
+        case UVERBS_SIM_COMPLETIONS, UVERBS_SIM_COMPLETION_RECORD:
+            completionQueues.first { $0.handle == number }.flatMap { codec.memory($0, area) }
+        default: nil
+        }
+    }
+}
+
+/// Writes an entry of a completion queue.
+@c(uverbs_sim_write)
+public func writeEntry(_ index: Int32, _ number: UInt32, _ receives: Int32, _ entry: UnsafeRawPointer?) -> Int32 {
+    locked {
+        guard let device = simulation.device(index), let queuePair = device.queuePair(number: number), let entry else {
+            return ENOENT
+        }
+        return device.write(entry, of: queuePair, isReceive: receives != 0) ? 0 : ENOSPC
+    }
+}

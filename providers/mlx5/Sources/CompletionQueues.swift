@@ -153,6 +153,8 @@ extension CompletionQueuePointer {
             throw error
         }
         ring.move(to: memory, entries: entries)
+        // The mark is taken: its place is free.
+        ring.pointee.release()
         pointee.base.cqe = Int32(bitPattern: entries - 1)
     }
 }

@@ -141,6 +141,8 @@ func scatter(
         guard left != 0 else { return IBV_WC_LOC_LEN_ERR }
         piece = wrapped(piece)
         let length = min(rest, DataSegment.length.get(piece))
+        // What lies behind the end of a list is of an older request.
+        if length == 0 && DataSegment.key.get(piece) == endOfListKey { return IBV_WC_LOC_LEN_ERR }
         if length != 0 {
             guard let target = UnsafeMutableRawPointer(bitPattern: UInt(DataSegment.address.get(piece))) else {
                 return IBV_WC_LOC_PROT_ERR

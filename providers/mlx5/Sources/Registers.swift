@@ -104,22 +104,32 @@ struct Registers: ~Copyable {
         lock.lock()
         defer { lock.unlock() }
         var shared = 0
-        var least: Int?
         var dedicated = 0
         for index in 0..<state.pointee.entries.count {
             let entry = state.pointee.entries[index]
             if entry.isShared {
                 shared += 1
-                if least.map({ entry.users < state.pointee.entries[$0].users }) ?? true { least = index }
             } else if entry.users == 0 {
                 return use(index)
             } else {
                 dedicated += 1
             }
         }
-        if isAlone || dedicated < Self.dedicatedCount { return try more(kernel, isShared: false) }
-        if shared < Self.sharedCount { return try more(kernel, isShared: true) }
-        return use(least!)
+        if isAlone || dedicated < Self.dedicatedCount { return use(try more(kernel, isShared: false)) }
+        if shared < Self.sharedCount { _ = try more(kernel, isShared: true) }
+        return use(leastShared)
+    }
+
+    /// Of those that are shared, the first of those with the fewest users.
+    private var leastShared: Int {
+        borrowing get {
+            var least: Int?
+            for index in 0..<state.pointee.entries.count where state.pointee.entries[index].isShared {
+                let users = state.pointee.entries[index].users
+                if least.map({ users < state.pointee.entries[$0].users }) ?? true { least = index }
+            }
+            return least!
+        }
     }
 
     /// Gives a register back that `take` gave.
@@ -136,10 +146,8 @@ struct Registers: ~Copyable {
         return (state.pointee.entries[index].register, state.pointee.entries[index].page)
     }
 
-    /// Another page, with registers of that kind.
-    private borrowing func more(
-        _ kernel: borrowing KernelDevice, isShared: Bool
-    ) throws(KernelError) -> (register: BlueFlamePointer, page: UInt32) {
+    /// Another page, with registers of that kind: the index of the first.
+    private borrowing func more(_ kernel: borrowing KernelDevice, isShared: Bool) throws(KernelError) -> Int {
         // Where nothing can be combined (some virtual machines), a page without it does: then only 8 bytes go there.
         var takesRequests = true
         let page: (memory: UnsafeMutableRawPointer, number: UInt32)
@@ -159,7 +167,7 @@ struct Registers: ~Copyable {
             state.pointee.entries.append(
                 Entry(register: register, page: page.number, isShared: isShared, users: 0))
         }
-        return use(first)
+        return first
     }
 
     /// A page as an object of the kernel's.

@@ -85,6 +85,28 @@ struct uverbs_sim_completion {
 /// Writes a completion of a queue pair, as if the device had carried out something. 0, or ENOENT.
 int uverbs_sim_complete(int device, uint32_t queue_pair, const struct uverbs_sim_completion *completion);
 
+/// Holds a device, or lets it go. While it is held it carries out nothing, whatever doorbells ring; what it completes is
+/// said with uverbs_sim_complete and uverbs_sim_write. 0, or ENOENT.
+int uverbs_sim_hold(int device, int held);
+
+/// Memory that program and device share.
+enum uverbs_sim_area {
+	/// Of a queue pair's number.
+	UVERBS_SIM_SENDS, UVERBS_SIM_RECEIVES, UVERBS_SIM_RECORD,
+	/// Of a shared receive queue's number.
+	UVERBS_SIM_SHARED_RECEIVES, UVERBS_SIM_SHARED_RECORD,
+	/// Of a completion queue's handle.
+	UVERBS_SIM_COMPLETIONS, UVERBS_SIM_COMPLETION_RECORD,
+};
+
+/// Where such memory lies: its size in bytes; 0 when there is none.
+uint64_t uverbs_sim_memory(int device, int area, uint32_t number, void **start);
+
+/// mlx5: writes an entry of 128 bytes, or the last 64 of them, into the completion queue that a queue pair has for
+/// receives, or for sends, as it is: but for the numbers of the queue pair and the bit that hands the entry over. 0;
+/// ENOENT, or ENOSPC when the queue is full.
+int uverbs_sim_write(int device, uint32_t queue_pair, int receives, const void *entry);
+
 /// The functions above, in a program that is not linked with the simulator.
 struct uverbs_sim {
 	int (*create)(const char *);
@@ -97,6 +119,9 @@ struct uverbs_sim {
 	int (*inject)(int, int, uint32_t);
 	int (*fail)(int);
 	int (*complete)(int, uint32_t, const struct uverbs_sim_completion *);
+	int (*hold)(int, int);
+	uint64_t (*memory)(int, int, uint32_t, void **);
+	int (*write)(int, uint32_t, int, const void *);
 };
 
 /// Finds them in the preloaded library. Null: it was not preloaded.

@@ -1,4 +1,5 @@
 import CSimulator
+import CSimulatorABI
 
 /// mlx5, ConnectX-4 and later: queues lie in the program's own memory and are read there; a doorbell page says when
 /// (<rdma/mlx5-abi.h>, <infiniband/mlx5dv.h>).
@@ -56,14 +57,18 @@ final class Mlx5Codec: Codec {
         guard device.options.isEthernet, driver.output.count > 0 else { return }
         var answer = mlx5_ib_create_ah_resp()
         answer.response_length = 10
-        answer.dmac = macAddress(ofGID: gidHalves(handle.attributes.grh.dgid))
+        let gid = gidHalves(handle.attributes.grh.dgid)
+        let lid = device.port(ofGID: gid)
+        // Of another peer it stands in its GID.
+        answer.dmac =
+            lid != 0
+            ? macAddress(of: lid) : withUnsafeBytes(of: gid.1) { ($0[0], $0[1], $0[2], $0[5], $0[6], $0[7]) }
         try driver.answer(answer, minimum: 10)
     }
 
-    /// Of the port with that GID, or of a group; locally administered.
-    func macAddress(ofGID gid: (UInt64, UInt64)) -> (UInt8, UInt8, UInt8, UInt8, UInt8, UInt8) {
-        let lid = device.port(ofGID: gid)
-        return (0x02, 0, 0, 0x15, UInt8(lid >> 8), UInt8(lid & 0xFF))
+    /// Of a port; locally administered.
+    func macAddress(of lid: UInt16) -> (UInt8, UInt8, UInt8, UInt8, UInt8, UInt8) {
+        (0x02, 0, 0, 0x15, UInt8(lid >> 8), UInt8(lid & 0xFF))
     }
 
     override func map(
@@ -121,6 +126,33 @@ final class Mlx5Codec: Codec {
 
     override func write(_ completion: Completion, to queue: CompletionQueue) -> Bool {
         writeCompletion(completion, ring(queue))
+    }
+
+    override func write(_ entry: UnsafeRawPointer, of queuePair: QueuePair, to queue: CompletionQueue) -> Bool? {
+        writeEntry(entry, of: queuePair, ring(queue))
+    }
+
+    override func memory(_ queuePair: QueuePair, _ area: uverbs_sim_area) -> UnsafeMutableRawBufferPointer? {
+        let queues = rings(queuePair)
+        switch area {
+        case UVERBS_SIM_SENDS:
+            return .init(start: queues.sends, count: Int(queues.sendBlocks) * Mlx5Queues.block)
+        case UVERBS_SIM_RECEIVES:
+            return queues.receives.map { .init(start: $0.bytes, count: Int($0.count) * $0.stride) }
+        default: return queues.record.bytes
+        }
+    }
+
+    override func memory(_ queue: SharedReceiveQueue, _ area: uverbs_sim_area) -> UnsafeMutableRawBufferPointer? {
+        let shared = ring(queue)
+        if area == UVERBS_SIM_SHARED_RECORD { return shared.record.bytes }
+        return .init(start: shared.bytes, count: Int(shared.count) * shared.stride)
+    }
+
+    override func memory(_ queue: CompletionQueue, _ area: uverbs_sim_area) -> UnsafeMutableRawBufferPointer? {
+        let completions = ring(queue)
+        if area == UVERBS_SIM_COMPLETION_RECORD { return completions.record.bytes }
+        return .init(start: completions.bytes, count: Int(completions.count) * completions.stride)
     }
 
     override func looksAtNotification(_ queue: CompletionQueue) -> Bool { looksAtDoorbell(queue) }

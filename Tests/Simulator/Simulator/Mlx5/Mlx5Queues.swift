@@ -17,6 +17,8 @@ struct DoorbellRecord {
     var first: UInt32 { UInt32(bigEndian: sim_load(words)) }
     /// Word 1: how far the program is with sends; of a completion queue: what it asks to be told.
     var second: UInt32 { UInt32(bigEndian: sim_load(words + 1)) }
+
+    var bytes: UnsafeMutableRawBufferPointer { .init(start: words, count: 8) }
 }
 
 /// A queue's memory, which is the program's.

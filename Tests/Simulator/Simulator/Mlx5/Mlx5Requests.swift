@@ -139,9 +139,10 @@ extension Mlx5Codec {
         if device.options.isEthernet {
             request.destination.isGlobal = true
             request.destination.serviceLevel = vector.stat_rate_sl >> 1 & 7
-            let address = macAddress(ofGID: request.destination.gid)
+            let address = macAddress(of: device.port(ofGID: request.destination.gid))
             try demand(
-                vector.rmac == address, EINVAL, "the packet goes to another MAC address, which ends with",
+                request.destination.isGroup || vector.rmac == address, EINVAL,
+                "the packet goes to another MAC address, which ends with",
                 has: Int(vector.rmac.5), wants: Int(address.5))
         } else {
             request.destination.isGlobal = isGlobal

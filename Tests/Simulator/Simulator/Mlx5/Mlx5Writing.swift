@@ -17,6 +17,31 @@ extension Mlx5Codec {
         return true
     }
 
+    /// Writes 128 bytes, or the last 64 of them; whose they are is told here. Whether they make an event for those who wait
+    /// for solicited ones alone; nil when the queue is full.
+    func writeEntry(_ bytes: UnsafeRawPointer, of queuePair: QueuePair, _ ring: Mlx5Completions) -> Bool? {
+        if ring.isFull { return nil }
+        var entry = (bytes + 64).loadUnaligned(as: mlx5_cqe64.self)
+        let opcode = Int(entry.op_own >> 4)
+        let isReceive = opcode != MLX5_CQE_REQ && opcode != MLX5_CQE_REQ_ERR
+        let others = UInt32(0xFF00_0000)
+        entry.srqn_uidx =
+            (UInt32(bigEndian: entry.srqn_uidx) & others | index(of: queuePair, isReceive: isReceive)).bigEndian
+        entry.sop_drop_qpn = (UInt32(bigEndian: entry.sop_drop_qpn) & others | queuePair.number).bigEndian
+        let place = entryPlace(ring)
+        if ring.stride == 128 { (place - 64).copyMemory(from: bytes, byteCount: 64) }
+        put(entry, place, ring, entry.op_own & 0xFE)
+        ring.producer &+= 1
+        return entry.op_own & 2 != 0 || opcode == MLX5_CQE_REQ_ERR || opcode == MLX5_CQE_RESP_ERR
+    }
+
+    /// How completions name a queue pair: version 0 finds it by its number; what was received from a shared queue names
+    /// that.
+    private func index(of queuePair: QueuePair, isReceive: Bool) -> UInt32 {
+        if pages(queuePair.context).cqeVersion > 0 { return rings(queuePair).userIndex }
+        return isReceive ? queuePair.sharedReceives?.number ?? 0 : 0
+    }
+
     /// The last entry of the old memory: what follows is in the new one.
     func writeResize(_ ring: Mlx5Completions) {
         put(mlx5_cqe64(), entryPlace(ring), ring, UInt8(MLX5_CQE_RESIZE_CQ) << 4)
@@ -33,19 +58,15 @@ extension Mlx5Codec {
         withUnsafeBytes(of: entry) { bytes in
             place.copyMemory(from: bytes.baseAddress!, byteCount: 60)
         }
-        let word = UInt32(entry.wqe_counter) | UInt32(last | owner) << 24
+        let word = UInt32(entry.wqe_counter) | UInt32(entry.signature) << 16 | UInt32(last | owner) << 24
         sim_store((place + 60).assumingMemoryBound(to: UInt32.self), word)
     }
 
     private func fill(_ entry: inout mlx5_cqe64, _ completion: Completion) {
         let queuePair = completion.queuePair
-        let queues = rings(queuePair)
-        let usesIndex = pages(queuePair.context).cqeVersion > 0
-        // Version 0 finds the queue pair by its number; what was received from a shared queue names that.
-        let shared = completion.isReceive ? queuePair.sharedReceives?.number ?? 0 : 0
-        entry.srqn_uidx = (usesIndex ? queues.userIndex : shared).bigEndian
+        entry.srqn_uidx = index(of: queuePair, isReceive: completion.isReceive).bigEndian
         // The opcode is told where a request completes, and where one fails.
-        let opcode = completion.isReceive ? 0 : UInt32(sendOpcode(completion, queues))
+        let opcode = completion.isReceive ? 0 : UInt32(sendOpcode(completion, rings(queuePair)))
         entry.sop_drop_qpn = (opcode << 24 | queuePair.number).bigEndian
         entry.wqe_counter = UInt16(truncatingIfNeeded: completion.tag).bigEndian
         guard completion.status == IBV_WC_SUCCESS.rawValue else {

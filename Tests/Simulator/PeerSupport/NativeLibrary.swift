@@ -1,30 +1,25 @@
 import CIBVerbs
 import CProviderABI
 import Glibc
-import Hfi1Provider
-import Mlx5Provider
 import ProviderLoader
 
-/// A native provider, through the loader and the waist: linked in, or what RDMA_DRIVER_PATH leads to.
-final class NativeLibrary: Library {
+/// A native provider, through the loader and the waist: what RDMA_DRIVER_PATH leads to, or one that is linked in.
+package final class NativeLibrary: Library {
     private let loader: ProviderLoader
     private var ops: UnsafePointer<rdma_context_ops>! = nil
+    /// The file that serves the device that was opened last; nil for one that is linked in.
+    package private(set) var module: String?
 
-    override init() {
-        let hfi1 = BuiltInProvider(name: "hfi1", entry: { Hfi1Provider.providerEntry(core: $0, why: $1) })
-        let mlx5 = BuiltInProvider(name: "mlx5", entry: { Mlx5Provider.providerEntry(core: $0, why: $1) })
-        loader = ProviderLoader(configuration: .standard(builtIn: [hfi1, mlx5]))
+    package init(builtIn: [BuiltInProvider] = []) {
+        loader = ProviderLoader(configuration: .standard(builtIn: builtIn))
     }
 
-    override func open() -> Context {
-        var count: Int32 = 0
-        let devices = have(ibv_get_device_list(&count), "the list of devices")
-        check(count > 0, "there is no device")
-        let name = String(cString: ibv_get_device_name(devices[0]))
-        ibv_free_device_list(devices)
+    package override func open(_ number: Int = 0) -> Context {
+        let name = withDevice(number) { String(cString: ibv_get_device_name($0)) }
         do throws(LoaderError) {
             let opened = try loader.open(name)
             ops = opened.ops
+            module = opened.provider.library
             return opened.context
         } catch {
             check(false, "\(error)")
@@ -38,11 +33,11 @@ final class NativeLibrary: Library {
         return nil
     }
 
-    override func close(_ context: Context) -> Int32 { ops.pointee.close_context(context) }
-    override func queryPort(_ context: Context, _ port: inout ibv_port_attr) -> Int32 {
+    package override func close(_ context: Context) -> Int32 { ops.pointee.close_context(context) }
+    package override func queryPort(_ context: Context, _ port: inout ibv_port_attr) -> Int32 {
         ops.pointee.query_port(context, 1, &port, MemoryLayout<ibv_port_attr>.size)
     }
-    override func queryGID(_ context: Context, _ index: Int32, _ gid: inout ibv_gid) -> Int32 {
+    package override func queryGID(_ context: Context, _ index: Int32, _ gid: inout ibv_gid) -> Int32 {
         var entry = ibv_gid_entry()
         let error = ops.pointee.query_gid_ex(
             context, 1, UInt32(index), &entry, 0, MemoryLayout<ibv_gid_entry>.size)
@@ -50,31 +45,31 @@ final class NativeLibrary: Library {
         return error
     }
 
-    override func allocateDomain(_ context: Context) -> Domain? { ops.pointee.alloc_pd(context) }
-    override func freeDomain(_ domain: Domain) -> Int32 { ops.pointee.dealloc_pd(domain) }
-    override func register(
+    package override func allocateDomain(_ context: Context) -> Domain? { ops.pointee.alloc_pd(context) }
+    package override func freeDomain(_ domain: Domain) -> Int32 { ops.pointee.dealloc_pd(domain) }
+    package override func register(
         _ domain: Domain, _ memory: UnsafeMutableRawPointer, _ length: Int, _ access: Int32
     ) -> Region? { ops.pointee.reg_mr(domain, memory, length, UInt64(UInt(bitPattern: memory)), UInt32(access)) }
-    override func deregister(_ region: Region) -> Int32 { ops.pointee.dereg_mr(region) }
-    override func createAddress(_ domain: Domain, _ attributes: inout ibv_ah_attr) -> Address? {
+    package override func deregister(_ region: Region) -> Int32 { ops.pointee.dereg_mr(region) }
+    package override func createAddress(_ domain: Domain, _ attributes: inout ibv_ah_attr) -> Address? {
         ops.pointee.create_ah(domain, &attributes)
     }
-    override func destroyAddress(_ address: Address) -> Int32 { ops.pointee.destroy_ah(address) }
+    package override func destroyAddress(_ address: Address) -> Int32 { ops.pointee.destroy_ah(address) }
 
-    override func createChannel(_ context: Context) -> Channel? { ops.pointee.create_comp_channel(context) }
-    override func destroyChannel(_ channel: Channel) -> Int32 { ops.pointee.destroy_comp_channel(channel) }
-    override func createCompletions(
+    package override func createChannel(_ context: Context) -> Channel? { ops.pointee.create_comp_channel(context) }
+    package override func destroyChannel(_ channel: Channel) -> Int32 { ops.pointee.destroy_comp_channel(channel) }
+    package override func createCompletions(
         _ context: Context, _ entries: Int32, _ place: UnsafeMutableRawPointer?, _ channel: Channel?, _ vector: Int32
     ) -> Completions? { ops.pointee.create_cq(context, entries, place, channel, vector) }
-    override func createExtendedCompletions(
+    package override func createExtendedCompletions(
         _ context: Context, _ attributes: inout ibv_cq_init_attr_ex
     ) -> UnsafeMutablePointer<ibv_cq_ex>? { ops.pointee.create_cq_ex?(context, &attributes) ?? missing() }
-    override func resizeCompletions(_ queue: Completions, _ entries: Int32) -> Int32 {
+    package override func resizeCompletions(_ queue: Completions, _ entries: Int32) -> Int32 {
         ops.pointee.resize_cq(queue, entries)
     }
-    override func destroyCompletions(_ queue: Completions) -> Int32 { ops.pointee.destroy_cq(queue) }
+    package override func destroyCompletions(_ queue: Completions) -> Int32 { ops.pointee.destroy_cq(queue) }
 
-    override func createShared(_ domain: Domain, _ attributes: inout ibv_srq_init_attr) -> Shared? {
+    package override func createShared(_ domain: Domain, _ attributes: inout ibv_srq_init_attr) -> Shared? {
         var extended = ibv_srq_init_attr_ex()
         extended.attr = attributes.attr
         extended.comp_mask = IBV_SRQ_INIT_ATTR_PD.rawValue
@@ -83,12 +78,12 @@ final class NativeLibrary: Library {
         attributes.attr = extended.attr
         return queue
     }
-    override func modifyShared(_ queue: Shared, _ attributes: inout ibv_srq_attr, _ mask: Int32) -> Int32 {
+    package override func modifyShared(_ queue: Shared, _ attributes: inout ibv_srq_attr, _ mask: Int32) -> Int32 {
         ops.pointee.modify_srq(queue, &attributes, mask)
     }
-    override func destroyShared(_ queue: Shared) -> Int32 { ops.pointee.destroy_srq(queue) }
+    package override func destroyShared(_ queue: Shared) -> Int32 { ops.pointee.destroy_srq(queue) }
 
-    override func createPair(_ domain: Domain, _ attributes: inout ibv_qp_init_attr) -> Pair? {
+    package override func createPair(_ domain: Domain, _ attributes: inout ibv_qp_init_attr) -> Pair? {
         var extended = ibv_qp_init_attr_ex()
         extended.qp_context = attributes.qp_context
         extended.send_cq = attributes.send_cq
@@ -103,23 +98,23 @@ final class NativeLibrary: Library {
         attributes.cap = extended.cap
         return pair
     }
-    override func createExtendedPair(_ context: Context, _ attributes: inout ibv_qp_init_attr_ex) -> Pair? {
+    package override func createExtendedPair(_ context: Context, _ attributes: inout ibv_qp_init_attr_ex) -> Pair? {
         ops.pointee.create_qp_ex(context, &attributes)
     }
-    override func builders(_ pair: Pair) -> UnsafeMutablePointer<ibv_qp_ex>? {
+    package override func builders(_ pair: Pair) -> UnsafeMutablePointer<ibv_qp_ex>? {
         ops.pointee.qp_to_qp_ex?(pair) ?? missing()
     }
-    override func modifyPair(_ pair: Pair, _ attributes: inout ibv_qp_attr, _ mask: Int32) -> Int32 {
+    package override func modifyPair(_ pair: Pair, _ attributes: inout ibv_qp_attr, _ mask: Int32) -> Int32 {
         ops.pointee.modify_qp(pair, &attributes, mask)
     }
-    override func queryPair(
+    package override func queryPair(
         _ pair: Pair, _ attributes: inout ibv_qp_attr, _ mask: Int32, _ initial: inout ibv_qp_init_attr
     ) -> Int32 { ops.pointee.query_qp(pair, &attributes, mask, &initial) }
-    override func destroyPair(_ pair: Pair) -> Int32 { ops.pointee.destroy_qp(pair) }
+    package override func destroyPair(_ pair: Pair) -> Int32 { ops.pointee.destroy_qp(pair) }
 
     // MARK: - Events: the kernel's records, as the core reads them
 
-    override func getCompletionEvent(_ channel: Channel, _ queue: inout Completions?) -> Int32 {
+    package override func getCompletionEvent(_ channel: Channel, _ queue: inout Completions?) -> Int32 {
         var record = CompletionRecord()
         guard read(channel.pointee.fd, &record, MemoryLayout<CompletionRecord>.size) > 0 else { return -1 }
         queue = Completions(bitPattern: UInt(record.handle))
@@ -127,7 +122,7 @@ final class NativeLibrary: Library {
         return 0
     }
 
-    override func getAsynchronousEvent(_ context: Context, _ event: inout ibv_async_event) -> Int32 {
+    package override func getAsynchronousEvent(_ context: Context, _ event: inout ibv_async_event) -> Int32 {
         var record = AsynchronousRecord()
         guard read(context.pointee.async_fd, &record, MemoryLayout<AsynchronousRecord>.size) > 0 else { return -1 }
         event.event_type = ibv_event_type(rawValue: record.type)

@@ -1,7 +1,11 @@
+import CSimulatorABI
 import Glibc
 
+/// The simulator's functions; nil when it was not preloaded.
+package nonisolated(unsafe) let sim = uverbs_sim_load()
+
 /// What a scenario expects and does not find ends the program, with where and what.
-func check(
+package func check(
     _ condition: Bool, _ what: @autoclosure () -> String, file: StaticString = #fileID, line: UInt = #line
 ) {
     if condition { return }
@@ -13,7 +17,7 @@ func check(
 }
 
 /// As `check`, of two values.
-func equal<Value: Equatable>(
+package func equal<Value: Equatable>(
     _ found: Value, _ wanted: Value, _ what: @autoclosure () -> String, file: StaticString = #fileID,
     line: UInt = #line
 ) {
@@ -21,7 +25,7 @@ func equal<Value: Equatable>(
 }
 
 /// What must be there.
-func have<Value>(
+package func have<Value>(
     _ value: Value?, _ what: @autoclosure () -> String, file: StaticString = #fileID, line: UInt = #line
 ) -> Value {
     check(value != nil, "\(what()): errno \(errno)", file: file, line: line)

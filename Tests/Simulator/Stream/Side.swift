@@ -1,0 +1,192 @@
+import CIBVerbs
+import CSimulatorABI
+import Glibc
+import PeerSupport
+
+/// A queue pair that both libraries make.
+struct PairPlan {
+    var type: ibv_qp_type
+    /// Which completion queues, and which shared receive queue.
+    var sends: Int
+    var receives: Int
+    var shared: Int?
+    var limits: ibv_qp_cap
+    var signalsAll = false
+    /// By the functions of ibv_qp_ex too.
+    var hasBuilders = false
+}
+
+/// The objects of a run, in the order in which they are made.
+enum Plan {
+    /// Entries that are asked for; the last is an extended queue.
+    static let completions: [Int32] = [15, 60, 31]
+    static let extended = 2
+    /// Requests and elements.
+    static let shared: [(UInt32, UInt32)] = [(20, 2), (100, 5)]
+    static let addresses = 12
+    /// The queue pair with the largest queues.
+    static let large = 7
+
+    static let pairs: [PairPlan] = {
+        func limits(_ requests: UInt32, _ elements: UInt32, inline: UInt32, receives: UInt32 = 16) -> ibv_qp_cap {
+            ibv_qp_cap(
+                max_send_wr: requests, max_recv_wr: receives, max_send_sge: elements, max_recv_sge: min(elements, 5),
+                max_inline_data: inline)
+        }
+        var plans = [
+            PairPlan(type: IBV_QPT_RC, sends: 0, receives: 1, limits: limits(40, 4, inline: 0)),
+            PairPlan(type: IBV_QPT_RC, sends: 1, receives: 1, shared: 0, limits: limits(24, 30, inline: 400)),
+            PairPlan(type: IBV_QPT_UC, sends: 0, receives: 0, limits: limits(33, 3, inline: 90)),
+            PairPlan(type: IBV_QPT_UD, sends: 0, receives: 1, limits: limits(30, 5, inline: 200)),
+            PairPlan(
+                type: IBV_QPT_RC, sends: 2, receives: 2, limits: limits(20, 6, inline: 64), hasBuilders: true),
+            PairPlan(
+                type: IBV_QPT_UD, sends: 2, receives: 1, limits: limits(16, 3, inline: 128), hasBuilders: true),
+            PairPlan(
+                type: IBV_QPT_UC, sends: 1, receives: 2, shared: 1, limits: limits(17, 2, inline: 30),
+                hasBuilders: true),
+            PairPlan(
+                type: IBV_QPT_RC, sends: 1, receives: 0, limits: limits(512, 2, inline: 16, receives: 512),
+                signalsAll: true),
+        ]
+        // More than have registers of their own, and more than there are registers.
+        for index in 0..<12 {
+            plans.append(
+                PairPlan(
+                    type: IBV_QPT_RC, sends: index % 3, receives: 1, shared: index % 4 == 0 ? 1 : nil,
+                    limits: limits(4, 1, inline: UInt32(index * 8))))
+        }
+        return plans
+    }()
+
+    static func operations(_ type: ibv_qp_type) -> UInt64 {
+        let datagrams = UInt64(IBV_QP_EX_WITH_SEND.rawValue | IBV_QP_EX_WITH_SEND_WITH_IMM.rawValue)
+        if type == IBV_QPT_UD { return datagrams }
+        let unreliable =
+            datagrams
+            | UInt64(IBV_QP_EX_WITH_RDMA_WRITE.rawValue | IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM.rawValue)
+            | UInt64(IBV_QP_EX_WITH_LOCAL_INV.rawValue | IBV_QP_EX_WITH_BIND_MW.rawValue)
+        if type == IBV_QPT_UC { return unreliable }
+        return unreliable
+            | UInt64(IBV_QP_EX_WITH_SEND_WITH_INV.rawValue | IBV_QP_EX_WITH_RDMA_READ.rawValue)
+            | UInt64(IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP.rawValue | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD.rawValue)
+    }
+}
+
+/// One library over one device, with what it has made there.
+final class Side {
+    let library: Library
+    let device: Int32
+    let context: Library.Context
+    let domain: Library.Domain
+    let channel: Library.Channel
+    let region: Library.Region
+    private(set) var completions: [Library.Completions] = []
+    let extended: UnsafeMutablePointer<ibv_cq_ex>
+    private(set) var shared: [Library.Shared] = []
+    /// Of type 1, and of type 2.
+    let windows: [UnsafeMutablePointer<ibv_mw>]
+    private(set) var pairs: [Library.Pair] = []
+    private(set) var limits: [ibv_qp_cap] = []
+    private(set) var builders: [UnsafeMutablePointer<ibv_qp_ex>?] = []
+    var addresses: [Library.Address] = []
+
+    init(_ library: Library, device: Int32, memory: UnsafeMutableRawBufferPointer) {
+        self.library = library
+        self.device = device
+        context = library.open(Int(device))
+        domain = have(library.allocateDomain(context), "a protection domain")
+        channel = have(library.createChannel(context), "a completion channel")
+        let access = IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_MW_BIND.rawValue
+        region = have(
+            library.register(domain, memory.baseAddress!, memory.count, Int32(access)), "a memory region")
+        for entries in Plan.completions.dropLast() {
+            completions.append(have(library.createCompletions(context, entries, nil, channel, 0), "a queue"))
+        }
+        var wanted = ibv_cq_init_attr_ex()
+        wanted.cqe = UInt32(Plan.completions[Plan.extended])
+        wanted.channel = channel
+        wanted.wc_flags = UInt64(IBV_WC_STANDARD_FLAGS) | UInt64(IBV_WC_EX_WITH_COMPLETION_TIMESTAMP.rawValue)
+        extended = have(library.createExtendedCompletions(context, &wanted), "an extended completion queue")
+        completions.append(have(ibv_cq_ex_to_cq(extended), "its plain form"))
+        windows = [IBV_MW_TYPE_1, IBV_MW_TYPE_2].map { [domain] in have(ibv_alloc_mw(domain, $0), "a window") }
+        for (requests, elements) in Plan.shared {
+            var attributes = ibv_srq_init_attr()
+            attributes.attr.max_wr = requests
+            attributes.attr.max_sge = elements
+            shared.append(have(library.createShared(domain, &attributes), "a shared receive queue"))
+        }
+        for plan in Plan.pairs { make(plan) }
+    }
+
+    private func make(_ plan: PairPlan) {
+        var attributes = ibv_qp_init_attr_ex()
+        attributes.send_cq = completions[plan.sends]
+        attributes.recv_cq = completions[plan.receives]
+        attributes.srq = plan.shared.map { shared[$0] }
+        attributes.cap = plan.limits
+        attributes.qp_type = plan.type
+        attributes.sq_sig_all = plan.signalsAll ? 1 : 0
+        attributes.pd = domain
+        attributes.comp_mask = IBV_QP_INIT_ATTR_PD.rawValue
+        if plan.hasBuilders {
+            attributes.comp_mask |= IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue
+            attributes.send_ops_flags = Plan.operations(plan.type)
+        }
+        let pair = have(library.createExtendedPair(context, &attributes), "a queue pair")
+        limits.append(attributes.cap)
+        pairs.append(pair)
+        builders.append(plan.hasBuilders ? have(library.builders(pair), "builders") : nil)
+        connect(pairs.count - 1)
+    }
+
+    /// INIT, RTR, RTS. Nothing is ever carried out: the other end need not be there.
+    func connect(_ index: Int) {
+        let type = Plan.pairs[index].type
+        var attributes = ibv_qp_attr()
+        attributes.qp_state = IBV_QPS_INIT
+        attributes.port_num = 1
+        attributes.qkey = 0x1111_1111
+        let last = type == IBV_QPT_UD ? IBV_QP_QKEY : IBV_QP_ACCESS_FLAGS
+        modify(index, &attributes, [IBV_QP_STATE, IBV_QP_PKEY_INDEX, IBV_QP_PORT, last])
+        attributes.qp_state = IBV_QPS_RTR
+        attributes.path_mtu = IBV_MTU_1024
+        attributes.dest_qp_num = 0x111
+        attributes.ah_attr.port_num = 1
+        attributes.ah_attr.dlid = 1
+        attributes.ah_attr.is_global = 1
+        let path = [IBV_QP_AV, IBV_QP_PATH_MTU, IBV_QP_DEST_QPN, IBV_QP_RQ_PSN]
+        let incoming = [IBV_QP_MAX_DEST_RD_ATOMIC, IBV_QP_MIN_RNR_TIMER]
+        let isReliable = type == IBV_QPT_RC
+        modify(
+            index, &attributes,
+            [IBV_QP_STATE] + (type == IBV_QPT_UD ? [] : path) + (isReliable ? incoming : []))
+        attributes.qp_state = IBV_QPS_RTS
+        let outgoing = [IBV_QP_TIMEOUT, IBV_QP_RETRY_CNT, IBV_QP_RNR_RETRY, IBV_QP_MAX_QP_RD_ATOMIC]
+        modify(index, &attributes, [IBV_QP_STATE, IBV_QP_SQ_PSN] + (isReliable ? outgoing : []))
+    }
+
+    func modify(_ index: Int, _ attributes: inout ibv_qp_attr, _ mask: [ibv_qp_attr_mask]) {
+        let answer = library.modifyPair(pairs[index], &attributes, Int32(mask.reduce(0) { $0 | $1.rawValue }))
+        equal(answer, 0, "modifying queue pair \(index)")
+    }
+
+    func memory(_ area: uverbs_sim_area, _ number: UInt32) -> UnsafeMutableRawBufferPointer {
+        var start: UnsafeMutableRawPointer?
+        let count = sim?.pointee.memory(device, Int32(area.rawValue), number, &start) ?? 0
+        return UnsafeMutableRawBufferPointer(start: start, count: Int(count))
+    }
+
+    /// Gives everything back.
+    func close() {
+        for address in addresses { equal(library.destroyAddress(address), 0, "destroying an address handle") }
+        for pair in pairs { equal(library.destroyPair(pair), 0, "destroying a queue pair") }
+        for queue in shared { equal(library.destroyShared(queue), 0, "destroying a shared receive queue") }
+        for window in windows { equal(ibv_dealloc_mw(window), 0, "freeing a window") }
+        for queue in completions { equal(library.destroyCompletions(queue), 0, "destroying a completion queue") }
+        equal(library.deregister(region), 0, "deregistering")
+        equal(library.destroyChannel(channel), 0, "destroying the channel")
+        equal(library.freeDomain(domain), 0, "freeing the domain")
+        equal(library.close(context), 0, "closing the device")
+    }
+}
