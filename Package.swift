@@ -237,7 +237,8 @@ let testTargets: [Target] = [
     .executableTarget(
         name: "sim-peer",
         dependencies: [
-            "PeerSupport", "CSimulatorABI", "Hfi1Provider", "Mlx5Provider", "ProviderLoader", "CProviderABI", "CIBVerbs",
+            "PeerSupport", "CSimulatorABI", "Hfi1Provider", "Mlx5Provider", "ProviderLoader", "CProviderABI",
+            "CIBVerbs",
         ],
         path: "Tests/Simulator/Peer", swiftSettings: strict),
     // Compares a provider of this package with the vendor's C library, request by request.

@@ -54,8 +54,7 @@ private struct PostedRequests: ~Copyable {
         for index in 0..<4 {
             let entry = queue + 64 * index
             entry.put(
-                Filled(ControlSegment.opcodeModifier, 0), Filled(ControlSegment.index, UInt32(index)),
-                Filled(ControlSegment.opcode, Opcode.read))
+                Filled(ControlSegment.index, UInt32(index)), Filled(ControlSegment.opcode, Opcode.read))
             entry.put(Filled(ControlSegment.queuePair, 1), Filled(ControlSegment.segments, 4))
             (entry + 32).putPiece(16, 1, address)
             (entry + 48).putPiece(48, 1, address + 16)

@@ -21,7 +21,7 @@ struct Field<Word: FixedWidthInteger & UnsignedInteger & BitwiseCopyable> {
             let changes = number == Mutant.chosen.field
             self.offset = changes ? offset + Mutant.chosen.move : offset
             self.low = changes ? max(0, min(Word.bitWidth - 1, low + Mutant.chosen.shift)) : low
-            self.width = changes ? max(1, width + Mutant.chosen.widen) : width
+            self.width = changes ? max(0, width + Mutant.chosen.widen) : width
         #else
             self.offset = offset
             self.low = low

@@ -166,9 +166,7 @@ extension UnsafeMutablePointer<SendQueue> {
     func finish(
         _ entry: UnsafeMutableRawPointer, _ operation: UInt32, flags: UInt32, immediate: UInt32, segments: UInt32
     ) {
-        entry.put(
-            Filled(ControlSegment.opcodeModifier, 0), Filled(ControlSegment.index, pointee.block),
-            Filled(ControlSegment.opcode, operation))
+        entry.put(Filled(ControlSegment.index, pointee.block), Filled(ControlSegment.opcode, operation))
         entry.put(
             Filled(ControlSegment.queuePair, pointee.queuePair), Filled(ControlSegment.segments, segments))
         let signaled =

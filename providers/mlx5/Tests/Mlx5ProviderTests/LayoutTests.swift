@@ -19,7 +19,7 @@ struct LayoutTests {
     func control(seed: UInt64) {
         var random = SplitMix(seed: seed)
         for _ in 0..<200 {
-            let (index, opcode, modifier): (UInt16, UInt8, UInt8) = (random.any(), random.any(), random.any())
+            let (index, opcode): (UInt16, UInt8) = (random.any(), random.any())
             let (pair, segments, immediate) = (
                 random.any(UInt32.self) & 0xFFFFFF, random.any(UInt8.self), random.any(UInt32.self)
             )
@@ -28,12 +28,11 @@ struct LayoutTests {
             )
             let theirs = bytes(16) {
                 mlx5dv_set_ctrl_seg(
-                    $0.assumingMemoryBound(to: mlx5_wqe_ctrl_seg.self), index, opcode, modifier, pair,
+                    $0.assumingMemoryBound(to: mlx5_wqe_ctrl_seg.self), index, opcode, 0, pair,
                     UInt8(fence << 5 | completion << 2 | solicited << 1), segments, 0, immediate.bigEndian)
             }
             let ours = bytes(16) {
                 $0.put(
-                    Filled(ControlSegment.opcodeModifier, UInt32(modifier)),
                     Filled(ControlSegment.index, UInt32(index)), Filled(ControlSegment.opcode, UInt32(opcode)))
                 $0.put(Filled(ControlSegment.queuePair, pair), Filled(ControlSegment.segments, UInt32(segments)))
                 $0.put(
