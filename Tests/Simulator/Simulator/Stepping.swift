@@ -41,10 +41,11 @@ extension Device {
         steps += 1
         _ = takeStep()
         // To hear that a peer is not ready is no progress: the longer that goes on, the more rarely it is asked again.
-        rest = (carriedOut, completed) != before ? Device.shortestRest : min(2 * rest, Device.longestRest)
+        rest = (carriedOut, completed) != before ? Device.shortestRest : min(rest + rest / 16, Device.longestRest)
         return rest
     }
 
     private static let shortestRest: Int64 = 20_000
-    private static let longestRest: Int64 = 1_000_000
+    /// After a tenth of a second without anything to do.
+    private static let longestRest: Int64 = 5_000_000
 }
