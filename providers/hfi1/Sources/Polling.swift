@@ -5,7 +5,8 @@ import ProviderKit
 
 // The data path of completion queues: `context->ops.poll_cq`.
 
-/// A completion queue (`struct rvt_cq_wc`), whose entries are `struct ib_uverbs_wc`: what the user gets, byte for byte.
+/// A completion queue (`struct rvt_cq_wc`), whose entries are `struct ib_uverbs_wc`: what the user gets, byte for byte
+/// but for one flag.
 struct CompletionRing {
     let mapping: Mapping
     /// The highest index: as many completions as the queue has room for.
@@ -46,6 +47,10 @@ struct CompletionRing {
             target.put(entry.get16(0), at: 0)
             target.put(entry.get16(16), at: 16)
             target.put(entry.get16(32), at: 32)
+            let flags = entry.load(fromByteOffset: 36, as: UInt32.self)
+            if _slowPath(flags & kernelInvalidated != 0) {
+                target.put(flags ^ (kernelInvalidated | IBV_WC_WITH_INV.rawValue), at: 36)
+            }
             target += Int(RVT_COMPLETION_SIZE)
             index = index == last ? 0 : index &+ 1
             taken &+= 1
@@ -54,6 +59,10 @@ struct CompletionRing {
         return taken
     }
 }
+
+/// rdmavt tells of an invalidated key with the kernel's own bit for it (IB_WC_WITH_INVALIDATE), which in verbs.h means
+/// IBV_WC_IP_CSUM_OK. Of IP checksums rdmavt has nothing to tell.
+private let kernelInvalidated: UInt32 = 1 << 2
 
 /// Where another thread holds the lock, the function begins anew and waits: then it is a call like any other.
 @inline(__always)

@@ -28,11 +28,19 @@ struct PollingTests {
         }
     }
 
-    @Test("A completion is what the kernel wrote, byte for byte")
+    @Test("A completion is what the kernel wrote, byte for byte; but its bit for an invalidated key is another")
     func bytes() throws {
         let fake = Fake(4)
+        for bit in [0, IBV_WC_WITH_IMM.rawValue, IBV_WC_WITH_INV.rawValue] {
+            var completion = ib_uverbs_wc()
+            // IB_WC_WITH_INVALIDATE of the kernel's <rdma/ib_verbs.h>: bit 2.
+            completion.wc_flags = 0x100 | (bit == IBV_WC_WITH_INV.rawValue ? 1 << 2 : bit)
+            fake.ring.complete(completion)
+            #expect(fake.poll(1).first?.wc_flags == 0x100 | bit)
+        }
         var completion = ib_uverbs_wc()
         withUnsafeMutableBytes(of: &completion) { for index in $0.indices { $0[index] = UInt8(index + 1) } }
+        completion.wc_flags &= ~(1 << 2)
         fake.ring.complete(completion)
         let found = try #require(fake.poll(1).first)
         #expect(found.wr_id == completion.wr_id && found.status.rawValue == completion.status)
