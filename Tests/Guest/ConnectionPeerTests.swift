@@ -61,7 +61,7 @@ extension Guest {
             try await Bench.run { _ in
                 await #expect(processExitsWith: .success) {
                     try await ConnectionBench.run {
-                        let device = try RxeDevice()
+                        let device = try NativeDevice(.rxe)
                         #expect(try device.open().provider.name == "rxe")
                         try await servesRping(device.loader(.native))
                         try await pingsRping(device.loader(.native))

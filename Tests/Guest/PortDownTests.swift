@@ -7,10 +7,10 @@ extension Guest {
     struct PortDownTests {
         @Test(
             "PORT_ERR, an error on both sides of the traffic, PORT_ACTIVE, and traffic again",
-            arguments: RxeDevice.Provider.allCases)
-        func downAndUp(_ provider: RxeDevice.Provider) async throws {
+            arguments: NativeDevice.Provider.allCases)
+        func downAndUp(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { bench in
-                let rxe = try RxeDevice()
+                let rxe = try NativeDevice(.rxe)
                 let witness = try rxe.open(provider)
                 let server = try await listen(on: bench) { port in
                     let client = try await ping(port, count: 0, rxe, provider) { client in
@@ -47,7 +47,7 @@ extension Guest {
         }
 
         private func ping(
-            _ port: String, count: Int, _ rxe: borrowing RxeDevice, _ provider: RxeDevice.Provider,
+            _ port: String, count: Int, _ rxe: borrowing NativeDevice, _ provider: NativeDevice.Provider,
             meanwhile: (Tool.Running) async throws -> Void = { _ in }
         ) async throws -> Tool.Outcome {
             try await Tool.run(

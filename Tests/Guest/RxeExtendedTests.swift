@@ -9,7 +9,7 @@ extension Guest {
         @Test("what the wr_ functions build reaches libibverbs' queue pair whole, and is seen by extended polling")
         func connected() async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
+                let device = try NativeDevice(.rxe)
                 let (native, other) = (try device.open(), try device.open(.libibverbs))
                 let domain = try native.makeProtectionDomain()
                 let here = try domain.makeMemoryRegion(byteCount: 8192)
@@ -96,7 +96,7 @@ extension Guest {
         @Test("datagrams that the wr_ functions build")
         func datagrams() async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
+                let device = try NativeDevice(.rxe)
                 let (native, other) = (try device.open(), try device.open(.libibverbs))
                 let domain = try native.makeProtectionDomain()
                 let here = try domain.makeMemoryRegion(byteCount: 4096)

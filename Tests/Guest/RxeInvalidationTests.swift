@@ -10,8 +10,8 @@ extension Guest {
         @Test("a window whose key the peer, or its owner, has made invalid lets nobody in; it can be bound again")
         func invalidation() async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
-                let roles: [(RxeDevice.Provider, RxeDevice.Provider)] = [
+                let device = try NativeDevice(.rxe)
+                let roles: [(NativeDevice.Provider, NativeDevice.Provider)] = [
                     (.native, .native), (.native, .libibverbs), (.libibverbs, .native),
                 ]
                 for (left, right) in roles {
@@ -63,7 +63,7 @@ extension Guest {
         @Test("the wr_ functions invalidate too, and extended polling tells which key")
         func extended() async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
+                let device = try NativeDevice(.rxe)
                 let context = try device.open()
                 let domain = try context.makeProtectionDomain()
                 var completions = try context.makeCompletionQueue(capacity: 16, fields: .standard)

@@ -12,7 +12,7 @@ extension Guest {
             arguments: ["239.77.3.1", "ff0e::77:3:1"])
         func group(_ text: String) async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
+                let device = try NativeDevice(.rxe)
                 let (native, other) = (try device.open(), try device.open(.libibverbs))
                 let group = MulticastGroup(gid: try #require(GID(text)))
                 // The verbs attach the queue pair; that the host is a member is the network stack's part.
@@ -44,7 +44,7 @@ extension Guest {
         @Test("a queue pair of a connection, and an address that is no group, are refused")
         func refusals() async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
+                let device = try NativeDevice(.rxe)
                 let context = try device.open()
                 let connected = try Link(context, context)
                 let datagrams = try end(context)

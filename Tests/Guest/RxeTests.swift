@@ -11,8 +11,8 @@ extension Guest {
         @Test("RC, UC and UD move their data between native queue pairs, and with libibverbs' in both directions")
         func operations() async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
-                let roles: [(RxeDevice.Provider, RxeDevice.Provider)] = [
+                let device = try NativeDevice(.rxe)
+                let roles: [(NativeDevice.Provider, NativeDevice.Provider)] = [
                     (.native, .native), (.native, .libibverbs), (.libibverbs, .native),
                 ]
                 for (left, right) in roles {
@@ -33,7 +33,7 @@ extension Guest {
         @Test("what it says of device, port, GIDs and queue pair is what libibverbs says")
         func queries() async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
+                let device = try NativeDevice(.rxe)
                 let (native, other) = (try device.open(), try device.open(.libibverbs))
                 #expect(try "\(native.attributes())" == "\(other.attributes())")
                 #expect(try "\(native.port(1))" == "\(other.port(1))")
@@ -54,7 +54,7 @@ extension Guest {
         @Test("shared receive queues feed, warn and grow; completion queues grow and shrink with what is in them")
         func queues() async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
+                let device = try NativeDevice(.rxe)
                 let context = try device.open()
                 let domain = try context.makeProtectionDomain()
                 let region = try domain.makeMemoryRegion(byteCount: 4096)
@@ -92,7 +92,7 @@ extension Guest {
         @Test("memory windows of both types let peers do what they were bound for, and nothing else")
         func windows() async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
+                let device = try NativeDevice(.rxe)
                 let context = try device.open()
                 for kind in [MemoryWindow.Kind.one, .two] {
                     var link = try Link(context, context)
@@ -117,7 +117,7 @@ extension Guest {
         @Test("the extended interfaces post and poll")
         func extended() async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
+                let device = try NativeDevice(.rxe)
                 let context = try device.open()
                 let domain = try context.makeProtectionDomain()
                 let region = try domain.makeMemoryRegion(byteCount: 4096, access: [.localWrite, .remoteWrite])
@@ -161,7 +161,7 @@ extension Guest {
         @Test("completions wake the channel; queue pair and port have their events; destroying waits for who read one")
         func events() async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
+                let device = try NativeDevice(.rxe)
                 let context = try device.open()
                 var link = try Link(context, context)
                 let channel = link.right.completions.channel!
@@ -195,7 +195,7 @@ extension Guest {
         @Test("queues whose events nobody read are destroyed at once, those whose were read when they are acknowledged")
         func unacknowledged() async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
+                let device = try NativeDevice(.rxe)
                 let context = try device.open()
                 for reads in [false, true] {
                     var link = try Link(context, context)
@@ -235,7 +235,7 @@ extension Guest {
         @Test("a user who may not open the node is told so, and what to try")
         func permission() async throws {
             try await Bench.run { _ in
-                let device = try RxeDevice()
+                let device = try NativeDevice(.rxe)
                 let found = try Device.named("rxe0", from: device.loader(.native, alone: true))
                 try await Bench.shell("chmod 600 /dev/infiniband/uverbs*")
                 #expect(seteuid(65534) == 0)

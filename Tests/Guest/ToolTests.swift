@@ -5,39 +5,39 @@ extension Guest {
     /// With each of the two providers: the distribution's libibverbs, and the native one.
     @Suite("verbs over the kernel's rxe")
     struct ToolTests {
-        @Test("devices, info and providers show it, and who serves it", arguments: RxeDevice.Provider.allCases)
-        func shown(_ provider: RxeDevice.Provider) async throws {
+        @Test("devices, info and providers show it, and who serves it", arguments: NativeDevice.Provider.allCases)
+        func shown(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
-                let rxe = try RxeDevice()
+                let rxe = try NativeDevice(.rxe)
                 let environment = rxe.environment(provider)
                 let devices = try await Tool.run("devices", environment: environment)
-                #expect(devices.output.contains(try Regex("rxe0 +\(provider.name) +kernel")), "\(devices)")
+                #expect(devices.output.contains(try Regex("rxe0 +\(rxe.name(provider)) +kernel")), "\(devices)")
                 let info = try await Tool.run("info", "rxe0", environment: environment)
                 #expect(info.status == 0 && info.output.contains("::ffff:10.9.0.1"), "\(info)")
                 let providers = try await Tool.run("providers", "rxe0", environment: environment)
-                #expect(providers.output.contains(try Regex("chosen +\(provider.name)")), "\(providers)")
+                #expect(providers.output.contains(try Regex("chosen +\(rxe.name(provider))")), "\(providers)")
             }
         }
 
         @Test(
-            "ping between two processes verifies every operation", arguments: RxeDevice.Provider.allCases,
+            "ping between two processes verifies every operation", arguments: NativeDevice.Provider.allCases,
             ["ipv4", "ipv6"])
-        func ping(_ provider: RxeDevice.Provider, family: String) async throws {
+        func ping(_ provider: NativeDevice.Provider, family: String) async throws {
             try await Bench.run { _ in
-                let rxe = try RxeDevice()
+                let rxe = try NativeDevice(.rxe)
                 let outcome = try await Tool.run(
                     ["ping", "--device", "rxe0", "--all", "--\(family)", "--size", "5001"] + Ping.verified(20),
                     environment: rxe.environment(provider))
                 #expect(outcome.status == 0, "\(outcome.errors)")
                 try Ping.check(outcome, sent: 20)
-                #expect(outcome.output.contains("\"provider\" : \"\(provider.name)\""))
+                #expect(outcome.output.contains("\"provider\" : \"\(rxe.name(provider))\""))
             }
         }
 
-        @Test("perf prints its table", arguments: RxeDevice.Provider.allCases)
-        func perf(_ provider: RxeDevice.Provider) async throws {
+        @Test("perf prints its table", arguments: NativeDevice.Provider.allCases)
+        func perf(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
-                let rxe = try RxeDevice()
+                let rxe = try NativeDevice(.rxe)
                 let outcome = try await Tool.run(
                     "perf", "--device", "rxe0", "--count", "10", "--duration", "20ms", "--size", "64",
                     environment: rxe.environment(provider))
@@ -47,10 +47,10 @@ extension Guest {
 
         @Test(
             "a peer that is killed leaves an error, and the kernel nothing of it",
-            arguments: RxeDevice.Provider.allCases)
-        func killed(_ provider: RxeDevice.Provider) async throws {
+            arguments: NativeDevice.Provider.allCases)
+        func killed(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
-                let rxe = try RxeDevice()
+                let rxe = try NativeDevice(.rxe)
                 let environment = rxe.environment(provider)
                 let server = try await Tool.run(
                     "ping", "--listen", "--port", "0", "--device", "rxe0", environment: environment

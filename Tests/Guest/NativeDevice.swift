@@ -4,15 +4,23 @@ import ProviderLoader
 import Testing
 import Verbs
 
-/// The module rxe.so as it is shipped, in a directory of driver files; and libibverbs, for the same device rxe0.
-struct RxeDevice: ~Copyable {
-    /// Which provider serves it.
-    enum Provider: String, CaseIterable, Sendable {
-        case native, libibverbs
+/// A provider's module as it is shipped, in a directory of driver files; and libibverbs, for the same device.
+struct NativeDevice: ~Copyable {
+    /// Whose module.
+    enum Module: String {
+        case rxe, hfi1
 
-        /// As `verbs` calls it.
-        var name: String { self == .native ? "rxe" : "libibverbs" }
+        /// What the kernel calls the device here.
+        var device: String { self == .rxe ? "rxe0" : "hfi1_0" }
     }
+
+    /// Which provider serves it.
+    enum Provider: String, CaseIterable, Sendable { case native, libibverbs }
+
+    let module: Module
+
+    /// That provider as `verbs` calls it.
+    func name(_ provider: Provider) -> String { provider == .native ? module.rawValue : "libibverbs" }
 
     /// What a program must have in its environment to use that provider.
     func environment(_ provider: Provider) -> [String: String] {
@@ -23,13 +31,14 @@ struct RxeDevice: ~Copyable {
     let directory: String
 
     /// Puts module and driver file into a directory of their own.
-    init() throws {
+    init(_ module: Module) throws {
+        self.module = module
         let providers = try #require(ProcessInfo.processInfo.environment["RDMA_TEST_PROVIDERS"])
         let files = FileManager.default
-        let directory = NSTemporaryDirectory() + "rxe-\(UUID().uuidString)"
+        let directory = NSTemporaryDirectory() + "\(module)-\(UUID().uuidString)"
         try files.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        try files.copyItem(atPath: providers + "/rxe.so", toPath: directory + "/rxe.so")
-        try files.copyItem(atPath: "providers/rxe/rxe.driver", toPath: directory + "/rxe.driver")
+        try files.copyItem(atPath: "\(providers)/\(module).so", toPath: "\(directory)/\(module).so")
+        try files.copyItem(atPath: "providers/\(module)/\(module).driver", toPath: "\(directory)/\(module).driver")
         self.directory = directory
     }
 
@@ -37,12 +46,10 @@ struct RxeDevice: ~Copyable {
 
     /// A loader that finds it served so.
     func loader(_ provider: Provider, alone: Bool = false) -> ProviderLoader {
-        var configuration = LoaderConfiguration()
+        let libibverbs = BuiltInProvider(name: "libibverbs", entry: rdma_provider_entry_libibverbs)
+        var configuration = LoaderConfiguration.standard(builtIn: alone ? [] : [libibverbs])
         configuration.mainDirectory = directory + "/none"
         configuration.overrideDirectory = directory + "/none"
-        if !alone {
-            configuration.builtIn = [BuiltInProvider(name: "libibverbs", entry: rdma_provider_entry_libibverbs)]
-        }
         switch provider {
         case .native: configuration.environment["RDMA_DRIVER_PATH"] = directory
         case .libibverbs: configuration.environment["RDMA_PROVIDER"] = "libibverbs"
@@ -51,8 +58,8 @@ struct RxeDevice: ~Copyable {
     }
 
     func open(_ provider: Provider = .native) throws -> Context {
-        let context = try Device.named("rxe0", from: loader(provider)).open()
-        #expect(context.provider.name == provider.name)
+        let context = try Device.named(module.device, from: loader(provider)).open()
+        #expect(context.provider.name == name(provider))
         return context
     }
 }
@@ -136,7 +143,7 @@ struct Link: ~Copyable {
         #expect(try right.region.copyBytes(200..<207) == Array("written".utf8))
     }
 
-    /// READ, both atomics, inline data, several slices.
+    /// READ, both atomics, data that no region holds where there is such a thing, several slices.
     mutating func readAndCount() throws {
         let (here, there) = (left.region, right.region)
         try there.copyBytes(from: Array("to be read".utf8).span.bytes)
@@ -154,7 +161,7 @@ struct Link: ~Copyable {
         #expect(try there.loadAcquiring(at: 128) == 7)
 
         try right.queuePair.postReceive(slices: [try there.slice(0..<2), try there.slice(16..<64)].span)
-        try left.queuePair.post(.send, inline: Array("inline".utf8).span.bytes)
+        try post("inline")
         try left.next().check()
         #expect(try right.next().byteCount == 6)
         #expect(try there.copyBytes(0..<2) + there.copyBytes(16..<20) == Array("inline".utf8))
@@ -168,11 +175,27 @@ struct Link: ~Copyable {
         try right.queuePair.postReceive(try there.slice(256..<512), id: 3)
         try left.region.copyBytes(from: Array("xyz".utf8).span.bytes)
         try left.queuePair.post(.send(immediate: 9), try left.region.slice(0..<3), to: destination)
-        try left.queuePair.post(.send, inline: Array("uvw".utf8).span.bytes, to: destination)
+        try post("uvw", to: destination)
         for _ in 0..<2 { try left.next().check() }
         let (first, second) = (try right.next(), try right.next())
         #expect(first.byteCount == 43 && first.immediate == 9 && second.byteCount == 43)
         #expect(first.sourceQueuePairNumber == left.queuePair.number)
         #expect(try there.copyBytes(40..<43) + there.copyBytes(296..<299) == Array("xyzuvw".utf8))
+    }
+
+    /// Sends a few bytes, inline where the device can.
+    private mutating func post(_ text: String, to destination: DatagramDestination? = nil) throws {
+        let bytes = Array(text.utf8)
+        let end = 8192
+        if left.queuePair.capabilities.inlineBytes == 0 {
+            try left.region.copyBytes(from: bytes.span.bytes, at: end - bytes.count)
+        }
+        let slice = try left.region.slice(end - bytes.count..<end)
+        switch (destination, left.queuePair.capabilities.inlineBytes > 0) {
+        case (nil, true): try left.queuePair.post(.send, inline: bytes.span.bytes)
+        case (nil, false): try left.queuePair.post(.send, slice)
+        case (let destination?, true): try left.queuePair.post(.send, inline: bytes.span.bytes, to: destination)
+        case (let destination?, false): try left.queuePair.post(.send, slice, to: destination)
+        }
     }
 }
