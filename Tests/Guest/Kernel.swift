@@ -28,10 +28,7 @@ struct Bench {
                 try await other.shell(NetworkNamespace.joining("eth0", as: 2, to: 1, mtu: mtu))
                 try await shell("rdma link add rxe0 type rxe netdev veth0")
                 try await awaitAddresses(hasIPv6: mtu >= 1280)
-                let before = try await resources()
-                try await body(Bench(other: other))
-                let after = try await resources()
-                if before != after { throw Leak(before: before, after: after) }
+                try await keepingResources { try await body(Bench(other: other)) }
             } catch {
                 // Takes rxe0 with it.
                 try await shell("ip link delete veth0")
@@ -39,6 +36,29 @@ struct Bench {
             }
             try await shell("ip link delete veth0")
         }
+    }
+
+    /// Runs `body`, after which the kernel must hold no more objects of ours than before.
+    private static func keepingResources(_ body: () async throws -> Void) async throws {
+        let before = try await resources()
+        try await body()
+        let after = try await resources()
+        if before != after { throw Leak(before: before, after: after) }
+    }
+
+    /// Runs `body` with hfi1_0, an adapter without hardware that is its own only peer: rdmavt_loopback/. Afterwards the
+    /// kernel must hold no more objects of ours than before.
+    static func runLoopback(_ body: () async throws -> Void) async throws {
+        let module = try #require(ProcessInfo.processInfo.environment["RDMA_TEST_MODULE"])
+        try await shell("insmod '\(module)'")
+        do {
+            try await keepingResources(body)
+        } catch {
+            // What a failed test has left open may keep it: that test is what must be said.
+            _ = try? await shell("rmmod rdmavt_loopback")
+            throw error
+        }
+        try await shell("rmmod rdmavt_loopback")
     }
 
     /// What the kernel's resource list has more, or less, after a test than before it.

@@ -5,26 +5,33 @@ import ToolSupport
 extension Guest {
     @Suite("Debian's pingpong programs, which know nothing of us, as peers")
     struct PingpongTests {
-        /// Whom Debian's program, on the kernel's rxe0 through libibverbs, plays with.
+        /// Whom Debian's program plays with, on the kernel's device through libibverbs: rxe0, or for hfi1 hfi1_0.
         enum Opponent: String, CaseIterable, Sendable {
-            case libibverbs, native, soft
+            case libibverbs, native, soft, hfi1
 
             /// Before the command of this side.
-            func environment(_ bench: Bench, _ rxe: borrowing RxeDevice) -> String {
+            func environment(_ bench: Bench?, _ device: borrowing NativeDevice) -> String {
                 switch self {
                 case .libibverbs: "env RDMA_PROVIDER=libibverbs"
-                case .native: "env RDMA_DRIVER_PATH=\(rxe.directory) RDMA_PROVIDER=rxe"
+                case .native, .hfi1: "env RDMA_DRIVER_PATH=\(device.directory) RDMA_PROVIDER=\(device.module)"
                 case .soft: entrance(bench) + " env RDMA_SOFT_INTERFACES=eth0"
                 }
             }
 
             /// The host that it is on.
-            func entrance(_ bench: Bench) -> String {
-                self == .soft ? bench.other.entrance.joined(separator: " ") : ""
+            func entrance(_ bench: Bench?) -> String {
+                self == .soft ? bench?.other.entrance.joined(separator: " ") ?? "" : ""
             }
 
-            var device: String { self == .soft ? "soft_eth0" : "rxe0" }
-            var address: String { self == .soft ? "10.9.0.2" : "10.9.0.1" }
+            var device: String { self == .soft ? "soft_eth0" : theirDevice }
+            var theirDevice: String { self == .hfi1 ? "hfi1_0" : "rxe0" }
+            var address: String {
+                switch self {
+                case .soft: "10.9.0.2"
+                case .hfi1: "127.0.0.1"
+                default: "10.9.0.1"
+                }
+            }
         }
 
         private static let services = ["rc", "uc", "ud", "srq"]
@@ -35,24 +42,29 @@ extension Guest {
         /// One start of our program plays all services, one after the other: a start takes longer than a play.
         @Test("RC, UC, UD and SRQ, in both roles; every byte that comes back is compared", arguments: Opponent.allCases)
         func play(_ opponent: Opponent) async throws {
-            try await Bench.run { bench in
-                let rxe = try RxeDevice()
-                let environment = opponent.environment(bench, rxe)
-                for role in Role.allCases {
-                    let said = try await Bench.shell(
-                        role == .server
-                            ? serves(opponent, environment, on: bench) : calls(opponent, environment))
-                    let plays = said.split(separator: "\n")
-                    #expect(plays.count { $0.contains("received and compared") } == 4, "we are the \(role): \(said)")
-                    #expect(plays.count { $0.contains("\(Self.count) iters in") } == 4, "we are the \(role): \(said)")
-                }
+            if opponent == .hfi1 {
+                try await Bench.runLoopback { try await play(opponent, .hfi1, on: nil) }
+            } else {
+                try await Bench.run { bench in try await play(opponent, .rxe, on: bench) }
             }
         }
 
-        private func serves(_ opponent: Opponent, _ environment: String, on bench: Bench) -> String {
-            let host = opponent == .soft ? "\(bench.other.holder)" : "self"
+        private func play(_ opponent: Opponent, _ module: NativeDevice.Module, on bench: Bench?) async throws {
+            let device = try NativeDevice(module)
+            let environment = opponent.environment(bench, device)
+            for role in Role.allCases {
+                let said = try await Bench.shell(
+                    role == .server ? serves(opponent, environment, on: bench) : calls(opponent, environment))
+                let plays = said.split(separator: "\n")
+                #expect(plays.count { $0.contains("received and compared") } == 4, "we are the \(role): \(said)")
+                #expect(plays.count { $0.contains("\(Self.count) iters in") } == 4, "we are the \(role): \(said)")
+            }
+        }
+
+        private func serves(_ opponent: Opponent, _ environment: String, on bench: Bench?) -> String {
+            let host = opponent == .soft ? "\(bench?.other.holder ?? 0)" : "self"
             let clients = Self.services.indices.map { index in
-                awaitListener(index, host) + "\n" + theirs(index) + " \(opponent.address)"
+                awaitListener(index, host) + "\n" + theirs(opponent, index) + " \(opponent.address)"
             }
             return """
                 \(ours(opponent, environment)) & server=$!
@@ -62,11 +74,11 @@ extension Guest {
         }
 
         private func calls(_ opponent: Opponent, _ environment: String) -> String {
-            let servers = Self.services.indices.map { theirs($0) + " & servers=\"$servers $!\"" }
+            let servers = Self.services.indices.map { theirs(opponent, $0) + " & servers=\"$servers $!\"" }
             return """
                 \(servers.joined(separator: "\n"))
                 \(Self.services.indices.map { awaitListener($0, "self") }.joined(separator: "\n"))
-                \(ours(opponent, environment, calling: "10.9.0.1"))
+                \(ours(opponent, environment, calling: opponent == .hfi1 ? opponent.address : "10.9.0.1"))
                 for server in $servers; do wait $server; done
                 """
         }
@@ -74,9 +86,10 @@ extension Guest {
         /// A datagram has at most one packet.
         private func size(_ index: Int) -> Int { Self.services[index] == "ud" ? 1024 : 4096 }
 
-        private func theirs(_ index: Int) -> String {
-            // GID 1 of rxe is that of the IPv4 address.
-            "timeout 120 ibv_\(Self.services[index])_pingpong --ib-dev=rxe0 --gid-idx=1 --port=\(Self.port + index)"
+        private func theirs(_ opponent: Opponent, _ index: Int) -> String {
+            // GID 1 of rxe is that of the IPv4 address; hfi1 is addressed by LIDs. There they sleep until an event comes.
+            "timeout 120 ibv_\(Self.services[index])_pingpong --ib-dev=\(opponent.theirDevice)"
+                + (opponent == .hfi1 ? " --events" : " --gid-idx=1") + " --port=\(Self.port + index)"
                 + " --iters=\(Self.count) --size=\(size(index))"
                 + (Self.services[index] == "srq" ? " --num-qp=4" : "")
         }

@@ -98,7 +98,10 @@ func run(_ settings: Settings) throws {
             pair = Pair(
                 try domain.makeQueuePair(settings.kind, completions: completions, capabilities: capabilities))
         }
-        endpoints.append(try pair.queuePair.endpoint(at: address))
+        var endpoint = try pair.queuePair.endpoint(at: address)
+        // Where LIDs lead to a port their programs take a GID only from a peer that was told to use one, as they were.
+        if address.linkLayer == .infiniBand && settings.gidIndex == nil { endpoint.gid = .zero }
+        endpoints.append(endpoint)
         if isDatagram {
             var attributes = QueuePair.Attributes()
             attributes.state = .initialized
