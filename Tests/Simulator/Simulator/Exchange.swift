@@ -53,12 +53,15 @@ extension Device {
     func receiveMessages() -> Int {
         guard let wire, !isDead else { return 0 }
         wire.sendWaiting()
-        var count = 0
-        while count < 64, let header = wire.receive(message, refuse: { _ = keep($0, of: "the wire") }) {
-            count += 1
-            do throws(Refusal) { try take(header) } catch { _ = keep(error, of: "the wire") }
+        for count in 0..<64 {
+            do throws(Refusal) {
+                guard let header = try wire.receive(message) else { return count }
+                try take(header)
+            } catch {
+                _ = keep(error, of: "the wire")
+            }
         }
-        return count
+        return 64
     }
 
     private func take(_ header: sim_wire_message) throws(Refusal) {
@@ -72,7 +75,9 @@ extension Device {
             try demand(isRequest, EPROTO, "no request of a reliable connection")
         case SIM_WIRE_ANSWER: try takeAnswer(header)
         case SIM_WIRE_UNRELIABLE:
-            try demand(decode(header) && carries(arrived), EPROTO, "no request of an unreliable connection")
+            try demand(
+                decode(header) && carries(arrived) && !arrived.invalidates, EPROTO,
+                "no request of an unreliable connection")
             guard let peer = listener(number, IBV_QPT_UC, origin) else { return }
             _ = deliver(arrived, from: origin, to: peer)
         case SIM_WIRE_DATAGRAM:

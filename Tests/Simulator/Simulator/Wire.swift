@@ -97,27 +97,19 @@ final class Wire {
         return !isFull
     }
 
-    /// Takes the next message that can be one; nil when there is none.
+    /// Takes the next message; nil when there is none.
     ///
-    /// - Parameters:
-    ///   - message: becomes what it carries.
-    ///   - refuse: is told of those that cannot be one.
-    func receive(_ message: Message, refuse: (Refusal) -> Void) -> sim_wire_message? {
+    /// - Parameter message: becomes what it carries.
+    func receive(_ message: Message) throws(Refusal) -> sim_wire_message? {
         guard socket >= 0 else { return nil }
         var header = sim_wire_message()
         var payload: Int32 = -1
-        while true {
-            let size = sim_wire_receive(socket, &header, &payload)
-            if size == 0 { return nil }
-            defer { if payload >= 0 { sim_discard(payload) } }
-            do throws(Refusal) {
-                try check(header, size: size)
-                try read(header, payload, into: message)
-                return header
-            } catch {
-                refuse(error)
-            }
-        }
+        let size = sim_wire_receive(socket, &header, &payload)
+        if size == 0 { return nil }
+        defer { if payload >= 0 { sim_discard(payload) } }
+        try check(header, size: size)
+        try read(header, payload, into: message)
+        return header
     }
 
     private func check(_ header: sim_wire_message, size: Int) throws(Refusal) {
