@@ -69,6 +69,21 @@ struct PatternTests {
         #expect(Pattern.number(of: .init(start: nil, count: 0), expected: 9, filled: true) == 9)
     }
 
+    @Test("bytes that are another message, each of them, are told from bytes that are wrong")
+    func others() {
+        for size in [1, 15, 16, 100] {
+            func isOther(_ bytes: [UInt8], than number: UInt64) -> Bool {
+                bytes.withUnsafeBytes { Pattern.isOther($0, than: number, .request) }
+            }
+            #expect(!isOther(message(7, size: size), than: 7), "size \(size)")
+            #expect(isOther(message(6, size: size), than: 7) && isOther(message(8, size: size), than: 7))
+            var wrong = message(6, size: size)
+            wrong[size / 2] ^= 0x10
+            // One byte alone says nothing but a number.
+            #expect(isOther(wrong, than: 7) == (size == 1), "size \(size)")
+        }
+    }
+
     @Test("latencies: the ends are exact, the percentiles good to three digits")
     func recorder() throws {
         var recorder = Recorder()

@@ -96,8 +96,7 @@ struct LatencyClient {
             if let answer {
                 arrival = arrival ?? Clock.now()
                 if isSendDone {
-                    try finish(&link, answer, number)
-                    return .answered(at: arrival ?? start)
+                    return try finish(&link, answer, number) ? .answered(at: arrival ?? start) : .lost
                 }
             }
             guard count == 0, patience.pause() else { continue }
@@ -119,32 +118,38 @@ struct LatencyClient {
             return
         }
         let slot = Int(completion.id & ~Link.receiveID)
-        if link.number(job, slot: slot, completion, expected: number) != number, !link.setup.transport.isReliable {
-            // The answer to a message that was given up.
+        if !link.setup.transport.isReliable,
+            answer != nil || link.isStray(job, completion)
+                || link.number(job, slot: slot, completion, expected: number) != number
+        {
+            // The answer to a message that was given up, or one that the network has repeated.
             try link.postReceive(slot: slot)
         } else {
             answer = Answer(slot: slot, byteCount: completion.byteCount, immediate: completion.immediate)
         }
     }
 
-    /// Looks at what has come, and makes room for the next.
-    private mutating func finish(_ link: inout Link, _ answer: Answer, _ number: UInt64) throws(VerbsError) {
+    /// Looks at what has come, and makes room for the next. False when the answer is there no more.
+    private mutating func finish(_ link: inout Link, _ answer: Answer, _ number: UInt64) throws(VerbsError) -> Bool {
         if job.operation.involvesPeer { tally.received += 1 }
+        var isOverwritten = false
         if job.verify {
             switch job.operation {
             case .send, .sendImmediate, .write, .writeImmediate:
-                tally.inspect(
-                    link.message(job, slot: answer.slot, byteCount: answer.byteCount, number, .reply), job,
-                    number: number, .reply, immediate: answer.immediate)
+                let found = link.inspect(
+                    job, slot: answer.slot, byteCount: answer.byteCount, number, .reply, immediate: answer.immediate)
+                tally.count(number, found)
+                isOverwritten = found == .overwritten
             case .read:
                 let offset = readOffset(number)
-                tally.count(
-                    number, Pattern.firstDifference(UnsafeRawBufferPointer(link.outgoing(job.size)), toReadAt: offset))
+                let bytes = UnsafeRawBufferPointer(link.outgoing(job.size))
+                tally.count(number, difference: Pattern.firstDifference(bytes, toReadAt: offset))
             case .fetchAndAdd, .compareAndSwap:
                 let found = link.outgoing(8).load(as: UInt64.self)
-                tally.count(number, found == Counter.value(job.operation, after: number) ? nil : 0)
+                tally.count(number, difference: found == Counter.value(job.operation, after: number) ? nil : 0)
             }
         }
         if let slot = answer.slot { try link.postReceive(slot: slot) }
+        return !isOverwritten
     }
 }

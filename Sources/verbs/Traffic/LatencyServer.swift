@@ -45,6 +45,7 @@ struct LatencyServer {
             return
         }
         let slot = Int(completion.id & ~Link.receiveID)
+        if link.isStray(job, completion) { return try link.postReceive(slot: slot) }
         // The client has one message under way: an answer that still waits is one that it has given up.
         if let forgotten = request?.slot { try link.postReceive(slot: forgotten) }
         request = Request(
@@ -57,16 +58,21 @@ struct LatencyServer {
         let mark = try link.writtenMark(job.size)
         guard mark != lastMark else { return }
         lastMark = mark
-        request = Request(number: expected &+ UInt64(mark &- Pattern.mark(expected)))
+        let distance = mark &- Pattern.mark(expected)
+        // An old message, which the network has repeated; an answer to it would not be wanted any more.
+        if distance > UInt8.max / 2, !link.setup.transport.isReliable { return }
+        request = Request(number: expected &+ UInt64(distance))
     }
 
     private mutating func answer(_ link: inout Link, _ request: Request) throws(VerbsError) {
         tally.received += 1
         let number = request.number
         if job.verify {
-            tally.inspect(
-                link.message(job, slot: request.slot, byteCount: request.byteCount, number, .request), job,
-                number: number, .request, immediate: request.immediate)
+            tally.count(
+                number,
+                link.inspect(
+                    job, slot: request.slot, byteCount: request.byteCount, number, .request,
+                    immediate: request.immediate))
         }
         if let slot = request.slot { try link.postReceive(slot: slot) }
         expected = number &+ 1

@@ -66,6 +66,12 @@ enum Pattern {
         return bytes[last] == mark(number) ? nil : last
     }
 
+    /// Whether the bytes are those of another message, each of them.
+    static func isOther(_ bytes: UnsafeRawBufferPointer, than number: UInt64, _ direction: Direction) -> Bool {
+        let found = Pattern.number(of: bytes, expected: number, filled: true)
+        return found != number && firstDifference(bytes, number: found, direction: direction) == nil
+    }
+
     /// Writes what is read from several places.
     static func fillSource(_ bytes: UnsafeMutableRawBufferPointer) {
         for index in bytes.indices { bytes[index] = sourceByte(index) }

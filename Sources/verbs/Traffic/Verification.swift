@@ -23,41 +23,76 @@ extension Link {
         return Pattern.number(of: bytes, expected: expected, filled: job.verify)
     }
 
-    /// The bytes of message `number`, which has arrived in a slot or been written.
-    func message(
-        _ job: Job, slot: Int?, byteCount: Int, _ number: UInt64, _ direction: Pattern.Direction
-    ) -> UnsafeRawBufferPointer {
-        switch job.operation {
-        case .write:
+    /// Whether a receive is none of this job's: a network that repeats and delays packets can bring a message of the
+    /// job before.
+    func isStray(_ job: Job, _ completion: WorkCompletion) -> Bool {
+        if setup.transport.isReliable { return false }
+        let opcode: WorkCompletion.Opcode = job.operation == .writeImmediate ? .receiveWriteWithImmediate : .receive
+        return !job.operation.consumesReceive || completion.opcode != opcode
+            || (completion.immediate != nil) != job.operation.hasImmediate
+    }
+
+    /// Looks at every byte of message `number`, which has arrived in a slot or been written.
+    func inspect(
+        _ job: Job, slot: Int?, byteCount: Int, _ number: UInt64, _ direction: Pattern.Direction, immediate: UInt32?
+    ) -> Inspection {
+        let found =
+            switch job.operation {
+            case .write: inspectWritten(job, byteCount: job.size, number, direction)
+            case .writeImmediate: inspectWritten(job, byteCount: min(byteCount, job.size), number, direction)
+            default: Inspection(received(slot: slot ?? 0, byteCount: byteCount), number, direction)
+            }
+        guard found == .right else { return found }
+        if byteCount != job.size, job.operation != .write { return .wrong(at: min(byteCount, job.size)) }
+        if job.operation.hasImmediate, immediate != UInt32(truncatingIfNeeded: number) { return .wrong(at: job.size) }
+        return .right
+    }
+
+    /// Looks at memory that the peer writes, perhaps right now.
+    private func inspectWritten(
+        _ job: Job, byteCount: Int, _ number: UInt64, _ direction: Pattern.Direction
+    ) -> Inspection {
+        let bytes = UnsafeRawBufferPointer(rebasing: written(job.size)[..<byteCount])
+        let isReliable = setup.transport.isReliable
+        let deadline = Clock.now() &+ 1_000_000_000
+        var patience = Patience()
+        while true {
+            let found = Inspection(bytes, number, direction)
+            if found == .right { return found }
+            if !isReliable, Pattern.isOther(bytes, than: number, direction) { return .overwritten }
             // Nothing but the last byte says that a write is there, and it may be there before the others.
-            let bytes = UnsafeRawBufferPointer(written(job.size))
-            let deadline = Clock.now() &+ 1_000_000_000
-            var patience = Patience()
-            while Pattern.firstDifference(bytes, number: number, direction: direction) != nil,
-                !patience.pause() || Clock.now() < deadline
-            {}
-            return bytes
-        case .writeImmediate: return UnsafeRawBufferPointer(written(min(byteCount, job.size)))
-        default: return received(slot: slot ?? 0, byteCount: byteCount)
+            let mayChange = job.operation == .write || !isReliable
+            if !mayChange || patience.pause() && Clock.now() >= deadline { return found }
         }
     }
 }
 
+/// What the bytes of a message turned out to be.
+enum Inspection: Equatable {
+    case right
+    /// The place of the first wrong byte, or the size of the message if something beside it is wrong.
+    case wrong(at: Int)
+    /// Where the message was written, there is another one, whole: one that the network repeated, or the next.
+    case overwritten
+
+    fileprivate init(_ bytes: UnsafeRawBufferPointer, _ number: UInt64, _ direction: Pattern.Direction) {
+        let difference = Pattern.firstDifference(bytes, number: number, direction: direction)
+        self = difference.map { .wrong(at: $0) } ?? .right
+    }
+}
+
 extension Tally {
-    /// Compares a message with what it must be.
-    mutating func inspect(
-        _ bytes: UnsafeRawBufferPointer, _ job: Job, number: UInt64, _ direction: Pattern.Direction, immediate: UInt32?
-    ) {
-        var difference = bytes.count == job.size ? nil : min(bytes.count, job.size)
-        difference = difference ?? Pattern.firstDifference(bytes, number: number, direction: direction)
-        if difference == nil, job.operation.hasImmediate, immediate != UInt32(truncatingIfNeeded: number) {
-            difference = job.size
+    /// Counts what was found in message `number`.
+    mutating func count(_ number: UInt64, _ found: Inspection) {
+        switch found {
+        case .right: count(number, difference: nil)
+        case .wrong(let place): count(number, difference: place)
+        case .overwritten: break
         }
-        count(number, difference)
     }
 
     /// Counts a message whose first wrong byte is at `difference`; nil: every byte is right.
-    mutating func count(_ number: UInt64, _ difference: Int?) {
+    mutating func count(_ number: UInt64, difference: Int?) {
         guard let difference else {
             verified += 1
             return
