@@ -20,13 +20,9 @@ extension KernelDevice {
 
     /// Destroys an address handle.
     public func destroyAddressHandle(_ handle: UInt32) throws(KernelError) {
-        if try destroy(
+        try destroy(
             handle, UVERBS_OBJECT_AH, UVERBS_METHOD_AH_DESTROY, UVERBS_ATTR_DESTROY_AH_HANDLE,
             orElse: .destroyAddressHandle)
-        {
-            return
-        }
-        try call(.destroyAddressHandle, ib_uverbs_destroy_ah(ah_handle: handle))
     }
 
     /// Lets a queue pair receive what is sent to a multicast group.

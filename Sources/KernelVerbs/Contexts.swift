@@ -53,20 +53,18 @@ extension KernelDevice {
         return Int32(bitPattern: answer.fd)
     }
 
-    /// Destroys an object by the method of its own, or by the older command. An object whose device is gone (EIO) is
-    /// gone with it.
-    /// - Returns: false when the older command must do it.
+    /// Destroys an object by the method of its own, or by the older command, of which the handle is all. An object whose
+    /// device is gone (EIO) is gone with it.
     func destroy(
         _ handle: UInt32, _ object: uverbs_default_objects, _ method: some RawRepresentable<UInt32>,
         _ attribute: some RawRepresentable<UInt32>, orElse older: WriteCommand
-    ) throws(KernelError) -> Bool {
+    ) throws(KernelError) {
         var method = Method(object, method)
         method.handle(attribute, handle)
         do {
-            return try call(&method, orElse: older)
+            if try !call(&method, orElse: older) { try call(older, handle) }
         } catch {
-            if error == .deviceGone { return true }
-            throw error
+            if error != .deviceGone { throw error }
         }
     }
 }

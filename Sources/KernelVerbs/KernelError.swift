@@ -1,3 +1,4 @@
+import CIBVerbs
 import CLinux
 
 /// A positive errno value, as the kernel answered it. Open: a newer kernel may answer others.

@@ -21,13 +21,9 @@ extension KernelDevice {
 
     /// Gives a protection domain back. EBUSY while something uses it.
     public func deallocateDomain(_ handle: UInt32) throws(KernelError) {
-        if try destroy(
+        try destroy(
             handle, UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, UVERBS_ATTR_DESTROY_PD_HANDLE,
             orElse: .deallocateDomain)
-        {
-            return
-        }
-        try call(.deallocateDomain, ib_uverbs_dealloc_pd(pd_handle: handle))
     }
 
     /// Registers memory.
@@ -73,13 +69,9 @@ extension KernelDevice {
 
     /// Gives a registration back. EBUSY while a memory window is bound to it.
     public func deregisterMemory(_ handle: UInt32) throws(KernelError) {
-        if try destroy(
+        try destroy(
             handle, UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, UVERBS_ATTR_DESTROY_MR_HANDLE,
             orElse: .deregisterMemory)
-        {
-            return
-        }
-        try call(.deregisterMemory, ib_uverbs_dereg_mr(mr_handle: handle))
     }
 
     /// Allocates a memory window: handle and key.
@@ -96,12 +88,8 @@ extension KernelDevice {
 
     /// Gives a memory window back.
     public func deallocateWindow(_ handle: UInt32) throws(KernelError) {
-        if try destroy(
+        try destroy(
             handle, UVERBS_OBJECT_MW, UVERBS_METHOD_MW_DESTROY, UVERBS_ATTR_DESTROY_MW_HANDLE,
             orElse: .deallocateWindow)
-        {
-            return
-        }
-        try call(.deallocateWindow, ib_uverbs_dealloc_mw(mw_handle: handle))
     }
 }

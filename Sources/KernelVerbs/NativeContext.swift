@@ -13,6 +13,7 @@ public struct NativeContext: ~Copyable {
     public let kernel: KernelDevice
     /// What the kernel answered when the context was made.
     public let opened: KernelContext
+    let extendedQueues = ExtendedQueues()
 
     /// An open device. `initialize(_:)` makes its public struct.
     public init(kernel: consuming KernelDevice, opened: KernelContext) {

@@ -250,6 +250,7 @@ public func makeNativeControlTable(
     let table = UnsafeMutablePointer<rdma_context_ops>.allocate(capacity: 1)
     table.initialize(to: rdma_context_ops())
     table.pointee.size = MemoryLayout<rdma_context_ops>.size
+    table.pointee.async_event = hearNativeEvent
     table.pointee.query_port = queryNativePort
     table.pointee.query_gid_ex = queryNativeGID
     table.pointee.query_gid_table = queryNativeGIDTable
@@ -269,6 +270,7 @@ public func makeNativeControlTable(
 
     table.pointee.query_srq = queryNativeSharedReceiveQueue
     table.pointee.query_qp = queryNativeQueuePair
+    table.pointee.qp_to_qp_ex = extendNativeQueuePair
 
     table.pointee.destroy_ah = destroyNativeAddressHandle
     table.pointee.attach_mcast = attachNativeMulticast

@@ -23,15 +23,17 @@ public func describeProvider(
     return UnsafePointer(provider)
 }
 
-/// Whether a provider that was built here can work for this core; if not, `why` says what it would need.
-public func serves(
-    _ core: UnsafePointer<rdma_core>?, provider name: StaticString, why: UnsafeMutablePointer<rdma_reason>?
-) -> Bool {
-    if let core, core.pointee.abi_major == RDMA_PROVIDER_ABI_MAJOR { return true }
+/// What an entry point answers: the description, if a provider that was built here can work for this core; else nil, and
+/// `why` says what it would need.
+public func enterProvider(
+    _ name: StaticString, _ core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?,
+    description: UnsafePointer<rdma_provider>
+) -> UnsafePointer<rdma_provider>? {
+    if let core, core.pointee.abi_major == RDMA_PROVIDER_ABI_MAJOR { return description }
     var reason = Sentence(name)
     reason.append(" needs a core of provider ABI ")
     reason.append(Int(RDMA_PROVIDER_ABI_MAJOR))
     reason.append(".x")
     reason.store(in: why)
-    return false
+    return nil
 }

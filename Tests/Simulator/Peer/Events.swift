@@ -138,16 +138,42 @@ func acknowledgement() {
     bench.close()
 }
 
-/// The device dies: an event, and EIO for what is asked of it.
+/// The device dies: an event, and EIO for what is asked of it. With a provider of this package, the data path says so too,
+/// after what was completed before.
 func fatalError() {
     let bench = Bench()
-    let (first, _) = Queue.connected(bench, IBV_QPT_RC)
+    let (first, second) = Queue.connected(bench, IBV_QPT_RC)
+    let extended = ExtendedQueues(bench)
     guard let sim else { return }
+    equal(first.post(IBV_WR_RDMA_WRITE, [bench.segment(0, 0)]) { $0.wr_id = 7 }, 0, "posting a write")
+    _ = sim.pointee.step(0)
     equal(sim.pointee.fail(0), 0, "failing")
     equal(asynchronousEvent(bench).event_type, IBV_EVENT_DEVICE_FATAL, "event")
     check(library.allocateDomain(bench.context) == nil && errno == EIO, "errno \(errno)")
     check(library.createCompletions(bench.context, 4, nil, nil, 0) == nil && errno == EIO, "errno \(errno)")
     equal(first.enter(IBV_QPS_ERR), EIO, "to ERR")
     var completion = ibv_wc()
-    equal(ibv_poll_cq(bench.sends, 1, &completion), 0, "completions")
+    equal(ibv_poll_cq(bench.sends, 1, &completion), 1, "completions from before")
+    equal(completion.wr_id, 7, "completion")
+    let isNative = library is NativeLibrary
+    equal(ibv_poll_cq(bench.sends, 1, &completion), isNative ? -EIO : 0, "completions")
+    guard isNative else { return }
+    equal(ibv_poll_cq(bench.receives, 0, &completion), 0, "asking for no completions")
+    equal(first.post(IBV_WR_SEND, [bench.segment(0, 1)]), EIO, "posting a send")
+    equal(first.postReceive([bench.segment(0, 1)]), EIO, "posting a receive")
+    equal(ibv_req_notify_cq(bench.sends, 0), EIO, "asking for an event")
+    if let extended {
+        ibv_wr_start(extended.builder)
+        ibv_wr_rdma_write(extended.builder, 1, 0)
+        equal(ibv_wr_complete(extended.builder), EIO, "completing a list of requests")
+        // The lock is free again.
+        ibv_wr_start(extended.builder)
+        equal(ibv_wr_complete(extended.builder), EIO, "completing an empty list")
+        var wanted = ibv_poll_cq_attr()
+        equal(ibv_start_poll(extended.completions, &wanted), EIO, "starting to poll")
+        extended.destroy()
+    }
+    first.destroy()
+    second.destroy()
+    bench.close()
 }

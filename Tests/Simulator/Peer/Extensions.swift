@@ -73,38 +73,60 @@ func windows() {
     bench.close()
 }
 
+/// Two connected queue pairs with builders, and a completion queue that is polled field by field.
+struct ExtendedQueues {
+    let completions: UnsafeMutablePointer<ibv_cq_ex>
+    let first: Queue
+    let second: Queue
+    /// Of the first.
+    let builder: UnsafeMutablePointer<ibv_qp_ex>
+
+    /// Nil where the library has none, and says so.
+    init?(_ bench: Bench) {
+        var wanted = ibv_cq_init_attr_ex()
+        wanted.cqe = 64
+        wanted.channel = bench.channel
+        wanted.wc_flags =
+            UInt64(IBV_WC_EX_WITH_BYTE_LEN.rawValue | IBV_WC_EX_WITH_IMM.rawValue)
+            | UInt64(IBV_WC_EX_WITH_COMPLETION_TIMESTAMP.rawValue)
+        guard let completions = library.createExtendedCompletions(bench.context, &wanted) else {
+            check(errno == EOPNOTSUPP || errno == ENOSYS, "errno \(errno)")
+            return nil
+        }
+        let plain = have(ibv_cq_ex_to_cq(completions), "its plain form")
+        func make() -> UnsafeMutablePointer<ibv_qp> {
+            var attributes = ibv_qp_init_attr_ex()
+            attributes.send_cq = plain
+            attributes.recv_cq = plain
+            attributes.cap = ibv_qp_cap(
+                max_send_wr: 16, max_recv_wr: 16, max_send_sge: 2, max_recv_sge: 2, max_inline_data: 64)
+            attributes.qp_type = IBV_QPT_RC
+            attributes.pd = bench.domain
+            attributes.comp_mask = IBV_QP_INIT_ATTR_PD.rawValue | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue
+            attributes.send_ops_flags =
+                UInt64(IBV_QP_EX_WITH_SEND_WITH_IMM.rawValue | IBV_QP_EX_WITH_RDMA_WRITE.rawValue)
+            return have(library.createExtendedPair(bench.context, &attributes), "an extended queue pair")
+        }
+        self.completions = completions
+        first = Queue(bench, adopting: make())
+        second = Queue(bench, adopting: make())
+        first.connect(to: second.number)
+        second.connect(to: first.number)
+        builder = have(library.builders(first.pair), "its builders")
+    }
+
+    func destroy() {
+        first.destroy()
+        second.destroy()
+        equal(library.destroyCompletions(ibv_cq_ex_to_cq(completions)), 0, "destroying the completion queue")
+    }
+}
+
 /// Requests by the ibv_wr_ builders, and completions by the extended polling, with timestamps.
 func builders() {
     let bench = Bench()
-    var wanted = ibv_cq_init_attr_ex()
-    wanted.cqe = 64
-    wanted.channel = bench.channel
-    wanted.wc_flags =
-        UInt64(IBV_WC_EX_WITH_BYTE_LEN.rawValue | IBV_WC_EX_WITH_IMM.rawValue)
-        | UInt64(IBV_WC_EX_WITH_COMPLETION_TIMESTAMP.rawValue)
-    guard let queue = library.createExtendedCompletions(bench.context, &wanted) else {
-        check(errno == EOPNOTSUPP || errno == ENOSYS, "errno \(errno)")
-        return bench.close()
-    }
-    let completions = have(ibv_cq_ex_to_cq(queue), "its plain form")
-    func make() -> UnsafeMutablePointer<ibv_qp> {
-        var attributes = ibv_qp_init_attr_ex()
-        attributes.send_cq = completions
-        attributes.recv_cq = completions
-        attributes.cap = ibv_qp_cap(
-            max_send_wr: 16, max_recv_wr: 16, max_send_sge: 2, max_recv_sge: 2, max_inline_data: 64)
-        attributes.qp_type = IBV_QPT_RC
-        attributes.pd = bench.domain
-        attributes.comp_mask = IBV_QP_INIT_ATTR_PD.rawValue | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue
-        attributes.send_ops_flags =
-            UInt64(IBV_QP_EX_WITH_SEND_WITH_IMM.rawValue | IBV_QP_EX_WITH_RDMA_WRITE.rawValue)
-        return have(library.createExtendedPair(bench.context, &attributes), "an extended queue pair")
-    }
-    let first = Queue(bench, adopting: make())
-    let second = Queue(bench, adopting: make())
-    first.connect(to: second.number)
-    second.connect(to: first.number)
-    let builder = have(library.builders(first.pair), "its builders")
+    guard let extended = ExtendedQueues(bench) else { return bench.close() }
+    let (builder, queue, second) = (extended.builder, extended.completions, extended.second)
     bench.fill(0, 300, seed: 4)
     var lastTime: UInt64 = 0
     for round in 0..<40 {
@@ -141,8 +163,6 @@ func builders() {
         check(bench.isFilled(Bench.half + 1000, 200, seed: 4), "200 bytes arrive as they were")
         check(bench.isFilled(Bench.half, 30, seed: 4), "30 bytes arrive as they were")
     }
-    first.destroy()
-    second.destroy()
-    equal(library.destroyCompletions(completions), 0, "destroying the completion queue")
+    extended.destroy()
     bench.close()
 }

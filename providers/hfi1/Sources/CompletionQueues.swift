@@ -9,32 +9,19 @@ func createCompletionQueue(
     context: UnsafeMutablePointer<ibv_context>?, cqe: Int32, cqContext: UnsafeMutableRawPointer?,
     channel: UnsafeMutablePointer<ibv_comp_channel>?, vector: Int32
 ) -> UnsafeMutablePointer<ibv_cq>? {
-    guard let context, cqe > 0, vector >= 0, vector < context.pointee.num_comp_vectors,
-        channel == nil || channel?.pointee.context == context
-    else { return failure(EINVAL) }
-    let queue = CompletionQueuePointer.allocate()
-    rdma_init_cq(queue.verbs, context, channel, cqContext, cqe)
-    do throws(KernelError) {
-        try queue.make(entries: UInt32(cqe), vector: UInt32(vector))
-        return queue.verbs
-    } catch {
-        rdma_fini_cq(queue.verbs)
-        queue.free()
-        return failure(error.rawValue)
-    }
+    let attr = completionQueueAttributes(entries: cqe, context: cqContext, channel: channel, vector: vector)
+    return createNativeCompletionQueue(
+        context, attr, allocate: CompletionQueuePointer.allocate,
+        make: { queue, attr throws(KernelError) in try queue.make(attr) })
 }
 
 extension CompletionQueuePointer {
     /// Makes the queue in the kernel, and maps it.
-    fileprivate func make(entries: UInt32, vector: UInt32) throws(KernelError) {
-        var request = CompletionQueueRequest(
-            userHandle: UnsafeRawPointer(self), entries: entries,
-            asyncDescriptor: context.pointee.opened.asyncDescriptor)
-        request.channel = pointee.base.channel?.pointee.fd
-        request.vector = vector
+    fileprivate func make(_ attr: ibv_cq_init_attr_ex) throws(KernelError) {
         var offer: UInt64 = 0
         let made = try DriverData.answer(&offer) { driver throws(KernelError) in
-            try context.pointee.kernel.createCompletionQueue(request, driver: driver)
+            try context.pointee.kernel.createCompletionQueue(
+                request(entries: attr.cqe, vector: attr.comp_vector), driver: driver)
         }
         do throws(KernelError) {
             try map(offer, entries: made.entries)
@@ -68,21 +55,9 @@ extension CompletionQueuePointer {
 }
 
 func resizeCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?, cqe: Int32) -> Int32 {
-    guard let queue = cq?.hfi1, cqe > 0 else { return EINVAL }
-    queue.pointee.lock.lock()
-    defer { queue.pointee.lock.unlock() }
-    return errno { () throws(KernelError) in try queue.resize(UInt32(cqe)) }
+    resizeNativeCompletionQueue(cq, cqe) { queue, entries throws(KernelError) in try queue.resize(entries) }
 }
 
 func destroyCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?) -> Int32 {
-    guard let queue = cq?.hfi1 else { return EINVAL }
-    let refusal = errno { () throws(KernelError) in
-        let events = try queue.context.pointee.kernel.destroyCompletionQueue(queue.pointee.base.handle)
-        if let events { rdma_wait_cq_events(cq, events.completions, events.asynchronous) }
-    }
-    if refusal != 0 { return refusal }
-    queue.completions.pointee.mapping.unmap()
-    rdma_fini_cq(cq)
-    queue.free()
-    return 0
+    destroyNativeCompletionQueue(cq) { $0.completions.pointee.mapping.unmap() }
 }

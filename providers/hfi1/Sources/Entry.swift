@@ -9,7 +9,7 @@ import ProviderKit
     public func providerEntry(
         core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
     ) -> UnsafePointer<rdma_provider>? {
-        enter(core: core, why: why)
+        enterProvider(hfi1.name, core, why: why, description: provider)
     }
 #else
     /// The entry point where the provider is linked in: tests.
@@ -17,15 +17,9 @@ import ProviderKit
     public func providerEntry(
         core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
     ) -> UnsafePointer<rdma_provider>? {
-        enter(core: core, why: why)
+        enterProvider(hfi1.name, core, why: why, description: provider)
     }
 #endif
-
-private func enter(
-    core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
-) -> UnsafePointer<rdma_provider>? {
-    serves(core, provider: hfi1.name, why: why) ? provider : nil
-}
 
 private nonisolated(unsafe) let provider = describeProvider(hfi1.name, kernelVersions: hfi1.kernelVersions) {
     $0.probe_device = probeDevice

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CKernelABI
 import CLinux
+import KernelVerbs
 import ProviderKit
 
 // The data path of completion queues: `context->ops.poll_cq`.
@@ -68,7 +69,7 @@ private let kernelInvalidated: UInt32 = 1 << 2
 @inline(__always)
 func pollCompletions(cq: UnsafeMutablePointer<ibv_cq>?, count: Int32, wc: UnsafeMutablePointer<ibv_wc>?) -> Int32 {
     guard count > 0 else { return count == 0 ? 0 : -EINVAL }
-    let queue = cq.unsafelyUnwrapped.hfi1
+    let queue = cq.unsafelyUnwrapped.native
     guard _fastPath(queue.pointee.lock.tryLock()) else { return pollAfterWaiting(queue, count, wc.unsafelyUnwrapped) }
     return queue.pointee.lock.unlock(answering: queue.completions.pointee.poll(count, wc.unsafelyUnwrapped))
 }

@@ -8,7 +8,7 @@ func postSend(
     qp: UnsafeMutablePointer<ibv_qp>?, first: UnsafeMutablePointer<ibv_send_wr>?,
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_send_wr>?>?
 ) -> Int32 {
-    let pair = qp.unsafelyUnwrapped.hfi1
+    let pair = qp.unsafelyUnwrapped.native
     pair.pointee.sendLock.lock()
     let error = pair.sends.pointee.post(first, to: pair.context.pointee.kernel, bad: bad)
     return pair.pointee.sendLock.unlock(answering: error)

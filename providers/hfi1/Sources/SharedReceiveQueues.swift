@@ -8,21 +8,9 @@ import ProviderKit
 func createSharedReceiveQueue(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_srq_init_attr_ex>?
 ) -> UnsafeMutablePointer<ibv_srq>? {
-    guard let context, let attr else { return failure(EINVAL) }
-    let refusal = checkBasicSharedReceiveQueue(attr.pointee, context)
-    guard refusal == 0 else { return failure(refusal) }
-    let domain = attr.pointee.pd.domain
-    let queue = SharedReceiveQueuePointer.allocate(isSingleThreaded: domain.pointee.isSingleThreaded)
-    rdma_init_srq(queue.verbs, context, attr)
-    do throws(KernelError) {
-        try queue.make(&attr.pointee.attr)
-        domain.retain()
-        return queue.verbs
-    } catch {
-        rdma_fini_srq(queue.verbs)
-        queue.free()
-        return failure(error.rawValue)
-    }
+    createNativeSharedReceiveQueue(
+        context, attr, allocate: SharedReceiveQueuePointer.allocate,
+        make: { queue, limits throws(KernelError) in try queue.make(&limits) })
 }
 
 extension SharedReceiveQueuePointer {
@@ -84,23 +72,12 @@ extension ReceiveQueue {
 func modifySharedReceiveQueue(
     srq: UnsafeMutablePointer<ibv_srq>?, attr: UnsafeMutablePointer<ibv_srq_attr>?, mask: Int32
 ) -> Int32 {
-    guard let queue = srq?.hfi1, let attr else { return EINVAL }
+    guard let queue = srq?.native, let attr else { return EINVAL }
     queue.pointee.lock.lock()
     defer { queue.pointee.lock.unlock() }
     return errno { () throws(KernelError) in try queue.modify(attr.pointee, mask: UInt32(bitPattern: mask)) }
 }
 
 func destroySharedReceiveQueue(srq: UnsafeMutablePointer<ibv_srq>?) -> Int32 {
-    guard let srq else { return EINVAL }
-    let queue = srq.hfi1
-    let refusal = errno { () throws(KernelError) in
-        let events = try queue.context.pointee.kernel.destroySharedReceiveQueue(queue.pointee.base.handle)
-        if let events { rdma_wait_srq_events(srq, events) }
-    }
-    if refusal != 0 { return refusal }
-    queue.receives.pointee.mapping.unmap()
-    srq.pointee.pd.domain.release()
-    rdma_fini_srq(srq)
-    queue.free()
-    return 0
+    destroyNativeSharedReceiveQueue(srq) { $0.receives.pointee.mapping.unmap() }
 }

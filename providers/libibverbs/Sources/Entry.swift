@@ -9,7 +9,7 @@ private let providerName: StaticString = "libibverbs"
 public func rdma_provider_entry_libibverbs(
     _ core: UnsafePointer<rdma_core>!, _ why: UnsafeMutablePointer<rdma_reason>!
 ) -> UnsafePointer<rdma_provider>! {
-    serves(core, provider: providerName, why: why) ? provider : nil
+    enterProvider(providerName, core, why: why, description: provider)
 }
 
 private nonisolated(unsafe) let provider = describeProvider(providerName) {

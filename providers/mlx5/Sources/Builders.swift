@@ -1,5 +1,6 @@
 import CIBVerbs
 import CLinux
+import KernelVerbs
 import ProviderKit
 
 // The functions of `ibv_qp_ex`, which build work requests piece by piece between wr_start and wr_complete
@@ -101,7 +102,7 @@ func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
 /// Holds the send queue's lock from here to wr_complete or wr_abort.
 @inline(__always)
 private func start(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
-    let pair = qp.unsafelyUnwrapped.mlx5
+    let pair = qp.unsafelyUnwrapped.native
     pair.pointee.sendLock.lock()
     let queue = pair.sends
     queue.pointee.builder.entry = nil
@@ -113,7 +114,7 @@ private func start(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
 
 @inline(never)
 private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
-    let pair = qp.unsafelyUnwrapped.mlx5
+    let pair = qp.unsafelyUnwrapped.native
     let queue = pair.sends
     queue.finishOpen()
     let error = queue.pointee.builder.error
@@ -130,7 +131,7 @@ private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
 
 @inline(__always)
 private func abort(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
-    let pair = qp.unsafelyUnwrapped.mlx5
+    let pair = qp.unsafelyUnwrapped.native
     pair.sends.goBack()
     _ = pair.pointee.sendLock.unlock(answering: 0)
 }
@@ -198,7 +199,7 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
     private func open(
         _ entry: UnsafeMutableRawPointer, _ operation: UInt32, immediate: UInt32, segments: UInt32
     ) {
-        let queue = mlx5.sends
+        let queue = native.sends
         queue.pointee.builder.entry = entry
         queue.pointee.builder.operation = operation
         queue.pointee.builder.flags = pointee.wr_flags
@@ -212,14 +213,14 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
 
     @inline(__always)
     fileprivate func beginSend(_ operation: UInt32, immediate: UInt32 = 0) {
-        let queue = mlx5.sends
+        let queue = native.sends
         guard let entry = queue.nextEntry() else { return }
         open(entry, operation, immediate: immediate, segments: queue.pointee.isDatagram ? 4 : 1)
     }
 
     @inline(__always)
     fileprivate func beginRemote(_ operation: UInt32, key: UInt32, address: UInt64, immediate: UInt32 = 0) {
-        guard let entry = mlx5.sends.nextEntry() else { return }
+        guard let entry = native.sends.nextEntry() else { return }
         (entry + ControlSegment.byteCount).putRemote(address, key)
         open(entry, operation, immediate: immediate, segments: 2)
     }
@@ -228,7 +229,7 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
     fileprivate func beginAtomic(
         _ operation: UInt32, key: UInt32, address: UInt64, _ compareAdd: UInt64, _ swap: UInt64
     ) {
-        guard let entry = mlx5.sends.nextEntry() else { return }
+        guard let entry = native.sends.nextEntry() else { return }
         let remote = entry + ControlSegment.byteCount
         remote.putRemote(address, key)
         (remote + RemoteAddressSegment.byteCount).putAtomic(operation, compareAdd: compareAdd, swap: swap)
@@ -237,7 +238,7 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
 
     @inline(never)
     fileprivate func changeKey(_ change: KeyChange) {
-        let queue = mlx5.sends
+        let queue = native.sends
         guard let entry = queue.nextEntry() else { return }
         let segments = queue.writeKeyChange(
             change, id: pointee.wr_id, flags: pointee.wr_flags,
@@ -256,7 +257,7 @@ private func bind(
     guard let qp else { return }
     guard let window, let info,
         let change = KeyChange(window.pointee.rkey, IBV_MW_TYPE_2, key: key, info.pointee)
-    else { return qp.mlx5.sends.spoil(EINVAL) }
+    else { return qp.native.sends.spoil(EINVAL) }
     qp.changeKey(change)
 }
 
@@ -266,7 +267,7 @@ private func bind(
 private func setAddress(
     qp: UnsafeMutablePointer<ibv_qp_ex>?, ah: UnsafeMutablePointer<ibv_ah>?, number: UInt32, key: UInt32
 ) {
-    let queue = qp.unsafelyUnwrapped.mlx5.sends
+    let queue = qp.unsafelyUnwrapped.native.sends
     guard queue.isOpen else { return }
     guard let ah else { return queue.spoil(EINVAL) }
     let place = queue.pointee.builder.entry.unsafelyUnwrapped + ControlSegment.byteCount
@@ -276,7 +277,7 @@ private func setAddress(
 
 @inline(__always)
 private func setElement(qp: UnsafeMutablePointer<ibv_qp_ex>?, key: UInt32, address: UInt64, length: UInt32) {
-    let queue = qp.unsafelyUnwrapped.mlx5.sends
+    let queue = qp.unsafelyUnwrapped.native.sends
     guard queue.isOpen else { return }
     guard queue.pointee.maximumElements > 0 else { return queue.spoil(EINVAL) }
     guard length != 0 else { return queue.pointee.builder.dataSegments = 0 }
@@ -286,7 +287,7 @@ private func setElement(qp: UnsafeMutablePointer<ibv_qp_ex>?, key: UInt32, addre
 
 @inline(__always)
 private func setElements(qp: UnsafeMutablePointer<ibv_qp_ex>?, count: Int, list: UnsafePointer<ibv_sge>?) {
-    let queue = qp.unsafelyUnwrapped.mlx5.sends
+    let queue = qp.unsafelyUnwrapped.native.sends
     guard queue.isOpen else { return }
     guard UInt(bitPattern: count) <= UInt(queue.pointee.maximumElements) else { return queue.spoil(EINVAL) }
     let segments = queue.pointee.ring.putPieces(
@@ -308,7 +309,7 @@ extension UnsafeMutablePointer<SendQueue> {
 
 @inline(__always)
 private func setInline(qp: UnsafeMutablePointer<ibv_qp_ex>?, address: UnsafeMutableRawPointer?, length: Int) {
-    let queue = qp.unsafelyUnwrapped.mlx5.sends
+    let queue = qp.unsafelyUnwrapped.native.sends
     guard queue.isOpen else { return }
     guard UInt(bitPattern: length) <= UInt(queue.pointee.maximumInline), queue.takesInline,
         length == 0 || address != nil
@@ -324,7 +325,7 @@ private func setInline(qp: UnsafeMutablePointer<ibv_qp_ex>?, address: UnsafeMuta
 
 @inline(__always)
 private func setInlineList(qp: UnsafeMutablePointer<ibv_qp_ex>?, count: Int, list: UnsafePointer<ibv_data_buf>?) {
-    let queue = qp.unsafelyUnwrapped.mlx5.sends
+    let queue = qp.unsafelyUnwrapped.native.sends
     guard queue.isOpen else { return }
     guard count >= 0, count == 0 || list != nil, queue.takesInline else { return queue.spoil(EINVAL) }
     let segment = queue.pointee.builder.data.unsafelyUnwrapped

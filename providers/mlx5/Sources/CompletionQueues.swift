@@ -5,62 +5,23 @@ import CProviderABI
 import KernelVerbs
 import ProviderKit
 
-extension CompletionQueuePointer {
-    var context: Mlx5ContextPointer { pointee.base.context.mlx5 }
-}
-
 func createCompletionQueue(
     context: UnsafeMutablePointer<ibv_context>?, cqe: Int32, cqContext: UnsafeMutableRawPointer?,
     channel: UnsafeMutablePointer<ibv_comp_channel>?, vector: Int32
 ) -> UnsafeMutablePointer<ibv_cq>? {
-    guard let context, cqe > 0, vector >= 0 else { return failure(EINVAL) }
-    var attr = ibv_cq_init_attr_ex()
-    attr.cqe = UInt32(cqe)
-    attr.cq_context = cqContext
-    attr.channel = channel
-    attr.comp_vector = UInt32(vector)
-    return makeCompletionQueue(context, attr, isSingleThreaded: false)?.verbs
+    let attr = completionQueueAttributes(entries: cqe, context: cqContext, channel: channel, vector: vector)
+    return createNativeCompletionQueue(
+        context, attr, allocate: CompletionQueuePointer.allocate,
+        make: { queue, attr throws(KernelError) in try queue.make(attr) })
 }
 
 func createExtendedCompletionQueue(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_cq_init_attr_ex>?
 ) -> UnsafeMutablePointer<ibv_cq_ex>? {
-    guard let context, let attr else { return failure(EINVAL) }
-    let mask = attr.pointee.comp_mask
-    let hasDomain = mask & IBV_CQ_INIT_ATTR_MASK_PD.rawValue != 0
-    let flags = mask & IBV_CQ_INIT_ATTR_MASK_FLAGS.rawValue != 0 ? attr.pointee.flags : 0
-    let single = IBV_CREATE_CQ_ATTR_SINGLE_THREADED.rawValue
-    guard mask & ~(IBV_CQ_INIT_ATTR_MASK_FLAGS.rawValue | IBV_CQ_INIT_ATTR_MASK_PD.rawValue) == 0,
-        flags & ~single == 0,
-        attr.pointee.wc_flags & ~supportedCompletionFlags(context.mlx5.pointee.hasTimestamps) == 0
-    else { return failure(EOPNOTSUPP) }
-    if hasDomain && attr.pointee.parent_domain == nil { return failure(EINVAL) }
-    let isSingleThreaded =
-        flags & single != 0 || (hasDomain && attr.pointee.parent_domain.domain.pointee.isSingleThreaded)
-    guard let queue = makeCompletionQueue(context, attr.pointee, isSingleThreaded: isSingleThreaded) else {
-        return nil
-    }
-    let extended = UnsafeMutableRawPointer(queue).assumingMemoryBound(to: ibv_cq_ex.self)
-    fillExtendedPolling(extended)
-    return extended
-}
-
-private func makeCompletionQueue(
-    _ context: UnsafeMutablePointer<ibv_context>, _ attr: ibv_cq_init_attr_ex, isSingleThreaded: Bool
-) -> CompletionQueuePointer? {
-    guard attr.comp_vector < UInt32(context.pointee.num_comp_vectors),
-        attr.channel == nil || attr.channel.pointee.context == context
-    else { return failure(EINVAL) }
-    let queue = CompletionQueuePointer.allocate(isSingleThreaded: isSingleThreaded)
-    rdma_init_cq(queue.verbs, context, attr.channel, attr.cq_context, 0)
-    do throws(KernelError) {
-        try queue.make(attr)
-        return queue
-    } catch {
-        rdma_fini_cq(queue.verbs)
-        queue.free()
-        return failure(error.rawValue)
-    }
+    createNativeExtendedCompletionQueue(
+        context, attr, fields: context.map { supportedCompletionFlags($0.mlx5.pointee.hasTimestamps) } ?? 0,
+        allocate: CompletionQueuePointer.allocate,
+        make: { queue, attr throws(KernelError) in try queue.make(attr) }, fillPolling: fillExtendedPolling)
 }
 
 /// Entries of 128 bytes have room for more data; MLX5_CQE_SIZE asks for them, as with libmlx5.
@@ -106,11 +67,6 @@ extension CompletionQueuePointer {
     }
 
     private func create(_ attr: ibv_cq_init_attr_ex, _ entries: UInt32, page: UInt32?) throws(KernelError) {
-        var request = CompletionQueueRequest(
-            userHandle: UnsafeRawPointer(self), entries: entries - 1,
-            asyncDescriptor: context.pointee.native.opened.asyncDescriptor)
-        request.channel = attr.channel?.pointee.fd
-        request.vector = attr.comp_vector
         var command = mlx5_ib_create_cq()
         command.buf_addr = UInt64(UInt(bitPattern: ring.pointee.memory.start))
         command.db_addr = UInt64(UInt(bitPattern: ring.pointee.record))
@@ -121,7 +77,8 @@ extension CompletionQueuePointer {
         }
         var answer = mlx5_ib_create_cq_resp()
         let made = try DriverData.exchange(command, &answer) { driver throws(KernelError) in
-            try context.pointee.native.kernel.createCompletionQueue(request, driver: driver)
+            try context.pointee.native.kernel.createCompletionQueue(
+                request(entries: entries - 1, vector: attr.comp_vector), driver: driver)
         }
         ring.pointee.number = answer.cqn
         pointee.base.handle = made.handle
@@ -248,21 +205,9 @@ extension Completion {
 }
 
 func resizeCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?, cqe: Int32) -> Int32 {
-    guard let queue = cq?.mlx5, cqe > 0 else { return EINVAL }
-    queue.pointee.lock.lock()
-    defer { queue.pointee.lock.unlock() }
-    return errno { () throws(KernelError) in try queue.resize(UInt32(cqe)) }
+    resizeNativeCompletionQueue(cq, cqe) { queue, entries throws(KernelError) in try queue.resize(entries) }
 }
 
 func destroyCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?) -> Int32 {
-    guard let queue = cq?.mlx5 else { return EINVAL }
-    let refusal = errno { () throws(KernelError) in
-        let events = try queue.context.pointee.native.kernel.destroyCompletionQueue(queue.pointee.base.handle)
-        if let events { rdma_wait_cq_events(cq, events.completions, events.asynchronous) }
-    }
-    if refusal != 0 { return refusal }
-    queue.releaseMemory()
-    rdma_fini_cq(cq)
-    queue.free()
-    return 0
+    destroyNativeCompletionQueue(cq) { $0.releaseMemory() }
 }

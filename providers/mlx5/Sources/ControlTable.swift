@@ -24,7 +24,6 @@ nonisolated(unsafe) let controlTable = makeNativeControlTable { table in
     table.destroy_srq = destroySharedReceiveQueue
 
     table.create_qp_ex = createQueuePair
-    table.qp_to_qp_ex = queuePairToExtended
     table.modify_qp = modifyQueuePair
     table.destroy_qp = destroyQueuePair
 

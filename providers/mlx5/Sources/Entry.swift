@@ -9,7 +9,7 @@ import ProviderKit
     public func providerEntry(
         core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
     ) -> UnsafePointer<rdma_provider>? {
-        enter(core: core, why: why)
+        enterProvider(mlx5.name, core, why: why, description: provider)
     }
 #else
     /// The entry point where the provider is linked in: tests.
@@ -17,15 +17,9 @@ import ProviderKit
     public func providerEntry(
         core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
     ) -> UnsafePointer<rdma_provider>? {
-        enter(core: core, why: why)
+        enterProvider(mlx5.name, core, why: why, description: provider)
     }
 #endif
-
-private func enter(
-    core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
-) -> UnsafePointer<rdma_provider>? {
-    serves(core, provider: mlx5.name, why: why) ? provider : nil
-}
 
 private nonisolated(unsafe) let provider = describeProvider(mlx5.name, kernelVersions: mlx5.kernelVersions) {
     $0.probe_device = probeDevice

@@ -1,5 +1,6 @@
 import CIBVerbs
 import CLinux
+import KernelVerbs
 import ProviderKit
 
 // The functions of `ibv_cq_ex`: completions are read field by field from where the device wrote them.
@@ -16,7 +17,7 @@ func fillExtendedPolling(_ cq: UnsafeMutablePointer<ibv_cq_ex>) {
     cq.pointee.next_poll = nextPoll
     cq.pointee.end_poll = endPoll
     cq.pointee.read_opcode = { cq in
-        let ring = cq.unsafelyUnwrapped.mlx5.ring
+        let ring = cq.unsafelyUnwrapped.native.ring
         let completion = ring.pointee.shown
         guard completion.kind == .request else { return completion.receiveOpcode }
         return completion.sendOpcode ?? ibv_wc_opcode(ring.pointee.shownOpcode)
@@ -42,12 +43,12 @@ func fillExtendedPolling(_ cq: UnsafeMutablePointer<ibv_cq_ex>) {
 extension UnsafeMutablePointer<ibv_cq_ex> {
     /// The completion at the front. Only between start_poll and end_poll, when there is one.
     @inline(__always)
-    fileprivate var shown: Completion { mlx5.ring.pointee.shown }
+    fileprivate var shown: Completion { native.ring.pointee.shown }
 
     /// Shows the next completion: 0, ENOENT when there is none, or EIO for one that cannot be.
     @inline(__always)
     fileprivate func showNext() -> Int32 {
-        let ring = mlx5.ring
+        let ring = native.ring
         guard let completion = ring.pointee.next() else { return ENOENT }
         var owner = Owner()
         guard let pair = ring.find(completion, &owner) else { return EIO }
@@ -78,8 +79,8 @@ extension UnsafeMutablePointer<ibv_cq_ex> {
     fileprivate func showFirst() -> Int32 {
         let answer = showNext()
         if _fastPath(answer == 0) { return 0 }
-        if answer != ENOENT { mlx5.ring.pointee.release() }
-        return mlx5.pointee.lock.unlock(answering: answer)
+        if answer != ENOENT { native.ring.pointee.release() }
+        return native.pointee.lock.unlock(answering: answer)
     }
 }
 
@@ -88,13 +89,13 @@ extension UnsafeMutablePointer<ibv_cq_ex> {
 private func startPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?, attr: UnsafeMutablePointer<ibv_poll_cq_attr>?) -> Int32 {
     let cq = cq.unsafelyUnwrapped
     guard attr.unsafelyUnwrapped.pointee.comp_mask == 0 else { return EINVAL }
-    guard _fastPath(cq.mlx5.pointee.lock.tryLock()) else { return startAfterWaiting(cq) }
+    guard _fastPath(cq.native.pointee.lock.tryLock()) else { return startAfterWaiting(cq) }
     return cq.showFirst()
 }
 
 @inline(never)
 private func startAfterWaiting(_ cq: UnsafeMutablePointer<ibv_cq_ex>) -> Int32 {
-    cq.mlx5.pointee.lock.lock()
+    cq.native.pointee.lock.lock()
     return cq.showFirst()
 }
 
@@ -104,7 +105,7 @@ private func nextPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?) -> Int32 { cq.unsafe
 
 @inline(__always)
 private func endPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?) {
-    let queue = cq.unsafelyUnwrapped.mlx5
+    let queue = cq.unsafelyUnwrapped.native
     queue.ring.pointee.release()
     _ = queue.pointee.lock.unlock(answering: 0)
 }

@@ -1,5 +1,6 @@
 import CIBVerbs
 import CLinux
+import KernelVerbs
 import ProviderKit
 
 // The data path of completion queues: `context->ops.poll_cq`.
@@ -15,7 +16,7 @@ struct Owner {
 @inline(never)
 func pollCompletions(cq: UnsafeMutablePointer<ibv_cq>?, count: Int32, wc: UnsafeMutablePointer<ibv_wc>?) -> Int32 {
     guard count > 0 else { return count == 0 ? 0 : -EINVAL }
-    let queue = cq.unsafelyUnwrapped.mlx5
+    let queue = cq.unsafelyUnwrapped.native
     guard _fastPath(queue.pointee.lock.tryLock()) else { return pollAfterWaiting(queue, count, wc.unsafelyUnwrapped) }
     return queue.pointee.lock.unlock(answering: queue.ring.poll(count, wc.unsafelyUnwrapped))
 }
@@ -87,9 +88,9 @@ extension UnsafeMutablePointer<CompletionRing> {
         let number = pointee.context.pointee.hasUserIndex ? completion.userIndex : completion.queuePair
         if _fastPath(number == owner.number) { return owner.pair }
         guard let found = pointee.context.pointee.queuePairs.find(number) else { return nil }
-        let pair = found.assumingMemoryBound(to: Mlx5QueuePair.self)
+        let pair = found.assumingMemoryBound(to: NativeQueuePair.self)
         let base = pair.pointee.base.qp_base
-        guard base.send_cq.mlx5.ring == self || base.recv_cq.mlx5.ring == self else { return nil }
+        guard base.send_cq.native.ring == self || base.recv_cq.native.ring == self else { return nil }
         owner.number = number
         owner.pair = pair
         return pair
@@ -111,7 +112,7 @@ extension QueuePairPointer {
     @inline(__always)
     func retireReceive(_ completion: Completion) -> (id: UInt64, status: ibv_wc_status)? {
         var status = IBV_WC_SUCCESS
-        if let shared = pointee.base.qp_base.srq?.mlx5 {
+        if let shared = pointee.base.qp_base.srq?.native {
             guard let entry = shared.queue.pointee.entry(completion.index) else { return nil }
             let id = shared.queue.pointee.posted[Int(completion.index)]
             if _slowPath(completion.inlineData != nil) { status = shared.queue.pointee.scatter(completion, to: entry) }
@@ -130,7 +131,7 @@ extension QueuePairPointer {
     @inline(never)
     func retireFailed(_ completion: Completion) -> UInt64? {
         guard completion.kind == .responseError else { return retireSend(completion).pointee.id }
-        if let shared = pointee.base.qp_base.srq?.mlx5 {
+        if let shared = pointee.base.qp_base.srq?.native {
             guard shared.queue.pointee.entry(completion.index) != nil else { return nil }
             let id = shared.queue.pointee.posted[Int(completion.index)]
             shared.free(completion.index)
@@ -148,7 +149,7 @@ extension QueuePairPointer {
 /// `req_notify_cq`: says in the record up to where the user has seen completions, and rings.
 @inline(never)
 func requestNotification(cq: UnsafeMutablePointer<ibv_cq>?, solicitedOnly: Int32) -> Int32 {
-    let ring = cq.unsafelyUnwrapped.mlx5.ring
+    let ring = cq.unsafelyUnwrapped.native.ring
     let sequence = SharedIndex(at: ring.pointee.armSequence).loadOwn()
     let consumer = ring.pointee.consumer
     ring.pointee.record.put(
@@ -170,6 +171,6 @@ func requestNotification(cq: UnsafeMutablePointer<ibv_cq>?, solicitedOnly: Int32
 
 /// `cq_event`: what is asked for next is the next event.
 func completionEvent(cq: UnsafeMutablePointer<ibv_cq>?) {
-    guard let ring = cq?.mlx5.ring else { return }
+    guard let ring = cq?.native.ring else { return }
     SharedIndex(at: ring.pointee.armSequence).increment()
 }

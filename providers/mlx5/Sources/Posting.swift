@@ -1,5 +1,6 @@
 import CIBVerbs
 import CLinux
+import KernelVerbs
 import ProviderKit
 
 // `context->ops.post_send`, `post_recv` and `bind_mw`.
@@ -14,7 +15,7 @@ func postSend(
     qp: UnsafeMutablePointer<ibv_qp>?, first: UnsafeMutablePointer<ibv_send_wr>?,
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_send_wr>?>?
 ) -> Int32 {
-    let pair = qp.unsafelyUnwrapped.mlx5
+    let pair = qp.unsafelyUnwrapped.native
     guard _fastPath(pair.takesSends) else {
         bad?.pointee = first
         return EINVAL
@@ -61,23 +62,13 @@ extension UnsafeMutablePointer<SendQueue> {
     }
 }
 
-extension QueuePairPointer {
-    /// Whether the state is one in which work requests may be posted to the send queue: not before RTS (IBTA volume 1,
-    /// 10.3.1). A queue pair in an error state takes them and flushes them.
-    @inline(__always)
-    var takesSends: Bool {
-        let state = pointee.base.qp_base.state.rawValue
-        return state &- IBV_QPS_RTS.rawValue <= IBV_QPS_ERR.rawValue - IBV_QPS_RTS.rawValue
-    }
-}
-
 /// Where another thread holds the lock, the function begins anew and waits: then it is a call like any other.
 @inline(never)
 func postReceive(
     qp: UnsafeMutablePointer<ibv_qp>?, first: UnsafeMutablePointer<ibv_recv_wr>?,
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
 ) -> Int32 {
-    let pair = qp.unsafelyUnwrapped.mlx5
+    let pair = qp.unsafelyUnwrapped.native
     guard pair.pointee.base.qp_base.state != IBV_QPS_RESET else {
         bad?.pointee = first
         return EINVAL
@@ -95,22 +86,8 @@ private func postAfterWaiting(
     return pair.pointee.receiveLock.unlock(answering: pair.receives.pointee.post(first, bad))
 }
 
-/// Binds a memory window of type 1. The window has its new key as soon as the request is posted; who gets an error
-/// completion for it must undo that (ibv_bind_mw(3)).
 func bindWindow(
     qp: UnsafeMutablePointer<ibv_qp>?, mw: UnsafeMutablePointer<ibv_mw>?, binding: UnsafeMutablePointer<ibv_mw_bind>?
 ) -> Int32 {
-    guard let qp, let mw, let binding else { return EINVAL }
-    guard binding.pointee.bind_info.mw_access_flags & IBV_ACCESS_ZERO_BASED.rawValue == 0 else { return EINVAL }
-    let key = ibv_inc_rkey(mw.pointee.rkey)
-    var request = ibv_send_wr()
-    request.opcode = IBV_WR_BIND_MW
-    request.wr_id = binding.pointee.wr_id
-    request.send_flags = binding.pointee.send_flags
-    request.bind_mw.mw = mw
-    request.bind_mw.rkey = key
-    request.bind_mw.bind_info = binding.pointee.bind_info
-    let error = postSend(qp: qp, first: &request, bad: nil)
-    if error == 0 { mw.pointee.rkey = key }
-    return error
+    bindNativeWindow(qp, mw, binding, post: postSend)
 }

@@ -5,32 +5,13 @@ import CProviderABI
 import KernelVerbs
 import ProviderKit
 
-extension QueuePairPointer {
-    var context: Mlx5ContextPointer { pointee.base.qp_base.context.mlx5 }
-}
-
 func createQueuePair(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_qp_init_attr_ex>?
 ) -> UnsafeMutablePointer<ibv_qp>? {
-    guard let context, let attr else { return failure(EINVAL) }
-    let refusal = checkQueuePair(attr.pointee, context, operations: sendOperations)
-    guard refusal == 0 else { return failure(refusal) }
-    let domain = attr.pointee.pd.domain
-    let pair = QueuePairPointer.allocate(isSingleThreaded: domain.pointee.isSingleThreaded)
-    let base = UnsafeMutableRawPointer(pair).assumingMemoryBound(to: ibv_qp_ex.self)
-    rdma_init_qp(base, context, attr)
-    do throws(KernelError) {
-        try pair.make(&attr.pointee)
-    } catch {
-        rdma_fini_qp(pair.verbs)
-        pair.free()
-        return failure(error.rawValue)
-    }
-    if attr.pointee.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0 {
-        fillBuilders(base, operations: attr.pointee.send_ops_flags)
-    }
-    domain.retain()
-    return pair.verbs
+    createNativeQueuePair(
+        context, attr, operations: sendOperations, allocate: QueuePairPointer.allocate,
+        make: { pair, attr throws(KernelError) in try pair.make(&attr) },
+        fillBuilders: fillBuilders)
 }
 
 /// What a queue pair stands on, besides the object itself.
@@ -126,16 +107,10 @@ extension QueuePairPointer {
     }
 
     private func create(_ parts: QueuePairParts, signalsAll: Bool) throws(KernelError) {
-        let base = pointee.base.qp_base
-        var request = QueuePairRequest(
-            userHandle: UnsafeRawPointer(self), type: base.qp_type, domain: base.pd.pointee.handle,
-            sendCompletions: base.send_cq.pointee.handle, receiveCompletions: base.recv_cq.pointee.handle,
-            limits: parts.size.limits, signalsAll: signalsAll,
-            asyncDescriptor: context.pointee.native.opened.asyncDescriptor)
-        request.sharedReceiveQueue = base.srq?.pointee.handle
         var answer = mlx5_ib_create_qp_resp()
         let made = try DriverData.exchange(command(parts), &answer) { driver throws(KernelError) in
-            try context.pointee.native.kernel.createQueuePair(request, driver: driver)
+            try context.pointee.native.kernel.createQueuePair(
+                request(parts.size.limits, signalsAll: signalsAll), driver: driver)
         }
         pointee.base.qp_base.handle = made.handle
         pointee.base.qp_base.qp_num = made.number
@@ -144,8 +119,9 @@ extension QueuePairPointer {
                 throw KernelError(rawValue: EPROTO)
             }
             let send = SendQueue(
-                ring: parts.sendRing, type: base.qp_type, queuePair: made.number, limits: parts.size.limits,
-                signalsAll: signalsAll, hasAtomics: context.pointee.hasAtomics, record: parts.record,
+                ring: parts.sendRing, type: pointee.base.qp_base.qp_type, queuePair: made.number,
+                limits: parts.size.limits, signalsAll: signalsAll, hasAtomics: context.pointee.hasAtomics,
+                record: parts.record,
                 register: register)
             attach(send, ReceiveQueue(ring: parts.receiveRing, record: parts.record))
             self.parts.initialize(to: parts)
@@ -177,7 +153,7 @@ extension QueuePairPointer {
     /// Runs `body` while nobody polls the queue pair's completion queues.
     fileprivate func withCompletionQueues(_ body: (QueuePairPointer) -> Void) {
         let base = pointee.base.qp_base
-        let (one, other) = (base.send_cq.mlx5, base.recv_cq.mlx5)
+        let (one, other) = (base.send_cq.native, base.recv_cq.native)
         // Always in the same order.
         let (first, second) = UInt(bitPattern: one) < UInt(bitPattern: other) ? (one, other) : (other, one)
         first.pointee.lock.lock()
@@ -196,9 +172,9 @@ extension QueuePairPointer {
     fileprivate func cleanCompletions() {
         let base = pointee.base.qp_base
         let hasUserIndex = context.pointee.hasUserIndex
-        base.recv_cq.mlx5.ring.pointee.clean(completionNumber, hasUserIndex: hasUserIndex, shared: base.srq?.mlx5)
+        base.recv_cq.native.ring.pointee.clean(completionNumber, hasUserIndex: hasUserIndex, shared: base.srq?.native)
         if base.send_cq != base.recv_cq {
-            base.send_cq.mlx5.ring.pointee.clean(completionNumber, hasUserIndex: hasUserIndex, shared: nil)
+            base.send_cq.native.ring.pointee.clean(completionNumber, hasUserIndex: hasUserIndex, shared: nil)
         }
     }
 
@@ -212,17 +188,12 @@ extension QueuePairPointer {
     }
 }
 
-func queuePairToExtended(qp: UnsafeMutablePointer<ibv_qp>?) -> UnsafeMutablePointer<ibv_qp_ex>? {
-    guard let qp, qp.mlx5.pointee.base.wr_start != nil else { return nil }
-    return UnsafeMutableRawPointer(qp).assumingMemoryBound(to: ibv_qp_ex.self)
-}
-
 /// The kernel checks the transition. After a reset the queues are empty, and nothing of them is left to be polled.
 func modifyQueuePair(
     qp: UnsafeMutablePointer<ibv_qp>?, attr: UnsafeMutablePointer<ibv_qp_attr>?, mask: Int32
 ) -> Int32 {
     let refusal = modifyNativeQueuePair(qp: qp, attr: attr, mask: mask)
-    guard refusal == 0, let pair = qp?.mlx5, let attr, UInt32(bitPattern: mask) & IBV_QP_STATE.rawValue != 0,
+    guard refusal == 0, let pair = qp?.native, let attr, UInt32(bitPattern: mask) & IBV_QP_STATE.rawValue != 0,
         attr.pointee.qp_state == IBV_QPS_RESET
     else { return refusal }
     pair.pointee.sendLock.lock()
@@ -240,19 +211,10 @@ func modifyQueuePair(
 }
 
 func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {
-    guard let qp else { return EINVAL }
-    let pair = qp.mlx5
-    let refusal = errno { () throws(KernelError) in
-        let events = try pair.context.pointee.native.kernel.destroyQueuePair(qp.pointee.handle)
-        if let events { rdma_wait_qp_events(qp, events) }
+    destroyNativeQueuePair(qp) { pair in
+        pair.withCompletionQueues { pair in
+            pair.cleanCompletions()
+            pair.finish()
+        }
     }
-    if refusal != 0 { return refusal }
-    pair.withCompletionQueues { pair in
-        pair.cleanCompletions()
-        pair.finish()
-    }
-    qp.pointee.pd.domain.release()
-    rdma_fini_qp(qp)
-    pair.free()
-    return 0
 }

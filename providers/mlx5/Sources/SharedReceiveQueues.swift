@@ -5,29 +5,12 @@ import CProviderABI
 import KernelVerbs
 import ProviderKit
 
-extension SharedReceiveQueuePointer {
-    var context: Mlx5ContextPointer { pointee.base.context.mlx5 }
-}
-
 func createSharedReceiveQueue(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_srq_init_attr_ex>?
 ) -> UnsafeMutablePointer<ibv_srq>? {
-    guard let context, let attr else { return failure(EINVAL) }
-    let refusal = checkBasicSharedReceiveQueue(attr.pointee, context)
-    guard refusal == 0 else { return failure(refusal) }
-    let domain = attr.pointee.pd.domain
-    // The completion queue's side gives requests back, in whatever thread it polls.
-    let shared = SharedReceiveQueuePointer.allocate(isSingleThreaded: domain.pointee.isSingleThreaded)
-    rdma_init_srq(shared.verbs, context, attr)
-    do throws(KernelError) {
-        try shared.make(&attr.pointee.attr)
-        domain.retain()
-        return shared.verbs
-    } catch {
-        rdma_fini_srq(shared.verbs)
-        shared.free()
-        return failure(error.rawValue)
-    }
+    createNativeSharedReceiveQueue(
+        context, attr, allocate: SharedReceiveQueuePointer.allocate,
+        make: { queue, limits throws(KernelError) in try queue.make(&limits) })
 }
 
 extension SharedReceiveQueuePointer {
@@ -84,22 +67,11 @@ func modifySharedReceiveQueue(
     guard let srq, let attr else { return EINVAL }
     guard UInt32(bitPattern: mask) & IBV_SRQ_MAX_WR.rawValue == 0 else { return EOPNOTSUPP }
     return errno { () throws(KernelError) in
-        try srq.mlx5.context.pointee.native.kernel.modifySharedReceiveQueue(
+        try srq.native.context.pointee.native.kernel.modifySharedReceiveQueue(
             srq.pointee.handle, attr.pointee, mask: UInt32(bitPattern: mask))
     }
 }
 
 func destroySharedReceiveQueue(srq: UnsafeMutablePointer<ibv_srq>?) -> Int32 {
-    guard let srq else { return EINVAL }
-    let shared = srq.mlx5
-    let refusal = errno { () throws(KernelError) in
-        let events = try shared.context.pointee.native.kernel.destroySharedReceiveQueue(srq.pointee.handle)
-        if let events { rdma_wait_srq_events(srq, events) }
-    }
-    if refusal != 0 { return refusal }
-    shared.releaseMemory()
-    srq.pointee.pd.domain.release()
-    rdma_fini_srq(srq)
-    shared.free()
-    return 0
+    destroyNativeSharedReceiveQueue(srq) { $0.releaseMemory() }
 }

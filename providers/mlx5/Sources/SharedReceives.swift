@@ -1,5 +1,6 @@
 import CIBVerbs
 import CLinux
+import KernelVerbs
 import ProviderKit
 
 /// A shared receive queue's memory: work requests that are linked by their first segments. What is free is a list; what
@@ -118,7 +119,7 @@ func postSharedReceive(
     srq: UnsafeMutablePointer<ibv_srq>?, first: UnsafeMutablePointer<ibv_recv_wr>?,
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
 ) -> Int32 {
-    let shared = srq.unsafelyUnwrapped.mlx5
+    let shared = srq.unsafelyUnwrapped.native
     guard _fastPath(shared.pointee.lock.tryLock()) else { return postAfterWaiting(shared, first, bad) }
     return shared.pointee.lock.unlock(answering: shared.queue.pointee.post(first, bad))
 }

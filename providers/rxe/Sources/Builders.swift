@@ -1,6 +1,7 @@
 import CIBVerbs
 import CKernelABI
 import CLinux
+import KernelVerbs
 import ProviderKit
 
 // The functions of `ibv_qp_ex`, which build work requests piece by piece between wr_start and wr_complete
@@ -75,7 +76,7 @@ func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
 /// Holds the send queue's lock from here to wr_complete or wr_abort.
 @inline(__always)
 private func start(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
-    let pair = qp.unsafelyUnwrapped.rxe
+    let pair = qp.unsafelyUnwrapped.native
     let queue = pair.sends
     pair.pointee.sendLock.lock()
     queue.pointee.builder.entry = nil
@@ -88,7 +89,7 @@ private func start(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
 
 @inline(__always)
 private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
-    let pair = qp.unsafelyUnwrapped.rxe
+    let pair = qp.unsafelyUnwrapped.native
     let queue = pair.sends
     let error = queue.pointee.builder.error
     guard _fastPath(error == 0) else {
@@ -110,7 +111,7 @@ private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
 }
 
 @inline(__always)
-private func abort(qp: UnsafeMutablePointer<ibv_qp_ex>?) { qp.unsafelyUnwrapped.rxe.pointee.sendLock.unlock() }
+private func abort(qp: UnsafeMutablePointer<ibv_qp_ex>?) { qp.unsafelyUnwrapped.native.pointee.sendLock.unlock() }
 
 // MARK: - Beginning a request
 
@@ -132,7 +133,7 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
     /// Takes an entry and fills in what every request has. Nil after an error, or when the queue is full.
     @inline(__always)
     fileprivate func takeEntry(_ opcode: ibv_wr_opcode, ex: UInt32) -> UnsafeMutableRawPointer? {
-        let queue = rxe.sends
+        let queue = native.sends
         guard _fastPath(queue.pointee.builder.error == 0) else { return nil }
         let ring = queue.pointee.ring
         let index = queue.pointee.builder.next
@@ -166,7 +167,7 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
     fileprivate func beginAtomic(
         _ opcode: ibv_wr_opcode, key: UInt32, address: UInt64, _ compareAdd: UInt64, _ swap: UInt64
     ) {
-        guard address & 7 == 0 else { return rxe.sends.spoil(EINVAL) }
+        guard address & 7 == 0 else { return native.sends.spoil(EINVAL) }
         guard let entry = takeEntry(opcode, ex: 0) else { return }
         entry.put(address, at: RXE_SEND_ATOMIC_ADDRESS)
         entry.put(compareAdd, at: RXE_SEND_ATOMIC_COMPARE_ADD)
@@ -182,9 +183,9 @@ private func beginBinding(
     info: UnsafePointer<ibv_mw_bind_info>?
 ) {
     guard let qp else { return }
-    guard let window, let info, info.pointee.mr != nil else { return qp.rxe.sends.spoil(EINVAL) }
+    guard let window, let info, info.pointee.mr != nil else { return qp.native.sends.spoil(EINVAL) }
     guard let entry = qp.takeEntry(IBV_WR_BIND_MW, ex: 0) else { return }
-    qp.rxe.sends.writeBinding(window, key: key, info.pointee, to: entry)
+    qp.native.sends.writeBinding(window, key: key, info.pointee, to: entry)
 }
 
 // MARK: - Setters
@@ -193,7 +194,7 @@ private func beginBinding(
 private func setAddress(
     qp: UnsafeMutablePointer<ibv_qp_ex>?, ah: UnsafeMutablePointer<ibv_ah>?, number: UInt32, key: UInt32
 ) {
-    let queue = qp.unsafelyUnwrapped.rxe.sends
+    let queue = qp.unsafelyUnwrapped.native.sends
     guard let entry = queue.openEntry else { return }
     guard let ah else { return queue.spoil(EINVAL) }
     entry.put(number, at: RXE_SEND_UD_QPN)
@@ -203,7 +204,7 @@ private func setAddress(
 
 @inline(__always)
 private func setElement(qp: UnsafeMutablePointer<ibv_qp_ex>?, key: UInt32, address: UInt64, length: UInt32) {
-    let queue = qp.unsafelyUnwrapped.rxe.sends
+    let queue = qp.unsafelyUnwrapped.native.sends
     guard let entry = queue.openEntry else { return }
     guard queue.pointee.maximumElements > 0 else { return queue.spoil(EINVAL) }
     entry.put(address, at: RXE_SEND_DATA)
@@ -214,7 +215,7 @@ private func setElement(qp: UnsafeMutablePointer<ibv_qp_ex>?, key: UInt32, addre
 
 @inline(__always)
 private func setElements(qp: UnsafeMutablePointer<ibv_qp_ex>?, count: Int, list: UnsafePointer<ibv_sge>?) {
-    let queue = qp.unsafelyUnwrapped.rxe.sends
+    let queue = qp.unsafelyUnwrapped.native.sends
     guard let entry = queue.openEntry else { return }
     guard UInt(bitPattern: count) <= UInt(queue.pointee.maximumElements),
         let length = copyElements(list, UInt32(truncatingIfNeeded: count), to: entry + Int(RXE_SEND_DATA))
@@ -224,7 +225,7 @@ private func setElements(qp: UnsafeMutablePointer<ibv_qp_ex>?, count: Int, list:
 
 @inline(__always)
 private func setInline(qp: UnsafeMutablePointer<ibv_qp_ex>?, address: UnsafeMutableRawPointer?, length: Int) {
-    let queue = qp.unsafelyUnwrapped.rxe.sends
+    let queue = qp.unsafelyUnwrapped.native.sends
     guard let entry = queue.openEntry else { return }
     guard let used = queue.copy(address, length, to: entry, behind: 0) else { return queue.spoil(EINVAL) }
     entry.setData(length: UInt32(truncatingIfNeeded: used), elements: 0, flag: IBV_SEND_INLINE.rawValue)
@@ -232,7 +233,7 @@ private func setInline(qp: UnsafeMutablePointer<ibv_qp_ex>?, address: UnsafeMuta
 
 @inline(__always)
 private func setInlineList(qp: UnsafeMutablePointer<ibv_qp_ex>?, count: Int, list: UnsafePointer<ibv_data_buf>?) {
-    let queue = qp.unsafelyUnwrapped.rxe.sends
+    let queue = qp.unsafelyUnwrapped.native.sends
     guard let entry = queue.openEntry else { return }
     guard count >= 0, count == 0 || list != nil else { return queue.spoil(EINVAL) }
     var used = 0

@@ -18,7 +18,6 @@ nonisolated(unsafe) let controlTable = makeNativeControlTable { table in
     table.destroy_srq = destroySharedReceiveQueue
 
     table.create_qp_ex = createQueuePair
-    table.qp_to_qp_ex = queuePairToExtended
     table.modify_qp = modifyNativeQueuePair
     table.destroy_qp = destroyQueuePair
 

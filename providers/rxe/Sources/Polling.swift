@@ -1,6 +1,7 @@
 import CIBVerbs
 import CKernelABI
 import CLinux
+import KernelVerbs
 import ProviderKit
 
 // The data path of completion queues: `context->ops.poll_cq`, and the functions of `ibv_cq_ex`.
@@ -18,7 +19,7 @@ struct CompletionRing {
 @inline(__always)
 func pollCompletions(cq: UnsafeMutablePointer<ibv_cq>?, count: Int32, wc: UnsafeMutablePointer<ibv_wc>?) -> Int32 {
     guard count > 0 else { return count == 0 ? 0 : -EINVAL }
-    let queue = cq.unsafelyUnwrapped.rxe
+    let queue = cq.unsafelyUnwrapped.native
     guard _fastPath(queue.pointee.lock.tryLock()) else { return pollAfterWaiting(queue, count, wc.unsafelyUnwrapped) }
     return queue.pointee.lock.unlock(answering: queue.completions.poll(count, wc.unsafelyUnwrapped))
 }
@@ -104,14 +105,14 @@ extension UnsafeMutablePointer<ibv_cq_ex> {
     /// The completion at the front. Only between start_poll and end_poll, when there is one.
     @inline(__always)
     fileprivate var entry: UnsafePointer<ibv_wc> {
-        rxe.completions.pointee.shown.unsafelyUnwrapped.assumingMemoryBound(to: ibv_wc.self)
+        native.completions.pointee.shown.unsafelyUnwrapped.assumingMemoryBound(to: ibv_wc.self)
     }
 
     /// Shows a completion, and answers 0.
     @inline(__always)
     fileprivate func show(_ entry: UnsafeRawPointer, following: Int) -> Int32 {
-        rxe.completions.pointee.shown = entry
-        rxe.completions.pointee.following = following
+        native.completions.pointee.shown = entry
+        native.completions.pointee.following = following
         let completion = entry.assumingMemoryBound(to: ibv_wc.self)
         pointee.status = completion.pointee.status
         pointee.wr_id = completion.pointee.wr_id
@@ -121,10 +122,10 @@ extension UnsafeMutablePointer<ibv_cq_ex> {
     /// start_poll under the lock, which it gives back if there is nothing.
     @inline(__always)
     fileprivate func showFirst() -> Int32 {
-        let ring = rxe.completions.pointee.ring
+        let ring = native.completions.pointee.ring
         let index = ring.consumer.loadOwn() & ring.mask
         guard _fastPath(index != ring.producer.loadAcquiring() & ring.mask) else {
-            return rxe.pointee.lock.unlock(answering: ENOENT)
+            return native.pointee.lock.unlock(answering: ENOENT)
         }
         // How many follow is a question for those who ask for more than one.
         return show(ring.entry(index), following: 0)
@@ -146,13 +147,13 @@ extension UnsafeMutablePointer<CompletionRing> {
 private func startPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?, attr: UnsafeMutablePointer<ibv_poll_cq_attr>?) -> Int32 {
     let cq = cq.unsafelyUnwrapped
     guard attr.unsafelyUnwrapped.pointee.comp_mask == 0 else { return EINVAL }
-    guard _fastPath(cq.rxe.pointee.lock.tryLock()) else { return startAfterWaiting(cq) }
+    guard _fastPath(cq.native.pointee.lock.tryLock()) else { return startAfterWaiting(cq) }
     return cq.showFirst()
 }
 
 @inline(never)
 private func startAfterWaiting(_ cq: UnsafeMutablePointer<ibv_cq_ex>) -> Int32 {
-    cq.rxe.pointee.lock.lock()
+    cq.native.pointee.lock.lock()
     return cq.showFirst()
 }
 
@@ -160,7 +161,7 @@ private func startAfterWaiting(_ cq: UnsafeMutablePointer<ibv_cq_ex>) -> Int32 {
 @inline(__always)
 private func nextPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?) -> Int32 {
     let cq = cq.unsafelyUnwrapped
-    let completions = cq.rxe.completions
+    let completions = cq.native.completions
     let following = completions.pointee.following &- 1
     guard _fastPath(following >= 0) else { return lookAgain(cq) }
     let size = completions.pointee.ring.entrySize
@@ -170,7 +171,7 @@ private func nextPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?) -> Int32 {
 /// What the kernel has put behind the entry that is shown since the last look, or behind the end of the ring.
 @inline(never)
 private func lookAgain(_ cq: UnsafeMutablePointer<ibv_cq_ex>) -> Int32 {
-    let completions = cq.rxe.completions
+    let completions = cq.native.completions
     let ring = completions.pointee.ring
     let index = completions.pointee.shown.map { completions.release($0) } ?? (ring.consumer.loadOwn() & ring.mask)
     completions.pointee.shown = nil
@@ -182,7 +183,7 @@ private func lookAgain(_ cq: UnsafeMutablePointer<ibv_cq_ex>) -> Int32 {
 
 @inline(__always)
 private func endPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?) {
-    let queue = cq.unsafelyUnwrapped.rxe
+    let queue = cq.unsafelyUnwrapped.native
     if let shown = queue.completions.pointee.shown { _ = queue.completions.release(shown) }
     _ = queue.pointee.lock.unlock(answering: 0)
 }

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CKernelABI
 import CLinux
+import KernelVerbs
 import ProviderKit
 
 // Receive queues, of a queue pair or shared: `context->ops.post_recv` and `post_srq_recv`. The kernel looks into them
@@ -27,7 +28,7 @@ func postReceive(
     qp: UnsafeMutablePointer<ibv_qp>?, first: UnsafeMutablePointer<ibv_recv_wr>?,
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
 ) -> Int32 {
-    let pair = qp.unsafelyUnwrapped.rxe
+    let pair = qp.unsafelyUnwrapped.native
     guard pair.pointee.base.qp_base.state != IBV_QPS_RESET else {
         bad?.pointee = first
         return EINVAL
@@ -50,7 +51,7 @@ func postSharedReceive(
     srq: UnsafeMutablePointer<ibv_srq>?, first: UnsafeMutablePointer<ibv_recv_wr>?,
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
 ) -> Int32 {
-    let queue = srq.unsafelyUnwrapped.rxe
+    let queue = srq.unsafelyUnwrapped.native
     guard _fastPath(queue.pointee.lock.tryLock()) else { return postAfterWaiting(queue, first, bad) }
     return queue.pointee.lock.unlock(answering: queue.receives.post(first, bad))
 }

@@ -5,27 +5,12 @@ import CProviderABI
 import KernelVerbs
 import ProviderKit
 
-extension SharedReceiveQueuePointer {
-    var context: NativeContextPointer { pointee.base.context.native }
-}
-
 func createSharedReceiveQueue(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_srq_init_attr_ex>?
 ) -> UnsafeMutablePointer<ibv_srq>? {
-    guard let context, let attr else { return failure(EINVAL) }
-    let refusal = checkBasicSharedReceiveQueue(attr.pointee, context)
-    guard refusal == 0, let pd = attr.pointee.pd else { return failure(refusal) }
-    let queue = SharedReceiveQueuePointer.allocate(isSingleThreaded: pd.domain.pointee.isSingleThreaded)
-    rdma_init_srq(queue.verbs, context, attr)
-    do {
-        try queue.make(&attr.pointee.attr)
-        pd.domain.retain()
-        return queue.verbs
-    } catch {
-        rdma_fini_srq(queue.verbs)
-        queue.free()
-        return failure(error.rawValue)
-    }
+    createNativeSharedReceiveQueue(
+        context, attr, allocate: SharedReceiveQueuePointer.allocate,
+        make: { queue, limits throws(KernelError) in try queue.make(&limits) })
 }
 
 extension SharedReceiveQueuePointer {
@@ -80,29 +65,12 @@ extension SharedReceiveQueuePointer {
 func modifySharedReceiveQueue(
     srq: UnsafeMutablePointer<ibv_srq>?, attr: UnsafeMutablePointer<ibv_srq_attr>?, mask: Int32
 ) -> Int32 {
-    guard let queue = srq?.rxe, let attr else { return EINVAL }
+    guard let queue = srq?.native, let attr else { return EINVAL }
     queue.pointee.lock.lock()
     defer { queue.pointee.lock.unlock() }
-    do {
-        try queue.modify(attr.pointee, mask: UInt32(bitPattern: mask))
-        return 0
-    } catch {
-        return error.rawValue
-    }
+    return errno { () throws(KernelError) in try queue.modify(attr.pointee, mask: UInt32(bitPattern: mask)) }
 }
 
 func destroySharedReceiveQueue(srq: UnsafeMutablePointer<ibv_srq>?) -> Int32 {
-    guard let srq else { return EINVAL }
-    let queue = srq.rxe
-    do {
-        let events = try queue.context.pointee.kernel.destroySharedReceiveQueue(queue.pointee.base.handle)
-        if let events { rdma_wait_srq_events(srq, events) }
-    } catch {
-        return error.rawValue
-    }
-    queue.receives.pointee.ring.unmap()
-    srq.pointee.pd.domain.release()
-    rdma_fini_srq(srq)
-    queue.free()
-    return 0
+    destroyNativeSharedReceiveQueue(srq) { $0.receives.pointee.ring.unmap() }
 }

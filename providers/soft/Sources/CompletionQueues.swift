@@ -64,46 +64,26 @@ func createCompletionQueue(
     context: UnsafeMutablePointer<ibv_context>?, cqe: Int32, cqContext: UnsafeMutableRawPointer?,
     channel: UnsafeMutablePointer<ibv_comp_channel>?, vector: Int32
 ) -> UnsafeMutablePointer<ibv_cq>? {
-    guard let context, cqe >= 0 else { return failure(EINVAL) }
-    var attr = ibv_cq_init_attr_ex()
-    attr.cqe = UInt32(cqe)
-    attr.cq_context = cqContext
-    attr.channel = channel
-    attr.comp_vector = UInt32(bitPattern: vector)
-    return makeCompletionQueue(context, attr, isSingleThreaded: false)?.verbs
+    let attr = completionQueueAttributes(entries: cqe, context: cqContext, channel: channel, vector: vector)
+    return makeCompletionQueue(context, attr, fields: 0)?.verbs
 }
 
 func createExtendedCompletionQueue(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_cq_init_attr_ex>?
 ) -> UnsafeMutablePointer<ibv_cq_ex>? {
-    guard let context, let attr else { return failure(EINVAL) }
-    let mask = attr.pointee.comp_mask
-    let hasFlags = mask & IBV_CQ_INIT_ATTR_MASK_FLAGS.rawValue != 0
-    let hasDomain = mask & IBV_CQ_INIT_ATTR_MASK_PD.rawValue != 0
-    let flags = hasFlags ? attr.pointee.flags : 0
-    let single = IBV_CREATE_CQ_ATTR_SINGLE_THREADED.rawValue
-    // A queue that overruns takes no more entries, whatever the user says: IGNORE_OVERRUN is not served.
-    guard mask & ~(IBV_CQ_INIT_ATTR_MASK_FLAGS.rawValue | IBV_CQ_INIT_ATTR_MASK_PD.rawValue) == 0,
-        flags & ~single == 0, attr.pointee.wc_flags & ~supportedCompletionFlags == 0
-    else { return failure(EOPNOTSUPP) }
-    if hasDomain && attr.pointee.parent_domain == nil { return failure(EINVAL) }
-    let isSingleThreaded =
-        flags & single != 0 || (hasDomain && attr.pointee.parent_domain.domain.pointee.isSingleThreaded)
-    guard let queue = makeCompletionQueue(context, attr.pointee, isSingleThreaded: isSingleThreaded) else {
-        return nil
-    }
-    let public_ = UnsafeMutableRawPointer(queue).assumingMemoryBound(to: ibv_cq_ex.self)
-    fillExtendedPolling(public_)
-    return public_
+    guard let queue = makeCompletionQueue(context, attr?.pointee, fields: supportedCompletionFlags) else { return nil }
+    let extended = UnsafeMutableRawPointer(queue).assumingMemoryBound(to: ibv_cq_ex.self)
+    fillExtendedPolling(extended)
+    return extended
 }
 
 private func makeCompletionQueue(
-    _ context: UnsafeMutablePointer<ibv_context>, _ attr: ibv_cq_init_attr_ex, isSingleThreaded: Bool
+    _ context: UnsafeMutablePointer<ibv_context>?, _ attr: ibv_cq_init_attr_ex?, fields: UInt64
 ) -> CompletionQueuePointer? {
-    guard attr.cqe >= 1, attr.cqe <= Limits.completions, attr.comp_vector < DeviceLimits.completionVectors else {
-        return failure(EINVAL)
-    }
-    if let channel = attr.channel, channel.pointee.context != context { return failure(EINVAL) }
+    guard let context, let attr else { return failure(EINVAL) }
+    let (refusal, isSingleThreaded) = checkCompletionQueue(attr, context, fields: fields)
+    guard refusal == 0 else { return failure(refusal) }
+    guard attr.cqe <= Limits.completions else { return failure(EINVAL) }
     let queue = CompletionQueuePointer.allocate(capacity: 1)
     let soft = context.soft
     soft.lockForControl()

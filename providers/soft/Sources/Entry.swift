@@ -23,9 +23,9 @@ import ProviderKit
 private func enter(
     core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
 ) -> UnsafePointer<rdma_provider>? {
-    guard let core, serves(core, provider: providerName, why: why) else { return nil }
-    Log.adopt(core)
-    return provider
+    let entered = enterProvider(providerName, core, why: why, description: provider)
+    if let core, entered != nil { Log.adopt(core) }
+    return entered
 }
 
 private nonisolated(unsafe) let provider = describeProvider(providerName) {

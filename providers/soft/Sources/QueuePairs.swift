@@ -79,18 +79,16 @@ extension QueuePairPointer {
     }
 }
 
-/// The operations that an extended queue pair can be built with.
-private let supportedSendOperations = UInt64(
-    IBV_QP_EX_WITH_RDMA_WRITE.rawValue | IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM.rawValue | IBV_QP_EX_WITH_SEND.rawValue
-        | IBV_QP_EX_WITH_SEND_WITH_IMM.rawValue | IBV_QP_EX_WITH_RDMA_READ.rawValue
-        | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP.rawValue | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD.rawValue)
-
-/// Those of them that a service type has.
+/// The operations that an extended queue pair of a service type can be built with.
 private func sendOperations(_ type: ibv_qp_type) -> UInt64 {
     let sends = UInt64(IBV_QP_EX_WITH_SEND.rawValue | IBV_QP_EX_WITH_SEND_WITH_IMM.rawValue)
     let writes = UInt64(IBV_QP_EX_WITH_RDMA_WRITE.rawValue | IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM.rawValue)
     switch type {
-    case IBV_QPT_RC: return supportedSendOperations
+    case IBV_QPT_RC:
+        let others =
+            IBV_QP_EX_WITH_RDMA_READ.rawValue | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP.rawValue
+            | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD.rawValue
+        return sends | writes | UInt64(others)
     case IBV_QPT_UC: return sends | writes
     default: return sends
     }
@@ -100,7 +98,7 @@ func createQueuePair(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_qp_init_attr_ex>?
 ) -> UnsafeMutablePointer<ibv_qp>? {
     guard let context, let attr else { return failure(EINVAL) }
-    let refusal = check(attr.pointee, context)
+    let refusal = checkQueuePair(attr.pointee, context, operations: sendOperations)
     guard refusal == 0 else { return failure(refusal) }
     let domain = attr.pointee.pd!.domain
     var specification = QueuePairSpecification(
@@ -133,28 +131,6 @@ func createQueuePair(
     attr.pointee.cap = ibv_qp_cap(pair.pointee.pair.capabilities)
     domain.retain()
     return pair.verbs
-}
-
-/// 0, or why no such queue pair can be made.
-private func check(_ attr: ibv_qp_init_attr_ex, _ context: UnsafeMutablePointer<ibv_context>) -> Int32 {
-    let known =
-        IBV_QP_INIT_ATTR_PD.rawValue | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue
-        | IBV_QP_INIT_ATTR_CREATE_FLAGS.rawValue
-    guard attr.comp_mask & ~known == 0 else { return EOPNOTSUPP }
-    if attr.comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS.rawValue != 0 && attr.create_flags != 0 { return EOPNOTSUPP }
-    switch attr.qp_type {
-    case IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD: break
-    default: return EOPNOTSUPP
-    }
-    if attr.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0 {
-        guard attr.send_ops_flags & ~supportedSendOperations == 0 else { return EOPNOTSUPP }
-        guard attr.send_ops_flags & ~sendOperations(attr.qp_type) == 0 else { return EINVAL }
-    }
-    guard let pd = attr.pd, pd.pointee.context == context, let send = attr.send_cq, send.pointee.context == context,
-        let receive = attr.recv_cq, receive.pointee.context == context,
-        attr.srq == nil || attr.srq.pointee.context == context
-    else { return EINVAL }
-    return 0
 }
 
 func queuePairToExtended(qp: UnsafeMutablePointer<ibv_qp>?) -> UnsafeMutablePointer<ibv_qp_ex>? {

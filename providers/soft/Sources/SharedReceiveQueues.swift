@@ -45,13 +45,8 @@ func createSharedReceiveQueue(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_srq_init_attr_ex>?
 ) -> UnsafeMutablePointer<ibv_srq>? {
     guard let context, let attr else { return failure(EINVAL) }
-    let mask = attr.pointee.comp_mask
-    let known = IBV_SRQ_INIT_ATTR_TYPE.rawValue | IBV_SRQ_INIT_ATTR_PD.rawValue
-    guard mask & ~known == 0 else { return failure(EOPNOTSUPP) }
-    if mask & IBV_SRQ_INIT_ATTR_TYPE.rawValue != 0, attr.pointee.srq_type != IBV_SRQT_BASIC {
-        return failure(EOPNOTSUPP)
-    }
-    guard let pd = attr.pointee.pd, pd.pointee.context == context else { return failure(EINVAL) }
+    let refusal = checkBasicSharedReceiveQueue(attr.pointee, context)
+    guard refusal == 0, let pd = attr.pointee.pd else { return failure(refusal) }
     let queue = SharedReceiveQueuePointer.allocate(capacity: 1)
     let soft = context.soft
     soft.lockForControl()

@@ -197,7 +197,7 @@ struct ControlTests {
     func allocations() throws {
         let receives = FakeReceives(4)
         let ring = FakeRing(entrySize: MemoryLayout<ib_uverbs_wc>.size, places: 4)
-        let queue = CompletionQueuePointer.allocate()
+        let queue = CompletionQueuePointer.allocate(isSingleThreaded: false)
         queue.completions.pointee = CompletionRing(mapping: ring.mapping, entries: 3)
         let pair = QueuePairPointer.allocate(isSingleThreaded: false)
         pair.attach(receive: receives.queue, maximumSendElements: 1)

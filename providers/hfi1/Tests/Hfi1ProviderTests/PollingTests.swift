@@ -13,7 +13,7 @@ struct PollingTests {
 
         init(_ entries: Int) {
             ring = FakeRing(entrySize: MemoryLayout<ib_uverbs_wc>.size, places: entries + 1)
-            queue = CompletionQueuePointer.allocate()
+            queue = CompletionQueuePointer.allocate(isSingleThreaded: false)
             queue.completions.pointee = CompletionRing(mapping: ring.mapping, entries: UInt32(entries))
         }
 

@@ -1,7 +1,7 @@
 import CIBVerbs
 import CLinux
 
-// What every native provider asks of the arguments before it makes an object.
+// What every provider asks of the arguments before it makes an object.
 
 /// Whether a queue pair can be made of these parts: RC, UC or UD, in a protection domain, with two completion queues.
 /// - Parameter operations: the operations that builders can have, as bits of ibv_qp_create_send_ops_flags, for a transport
@@ -46,4 +46,39 @@ public func checkBasicSharedReceiveQueue(
         return EINVAL
     }
     return 0
+}
+
+/// What `create_cq` is asked for, as `create_cq_ex` is. Nil where a number is negative.
+public func completionQueueAttributes(
+    entries: Int32, context: UnsafeMutableRawPointer?, channel: UnsafeMutablePointer<ibv_comp_channel>?, vector: Int32
+) -> ibv_cq_init_attr_ex? {
+    guard entries >= 0, vector >= 0 else { return nil }
+    var attr = ibv_cq_init_attr_ex()
+    attr.cqe = UInt32(entries)
+    attr.cq_context = context
+    attr.channel = channel
+    attr.comp_vector = UInt32(vector)
+    return attr
+}
+
+/// Whether a completion queue can be made of these parts: with one entry or more, and for all threads or, on demand, for
+/// one at a time.
+/// - Parameter fields: of ibv_create_cq_wc_flags, that polling can bring.
+/// - Returns: 0, EINVAL, or EOPNOTSUPP; and whether one thread at a time will use the queue.
+public func checkCompletionQueue(
+    _ attr: ibv_cq_init_attr_ex, _ context: UnsafeMutablePointer<ibv_context>, fields: UInt64
+) -> (refusal: Int32, isSingleThreaded: Bool) {
+    let mask = attr.comp_mask
+    let flags = mask & IBV_CQ_INIT_ATTR_MASK_FLAGS.rawValue != 0 ? attr.flags : 0
+    let single = IBV_CREATE_CQ_ATTR_SINGLE_THREADED.rawValue
+    // A queue that overruns takes no more entries, whatever the user says: IGNORE_OVERRUN is not served.
+    guard mask & ~(IBV_CQ_INIT_ATTR_MASK_FLAGS.rawValue | IBV_CQ_INIT_ATTR_MASK_PD.rawValue) == 0,
+        flags & ~single == 0, attr.wc_flags & ~fields == 0
+    else { return (EOPNOTSUPP, false) }
+    guard attr.cqe > 0, attr.cqe <= UInt32(Int32.max), attr.comp_vector < UInt32(context.pointee.num_comp_vectors),
+        attr.channel == nil || attr.channel.pointee.context == context
+    else { return (EINVAL, false) }
+    guard mask & IBV_CQ_INIT_ATTR_MASK_PD.rawValue != 0 else { return (0, flags & single != 0) }
+    guard let parent = attr.parent_domain else { return (EINVAL, false) }
+    return (0, flags & single != 0 || parent.domain.pointee.isSingleThreaded)
 }
