@@ -1,0 +1,153 @@
+/*
+ * The data path of a native provider and of the vendor's C library on one simulated device, in turn, in one process.
+ * Benchmarks/post-poll-simulated runs it, with the simulated device (Tests/Simulator) loaded before.
+ *
+ *	post-poll-simulated MODULE.so
+ *
+ * A block is 256 calls, or as many as make 256 requests; the device carries out what was posted between blocks, where no
+ * time is taken. Each line is a case: its name, nanoseconds per call of the C library and of the module (medians over the
+ * blocks), and the median of the ratio of neighbouring blocks, with its quartiles.
+ */
+#include <time.h>
+
+#define DEPTH 512
+#include "side.h"
+#include "uverbs_sim.h"
+
+#define BLOCKS 401
+#define REQUESTS 256
+
+static const struct uverbs_sim *sim;
+
+static double nanoseconds(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1e9 + time.tv_nsec;
+}
+
+/* The device carries out everything, and every completion is taken. */
+static void settle(void)
+{
+	sim->step(0);
+	drain();
+}
+
+/* The number of calls in a block. */
+static int calls_of(const struct test *test)
+{
+	int requests = test->posts + test->receives + test->polls;
+
+	return requests ? REQUESTS / requests : REQUESTS;
+}
+
+static void post_receives(int count)
+{
+	struct ibv_recv_wr *bad, one = receives[0];
+
+	one.next = NULL;
+	for (int i = 0; i < count; i++)
+		must(!ibv_post_recv(now->qp, &one, &bad), "receive");
+}
+
+/* One block: nanoseconds per call. */
+static double block(const struct test *test)
+{
+	int calls = calls_of(test), is_send = test->opcode == IBV_WR_SEND, error = 0;
+	double start, end;
+
+	prepare(test->opcode, test->flags, test->count, test->pieces);
+	if (is_send && test->posts)
+		post_receives(calls * test->posts);
+	if (test->polls) {
+		for (int i = 0; i < calls; i++)
+			must(!post(), "post");
+		sim->step(0);
+	}
+	start = nanoseconds();
+	for (int i = 0; i < calls; i++)
+		error |= test->call();
+	end = nanoseconds();
+	must(!error, test->name);
+	now->outstanding += calls * test->posts * (is_send ? 2 : 1);
+	settle();
+	if (test->receives) {
+		/* Messages that take the receives away again. */
+		prepare(IBV_WR_SEND, 0, 1, 1);
+		for (int i = 0; i < calls * test->receives; i++)
+			must(!post(), "post");
+		now->outstanding += 2 * calls * test->receives;
+		settle();
+	}
+	return (end - start) / calls;
+}
+
+static int ascending(const void *a, const void *b)
+{
+	double left = *(const double *)a, right = *(const double *)b;
+
+	return (left > right) - (left < right);
+}
+
+static double quantile(double *values, double part)
+{
+	qsort(values, BLOCKS, sizeof(*values), ascending);
+	return values[(int)(part * (BLOCKS - 1))];
+}
+
+static void compare(const struct test *test, struct side *c, struct side *native)
+{
+	static double c_times[BLOCKS], native_times[BLOCKS], ratios[BLOCKS];
+
+	for (int i = -20; i < BLOCKS; i++) {
+		double times[2];
+
+		for (int turn = 0; turn < 2; turn++) {
+			int is_native = turn ^ (i & 1);
+
+			now = is_native ? native : c;
+			times[is_native] = block(test);
+		}
+		if (i < 0)
+			continue;
+		c_times[i] = times[0];
+		native_times[i] = times[1];
+		ratios[i] = times[1] / times[0];
+	}
+	printf("%s %.1f %.1f %.3f %.3f %.3f\n", test->name, quantile(c_times, 0.5), quantile(native_times, 0.5),
+	       quantile(ratios, 0.5), quantile(ratios, 0.25), quantile(ratios, 0.75));
+	fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+	struct side c = {}, native = {};
+	struct ibv_ah_attr address = {};
+	struct ibv_device **list;
+	struct ibv_port_attr port;
+	struct driver driver;
+	int is_hfi1;
+
+	must(argc == 2, "usage: post-poll-simulated MODULE.so");
+	must(!!(sim = uverbs_sim_load()), "the simulated device is not loaded");
+	must(!!(list = ibv_get_device_list(NULL)) && !!list[0], "devices");
+	is_hfi1 = !strncmp(list[0]->name, "hfi1", 4);
+	driver = is_hfi1 ? (struct driver){RDMA_DRIVER_HFI1, 2} : (struct driver){RDMA_DRIVER_MLX5, 1};
+	now = &c;
+	open_by_libibverbs(list[0], !is_hfi1);
+	must(!ibv_query_port(now->context, 1, &port), "port");
+	address.dlid = port.lid;
+	connect_to_itself(address);
+	now = &native;
+	open_by_module(argv[1], list[0], driver, !is_hfi1);
+	connect_to_itself(address);
+
+	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
+		/* What hfi1 does not have. */
+		if (is_hfi1 && (tests[i].needs_extended || tests[i].flags & IBV_SEND_INLINE))
+			continue;
+		compare(&tests[i], &c, &native);
+	}
+	return 0;
+}
