@@ -16,15 +16,15 @@ public struct NativeQueuePair: ~Copyable {
     /// The public struct.
     public var base = ibv_qp_ex()
     /// Over what is posted to the send queue.
-    public let sendLock: Lock
+    public let sendLock: QueueLock
     /// Over what is posted to the receive queue.
-    public let receiveLock: Lock
+    public let receiveLock: QueueLock
     var neighbours = Neighbours<NativeQueuePair>()
 
     /// A queue pair whose public struct is zeroed.
     public init(isSingleThreaded: Bool) {
-        sendLock = Lock(isSkipped: isSingleThreaded)
-        receiveLock = Lock(isSkipped: isSingleThreaded)
+        sendLock = QueueLock(isSkipped: isSingleThreaded)
+        receiveLock = QueueLock(isSkipped: isSingleThreaded)
     }
 }
 
@@ -94,7 +94,7 @@ public struct NativeCompletionQueue: ~Copyable {
     /// The public struct.
     public var base = ibv_cq_ex()
     /// Over polling and resizing.
-    public let lock: Lock
+    public let lock: QueueLock
     var neighbours = Neighbours<NativeCompletionQueue>()
     /// When the device has failed: what was in the public struct before.
     var startPoll:
@@ -102,7 +102,7 @@ public struct NativeCompletionQueue: ~Copyable {
     var nextPoll: (@convention(c) (UnsafeMutablePointer<ibv_cq_ex>?) -> Int32)?
 
     /// A completion queue whose public struct is zeroed.
-    public init(isSingleThreaded: Bool) { lock = Lock(isSkipped: isSingleThreaded) }
+    public init(isSingleThreaded: Bool) { lock = QueueLock(isSkipped: isSingleThreaded) }
 }
 
 /// Where a completion queue lies.
@@ -161,10 +161,10 @@ public struct NativeSharedReceiveQueue: ~Copyable {
     /// The public struct.
     public var base = ibv_srq()
     /// Over posting and resizing.
-    public let lock: Lock
+    public let lock: QueueLock
 
     /// A shared receive queue whose public struct is zeroed.
-    public init(isSingleThreaded: Bool) { lock = Lock(isSkipped: isSingleThreaded) }
+    public init(isSingleThreaded: Bool) { lock = QueueLock(isSkipped: isSingleThreaded) }
 }
 
 /// Where a shared receive queue lies.

@@ -2,7 +2,7 @@ import CLinux
 import Synchronization
 
 /// A mutual exclusion that costs two atomic instructions when nobody contends, and sleeps in the kernel when somebody
-/// does. It stays where it was made: make it a field of an object that does not move.
+/// does. It stays where it was made: make it a field of an object that does not move. `QueueLock` is for less.
 ///
 /// Where the user has promised that one thread at a time comes (a thread domain, IBV_CREATE_CQ_ATTR_SINGLE_THREADED) the
 /// lock is made to be skipped, and costs a look at that.
@@ -40,14 +40,6 @@ public struct Lock: ~Copyable {
         if !isSkipped && state.exchange(0, ordering: .sequentiallyConsistent) == 2 { wakeOne() }
     }
 
-    /// Gives the lock back as the last thing that a function of the data path does, and answers what it answers: so the
-    /// function calls nobody, and saves no registers.
-    @inline(__always)
-    public borrowing func unlock(answering value: Int32) -> Int32 {
-        if isSkipped || _fastPath(state.exchange(0, ordering: .sequentiallyConsistent) != 2) { return value }
-        return wake(address, value)
-    }
-
     @inline(never)
     private borrowing func lockSlowly() {
         // A sleep and its waking cost some 35 microseconds: worth a few of waiting.
@@ -65,10 +57,4 @@ public struct Lock: ~Copyable {
     private var address: UnsafeRawPointer {
         borrowing get { withUnsafePointer(to: state) { UnsafeRawPointer($0) } }
     }
-}
-
-@inline(never)
-private func wake(_ address: UnsafeRawPointer, _ value: Int32) -> Int32 {
-    linux_futex_wake_one(address)
-    return value
 }

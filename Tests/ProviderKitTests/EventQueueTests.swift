@@ -115,34 +115,3 @@ struct EventQueueTests {
         #expect(ports.filter { $0 > 0 } == Array(1...1000))
     }
 }
-
-@Suite("Locks")
-struct LockTests {
-    /// A counter that only a lock keeps true.
-    private final class Counter: @unchecked Sendable {
-        // Unchecked: `lock` guards `value`.
-        let lock = Lock()
-        var value = 0
-    }
-
-    @Test("A lock keeps threads apart")
-    func exclusion() async {
-        let counter = Counter()
-        await withTaskGroup { group in
-            for _ in 0..<4 {
-                group.addTask {
-                    for _ in 0..<10_000 {
-                        counter.lock.lock()
-                        counter.value += 1
-                        counter.lock.unlock()
-                    }
-                }
-            }
-        }
-        #expect(counter.value == 40_000)
-        let first = counter.lock.tryLock()
-        let second = counter.lock.tryLock()
-        #expect(first && !second)
-        counter.lock.unlock()
-    }
-}

@@ -26,7 +26,7 @@ struct BlueFlame {
 
 /// A register and its lock, at an address of their own: queue pairs share them.
 struct BlueFlameObject: ~Copyable {
-    let lock: Lock
+    let lock: QueueLock
 }
 
 typealias BlueFlamePointer = UnsafeMutablePointer<BlueFlameObject>
@@ -34,7 +34,7 @@ typealias BlueFlamePointer = UnsafeMutablePointer<BlueFlameObject>
 extension BlueFlamePointer {
     static func make(_ register: BlueFlame) -> BlueFlamePointer {
         let object = allocateObject(holding: BlueFlame.self)
-        object.initialize(to: BlueFlameObject(lock: Lock(isSkipped: !register.isShared)))
+        object.initialize(to: BlueFlameObject(lock: QueueLock(isSkipped: !register.isShared)))
         object.state.initialize(to: register)
         return object
     }
