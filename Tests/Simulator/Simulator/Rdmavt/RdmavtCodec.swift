@@ -84,7 +84,8 @@ final class RdmavtCodec: Codec {
         entry.src_qp = completion.source
         if completion.isReceive {
             if completion.hasImmediate { entry.wc_flags |= IBV_WC_WITH_IMM.rawValue }
-            if completion.invalidated { entry.wc_flags |= IBV_WC_WITH_INV.rawValue }
+            // The kernel's own bit, IB_WC_WITH_INVALIDATE, which is not that of verbs.h.
+            if completion.invalidated { entry.wc_flags |= 1 << 2 }
             if completion.isGlobal { entry.wc_flags |= IBV_WC_GRH.rawValue }
             entry.port_num = 1
         }
