@@ -26,6 +26,7 @@ static void load(void)
 	LOAD(hold);
 	LOAD(memory);
 	LOAD(write);
+	LOAD(take);
 }
 
 const struct uverbs_sim *uverbs_sim_load(void)

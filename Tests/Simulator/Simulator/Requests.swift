@@ -27,6 +27,8 @@ final class SendRequest {
     var invalidKey: UInt32 = 0
     var isSignaled = false
     var isSolicited = false
+    /// All flags that the program has set, where the codec sees them (`enum ibv_send_flags`).
+    var flags: UInt32 = 0
     var remoteAddress: UInt64 = 0
     var remoteKey: UInt32 = 0
     var compare: UInt64 = 0
@@ -66,7 +68,7 @@ final class SendRequest {
     func copy(_ other: SendRequest) {
         (tag, operation, hasImmediate, immediate) = (other.tag, other.operation, other.hasImmediate, other.immediate)
         (invalidates, invalidKey) = (other.invalidates, other.invalidKey)
-        (isSignaled, isSolicited) = (other.isSignaled, other.isSolicited)
+        (isSignaled, isSolicited, flags) = (other.isSignaled, other.isSolicited, other.flags)
         (remoteAddress, remoteKey, compare, swapOrAdd) =
             (other.remoteAddress, other.remoteKey, other.compare, other.swapOrAdd)
         (isInline, destination, window, defect) = (other.isInline, other.destination, other.window, other.defect)

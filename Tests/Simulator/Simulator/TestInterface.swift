@@ -181,3 +181,57 @@ public func writeEntry(_ index: Int32, _ number: UInt32, _ receives: Int32, _ en
         return device.write(entry, of: queuePair, isReceive: receives != 0) ? 0 : ENOSPC
     }
 }
+
+/// Takes the oldest request of a queue pair that was not carried out.
+@c(uverbs_sim_take)
+public func takeRequest(
+    _ index: Int32, _ number: UInt32, _ request: UnsafeMutablePointer<uverbs_sim_request>?
+) -> Int32 {
+    locked {
+        guard let device = simulation.device(index), let queuePair = device.queuePair(number: number), let request,
+            device.codec.fetchSend(queuePair, device.send)
+        else { return ENOENT }
+        device.codec.retireSend(queuePair)
+        request.pointee = device.send.description
+        return 0
+    }
+}
+
+extension SendRequest {
+    fileprivate var description: uverbs_sim_request {
+        var all = uverbs_sim_request()
+        all.tag = tag
+        all.opcode = opcode.rawValue
+        all.flags = flags
+        all.immediate = invalidates ? invalidKey : hasImmediate ? immediate : 0
+        all.remote_key = remoteKey
+        all.remote_address = remoteAddress
+        all.compare = compare
+        all.swap_or_add = swapOrAdd
+        all.queue_pair = destination.queuePair
+        all.queue_key = destination.qkey
+        all.lid = UInt32(destination.lid)
+        all.service_level = UInt32(destination.serviceLevel)
+        all.gid = destination.gid
+        all.segment_count = UInt32(segmentCount)
+        withUnsafeMutableBytes(of: &all.segments) { bytes in
+            for index in 0..<min(segmentCount, bytes.count / MemoryLayout<Segment>.size) {
+                bytes.storeBytes(
+                    of: segments[index], toByteOffset: index * MemoryLayout<Segment>.size, as: Segment.self)
+            }
+        }
+        return all
+    }
+
+    private var opcode: ibv_wr_opcode {
+        switch operation {
+        case .send: invalidates ? IBV_WR_SEND_WITH_INV : hasImmediate ? IBV_WR_SEND_WITH_IMM : IBV_WR_SEND
+        case .write: hasImmediate ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE
+        case .read: IBV_WR_RDMA_READ
+        case .compareAndSwap: IBV_WR_ATOMIC_CMP_AND_SWP
+        case .fetchAndAdd: IBV_WR_ATOMIC_FETCH_AND_ADD
+        case .bind: IBV_WR_BIND_MW
+        case .invalidate, .none: IBV_WR_LOCAL_INV
+        }
+    }
+}

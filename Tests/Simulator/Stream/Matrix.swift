@@ -1,8 +1,10 @@
 /// The kinds of device over which libraries are compared.
 enum Matrix {
+    static let all = mlx5 + ["hfi1", "hfi1 write"]
+
     /// Each way of commands and registers, each version and size of completions, each network; doorbells are trapped one
     /// by one in half of them, so that each of these is trapped once. A kernel without ioctl has static registers.
-    static let mlx5: [String] = {
+    private static let mlx5: [String] = {
         var kinds: [String] = []
         for (way, kernel) in ["", " static", " write"].enumerated() {
             for (version, names) in ["", " cqe0"].enumerated() {

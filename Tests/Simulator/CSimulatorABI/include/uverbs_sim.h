@@ -107,6 +107,32 @@ uint64_t uverbs_sim_memory(int device, int area, uint32_t number, void **start);
 /// ENOENT, or ENOSPC when the queue is full.
 int uverbs_sim_write(int device, uint32_t queue_pair, int receives, const void *entry);
 
+/// A piece of memory that a request names.
+struct uverbs_sim_segment {
+	uint64_t address;
+	uint32_t length, key;
+};
+
+/// A send request as the device understands it.
+struct uverbs_sim_request {
+	/// hfi1's wr_id, mlx5's number of the first block.
+	uint64_t tag;
+	/// `enum ibv_wr_opcode`; `enum ibv_send_flags`, hfi1 alone.
+	uint32_t opcode, flags;
+	/// Big endian, or the key to invalidate.
+	uint32_t immediate;
+	uint32_t remote_key;
+	uint64_t remote_address, compare, swap_or_add;
+	/// Where a datagram goes.
+	uint32_t queue_pair, queue_key, lid, service_level;
+	uint64_t gid[2];
+	uint32_t reserved, segment_count;
+	struct uverbs_sim_segment segments[16];
+};
+
+/// Takes the oldest request that a queue pair has posted and the device has not carried out. 0, or ENOENT.
+int uverbs_sim_take(int device, uint32_t queue_pair, struct uverbs_sim_request *request);
+
 /// The functions above, in a program that is not linked with the simulator.
 struct uverbs_sim {
 	int (*create)(const char *);
@@ -122,6 +148,7 @@ struct uverbs_sim {
 	int (*hold)(int, int);
 	uint64_t (*memory)(int, int, uint32_t, void **);
 	int (*write)(int, uint32_t, int, const void *);
+	int (*take)(int, uint32_t, struct uverbs_sim_request *);
 };
 
 /// Finds them in the preloaded library. Null: it was not preloaded.

@@ -1,4 +1,5 @@
 import CSimulator
+import CSimulatorABI
 
 /// hfi1: the kernel's rdmavt carries out what is posted. Receive queues and completion queues are the kernel's memory,
 /// which the program maps (<rdma/rvt-abi.h>); sends are a command.
@@ -208,6 +209,18 @@ final class RdmavtCodec: Codec {
 
     override func fetchReceive(_ queue: SharedReceiveQueue, _ request: ReceiveRequest) -> Bool {
         unsafeDowncast(queue.vendor, to: RdmavtReceives.self).take(request)
+    }
+
+    override func memory(_ queuePair: QueuePair, _ area: uverbs_sim_area) -> UnsafeMutableRawBufferPointer? {
+        area == UVERBS_SIM_RECEIVES ? queues(queuePair).receives?.memory.all : nil
+    }
+
+    override func memory(_ queue: SharedReceiveQueue, _ area: uverbs_sim_area) -> UnsafeMutableRawBufferPointer? {
+        area == UVERBS_SIM_SHARED_RECEIVES ? unsafeDowncast(queue.vendor, to: RdmavtReceives.self).memory.all : nil
+    }
+
+    override func memory(_ queue: CompletionQueue, _ area: uverbs_sim_area) -> UnsafeMutableRawBufferPointer? {
+        area == UVERBS_SIM_COMPLETIONS ? unsafeDowncast(queue.vendor, to: RdmavtCompletions.self).memory.all : nil
     }
 
     override func waiting(_ queue: SharedReceiveQueue) -> UInt32 {

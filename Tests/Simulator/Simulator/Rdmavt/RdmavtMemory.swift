@@ -6,6 +6,8 @@ final class RdmavtMemory {
     let size: Int
     let bytes: UnsafeMutableRawPointer
 
+    var all: UnsafeMutableRawBufferPointer { .init(start: bytes, count: size) }
+
     fileprivate init(offset: UInt64, size: Int, bytes: UnsafeMutableRawPointer) {
         self.offset = offset
         self.size = size

@@ -40,6 +40,7 @@ extension RdmavtCodec {
         request.tag = entry.wr_id
         request.isSignaled = queuePair.signalsAll || entry.send_flags & IBV_SEND_SIGNALED.rawValue != 0
         request.isSolicited = entry.send_flags & IBV_SEND_SOLICITED.rawValue != 0
+        request.flags = entry.send_flags
         try setOperation(request, entry)
         if queuePair.type == IBV_QPT_UD.rawValue {
             try demand(
