@@ -18,7 +18,7 @@ struct SimCommand: ParsableCommand {
             (the device runs at each store to a doorbell page).
             """)
 
-    @Argument(help: "The device: hfi1 or mlx5.")
+    @Argument(help: "The kind of device.")
     var kind: SimulatedKind
 
     @Option(help: "What is special about the device; can be repeated.")

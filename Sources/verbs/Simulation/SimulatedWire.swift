@@ -63,6 +63,9 @@ struct SimulatedWire {
         let others = variables["LD_PRELOAD"].map { $0.isEmpty ? "" : ":\($0)" } ?? ""
         variables["LD_PRELOAD"] = library + others
         variables["UVERBS_SIM"] = device
+        // Each process puts its own place here before main(). To add a variable there would move the environment, from
+        // which a Swift runtime that is linked in finds the arguments of its program.
+        variables["SYSFS_PATH"] = path
         return variables
     }
 
