@@ -90,7 +90,7 @@ struct Server {
         guard case .done(let client) = try conversation.next(timeout: nil) else { throw ToolError.outOfTurn }
         if job.operation.isAtomic, job.kind == .latency {
             let counter = try link.exposed.loadAcquiring(at: 0)
-            tally.count(client.sent, counter == Counter.value(job.operation, after: client.sent) ? nil : 0)
+            tally.count(client.sent, difference: counter == Counter.value(job.operation, after: client.sent) ? nil : 0)
         }
         return tally
     }
