@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -65,22 +64,30 @@ static int set_option(int fd, int level, int option, int value)
 	return setsockopt(fd, level, option, &value, sizeof(value));
 }
 
+/* Whether what is sent has a UDP checksum. */
+static int set_checksums(int fd, bool ipv4, bool on)
+{
+	return ipv4 ? set_option(fd, SOL_SOCKET, SO_NO_CHECK, !on) : set_option(fd, SOL_UDP, UDP_NO_CHECK6_TX, !on);
+}
+
 static int configure(int fd, bool ipv4)
 {
 	/* The kernel doubles this, and cuts it to net.core.rmem_max without a word. */
 	set_option(fd, SOL_SOCKET, SO_RCVBUF, 4 << 20);
 	set_option(fd, SOL_SOCKET, SO_SNDBUF, 4 << 20);
+	/* Where it is unknown, there are no trains. */
+	set_option(fd, SOL_UDP, UDP_GRO, 1);
 	if (set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1) < 0)
 		return errno;
 	if (ipv4) {
-		if (set_option(fd, SOL_SOCKET, SO_NO_CHECK, 1) < 0 ||
+		if (set_checksums(fd, ipv4, false) < 0 ||
 		    set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO) < 0)
 			return errno;
 		return 0;
 	}
 	if (set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) < 0 ||
-	    set_option(fd, IPPROTO_UDP, UDP_NO_CHECK6_TX, 1) < 0 ||
-	    set_option(fd, IPPROTO_UDP, UDP_NO_CHECK6_RX, 1) < 0 ||
+	    set_checksums(fd, ipv4, false) < 0 ||
+	    set_option(fd, SOL_UDP, UDP_NO_CHECK6_RX, 1) < 0 ||
 	    set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO) < 0)
 		return errno;
 	return 0;
@@ -113,37 +120,75 @@ void linux_retire_socket(int fd, const uint8_t gid[16], uint32_t ifindex)
 	connect(fd, &nobody.any, size);
 }
 
-/* Room for two control messages of an int each. */
+bool linux_sends_trains(int fd)
+{
+	return set_option(fd, SOL_UDP, UDP_SEGMENT, 0) == 0;
+}
+
+/* Room for three control messages of up to an int each. */
 struct control {
-	_Alignas(struct cmsghdr) char bytes[2 * CMSG_SPACE(sizeof(int))];
+	_Alignas(struct cmsghdr) char bytes[3 * CMSG_SPACE(sizeof(int))];
 };
+
+static void add(struct msghdr *message, struct control *control, int level, int type, const void *value, size_t size)
+{
+	struct cmsghdr *header = (struct cmsghdr *)(control->bytes + message->msg_controllen);
+
+	memset(header, 0, CMSG_SPACE(size));
+	header->cmsg_level = level;
+	header->cmsg_type = type;
+	header->cmsg_len = CMSG_LEN(size);
+	memcpy(CMSG_DATA(header), value, size);
+	message->msg_control = control->bytes;
+	message->msg_controllen += CMSG_SPACE(size);
+}
 
 static void add_control(struct msghdr *message, struct control *control, bool ipv4, const struct linux_datagram *from)
 {
-	const int types[2] = { ipv4 ? IP_TOS : IPV6_TCLASS, ipv4 ? IP_TTL : IPV6_HOPLIMIT };
-	const int values[2] = { from->traffic_class, from->hop_limit };
-	struct cmsghdr *header;
+	const int level = ipv4 ? IPPROTO_IP : IPPROTO_IPV6;
+	const int traffic_class = from->traffic_class, hop_limit = from->hop_limit;
+	const uint16_t segment = (uint16_t)from->segment;
 
-	memset(control, 0, sizeof(*control));
-	message->msg_control = control->bytes;
-	message->msg_controllen = sizeof(control->bytes);
-	header = CMSG_FIRSTHDR(message);
-	for (int index = 0; index < 2; index++, header = CMSG_NXTHDR(message, header)) {
-		header->cmsg_level = ipv4 ? IPPROTO_IP : IPPROTO_IPV6;
-		header->cmsg_type = types[index];
-		header->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(header), &values[index], sizeof(int));
-	}
+	if (segment)
+		add(message, control, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment));
+	/* 64 is what the kernel does by itself, unless an administrator says otherwise. */
+	if (traffic_class == 0 && hop_limit == 64)
+		return;
+	add(message, control, level, ipv4 ? IP_TOS : IPV6_TCLASS, &traffic_class, sizeof(traffic_class));
+	add(message, control, level, ipv4 ? IP_TTL : IPV6_HOPLIMIT, &hop_limit, sizeof(hop_limit));
 }
 
-int linux_send_datagrams(int fd, uint32_t ifindex, const struct linux_datagram *datagrams, int count)
+/* Sends messages from *sent up to end. False when the rest is not to be sent: the network has no room now, or does not
+ * know trains (EIO: the interface makes no checksums, or there is IPsec). */
+static bool send_messages(int fd, struct mmsghdr *messages, int *sent, int end, bool train, bool *refused)
+{
+	while (*sent < end) {
+		int done = sendmmsg(fd, messages + *sent, (unsigned int)(end - *sent), MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done < 0 && (errno == EAGAIN || errno == ENOBUFS))
+			return false;
+		if (done < 0 && train && (errno == EINVAL || errno == EIO || errno == EOPNOTSUPP)) {
+			*refused = true;
+			return false;
+		}
+		/* An error belongs to the first datagram left (too long for the path, no route): it is lost. */
+		*sent += done > 0 ? done : 1;
+	}
+	return true;
+}
+
+int linux_send_datagrams(int fd, uint32_t ifindex, const struct linux_datagram *datagrams, int count, bool *refused)
 {
 	struct mmsghdr messages[LINUX_DATAGRAM_BATCH];
 	struct iovec pieces[LINUX_DATAGRAM_BATCH];
 	union address addresses[LINUX_DATAGRAM_BATCH];
 	struct control controls[LINUX_DATAGRAM_BATCH];
+	bool goes_on = true;
 	int sent = 0;
 
+	*refused = false;
 	if (count > LINUX_DATAGRAM_BATCH)
 		count = LINUX_DATAGRAM_BATCH;
 	for (int index = 0; index < count; index++) {
@@ -156,21 +201,36 @@ int linux_send_datagrams(int fd, uint32_t ifindex, const struct linux_datagram *
 		message->msg_iovlen = 1;
 		message->msg_name = &addresses[index];
 		message->msg_namelen = write_address(&addresses[index], from->gid, from->port, ifindex);
-		/* 64 is what the kernel does by itself, unless an administrator says otherwise. */
-		if (from->traffic_class != 0 || from->hop_limit != 64)
-			add_control(message, &controls[index], is_ipv4(from->gid), from);
+		add_control(message, &controls[index], is_ipv4(from->gid), from);
 	}
-	while (sent < count) {
-		int done = sendmmsg(fd, messages + sent, (unsigned int)(count - sent), MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (goes_on && sent < count) {
+		const bool train = datagrams[sent].segment != 0, ipv4 = is_ipv4(datagrams[sent].gid);
+		int end = sent + 1;
 
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done < 0 && (errno == EAGAIN || errno == ENOBUFS))
-			break;
-		/* An error belongs to the first datagram left (too long for the path, no route): it is lost. */
-		sent += done > 0 ? done : 1;
+		while (end < count && (datagrams[end].segment != 0) == train)
+			end++;
+		/* The kernel makes no trains for a socket without checksums. */
+		if (train)
+			set_checksums(fd, ipv4, true);
+		goes_on = send_messages(fd, messages, &sent, end, train, refused);
+		if (train)
+			set_checksums(fd, ipv4, false);
 	}
 	return sent;
+}
+
+/* The length of a train's datagrams, 0 when it is none. */
+static uint32_t read_segment(struct msghdr *message)
+{
+	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
+		int segment;
+
+		if (header->cmsg_level != SOL_UDP || header->cmsg_type != UDP_GRO)
+			continue;
+		memcpy(&segment, CMSG_DATA(header), sizeof(segment));
+		return segment > 0 ? (uint32_t)segment : 0;
+	}
+	return 0;
 }
 
 int linux_receive_datagrams(int fd, struct linux_datagram *datagrams, int count)
@@ -178,6 +238,7 @@ int linux_receive_datagrams(int fd, struct linux_datagram *datagrams, int count)
 	struct mmsghdr messages[LINUX_DATAGRAM_BATCH];
 	struct iovec pieces[LINUX_DATAGRAM_BATCH];
 	union address addresses[LINUX_DATAGRAM_BATCH];
+	struct control controls[LINUX_DATAGRAM_BATCH];
 	int received;
 
 	if (count > LINUX_DATAGRAM_BATCH)
@@ -191,11 +252,14 @@ int linux_receive_datagrams(int fd, struct linux_datagram *datagrams, int count)
 		message->msg_iovlen = 1;
 		message->msg_name = &addresses[index];
 		message->msg_namelen = sizeof(addresses[index]);
+		message->msg_control = controls[index].bytes;
+		message->msg_controllen = sizeof(controls[index].bytes);
 	}
 	/* MSG_TRUNC: the true length of a datagram that did not fit. */
 	received = recvmmsg(fd, messages, (unsigned int)count, MSG_DONTWAIT | MSG_TRUNC, NULL);
 	for (int index = 0; index < received; index++) {
 		datagrams[index].count = messages[index].msg_len;
+		datagrams[index].segment = read_segment(&messages[index].msg_hdr);
 		read_address(&addresses[index], &datagrams[index]);
 	}
 	return received < 0 ? 0 : received;

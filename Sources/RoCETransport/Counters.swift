@@ -41,6 +41,10 @@ public struct Counters: Equatable, Sendable {
 
     /// Packets sent again.
     public var retransmittedPackets: UInt64 = 0
+    /// Times that SENDs or WRITEs were acknowledged after they had to be sent again: what they lost went through then.
+    public var repairs: UInt64 = 0
+    /// READ requests that were answered again.
+    public var repeatedReads: UInt64 = 0
     /// Times the acknowledgement timer ran out.
     public var timeouts: UInt64 = 0
     /// RNR NAKs received.

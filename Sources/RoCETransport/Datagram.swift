@@ -33,7 +33,7 @@ extension Core {
             byteCount: seal(bth, at: target, payload: payload),
             path: (UnsafeRawPointer(entry) + SendEntry.size).load(as: Path.self),
             sourceQueuePair: pair.pointee.number, destinationQueuePair: entry.pointee.remoteQueuePair,
-            isDatagram: true)
+            isDatagram: true, isExpendable: false)
         counters.sentPackets &+= 1
         pair.pointee.requester.next = psn.next
         pair.pointee.requester.una = psn.next

@@ -32,6 +32,10 @@ public struct Engine: ~Copyable, @unchecked Sendable {
 
     /// What happened so far.
     public var counters: Counters { core.pointee.counters }
+
+    /// How often packets of ours were lost that arrived when they were sent again: `Counters.repairs` and
+    /// `Counters.repeatedReads` together. Wraps.
+    public var repairCount: UInt64 { core.pointee.counters.repairs &+ core.pointee.counters.repeatedReads }
 }
 
 // MARK: - Packets and time

@@ -31,4 +31,7 @@ public struct OutgoingPacket {
     public var destinationQueuePair: UInt32
     /// Of a datagram: it has a path of its own, and any source port of its queue pair serves.
     public var isDatagram: Bool
+    /// Its loss costs time and nothing else: a request or READ response on RC that is sent for the first time, of a
+    /// queue pair that has timeout and retries. What is sent again is not expendable.
+    public var isExpendable: Bool
 }

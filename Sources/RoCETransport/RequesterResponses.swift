@@ -77,6 +77,10 @@ extension Core {
         pair.pointee.requester.rnrRetriesLeft = pair.pointee.attributes.rnrRetry
         pair.pointee.requester.wentBackForGap = false
         pair.pointee.requester.isWaitingForReceiver = false
+        if pair.pointee.requester.isRepairing {
+            pair.pointee.requester.isRepairing = false
+            counters.repairs &+= 1
+        }
         // An answer to what was about to be sent again: no need to.
         if pair.pointee.requester.next.precedes(una) {
             pair.pointee.requester.next = una
@@ -101,6 +105,15 @@ extension Core {
         requests.add(pair.pointee.links + QueuePairStorage.requests)
     }
 
+    /// Goes back because packets seem lost: of a SEND or WRITE, or of the answer to the oldest request.
+    private mutating func goBackForLoss(_ pair: Pair) {
+        if !pair.pointee.sendEntry(pair.pointee.send.oldest).pointee.isReadOrAtomic {
+            pair.pointee.requester.isRepairing = true
+        }
+        shrinkWindow(pair)
+        goBack(pair)
+    }
+
     /// Goes back after a PSN sequence NAK, once: a responder names a gap once, so another NAK without progress is a
     /// copy of the first. What is lost again is the timer's to find.
     private mutating func goBackOnce(_ pair: Pair, now: UInt64) {
@@ -108,8 +121,7 @@ extension Core {
         guard pair.pointee.requester.retriesLeft > 0 else { return failOldestSend(pair, status: .retryExceeded) }
         pair.pointee.requester.retriesLeft -= 1
         pair.pointee.requester.wentBackForGap = true
-        shrinkWindow(pair)
-        goBack(pair)
+        goBackForLoss(pair)
         startTimer(pair, now: now)
     }
 
@@ -172,8 +184,7 @@ extension Core {
         counters.timeouts &+= 1
         guard pair.pointee.requester.retriesLeft > 0 else { return failOldestSend(pair, status: .retryExceeded) }
         pair.pointee.requester.retriesLeft -= 1
-        shrinkWindow(pair)
-        goBack(pair)
+        goBackForLoss(pair)
         startTimer(pair, now: now)
     }
 

@@ -30,6 +30,8 @@ struct Requester {
     var isWaitingForReceiver = false
     /// Went back because of a missing response and has seen no progress since: the next one waits for the timer.
     var wentBackForGap = false
+    /// Went back, to a SEND or WRITE that seemed lost, and has seen no progress since.
+    var isRepairing = false
     /// The work request at `current` cannot be carried out for this reason; it fails when those before are complete.
     var failure = CompletionStatus.success
     /// How many packets may be on their way, and progress towards one more.

@@ -152,6 +152,8 @@ extension Core {
                     reth.virtualAddress == resource.pointee.address &+ UInt64(offset),
                     reth.dmaLength <= resource.pointee.length &- offset
                 else { return }
+                counters.repeatedReads &+= 1
+                resource.pointee.isRepeated = true
                 startRun(resource, at: position, length: reth.dmaLength, mtu: mtu)
                 return rewind(pair, to: index)
             }
@@ -205,8 +207,9 @@ extension Core {
         }
     }
 
-    /// Writes the next response of a queue pair; 0 when there is none.
-    mutating func emitResponse(_ pair: Pair, to target: UnsafeMutableRawPointer) -> Int {
+    /// Writes the next response of a queue pair; 0 when there is none. `isNew` becomes true for a READ response that
+    /// was not sent before.
+    mutating func emitResponse(_ pair: Pair, to target: UnsafeMutableRawPointer, _ isNew: inout Bool) -> Int {
         skipAnswered(pair)
         let front = pair.pointee.responder.sendingResource
         guard front != pair.pointee.responder.endResource else { return emitAcknowledgement(pair, to: target) }
@@ -215,6 +218,7 @@ extension Core {
             resource.pointee.isAtomic
             ? emitAtomicResponse(pair, resource, to: target) : emitReadResponse(pair, resource, to: target)
         if byteCount == 0 { return emitAcknowledgement(pair, to: target) }
+        isNew = !resource.pointee.isAtomic && !resource.pointee.isRepeated
         resource.pointee.sent &+= 1
         if resource.pointee.sent == resource.pointee.packets { resource.pointee.wasAnswered = true }
         skipAnswered(pair)

@@ -22,6 +22,8 @@ struct ReadResource {
     var isAtomic = false
     /// Every response was sent at least once.
     var wasAnswered = false
+    /// The request came again.
+    var isRepeated = false
 }
 
 /// Where a queue pair's receiving side stands.

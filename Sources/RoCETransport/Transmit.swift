@@ -8,7 +8,8 @@ extension Core {
         while let link = acknowledgements.first {
             let pair = link.pointee.owner
             acknowledgements.remove(link)
-            if let packet = finish(emitResponse(pair, to: target), pair) { return packet }
+            var isNew = false
+            if let packet = finish(emitResponse(pair, to: target, &isNew), pair, isNew: isNew) { return packet }
         }
         if responsesNext, let packet = nextReadResponse(to: target) {
             responsesNext = false
@@ -22,8 +23,9 @@ extension Core {
         while let link = readResponses.first {
             let pair = link.pointee.owner
             readResponses.remove(link)
+            var isNew = false
             // Puts the queue pair back at the end when it has more.
-            if let packet = finish(emitResponse(pair, to: target), pair) { return packet }
+            if let packet = finish(emitResponse(pair, to: target, &isNew), pair, isNew: isNew) { return packet }
         }
         return nil
     }
@@ -47,20 +49,21 @@ extension Core {
     private mutating func emitRequest(_ pair: Pair, to target: UnsafeMutableRawPointer, now: UInt64) -> OutgoingPacket?
     {
         if pair.pointee.type == .ud { return emitDatagram(pair, to: target) }
-        let byteCount =
-            pair.pointee.type == .rc
-            ? emitReliable(pair, to: target, now: now) : emitUnreliable(pair, to: target)
-        return finish(byteCount, pair)
+        guard pair.pointee.type == .rc else { return finish(emitUnreliable(pair, to: target), pair, isNew: false) }
+        let isNew = pair.pointee.requester.next == pair.pointee.requester.high
+        return finish(emitReliable(pair, to: target, now: now), pair, isNew: isNew)
     }
 
-    /// The description of a packet of a connection; nil for one without bytes.
+    /// The description of a packet of a connection; nil for one without bytes. `isNew`: on RC, a request or READ
+    /// response that was not sent before.
     @inline(__always)
-    private mutating func finish(_ byteCount: Int, _ pair: Pair) -> OutgoingPacket? {
+    private mutating func finish(_ byteCount: Int, _ pair: Pair, isNew: Bool) -> OutgoingPacket? {
         guard byteCount != 0 else { return nil }
         counters.sentPackets &+= 1
         return OutgoingPacket(
             byteCount: byteCount, path: pair.pointee.attributes.path, sourceQueuePair: pair.pointee.number,
-            destinationQueuePair: pair.pointee.attributes.destinationQueuePair, isDatagram: false)
+            destinationQueuePair: pair.pointee.attributes.destinationQueuePair, isDatagram: false,
+            isExpendable: isNew && pair.pointee.attributes.timeout != 0 && pair.pointee.attributes.retryCount != 0)
     }
 
     /// Who was posted to since the last call.

@@ -3,7 +3,7 @@ public import CCRC32
 /// Checks the ICRC of IPv4 packets whose identification and DF flag the receiver does not know.
 ///
 /// The ICRC covers both, a UDP socket tells neither. But a CRC is linear: the difference between the ICRC received
-/// and the one computed for identification 0 with DF set is the CRC of just the bits that differ, run on over the rest
+/// and the one computed for the expected identification with DF set is the CRC of just the bits that differ, run on over the rest
 /// of the packet. Running it backwards by as many bits as follow (a multiplication by x^-n modulo the CRC's
 /// polynomial) leaves these bits themselves in the register, since 32 bits fit in it before the CRC begins to mix
 /// them: bytes 4 and 5 of the IP header in the low half, byte 6 (flags), byte 7 (fragment offset) above. The packet
@@ -60,19 +60,23 @@ public struct IPv4IdentificationRecovery: ~Copyable, @unchecked Sendable {
 
     /// Tells identification and DF of a good packet, nil of a corrupted one.
     /// - Parameters:
-    ///   - computed: the ICRC over this packet with identification 0, DF set, offset 0, as
+    ///   - computed: the ICRC over this packet with the identification that it is thought to have, DF set, offset 0, as
     ///     `IPv4Header.init(source:destination:packetByteCount:)` makes the header.
+    ///   - expected: that identification.
     ///   - received: the packet's trailer.
     ///   - packetByteCount: length of the packet, BTH to ICRC.
     @inlinable
-    public borrowing func fields(computed: ICRC, received: UInt32, packetByteCount: Int) -> Fields? {
+    public borrowing func fields(
+        computed: ICRC, expected: UInt16 = 0, received: UInt32, packetByteCount: Int
+    ) -> Fields? {
         let difference = computed.value ^ received
-        if difference == 0 { return Fields(identification: 0, dontFragment: true) }
+        if difference == 0 { return Fields(identification: expected, dontFragment: true) }
         let words = packetByteCount / 4 &- ICRC.byteCount / 4
         guard packetByteCount & 3 == 0, words >= 0, words < factors.count else { return nil }
         let bits = ccrc32_multiply(difference, factors[words])
         guard bits & ~0x0040_FFFF == 0 else { return nil }
         return Fields(
-            identification: UInt16(truncatingIfNeeded: bits).byteSwapped, dontFragment: bits & 0x0040_0000 == 0)
+            identification: UInt16(truncatingIfNeeded: bits).byteSwapped ^ expected,
+            dontFragment: bits & 0x0040_0000 == 0)
     }
 }

@@ -112,6 +112,55 @@ struct RequesterTests {
         #expect(probe.sent().isEmpty)
     }
 
+    @Test("What is sent for the first time is expendable, and nothing else; what then comes through is a repair")
+    func expendable() throws {
+        let probe = try Probe(.rc, Connection(mtu: 256, timeout: 10, retryCount: 1))
+        probe.post(.send, bytes: 600)
+        #expect(probe.sent().map(\.isExpendable) == [true, true, true])
+        probe.acknowledge(1, .nak(.psnSequenceError))
+        probe.post(.write, bytes: 8)
+        #expect(probe.sent().map(\.isExpendable) == [false, false, true])
+        #expect(probe.host.engine.repairCount == 0)
+        probe.acknowledge(3)
+        #expect(probe.host.engine.repairCount == 1)
+        for offset in [4, 5] {
+            probe.post(.send)
+            #expect(probe.sent().map(\.isExpendable) == [true])
+            probe.advance(4096 << 10)
+            #expect(probe.sent().map(\.isExpendable) == [false])
+            probe.acknowledge(offset)
+        }
+        #expect(probe.host.engine.counters.repairs == 3)
+        // Of a READ it is the answer that seems lost, which is the peer's matter.
+        probe.post(.read, bytes: 8)
+        #expect(probe.sent().map(\.isExpendable) == [true])
+        probe.advance(4096 << 10)
+        #expect(probe.sent().map(\.isExpendable) == [false])
+        probe.receive(.rcReadResponseOnly, 6, payload: pattern(8))
+        #expect(probe.host.poll().last?.status == .success)
+        #expect(probe.host.engine.repairCount == 3)
+    }
+
+    @Test("A dead peer is no repair; where nothing would be sent again, nothing is expendable")
+    func notExpendable() throws {
+        let dead = try Probe(.rc, Connection(timeout: 10, retryCount: 2))
+        dead.post(.send)
+        #expect(dead.sent().map(\.isExpendable) == [true])
+        for _ in 0..<3 {
+            dead.advance(4096 << 10)
+            #expect(dead.sent().allSatisfy { !$0.isExpendable })
+        }
+        #expect(dead.pair.state == .error && dead.host.engine.repairCount == 0)
+        for (type, connection) in [
+            (.rc, Connection(timeout: 0, retryCount: 7)), (.rc, Connection(timeout: 14, retryCount: 0)),
+            (.uc, Connection(timeout: 14, retryCount: 7)),
+        ] as [(QueuePairType, Connection)] {
+            let probe = try Probe(type, connection)
+            probe.post(.send)
+            #expect(probe.sent().map(\.isExpendable) == [false])
+        }
+    }
+
     @Test("After an RNR NAK nothing is sent before its time is over", arguments: [1, 20, 0] as [UInt8])
     func rnr(code: UInt8) throws {
         let probe = try Probe()

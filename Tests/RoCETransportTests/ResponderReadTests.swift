@@ -53,13 +53,15 @@ struct ResponderReadTests {
     func repeatedRead() throws {
         let probe = try filled()
         probe.receiveRead(0, length: 700)
-        _ = probe.sent()
+        #expect(probe.sent().map(\.isExpendable) == [true, true, true])
         probe.receiveRead(1, at: probe.address + 256, length: 444)
         let answers = probe.sent()
         #expect(answers.map(\.opcode) == [.rcReadResponseFirst, .rcReadResponseLast])
         #expect(answers.map(\.psn) == [probe.connection.peerPSN + 1, probe.connection.peerPSN + 2])
         #expect(answers.flatMap(\.payload) == Array(pattern(700)[256...]))
+        #expect(answers.map(\.isExpendable) == [false, false])
         #expect(probe.host.engine.counters.duplicateRequests == 1)
+        #expect(probe.host.engine.repairCount == 1)
     }
 
     @Test("A repeated READ with another key, address or more bytes is dropped", arguments: [0, 1, 2])

@@ -7,12 +7,14 @@ import WireSupport
 struct IPv4IdentificationRecoveryTests {
     /// What a UDP socket tells: addresses, ports and the packet.
     static func check(
-        _ recovery: borrowing IPv4IdentificationRecovery, _ header: IPv4Header, _ udp: UDPHeader, _ transport: [UInt8]
+        _ recovery: borrowing IPv4IdentificationRecovery, _ header: IPv4Header, _ udp: UDPHeader, _ transport: [UInt8],
+        expected: UInt16 = 0
     ) -> IPv4IdentificationRecovery.Fields? {
-        let known = IPv4Header(
+        var known = IPv4Header(
             source: header.source, destination: header.destination, packetByteCount: transport.count)
+        known.identification = expected
         return recovery.fields(
-            computed: Frame.icrc(.v4(known), udp, transport), received: Frame.trailer(transport),
+            computed: Frame.icrc(.v4(known), udp, transport), expected: expected, received: Frame.trailer(transport),
             packetByteCount: transport.count)
     }
 
@@ -46,6 +48,8 @@ struct IPv4IdentificationRecoveryTests {
             let fields = Self.check(recovery, header, udp, Array(bytes[28...]))
             #expect(fields?.identification == header.identification, "\(count) bytes")
             #expect(fields?.dontFragment == (header.fragmentation != 0), "\(count) bytes")
+            let other = Self.check(recovery, header, udp, Array(bytes[28...]), expected: random.any())
+            #expect(other == fields, "\(count) bytes")
         }
     }
 

@@ -102,6 +102,7 @@ final class Probe {
         let headers: PacketHeaders
         let payload: [UInt8]
         let path: Path
+        let isExpendable: Bool
 
         var opcode: Opcode { headers.bth.opcode }
         var psn: UInt32 { headers.bth.psn.rawValue }
@@ -115,7 +116,9 @@ final class Probe {
             let bytes = UnsafeRawBufferPointer(rebasing: host.packet[..<packet.byteCount])
             guard let parsed = try? TransportPacket(parsing: bytes) else { continue }
             result.append(
-                Sent(headers: parsed.headers, payload: Array(bytes[parsed.payload]), path: packet.path))
+                Sent(
+                    headers: parsed.headers, payload: Array(bytes[parsed.payload]), path: packet.path,
+                    isExpendable: packet.isExpendable))
         }
         return result
     }

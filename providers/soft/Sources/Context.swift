@@ -154,6 +154,10 @@ private func makeContext(_ interface: linux_interface) -> ContextPointer? {
     if let setting = linux_getenv("RDMA_SOFT_SHM"), setting[0] == 48, setting[1] == 0 {
         context.guarded.pointee.link.usesSharedMemory = false
     }
+    // "0": each packet is a datagram of its own.
+    if let setting = linux_getenv("RDMA_SOFT_UDP_SEGMENTS"), setting[0] == 48, setting[1] == 0 {
+        context.guarded.pointee.sockets.trains.switchOff()
+    }
     context.pointee.lock.lock()
     context.guarded.pointee.sockets.follow(context.guarded.pointee.gids)
     context.pointee.lock.unlock()

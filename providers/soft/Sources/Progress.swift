@@ -58,7 +58,9 @@ extension ContextPointer {
         if let deadline = pointee.engine.nextDeadline, now >= deadline { pointee.engine.advance(to: now) }
         var rounds = 0
         var isBusy = true
-        var mayHaveDatagrams = receivesDatagrams || !guarded.pointee.datagramsAreQuiet(at: now)
+        let areQuiet = guarded.pointee.datagramsAreQuiet(at: now)
+        if !areQuiet { guarded.pointee.sockets.trains.judge(repairs: pointee.engine.repairCount, now: now) }
+        var mayHaveDatagrams = receivesDatagrams || !areQuiet
         while isBusy && rounds < 8 {
             isBusy = transmit(now: now)
             if receiveShared(now: now) { isBusy = true }
@@ -176,7 +178,8 @@ extension ContextPointer {
         guarded.pointee.link.lastSlot = -1
         guarded.pointee.link.lastDatagram = now
         if !isInPlace { guarded.pointee.sockets.reserve().copyMemory(from: bytes, byteCount: packet.byteCount) }
-        if guarded.pointee.sockets.commit(byteCount: packet.byteCount, packet.path) {
+        let isExpendable = packet.isExpendable
+        if guarded.pointee.sockets.commit(byteCount: packet.byteCount, packet.path, isExpendable: isExpendable) {
             pointee.counters.pointee.sentDatagrams &+= 1
         } else {
             pointee.counters.pointee.unreachable &+= 1

@@ -9,6 +9,8 @@ struct LinkCounters {
     /// Packets sent and received over UDP.
     var sentDatagrams: UInt64 = 0
     var receivedDatagrams: UInt64 = 0
+    /// Trains that such packets were received in.
+    var receivedTrains: UInt64 = 0
     /// Received and passed on to the process that they are for.
     var forwarded: UInt64 = 0
     /// Received: too short or too long to be a packet.
@@ -36,30 +38,44 @@ struct Sockets: ~Copyable {
     private let entries: UnsafeMutablePointer<Entry>
     private let outgoing: UnsafeMutablePointer<linux_datagram>
     private let incoming: UnsafeMutablePointer<linux_datagram>
-    private let room: UnsafeMutableRawPointer
+    /// What goes out lies here without gaps, so that a train is one piece of memory.
+    private let outgoingRoom: UnsafeMutableRawPointer
+    private let incomingRoom: UnsafeMutableRawPointer
+    /// Datagrams and trains in `outgoing`, and their bytes.
     private var queued = 0
+    private var queuedByteCount = 0
+    /// Which socket and address they go out from.
     private var queuedOn: Int32 = -1
+    private var queuedFrom = GID()
+    /// What may join the last one of them.
+    private var opening = Opening()
+    var trains = Trains()
+    private let trainLimit: Int
     private var hasWarned = false
     private let recovery = IPv4IdentificationRecovery(maximumPacketByteCount: Engine.packetRoom)
 
     private static let batch = Int(LINUX_DATAGRAM_BATCH)
-    /// One byte more than a packet can have, so that a longer one shows.
-    private static let stride = (Engine.packetRoom + 1 + 63) & ~63
+    /// A full train, and a packet that does not fit in it any more.
+    private static let outgoingByteCount = Trains.byteLimit + Engine.packetRoom
+    /// What a datagram or a train can have. The packets at the start of each place are touched most, and would share
+    /// the few lines of a cache that places at multiples of 65536 have.
+    private static let incomingByteCount = 65_536
+    private static let incomingStride = incomingByteCount + 17 * 64
 
-    init(ifindex: UInt32, port: UInt16 = UDPHeader.rocePort) {
+    /// - Parameter trainLimit: datagrams in a train, for tests that look at what the kernel refuses.
+    init(ifindex: UInt32, port: UInt16 = UDPHeader.rocePort, trainLimit: Int = Trains.datagramLimit) {
         self.ifindex = ifindex
         self.port = port
+        self.trainLimit = trainLimit
         entries = .allocate(capacity: DeviceLimits.gids)
         entries.initialize(repeating: Entry(), count: DeviceLimits.gids)
         outgoing = .allocate(capacity: Self.batch)
         incoming = .allocate(capacity: Self.batch)
-        room = .allocate(byteCount: 2 * Self.batch * Self.stride, alignment: 64)
-        for index in 0..<Self.batch {
-            outgoing[index] = linux_datagram()
-            outgoing[index].bytes = room + index * Self.stride
-            incoming[index] = linux_datagram()
-            incoming[index].bytes = room + (Self.batch + index) * Self.stride
-        }
+        outgoing.initialize(repeating: linux_datagram(), count: Self.batch)
+        incoming.initialize(repeating: linux_datagram(), count: Self.batch)
+        outgoingRoom = .allocate(byteCount: Self.outgoingByteCount, alignment: 64)
+        incomingRoom = .allocate(byteCount: Self.batch * Self.incomingStride, alignment: 64)
+        for index in 0..<Self.batch { incoming[index].bytes = incomingRoom + index * Self.incomingStride }
     }
 
     deinit {
@@ -69,7 +85,8 @@ struct Sockets: ~Copyable {
         entries.deallocate()
         outgoing.deallocate()
         incoming.deallocate()
-        room.deallocate()
+        outgoingRoom.deallocate()
+        incomingRoom.deallocate()
     }
 
     /// Opens and closes sockets so that there is one for each entry of the table.
@@ -99,6 +116,7 @@ struct Sockets: ~Copyable {
             warning.append(" or does another user run soft?")
             warning.log(RDMA_LOG_WARNING)
         }
+        if descriptor >= 0 && !linux_sends_trains(descriptor) { trains.switchOff() }
         return descriptor
     }
 
@@ -120,22 +138,87 @@ struct Sockets: ~Copyable {
 
 // MARK: - Sending
 
+/// What a packet must have to join the train at the end of the queue.
+private struct Opening {
+    /// Bytes of the train's packets; 0: nothing can join.
+    var byteCount = 0
+    /// Packets that it has.
+    var packets = 0
+    var destination = GID()
+    var trafficClass: UInt8 = 0
+    var hopLimit: UInt8 = 0
+
+    /// Nothing can join.
+    init() {}
+
+    /// The train that begins with this packet.
+    init(_ byteCount: Int, _ path: Path) {
+        self.byteCount = byteCount
+        packets = 1
+        destination = path.destination
+        trafficClass = path.trafficClass
+        hopLimit = path.hopLimit
+    }
+
+    @inline(__always)
+    func takes(_ count: Int, _ path: Path, limit: Int) -> Bool {
+        count <= byteCount && hasRoom(count, limit: limit) && path.destination == destination
+            && path.trafficClass == trafficClass && path.hopLimit == hopLimit
+    }
+
+    @inline(__always)
+    func hasRoom(_ count: Int, limit: Int) -> Bool {
+        packets < limit && packets &* byteCount &+ count <= Trains.byteLimit
+    }
+}
+
 extension Sockets {
     /// Where the next datagram is to be written: room for `Engine.packetRoom` bytes.
     mutating func reserve() -> UnsafeMutableRawPointer {
-        if queued == Self.batch { flush() }
-        return outgoing[queued].bytes
+        if queued == Self.batch || queuedByteCount > Self.outgoingByteCount - Engine.packetRoom { flush() }
+        return outgoingRoom + queuedByteCount
     }
 
     /// Queues the packet that was written where `reserve` said. False when there is no socket for its address.
-    mutating func commit(byteCount: Int, _ path: borrowing Path) -> Bool {
+    mutating func commit(byteCount: Int, _ path: Path, isExpendable: Bool) -> Bool {
         let descriptor = descriptor(of: path.source)
         guard descriptor >= 0 else { return false }
-        if queued > 0 && queuedOn != descriptor { moveToFront() }
+        if queued > 0 && queuedOn != descriptor { moveToFront(byteCount: byteCount) }
         queuedOn = descriptor
+        queuedFrom = path.source
+        let packet = UnsafeMutableRawBufferPointer(start: outgoingRoom + queuedByteCount, count: byteCount)
+        queuedByteCount += byteCount
+        if isExpendable && opening.takes(byteCount, path, limit: trainLimit) {
+            join(packet, path)
+        } else {
+            append(packet, path)
+            opening = isExpendable && trains.areOn ? Opening(byteCount, path) : Opening()
+        }
+        return true
+    }
+
+    /// Makes the packet the next one of the train at the end of the queue.
+    private mutating func join(_ packet: UnsafeMutableRawBufferPointer, _ path: Path) {
+        seal(packet, path.source, path.destination, identification: UInt16(truncatingIfNeeded: opening.packets))
+        let train = outgoing + (queued - 1)
+        if train.pointee.segment == 0 { trains.noteSent() }
+        train.pointee.segment = UInt32(opening.byteCount)
+        train.pointee.count += UInt32(packet.count)
+        opening.packets += 1
+        // A shorter one is the last.
+        if packet.count < opening.byteCount {
+            opening = Opening()
+        } else if !opening.hasRoom(opening.byteCount, limit: trainLimit) {
+            flush()
+        }
+    }
+
+    private mutating func append(_ packet: UnsafeMutableRawBufferPointer, _ path: Path) {
+        seal(packet, path.source, path.destination, identification: 0)
         let entry = outgoing + queued
-        seal(UnsafeMutableRawBufferPointer(start: entry.pointee.bytes, count: byteCount), path)
-        entry.pointee.count = UInt32(byteCount)
+        entry.pointee.bytes = packet.baseAddress
+        entry.pointee.count = UInt32(packet.count)
+        entry.pointee.segment = 0
         entry.pointee.port = port
         entry.pointee.traffic_class = path.trafficClass
         entry.pointee.hop_limit = path.hopLimit
@@ -145,41 +228,70 @@ extension Sockets {
             }
         }
         queued += 1
-        return true
     }
 
     /// Sends what is queued. What the kernel does not take is lost.
     mutating func flush() {
         if queued == 0 { return }
-        _ = linux_send_datagrams(queuedOn, ifindex, outgoing, Int32(queued))
+        var first = 0
+        var isRefused = false
+        repeat {
+            first += Int(linux_send_datagrams(queuedOn, ifindex, outgoing + first, Int32(queued - first), &isRefused))
+            if isRefused {
+                trains.switchOff()
+                sendAlone(outgoing + first)
+                first += 1
+            }
+        } while isRefused && first < queued
         queued = 0
+        queuedByteCount = 0
+        opening = Opening()
+    }
+
+    /// Sends the packets of a train that the kernel refused, each as a datagram of its own.
+    private func sendAlone(_ train: UnsafeMutablePointer<linux_datagram>) {
+        let destination = withUnsafeBytes(of: &train.pointee.gid) { GID(at: $0.baseAddress!) }
+        var single = train.pointee
+        single.segment = 0
+        var left = Int(train.pointee.count)
+        while left > 0 {
+            let packet = UnsafeMutableRawBufferPointer(
+                start: single.bytes, count: min(left, Int(train.pointee.segment)))
+            seal(packet, queuedFrom, destination, identification: 0)
+            single.count = UInt32(packet.count)
+            var isRefused = false
+            _ = linux_send_datagrams(queuedOn, ifindex, &single, 1, &isRefused)
+            single.bytes += packet.count
+            left -= packet.count
+        }
     }
 
     /// Sends what is queued before a packet that is already written behind it, and moves that one to the front.
-    private mutating func moveToFront() {
-        let written = queued
+    private mutating func moveToFront(byteCount: Int) {
+        let written = outgoingRoom + queuedByteCount
         flush()
-        let bytes = outgoing[0].bytes
-        outgoing[0].bytes = outgoing[written].bytes
-        outgoing[written].bytes = bytes
+        outgoingRoom.copyMemory(from: written, byteCount: byteCount)
     }
 
     /// Fills in the ICRC.
-    private func seal(_ packet: UnsafeMutableRawBufferPointer, _ path: borrowing Path) {
+    private func seal(
+        _ packet: UnsafeMutableRawBufferPointer, _ source: GID, _ destination: GID, identification: UInt16
+    ) {
         let udp = UDPHeader(sourcePort: port, destinationPort: port, packetByteCount: packet.count)
         let bytes = UnsafeRawBufferPointer(packet)
-        let icrc = Self.icrc(path.source, path.destination, udp, bytes)
+        let icrc = Self.icrc(source, destination, udp, bytes, identification: identification)
         icrc.store(at: packet.baseAddress! + (packet.count - ICRC.byteCount))
     }
 
-    /// The ICRC of a packet as our sockets send it: identification 0, DF set.
+    /// The ICRC of a packet as our sockets send it: DF set; identification 0, in a train the packet's place in it.
     private static func icrc(
-        _ source: GID, _ destination: GID, _ udp: UDPHeader, _ packet: UnsafeRawBufferPointer
+        _ source: GID, _ destination: GID, _ udp: UDPHeader, _ packet: UnsafeRawBufferPointer, identification: UInt16
     ) -> ICRC {
         let covered = ICRC.covered(of: packet)
         if source.isIPv4 {
-            let ip = IPv4Header(
+            var ip = IPv4Header(
                 source: source.ipv4, destination: destination.ipv4, packetByteCount: packet.count)
+            ip.identification = identification
             return ICRC(ipv4: ip, udp: udp, packet: covered)
         }
         let ip = IPv6Header(
@@ -201,7 +313,7 @@ extension Sockets {
         var total = 0
         var hasMore = false
         for index in 0..<DeviceLimits.gids where entries[index].descriptor >= 0 {
-            for place in 0..<Self.batch { incoming[place].count = UInt32(Self.stride) }
+            for place in 0..<Self.batch { incoming[place].count = UInt32(Self.incomingByteCount) }
             let count = Int(linux_receive_datagrams(entries[index].descriptor, incoming, Int32(Self.batch)))
             total += count
             if count == Self.batch { hasMore = true }
@@ -210,26 +322,46 @@ extension Sockets {
         return (total, hasMore)
     }
 
+    /// Takes a datagram, or the datagrams of a train one after the other.
     private func take(
         _ datagram: UnsafeMutablePointer<linux_datagram>, to destination: GID,
         _ counters: UnsafeMutablePointer<LinkCounters>,
         _ body: (UnsafeRawBufferPointer, borrowing PacketEnvelope) -> Void
     ) {
+        let source = withUnsafeBytes(of: &datagram.pointee.gid) { GID(at: $0.baseAddress!) }
+        let count = min(Int(datagram.pointee.count), Self.incomingByteCount)
+        let segment = datagram.pointee.segment == 0 ? count : Int(datagram.pointee.segment)
+        if segment < count { counters.pointee.receivedTrains &+= 1 }
+        var offset = 0
+        var place: UInt16 = 0
+        repeat {
+            let packet = UnsafeRawBufferPointer(
+                start: datagram.pointee.bytes + offset, count: min(segment, count - offset))
+            take(packet, place: place, from: source, port: datagram.pointee.port, to: destination, counters, body)
+            offset += segment
+            place &+= 1
+        } while offset < count
+    }
+
+    /// Takes a packet that was at this place of a train, or alone.
+    @inline(__always)
+    private func take(
+        _ packet: UnsafeRawBufferPointer, place: UInt16, from source: GID, port sourcePort: UInt16,
+        to destination: GID, _ counters: UnsafeMutablePointer<LinkCounters>,
+        _ body: (UnsafeRawBufferPointer, borrowing PacketEnvelope) -> Void
+    ) {
         counters.pointee.receivedDatagrams &+= 1
-        let count = Int(datagram.pointee.count)
-        guard count >= BTH.byteCount + ICRC.byteCount, count <= Engine.packetRoom else {
+        guard packet.count >= BTH.byteCount + ICRC.byteCount, packet.count <= Engine.packetRoom else {
             counters.pointee.badLength &+= 1
             return
         }
-        let packet = UnsafeRawBufferPointer(start: datagram.pointee.bytes, count: count)
-        let source = withUnsafeBytes(of: &datagram.pointee.gid) { GID(at: $0.baseAddress!) }
-        let udp = UDPHeader(
-            sourcePort: datagram.pointee.port, destinationPort: port, packetByteCount: count)
-        let computed = Self.icrc(source, destination, udp, packet)
+        let udp = UDPHeader(sourcePort: sourcePort, destinationPort: port, packetByteCount: packet.count)
+        let computed = Self.icrc(source, destination, udp, packet, identification: place)
         let received = ICRC.trailer(of: packet)
         let isGood =
             destination.isIPv4
-            ? recovery.fields(computed: computed, received: received, packetByteCount: count) != nil
+            ? recovery.fields(
+                computed: computed, expected: place, received: received, packetByteCount: packet.count) != nil
             : computed.value == received
         guard isGood else {
             counters.pointee.badICRC &+= 1

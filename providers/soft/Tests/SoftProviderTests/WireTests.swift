@@ -7,33 +7,59 @@ import Testing
 
 @testable import SoftProvider
 
-/// The UDP port of these tests.
-private let port: UInt16 = 14791
-
 /// A peer that is nothing but a UDP socket: it sees the packets as they are on the wire, and can send what it likes.
 final class RawPeer {
     let descriptor: Int32
-    /// 127.0.0.N: an address of this host that is no GID of soft0.
-    let address: UInt32
     let gid: [UInt8]
+    /// The address of soft0 that it talks to.
+    let loopback: [UInt8]
+    /// The UDP port of both sides.
+    let port: UInt16
 
-    init(_ last: UInt8) throws {
-        address = 0x7F00_0000 | UInt32(last)
-        gid = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 127, 0, 0, last]
+    /// At 127.0.0.N, an address of this host that is no GID of soft0.
+    convenience init(_ last: UInt8) throws {
+        try self.init(at: Self.mapped([127, 0, 0, last]), port: 14791)
+    }
+
+    init(at gid: [UInt8], port: UInt16) throws {
+        self.gid = gid
+        self.port = port
+        loopback = gid[0..<12] == Self.mapped([])[0..<12] ? Self.mapped([127, 0, 0, 1]) : Self.loopback6
         descriptor = linux_roce_socket(gid, port, 0)
         if descriptor < 0 { throw Refusal(-descriptor) }
     }
+
+    /// ::ffff:a.b.c.d
+    static func mapped(_ address: [UInt8]) -> [UInt8] { [UInt8](repeating: 0, count: 10) + [0xFF, 0xFF] + address }
+
+    static let loopback6 = [UInt8](repeating: 0, count: 15) + [1]
 
     deinit { close(descriptor) }
 
     /// The next packet that comes.
     func receive() throws -> [UInt8] {
+        let packets = try receiveTrain()
+        guard packets.count == 1 else { throw Train(packets: packets.count) }
+        return packets[0]
+    }
+
+    /// Several packets came where one was expected.
+    struct Train: Error { let packets: Int }
+
+    /// The packets of the next train that comes: one when they came alone.
+    func receiveTrain() throws -> [[UInt8]] {
         var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
         guard poll(&entry, 1, 20_000) == 1 else { throw Timeout() }
-        var bytes = [UInt8](repeating: 0, count: 8192)
-        let count = recv(descriptor, &bytes, bytes.count, 0)
-        guard count > 0 else { throw Refusal(errno) }
-        return Array(bytes.prefix(count))
+        var bytes = [UInt8](repeating: 0, count: 65_536)
+        return try bytes.withUnsafeMutableBytes { buffer in
+            var datagram = linux_datagram()
+            datagram.bytes = buffer.baseAddress
+            datagram.count = UInt32(buffer.count)
+            guard linux_receive_datagrams(descriptor, &datagram, 1) == 1 else { throw Refusal(errno) }
+            let count = Int(datagram.count)
+            let segment = datagram.segment == 0 ? max(count, 1) : Int(datagram.segment)
+            return stride(from: 0, to: count, by: segment).map { Array(buffer[$0..<min($0 + segment, count)]) }
+        }
     }
 
     /// Sends bytes to soft0 as they are.
@@ -46,19 +72,31 @@ final class RawPeer {
             datagram.port = port
             datagram.hop_limit = 64
             withUnsafeMutableBytes(of: &datagram.gid) { $0.copyBytes(from: loopback) }
-            _ = linux_send_datagrams(descriptor, 0, &datagram, 1)
+            var isRefused = false
+            _ = linux_send_datagrams(descriptor, 0, &datagram, 1, &isRefused)
         }
     }
 
-    private let loopback: [UInt8] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 127, 0, 0, 1]
-
-    /// The ICRC that a packet between the two must have.
-    func icrc(_ packet: [UInt8], toPeer: Bool) -> UInt32 {
-        let ip = IPv4Header(
-            source: toPeer ? 0x7F00_0001 : address, destination: toPeer ? address : 0x7F00_0001,
-            packetByteCount: packet.count)
+    /// The ICRC that a packet between the two must have; in a train its place there is the identification.
+    func icrc(_ packet: [UInt8], toPeer: Bool, place: Int = 0) -> UInt32 {
         let udp = UDPHeader(sourcePort: port, destinationPort: port, packetByteCount: packet.count)
+        let (source, destination) = toPeer ? (loopback, gid) : (gid, loopback)
+        guard gid[10] == 0xFF else {
+            let ip = IPv6Header(
+                source: address6(source), destination: address6(destination), packetByteCount: packet.count)
+            return packet.withUnsafeBytes { ICRC(ipv6: ip, udp: udp, packet: ICRC.covered(of: $0)).value }
+        }
+        var ip = IPv4Header(
+            source: UInt32(number(source[12...])), destination: UInt32(number(destination[12...])),
+            packetByteCount: packet.count)
+        ip.identification = UInt16(place)
         return packet.withUnsafeBytes { ICRC(ipv4: ip, udp: udp, packet: ICRC.covered(of: $0)).value }
+    }
+
+    private func number(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
+
+    private func address6(_ gid: [UInt8]) -> IPv6Address {
+        IPv6Address(high: number(gid[..<8]), low: number(gid[8...]))
     }
 
     /// A packet with its ICRC.
@@ -80,7 +118,7 @@ extension Soft {
         /// An RC queue pair whose peer is a raw socket.
         private func endpoint(_ peer: RawPeer) throws -> Endpoint {
             let device = try OpenDevice()
-            device.useDatagrams(port: port)
+            device.useDatagrams(port: peer.port)
             var options = Endpoint.Options()
             options.timeout = 0
             let endpoint = try Endpoint(device, options)
@@ -175,7 +213,7 @@ extension Soft {
             let peer = try RawPeer(20)
             let devices = try (0..<4).map { _ in try OpenDevice() }
             let endpoints = try devices.enumerated().map { index, device in
-                device.useDatagrams(port: port)
+                device.useDatagrams(port: peer.port)
                 var options = Endpoint.Options()
                 options.timeout = 0
                 let endpoint = try Endpoint(device, options)
