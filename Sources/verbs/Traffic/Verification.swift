@@ -43,7 +43,10 @@ extension Link {
             default: Inspection(received(slot: slot ?? 0, byteCount: byteCount), number, direction)
             }
         guard found == .right else { return found }
-        if byteCount != job.size, job.operation != .write { return .wrong(at: min(byteCount, job.size)) }
+        // A datagram has its global route header in front, which is none of the message.
+        let length =
+            job.operation == .writeImmediate ? byteCount : received(slot: slot ?? 0, byteCount: byteCount).count
+        if length != job.size, job.operation != .write { return .wrong(at: min(length, job.size)) }
         if job.operation.hasImmediate, immediate != UInt32(truncatingIfNeeded: number) { return .wrong(at: job.size) }
         return .right
     }
