@@ -19,23 +19,43 @@ enum Guest {}
 struct Bench {
     let other: NetworkNamespace
 
+    /// The pair that the next test gets: to make one takes longer than many a test. Tests run one after the other.
+    private nonisolated(unsafe) static var kept: Bench?
+
     /// Runs `body` with such a pair of hosts. Afterwards the kernel must hold no more objects of ours than before.
-    static func run(mtu: Int = 1500, _ body: (Bench) async throws -> Void) async throws {
-        try await NetworkNamespace.withOne { other in
-            try await shell("ip link add veth0 type veth peer name eth0 netns \(other.holder)")
-            do {
-                try await shell(NetworkNamespace.joining("veth0", as: 1, to: 2, mtu: mtu))
-                try await other.shell(NetworkNamespace.joining("eth0", as: 2, to: 1, mtu: mtu))
-                try await shell("rdma link add rxe0 type rxe netdev veth0")
-                try await awaitAddresses(hasIPv6: mtu >= 1280)
-                try await keepingResources { try await body(Bench(other: other)) }
-            } catch {
-                // Takes rxe0 with it.
-                try await shell("ip link delete veth0")
-                throw error
-            }
-            try await shell("ip link delete veth0")
+    /// - Parameter alone: whether they are made for this test, and removed behind it: because it changes them.
+    static func run(mtu: Int = 1500, alone: Bool = false, _ body: (Bench) async throws -> Void) async throws {
+        let isOwn = alone || mtu != 1500
+        if isOwn { try await removeKept() }
+        let bench: Bench
+        if let kept { bench = kept } else { bench = try await make(mtu: mtu) }
+        kept = bench
+        do {
+            try await keepingResources { try await body(bench) }
+        } catch {
+            try await removeKept()
+            throw error
         }
+        if isOwn { try await removeKept() }
+    }
+
+    /// For a test that wants no hosts besides.
+    static func removeKept() async throws {
+        guard let bench = kept else { return }
+        kept = nil
+        // Takes rxe0 with it.
+        try await shell("ip link delete veth0")
+        bench.other.end()
+    }
+
+    private static func make(mtu: Int) async throws -> Bench {
+        let other = try await NetworkNamespace.start()
+        try await shell("ip link add veth0 type veth peer name eth0 netns \(other.holder)")
+        try await shell(NetworkNamespace.joining("veth0", as: 1, to: 2, mtu: mtu))
+        try await other.shell(NetworkNamespace.joining("eth0", as: 2, to: 1, mtu: mtu))
+        try await shell("rdma link add rxe0 type rxe netdev veth0")
+        try await awaitAddresses(hasIPv6: mtu >= 1280)
+        return Bench(other: other)
     }
 
     /// Runs `body`, after which the kernel must hold no more objects of ours than before.

@@ -126,7 +126,7 @@ extension Guest {
 
         @Test("the monitor tells of a link that goes down and up, and of devices that come and go")
         func monitor() async throws {
-            try await Bench.run { _ in
+            try await Bench.run(alone: true) { _ in
                 var monitor = try KernelMonitor()
                 let index = if_nametoindex("veth0")
                 try await Bench.shell(

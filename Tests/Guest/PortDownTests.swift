@@ -9,7 +9,7 @@ extension Guest {
             "PORT_ERR, an error on both sides of the traffic, PORT_ACTIVE, and traffic again",
             arguments: NativeDevice.Provider.allCases)
         func downAndUp(_ provider: NativeDevice.Provider) async throws {
-            try await Bench.run { bench in
+            try await Bench.run(alone: true) { bench in
                 let rxe = try NativeDevice(.rxe)
                 let witness = try rxe.open(provider)
                 let server = try await listen(on: bench) { port in

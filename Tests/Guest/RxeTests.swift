@@ -160,7 +160,7 @@ extension Guest {
 
         @Test("completions wake the channel; queue pair and port have their events; destroying waits for who read one")
         func events() async throws {
-            try await Bench.run { _ in
+            try await Bench.run(alone: true) { _ in
                 let device = try NativeDevice(.rxe)
                 let context = try device.open()
                 var link = try Link(context, context)
@@ -234,7 +234,7 @@ extension Guest {
 
         @Test("a user who may not open the node is told so, and what to try")
         func permission() async throws {
-            try await Bench.run { _ in
+            try await Bench.run(alone: true) { _ in
                 let device = try NativeDevice(.rxe)
                 let found = try Device.named("rxe0", from: device.loader(.native, alone: true))
                 try await Bench.shell("chmod 600 /dev/infiniband/uverbs*")

@@ -34,7 +34,7 @@ extension Guest {
 
         @Test("every operation moves its data, over IPv4 and IPv6, in both roles; Wireshark and the ICRCs agree")
         func operations() async throws {
-            try await Bench.run { bench in
+            try await Bench.run(alone: true) { bench in
                 // Trains of packets are taken apart before they leave the sender, as an adapter does it.
                 try await bench.other.shell("ip link set eth0 gso_max_segs 1")
                 let frames = try await PacketCapture.during {
@@ -75,7 +75,7 @@ extension Guest {
 
         @Test("loss, reordering and duplicates cost time, and messages on UC and UD, and nothing else")
         func badNetwork() async throws {
-            try await Bench.run { bench in
+            try await Bench.run(alone: true) { bench in
                 let fault = "root netem delay 1ms reorder 25% loss 1% duplicate 1%"
                 try await Bench.shell("tc qdisc add dev veth0 \(fault)")
                 try await bench.other.shell("tc qdisc add dev eth0 \(fault)")
@@ -88,11 +88,10 @@ extension Guest {
             }
         }
 
-        /// The packets of `operations` have 1024 bytes.
         @Test("every path MTU from 256 to 4096: RC at each, all services in both roles at the least and the greatest")
         func mtu() async throws {
             try await Bench.run(mtu: 4200) { bench in
-                for (ethernet, path) in [(4200, 4096), (2200, 2048), (700, 512), (576, 256)] {
+                for (ethernet, path) in [(4200, 4096), (2200, 2048), (1500, 1024), (700, 512), (576, 256)] {
                     try await Bench.shell("ip link set veth0 mtu \(ethernet)")
                     try await bench.other.shell("ip link set eth0 mtu \(ethernet)")
                     let outcome = try await Tool.run("info", "soft_eth0", on: bench.other, environment: soft)

@@ -7,7 +7,7 @@ extension Guest {
     struct WatchTests {
         @Test("watch shows a port that goes down and up, a device that comes and goes, and packets")
         func watch() async throws {
-            try await Bench.run { _ in
+            try await Bench.run(alone: true) { _ in
                 let outcome = try await Tool.run("watch", "--json", "--interval", "500ms") { running in
                     try await Bench.shell(
                         """

@@ -62,6 +62,18 @@ public struct NetworkNamespace: Sendable {
         }
     }
 
+    /// A host that has nothing but its loopback, until `end`.
+    public static func start() async throws -> NetworkNamespace {
+        let said = try await shellHere(
+            "unshare --net sh -ec 'ip link set lo up; exec sleep infinity' </dev/null >/dev/null 2>&1 & echo $!")
+        guard let holder = pid_t(said.filter(\.isNumber)) else { throw Failure(lines: "unshare", said: said) }
+        while try name(of: holder) != "sleep\n" { try await Task.sleep(for: .milliseconds(5)) }
+        return NetworkNamespace(holder: holder)
+    }
+
+    /// Ends a host that was started.
+    public func end() { kill(holder, SIGKILL) }
+
     private static func name(of process: pid_t) throws -> String {
         try String(contentsOfFile: "/proc/\(process)/comm", encoding: .utf8)
     }
