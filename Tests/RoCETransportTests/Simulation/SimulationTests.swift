@@ -22,7 +22,7 @@ struct SimulationTests {
         var scenarios = 0
         var timeouts: UInt64 = 0
         var retransmitted: UInt64 = 0
-        for seed in simulationSeeds(1500) {
+        for seed in simulationSeeds(800) {
             do {
                 let scenario = try ReliableScenario(seed: seed)
                 try scenario.run()
@@ -44,14 +44,14 @@ struct SimulationTests {
 
     @Test("Unreliable connections deliver whole messages or nothing")
     func unreliable() {
-        for seed in simulationSeeds(500) {
+        for seed in simulationSeeds(300) {
             do { try UnreliableScenario(seed: seed).run() } catch { report("unreliable", seed, error) }
         }
     }
 
     @Test("Datagrams arrive whole, with their header and source, or not at all")
     func datagrams() {
-        for seed in simulationSeeds(500) {
+        for seed in simulationSeeds(300) {
             do { try DatagramScenario(seed: seed).run() } catch { report("datagram", seed, error) }
         }
     }
