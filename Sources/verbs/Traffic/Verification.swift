@@ -17,7 +17,9 @@ extension Link {
         // A reliable connection promises the order: what is not the expected message is not right.
         if setup.transport.isReliable { return expected }
         if let immediate = completion.immediate {
-            return expected &+ UInt64(immediate &- UInt32(truncatingIfNeeded: expected))
+            // An old one, which the network has repeated, is behind.
+            let distance = Int32(bitPattern: immediate &- UInt32(truncatingIfNeeded: expected))
+            return expected &+ UInt64(bitPattern: Int64(distance))
         }
         let bytes = received(slot: slot, byteCount: completion.byteCount)
         return Pattern.number(of: bytes, expected: expected, filled: job.verify)
