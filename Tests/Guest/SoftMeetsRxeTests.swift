@@ -1,3 +1,4 @@
+import Glibc
 import RoCEWire
 import Testing
 import ToolSupport
@@ -12,24 +13,35 @@ extension Guest {
     struct SoftMeetsRxeTests {
         private let soft = ["RDMA_SOFT_INTERFACES": "eth0"]
 
+        /// Runs `verbs ping` between the two, and answers what the server said, then the client.
+        private func ping(
+            _ arguments: [String], on bench: Bench, rxe: Role,
+            meanwhile: (_ server: Tool.Running, _ client: Tool.Running) async throws -> Void = { _, _ in }
+        ) async throws -> (server: Tool.Outcome, client: Tool.Outcome) {
+            let kernels = (device: "rxe0", host: nil as NetworkNamespace?, environment: [:] as [String: String])
+            let ours = (device: "soft_eth0", host: bench.other as NetworkNamespace?, environment: soft)
+            let (server, client) = rxe == .server ? (kernels, ours) : (ours, kernels)
+            let address = rxe == .server ? "10.9.0.1" : "10.9.0.2"
+            var pinged: Tool.Outcome?
+            let listened = try await Tool.run(
+                "ping", "--listen", "--port", "0", "--device", server.device, on: server.host,
+                environment: server.environment
+            ) { running in
+                pinged = try await Tool.run(
+                    ["ping", address, "--port", try await running.port(), "--device", client.device] + arguments,
+                    on: client.host, environment: client.environment
+                ) { try await meanwhile(running, $0) }
+            }
+            return (listened, try #require(pinged))
+        }
+
         /// Moves messages between the two, and looks at what came of every operation.
         private func exchange(_ arguments: [String], on bench: Bench, rxe: Role, count: Int) async throws {
-            let (server, client) = rxe == .server ? (nil, bench.other) : (bench.other, nil)
-            let (serverDevice, clientDevice) = rxe == .server ? ("rxe0", "soft_eth0") : ("soft_eth0", "rxe0")
-            let address = rxe == .server ? "10.9.0.1" : "10.9.0.2"
-            let outcome = try await Tool.run(
-                "ping", "--listen", "--port", "0", "--device", serverDevice, on: server,
-                environment: server == nil ? [:] : soft
-            ) { running in
-                let outcome = try await Tool.run(
-                    ["ping", address, "--port", try await running.port(), "--device", clientDevice, "--all"]
-                        + arguments + Ping.verified(count),
-                    on: client, environment: client == nil ? [:] : soft)
-                // 7: data that is not what was sent; the report says where.
-                #expect(outcome.status == 0, "\(outcome.errors)\(outcome.status == 7 ? outcome.output : "")")
-                if outcome.status == 0 { try Ping.check(outcome, sent: count) }
-            }
-            #expect(outcome.status == 0, "\(outcome.errors)")
+            let (server, client) = try await ping(["--all"] + arguments + Ping.verified(count), on: bench, rxe: rxe)
+            // 7: data that is not what was sent; the report says where.
+            #expect(client.status == 0, "\(client.errors)\(client.status == 7 ? client.output : "")")
+            if client.status == 0 { try Ping.check(client, sent: count) }
+            #expect(server.status == 0, "\(server.errors)")
         }
 
         @Test("every operation moves its data, over IPv4 and IPv6, in both roles; Wireshark and the ICRCs agree")
@@ -85,6 +97,18 @@ extension Guest {
                     try await exchange(["--transport", "rc", "--size", "20000", many], on: bench, rxe: rxe, count: 8)
                     try await exchange(["--size", "1000", one], on: bench, rxe: rxe, count: 6)
                 }
+            }
+        }
+
+        @Test("a peer that is killed leaves an error, and the kernel nothing of it", arguments: Role.allCases)
+        func killed(rxe: Role) async throws {
+            try await Bench.run { bench in
+                let (server, client) = try await ping(["--count", "0"], on: bench, rxe: rxe) { server, client in
+                    _ = try await client.hasSaid("until Ctrl-C")
+                    server.send(signal: SIGKILL)
+                }
+                #expect(client.status == 6, "\(client.errors)")
+                #expect(server.status == -SIGKILL)
             }
         }
 
