@@ -30,7 +30,7 @@ public func createNativeQueuePair(
         try make(pair, &attr.pointee)
     } catch {
         rdma_fini_qp(pair.verbs)
-        pair.free()
+        pair.freeObject()
         return failure(error.rawValue)
     }
     if attr.pointee.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0 {
@@ -61,7 +61,7 @@ public func destroyNativeQueuePair(
     release(qp.native)
     qp.pointee.pd.domain.release()
     rdma_fini_qp(qp)
-    qp.native.free()
+    qp.native.freeObject()
     return 0
 }
 
@@ -139,7 +139,7 @@ private func createQueue(
         return queue
     } catch {
         rdma_fini_cq(queue.verbs)
-        queue.free()
+        queue.freeObject()
         return failure(error.rawValue)
     }
 }
@@ -169,7 +169,7 @@ public func destroyNativeCompletionQueue(
     cq.native.leave()
     release(cq.native)
     rdma_fini_cq(cq)
-    cq.native.free()
+    cq.native.freeObject()
     return 0
 }
 
@@ -192,7 +192,7 @@ public func createNativeSharedReceiveQueue(
         try make(queue, &attr.pointee.attr)
     } catch {
         rdma_fini_srq(queue.verbs)
-        queue.free()
+        queue.freeObject()
         return failure(error.rawValue)
     }
     domain.retain()
@@ -212,6 +212,6 @@ public func destroyNativeSharedReceiveQueue(
     release(srq.native)
     srq.pointee.pd.domain.release()
     rdma_fini_srq(srq)
-    srq.native.free()
+    srq.native.freeObject()
     return 0
 }

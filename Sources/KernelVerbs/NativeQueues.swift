@@ -68,12 +68,6 @@ extension NativeQueuePairPointer {
         return state &- IBV_QPS_RTS.rawValue <= IBV_QPS_ERR.rawValue - IBV_QPS_RTS.rawValue
     }
 
-    /// Gives the memory back; the states behind must need nothing.
-    public func free() {
-        deinitialize(count: 1)
-        UnsafeMutableRawPointer(self).deallocate()
-    }
-
     /// What the kernel is asked for: a queue pair of these limits, with what stands in the public struct.
     public func request(_ limits: ibv_qp_cap, signalsAll: Bool) -> QueuePairRequest {
         let base = pointee.base.qp_base
@@ -137,12 +131,6 @@ extension NativeCompletionQueuePointer {
         UnsafeMutableRawPointer(self).assumingMemoryBound(to: ibv_cq_ex.self)
     }
 
-    /// Gives the memory back; the states behind must need nothing.
-    public func free() {
-        deinitialize(count: 1)
-        UnsafeMutableRawPointer(self).deallocate()
-    }
-
     /// What the kernel is asked for: a completion queue of so many entries, with what stands in the public struct.
     public func request(entries: UInt32, vector: UInt32) -> CompletionQueueRequest {
         var request = CompletionQueueRequest(
@@ -183,11 +171,5 @@ extension NativeSharedReceiveQueuePointer {
     @inline(__always)
     public var verbs: UnsafeMutablePointer<ibv_srq> {
         UnsafeMutableRawPointer(self).assumingMemoryBound(to: ibv_srq.self)
-    }
-
-    /// Gives the memory back; the states behind must need nothing.
-    public func free() {
-        deinitialize(count: 1)
-        UnsafeMutableRawPointer(self).deallocate()
     }
 }

@@ -26,6 +26,12 @@ extension UnsafeMutablePointer where Pointee: ~Copyable {
         allocate(roomBehind: MemoryLayout<First>.stride)
     }
 
+    /// Gives back what `allocateObject` made; the states behind must need nothing.
+    public func freeObject() {
+        deinitialize(count: 1)
+        UnsafeMutableRawPointer(self).deallocate()
+    }
+
     private static func allocate(roomBehind: Int) -> UnsafeMutablePointer<Pointee> {
         UnsafeMutableRawPointer.allocate(byteCount: sizeInFront + roomBehind, alignment: objectAlignment)
             .bindMemory(to: Pointee.self, capacity: 1)

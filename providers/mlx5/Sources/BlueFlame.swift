@@ -39,11 +39,6 @@ extension BlueFlamePointer {
         return object
     }
 
-    func free() {
-        deinitialize(count: 1)
-        UnsafeMutableRawPointer(self).deallocate()
-    }
-
     @inline(__always)
     private var state: UnsafeMutablePointer<BlueFlame> { behind(0, as: BlueFlame.self) }
 

@@ -69,8 +69,8 @@ struct Registers: ~Copyable {
 
     /// Unmaps everything. The kernel gives the pages back with the context.
     borrowing func release(_ kernel: borrowing KernelDevice) {
-        for index in 0..<state.pointee.entries.count { state.pointee.entries[index].register.free() }
-        for index in 0..<state.pointee.fixed.count { state.pointee.fixed[index].free() }
+        for index in 0..<state.pointee.entries.count { state.pointee.entries[index].register.freeObject() }
+        for index in 0..<state.pointee.fixed.count { state.pointee.fixed[index].freeObject() }
         for index in 0..<state.pointee.pages.count {
             linux_unmap(state.pointee.pages[index].memory, Int(linux_page_size()))
         }

@@ -216,8 +216,8 @@ struct ControlTests {
         }
         #expect(allocation_count() == before && failures == 0)
         pair.sends.pointee.free()
-        pair.free()
-        queue.free()
+        pair.freeObject()
+        queue.freeObject()
     }
 }
 

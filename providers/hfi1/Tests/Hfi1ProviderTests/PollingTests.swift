@@ -17,7 +17,7 @@ struct PollingTests {
             queue.completions.pointee = CompletionRing(mapping: ring.mapping, entries: UInt32(entries))
         }
 
-        deinit { queue.free() }
+        deinit { queue.freeObject() }
 
         func poll(_ count: Int32) -> [ibv_wc] {
             var found = [ibv_wc](repeating: ibv_wc(), count: Int(max(count, 1)) + 1)

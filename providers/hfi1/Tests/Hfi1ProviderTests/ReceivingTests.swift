@@ -91,6 +91,6 @@ struct ReceivingTests {
         bad = nil
         #expect(postReceive(qp: pair.verbs, first: &request, bad: &bad) == EINVAL && bad != nil)
         pair.sends.pointee.free()
-        pair.free()
+        pair.freeObject()
     }
 }

@@ -82,8 +82,8 @@ final class FakePair {
     }
 
     deinit {
-        pair.free()
-        blueFlame.free()
+        pair.freeObject()
+        blueFlame.freeObject()
         posted.deallocate()
         receivedIDs.deallocate()
         retired.deallocate()

@@ -90,7 +90,7 @@ final class FakePair {
     }
 
     deinit {
-        pair.free()
+        pair.freeObject()
         close(pipe.read)
         close(pipe.write)
     }

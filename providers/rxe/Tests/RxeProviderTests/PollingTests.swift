@@ -18,7 +18,7 @@ final class FakeQueue {
         fillExtendedPolling(extended)
     }
 
-    deinit { queue.free() }
+    deinit { queue.freeObject() }
 
     var extended: UnsafeMutablePointer<ibv_cq_ex> {
         UnsafeMutableRawPointer(queue).assumingMemoryBound(to: ibv_cq_ex.self)
@@ -157,7 +157,7 @@ struct PollingTests {
     @Test("A queue without a ring is empty")
     func noRing() {
         let queue = CompletionQueuePointer.allocate(isSingleThreaded: false)
-        defer { queue.free() }
+        defer { queue.freeObject() }
         var entry = ibv_wc()
         #expect(pollCompletions(cq: queue.verbs, count: 1, wc: &entry) == 0)
     }

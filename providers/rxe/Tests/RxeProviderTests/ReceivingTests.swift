@@ -60,7 +60,7 @@ struct ReceivingTests {
     func shared() {
         let sends = FakeRing(entrySize: 512, entries: 4)
         let pair = QueuePairPointer.allocate(isSingleThreaded: false)
-        defer { pair.free() }
+        defer { pair.freeObject() }
         pair.pointee.base.qp_base.state = IBV_QPS_RTS
         #expect(pair.attach(send: sends.ring, receive: nil, limits: ibv_qp_cap(), descriptor: -1))
         var request = ibv_recv_wr()
@@ -77,7 +77,7 @@ struct ReceivingTests {
         let large = FakeRing(entrySize: 128, entries: 8)
         let list = threePieces()
         let queue = SharedReceiveQueuePointer.allocate(isSingleThreaded: false)
-        defer { queue.free() }
+        defer { queue.freeObject() }
         var request = list.receive(id: 3)
         var bad: UnsafeMutablePointer<ibv_recv_wr>?
         #expect(postSharedReceive(srq: queue.verbs, first: &request, bad: &bad) == EINVAL)

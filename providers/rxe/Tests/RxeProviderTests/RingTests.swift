@@ -51,7 +51,7 @@ struct RingTests {
         var limits = ibv_qp_cap()
         func attach(_ limits: ibv_qp_cap) -> Bool {
             let pair = QueuePairPointer.allocate(isSingleThreaded: false)
-            defer { pair.free() }
+            defer { pair.freeObject() }
             return pair.attach(send: fake.ring, receive: fake.ring, limits: limits, descriptor: -1)
         }
         (limits.max_send_sge, limits.max_inline_data, limits.max_recv_sge) = (3, 48, 13)
