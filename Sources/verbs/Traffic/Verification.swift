@@ -38,26 +38,22 @@ extension Link {
     func inspect(
         _ job: Job, slot: Int?, byteCount: Int, _ number: UInt64, _ direction: Pattern.Direction, immediate: UInt32?
     ) -> Inspection {
-        let found =
-            switch job.operation {
-            case .write: inspectWritten(job, byteCount: job.size, number, direction)
-            case .writeImmediate: inspectWritten(job, byteCount: min(byteCount, job.size), number, direction)
-            default: Inspection(received(slot: slot ?? 0, byteCount: byteCount), number, direction)
-            }
-        guard found == .right else { return found }
+        let isWritten = job.operation == .write || job.operation == .writeImmediate
         // A datagram has its global route header in front, which is none of the message.
-        let length =
-            job.operation == .writeImmediate ? byteCount : received(slot: slot ?? 0, byteCount: byteCount).count
-        if length != job.size, job.operation != .write { return .wrong(at: min(length, job.size)) }
+        let bytes =
+            isWritten ? UnsafeRawBufferPointer(written(job.size)) : received(slot: slot ?? 0, byteCount: byteCount)
+        let length = job.operation == .writeImmediate ? byteCount : bytes.count
+        if length != job.size { return .wrong(at: min(length, job.size)) }
+        let found = isWritten ? inspectWritten(job, bytes, number, direction) : Inspection(bytes, number, direction)
+        guard found == .right else { return found }
         if job.operation.hasImmediate, immediate != UInt32(truncatingIfNeeded: number) { return .wrong(at: job.size) }
         return .right
     }
 
     /// Looks at memory that the peer writes, perhaps right now.
     private func inspectWritten(
-        _ job: Job, byteCount: Int, _ number: UInt64, _ direction: Pattern.Direction
+        _ job: Job, _ bytes: UnsafeRawBufferPointer, _ number: UInt64, _ direction: Pattern.Direction
     ) -> Inspection {
-        let bytes = UnsafeRawBufferPointer(rebasing: written(job.size)[..<byteCount])
         let isReliable = setup.transport.isReliable
         let deadline = Clock.now() &+ 1_000_000_000
         var patience = Patience()
