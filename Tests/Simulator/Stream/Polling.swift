@@ -176,13 +176,7 @@ extension Stream {
         if queue.isExtended && queue.pending.isEmpty { return }
         let entries = Int32(queue.pending.count + 1 + random.below(60))
         operation = "resizing \(queue.name) to \(entries)"
-        let errors = try both { (side) throws(Difference) -> Int32 in
-            sides[side].library.resizeCompletions(sides[side].completions[index], entries)
-        }
-        try expectEqual(errors, "\(operation): errno value")
-        try expectEqual(
-            Twin(sides.vendor.completions[index].pointee.cqe, sides.ours.completions[index].pointee.cqe),
-            "\(operation): size")
+        try sides.resizeCompletions(index, to: entries, operation)
         try poll(index)
     }
 

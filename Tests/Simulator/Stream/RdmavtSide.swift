@@ -3,7 +3,7 @@ import CSimulatorABI
 import PeerSupport
 
 /// As `Side`, with the objects that hfi1 has.
-final class RdmavtSide {
+final class RdmavtSide: LibraryOverDevice {
     static let types = [IBV_QPT_RC, IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD, IBV_QPT_RC]
     static let completions: [Int32] = [15, 50]
     static let elements = 4

@@ -23,10 +23,7 @@ final class RdmavtStream {
         random = Random(seed: seed, name: kind)
         let memory = memory
         sides = try both { (side) throws(Difference) -> RdmavtSide in
-            let device = sim?.pointee.create(kind) ?? -1
-            check(device >= 0, "there is no such kind of device: \(kind)")
-            _ = sim?.pointee.hold(device, 1)
-            return RdmavtSide(libraries[side], device: device, memory: memory.all)
+            RdmavtSide(libraries[side], device: createDevice(kind), memory: memory.all)
         }
         try expectEqual(Twin(sides.vendor.key, sides.ours.key), "the key of the memory region")
         for index in RdmavtSide.types.indices {
@@ -255,13 +252,7 @@ final class RdmavtStream {
     private func resize(_ index: Int) throws(Difference) {
         let entries = Int32(pending[index] + 1 + random.below(40))
         operation = "resizing completion queue \(index) to \(entries)"
-        let errors = try both { (side) throws(Difference) -> Int32 in
-            sides[side].library.resizeCompletions(sides[side].completions[index], entries)
-        }
-        try expectEqual(errors, "\(operation): errno value")
-        try expectEqual(
-            Twin(sides.vendor.completions[index].pointee.cqe, sides.ours.completions[index].pointee.cqe),
-            "\(operation): size")
+        try sides.resizeCompletions(index, to: entries, operation)
         try expectEqual(sides.completions(index), unit: 48, "\(operation): the queue")
     }
 

@@ -73,8 +73,34 @@ enum Plan {
     }
 }
 
+/// Makes a device of a kind, of which nothing happens by itself.
+func createDevice(_ kind: String) -> Int32 {
+    let device = sim?.pointee.create(kind) ?? -1
+    check(device >= 0, "there is no such kind of device: \(kind)")
+    _ = sim?.pointee.hold(device, 1)
+    return device
+}
+
+/// One library over one device.
+protocol LibraryOverDevice {
+    var library: Library { get }
+    var completions: [Library.Completions] { get }
+}
+
+extension Twin where Value: LibraryOverDevice {
+    /// Makes a completion queue larger or smaller.
+    func resizeCompletions(_ index: Int, to entries: Int32, _ operation: String) throws(Difference) {
+        let errors = try both { (side) throws(Difference) -> Int32 in
+            self[side].library.resizeCompletions(self[side].completions[index], entries)
+        }
+        try expectEqual(errors, "\(operation): errno value")
+        let sizes = Twin<Int32>(vendor.completions[index].pointee.cqe, ours.completions[index].pointee.cqe)
+        try expectEqual(sizes, "\(operation): size")
+    }
+}
+
 /// One library over one device, with what it has made there.
-final class Side {
+final class Side: LibraryOverDevice {
     let library: Library
     let device: Int32
     let context: Library.Context

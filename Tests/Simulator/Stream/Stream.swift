@@ -38,10 +38,7 @@ final class Stream {
         }
         let memory = memory
         sides = try both { (side) throws(Difference) -> Side in
-            let device = sim?.pointee.create(words) ?? -1
-            check(device >= 0, "there is no such kind of device: \(words)")
-            _ = sim?.pointee.hold(device, 1)
-            return Side(libraries[side], device: device, memory: memory.all)
+            Side(libraries[side], device: createDevice(words), memory: memory.all)
         }
         for index in Plan.pairs.indices { pairs.append(try PairModel(index, sides)) }
         for index in Plan.shared.indices { shared.append(try SharedModel(index, sides)) }

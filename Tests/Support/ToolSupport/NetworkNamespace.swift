@@ -56,9 +56,7 @@ public struct NetworkNamespace: Sendable {
     public static func withOne(_ body: (NetworkNamespace) async throws -> Void) async throws {
         let command = ["unshare", "--net", "sh", "-ec", "ip link set lo up; exec sleep infinity"]
         try await whileRunning(command) { holder in
-            // Until it sleeps, `nsenter` would lead back to where we are.
-            while try name(of: holder) != "sleep\n" { try await Task.sleep(for: .milliseconds(5)) }
-            try await body(NetworkNamespace(holder: holder))
+            try await body(NetworkNamespace(sleeping: holder))
         }
     }
 
@@ -67,15 +65,18 @@ public struct NetworkNamespace: Sendable {
         let said = try await shellHere(
             "unshare --net sh -ec 'ip link set lo up; exec sleep infinity' </dev/null >/dev/null 2>&1 & echo $!")
         guard let holder = pid_t(said.filter(\.isNumber)) else { throw Failure(lines: "unshare", said: said) }
-        while try name(of: holder) != "sleep\n" { try await Task.sleep(for: .milliseconds(5)) }
-        return NetworkNamespace(holder: holder)
+        return try await NetworkNamespace(sleeping: holder)
     }
 
     /// Ends a host that was started.
     public func end() { kill(holder, SIGKILL) }
 
-    private static func name(of process: pid_t) throws -> String {
-        try String(contentsOfFile: "/proc/\(process)/comm", encoding: .utf8)
+    /// The host of a process that is about to sleep: until it does, `nsenter` would lead back to where we are.
+    private init(sleeping holder: pid_t) async throws {
+        while try String(contentsOfFile: "/proc/\(holder)/comm", encoding: .utf8) != "sleep\n" {
+            try await Task.sleep(for: .milliseconds(5))
+        }
+        self.holder = holder
     }
 
     /// Starts a program there that does not end by itself, and ends it after `body`.
