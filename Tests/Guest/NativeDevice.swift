@@ -15,7 +15,15 @@ struct NativeDevice: ~Copyable {
     }
 
     /// Which provider serves it.
-    enum Provider: String, CaseIterable, Sendable { case native, libibverbs }
+    enum Provider: String, CaseIterable, Sendable {
+        case native, libibverbs
+
+        var other: Self { self == .native ? .libibverbs : .native }
+
+        /// Most completions that one call of extended polling may take. rdma-core's rxe before version 55 takes one too
+        /// many when the queue ends before that (its commit b78b414e0).
+        var pollLimit: Int { self == .native ? 16 : 1 }
+    }
 
     let module: Module
 

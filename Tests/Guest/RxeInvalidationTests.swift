@@ -2,7 +2,7 @@ import Testing
 import Verbs
 
 extension Guest {
-    @Suite("The native provider rxe, invalidation of keys")
+    @Suite("rxe, invalidation of keys, by either provider")
     struct RxeInvalidationTests {
         /// Who does it: the peer with a SEND, or the owner of the window.
         enum Means: CaseIterable { case peer, owner }
@@ -60,17 +60,19 @@ extension Guest {
             #expect(keys[0] != keys[1])
         }
 
-        @Test("the wr_ functions invalidate too, and extended polling tells which key")
-        func extended() async throws {
+        @Test(
+            "the wr_ functions invalidate too, and extended polling tells which key",
+            arguments: NativeDevice.Provider.allCases)
+        func extended(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
-                let context = try device.open()
+                let context = try device.open(provider)
                 let domain = try context.makeProtectionDomain()
                 var completions = try context.makeCompletionQueue(capacity: 16, fields: .standard)
                 var options = QueuePair.CreationOptions()
                 options.extendedOperations = [.send, .sendWithInvalidate, .localInvalidate]
                 var left = try domain.makeQueuePair(.reliableConnection, completions: completions, options: options)
-                var right = try Link.End(try device.open(.libibverbs), .reliableConnection)
+                var right = try Link.End(try device.open(provider.other), .reliableConnection)
                 let (near, far) = (try left.endpoint(), try right.queuePair.endpoint())
                 try left.connect(to: far)
                 try right.queuePair.connect(to: near)
@@ -96,7 +98,8 @@ extension Guest {
                 try left.postReceive(try here.slice(1024..<1088))
                 try right.queuePair.post(.send(invalidating: mineBound), try right.region.slice(0..<8))
                 try right.next().check()
-                #expect(try next() == (.receive, mineBound))
+                // rdma-core's provider passes on a flag of the kernel's that means something else to users.
+                #expect(try next() == (.receive, provider == .native ? mineBound : nil))
                 try right.queuePair.postReceive(try right.region.slice(1024..<1088))
                 try left.postExtended { (requests) throws(VerbsError) in
                     try requests.append(.send(invalidating: itsBound), try here.slice(0..<8))

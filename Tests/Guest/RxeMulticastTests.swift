@@ -3,7 +3,7 @@ import Testing
 import Verbs
 
 extension Guest {
-    @Suite("The native provider rxe, multicast")
+    @Suite("rxe, multicast, by either provider")
     struct RxeMulticastTests {
         private static let queueKey: UInt32 = 0x1122_3344
 
@@ -41,11 +41,13 @@ extension Guest {
             }
         }
 
-        @Test("a queue pair of a connection, and an address that is no group, are refused")
-        func refusals() async throws {
+        @Test(
+            "a queue pair of a connection, and an address that is no group, are refused",
+            arguments: NativeDevice.Provider.allCases)
+        func refusals(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
-                let context = try device.open()
+                let context = try device.open(provider)
                 let connected = try Link(context, context)
                 let datagrams = try end(context)
                 let group = MulticastGroup(gid: try #require(GID("239.77.3.1")))

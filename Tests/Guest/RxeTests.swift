@@ -5,8 +5,8 @@ import Testing
 import Verbs
 
 extension Guest {
-    /// The native provider, as the module that is shipped, on the kernel's rxe0.
-    @Suite("The native provider rxe")
+    /// The kernel's rxe0, served by the native provider, as the module that is shipped, and by libibverbs.
+    @Suite("rxe, by either provider")
     struct RxeTests {
         @Test("RC, UC and UD move their data between native queue pairs, and with libibverbs' in both directions")
         func operations() async throws {
@@ -51,11 +51,13 @@ extension Guest {
             }
         }
 
-        @Test("shared receive queues feed, warn and grow; completion queues grow and shrink with what is in them")
-        func queues() async throws {
+        @Test(
+            "shared receive queues feed, warn and grow; completion queues grow and shrink with what is in them",
+            arguments: NativeDevice.Provider.allCases)
+        func queues(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
-                let context = try device.open()
+                let context = try device.open(provider)
                 let domain = try context.makeProtectionDomain()
                 let region = try domain.makeMemoryRegion(byteCount: 4096)
                 var completions = try context.makeCompletionQueue(capacity: 16)
@@ -89,11 +91,13 @@ extension Guest {
             }
         }
 
-        @Test("memory windows of both types let peers do what they were bound for, and nothing else")
-        func windows() async throws {
+        @Test(
+            "memory windows of both types let peers do what they were bound for, and nothing else",
+            arguments: NativeDevice.Provider.allCases)
+        func windows(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
-                let context = try device.open()
+                let context = try device.open(provider)
                 for kind in [MemoryWindow.Kind.one, .two] {
                     var link = try Link(context, context)
                     let window = try link.right.region.protectionDomain.makeMemoryWindow(kind)
@@ -114,11 +118,13 @@ extension Guest {
             }
         }
 
-        @Test("the extended interfaces post and poll")
-        func extended() async throws {
+        @Test(
+            "the extended interfaces post and poll",
+            arguments: NativeDevice.Provider.allCases)
+        func extended(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
-                let context = try device.open()
+                let context = try device.open(provider)
                 let domain = try context.makeProtectionDomain()
                 let region = try domain.makeMemoryRegion(byteCount: 4096, access: [.localWrite, .remoteWrite])
                 var completions = try context.makeCompletionQueue(capacity: 64, fields: .standard)
@@ -141,7 +147,7 @@ extension Guest {
                 }
                 var seen: [UInt64: (Int?, UInt32?)] = [:]
                 while seen.count < 4 {
-                    try completions.pollExtended(limit: 2) { completion in
+                    try completions.pollExtended(limit: min(2, provider.pollLimit)) { completion in
                         #expect(completion.status == .success)
                         // The ids of both sides are told apart by who they belong to.
                         let id = completion.queuePairNumber == left.number ? completion.id : completion.id + 100
@@ -158,11 +164,13 @@ extension Guest {
             }
         }
 
-        @Test("completions wake the channel; queue pair and port have their events; destroying waits for who read one")
-        func events() async throws {
+        @Test(
+            "completions wake the channel; queue pair and port have their events",
+            arguments: NativeDevice.Provider.allCases)
+        func events(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run(alone: true) { _ in
                 let device = try NativeDevice(.rxe)
-                let context = try device.open()
+                let context = try device.open(provider)
                 var link = try Link(context, context)
                 let channel = link.right.completions.channel!
                 try link.right.completions.arm(solicitedOnly: true)

@@ -1,0 +1,136 @@
+import Foundation
+import Testing
+import Verbs
+
+extension Guest {
+    /// What is beside the data path: memory, waiting without a thread, and what the kernel's rxe has not.
+    @Suite("rxe, memory, tasks and refusals, by either provider")
+    struct RxeControlTests {
+        @Test("memory of the user's, and at an address of its own, is read and written by the peer")
+        func memory() async throws {
+            try await Bench.run { _ in
+                let device = try NativeDevice(.rxe)
+                for provider in NativeDevice.Provider.allCases {
+                    let context = try device.open(provider)
+                    var link = try Link(context, try device.open(provider.other))
+                    let domain = link.left.region.protectionDomain
+                    let access: AccessFlags = [.localWrite, .remoteRead, .remoteWrite]
+
+                    let address: UInt64 = 0x7_0000_0000
+                    let moved = try domain.makeMemoryRegion(byteCount: 8192, access: access, iova: address)
+                    try moved.copyBytes(from: Array("moved".utf8).span.bytes, at: 100)
+                    #expect(moved.remote.address == address)
+                    try link.right.queuePair.post(
+                        .read(from: moved.remote.dropFirst(100)), try link.right.region.slice(0..<5))
+                    try link.right.next().check()
+                    #expect(try link.right.region.copyBytes(0..<5) == Array("moved".utf8))
+
+                    let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 10_000, alignment: 1)
+                    defer { bytes.deallocate() }
+                    bytes.initializeMemory(as: UInt8.self, repeating: 7)
+                    do {
+                        // Neither its beginning nor its end is that of a page.
+                        let part = UnsafeMutableRawBufferPointer(rebasing: bytes[3..<9001])
+                        let region = try domain.unsafeRegister(part, access: access)
+                        try link.right.queuePair.post(
+                            .write(to: region.remote.dropFirst(8993)), try link.right.region.slice(0..<5))
+                        try link.right.next().check()
+                        // One byte more is none of the region's.
+                        try link.right.queuePair.post(
+                            .write(to: region.remote.dropFirst(8993)), try link.right.region.slice(0..<6))
+                        #expect(try link.right.next().status == .remoteAccessError)
+                    }
+                    #expect(bytes[8996..<9001].elementsEqual(Array("moved".utf8)))
+                    #expect(bytes[..<8996].allSatisfy { $0 == 7 } && bytes[9001...].allSatisfy { $0 == 7 })
+                }
+            }
+        }
+
+        @Test(
+            "a task waits for completions in batches, and for events; it ends when it is cancelled",
+            arguments: NativeDevice.Provider.allCases)
+        func tasks(_ provider: NativeDevice.Provider) async throws {
+            try await Bench.run { _ in
+                let device = try NativeDevice(.rxe)
+                let context = try device.open(provider)
+                let domain = try context.makeProtectionDomain()
+                let region = try domain.makeMemoryRegion(byteCount: 4096)
+                let completions = try context.makeCompletionQueue(
+                    capacity: 64, channel: try context.makeCompletionChannel())
+                var pair = try domain.makeQueuePair(.reliableConnection, completions: completions)
+                var peer = try Link.End(context, .reliableConnection)
+                let (here, there) = (try pair.endpoint(), try peer.queuePair.endpoint())
+                try pair.connect(to: there)
+                try peer.queuePair.connect(to: here)
+                for id in 0..<40 as Range<UInt64> { try pair.postReceive(try region.slice(0..<64), id: id) }
+
+                let batches = try completions.batches(of: 16)
+                let taker = Task {
+                    var ids: [UInt64] = []
+                    for try await batch in batches {
+                        for completion in batch { ids.append(completion.id) }
+                        if ids.count == 40 { break }
+                    }
+                    return ids
+                }
+                for _ in 0..<40 {
+                    try peer.queuePair.post(.send, try peer.region.slice(0..<8))
+                    try peer.next().check()
+                }
+                #expect(try await taker.value == Array(0..<40))
+                let waiter = Task { for try await _ in batches { Issue.record("nothing more was sent") } }
+                try await Task.sleep(for: .milliseconds(50))
+                waiter.cancel()
+                try await waiter.value
+
+                let number = pair.number
+                let listener = Task { () -> AsynchronousEvent.Subject? in
+                    for try await event in context.events where event.kind == .sendQueueDrained { return event.subject }
+                    return nil
+                }
+                var drain = QueuePair.Attributes()
+                drain.state = .sendQueueDrained
+                try pair.modify(drain)
+                #expect(try await listener.value == .queuePair(number: number))
+            }
+        }
+
+        @Test("what rxe has not is refused by the verb's name, and leaves nothing behind")
+        func refusals() async throws {
+            try await Bench.run { _ in
+                let device = try NativeDevice(.rxe)
+                for provider in NativeDevice.Provider.allCases {
+                    let context = try device.open(provider)
+                    let domain = try context.makeProtectionDomain()
+                    let completions = try context.makeCompletionQueue(capacity: 8)
+                    let region = try domain.makeMemoryRegion(byteCount: 4096)
+                    let calls: [(Verb, () throws(VerbsError) -> Void)] = [
+                        (.allocDM, { () throws(VerbsError) in _ = try context.makeDeviceMemory(byteCount: 64) }),
+                        (.allocNullMR, { () throws(VerbsError) in _ = try domain.makeNullMemoryRegion() }),
+                        (.adviseMR, { () throws(VerbsError) in try domain.advise(.prefetch, [try region.slice()]) }),
+                        (.modifyCQ, { () throws(VerbsError) in try completions.moderate(count: 2, period: 2) }),
+                        (.openXRCD, { () throws(VerbsError) in _ = try context.openXRCDomain() }),
+                        (
+                            .createWQ,
+                            { () throws(VerbsError) in _ = try domain.makeWorkQueue(completions: completions) }
+                        ),
+                        (.createCounters, { () throws(VerbsError) in _ = try context.makeCounters() }),
+                        (.queryRealTimeValues, { () throws(VerbsError) in _ = try context.rawClock() }),
+                        (
+                            .createQP,
+                            { () throws(VerbsError) in
+                                _ = try domain.makeQueuePair(.rawPacket, completions: completions)
+                            }
+                        ),
+                    ]
+                    for (verb, call) in calls {
+                        let error = #expect(throws: VerbsError.self, "\(provider): \(verb)") { try call() }
+                        #expect(error?.verb == verb && error?.hint?.isEmpty == false, "\(String(describing: error))")
+                        let isLeftOut = context.unsupportedVerbs.contains(verb)
+                        #expect(!isLeftOut || error?.errno == .notSupported, "\(String(describing: error))")
+                    }
+                }
+            }
+        }
+    }
+}
