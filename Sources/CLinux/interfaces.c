@@ -4,9 +4,11 @@
 #include "linux_interfaces.h"
 
 #include <errno.h>
-#include <ifaddrs.h>
+#include <inttypes.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -42,37 +44,80 @@ int linux_find_interface(const char *name, struct linux_interface *interface)
 	return error;
 }
 
-static int write_family(const struct ifaddrs *list, int family, struct linux_interface_address *addresses,
-			int capacity, int count)
-{
-	for (const struct ifaddrs *entry = list; entry; entry = entry->ifa_next) {
-		struct linux_interface_address address = { 0 };
+// Where the next address goes.
+struct addresses {
+	struct linux_interface_address *first;
+	int capacity, count;
+};
 
-		if (!entry->ifa_addr || entry->ifa_addr->sa_family != family)
-			continue;
-		address.index = if_nametoindex(entry->ifa_name);
-		if (family == AF_INET) {
-			address.gid[10] = address.gid[11] = 0xff;
-			memcpy(address.gid + 12, &((struct sockaddr_in *)entry->ifa_addr)->sin_addr, 4);
-		} else {
-			memcpy(address.gid, &((struct sockaddr_in6 *)entry->ifa_addr)->sin6_addr, 16);
-		}
-		if (count < capacity)
-			addresses[count] = address;
-		count++;
-	}
-	return count;
+static void add(struct addresses *addresses, const struct linux_interface_address *address)
+{
+	if (addresses->count < addresses->capacity)
+		addresses->first[addresses->count] = *address;
+	addresses->count++;
 }
 
+static int add_ipv4(struct addresses *addresses)
+{
+	struct ifconf list = { 0 };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), error = 0, size;
+
+	if (fd < 0)
+		return errno;
+	// The kernel fills what there is room for, and does not say that it was too little.
+	for (size = 4096;; size *= 2) {
+		free(list.ifc_buf);
+		list.ifc_len = size;
+		list.ifc_buf = malloc((size_t)size);
+		if (!list.ifc_buf || ioctl(fd, SIOCGIFCONF, &list) < 0) {
+			error = errno;
+			break;
+		}
+		if (list.ifc_len + (int)sizeof(struct ifreq) <= size)
+			break;
+	}
+	for (int index = 0; !error && index < list.ifc_len / (int)sizeof(struct ifreq); index++) {
+		struct ifreq *entry = &list.ifc_req[index];
+		struct linux_interface_address found = { .index = if_nametoindex(entry->ifr_name) };
+
+		found.gid[10] = found.gid[11] = 0xff;
+		memcpy(found.gid + 12, &((struct sockaddr_in *)&entry->ifr_addr)->sin_addr, 4);
+		add(addresses, &found);
+	}
+	free(list.ifc_buf);
+	close(fd);
+	return error;
+}
+
+// proc(5), /proc/net/if_inet6: 32 digits, index, prefix, scope, flags, name. There is none where there is no IPv6.
+static void add_ipv6(struct addresses *addresses, bool link_local)
+{
+	FILE *file = fopen("/proc/net/if_inet6", "re");
+	struct linux_interface_address found;
+	char digits[33];
+
+	while (file && fscanf(file, "%32s %" SCNx32 " %*x %*x %*x %*s", digits, &found.index) == 2) {
+		int bytes = 0;
+
+		while (bytes < 16 && sscanf(digits + 2 * bytes, "%2hhx", &found.gid[bytes]) == 1)
+			bytes++;
+		if (bytes == 16 && IN6_IS_ADDR_LINKLOCAL((struct in6_addr *)found.gid) == link_local)
+			add(addresses, &found);
+	}
+	if (file)
+		fclose(file);
+}
+
+// Not by getifaddrs(3), which needs a netlink socket: sandboxes often have none.
 int linux_interface_addresses(struct linux_interface_address *addresses, int capacity)
 {
-	struct ifaddrs *list;
-	int count;
+	struct addresses list = { .first = addresses, .capacity = capacity };
+	int error = add_ipv4(&list);
 
-	if (getifaddrs(&list) < 0)
-		return -errno;
-	count = write_family(list, AF_INET, addresses, capacity, 0);
-	count = write_family(list, AF_INET6, addresses, capacity, count);
-	freeifaddrs(list);
-	return count;
+	if (error)
+		return -error;
+	// The file's order is that of a hash: the addresses that are of use beyond the link first.
+	add_ipv6(&list, false);
+	add_ipv6(&list, true);
+	return list.count;
 }

@@ -75,19 +75,23 @@ public enum Tool {
     ///
     /// - Parameters:
     ///   - host: where it runs; nil: here.
+    ///   - wrapper: a program that runs it, with its arguments.
     ///   - redirection: as a shell understands it, such as `>/dev/full`.
     public static func run(
-        _ arguments: String..., on host: NetworkNamespace? = nil, environment: [String: String] = [:],
-        redirection: String = "", meanwhile: (Running) async throws -> Void = { _ in }
+        _ arguments: String..., on host: NetworkNamespace? = nil, by wrapper: [String] = [],
+        environment: [String: String] = [:], redirection: String = "",
+        meanwhile: (Running) async throws -> Void = { _ in }
     ) async throws -> Outcome {
-        try await run(arguments, on: host, environment: environment, redirection: redirection, meanwhile: meanwhile)
+        try await run(
+            arguments, on: host, by: wrapper, environment: environment, redirection: redirection, meanwhile: meanwhile)
     }
 
     public static func run(
-        _ arguments: [String], on host: NetworkNamespace? = nil, environment: [String: String] = [:],
-        redirection: String = "", meanwhile: (Running) async throws -> Void = { _ in }
+        _ arguments: [String], on host: NetworkNamespace? = nil, by wrapper: [String] = [],
+        environment: [String: String] = [:], redirection: String = "",
+        meanwhile: (Running) async throws -> Void = { _ in }
     ) async throws -> Outcome {
-        let program = (host?.entrance ?? []) + [path]
+        let program = (host?.entrance ?? []) + wrapper + [path]
         let errors = NSTemporaryDirectory() + "verbs-\(UUID().uuidString).stderr"
         defer { try? FileManager.default.removeItem(atPath: errors) }
         let file = try FileDescriptor.open(
