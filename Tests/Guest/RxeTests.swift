@@ -92,6 +92,33 @@ extension Guest {
         }
 
         @Test(
+            "a queue pair without receives sends, and one without sends receives",
+            arguments: NativeDevice.Provider.allCases)
+        func oneWay(_ provider: NativeDevice.Provider) async throws {
+            try await Bench.run { _ in
+                let device = try NativeDevice(.rxe)
+                let context = try device.open(provider)
+                let domain = try context.makeProtectionDomain()
+                let region = try domain.makeMemoryRegion(byteCount: 4096)
+                var completions = try context.makeCompletionQueue(capacity: 16)
+                var sender = try domain.makeQueuePair(
+                    .reliableConnection, completions: completions, capabilities: .init(receiveRequests: 0))
+                var receiver = try domain.makeQueuePair(
+                    .reliableConnection, completions: completions, capabilities: .init(sendRequests: 0))
+                let (here, there) = (try sender.endpoint(), try receiver.endpoint())
+                try sender.connect(to: there)
+                try receiver.connect(to: here)
+                let piece = try region.slice(0..<8)
+                try receiver.postReceive(try region.slice(1024..<1088), id: 2)
+                try sender.post(.send, piece, id: 1)
+                let seen = [try completions.poll(timeout: .seconds(20)), try completions.poll(timeout: .seconds(20))]
+                #expect(Set(seen.map(\.id)) == [1, 2] && seen.allSatisfy(\.isSuccess))
+                #expect(throws: VerbsError.self) { try sender.postReceive(piece) }
+                #expect(throws: VerbsError.self) { try receiver.post(.send, piece) }
+            }
+        }
+
+        @Test(
             "memory windows of both types let peers do what they were bound for, and nothing else",
             arguments: NativeDevice.Provider.allCases)
         func windows(_ provider: NativeDevice.Provider) async throws {

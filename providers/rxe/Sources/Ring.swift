@@ -27,7 +27,7 @@ struct Ring {
         guard byteCount >= Int(RXE_QUEUE_DATA) else { return nil }
         let shift = mapping.load(fromByteOffset: Int(RXE_QUEUE_LOG2_ELEMENT_SIZE), as: UInt32.self)
         let mask = mapping.load(fromByteOffset: Int(RXE_QUEUE_INDEX_MASK), as: UInt32.self)
-        guard shift < 32, 1 << Int(shift) >= entrySize, mask > 0, mask < UInt32.max, mask & (mask + 1) == 0,
+        guard shift < 32, 1 << Int(shift) >= entrySize, mask < UInt32.max, mask & (mask + 1) == 0,
             (Int(mask) + 1) << Int(shift) <= byteCount - Int(RXE_QUEUE_DATA)
         else { return nil }
         entries = mapping + Int(RXE_QUEUE_DATA)
@@ -49,8 +49,8 @@ struct Ring {
         byteCount = 0
     }
 
-    /// Whether there is none. A queue of the kernel has two places at least.
-    var isAbsent: Bool { mask == 0 }
+    /// Whether there is none. A queue for no requests is one: of a single place, always empty and always full.
+    var isAbsent: Bool { byteCount == 0 }
 
     /// The size of an entry in bytes.
     @inline(__always)
