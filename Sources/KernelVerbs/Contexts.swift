@@ -19,8 +19,9 @@ public struct KernelContext: Sendable {
 }
 
 extension KernelDevice {
-    /// Makes the context in the kernel (GET_CONTEXT): the first command on an open node, and once. After an error it may
-    /// be tried again with other data of the driver's.
+    /// Makes the context in the kernel (GET_CONTEXT): the first command on an open node, and once. What the kernel refuses
+    /// may be tried again with other data of the driver's; it is made, and of no use, where no descriptor is left for its
+    /// events (EMFILE, ENFILE).
     public func getContext(driver: DriverData = .none) throws(KernelError) -> KernelContext {
         var method = Method(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_GET_CONTEXT)
         let vectors = method.output(UVERBS_ATTR_GET_CONTEXT_NUM_COMP_VECTORS, UInt32.self)

@@ -91,14 +91,15 @@ public struct KernelDevice: ~Copyable {
         }
     }
 
-    /// Asks for a command without giving it room for its answer: a kernel that would take it says ENOSPC.
+    /// Asks for a command without giving it room for its answer: a kernel that would take it says ENOSPC. What else is in
+    /// the way, such as another driver (EINVAL), says the command that makes the context.
     private func probe() {
         var method = Method(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_INVOKE_WRITE)
         method.constant(UVERBS_ATTR_WRITE_CMD, UInt64(WriteCommand.queryDevice.rawValue))
         switch method.call(descriptor, driver: driver, calls) {
-        case ENOSPC, 0: break
         case ENOTTY: _ = notes(ENOTTY, of: .queryDevice)
-        default: takesOnlyMethods()
+        case EPROTONOSUPPORT: takesOnlyMethods()
+        default: break
         }
     }
 

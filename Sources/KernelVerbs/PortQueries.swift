@@ -31,7 +31,8 @@ extension KernelDevice {
         return withUnsafeBytes(of: method[output]) { $0.loadUnaligned(as: ibv_gid_entry.self) }
     }
 
-    /// All entries of all ports that are not empty: how many there are. EINVAL when they are more than `capacity`.
+    /// All entries of all ports that are not empty: how many there are. EINVAL when they are more than `capacity`, or than
+    /// fit into 65535 bytes.
     /// - Parameters:
     ///   - entries: where they go.
     ///   - capacity: room for so many.

@@ -13,7 +13,7 @@ struct TransportTests {
     func probe() throws {
         for (answer, byWrite) in [
             (ENOSPC, (create: false, register: false)), (ENOTTY, (create: true, register: true)),
-            (EPROTONOSUPPORT, (create: false, register: true)), (EINVAL, (create: false, register: true)),
+            (EPROTONOSUPPORT, (create: false, register: true)), (EINVAL, (create: false, register: false)),
         ] {
             let kernel = FakeKernel()
             let device = kernel.open(answering: answer)
