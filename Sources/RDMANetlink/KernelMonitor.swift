@@ -12,6 +12,8 @@ public struct KernelMonitor: ~Copyable {
     private let interfaces: NetlinkSocket
     private let ports: NetlinkSocket?
     private var states = InterfaceStates()
+    /// What the next call has to tell.
+    private var failure: NetlinkError?
 
     /// Begins to listen.
     ///
@@ -50,14 +52,19 @@ public struct KernelMonitor: ~Copyable {
 
     /// The events that wait, oldest first for each of the sources; empty where none do. Does not block.
     ///
-    /// - Throws: `malformed` for a message that cannot be read, which is then gone; call again.
+    /// - Throws: `malformed` for a message that cannot be read, which is then gone, after the events in front of it; call
+    ///   again.
     public mutating func events() throws(NetlinkError) -> [KernelEvent] {
+        if let failure {
+            self.failure = nil
+            throw failure
+        }
         var events: [KernelEvent] = []
         do throws(MalformedMessage) {
             while let datagram = Self.receive(devices, &events) {
                 if let event = KernelEvent(kernelObject: datagram) { events.append(event) }
             }
-            while let datagram = Self.receive(interfaces, &events) {
+            while let datagram = receiveFromInterfaces(&events) {
                 for case .data(let type, let payload) in try Message.all(in: datagram).map(\.kind) {
                     if let event = try states.take(type: type, payload) { events.append(event) }
                 }
@@ -68,9 +75,19 @@ public struct KernelMonitor: ~Copyable {
                 }
             }
         } catch {
-            throw .malformed("read an event of the kernel", error)
+            let failure = NetlinkError.malformed("read an event of the kernel", error)
+            if events.isEmpty { throw failure }
+            self.failure = failure
         }
         return events
+    }
+
+    private func receiveFromInterfaces(_ events: inout [KernelEvent]) -> [UInt8]? {
+        let count = events.count
+        let datagram = Self.receive(interfaces, &events)
+        // What was lost: how the interfaces are now tells what has changed.
+        if events.count > count { try? interfaces.requestInterfaces() }
+        return datagram
     }
 
     private func receiveFromPorts(_ events: inout [KernelEvent]) -> [UInt8]? {

@@ -54,7 +54,8 @@ public struct KernelRDMA: ~Copyable {
 
     /// A device node of that kind, of a device or of all; the kernel loads the module that makes it.
     ///
-    /// - Throws: `refused` where there is none: `EOPNOTSUPP` for an unknown kind, `EINVAL` for a device that has none.
+    /// - Throws: `refused` where there is none: `EOPNOTSUPP` for an unknown kind, or a device that has none;
+    ///   `EINVAL` for a device that is not there.
     public func characterDevice(
         _ kind: CharacterDevice.Kind, of device: RDMADevice? = nil
     ) throws(NetlinkError) -> CharacterDevice {

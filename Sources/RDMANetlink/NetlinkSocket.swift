@@ -42,6 +42,9 @@ struct NetlinkSocket: ~Copyable {
             nl_socket_free(socket)
             throw failure
         }
+        // libnl has 32 KiB, which a host that starts many things overruns: the kernel tells of all its objects. As much as
+        // it allows is enough.
+        if group != nil { nl_socket_set_buffer_size(socket, 1 << 20, 0) }
         // A message of any size comes whole.
         nl_socket_enable_msg_peek(socket)
         return socket

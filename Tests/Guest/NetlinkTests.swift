@@ -124,7 +124,7 @@ extension Guest {
             }
         }
 
-        @Test("the monitor tells of a link that goes down and up, and of devices that come and go")
+        @Test("the monitor tells of a link that goes down and up, of devices that come and go, and of what it has lost")
         func monitor() async throws {
             try await Bench.run(alone: true) { _ in
                 var monitor = try KernelMonitor()
@@ -133,18 +133,31 @@ extension Guest {
                     """
                     ip link set veth0 down; ip link set veth0 up
                     ip link add dummy1 type dummy; rdma link add rxe1 type rxe netdev dummy1
-                    rdma link delete rxe1; ip link delete dummy1
+                    rdma dev set rxe1 name other1; rdma link delete other1; ip link delete dummy1
                     """)
-                var missing: [KernelEvent] = [
-                    .interfaceDown(name: "veth0", index: index), .interfaceUp(name: "veth0", index: index),
-                    .deviceAdded(name: "rxe1"), .deviceRemoved(name: "rxe1"),
-                ]
-                while !missing.isEmpty {
-                    var waiting = monitor.descriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
-                    try #require(poll(&waiting, nfds_t(waiting.count), 30_000) > 0, "never came: \(missing)")
-                    let events = try monitor.events()
-                    missing.removeAll { events.contains($0) }
-                }
+                try expect(
+                    [
+                        .interfaceDown(name: "veth0", index: index), .interfaceUp(name: "veth0", index: index),
+                        .deviceAdded(name: "rxe1"), .deviceRenamed(name: "other1", from: "rxe1"),
+                        .deviceRemoved(name: "other1"),
+                    ], from: &monitor)
+                // More than any socket holds: that it is so is told, and what comes after.
+                try await Bench.shell(
+                    "i=0; while [ $i -lt 4000 ]; do echo change >/sys/class/net/lo/uevent; i=$((i + 1)); done")
+                try expect([.lost], from: &monitor)
+                try await Bench.shell("ip link set veth0 down")
+                try expect([.interfaceDown(name: "veth0", index: index)], from: &monitor)
+            }
+        }
+
+        /// Waits until all of them have come.
+        private func expect(_ events: [KernelEvent], from monitor: inout KernelMonitor) throws {
+            var missing = events
+            while !missing.isEmpty {
+                var waiting = monitor.descriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+                try #require(poll(&waiting, nfds_t(waiting.count), 30_000) > 0, "never came: \(missing)")
+                let found = try monitor.events()
+                missing.removeAll { found.contains($0) }
             }
         }
 

@@ -174,7 +174,20 @@ final class Watch {
             show(WatchLine(kind: .event, device: device, port: Int(port), event: text))
         case .lost:
             show(WatchLine(kind: .event, event: "events were lost: the kernel had more than could be read"))
+            catchUp()
         case .deviceAdded, .deviceRemoved, .deviceRenamed: break
+        }
+    }
+
+    /// After events that were not read: leaves devices that are gone, and opens those that have come.
+    private func catchUp() {
+        contexts.removeAll { device, _ in
+            guard let node = device.details.uverbsName else { return false }
+            return access("/sys/class/infiniband_verbs/\(node)", F_OK) != 0
+        }
+        let known = Set(contexts.map { $0.device.details.uverbsName ?? $0.device.name })
+        for device in Device.all where isWanted(device.name) {
+            if !known.contains(device.details.uverbsName ?? device.name) { open(device) }
         }
     }
 
