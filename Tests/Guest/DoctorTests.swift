@@ -46,6 +46,22 @@ extension Guest {
                 undo: "rm -r /dev/shm/drivers", prefix: "RDMA_DRIVER_PATH=/dev/shm/drivers", check: "files",
                 found: "/dev/shm/drivers/rxe.driver is passed over", remedy: "ask its vendor"),
             Fault(
+                make: "chmod 600 /dev/infiniband/rdma_cm", undo: "chmod 666 /dev/infiniband/rdma_cm", prefix: asNobody,
+                check: "connections", found: "/dev/infiniband/rdma_cm cannot be opened", remedy: "usermod -aG rdma"),
+            Fault(
+                make: "mkdir /dev/shm/drivers; printf 'driver x\\nlib x.so\\n' >/dev/shm/drivers/x.driver",
+                undo: "rm -r /dev/shm/drivers", prefix: "RDMA_DRIVER_PATH=/dev/shm/drivers", check: "files",
+                found: "/dev/shm/drivers/x.driver:2: unknown keyword `lib`", remedy: "the keywords are driver"),
+            Fault(
+                make: "true", prefix: "RDMA_PROVIDER=nosuch", check: "settings",
+                found: "RDMA_PROVIDER=nosuch decides over providers", remedy: "unset RDMA_PROVIDER"),
+            Fault(
+                make: "true", prefix: "RDMA_PROVIDER=nosuch", check: "providers",
+                found: "rxe0 has no provider: RDMA_PROVIDER asks for nosuch", remedy: "there are: "),
+            Fault(
+                make: "true", check: "port", found: "the kernel module rdma_rxe holds UDP port 4791",
+                remedy: "modprobe -r rdma_rxe"),
+            Fault(
                 make: "true", check: "mtu", found: "port 1 of rxe0 sends 1024 bytes in a packet, of 4096",
                 remedy: "ip link set veth0 mtu 4200"),
             Fault(
@@ -53,6 +69,9 @@ extension Guest {
                     "ip address flush dev veth0; while cat /sys/class/infiniband/rxe0/ports/1/gids/* | grep -q ffff:; do sleep 0.1; done",
                 undo: "ip address add 10.9.0.1/24 dev veth0", check: "addresses",
                 found: "port 1 of rxe0 has only link-local GIDs", remedy: "ip address add ADDRESS/PREFIX dev veth0"),
+            Fault(
+                make: "ip link set veth0 mtu 300", undo: "ip link set veth0 mtu 1500", check: "mtu",
+                found: "veth0 has an MTU of 300 bytes", remedy: "ip link set veth0 mtu 1500"),
             Fault(
                 make: "ip link set veth0 down", undo: "ip link set veth0 up", check: "devices",
                 found: "no port of rxe0 is up: port 1 is DOWN", remedy: "ip link set veth0 up"),
@@ -73,7 +92,7 @@ extension Guest {
             }
         }
 
-        @Test("faults of the device, its nodes, its network interface, libraries and limits; none is named without it")
+        @Test("faults of device, nodes, interface, libraries, driver files and limits; none is named without it")
         func faults() async throws {
             try await Bench.run(alone: true) { _ in
                 let healthy = try await findings()
