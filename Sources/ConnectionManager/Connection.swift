@@ -33,7 +33,7 @@ public final class Connection: Sendable {
         try await conversation.next(until: timeout.map { .now + $0 }, "wait for events of \(identifier)")
     }
 
-    /// Waits until the connection has ended, by whatever side. The queue pair is in ERR then.
+    /// Waits until the connection has ended: by either side, or because the device goes. The queue pair is in ERR then.
     ///
     /// - Throws: `timedOut`, `cancelled`.
     public func waitUntilDisconnected(timeout: Duration? = nil) async throws(ConnectionError) {

@@ -47,11 +47,13 @@ final class Conversation: Sendable {
     var phase: Phase { state.withLock { $0.phase } }
     var queuePair: QueuePairControl? { state.withLock { $0.queuePair } }
 
-    /// From now on it moves that queue pair.
-    func begin(_ queuePair: QueuePairControl) {
+    /// From now on it moves that queue pair: false when it has had one already.
+    func begin(_ queuePair: QueuePairControl) -> Bool {
         state.withLock { state in
+            guard state.phase == .new else { return false }
             state.queuePair = queuePair
             state.phase = .connecting
+            return true
         }
     }
 
@@ -105,14 +107,15 @@ extension Conversation {
     /// Does what an event asks for, and tells those who wait.
     private func handle(_ event: ConnectionEvent) {
         switch event.kind {
-        case .rejected, .unreachable, .connectError, .deviceRemoval:
-            fail(queuePair)
+        // Of a connection that stands on this side only: no `disconnected` follows.
+        case .rejected, .unreachable, .connectError: end(at: .disconnected)
+        // Neither `disconnected` nor `timeWaitExit` follows.
+        case .deviceRemoval: end(at: .over)
         case .disconnected:
-            let isByPeer = phase == .connected
-            advance(to: .disconnected)
-            fail(queuePair)
-            // The peer waits for the answer. It may have gone meanwhile.
-            if isByPeer { try? identifier.disconnect() }
+            end(at: .disconnected)
+            // The peer may wait for the answer even if this side has asked: both may have done so at once. Where it
+            // does not wait, the kernel refuses.
+            try? identifier.disconnect()
         case .timeWaitExit:
             advance(to: .over)
             queuePair?.release()
@@ -124,6 +127,14 @@ extension Conversation {
             return state.waiters
         }
         for waiter in waiters { waiter.finish(.ready) }
+    }
+
+    /// The connection is over, or the attempt to make it.
+    private func end(at phase: Phase) {
+        // First, so that who learns of the end finds the queue pair in ERR.
+        fail(queuePair)
+        // The task that connects may not have come to `connected` yet: this end stays.
+        if self.phase >= .connecting { advance(to: phase) }
     }
 
     private func give(up error: ConnectionError) {
@@ -179,13 +190,13 @@ extension Conversation {
         try await wait(until: deadline, operation()) { $0.inbox.isEmpty ? nil : $0.inbox.removeFirst() }
     }
 
-    /// Waits for an event of that kind.
+    /// Waits for an event of that kind, for `grace` longer than the caller has said.
     ///
     /// - Throws: what any other event means; `timedOut`.
     func await(
-        _ kinds: [ConnectionEvent.Kind], within timeout: Duration, _ operation: String
+        _ kinds: [ConnectionEvent.Kind], within timeout: Duration, grace: Duration = .zero, _ operation: String
     ) async throws(ConnectionError) -> ConnectionEvent {
-        let deadline = ContinuousClock.now + timeout
+        let deadline = ContinuousClock.now + timeout + grace
         while true {
             guard let event = try await next(until: deadline, operation) else {
                 throw ConnectionError(.timedOut(timeout), operation: operation)

@@ -61,7 +61,12 @@ extension Conversation {
                 .invalid("the queue pair belongs to another connection, or late packets of one may still come"),
                 operation: operation, hint: "use a new one, or wait for Connection.recycleQueuePair()")
         }
-        begin(control)
+        guard begin(control) else {
+            control.release()
+            throw ConnectionError(
+                .invalid("this has connected a queue pair already, or tried to"), operation: operation,
+                hint: "connect once with each Connector, and accept each request once")
+        }
     }
 
     /// Moves the queue pair of a connection to RTS, through INIT, whose access flags depend on the peer, and RTR.
