@@ -132,18 +132,24 @@ enum ConnectionAdvice {
         }
     }
 
-    /// No device of the kernel serves the wanted address, or there is none at all.
+    /// No device of the kernel serves the wanted address, or there is none at all, or librdmacm cannot open it.
     static func noDevice() -> String {
-        "rdma_cm needs a device of the kernel with that address, or on the way to it; there is: \(addresses())"
+        let devices = Device.all
+        let sentence =
+            "rdma_cm needs a device of the kernel with that address, or on the way to it; there is: "
+            + addresses(of: devices)
+        // Whatever provider serves it here.
+        guard devices.contains(where: { !$0.isSoftware }) else { return sentence }
+        return sentence + "; librdmacm opens it with the distribution's provider: apt install ibverbs-providers"
     }
 
     /// The devices of this host and their addresses, for a person.
-    private static func addresses() -> String {
-        let devices = Device.all.map { device in
+    private static func addresses(of devices: [Device] = Device.all) -> String {
+        let names = devices.map { device in
             if device.isSoftware { return "\(device) (in userspace only, rdma_cm cannot use it)" }
             let addresses = (try? device.open().addresses())?.map(\.gid.description) ?? []
             return addresses.isEmpty ? "\(device) (no address)" : "\(device) (\(addresses.joined(separator: ", ")))"
         }
-        return devices.isEmpty ? "no RDMA device" : devices.joined(separator: ", ")
+        return names.isEmpty ? "no RDMA device" : names.joined(separator: ", ")
     }
 }

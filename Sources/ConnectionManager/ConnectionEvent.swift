@@ -67,7 +67,8 @@ public struct ConnectionEvent: Sendable {
     public let privateData: [UInt8]
     /// What the peer asks for or answers, seen from this side; nil for datagrams.
     public let connection: ConnectionParameters?
-    /// The peer's queue pair, or the group's, and the way there; nil for connections.
+    /// The peer's queue pair, or the group's, and the way there, of `established` and of events of groups; all zero in
+    /// other events of datagrams; nil for connections.
     public let datagram: DatagramParameters?
 
     /// The status as an errno value.

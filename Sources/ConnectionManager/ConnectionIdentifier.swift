@@ -64,6 +64,7 @@ public final class ConnectionIdentifier: @unchecked Sendable {
 
     /// Lets its events come to another channel: rdma_migrate_id(3). Those that wait go along.
     public func migrate(to channel: EventChannel) throws(ConnectionError) {
+        if channel === self.channel { return }
         // Known in both places while librdmacm waits for the events that somebody reads just now.
         channel.add(self)
         do throws(ConnectionError) {
@@ -88,6 +89,14 @@ public final class ConnectionIdentifier: @unchecked Sendable {
                 state.groups.remove(at: index)
             }
         }
+    }
+
+    /// Throws unless its port space is one of datagrams, or of connections, as the caller needs.
+    func require(isDatagram: Bool, _ operation: @autoclosure () -> String) throws(ConnectionError) {
+        guard portSpace.isDatagram != isDatagram else { return }
+        throw ConnectionError(
+            .invalid("the identifier is of port space \(portSpace)"), operation: operation(),
+            hint: "both sides need portSpace: \(isDatagram ? ".udp" : ".tcp") for that")
     }
 
     /// Throws errno unless the call answered 0.

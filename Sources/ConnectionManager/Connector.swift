@@ -66,10 +66,10 @@ public final class Connector: Sendable {
         do throws(ConnectionError) {
             try identifier.resolveAddress(address, from: source, timeout: timeout)
             // The kernel ends it in time, with a reason; a second more in case that it does not.
-            _ = try await conversation.await([.addressResolved], within: timeout + .seconds(1), operation)
+            _ = try await conversation.await([.addressResolved], within: timeout, grace: .seconds(1), operation)
             if !address.isMulticast {
                 try identifier.resolveRoute(timeout: timeout)
-                _ = try await conversation.await([.routeResolved], within: timeout + .seconds(1), operation)
+                _ = try await conversation.await([.routeResolved], within: timeout, grace: .seconds(1), operation)
             }
         } catch {
             switch error.reason {
@@ -119,6 +119,7 @@ public final class Connector: Sendable {
         timeout: Duration = defaultTimeout
     ) async throws(ConnectionError) -> Connection {
         let operation = "connect to \(address)"
+        try identifier.require(isDatagram: false, operation)
         try conversation.prepare(queuePair, operation)
         let depths: Depths
         do throws(VerbsError) { depths = try Depths(parameters, on: queuePair.context) } catch {
@@ -162,17 +163,17 @@ public final class Connector: Sendable {
     ///   - privateData: goes to the peer with the request; at most 180 bytes.
     ///   - timeout: how long to wait for the answer.
     /// - Returns: where to send to, for `ProtectionDomain.makeDestination`, and what the peer sent along.
-    /// - Throws: `serviceRefused` with the peer's status and private data, `unreachable`, `timedOut`, `cancelled`.
+    /// - Throws: `serviceRefused` with the peer's status and private data, `unreachable`, `timedOut`, `cancelled`;
+    ///   `invalid` when the address was not resolved for datagrams.
     public func lookUp(
         privateData: [UInt8] = [], timeout: Duration = defaultTimeout
     ) async throws(ConnectionError) -> (service: DatagramParameters, privateData: [UInt8]) {
         let operation = "look up the datagram service at \(address)"
+        try identifier.require(isDatagram: true, operation)
         try identifier.connect(ConnectionParameters(), privateData: privateData)
         let answer = try await conversation.await([.established], within: timeout, operation)
         guard let service = answer.datagram else {
-            throw ConnectionError(
-                .invalid("the identifier is of port space \(identifier.portSpace)"), operation: operation,
-                hint: "resolve the address with portSpace: .udp")
+            throw ConnectionError(.invalid("the kernel told no service"), operation: operation)
         }
         return (service, answer.privateData)
     }
@@ -188,6 +189,7 @@ public final class Connector: Sendable {
         _ queuePair: borrowing QueuePair, isSendOnly: Bool = false, timeout: Duration = defaultTimeout
     ) async throws(ConnectionError) -> MulticastMembership {
         let operation = "join the group \(address.host)"
+        try identifier.require(isDatagram: true, operation)
         try conversation.prepare(queuePair, operation)
         let control = QueuePairControl(queuePair)
         try identifier.join(address, isSendOnly: isSendOnly)

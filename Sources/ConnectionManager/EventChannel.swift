@@ -20,14 +20,19 @@ public final class EventChannel: @unchecked Sendable {
 
     /// Opens a channel.
     ///
-    /// - Throws: `system` with `ENODEV` when the kernel has no RDMA device, `ENOENT` when its module rdma_ucm is not
-    ///   loaded, `EACCES` when /dev/infiniband/rdma_cm may not be opened; the hint says which.
+    /// - Throws: `system` with `ENODEV` when the kernel has no RDMA device, or the distribution no provider for any,
+    ///   with which librdmacm opens them; `ENOENT` when its module rdma_ucm is not loaded, `EACCES` when
+    ///   /dev/infiniband/rdma_cm may not be opened; the hint says which.
     public init() throws(ConnectionError) {
         errno = 0
         guard let raw = rdma_create_event_channel() else {
+            var code = errno == 0 ? EIO : errno
+            // librdmacm goes on to look for the node elsewhere, and says what it met there.
+            if code == ENOENT, faccessat(AT_FDCWD, "/dev/infiniband/rdma_cm", R_OK | W_OK, AT_EACCESS) != 0 {
+                code = errno
+            }
             throw ConnectionError(
-                .system("rdma_create_event_channel", Errno(rawValue: errno == 0 ? EIO : errno)),
-                operation: "use rdma_cm")
+                .system("rdma_create_event_channel", Errno(rawValue: code)), operation: "use rdma_cm")
         }
         self.raw = raw
         guard setNonBlocking(raw.pointee.fd) else {
@@ -93,14 +98,20 @@ extension EventChannel {
     func readEvent() throws(ConnectionError) -> ConnectionEvent? {
         while true {
             var raw: UnsafeMutablePointer<rdma_cm_event>?
-            guard rdma_get_cm_event(self.raw, &raw) == 0, let raw else {
-                let code = errno
+            errno = 0
+            let answer = rdma_get_cm_event(self.raw, &raw)
+            let code = errno
+            guard answer == 0, let raw else {
                 if code == EAGAIN { return nil }
                 if code == EINTR { continue }
                 throw ConnectionError(.system("rdma_get_cm_event", Errno(rawValue: code)), operation: "read an event")
             }
             let owners = owners(of: raw.pointee)
-            let event = owners.identifier.map { ConnectionEvent(raw.pointee, identifier: $0, owners.listener) }
+            // When librdmacm cannot use the device, it says so with -1, and why in errno.
+            let status = raw.pointee.status == -1 && code != 0 ? -code : raw.pointee.status
+            let event = owners.identifier.map {
+                ConnectionEvent(raw.pointee, status: status, identifier: $0, owners.listener)
+            }
             // Before any reference is given up: the last one destroys its identifier, which waits for this.
             withExtendedLifetime((owners, event)) { _ = rdma_ack_cm_event(raw) }
             // An identifier that is gone has no use for its last events.
@@ -119,11 +130,13 @@ extension EventChannel {
 
 extension ConnectionEvent {
     /// Copies what librdmacm says, before it is acknowledged.
-    init(_ raw: rdma_cm_event, identifier: ConnectionIdentifier, _ listener: ConnectionIdentifier?) {
+    init(
+        _ raw: rdma_cm_event, status: Int32, identifier: ConnectionIdentifier, _ listener: ConnectionIdentifier?
+    ) {
         self.identifier = identifier
         self.listener = listener
         kind = Kind(rawValue: raw.event.rawValue)
-        status = raw.status
+        self.status = status
         if identifier.portSpace.isDatagram {
             connection = nil
             datagram = DatagramParameters(raw.param.ud)

@@ -59,13 +59,17 @@ public final class Listener: Sendable, AsyncSequence {
     public var port: UInt16 { identifier.localAddress?.port ?? 0 }
 
     /// Waits for the next peer; nil when the task is cancelled. A request that nobody waits for stays in the kernel.
+    ///
+    /// Each request takes a descriptor: a peer for whom the process has none left is refused, and the next one awaited.
     public func next() async throws(ConnectionError) -> ConnectionRequest? {
         while let event = try await channel.nextEventForTask() {
             if event.kind == .deviceRemoval, event.identifier === identifier {
                 throw ConnectionError(.deviceRemoved, operation: "listen with \(identifier)")
             }
             // Others are of peers that gave up before their request was taken.
-            if event.kind == .connectRequest { return try ConnectionRequest(event) }
+            guard event.kind == .connectRequest else { continue }
+            // The peer is refused when its identifier goes: how many ask must not end the loop of a server.
+            if let request = try? ConnectionRequest(event) { return request }
         }
         return nil
     }
@@ -130,7 +134,7 @@ public final class ConnectionRequest: Sendable {
         try conversation.prepare(queuePair, "prepare a queue pair for \(peerName)")
     }
 
-    /// Accepts the connection, and waits until it stands.
+    /// Accepts the connection, and waits until it stands. Of each request once: after an error, let it go.
     ///
     /// When data comes before the last message of the handshake, which may be lost, the device tells it with the
     /// asynchronous event `communicationEstablished`: pass that on with `identifier.notify`.
@@ -141,12 +145,14 @@ public final class ConnectionRequest: Sendable {
     ///   - parameters: what this side offers; the queue pair's number is filled in.
     ///   - privateData: goes to the peer with the acceptance; at most 196 bytes.
     ///   - timeout: how long to wait for the peer.
-    /// - Throws: `rejected`, `unreachable`, `timedOut` when the peer has gone; `cancelled`, `invalid`, `verbs`.
+    /// - Throws: `rejected`, `unreachable`, `timedOut` when the peer goes meanwhile; `verbs` or `system`
+    ///   with `EINVAL` when it had gone before; `cancelled`, `invalid`.
     public func accept(
         _ queuePair: borrowing QueuePair, parameters: ConnectionParameters = .init(), privateData: [UInt8] = [],
         timeout: Duration = Connector.defaultTimeout
     ) async throws(ConnectionError) -> Connection {
         let operation = "accept \(peerName)"
+        try identifier.require(isDatagram: false, operation)
         try conversation.prepare(queuePair, operation)
         let depths: Depths
         do throws(VerbsError) { depths = try Depths(parameters, on: queuePair.context) } catch {
@@ -175,10 +181,13 @@ public final class ConnectionRequest: Sendable {
     /// - Parameters:
     ///   - queuePair: a UD queue pair on `openDevice`'s device: in RESET, or the one that earlier peers were told.
     ///   - privateData: goes to the peer with the answer; at most 136 bytes.
+    /// - Throws: `invalid`, such as when the peer wants a connection; `verbs`, `system`.
     public func acceptDatagrams(
         _ queuePair: borrowing QueuePair, privateData: [UInt8] = []
     ) throws(ConnectionError) {
-        try conversation.prepare(queuePair, "accept \(peerName)")
+        let operation = "accept \(peerName)"
+        try identifier.require(isDatagram: true, operation)
+        try conversation.prepare(queuePair, operation)
         try identifier.accept(ConnectionParameters().with(queuePair), privateData: privateData)
     }
 
