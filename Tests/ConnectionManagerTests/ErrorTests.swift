@@ -43,6 +43,14 @@ struct ErrorTests {
         #expect(PortSpace(rawValue: 7).description == "unknown (7)")
     }
 
+    @Test("the distribution's provider is named where there is a device that librdmacm would open with it")
+    func advice() {
+        let hasDevice = Device.all.contains { !$0.isSoftware }
+        let text = ConnectionAdvice.noDevice()
+        #expect(text.contains("apt install ibverbs-providers") == hasDevice, "\(text)")
+        #expect(!text.contains("\n"))
+    }
+
     @Test("parameters arrive at librdmacm as they are; nil asks for all that the device can")
     func parameters() {
         var parameters = ConnectionParameters()

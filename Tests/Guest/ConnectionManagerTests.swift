@@ -53,6 +53,7 @@ extension Guest {
                         try await rejections()
                         try await nobody()
                         try await mistakes()
+                        try await starved()
                     }
                 }
             }
@@ -64,10 +65,44 @@ extension Guest {
                 await #expect(processExitsWith: .success) {
                     try await ConnectionBench.run {
                         try await recycled()
+                        try await crossed()
                         try await dropped()
                         try await steps()
                     }
                 }
+            }
+        }
+
+        @Test("options and parameters reach the queue pairs; who waits for events can be cancelled and wait again")
+        func settings() async throws {
+            try await Bench.run { _ in
+                await #expect(processExitsWith: .success) {
+                    try await ConnectionBench.run {
+                        try await options()
+                        try await cancellation()
+                    }
+                }
+            }
+        }
+
+        @Test("a device that goes ends its connections, and says so")
+        func removal() async throws {
+            try await Bench.run(alone: true) { _ in
+                await #expect(processExitsWith: .success) { try await ConnectionBench.run(removed) }
+                // The kernel has waited for that process.
+                try await Bench.shell("while [ -e /sys/class/infiniband/rxe0 ]; do sleep 0.1; done")
+            }
+        }
+
+        @Test("who may not use rdma_cm, or has no provider that librdmacm could use, is told what to try")
+        func unusable() async throws {
+            try await Bench.run { _ in
+                try await Bench.shell("chmod 600 /dev/infiniband/rdma_cm")
+                await #expect(processExitsWith: .success) { try await ConnectionBench.run(forbidden) }
+                try await Bench.shell("chmod 666 /dev/infiniband/rdma_cm")
+                try await Bench.shell("mount -t tmpfs none /etc/libibverbs.d")
+                await #expect(processExitsWith: .success) { try await ConnectionBench.run(withoutProvider) }
+                try await Bench.shell("umount /etc/libibverbs.d")
             }
         }
 
@@ -159,6 +194,13 @@ private func nobody() async throws {
     }
     #expect(other.pair.lastKnownState == .error)
 
+    let unanswered = try await Connector.resolve("10.9.0.2", port: 7472, portSpace: .udp)
+    let noService = await failure { _ = try await unanswered.lookUp(timeout: .seconds(2)) }
+    guard case .timedOut(.seconds(2)) = noService?.reason else {
+        Issue.record("\(String(describing: noService))")
+        return
+    }
+
     let cancelled = try await Connector.resolve("10.9.0.2", port: 7471)
     let third = try Party(on: cancelled.openDevice())
     let task = Task { await failure { _ = try await third.connect(cancelled) } }
@@ -174,7 +216,7 @@ private func nobody() async throws {
         }
         let text = error?.description ?? ""
         switch error?.reason {
-        case .addressNotResolved, .timedOut, .system: break
+        case .addressNotResolved, .timedOut(.seconds(2)), .system: break
         default: Issue.record("\(text)")
         }
         #expect(text.contains(host) && !text.contains("\n"))
@@ -200,6 +242,8 @@ private func mistakes() async throws {
     #expect(long?.description.contains("takes 56") == true, "\(String(describing: long))")
     let used = await failure { _ = try await party.connect(connector) }
     #expect(used?.description.contains("in state ERR") == true, "\(String(describing: used))")
+    try await wrongPortSpace()
+    try await connectedTwice()
 
     let unbound = try ConnectionIdentifier(channel: EventChannel())
     for step in 0..<6 {
@@ -227,6 +271,195 @@ private func mistakes() async throws {
     try unbound.set(options)
 }
 
+/// Datagrams are asked of who connects, and the other way round: nothing is sent, and no queue pair moves.
+private func wrongPortSpace() async throws {
+    func expectRefusal(_ error: ConnectionError?, _ space: PortSpace) {
+        #expect(
+            error?.description.contains("the identifier is of port space \(space)") == true,
+            "\(String(describing: error))")
+    }
+    let listener = try Listener(on: address)
+    let connector = try await Connector.resolve(address)
+    let left = try Party(on: connector.openDevice())
+    expectRefusal(await failure { _ = try await connector.lookUp() }, .tcp)
+    expectRefusal(await failure { _ = try await left.join(connector) }, .tcp)
+    #expect(left.pair.lastKnownState == .reset)
+    async let refusal = failure { _ = try await left.connect(connector) }
+    let request = try #require(try await listener.next())
+    let right = try Party(on: request.openDevice())
+    expectRefusal(await failure { try right.acceptDatagrams(request) }, .tcp)
+    #expect(right.pair.lastKnownState == .reset)
+    try request.reject()
+    guard case .rejected(.consumer, _) = await refusal?.reason else {
+        Issue.record("\(String(describing: await refusal))")
+        return
+    }
+
+    let service = try Listener(port: 7472, portSpace: .udp)
+    let finder = try await Connector.resolve("10.9.0.1", port: 7472, portSpace: .udp)
+    let datagrams = try Party(on: finder.openDevice(), .unreliableDatagram)
+    expectRefusal(await failure { _ = try await datagrams.connect(finder) }, .udp)
+    async let answer = failure { _ = try await finder.lookUp() }
+    let question = try #require(try await service.next())
+    expectRefusal(await failure { _ = try await datagrams.accept(question) }, .udp)
+    #expect(datagrams.pair.lastKnownState == .reset)
+    try question.reject()
+    guard case .serviceRefused(.rejected, _) = await answer?.reason else {
+        Issue.record("\(String(describing: await answer))")
+        return
+    }
+}
+
+/// A second attempt with the same connector leaves the connection as it is.
+private func connectedTwice() async throws {
+    let listener = try Listener(on: address)
+    let connector = try await Connector.resolve(address)
+    let left = try Party(on: connector.openDevice())
+    let other = try Party(on: connector.openDevice())
+    async let active = left.connect(connector)
+    let request = try #require(try await listener.next())
+    let right = try Party(on: request.openDevice())
+    let passive = try await right.accept(request)
+    let connection = try await active
+    let again = await failure { _ = try await other.connect(connector) }
+    #expect(again?.description.contains("has connected a queue pair already") == true, "\(String(describing: again))")
+    #expect(connection.isConnected && left.pair.lastKnownState == .readyToSend)
+    try await connection.disconnect()
+    try await passive.waitUntilDisconnected(timeout: .seconds(20))
+    #expect(left.pair.lastKnownState == .error)
+}
+
+/// A peer for whom there is no descriptor is refused, and the listener waits on.
+private func starved() async throws {
+    let listener = try Listener(on: address)
+    let (first, second) = (try await Connector.resolve(address), try await Connector.resolve(address))
+    let (left, right) = (try Party(on: first.openDevice()), try Party(on: second.openDevice()))
+    let server = Task { try await listener.next() }
+    var limit = rlimit()
+    #expect(getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0)
+    var none = limit
+    // 0 to 2 are open: no other can be.
+    none.rlim_cur = 3
+    #expect(setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &none) == 0)
+    let error = await failure { _ = try await left.connect(first) }
+    #expect(setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0)
+    guard case .rejected = error?.reason else {
+        Issue.record("\(String(describing: error))")
+        server.cancel()
+        return
+    }
+    async let refusal = failure { _ = try await right.connect(second) }
+    try await server.value?.reject()
+    guard case .rejected(.consumer, _) = await refusal?.reason else {
+        Issue.record("\(String(describing: await refusal))")
+        return
+    }
+}
+
+/// What is set before the connection is what its queue pairs have. The connecting side says how often both try again,
+/// and each side how often the other does when there is no receive.
+private func options() async throws {
+    var options = ConnectionIdentifierOptions()
+    options.acknowledgeTimeout = 18
+    let listener = try Listener(on: address)
+    let connector = try await Connector.resolve(address, options: options)
+    let left = try Party(on: connector.openDevice())
+    var asked = ConnectionParameters()
+    asked.retryCount = 3
+    asked.rnrRetry = 6
+    async let active = left.connect(connector, parameters: asked)
+    let request = try #require(try await listener.next())
+    let right = try Party(on: request.openDevice())
+    var answered = ConnectionParameters()
+    answered.rnrRetry = 5
+    let passive = try await right.accept(request, parameters: answered)
+    let connection = try await active
+    let (here, there) = (try left.pair.query(), try right.pair.query())
+    #expect(here.timeout == 18)
+    #expect(here.retryCount == 3 && there.retryCount == 3)
+    #expect(here.rnrRetry == 5 && there.rnrRetry == 6)
+    try await connection.disconnect()
+    try await passive.waitUntilDisconnected(timeout: .seconds(20))
+}
+
+/// A loop over events, or over peers, ends with its task, and what comes later is not lost.
+private func cancellation() async throws {
+    let channel = try EventChannel()
+    let reader = Task {
+        var count = 0
+        for try await _ in channel.events { count += 1 }
+        return count
+    }
+    let listener = try Listener(on: address)
+    let server = Task {
+        var count = 0
+        for try await _ in listener { count += 1 }
+        return count
+    }
+    // So that they wait.
+    try await Task.sleep(for: .milliseconds(200))
+    reader.cancel()
+    server.cancel()
+    #expect(try await reader.value == 0)
+    #expect(try await server.value == 0)
+
+    let identifier = try ConnectionIdentifier(channel: channel)
+    try identifier.resolveAddress(address, timeout: .seconds(2))
+    #expect(try channel.nextEvent(timeout: .seconds(20))?.identifier === identifier)
+    let connector = try await Connector.resolve(address)
+    let party = try Party(on: connector.openDevice())
+    async let refusal = failure { _ = try await party.connect(connector) }
+    try await listener.next()?.reject()
+    guard case .rejected(.consumer, _) = await refusal?.reason else {
+        Issue.record("\(String(describing: await refusal))")
+        return
+    }
+}
+
+/// The device goes while it is used: DEVICE_REMOVAL comes, and DISCONNECTED need not.
+private func removed() async throws {
+    let (left, right, _) = try await connectPair()
+    // It ends when this process has: librdmacm keeps the device open.
+    try await Bench.shell("rdma link delete rxe0 </dev/null >/dev/null 2>&1 &")
+    for connection in [left.1, right.1] {
+        try await connection.waitUntilDisconnected(timeout: .seconds(20))
+        #expect(!connection.isConnected)
+        var kinds: [ConnectionEvent.Kind] = []
+        // The side that is told first may say goodbye to the other.
+        while kinds.last != .deviceRemoval, let event = try await connection.nextEvent(timeout: .seconds(20)) {
+            kinds.append(event.kind)
+        }
+        #expect(kinds.last == .deviceRemoval, "\(kinds)")
+        try await connection.disconnect()
+    }
+}
+
+/// A user who may not open the node.
+private func forbidden() async throws {
+    #expect(seteuid(65534) == 0)
+    defer { #expect(seteuid(0) == 0) }
+    let error = await failure { _ = try EventChannel() }
+    guard case .system("rdma_create_event_channel", .permissionDenied) = error?.reason else {
+        Issue.record("\(String(describing: error))")
+        return
+    }
+    #expect(error?.hint?.contains("may not open /dev/infiniband/rdma_cm") == true, "\(String(describing: error))")
+}
+
+/// The native provider serves the device, but librdmacm has none for it.
+private func withoutProvider() async throws {
+    let device = try NativeDevice(.rxe)
+    setenv("RDMA_DRIVER_PATH", device.directory, 1)
+    let error = await failure { _ = try await Connector.resolve(address) }
+    let text = error?.description ?? ""
+    switch error?.reason {
+    case .system(_, .operationNotSupportedByDevice), .addressNotResolved(.operationNotSupportedByDevice): break
+    default: Issue.record("\(text)")
+    }
+    #expect(text.contains("rxe0") && text.contains("apt install ibverbs-providers"), "\(text)")
+    #expect(!text.contains("\n"))
+}
+
 /// One queue pair, three connections.
 private func recycled() async throws {
     let (left, right, _) = try await connectPair()
@@ -246,6 +479,28 @@ private func recycled() async throws {
         try send(round, from: left.0, to: right.0)
         try await again.left.1.recycleQueuePair(timeout: .seconds(30))
         try await again.right.1.recycleQueuePair(timeout: .seconds(30))
+    }
+}
+
+/// Both sides end the connection at once, or the one as soon as it stands: each answers the other.
+private func crossed() async throws {
+    for _ in 0..<10 {
+        let (left, right, _) = try await connectPair()
+        async let first: Void = left.1.recycleQueuePair(timeout: .seconds(20))
+        async let second: Void = right.1.recycleQueuePair(timeout: .seconds(20))
+        try await first
+        try await second
+        #expect(left.0.pair.lastKnownState == .reset && right.0.pair.lastKnownState == .reset)
+    }
+    let listener = try Listener(on: address)
+    for _ in 0..<10 {
+        let connector = try await Connector.resolve(address)
+        let left = try Party(on: connector.openDevice())
+        async let active: Void = left.connect(connector).recycleQueuePair(timeout: .seconds(20))
+        let request = try #require(try await listener.next())
+        let right = try Party(on: request.openDevice())
+        try await right.accept(request).recycleQueuePair(timeout: .seconds(20))
+        try await active
     }
 }
 

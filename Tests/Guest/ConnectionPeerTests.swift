@@ -156,6 +156,9 @@ private func survivesRping() async throws {
     try peer.begin()
     let connection = try await peer.party.connect(connector)
     #expect(try peer.ping("alive", size: 64) == "alive")
+    // It stands still before it dies, so that it cannot answer.
+    kill(server, SIGSTOP)
+    try peer.tell(RpingPeer.ping, 64)
     kill(server, SIGKILL)
     try await connection.waitUntilDisconnected(timeout: .seconds(60))
     let event = try await connection.nextEvent(timeout: .seconds(1))

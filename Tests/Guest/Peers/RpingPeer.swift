@@ -72,7 +72,8 @@ struct RpingPeer {
     /// Not reported: the client's next message may be faster than its completion.
     private func go() throws { try party.pair.post(.send, party.memory.slice(16..<32), flags: []) }
 
-    private func tell(_ offset: Int, _ size: Int) throws {
+    /// Names a buffer to the peer.
+    func tell(_ offset: Int, _ size: Int) throws {
         let fields: [(UInt64, Int)] = [
             (party.memory.address + UInt64(offset), 8), (UInt64(party.memory.rkey), 4), (UInt64(size), 4),
         ]
