@@ -212,7 +212,7 @@ let testTargets: [Target] = [
         name: "GuestTests",
         dependencies: [
             "ToolSupport", "WireSupport", "RoCEWire", "ConnectionManager", "Verbs", "ProviderLoader", "RDMANetlink",
-            "pingpong-peer", "CProviderABI", "CIBVerbs",
+            "KernelVerbs", "pingpong-peer", "CProviderABI", "CIBVerbs",
         ],
         path: "Tests/Guest", exclude: ["rdmavt_loopback"], swiftSettings: strict),
     .testTarget(

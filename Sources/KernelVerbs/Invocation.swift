@@ -63,15 +63,18 @@ extension KernelDevice {
         _ command: WriteCommand, _ request: UnsafeMutableRawBufferPointer, _ answer: UnsafeMutableRawBufferPointer,
         _ driver: DriverData
     ) -> Int32 {
+        // A plain command without an answer has no field for its address: no driver answers either.
+        guard driver.output.count > 0, answer.count > 0 || command.isExtended else {
+            return write(command, request, driver.input, answer, answer.count)
+        }
         // Common part and driver's part of an answer come as one piece.
-        guard driver.output.count > 0 else { return write(command, request, driver.input, answer, answer.count) }
         return withScratch(answer.count + driver.output.count) { whole in
             let common = whole.baseAddress!
             let more = common + answer.count
             more.copyMemory(from: driver.output.baseAddress!, byteCount: driver.output.count)
             let error = write(command, request, driver.input, whole, answer.count)
             if error == 0 {
-                answer.baseAddress!.copyMemory(from: common, byteCount: answer.count)
+                answer.copyMemory(from: UnsafeRawBufferPointer(start: common, count: answer.count))
                 driver.output.baseAddress!.copyMemory(from: more, byteCount: driver.output.count)
             }
             return error

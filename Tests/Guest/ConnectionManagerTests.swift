@@ -484,7 +484,7 @@ private func recycled() async throws {
 
 /// Both sides end the connection at once, or the one as soon as it stands: each answers the other.
 private func crossed() async throws {
-    for _ in 0..<10 {
+    for _ in 0..<5 {
         let (left, right, _) = try await connectPair()
         async let first: Void = left.1.recycleQueuePair(timeout: .seconds(20))
         async let second: Void = right.1.recycleQueuePair(timeout: .seconds(20))
@@ -493,7 +493,7 @@ private func crossed() async throws {
         #expect(left.0.pair.lastKnownState == .reset && right.0.pair.lastKnownState == .reset)
     }
     let listener = try Listener(on: address)
-    for _ in 0..<10 {
+    for _ in 0..<5 {
         let connector = try await Connector.resolve(address)
         let left = try Party(on: connector.openDevice())
         async let active: Void = left.connect(connector).recycleQueuePair(timeout: .seconds(20))
