@@ -98,7 +98,7 @@ struct Bench {
     }
 
     /// What the kernel has of RDMA objects, but for its own.
-    private static func resources() async throws -> String {
+    static func resources() async throws -> String {
         try await shell(
             """
             for kind in qp cq pd mr cm_id ctx srq; do echo "resource show $kind"; done | rdma -b - >/dev/shm/resources

@@ -123,12 +123,15 @@ extension Guest {
                             }
                         ),
                     ]
+                    let before = try await Bench.resources()
                     for (verb, call) in calls {
                         let error = #expect(throws: VerbsError.self, "\(provider): \(verb)") { try call() }
                         #expect(error?.verb == verb && error?.hint?.isEmpty == false, "\(String(describing: error))")
                         let isLeftOut = context.unsupportedVerbs.contains(verb)
                         #expect(!isLeftOut || error?.errno == .notSupported, "\(String(describing: error))")
                     }
+                    // While the context is there: its end would end what was left.
+                    #expect(try await Bench.resources() == before)
                 }
             }
         }

@@ -192,7 +192,7 @@ extension Guest {
         }
 
         @Test(
-            "completions wake the channel; queue pair and port have their events",
+            "completions wake the channel; queue pair, completion queue and port have their events",
             arguments: NativeDevice.Provider.allCases)
         func events(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run(alone: true) { _ in
@@ -218,6 +218,18 @@ extension Guest {
                 #expect(
                     try context.nextEvent(timeout: .seconds(20))
                         == AsynchronousEvent(kind: .sendQueueDrained, subject: .queuePair(number: number)))
+
+                // A queue that nobody empties: what does not fit is the end of it, and its program is told.
+                let domain = try context.makeProtectionDomain()
+                let region = try domain.makeMemoryRegion(byteCount: 64)
+                let short = try context.makeCompletionQueue(capacity: 2)
+                var pair = try domain.makeQueuePair(.unreliableDatagram, completions: short)
+                try pair.activate()
+                let destination = try domain.makeDestination(try pair.endpoint())
+                for _ in 0...short.capacity { try pair.post(.send, try region.slice(0..<8), to: destination) }
+                #expect(
+                    try context.nextEvent(timeout: .seconds(20))
+                        == AsynchronousEvent(kind: .completionQueueError, subject: .completionQueue(short.id)))
 
                 try await Bench.shell("ip link set veth0 down")
                 try context.awaitPortEvent(.portError)

@@ -54,6 +54,9 @@ extension Guest {
                         for family in ["ipv4", "ipv6"] {
                             try await exchange(["--\(family)", "--size", "5001"], on: bench, rxe: rxe, count: 10)
                         }
+                        // Messages of one packet.
+                        let family = rxe == .client ? "--ipv4" : "--ipv6"
+                        try await exchange([family, "--size", "64"], on: bench, rxe: rxe, count: 4)
                     }
                 }
                 try PacketCapture.check(frames)
@@ -72,6 +75,15 @@ extension Guest {
                         let missing = kinds.subtracting(sent.map(\.opcode))
                         #expect(missing.isEmpty, "IPv4 \(isIPv4), host \(sender): \(missing)")
                     }
+                }
+                let only: Set<Opcode> = [
+                    .rcSendOnly, .rcSendOnlyWithImmediate, .rcWriteOnly, .rcWriteOnlyWithImmediate,
+                    .rcReadResponseOnly, .ucSendOnly, .ucSendOnlyWithImmediate, .ucWriteOnly,
+                    .ucWriteOnlyWithImmediate,
+                ]
+                for sender in [1, 2] as [UInt8] {
+                    let sent = frames.filter { $0.bytes[$0.isIPv4 ? 15 : 23] == sender }
+                    #expect(only.subtracting(sent.map(\.opcode)).isEmpty, "host \(sender)")
                 }
                 // Soft has sent trains, over both: their packets have checksums, and of IPv4 count from 0.
                 let trains = frames.filter { $0.udp.checksum != 0 }
