@@ -95,6 +95,37 @@ extension Guest {
             }
         }
 
+        @Test("queues of a thread domain, which take no locks, move data")
+        func threadDomain() async throws {
+            try await Bench.run { _ in
+                let device = try NativeDevice(.rxe)
+                let context = try device.open()
+                let domain = try context.makeProtectionDomain()
+                let parent = try domain.makeParentDomain(threadDomain: try context.makeThreadDomain())
+                let region = try parent.makeMemoryRegion(byteCount: 4096)
+                var completions = try context.makeCompletionQueue(capacity: 16)
+                var shared = try parent.makeSharedReceiveQueue(.init(requests: 8))
+                var left = try parent.makeQueuePair(.reliableConnection, completions: completions)
+                let right = try parent.makeQueuePair(
+                    .reliableConnection, sendCompletions: completions, receiveCompletions: completions,
+                    sharedReceiveQueue: shared)
+                let (here, there) = (try left.endpoint(), try right.endpoint())
+                try left.connect(to: there)
+                try right.connect(to: here)
+                try region.copyBytes(from: Array("threads".utf8).span.bytes)
+                for id in 2..<6 as Range<UInt64> { try shared.postReceive(try region.slice(1024..<1088), id: id) }
+                for _ in 0..<4 { try left.post(.send, try region.slice(0..<7), id: 1) }
+                var seen: [UInt64] = []
+                while seen.count < 8 {
+                    let completion = try completions.poll(timeout: .seconds(20))
+                    #expect(completion.isSuccess)
+                    seen.append(completion.id)
+                }
+                #expect(seen.sorted() == [1, 1, 1, 1, 2, 3, 4, 5])
+                #expect(try region.copyBytes(1024..<1031) == Array("threads".utf8))
+            }
+        }
+
         @Test("what rxe has not is refused by the verb's name, and leaves nothing behind")
         func refusals() async throws {
             try await Bench.run { _ in
