@@ -122,6 +122,15 @@ EXPORTED int access(const char *path, int mode)
 	return find(path) >= 0 ? 0 : (int)syscall(SYS_access, path, mode);
 }
 
+EXPORTED int faccessat(int directory, const char *path, int mode, int flags)
+{
+	if (find(path) >= 0)
+		return 0;
+	/* Before Linux 5.8 there are no flags. */
+	return (int)(flags ? syscall(SYS_faccessat2, directory, path, mode, flags)
+			   : syscall(SYS_faccessat, directory, path, mode));
+}
+
 static void describe(int device, struct stat *status)
 {
 	memset(status, 0, sizeof(*status));
