@@ -1,7 +1,7 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-// Programs, not tests: what they print is a ratio of two loops measured in turn in one process.
+// Benchmark programs. They print the ratio of two loops that alternate in one process.
 let package = Package(
     name: "Benchmarks",
     dependencies: [.package(name: "swift-rdma", path: "..")],
@@ -9,7 +9,7 @@ let package = Package(
         .target(name: "CRing", dependencies: [.product(name: "ProviderKit", package: "swift-rdma")]),
         .target(
             name: "CLoops", dependencies: [.product(name: "ProviderKit", package: "swift-rdma")],
-            // What a distribution compiles its C with.
+            // The optimization level of distributions.
             cSettings: [.unsafeFlags(["-O2"])]),
         .executableTarget(
             name: "PostPoll",

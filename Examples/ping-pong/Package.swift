@@ -5,5 +5,9 @@ let package = Package(
     name: "ping-pong",
     dependencies: [.package(name: "swift-rdma", path: "../..")],
     targets: [
-        .executableTarget(name: "ping-pong", dependencies: [.product(name: "Verbs", package: "swift-rdma")])
+        .executableTarget(
+            name: "ping-pong",
+            dependencies: [
+                .product(name: "Rendezvous", package: "swift-rdma"), .product(name: "Verbs", package: "swift-rdma"),
+            ])
     ])

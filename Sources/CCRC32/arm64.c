@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 
-// The crc32 instructions (not crc32c) have this very polynomial and bit order.
+// The crc32 instructions (not crc32c) use this polynomial and bit order.
 #define FEATURE __attribute__((target("crc")))
 
 FEATURE static uint32_t update(uint32_t reg, const unsigned char *bytes, size_t count) {
@@ -28,7 +28,7 @@ const struct ccrc32_ways *ccrc32_accelerated(void) {
         return ways;
     // HWCAP_CRC32, bit 7 of AT_HWCAP on arm64 (uapi asm/hwcap.h).
     ways = getauxval(AT_HWCAP) & 1u << 7 ? &crc32 : &none;
-    // Two threads may come here at once: both find the same.
+    // Two threads may execute this at once: both find the same value.
     __atomic_store_n(&found, ways, __ATOMIC_RELAXED);
     return ways;
 }

@@ -1,4 +1,4 @@
-// What the files of this target share.
+// Declarations that the files of this target share.
 #ifndef CCRC32_INTERNAL_H
 #define CCRC32_INTERNAL_H
 
@@ -6,17 +6,17 @@
 
 #define CCRC32_HIDDEN __attribute__((visibility("hidden")))
 
-/// slice[k][b]: the register after byte b and k zero bytes, from a register of 0.
+/// slice[k][b] is the register after byte b and k zero bytes, from a register of 0.
 extern CCRC32_HIDDEN const uint32_t ccrc32_slice[8][256];
 
-/// The ways of one processor; null where this processor has none.
+/// Accelerated functions of a processor; null for those that it does not have.
 struct ccrc32_ways {
     const char *name;
     uint32_t (*update)(uint32_t reg, const unsigned char *bytes, size_t count);
     uint32_t (*multiply)(uint32_t a, uint32_t b);
 };
 
-/// Looks at the processor the first time, and remembers.
+/// The functions for this processor; the first call detects them.
 CCRC32_HIDDEN const struct ccrc32_ways *ccrc32_accelerated(void);
 
 /// Reduces x^0..x^63 (bit 63 is x^0) modulo the polynomial.

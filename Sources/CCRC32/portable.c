@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-// A CRC from a register of 0 is linear, so an entry of a table is the sum of the entries of its bits. Each line below
-// holds those of the eight single bits; the preprocessor makes the 256 sums.
+// A CRC from a register of 0 is linear, so each entry of a table is the sum of the entries of its bits. Each line below
+// holds the entries of the eight single bits, from which the preprocessor computes the 256 sums.
 #define SUM(i, a, b, c, d, e, f, g, h)                                                                                \
     (((i) & 1 ? a : 0u) ^ ((i) & 2 ? b : 0u) ^ ((i) & 4 ? c : 0u) ^ ((i) & 8 ? d : 0u) ^ ((i) & 16 ? e : 0u) ^        \
      ((i) & 32 ? f : 0u) ^ ((i) & 64 ? g : 0u) ^ ((i) & 128 ? h : 0u))
@@ -69,7 +69,7 @@ uint32_t ccrc32_multiply_portable(uint32_t a, uint32_t b) {
 }
 
 uint32_t ccrc32_update(uint32_t reg, const void *bytes, size_t count) {
-    // Below 16 bytes there is nothing to fold.
+    // Folding needs at least 16 bytes.
     if (count >= 16) {
         const struct ccrc32_ways *ways = ccrc32_accelerated();
         if (ways->update)

@@ -4,9 +4,9 @@
 #include <cpuid.h>
 #include <immintrin.h>
 
-// Folding with carry-less multiplication. A 128-bit block that stands n bits before another one can be added to it
-// after multiplication by x^n modulo the polynomial; its halves stand n + 64 and n bits before, and the product of
-// two reflected numbers of 64 and 33 bits comes out 32 bits off, hence the powers below.
+// Folding with carry-less multiplication. A 128-bit block can be added to the block n bits after it when it is
+// multiplied by x^n modulo the polynomial. Its halves are n + 64 and n bits before that block, and the product of two
+// reflected numbers of 64 and 33 bits is shifted by 32 bits, hence the powers below.
 #define FEATURE __attribute__((target("pclmul,sse4.1")))
 
 typedef long long half;
@@ -40,7 +40,7 @@ FEATURE static uint32_t update(uint32_t reg, const unsigned char *bytes, size_t 
     }
     for (; count >= 16; bytes += 16, count -= 16)
         block = fold(block, load(bytes), by128);
-    // What is left is a message of 16 bytes for a register of 0, then the bytes that fill no block.
+    // The folded block is a message of 16 bytes for a register of 0; the bytes that do not fill a block follow it.
     uint64_t left[2] = {(uint64_t)_mm_cvtsi128_si64(block), (uint64_t)_mm_extract_epi64(block, 1)};
     return ccrc32_update_portable(ccrc32_update_portable(0, left, 16), bytes, count);
 }
@@ -61,7 +61,7 @@ const struct ccrc32_ways *ccrc32_accelerated(void) {
     unsigned a, b, c = 0, d;
     const unsigned wanted = bit_PCLMUL | bit_SSE4_1;
     ways = __get_cpuid(1, &a, &b, &c, &d) && (c & wanted) == wanted ? &pclmulqdq : &none;
-    // Two threads may come here at once: both find the same.
+    // Two threads may execute this at once: both find the same value.
     __atomic_store_n(&found, ways, __ATOMIC_RELAXED);
     return ways;
 }

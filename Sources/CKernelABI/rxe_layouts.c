@@ -57,7 +57,7 @@ LIES(struct rxe_dma_info, cur_sge, RXE_DMA_CURRENT_SGE);
 LIES(struct rxe_dma_info, num_sge, RXE_DMA_SGE_COUNT);
 LIES(struct rxe_dma_info, sge_offset, RXE_DMA_SGE_OFFSET);
 
-// What is copied as it lies: elements of a list, completions, and the operands of RDMA and atomic requests.
+// Structs that are copied unchanged: SGEs, completions, and the operands of RDMA and atomic requests.
 #define ALIKE(ours, field, theirs, other) _Static_assert(offsetof(ours, field) == offsetof(theirs, other), #field)
 SIZE(struct rxe_sge, RXE_SGE_SIZE);
 SIZE(struct ibv_sge, RXE_SGE_SIZE);

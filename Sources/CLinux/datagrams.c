@@ -64,7 +64,7 @@ static int set_option(int fd, int level, int option, int value)
 	return setsockopt(fd, level, option, &value, sizeof(value));
 }
 
-/* Whether what is sent has a UDP checksum. */
+/* Switches the UDP checksums of sent datagrams on or off. */
 static int set_checksums(int fd, bool ipv4, bool on)
 {
 	return ipv4 ? set_option(fd, SOL_SOCKET, SO_NO_CHECK, !on) : set_option(fd, SOL_UDP, UDP_NO_CHECK6_TX, !on);
@@ -72,10 +72,10 @@ static int set_checksums(int fd, bool ipv4, bool on)
 
 static int configure(int fd, bool ipv4)
 {
-	/* The kernel doubles this, and cuts it to net.core.rmem_max without a word. */
+	/* The kernel doubles these values, and silently limits them to net.core.rmem_max and wmem_max. */
 	set_option(fd, SOL_SOCKET, SO_RCVBUF, 4 << 20);
 	set_option(fd, SOL_SOCKET, SO_SNDBUF, 4 << 20);
-	/* Where it is unknown, there are no trains. */
+	/* A kernel without UDP_GRO delivers single datagrams. */
 	set_option(fd, SOL_UDP, UDP_GRO, 1);
 	if (set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1) < 0)
 		return errno;
@@ -113,14 +113,14 @@ int linux_roce_socket(const uint8_t gid[16], uint16_t port, uint32_t ifindex)
 
 void linux_retire_socket(int fd, const uint8_t gid[16], uint32_t ifindex)
 {
-	union address nobody;
-	/* A connected socket is found for its peer only; this one is the discard port of our own address. */
-	socklen_t size = write_address(&nobody, gid, 9, ifindex);
+	union address discard;
+	/* A connected socket receives from its peer only; the peer here is the discard port of the socket's address. */
+	socklen_t size = write_address(&discard, gid, 9, ifindex);
 
-	connect(fd, &nobody.any, size);
+	connect(fd, &discard.any, size);
 }
 
-bool linux_sends_trains(int fd)
+bool linux_supports_gso(int fd)
 {
 	return set_option(fd, SOL_UDP, UDP_SEGMENT, 0) == 0;
 }
@@ -151,16 +151,17 @@ static void add_control(struct msghdr *message, struct control *control, bool ip
 
 	if (segment)
 		add(message, control, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment));
-	/* 64 is what the kernel does by itself, unless an administrator says otherwise. */
+	/* 64 is the kernel's default, unless an administrator has changed it. */
 	if (traffic_class == 0 && hop_limit == 64)
 		return;
 	add(message, control, level, ipv4 ? IP_TOS : IPV6_TCLASS, &traffic_class, sizeof(traffic_class));
 	add(message, control, level, ipv4 ? IP_TTL : IPV6_HOPLIMIT, &hop_limit, sizeof(hop_limit));
 }
 
-/* Sends messages from *sent up to end. False when the rest is not to be sent: the network has no room now, or does not
- * know trains (EIO: the interface makes no checksums, or there is IPsec). */
-static bool send_messages(int fd, struct mmsghdr *messages, int *sent, int end, bool train, bool *refused)
+/* Sends the messages from *sent to end, and advances *sent. Returns false when the remaining messages must not be sent:
+ * the network has no room now (EAGAIN, ENOBUFS), or it does not support GSO (EIO: the interface computes no checksums,
+ * or there is IPsec). */
+static bool send_messages(int fd, struct mmsghdr *messages, int *sent, int end, bool gso, bool *refused, int *lost)
 {
 	while (*sent < end) {
 		int done = sendmmsg(fd, messages + *sent, (unsigned int)(end - *sent), MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -169,26 +170,30 @@ static bool send_messages(int fd, struct mmsghdr *messages, int *sent, int end, 
 			continue;
 		if (done < 0 && (errno == EAGAIN || errno == ENOBUFS))
 			return false;
-		if (done < 0 && train && (errno == EINVAL || errno == EIO || errno == EOPNOTSUPP)) {
+		if (done < 0 && gso && (errno == EINVAL || errno == EIO || errno == EOPNOTSUPP)) {
 			*refused = true;
 			return false;
 		}
-		/* An error belongs to the first datagram left (too long for the path, no route): it is lost. */
+		/* The error concerns the first remaining datagram (too long for the path, no route), which is lost. */
+		if (done < 0)
+			*lost = errno;
 		*sent += done > 0 ? done : 1;
 	}
 	return true;
 }
 
-int linux_send_datagrams(int fd, uint32_t ifindex, const struct linux_datagram *datagrams, int count, bool *refused)
+int linux_send_datagrams(int fd, uint32_t ifindex, const struct linux_datagram *datagrams, int count, bool *refused,
+			 int *lost)
 {
 	struct mmsghdr messages[LINUX_DATAGRAM_BATCH];
-	struct iovec pieces[LINUX_DATAGRAM_BATCH];
+	struct iovec vectors[LINUX_DATAGRAM_BATCH];
 	union address addresses[LINUX_DATAGRAM_BATCH];
 	struct control controls[LINUX_DATAGRAM_BATCH];
 	bool goes_on = true;
 	int sent = 0;
 
 	*refused = false;
+	*lost = 0;
 	if (count > LINUX_DATAGRAM_BATCH)
 		count = LINUX_DATAGRAM_BATCH;
 	for (int index = 0; index < count; index++) {
@@ -196,30 +201,30 @@ int linux_send_datagrams(int fd, uint32_t ifindex, const struct linux_datagram *
 		struct msghdr *message = &messages[index].msg_hdr;
 
 		memset(message, 0, sizeof(*message));
-		pieces[index] = (struct iovec){ .iov_base = from->bytes, .iov_len = from->count };
-		message->msg_iov = &pieces[index];
+		vectors[index] = (struct iovec){ .iov_base = from->bytes, .iov_len = from->count };
+		message->msg_iov = &vectors[index];
 		message->msg_iovlen = 1;
 		message->msg_name = &addresses[index];
 		message->msg_namelen = write_address(&addresses[index], from->gid, from->port, ifindex);
 		add_control(message, &controls[index], is_ipv4(from->gid), from);
 	}
 	while (goes_on && sent < count) {
-		const bool train = datagrams[sent].segment != 0, ipv4 = is_ipv4(datagrams[sent].gid);
+		const bool gso = datagrams[sent].segment != 0, ipv4 = is_ipv4(datagrams[sent].gid);
 		int end = sent + 1;
 
-		while (end < count && (datagrams[end].segment != 0) == train)
+		while (end < count && (datagrams[end].segment != 0) == gso)
 			end++;
-		/* The kernel makes no trains for a socket without checksums. */
-		if (train)
+		/* The kernel refuses UDP_SEGMENT on a socket without checksums. */
+		if (gso)
 			set_checksums(fd, ipv4, true);
-		goes_on = send_messages(fd, messages, &sent, end, train, refused);
-		if (train)
+		goes_on = send_messages(fd, messages, &sent, end, gso, refused, lost);
+		if (gso)
 			set_checksums(fd, ipv4, false);
 	}
 	return sent;
 }
 
-/* The length of a train's datagrams, 0 when it is none. */
+/* The length of each datagram of a GRO batch; 0 for a single datagram. */
 static uint32_t read_segment(struct msghdr *message)
 {
 	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
@@ -236,7 +241,7 @@ static uint32_t read_segment(struct msghdr *message)
 int linux_receive_datagrams(int fd, struct linux_datagram *datagrams, int count)
 {
 	struct mmsghdr messages[LINUX_DATAGRAM_BATCH];
-	struct iovec pieces[LINUX_DATAGRAM_BATCH];
+	struct iovec vectors[LINUX_DATAGRAM_BATCH];
 	union address addresses[LINUX_DATAGRAM_BATCH];
 	struct control controls[LINUX_DATAGRAM_BATCH];
 	int received;
@@ -247,15 +252,15 @@ int linux_receive_datagrams(int fd, struct linux_datagram *datagrams, int count)
 		struct msghdr *message = &messages[index].msg_hdr;
 
 		memset(message, 0, sizeof(*message));
-		pieces[index] = (struct iovec){ .iov_base = datagrams[index].bytes, .iov_len = datagrams[index].count };
-		message->msg_iov = &pieces[index];
+		vectors[index] = (struct iovec){ .iov_base = datagrams[index].bytes, .iov_len = datagrams[index].count };
+		message->msg_iov = &vectors[index];
 		message->msg_iovlen = 1;
 		message->msg_name = &addresses[index];
 		message->msg_namelen = sizeof(addresses[index]);
 		message->msg_control = controls[index].bytes;
 		message->msg_controllen = sizeof(controls[index].bytes);
 	}
-	/* MSG_TRUNC: the true length of a datagram that did not fit. */
+	/* MSG_TRUNC: msg_len is the true length of a datagram that did not fit. */
 	received = recvmmsg(fd, messages, (unsigned int)count, MSG_DONTWAIT | MSG_TRUNC, NULL);
 	for (int index = 0; index < received; index++) {
 		datagrams[index].count = messages[index].msg_len;

@@ -41,7 +41,7 @@ void linux_visit_libraries(void (*visit)(const char *path, void *context), void 
 	dl_iterate_phdr(visit_one, &visitor);
 }
 
-/* Every linker defines this symbol at the start of what it links. */
+/* Every linker defines this symbol at the start of the file that it links. */
 extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden")));
 
 const void *linux_elf_header(void)

@@ -10,6 +10,24 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* Whether all pages are mapped, where /proc is not mounted: mincore(2) does not report access rights. */
+static int check_mapped(uintptr_t next, uintptr_t end)
+{
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	unsigned char resident[4096];
+
+	for (next &= ~(page - 1); next < end; next += sizeof(resident) * page) {
+		uintptr_t left = end - next;
+
+		if (mincore((void *)next, left < sizeof(resident) * page ? left : sizeof(resident) * page, resident) < 0 &&
+		    errno == ENOMEM)
+			return EFAULT;
+		if (left <= sizeof(resident) * page)
+			break;
+	}
+	return 0;
+}
+
 int linux_check_memory(const void *address, size_t size, bool writable)
 {
 	uintptr_t next = (uintptr_t)address;
@@ -25,8 +43,8 @@ int linux_check_memory(const void *address, size_t size, bool writable)
 		return EFAULT;
 	maps = fopen("/proc/self/maps", "re");
 	if (!maps)
-		return 0;
-	/* The mappings come in order of their addresses. */
+		return check_mapped(next, end);
+	/* The mappings are listed in the order of their addresses. */
 	while (next < end && getline(&line, &room, maps) > 0) {
 		if (sscanf(line, "%lx-%lx %4s", &first, &last, access) != 3 || last <= next)
 			continue;
@@ -65,4 +83,32 @@ void *linux_map_registers(int fd, uint64_t offset, size_t size)
 	void *memory = mmap(NULL, size, PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
 
 	return memory == MAP_FAILED ? NULL : memory;
+}
+
+void *linux_map_file(int fd, uint64_t offset, size_t size)
+{
+	void *address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
+
+	if (address == MAP_FAILED)
+		return NULL;
+	/* A child of fork(2) does not inherit the mapping, which it would share with its parent. */
+	madvise(address, size, MADV_DONTFORK);
+	return address;
+}
+
+void linux_unmap(void *address, size_t size)
+{
+	munmap(address, size);
+}
+
+int linux_memory_file(const char *name)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int linux_resize_file(int fd, uint64_t size)
+{
+	return ftruncate(fd, (off_t)size) < 0 ? errno : 0;
 }

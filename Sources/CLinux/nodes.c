@@ -10,7 +10,7 @@
 
 int linux_check_access(const char *path)
 {
-	// As the user that open(2) goes by, which in a program that has changed its user is not the one of access(2).
+	// AT_EACCESS: with the effective user ID, as open(2) does; access(2) uses the real one.
 	return faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) ? errno : 0;
 }
 

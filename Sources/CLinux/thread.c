@@ -94,16 +94,21 @@ void linux_drain(int fd)
 		;
 }
 
-void linux_wait_any(const int *descriptors, int count, int64_t timeout)
+uint64_t linux_wait_any(const int *descriptors, int count, int64_t timeout)
 {
-	struct pollfd entries[80];
+	struct pollfd entries[64];
+	uint64_t ready = 0;
 	struct timespec wait = { .tv_sec = timeout / 1000000000, .tv_nsec = timeout % 1000000000 };
 
-	if (count > 80)
-		count = 80;
+	if (count > 64)
+		count = 64;
 	for (int index = 0; index < count; index++)
 		entries[index] = (struct pollfd){ .fd = descriptors[index], .events = POLLIN };
-	ppoll(entries, (nfds_t)count, timeout < 0 ? NULL : &wait, NULL);
+	if (ppoll(entries, (nfds_t)count, timeout < 0 ? NULL : &wait, NULL) <= 0)
+		return 0;
+	for (int index = 0; index < count; index++)
+		ready |= (uint64_t)(entries[index].revents != 0) << index;
+	return ready;
 }
 
 int linux_wakeup(void)

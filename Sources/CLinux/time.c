@@ -30,7 +30,7 @@ uint64_t linux_random64(void)
 {
 	uint64_t value = 0;
 
-	/* Up to 256 bytes are never cut short; the call waits for the kernel's pool once after boot. */
+	/* Up to 256 bytes are returned as a whole; after boot, the call blocks until the kernel's pool is initialised. */
 	while (getrandom(&value, sizeof(value), 0) != (ssize_t)sizeof(value) && errno == EINTR)
 		;
 	return value;

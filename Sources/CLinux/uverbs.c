@@ -17,7 +17,13 @@ int linux_open_node(const char *path, uint64_t number)
 
 	if (fd < 0)
 		return -errno;
-	if (fstat(fd, &status) < 0 || !S_ISCHR(status.st_mode) || status.st_rdev != number) {
+	if (fstat(fd, &status) < 0) {
+		int error = errno;
+
+		close(fd);
+		return -error;
+	}
+	if (!S_ISCHR(status.st_mode) || status.st_rdev != number) {
 		close(fd);
 		return -ENXIO;
 	}
@@ -35,7 +41,7 @@ int linux_uverbs_write(int fd, const void *request, size_t size)
 
 	if (written < 0)
 		return errno;
-	/* The kernel takes a command as a whole. */
+	/* The kernel consumes a command as a whole. */
 	return (size_t)written == size ? 0 : EIO;
 }
 

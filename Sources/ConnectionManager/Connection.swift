@@ -1,79 +1,99 @@
 import Verbs
 
-/// A connection that stands. The queue pair stays its owner's: data goes through it as through any other.
+/// An established connection (`RDMA_CM_EVENT_ESTABLISHED`). The queue pair belongs to the caller, which posts to it.
 ///
-/// When the peer ends the connection, the queue pair goes to ERR, and what is posted completes as flushed. When the
-/// last reference goes, the connection ends.
+/// When the peer ends the connection, the queue pair moves to ERR, and posted work requests complete with the status
+/// `WR_FLUSH_ERR`. The connection ends when its last reference is released.
 public final class Connection: Sendable {
-    /// What the peer sent along with its answer, filled up with zeroes; of an accepted connection empty: that came with
-    /// the request.
+    /// Private data of the peer's REP (`rdma_conn_param.private_data`), padded with zeroes. Empty for an accepted
+    /// connection, whose private data came with the request.
     public let privateData: [UInt8]
-    private let conversation: Conversation
+    private let managed: ManagedConnection
 
-    init(_ conversation: Conversation, _ event: ConnectionEvent) {
-        self.conversation = conversation
+    init(_ managed: ManagedConnection, _ event: ConnectionEvent) {
+        self.managed = managed
         privateData = event.privateData
     }
 
-    /// The identifier, for what this class does not do.
-    public var identifier: ConnectionIdentifier { conversation.identifier }
-    /// The peer's address.
+    /// The identifier (`rdma_cm_id`), for calls that this class does not offer.
+    public var identifier: ConnectionIdentifier { managed.identifier }
+    /// The peer's address: rdma_get_peer_addr(3).
     public var peerAddress: ConnectionAddress? { identifier.peerAddress }
-    /// The own address.
+    /// The local address: rdma_get_local_addr(3).
     public var localAddress: ConnectionAddress? { identifier.localAddress }
-    /// Whether it stands, as far as is known here.
-    public var isConnected: Bool { conversation.phase == .connected }
+    /// Whether the connection is established, as far as this side knows.
+    public var isConnected: Bool { managed.phase == .connected }
 
-    /// What happens to the connection: `disconnected`, `timeWaitExit`, `deviceRemoval`, `addressChange`. Each event
-    /// goes to one reader.
+    /// Waits for the next event of the connection: `RDMA_CM_EVENT_DISCONNECTED`, `RDMA_CM_EVENT_TIMEWAIT_EXIT`,
+    /// `RDMA_CM_EVENT_DEVICE_REMOVAL`, `RDMA_CM_EVENT_ADDR_CHANGE`. Each event goes to one reader.
     ///
-    /// - Parameter timeout: how long to wait; nil waits for ever.
-    /// - Returns: nil when the time is over.
+    /// - Parameter timeout: How long to wait; nil waits without a limit.
+    /// - Returns: The event; nil when the time is over.
     public func nextEvent(timeout: Duration? = nil) async throws(ConnectionError) -> ConnectionEvent? {
-        try await conversation.next(until: timeout.map { .now + $0 }, "wait for events of \(identifier)")
+        try await managed.next(until: timeout.map { .now + $0 }, "wait for events of \(identifier)")
     }
 
-    /// Waits until the connection has ended: by either side, or because the device goes. The queue pair is in ERR then.
+    /// Waits until the connection has ended, by either side or because the device was removed. The queue pair is in ERR
+    /// afterwards.
     ///
-    /// - Throws: `timedOut`, `cancelled`.
+    /// - Throws: `timedOut`, `cancelled`; `verbs` when the queue pair could not be moved to ERR.
     public func waitUntilDisconnected(timeout: Duration? = nil) async throws(ConnectionError) {
-        try await wait(for: .disconnected, timeout, "wait for the end of \(identifier)")
+        let operation = "wait for the end of \(identifier)"
+        try await wait(for: .disconnected, timeout, operation)
+        try requireFlushed(operation)
     }
 
-    /// Ends the connection: the queue pair goes to ERR, the peer is told, and answers.
+    /// Ends the connection: rdma_disconnect(3). Moves the queue pair to ERR, sends the disconnect request (DREQ), and
+    /// waits for the peer's reply (DREP).
     ///
-    /// - Parameter timeout: how long to wait for the peer's answer.
-    /// - Throws: `timedOut`, `cancelled`; the connection is over all the same.
+    /// - Parameter timeout: The longest time to wait for the peer's reply.
+    /// - Throws: `timedOut`, `cancelled`, `system`, or `verbs` when the queue pair could not be moved to ERR; the
+    ///   connection has ended in each case.
     public func disconnect(timeout: Duration = Connector.defaultTimeout) async throws(ConnectionError) {
-        if conversation.phase < .disconnecting {
-            conversation.advance(to: .disconnecting)
-            conversation.fail(conversation.queuePair)
-            // The peer may just have done the same: then there is nothing left to say, and the event comes.
-            try? identifier.disconnect()
+        let operation = "disconnect \(identifier)"
+        var refusal: ConnectionError?
+        if managed.phase < .disconnecting {
+            managed.advance(to: .disconnecting)
+            managed.fail(managed.queuePair)
+            do throws(ConnectionError) { try identifier.disconnect() } catch {
+                // The peer may have disconnected at the same time: then the event follows.
+                guard case .system(_, .invalidArgument) = error.reason else { throw error }
+                refusal = error
+            }
         }
-        try await wait(for: .disconnected, timeout, "disconnect \(identifier)")
+        do throws(ConnectionError) { try await wait(for: .disconnected, timeout, operation) } catch {
+            // No event followed, so the call did not fail because the peer had disconnected.
+            if case .timedOut = error.reason, let refusal { throw refusal }
+            throw error
+        }
+        try requireFlushed(operation)
     }
 
-    /// Ends the connection and waits until no late packet of it can come (TIMEWAIT_EXIT), so that the queue pair may
-    /// carry another one; then moves the queue pair to RESET. Take what completed before: it is lost.
-    ///
-    /// - Parameter timeout: how long: the kernel waits for as long as a packet may live in the network, which is
-    ///   usually below a second.
+    /// Throws when the queue pair could not be moved to ERR, so that posted work requests do not complete.
+    private func requireFlushed(_ operation: String) throws(ConnectionError) {
+        guard let failure = managed.queuePairFailure else { return }
+        throw ConnectionError(.verbs(failure), operation: operation)
+    }
+
+    /// Ends the connection, waits until no late packet of it can arrive (`RDMA_CM_EVENT_TIMEWAIT_EXIT`), and moves the
+    /// queue pair to RESET, so that it can carry another connection. Poll its completions first: the reset drops them.
+    /// - Parameter timeout: The longest time to wait for each event. The kernel waits for the lifetime of a packet in
+    ///   the network, usually less than a second.
     /// - Throws: `timedOut`, `cancelled`, `verbs`.
     public func recycleQueuePair(timeout: Duration = Connector.defaultTimeout) async throws(ConnectionError) {
         try await disconnect(timeout: timeout)
         try await wait(for: .over, timeout, "wait for late packets of \(identifier)")
         var attributes = QueuePair.Attributes()
         attributes.state = .reset
-        do throws(VerbsError) { try conversation.queuePair?.modify(attributes) } catch {
+        do throws(VerbsError) { try managed.queuePair?.modify(attributes) } catch {
             throw ConnectionError(.verbs(error), operation: "reset the queue pair of \(identifier)")
         }
     }
 
     private func wait(
-        for phase: Conversation.Phase, _ timeout: Duration?, _ operation: String
+        for phase: ManagedConnection.Phase, _ timeout: Duration?, _ operation: String
     ) async throws(ConnectionError) {
-        let reached: Bool? = try await conversation.wait(until: timeout.map { .now + $0 }, operation) {
+        let reached: Bool? = try await managed.wait(until: timeout.map { .now + $0 }, operation) {
             $0.phase >= phase ? true : nil
         }
         if reached == nil { throw ConnectionError(.timedOut(timeout ?? .zero), operation: operation) }

@@ -1,13 +1,14 @@
 import Glibc
+import SystemPackage
 import Verbs
 
 /// An IPv4 or IPv6 address with a port number of rdma_cm.
 public struct ConnectionAddress: Hashable, Sendable {
-    /// The host: an IPv4 address is `::ffff:a.b.c.d`.
+    /// The host (`sin6_addr`): an IPv4 address is `::ffff:a.b.c.d`.
     public var host: GID
-    /// The port, in host byte order. 0 lets the kernel choose, where one is bound.
+    /// The port (`sin6_port`), in host byte order. When an address with port 0 is bound, the kernel chooses the port.
     public var port: UInt16
-    /// Index of the interface that a link-local IPv6 address is on; 0 where it does not matter.
+    /// Index of the interface of a link-local IPv6 address (`sin6_scope_id`); 0 for other addresses.
     public var scope: UInt32
 
     /// The address of that host.
@@ -17,30 +18,39 @@ public struct ConnectionAddress: Hashable, Sendable {
         self.scope = scope
     }
 
-    /// Every IPv6 address of this host, and every IPv4 one as well.
+    /// All IPv6 and IPv4 addresses of this host (`in6addr_any`).
     public static func any(port: UInt16) -> ConnectionAddress { ConnectionAddress(host: .zero, port: port) }
-    /// Every IPv4 address of this host.
+    /// All IPv4 addresses of this host (`INADDR_ANY`).
     public static func anyIPv4(port: UInt16) -> ConnectionAddress {
         ConnectionAddress(host: GID(ipv4: 0, 0, 0, 0), port: port)
     }
 
-    /// Whether it is that of a multicast group: 224.0.0.0/4 or ff00::/8.
+    /// Whether it is a multicast address: 224.0.0.0/4 or ff00::/8.
     public var isMulticast: Bool { isIPv4 ? (host.interfaceID >> 28) & 0xf == 0xe : host.isMulticast }
     /// Whether it is an IPv4 address.
     public var isIPv4: Bool { host.isIPv4Mapped }
 
-    /// All addresses of a host name or a numeric address, in the system's order of preference; at least one.
-    ///
-    /// - Throws: `unresolvable` when the name has no meaning here.
+    /// All addresses of a host name or a numeric address, at least one, in the system's order of preference:
+    /// getaddrinfo(3). `rdma_getaddrinfo` is not used.
+    /// - Throws: `unresolvable` when the name is unknown, `invalid` when it contains a zero byte; `system` with the
+    ///   errno value of getaddrinfo(3) when the resolver could not read its files or query its servers.
     public static func resolve(_ name: String, port: UInt16) throws(ConnectionError) -> [ConnectionAddress] {
+        let operation = "find the host \"\(name)\""
+        guard !name.utf8.contains(0) else {
+            throw ConnectionError(
+                .invalid("the name contains a zero byte"), operation: operation, hint: "give the name without it")
+        }
         var hints = addrinfo()
         hints.ai_socktype = Int32(bitPattern: SOCK_STREAM.rawValue)
         var list: UnsafeMutablePointer<addrinfo>?
+        errno = 0
         let code = getaddrinfo(name, nil, &hints, &list)
+        let systemCode = errno
         defer { if let list { freeaddrinfo(list) } }
         var addresses: [ConnectionAddress] = []
         var next = list
-        while code == 0, let entry = next?.pointee {
+        if code != 0 { throw failure(code, systemCode, operation) }
+        while let entry = next?.pointee {
             if let raw = entry.ai_addr, var address = ConnectionAddress(raw) {
                 address.port = port
                 addresses.append(address)
@@ -48,21 +58,33 @@ public struct ConnectionAddress: Hashable, Sendable {
             next = entry.ai_next
         }
         guard !addresses.isEmpty else {
-            let text = code == 0 ? "the host has no address" : String(cString: gai_strerror(code))
-            throw ConnectionError(.unresolvable(text), operation: "find the host \"\(name)\"")
+            throw ConnectionError(
+                .unresolvable("the host has neither an IPv4 nor an IPv6 address"), operation: operation)
         }
         return addresses
+    }
+
+    /// The error of getaddrinfo(3): its result, and the errno value, which is valid with EAI_SYSTEM.
+    static func failure(_ code: Int32, _ systemCode: Int32, _ operation: String) -> ConnectionError {
+        if code == EAI_SYSTEM { return ConnectionError("getaddrinfo", code: systemCode, operation: operation) }
+        let hint: String? =
+            switch code {
+            case EAI_AGAIN: "no name server responded: see /etc/resolv.conf, try later, or give the IP address"
+            case EAI_MEMORY: Errno.noMemory.advice
+            default: nil
+            }
+        return ConnectionError(.unresolvable(String(cString: gai_strerror(code))), operation: operation, hint: hint)
     }
 }
 
 extension ConnectionAddress: LosslessStringConvertible {
-    /// Such as `192.0.2.1:7471` or `[2001:db8::1]:7471`.
+    /// Text such as `192.0.2.1:7471` or `[2001:db8::1]:7471`.
     public var description: String {
         let zone = scope == 0 ? "" : "%\(scope)"
         return isIPv4 ? "\(host.description.dropFirst("::ffff:".count)):\(port)" : "[\(host)\(zone)]:\(port)"
     }
 
-    /// Reads what `description` writes; nil for anything else, names among it.
+    /// Reads what `description` writes; nil for anything else, such as a host name.
     public init?(_ text: String) {
         guard let colon = text.lastIndex(of: ":") else { return nil }
         let digits = text[text.index(after: colon)...]
@@ -115,7 +137,7 @@ extension ConnectionAddress {
         }
     }
 
-    /// Hands the address to `body` as the struct sockaddr of its family.
+    /// Passes the address to `body` as the struct sockaddr of its family.
     func withRaw<Result>(_ body: (UnsafeMutablePointer<sockaddr>) -> Result) -> Result {
         var storage = sockaddr_storage()
         return withUnsafeMutableBytes(of: &storage) { bytes in

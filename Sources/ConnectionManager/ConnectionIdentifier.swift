@@ -1,19 +1,20 @@
 import CIBVerbs
 import CRDMACM
 import Glibc
+import Locking
 import ProviderLoader
 import SystemPackage
 import Verbs
 
-/// What rdma_cm knows a connection, a listener or a datagram service by (rdma_create_id(3)): to RDMA what a socket is
-/// to TCP.
+/// A communication identifier (`struct rdma_cm_id`; rdma_create_id(3)): a connection, a listener or a datagram service,
+/// as a socket is for TCP.
 ///
-/// This is the expert's way: each step is one call that returns at once, and its outcome an event of the channel.
-/// ``Connector`` and ``Listener`` put the steps together. The queue pair always stays the caller's.
+/// Each step is one call that returns at once; an event of the channel reports its result. ``Connector`` and
+/// ``Listener`` combine the steps. The caller makes and owns the queue pair, so `rdma_create_qp` has no counterpart.
 public final class ConnectionIdentifier: @unchecked Sendable {
     // Unchecked: the pointer never changes, and librdmacm allows calls from any thread.
     let raw: UnsafeMutablePointer<rdma_cm_id>
-    /// What its port numbers belong to.
+    /// The port space (`rdma_cm_id.ps`).
     public let portSpace: PortSpace
     private let state: Locked<State>
 
@@ -23,18 +24,19 @@ public final class ConnectionIdentifier: @unchecked Sendable {
         var groups: [ConnectionAddress] = []
     }
 
-    /// Makes an identifier whose events come to `channel`.
+    /// Makes an identifier whose events `channel` receives: rdma_create_id(3).
     public convenience init(channel: EventChannel, portSpace: PortSpace = .tcp) throws(ConnectionError) {
         var raw: UnsafeMutablePointer<rdma_cm_id>?
-        let code = rdma_create_id(channel.raw, &raw, nil, portSpace.raw)
-        guard code == 0, let raw else {
-            throw ConnectionError(
-                .system("rdma_create_id", Errno(rawValue: errno)), operation: "make an identifier of \(portSpace)")
+        errno = 0
+        let answer = rdma_create_id(channel.raw, &raw, nil, portSpace.raw)
+        let code = errno
+        guard answer == 0, let raw else {
+            throw ConnectionError("rdma_create_id", code: code, operation: "make an identifier of \(portSpace)")
         }
         self.init(adopting: raw, channel: channel)
     }
 
-    /// Owns what librdmacm has made, and destroys it.
+    /// Takes ownership of an identifier that librdmacm has made, and destroys it.
     init(adopting raw: UnsafeMutablePointer<rdma_cm_id>, channel: EventChannel) {
         self.raw = raw
         portSpace = PortSpace(rawValue: raw.pointee.ps.rawValue)
@@ -44,28 +46,33 @@ public final class ConnectionIdentifier: @unchecked Sendable {
 
     deinit {
         let (channel, groups) = state.withLock { ($0.channel, $0.groups) }
-        // librdmacm forgets the memory of a group that is not left.
-        for group in groups { _ = group.withRaw { rdma_leave_multicast(raw, $0) } }
+        // librdmacm leaks the memory of a group that is not left.
+        for group in groups {
+            report { () throws(ConnectionError) in
+                try check("rdma_leave_multicast", "leave \(group)", group.withRaw { rdma_leave_multicast(raw, $0) })
+            }
+        }
         channel.remove(raw)
-        // Waits for events that a reader has not acknowledged yet: each does so as soon as it has looked.
-        _ = rdma_destroy_id(raw)
+        let name = description
+        // rdma_destroy_id(3) waits for unacknowledged events; readers acknowledge each event as soon as it is read.
+        report { () throws(ConnectionError) in try check("rdma_destroy_id", "destroy \(name)", rdma_destroy_id(raw)) }
         withExtendedLifetime(channel) {}
     }
 
-    /// Where its events come.
+    /// The channel that receives its events (`rdma_cm_id.channel`).
     public var channel: EventChannel { state.withLock { $0.channel } }
-    /// The struct of rdma_cma.h, for calls into C. Its `qp` is always null: queue pairs stay with their owners.
+    /// The struct of rdma_cma.h, for calls into C. Its `qp` is always null, since the caller owns the queue pair.
     public var unsafeRaw: UnsafeMutablePointer<rdma_cm_id> { raw }
 
-    /// Its own address, once it is bound.
+    /// The local address, once it is bound: rdma_get_local_addr(3), rdma_get_src_port(3).
     public var localAddress: ConnectionAddress? { ConnectionAddress(rdma_get_local_addr(raw)) }
-    /// The peer's address, once it is resolved or the peer has asked.
+    /// The peer's address, once it is resolved or a request has arrived: rdma_get_peer_addr(3), rdma_get_dst_port(3).
     public var peerAddress: ConnectionAddress? { ConnectionAddress(rdma_get_peer_addr(raw)) }
 
-    /// Lets its events come to another channel: rdma_migrate_id(3). Those that wait go along.
+    /// Moves the identifier to another channel: rdma_migrate_id(3). Pending events move with it.
     public func migrate(to channel: EventChannel) throws(ConnectionError) {
         if channel === self.channel { return }
-        // Known in both places while librdmacm waits for the events that somebody reads just now.
+        // Registered with both channels while librdmacm waits for events that another thread has not acknowledged.
         channel.add(self)
         do throws(ConnectionError) {
             try check("rdma_migrate_id", "move \(self) to another channel", rdma_migrate_id(raw, channel.raw))
@@ -80,7 +87,7 @@ public final class ConnectionIdentifier: @unchecked Sendable {
         before.remove(raw)
     }
 
-    /// Remembers a group, to be left before the end; or forgets it.
+    /// Records a joined group, which `deinit` leaves; or removes the record.
     func remember(_ group: ConnectionAddress, isMember: Bool) {
         state.withLock { state in
             if isMember {
@@ -91,7 +98,7 @@ public final class ConnectionIdentifier: @unchecked Sendable {
         }
     }
 
-    /// Throws unless its port space is one of datagrams, or of connections, as the caller needs.
+    /// Throws unless its port space is one of datagrams, or of connections, as `isDatagram` requires.
     func require(isDatagram: Bool, _ operation: @autoclosure () -> String) throws(ConnectionError) {
         guard portSpace.isDatagram != isDatagram else { return }
         throw ConnectionError(
@@ -99,15 +106,27 @@ public final class ConnectionIdentifier: @unchecked Sendable {
             hint: "both sides need portSpace: \(isDatagram ? ".udp" : ".tcp") for that")
     }
 
-    /// Throws errno unless the call answered 0.
-    func check(_ call: Verb, _ operation: @autoclosure () -> String, _ code: Int32) throws(ConnectionError) {
-        guard code != 0 else { return }
-        throw ConnectionError(.system(call, Errno(rawValue: errno)), operation: operation())
+    /// Throws errno unless the call `answer` returns 0. `answer` must make no other call after it, which could change
+    /// errno.
+    func check(
+        _ call: Verb, _ operation: @autoclosure () -> String, _ answer: @autoclosure () -> Int32
+    ) throws(ConnectionError) {
+        errno = 0
+        guard answer() != 0 else { return }
+        let code = errno
+        throw ConnectionError(call, code: code, operation: operation())
+    }
+}
+
+/// Runs `body` at the end of an object's life, where no caller can catch its error, and logs the error.
+func report(_ body: () throws(ConnectionError) -> Void) {
+    do throws(ConnectionError) { try body() } catch {
+        ProviderLoader.record(LogMessage(level: .error, provider: "librdmacm", text: error.description))
     }
 }
 
 extension ConnectionIdentifier: CustomStringConvertible {
-    /// Such as `TCP identifier for 192.0.2.1:7471`.
+    /// Text such as `TCP identifier for 192.0.2.1:7471`.
     public var description: String {
         let peer = peerAddress.flatMap { $0.port == 0 && $0.host.isZero ? nil : $0 }
         let address = (peer ?? localAddress).map { " for \($0)" } ?? ""
@@ -118,7 +137,8 @@ extension ConnectionIdentifier: CustomStringConvertible {
 // MARK: - The device
 
 extension ConnectionIdentifier {
-    /// Name of the device that it is bound to; nil before an address is resolved, and for a listener on all devices.
+    /// Name of the device that it is bound to (`rdma_cm_id.verbs`); nil before an address is resolved, and for a
+    /// listener on all devices.
     public var deviceName: String? {
         guard let verbs = raw.pointee.verbs else { return nil }
         return withUnsafeBytes(of: verbs.pointee.device.pointee.name) {
@@ -126,16 +146,16 @@ extension ConnectionIdentifier {
         }
     }
 
-    /// Port of the device, from 1; nil as `deviceName`.
+    /// Port of the device, from 1 (`rdma_cm_id.port_num`); nil as `deviceName`.
     public var devicePort: UInt8? { raw.pointee.verbs == nil ? nil : raw.pointee.port_num }
 
-    /// Whether the device speaks iWARP, where the kernel moves queue pairs itself.
+    /// Whether the device is an iWARP adapter, where the kernel modifies the queue pair itself.
     var isIWARP: Bool { raw.pointee.verbs?.pointee.device.pointee.transport_type == IBV_TRANSPORT_IWARP }
 
     /// Opens the device that it is bound to, to make a queue pair there. Name and GUID are compared, since librdmacm
-    /// has opened it by itself.
+    /// has opened the device separately.
     ///
-    /// - Throws: `invalid` before an address is resolved; else as `Device.open`.
+    /// - Throws: `invalid` before an address is resolved; otherwise the errors of `Device.open`.
     public func openDevice(from loader: ProviderLoader = .standard) throws(ConnectionError) -> Context {
         let operation = "open the device of \(self)"
         guard let name = deviceName, let verbs = raw.pointee.verbs else {

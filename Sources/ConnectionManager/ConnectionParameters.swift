@@ -1,25 +1,28 @@
 import CRDMACM
 import Verbs
 
-/// What two sides agree on when they connect (struct rdma_conn_param). The defaults suit most.
+/// The parameters that two sides agree on when they connect (`struct rdma_conn_param`).
 public struct ConnectionParameters: Hashable, Sendable {
-    /// Most reads and atomics of the peer that this side answers at a time; nil: as many as the device can, and of an
-    /// accepted connection as the peer asks for.
+    /// Responder resources (`rdma_conn_param.responder_resources`): the most RDMA reads and atomics of the peer that
+    /// this side serves at a time. nil: the limit of the device, and for an accepted connection at most the peer's
+    /// initiator depth.
     public var responderResources: UInt8?
-    /// Most reads and atomics that this side has outstanding; nil: as many as the device can, and of an accepted
-    /// connection as the peer offers.
+    /// Initiator depth (`rdma_conn_param.initiator_depth`): the most outstanding RDMA reads and atomics of this side.
+    /// nil: the limit of the device, and for an accepted connection at most the peer's responder resources.
     public var initiatorDepth: UInt8?
-    /// Whether the hardware controls the flow.
+    /// Whether the hardware provides end-to-end flow control (`rdma_conn_param.flow_control`).
     public var flowControl = false
-    /// How often to try again when no answer comes: 0 to 7. Set by the connecting side for both.
+    /// Retries when no acknowledgement arrives (`rdma_conn_param.retry_count`): 0 to 7. The connecting side sets it for
+    /// both; ignored when accepting.
     public var retryCount: UInt8 = 7
-    /// How often to try again when the peer has no receive posted: 0 to 6; 7 tries for ever.
+    /// Retries after an RNR NAK, when the peer has no receive posted (`rdma_conn_param.rnr_retry_count`): 0 to 6; 7
+    /// retries without a limit.
     public var rnrRetry: UInt8 = 7
-    /// How long the peer waits when no receive is posted here: a code from 0 to 31, as `ConnectionOptions.minRNRTimer`.
-    public var minRNRTimer: UInt8 = 12
-    /// Number of the queue pair: 24 bits.
+    /// Minimum RNR NAK timer (`ibv_qp_attr.min_rnr_timer`): how long the peer waits when no receive is posted here.
+    public var minRNRTimer = RNRTimer(rawValue: 12)
+    /// Number of the queue pair (`rdma_conn_param.qp_num`): 24 bits.
     public var queuePairNumber: UInt32 = 0
-    /// Whether the queue pair takes its receives from a shared receive queue.
+    /// Whether the queue pair uses a shared receive queue (`rdma_conn_param.srq`).
     public var hasSharedReceiveQueue = false
 
     /// The defaults, with no queue pair.
@@ -43,7 +46,7 @@ public struct ConnectionParameters: Hashable, Sendable {
         return parameters
     }
 
-    /// Hands them to `body` in the form of rdma_cma.h, valid for the call.
+    /// Passes them to `body` as a `struct rdma_conn_param`, which is valid during the call.
     func withRaw<Result>(
         _ privateData: [UInt8], _ body: (UnsafeMutablePointer<rdma_conn_param>) -> Result
     ) -> Result {
@@ -51,7 +54,7 @@ public struct ConnectionParameters: Hashable, Sendable {
             var raw = rdma_conn_param()
             raw.private_data = UnsafeRawPointer(bytes.baseAddress)
             raw.private_data_len = UInt8(clamping: bytes.count)
-            // librdmacm takes these for "as many as the device can" (RDMA_MAX_RESP_RES, RDMA_MAX_INIT_DEPTH).
+            // For librdmacm, 0xff is the limit of the device (RDMA_MAX_RESP_RES, RDMA_MAX_INIT_DEPTH).
             raw.responder_resources = responderResources ?? 0xff
             raw.initiator_depth = initiatorDepth ?? 0xff
             raw.flow_control = flowControl ? 1 : 0
@@ -64,15 +67,15 @@ public struct ConnectionParameters: Hashable, Sendable {
     }
 }
 
-/// How many bytes a program may send along, by message and port space (IBTA volume 1, 12.6 and 12.11; the kernel takes
-/// 36 bytes of requests for the addresses).
+/// The most bytes of private data, by message and port space (`rdma_conn_param.private_data_len`; IBTA volume 1, 12.6
+/// and 12.11). The kernel uses 36 bytes of a request for the addresses.
 public enum PrivateDataLimit {
-    /// Along with a request for a connection: 56; for the look-up of a datagram service: 180.
+    /// In a request (rdma_connect(3)): 56 bytes for a connection, 180 for the look-up of a datagram service.
     public static func request(_ space: PortSpace) -> Int {
         space.isDatagram ? 180 : space == .infiniBand ? 92 : 56
     }
-    /// Along with an acceptance: 196; of a datagram service: 136.
+    /// In an acceptance (rdma_accept(3)): 196 bytes; of a datagram service 136.
     public static func acceptance(_ space: PortSpace) -> Int { space.isDatagram ? 136 : 196 }
-    /// Along with a rejection: 148; of a datagram service: 136.
+    /// In a rejection (rdma_reject(3)): 148 bytes; of a datagram service 136.
     public static func rejection(_ space: PortSpace) -> Int { space.isDatagram ? 136 : 148 }
 }

@@ -3,10 +3,10 @@ import CRDMACM
 import SystemPackage
 import Verbs
 
-// Each step starts something in the kernel and returns; the event that it names says how it ended.
+// Each call starts a step in the kernel and returns; the event that its documentation names reports the result.
 
 extension ConnectionIdentifier {
-    /// Takes a local address: rdma_bind_addr(3). One of a device binds to that device.
+    /// Binds to a local address: rdma_bind_addr(3). The address of a device also binds the identifier to that device.
     ///
     /// - Throws: `system` with `EADDRINUSE`, `EADDRNOTAVAIL`, or `ENODEV` when no device of the kernel has that
     ///   address.
@@ -14,37 +14,39 @@ extension ConnectionIdentifier {
         try check("rdma_bind_addr", "bind to \(address)", address.withRaw { rdma_bind_addr(raw, $0) })
     }
 
-    /// Finds the device that leads to an address, and the host there: rdma_resolve_addr(3). Ends with
-    /// `addressResolved` or `addressError`.
+    /// Resolves an address to the local device that leads to it: rdma_resolve_addr(3). Ends with `addressResolved` or
+    /// `addressError`.
     ///
     /// - Parameters:
-    ///   - address: the peer's address, or a multicast address.
-    ///   - source: the own address; nil: as the routing tables say.
-    ///   - timeout: how long to try, in steps of a millisecond.
+    ///   - address: The peer's address, or a multicast address.
+    ///   - source: The local address; nil: chosen by the routing tables.
+    ///   - timeout: How long to try, in milliseconds.
     public func resolveAddress(
         _ address: ConnectionAddress, from source: ConnectionAddress? = nil, timeout: Duration
     ) throws(ConnectionError) {
         let time = milliseconds(timeout)
-        let code = address.withRaw { peer in
-            source?.withRaw { rdma_resolve_addr(raw, $0, peer, time) } ?? rdma_resolve_addr(raw, nil, peer, time)
+        func resolve() -> Int32 {
+            address.withRaw { peer in
+                source?.withRaw { rdma_resolve_addr(raw, $0, peer, time) } ?? rdma_resolve_addr(raw, nil, peer, time)
+            }
         }
-        try check("rdma_resolve_addr", "find the way to \(address)", code)
+        try check("rdma_resolve_addr", "find the way to \(address)", resolve())
     }
 
-    /// Finds the route to the resolved address: rdma_resolve_route(3). Ends with `routeResolved` or `routeError`.
+    /// Resolves the route to the resolved address: rdma_resolve_route(3). Ends with `routeResolved` or `routeError`.
     public func resolveRoute(timeout: Duration) throws(ConnectionError) {
         try requireDevice("find the route for \(self)")
         try check("rdma_resolve_route", "find the route for \(self)", rdma_resolve_route(raw, milliseconds(timeout)))
     }
 
-    /// Waits for peers at the bound address: rdma_listen(3). Each brings a `connectRequest`.
+    /// Listens at the bound address: rdma_listen(3). Each peer causes a `connectRequest`.
     ///
-    /// - Parameter backlog: how many may wait to be accepted; 0: as many as the kernel allows.
+    /// - Parameter backlog: How many requests may wait to be accepted; 0: as many as the kernel allows.
     public func listen(backlog: Int32 = 0) throws(ConnectionError) {
         try check("rdma_listen", "listen with \(self)", rdma_listen(raw, backlog))
     }
 
-    /// Asks the peer for a connection, or for a datagram service: rdma_connect(3). Ends with `connectResponse`
+    /// Requests a connection, or looks up a datagram service: rdma_connect(3). Ends with `connectResponse`
     /// (iWARP and datagrams: `established`), `rejected`, `unreachable` or `connectError`.
     ///
     /// - Parameters:
@@ -64,8 +66,8 @@ extension ConnectionIdentifier {
         try check("rdma_establish", "complete the connection of \(self)", rdma_establish(raw))
     }
 
-    /// Accepts the peer of a connect request: rdma_accept(3). The queue pair is in RTS. Ends with `established`, or
-    /// an error; of datagrams with nothing.
+    /// Accepts a connect request: rdma_accept(3). The queue pair must be in RTS. Ends with `established`, or an error;
+    /// no event follows for datagrams.
     ///
     /// - Parameters:
     ///   - parameters: must name the queue pair.
@@ -76,33 +78,35 @@ extension ConnectionIdentifier {
         try check("rdma_accept", "accept \(self)", parameters.withRaw(privateData) { rdma_accept(raw, $0) })
     }
 
-    /// Refuses the peer of a connect request, or of a connect response: rdma_reject(3).
+    /// Rejects a connect request or a connect response: rdma_reject(3).
     ///
     /// - Parameter privateData: at most `PrivateDataLimit.rejection` bytes.
     public func reject(privateData: [UInt8] = []) throws(ConnectionError) {
         try requireRoom(PrivateDataLimit.rejection(portSpace), for: privateData, "a rejection")
-        let code = privateData.withUnsafeBufferPointer {
-            rdma_reject(raw, UnsafeRawPointer($0.baseAddress), UInt8(clamping: $0.count))
+        func reject() -> Int32 {
+            privateData.withUnsafeBufferPointer {
+                rdma_reject(raw, UnsafeRawPointer($0.baseAddress), UInt8(clamping: $0.count))
+            }
         }
-        try check("rdma_reject", "reject \(self)", code)
+        try check("rdma_reject", "reject \(self)", reject())
     }
 
-    /// Ends the connection, or answers the peer that has: rdma_disconnect(3). Ends with `disconnected`, and with
-    /// `timeWaitExit` when the queue pair may be used again.
+    /// Ends the connection, or replies to the peer's disconnect request: rdma_disconnect(3). Ends with `disconnected`,
+    /// and with `timeWaitExit` when the queue pair may be used again.
     public func disconnect() throws(ConnectionError) {
         try requireDevice("disconnect \(self)")
         try check("rdma_disconnect", "disconnect \(self)", rdma_disconnect(raw))
     }
 
-    /// Tells the kernel of an asynchronous event of the queue pair: rdma_notify(3). Only `communicationEstablished`
-    /// matters: data came before the peer's last message of the handshake, which may be lost. Others do nothing.
+    /// Reports an asynchronous event of the queue pair to the kernel: rdma_notify(3). Only `communicationEstablished`
+    /// has an effect: data arrived before the peer's RTU, which may be lost. Other events are ignored.
     public func notify(_ event: AsynchronousEvent) throws(ConnectionError) {
-        guard event.kind == .communicationEstablished else { return }
+        guard event.type == .communicationEstablished else { return }
         try check("rdma_notify", "notify \(self)", rdma_notify(raw, IBV_EVENT_COMM_EST))
     }
 
-    /// The attributes that move the queue pair to that state: rdma_init_qp_attr(3). No attribute but the state where
-    /// the kernel moves it itself (iWARP).
+    /// The attributes that move the queue pair to that state: rdma_init_qp_attr(3). On iWARP, where the kernel modifies
+    /// the queue pair itself, only the state.
     public func queuePairAttributes(for state: QueuePair.State) throws(ConnectionError) -> QueuePair.Attributes {
         try requireDevice("ask for attributes of \(self)")
         var values = ibv_qp_attr()
@@ -116,7 +120,7 @@ extension ConnectionIdentifier {
         return attributes
     }
 
-    /// librdmacm looks at the device without asking whether there is one.
+    /// Throws when the identifier has no device: librdmacm dereferences `rdma_cm_id.verbs` without a check.
     private func requireDevice(_ operation: @autoclosure () -> String) throws(ConnectionError) {
         guard raw.pointee.verbs == nil else { return }
         throw ConnectionError(
@@ -126,13 +130,13 @@ extension ConnectionIdentifier {
     private func requireRoom(_ limit: Int, for privateData: [UInt8], _ what: String) throws(ConnectionError) {
         guard privateData.count > limit else { return }
         throw ConnectionError(
-            .invalid("\(privateData.count) bytes of private data, but \(what) of \(portSpace) takes \(limit)"),
+            .invalid("\(privateData.count) bytes of private data, but \(what) of \(portSpace) has room for \(limit)"),
             operation: "send private data with \(self)",
             hint: "send the rest over the connection")
     }
 }
 
-/// A time limit as librdmacm wants it: at least one millisecond.
+/// A time limit in milliseconds for librdmacm, at least 1.
 private func milliseconds(_ time: Duration) -> Int32 {
     let (seconds, attoseconds) = time.components
     let whole = seconds.multipliedReportingOverflow(by: 1000)
@@ -142,15 +146,16 @@ private func milliseconds(_ time: Duration) -> Int32 {
 
 // MARK: - Options
 
-/// What an identifier can be told before it is bound (rdma_set_option(3)).
+/// Options of an identifier, set before it is bound (rdma_set_option(3), level `RDMA_OPTION_ID`).
 public struct ConnectionIdentifierOptions: Hashable, Sendable {
-    /// Type of service: on RoCE the DSCP in the upper six bits (RFC 2474), on InfiniBand it chooses the service level.
+    /// Type of service (`RDMA_OPTION_ID_TOS`): on RoCE the DSCP in the upper six bits (RFC 2474), on InfiniBand it
+    /// chooses the service level.
     public var typeOfService: UInt8?
-    /// Whether others may bind to the same address.
+    /// Whether other identifiers may bind to the same address (`RDMA_OPTION_ID_REUSEADDR`).
     public var reusesAddress: Bool?
-    /// Whether an IPv6 address takes no IPv4 peers.
+    /// Whether a listener on an IPv6 address accepts no IPv4 peers (`RDMA_OPTION_ID_AFONLY`).
     public var isIPv6Only: Bool?
-    /// How long the queue pair waits for an answer: 4.096 us times 2 to this power, 0 to 31.
+    /// Local ACK Timeout of the queue pair (`RDMA_OPTION_ID_ACK_TIMEOUT`): 4.096 µs times 2 to this power, 0 to 31.
     public var acknowledgeTimeout: UInt8?
 
     /// No options.
@@ -165,46 +170,51 @@ extension ConnectionIdentifier {
                 .invalid("an acknowledge timeout of \(timeout): it is a power of two, from 0 to 31"),
                 operation: "set options of \(self)")
         }
-        try set(RDMA_OPTION_ID_TOS, options.typeOfService)
-        try set(RDMA_OPTION_ID_REUSEADDR, options.reusesAddress.map { Int32($0 ? 1 : 0) })
-        try set(RDMA_OPTION_ID_AFONLY, options.isIPv6Only.map { Int32($0 ? 1 : 0) })
-        try set(RDMA_OPTION_ID_ACK_TIMEOUT, options.acknowledgeTimeout)
+        try set(RDMA_OPTION_ID_TOS, "typeOfService", options.typeOfService)
+        try set(RDMA_OPTION_ID_REUSEADDR, "reusesAddress", options.reusesAddress.map { Int32($0 ? 1 : 0) })
+        try set(RDMA_OPTION_ID_AFONLY, "isIPv6Only", options.isIPv6Only.map { Int32($0 ? 1 : 0) })
+        try set(RDMA_OPTION_ID_ACK_TIMEOUT, "acknowledgeTimeout", options.acknowledgeTimeout)
     }
 
-    private func set(_ option: Int, _ value: (some BitwiseCopyable)?) throws(ConnectionError) {
+    private func set(_ option: Int, _ name: String, _ value: (some BitwiseCopyable)?) throws(ConnectionError) {
         guard var value else { return }
-        let code = withUnsafeMutableBytes(of: &value) {
-            rdma_set_option(raw, Int32(RDMA_OPTION_ID), Int32(option), $0.baseAddress, $0.count)
+        func set() -> Int32 {
+            withUnsafeMutableBytes(of: &value) {
+                rdma_set_option(raw, Int32(RDMA_OPTION_ID), Int32(option), $0.baseAddress, $0.count)
+            }
         }
-        try check("rdma_set_option", "set option \(option) of \(self)", code)
+        try check("rdma_set_option", "set the option \(name) of \(self)", set())
     }
 }
 
 // MARK: - Multicast
 
 extension ConnectionIdentifier {
-    /// Joins a multicast group: rdma_join_multicast_ex(3). Ends with `multicastJoin` or `multicastError`. The queue
-    /// pair that is to receive must then be attached to the event's group.
+    /// Joins a multicast group: rdma_join_multicast(3), rdma_join_multicast_ex(3). Ends with `multicastJoin` or
+    /// `multicastError`. A queue pair receives its datagrams after it is attached to the event's group.
     ///
     /// - Parameters:
-    ///   - group: its address, which must have been resolved, or the identifier bound.
-    ///   - isSendOnly: whether to send to the group only (InfiniBand).
+    ///   - group: The address of the group. It must have been resolved, or the identifier bound.
+    ///   - isSendOnly: Whether to send to the group only (InfiniBand; `RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER`).
+    ///     Otherwise the port is a full member (`RDMA_MC_JOIN_FLAG_FULLMEMBER`).
     public func join(_ group: ConnectionAddress, isSendOnly: Bool = false) throws(ConnectionError) {
         try requireDevice("join \(group)")
-        let code = group.withRaw { address in
-            guard isSendOnly else { return rdma_join_multicast(raw, address, nil) }
-            var attributes = rdma_cm_join_mc_attr_ex()
-            attributes.comp_mask =
-                RDMA_CM_JOIN_MC_ATTR_ADDRESS.rawValue | RDMA_CM_JOIN_MC_ATTR_JOIN_FLAGS.rawValue
-            attributes.join_flags = RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER.rawValue
-            attributes.addr = address
-            return rdma_join_multicast_ex(raw, &attributes, nil)
+        func join() -> Int32 {
+            group.withRaw { address in
+                guard isSendOnly else { return rdma_join_multicast(raw, address, nil) }
+                var attributes = rdma_cm_join_mc_attr_ex()
+                attributes.comp_mask =
+                    RDMA_CM_JOIN_MC_ATTR_ADDRESS.rawValue | RDMA_CM_JOIN_MC_ATTR_JOIN_FLAGS.rawValue
+                attributes.join_flags = RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER.rawValue
+                attributes.addr = address
+                return rdma_join_multicast_ex(raw, &attributes, nil)
+            }
         }
-        try check("rdma_join_multicast", "join \(group)", code)
+        try check(isSendOnly ? "rdma_join_multicast_ex" : "rdma_join_multicast", "join \(group)", join())
         remember(group, isMember: true)
     }
 
-    /// Leaves a multicast group: rdma_leave_multicast(3). Queue pairs must have been detached.
+    /// Leaves a multicast group: rdma_leave_multicast(3). Detach its queue pairs first.
     public func leave(_ group: ConnectionAddress) throws(ConnectionError) {
         remember(group, isMember: false)
         try check("rdma_leave_multicast", "leave \(group)", group.withRaw { rdma_leave_multicast(raw, $0) })

@@ -1,24 +1,24 @@
 import CRDMACM
 import Glibc
-import ProviderLoader
+import Locking
 import SystemPackage
 import Verbs
 
-/// Where the events of identifiers come (rdma_create_event_channel(3)).
+/// A channel that receives the events of identifiers (`struct rdma_event_channel`; rdma_create_event_channel(3)).
 ///
 /// Each event goes to one reader, and is acknowledged as soon as it is read, so that destroying an identifier never
 /// waits for one.
 public final class EventChannel: @unchecked Sendable {
     // Unchecked: the pointer never changes, and librdmacm allows calls from any thread.
     let raw: UnsafeMutablePointer<rdma_event_channel>
-    /// By address of the C struct: the identifiers that live and whose events come here.
+    /// The live identifiers whose events this channel receives, by the address of the C struct.
     private let identifiers = Locked<[UInt: Member]>([:])
 
     private struct Member {
         weak var identifier: ConnectionIdentifier?
     }
 
-    /// Opens a channel.
+    /// Opens a channel: rdma_create_event_channel(3).
     ///
     /// - Throws: `system` with `ENODEV` when the kernel has no RDMA device, or the distribution no provider for any,
     ///   with which librdmacm opens them; `ENOENT` when its module rdma_ucm is not loaded, `EACCES` when
@@ -26,24 +26,24 @@ public final class EventChannel: @unchecked Sendable {
     public init() throws(ConnectionError) {
         errno = 0
         guard let raw = rdma_create_event_channel() else {
-            var code = errno == 0 ? EIO : errno
-            // librdmacm goes on to look for the node elsewhere, and says what it met there.
+            var code = errno
+            // librdmacm then searches for the node elsewhere, and errno is that of the search.
             if code == ENOENT, faccessat(AT_FDCWD, "/dev/infiniband/rdma_cm", R_OK | W_OK, AT_EACCESS) != 0 {
                 code = errno
             }
-            throw ConnectionError(
-                .system("rdma_create_event_channel", Errno(rawValue: code)), operation: "use rdma_cm")
+            throw ConnectionError("rdma_create_event_channel", code: code, operation: "use rdma_cm")
         }
         self.raw = raw
         guard setNonBlocking(raw.pointee.fd) else {
-            throw ConnectionError(.system("fcntl", Errno(rawValue: errno)), operation: "use rdma_cm")
+            let code = errno
+            throw ConnectionError("fcntl", code: code, operation: "use rdma_cm")
         }
     }
 
     deinit { rdma_destroy_event_channel(raw) }
 
-    /// Its descriptor: readable when an event waits. For event loops of one's own: call `nextEvent(timeout: .zero)`
-    /// until it answers nil.
+    /// The file descriptor, which is readable when an event is pending (`rdma_event_channel.fd`). An event loop calls
+    /// `nextEvent(timeout: .zero)` until it returns nil.
     public var fileDescriptor: FileDescriptor { FileDescriptor(rawValue: raw.pointee.fd) }
 
     /// The events as an asynchronous sequence.
@@ -70,8 +70,8 @@ public final class EventChannel: @unchecked Sendable {
 extension EventChannel {
     /// Waits for an event: rdma_get_cm_event(3), rdma_ack_cm_event(3). Blocks the thread; tasks use `events`.
     ///
-    /// - Parameter timeout: how long; nil waits for ever, zero not at all.
-    /// - Returns: the event; nil when the time is over.
+    /// - Parameter timeout: How long to wait; nil waits without a limit, zero does not wait.
+    /// - Returns: The event; nil when the time is over.
     public func nextEvent(timeout: Duration? = nil) throws(ConnectionError) -> ConnectionEvent? {
         let deadline = timeout.map { ContinuousClock.now + $0 }
         while true {
@@ -94,7 +94,7 @@ extension EventChannel {
         return nil
     }
 
-    /// Reads one event and acknowledges it; nil when none waits.
+    /// Reads one event and acknowledges it; nil when no event is pending.
     func readEvent() throws(ConnectionError) -> ConnectionEvent? {
         while true {
             var raw: UnsafeMutablePointer<rdma_cm_event>?
@@ -104,22 +104,22 @@ extension EventChannel {
             guard answer == 0, let raw else {
                 if code == EAGAIN { return nil }
                 if code == EINTR { continue }
-                throw ConnectionError(.system("rdma_get_cm_event", Errno(rawValue: code)), operation: "read an event")
+                throw ConnectionError("rdma_get_cm_event", code: code, operation: "read an event")
             }
             let owners = owners(of: raw.pointee)
-            // When librdmacm cannot use the device, it says so with -1, and why in errno.
+            // When librdmacm cannot use the device, it reports the status -1, and the cause in errno.
             let status = raw.pointee.status == -1 && code != 0 ? -code : raw.pointee.status
             let event = owners.identifier.map {
                 ConnectionEvent(raw.pointee, status: status, identifier: $0, owners.listener)
             }
-            // Before any reference is given up: the last one destroys its identifier, which waits for this.
+            // Before any reference is released: rdma_destroy_id(3) waits for the acknowledgement.
             withExtendedLifetime((owners, event)) { _ = rdma_ack_cm_event(raw) }
-            // An identifier that is gone has no use for its last events.
+            // Events of a destroyed identifier are dropped.
             if let event { return event }
         }
     }
 
-    /// Whom an event is about. A connect request brings a new identifier, which is ours from now on.
+    /// The identifiers of an event. A connect request has a new identifier, which this function takes ownership of.
     private func owners(
         of raw: rdma_cm_event
     ) -> (identifier: ConnectionIdentifier?, listener: ConnectionIdentifier?) {
@@ -129,19 +129,19 @@ extension EventChannel {
 }
 
 extension ConnectionEvent {
-    /// Copies what librdmacm says, before it is acknowledged.
+    /// Copies an event before it is acknowledged.
     init(
         _ raw: rdma_cm_event, status: Int32, identifier: ConnectionIdentifier, _ listener: ConnectionIdentifier?
     ) {
         self.identifier = identifier
         self.listener = listener
-        kind = Kind(rawValue: raw.event.rawValue)
+        type = ConnectionEventType(rawValue: raw.event.rawValue)
         self.status = status
         if identifier.portSpace.isDatagram {
             connection = nil
             datagram = DatagramParameters(raw.param.ud)
-            // Of multicasts librdmacm puts something else there.
-            let isMulticast = kind == .multicastJoin || kind == .multicastError
+            // In multicast events librdmacm stores the caller's context in private_data.
+            let isMulticast = type == .multicastJoin || type == .multicastError
             privateData = isMulticast ? [] : Self.bytes(raw.param.ud.private_data, raw.param.ud.private_data_len)
         } else {
             connection = ConnectionParameters(raw.param.conn)
@@ -161,7 +161,7 @@ extension ConnectionEvent {
 public struct ConnectionEvents: AsyncSequence, Sendable {
     /// One event.
     public typealias Element = ConnectionEvent
-    /// What reading throws.
+    /// The error of reading.
     public typealias Failure = ConnectionError
 
     let channel: EventChannel

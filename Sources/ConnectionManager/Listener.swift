@@ -1,7 +1,7 @@
 import ProviderLoader
 import Verbs
 
-/// The side that is asked: waits for peers at a port of rdma_cm, as an asynchronous sequence of requests.
+/// The listening side: an asynchronous sequence of the requests to a port of rdma_cm (rdma_listen(3)).
 ///
 /// ```swift
 /// for try await request in try Listener(port: 7471) {
@@ -12,22 +12,22 @@ import Verbs
 /// }
 /// ```
 public final class Listener: Sendable, AsyncSequence {
-    /// One peer that asks.
+    /// One request.
     public typealias Element = ConnectionRequest
-    /// What waiting throws.
+    /// The error that waiting throws.
     public typealias Failure = ConnectionError
 
-    /// The identifier, for what this class does not do.
+    /// The identifier (`rdma_cm_id`), for calls that this class does not offer.
     public let identifier: ConnectionIdentifier
     private let channel: EventChannel
 
-    /// Begins to listen.
+    /// Begins to listen: rdma_bind_addr(3), rdma_listen(3).
     ///
     /// - Parameters:
-    ///   - address: the local address; its port 0 lets the kernel choose.
+    ///   - address: The local address; the kernel chooses the port when it is 0.
     ///   - portSpace: `tcp` for connections, `udp` for datagram services.
-    ///   - backlog: how many peers may wait; 0: as many as the kernel allows.
-    ///   - options: type of service and the like.
+    ///   - backlog: The largest number of pending requests; 0: the limit of the kernel.
+    ///   - options: Options of the identifier, such as the type of service.
     /// - Throws: `system` as `EventChannel`, and with `EADDRINUSE` or `ENODEV` as `ConnectionIdentifier.bind`.
     public init(
         on address: ConnectionAddress, portSpace: PortSpace = .tcp, backlog: Int32 = 0,
@@ -55,21 +55,26 @@ public final class Listener: Sendable, AsyncSequence {
         }
     }
 
-    /// The port that it listens at; the one the kernel chose if 0 was asked for.
+    /// The port that it listens at; if 0 was requested, the port that the kernel chose.
     public var port: UInt16 { identifier.localAddress?.port ?? 0 }
 
-    /// Waits for the next peer; nil when the task is cancelled. A request that nobody waits for stays in the kernel.
+    /// Waits for the next request (`RDMA_CM_EVENT_CONNECT_REQUEST`); nil when the task is cancelled. A request stays in
+    /// the kernel until a task waits for it.
     ///
-    /// Each request takes a descriptor: a peer for whom the process has none left is refused, and the next one awaited.
+    /// Each request needs a descriptor. When the process has none left, the peer is rejected, the log says so
+    /// (`ProviderLoader.messages`), and the next request is awaited.
     public func next() async throws(ConnectionError) -> ConnectionRequest? {
         while let event = try await channel.nextEventForTask() {
-            if event.kind == .deviceRemoval, event.identifier === identifier {
+            var request: ConnectionRequest?
+            if event.type == .deviceRemoval, event.identifier === identifier {
                 throw ConnectionError(.deviceRemoved, operation: "listen with \(identifier)")
             }
-            // Others are of peers that gave up before their request was taken.
-            guard event.kind == .connectRequest else { continue }
-            // The peer is refused when its identifier goes: how many ask must not end the loop of a server.
-            if let request = try? ConnectionRequest(event) { return request }
+            // Other events are of peers that cancelled their request before `next` returned it.
+            guard event.type == .connectRequest else { continue }
+            // On failure the peer is rejected when its identifier is destroyed. The error is logged, not thrown: too
+            // many requests must not end the loop of a server.
+            report { () throws(ConnectionError) in request = try ConnectionRequest(event) }
+            if let request { return request }
         }
         return nil
     }
@@ -93,58 +98,59 @@ public final class Listener: Sendable, AsyncSequence {
     }
 }
 
-/// A peer that wants a connection, or looks for a datagram service. It is refused when the last reference goes
-/// unanswered.
+/// A peer's request for a connection, or its look-up of a datagram service (`RDMA_CM_EVENT_CONNECT_REQUEST`). A request
+/// that is neither accepted nor rejected is rejected when its last reference is released.
 public final class ConnectionRequest: Sendable {
-    /// What the peer asks for, seen from this side; nil for datagrams.
+    /// The parameters that the peer requests, from the point of view of this side (`rdma_cm_event.param.conn`); nil for
+    /// datagrams.
     public let parameters: ConnectionParameters?
-    /// What the peer sent along, filled up with zeroes.
+    /// The private data of the request, padded with zeroes.
     public let privateData: [UInt8]
-    private let conversation: Conversation
+    private let managed: ManagedConnection
 
     init(_ event: ConnectionEvent) throws(ConnectionError) {
         parameters = event.connection
         privateData = event.privateData
         let channel = try EventChannel()
         try event.identifier.migrate(to: channel)
-        conversation = Conversation(event.identifier, channel: channel)
+        managed = ManagedConnection(event.identifier, channel: channel)
     }
 
-    /// The identifier, for what this class does not do.
-    public var identifier: ConnectionIdentifier { conversation.identifier }
-    /// The peer's address.
+    /// The identifier (`rdma_cm_id`), for calls that this class does not offer.
+    public var identifier: ConnectionIdentifier { managed.identifier }
+    /// The peer's address: rdma_get_peer_addr(3).
     public var peerAddress: ConnectionAddress? { identifier.peerAddress }
-    /// Name of the device that the request came to.
+    /// Name of the device that received the request.
     public var deviceName: String { identifier.deviceName ?? "" }
 
-    /// Opens the device that the request came to: the queue pair must be made there.
+    /// Opens the device that received the request. Make the queue pair there.
     ///
-    /// - Throws: as `ConnectionIdentifier.openDevice`.
+    /// - Throws: The errors of `ConnectionIdentifier.openDevice`.
     public func openDevice(from loader: ProviderLoader = .standard) throws(ConnectionError) -> Context {
         try identifier.openDevice(from: loader)
     }
 
     private var peerName: String { peerAddress?.description ?? "the peer" }
 
-    /// Moves a queue pair from RESET to INIT, where receives can be posted; a UD one to RTS. `accept` does it when it
-    /// has not been done.
+    /// Moves a queue pair from RESET to INIT, where receives can be posted, or a UD queue pair to RTS. `accept` does
+    /// the same to a queue pair in RESET.
     ///
     /// - Throws: `invalid` when the queue pair is on another device, of the wrong type or in another state; `verbs`.
     public func prepare(_ queuePair: borrowing QueuePair) throws(ConnectionError) {
-        try conversation.prepare(queuePair, "prepare a queue pair for \(peerName)")
+        try managed.prepare(queuePair, "prepare a queue pair for \(peerName)")
     }
 
-    /// Accepts the connection, and waits until it stands. Of each request once: after an error, let it go.
-    ///
-    /// When data comes before the last message of the handshake, which may be lost, the device tells it with the
-    /// asynchronous event `communicationEstablished`: pass that on with `identifier.notify`.
+    /// Accepts the connection, and waits until it is established: rdma_accept(3). Possible once for each request; after
+    /// an error, release it.
+    /// When data arrives before the peer's RTU, which may be lost, the device raises the asynchronous event
+    /// `communicationEstablished`: pass it to `identifier.notify`.
     ///
     /// - Parameters:
-    ///   - queuePair: an RC queue pair on `openDevice`'s device, in RESET or INIT. It stays the caller's. After an
-    ///     error it is in ERR.
-    ///   - parameters: what this side offers; the queue pair's number is filled in.
-    ///   - privateData: goes to the peer with the acceptance; at most 196 bytes.
-    ///   - timeout: how long to wait for the peer.
+    ///   - queuePair: An RC queue pair on `openDevice`'s device, in RESET or INIT. The caller keeps it. After an error
+    ///     it is in ERR.
+    ///   - parameters: The parameters that this side offers; the number of the queue pair is filled in.
+    ///   - privateData: Private data of the acceptance; at most 196 bytes.
+    ///   - timeout: How long to wait for the peer.
     /// - Throws: `rejected`, `unreachable`, `timedOut` when the peer goes meanwhile; `verbs` or `system`
     ///   with `EINVAL` when it had gone before; `cancelled`, `invalid`.
     public func accept(
@@ -153,47 +159,49 @@ public final class ConnectionRequest: Sendable {
     ) async throws(ConnectionError) -> Connection {
         let operation = "accept \(peerName)"
         try identifier.require(isDatagram: false, operation)
-        try conversation.prepare(queuePair, operation)
+        try managed.prepare(queuePair, operation)
         let depths: Depths
         do throws(VerbsError) { depths = try Depths(parameters, on: queuePair.context) } catch {
             throw ConnectionError(.verbs(error), operation: operation)
         }
-        try conversation.claim(queuePair, operation)
+        try managed.claim(queuePair, operation)
         var answer = parameters.with(queuePair)
         answer.responderResources = min(depths.responder, self.parameters?.responderResources ?? 0)
         answer.initiatorDepth = min(depths.initiator, self.parameters?.initiatorDepth ?? 0)
         do throws(ConnectionError) {
-            // The peer may send as soon as it has the answer.
-            try conversation.moveToReady(depths, operation)
+            // The peer may send as soon as it has the REP.
+            try managed.moveToReady(depths, operation)
             try identifier.accept(answer, privateData: privateData)
-            let event = try await conversation.await([.established], within: timeout, operation)
-            try? conversation.queuePair?.refreshState()
-            conversation.advance(to: .connected)
-            return Connection(conversation, event)
+            let event = try await managed.await([.established], within: timeout, operation)
+            // iWARP: the kernel has moved the queue pair.
+            if identifier.isIWARP { try managed.refreshQueuePair(operation) }
+            managed.advance(to: .connected)
+            return Connection(managed, event)
         } catch {
-            conversation.abandon()
+            managed.abandon()
             throw error
         }
     }
 
-    /// Tells the peer of a datagram service where to send to. Nothing follows.
+    /// Accepts the look-up of a datagram service: sends the QPN and the Q_Key to the peer (rdma_accept(3)). No event
+    /// follows.
     ///
     /// - Parameters:
-    ///   - queuePair: a UD queue pair on `openDevice`'s device: in RESET, or the one that earlier peers were told.
-    ///   - privateData: goes to the peer with the answer; at most 136 bytes.
-    /// - Throws: `invalid`, such as when the peer wants a connection; `verbs`, `system`.
+    ///   - queuePair: A UD queue pair on `openDevice`'s device: in RESET, or one that an earlier look-up returned.
+    ///   - privateData: Private data of the SIDR_REP; at most 136 bytes.
+    /// - Throws: `invalid`, such as when the peer requests a connection; `verbs`, `system`.
     public func acceptDatagrams(
         _ queuePair: borrowing QueuePair, privateData: [UInt8] = []
     ) throws(ConnectionError) {
         let operation = "accept \(peerName)"
         try identifier.require(isDatagram: true, operation)
-        try conversation.prepare(queuePair, operation)
+        try managed.prepare(queuePair, operation)
         try identifier.accept(ConnectionParameters().with(queuePair), privateData: privateData)
     }
 
-    /// Refuses the peer.
+    /// Rejects the request: rdma_reject(3).
     ///
-    /// - Parameter privateData: goes to the peer; at most 148 bytes, of a datagram service 136.
+    /// - Parameter privateData: Private data of the rejection; at most 148 bytes, of a datagram service 136.
     public func reject(privateData: [UInt8] = []) throws(ConnectionError) {
         try identifier.reject(privateData: privateData)
     }

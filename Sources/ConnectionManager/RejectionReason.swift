@@ -1,8 +1,8 @@
 import Verbs
 
-/// Why a connection was rejected (IBTA volume 1, 12.6.7.2).
+/// The reason of a rejection (`rdma_cm_event.status` of `RDMA_CM_EVENT_REJECTED`; IBTA volume 1, 12.6.7.2).
 ///
-/// Devices of iWARP know no reasons: theirs is `refused`.
+/// On iWARP there are no reason codes: the value is always `refused`.
 public struct RejectionReason: OpenEnumeration {
     /// The number in the reject message; on iWARP a negative errno value.
     public let rawValue: Int32
@@ -13,15 +13,15 @@ public struct RejectionReason: OpenEnumeration {
     public static var noQueuePair: Self { Self(rawValue: 1) }
     /// The peer has no room for another connection.
     public static var noResources: Self { Self(rawValue: 3) }
-    /// The peer waited too long for an answer.
+    /// The peer waited too long for a reply.
     public static var timeout: Self { Self(rawValue: 4) }
-    /// Nobody listens at that port.
+    /// No program listens at that port (invalid service ID).
     public static var invalidServiceID: Self { Self(rawValue: 8) }
     /// The transport service is not one that the peer has there.
     public static var invalidTransport: Self { Self(rawValue: 9) }
-    /// The connection was already taken away.
+    /// An earlier connection of the queue pair is not over (stale connection).
     public static var staleConnection: Self { Self(rawValue: 10) }
-    /// The listening program does not want this connection; its private data may say why.
+    /// The listening program rejected the connection; its private data may state the reason.
     public static var consumer: Self { Self(rawValue: 28) }
     /// The enhanced connection options of the two sides do not fit.
     public static var vendorOptionNotSupported: Self { Self(rawValue: 35) }
@@ -51,16 +51,17 @@ public struct RejectionReason: OpenEnumeration {
     ]
 }
 
-/// Why the look-up of a datagram service failed (IBTA volume 1, 12.11.2).
+/// The status of a datagram service look-up that failed (`rdma_cm_event.status` of `RDMA_CM_EVENT_UNREACHABLE`;
+/// SIDR_REP, IBTA volume 1, 12.11.2).
 public struct DatagramServiceStatus: OpenEnumeration {
     /// The number in the reply.
     public let rawValue: Int32
     /// The value that stands for that number; every number is accepted.
     public init(rawValue: Int32) { self.rawValue = rawValue }
 
-    /// Nobody listens at that port.
+    /// No program listens at that port (service ID not supported).
     public static var unsupportedServiceID: Self { Self(rawValue: 1) }
-    /// The listening program does not want this peer; its private data may say why.
+    /// The listening program rejected the look-up; its private data may state the reason.
     public static var rejected: Self { Self(rawValue: 2) }
     /// The peer has no queue pair left.
     public static var noQueuePair: Self { Self(rawValue: 3) }

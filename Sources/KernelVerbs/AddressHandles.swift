@@ -2,30 +2,31 @@ import CIBVerbs
 import CKernelABI
 
 extension KernelDevice {
-    /// Makes an address handle: the kernel's handle of it.
+    /// Creates an address handle (IB_USER_VERBS_CMD_CREATE_AH, `struct ib_uverbs_create_ah`).
     /// - Parameters:
-    ///   - domain: handle of the protection domain.
-    ///   - attributes: the path.
-    ///   - driver: what the driver answers beyond that.
+    ///   - domain: The handle of the protection domain (`pd_handle`).
+    ///   - attributes: The path.
+    ///   - driver: The driver's request and response.
+    /// - Returns: The kernel's handle (`ah_handle`).
     public func createAddressHandle(
         domain: UInt32, _ attributes: ibv_ah_attr, driver: DriverData = .none
     ) throws(KernelError) -> UInt32 {
         var request = ib_uverbs_create_ah()
         request.pd_handle = domain
         request.attr = ib_uverbs_ah_attr(attributes)
-        var answer = ib_uverbs_create_ah_resp()
-        try call(.createAddressHandle, request, &answer, driver: driver)
-        return answer.ah_handle
+        var response = ib_uverbs_create_ah_resp()
+        try call(.createAddressHandle, request, &response, driver: driver)
+        return response.ah_handle
     }
 
-    /// Destroys an address handle.
+    /// Destroys an address handle (UVERBS_METHOD_AH_DESTROY, or `struct ib_uverbs_destroy_ah`).
     public func destroyAddressHandle(_ handle: UInt32) throws(KernelError) {
         try destroy(
             handle, UVERBS_OBJECT_AH, UVERBS_METHOD_AH_DESTROY, UVERBS_ATTR_DESTROY_AH_HANDLE,
             orElse: .destroyAddressHandle)
     }
 
-    /// Lets a queue pair receive what is sent to a multicast group.
+    /// Attaches a queue pair to a multicast group (`ibv_attach_mcast`, `struct ib_uverbs_attach_mcast`).
     public func attachMulticast(queuePair: UInt32, gid: ibv_gid, lid: UInt16) throws(KernelError) {
         var request = ib_uverbs_attach_mcast()
         request.gid = gid.raw
@@ -34,7 +35,8 @@ extension KernelDevice {
         try call(.attachMulticast, request)
     }
 
-    /// Ends that.
+    /// Detaches a queue pair from a multicast group (`ibv_detach_mcast`, `struct ib_uverbs_detach_mcast`). A removed
+    /// device (EIO) is no error.
     public func detachMulticast(queuePair: UInt32, gid: ibv_gid, lid: UInt16) throws(KernelError) {
         var request = ib_uverbs_detach_mcast()
         request.gid = gid.raw
@@ -49,7 +51,7 @@ extension KernelDevice {
 }
 
 extension ib_uverbs_ah_attr {
-    /// The path in the kernel's layout.
+    /// Converts an `ibv_ah_attr`.
     init(_ attributes: ibv_ah_attr) {
         self.init()
         grh.dgid = attributes.grh.dgid.raw
@@ -67,7 +69,7 @@ extension ib_uverbs_ah_attr {
 }
 
 extension ib_uverbs_qp_dest {
-    /// The path in the layout that commands of queue pairs have.
+    /// Converts an `ibv_ah_attr` for `struct ib_uverbs_modify_qp`.
     init(_ attributes: ibv_ah_attr) {
         self.init()
         dgid = attributes.grh.dgid.raw
@@ -83,7 +85,7 @@ extension ib_uverbs_qp_dest {
         port_num = attributes.port_num
     }
 
-    /// The path as verbs.h has it.
+    /// The path as an `ibv_ah_attr`.
     var verbs: ibv_ah_attr {
         var attributes = ibv_ah_attr()
         attributes.grh.dgid.raw = dgid

@@ -1,22 +1,22 @@
 import CIBVerbs
 import CKernelABI
 
-/// What a completion queue is to be.
+/// The attributes of a new completion queue (UVERBS_METHOD_CQ_CREATE, `struct ib_uverbs_ex_create_cq`).
 public struct CompletionQueueRequest {
-    /// Address of the queue's verbs.h struct, which the kernel gives back in events.
+    /// The address of the `ibv_cq` (`user_handle`), which the kernel returns in events.
     public var userHandle: UnsafeRawPointer
-    /// Room for so many completions.
+    /// The minimum number of CQEs (`cqe`).
     public var entries: UInt32
-    /// Descriptor of its completion channel.
+    /// The descriptor of the completion channel (`comp_channel`).
     public var channel: Int32?
-    /// Completion vector, from 0.
+    /// The completion vector, from 0 (`comp_vector`).
     public var vector: UInt32
-    /// `enum ib_uverbs_ex_create_cq_flags`.
+    /// Creation flags (`enum ib_uverbs_ex_create_cq_flags`).
     public var flags: UInt32
-    /// Descriptor of the context's asynchronous events.
+    /// The descriptor of the context's asynchronous events (`ibv_context.async_fd`).
     public var asyncDescriptor: Int32
 
-    /// A queue without channel and flags, on vector 0.
+    /// A completion queue without a channel and flags, on vector 0.
     public init(userHandle: UnsafeRawPointer, entries: UInt32, asyncDescriptor: Int32) {
         self.userHandle = userHandle
         self.entries = entries
@@ -26,16 +26,19 @@ public struct CompletionQueueRequest {
     }
 }
 
-/// How many events of a completion queue were read in all: destroying it waits for their acknowledgement.
+/// The number of events of a completion queue that were read (`struct ib_uverbs_destroy_cq_resp`). `ibv_destroy_cq`
+/// waits until all are acknowledged.
 public struct CompletionQueueEvents {
-    /// Completion events.
+    /// Completion events (`comp_events_reported`).
     public var completions: UInt32
-    /// Asynchronous events.
+    /// Asynchronous events (`async_events_reported`).
     public var asynchronous: UInt32
 }
 
 extension KernelDevice {
-    /// Makes a completion queue: its handle, and how many completions it has room for.
+    /// Creates a completion queue (UVERBS_METHOD_CQ_CREATE, or `struct ib_uverbs_create_cq` or
+    /// `struct ib_uverbs_ex_create_cq`).
+    /// - Returns: The handle (`cq_handle`) and the actual number of CQEs (`cqe`).
     public func createCompletionQueue(
         _ request: CompletionQueueRequest, driver: DriverData = .none
     ) throws(KernelError) -> (handle: UInt32, entries: UInt32) {
@@ -62,9 +65,9 @@ extension KernelDevice {
         command.cqe = request.entries
         command.comp_vector = request.vector
         command.comp_channel = request.channel ?? -1
-        var answer = ib_uverbs_create_cq_resp()
-        try call(.createCompletionQueue, command, &answer, driver: driver)
-        return (answer.cq_handle, answer.cqe)
+        var response = ib_uverbs_create_cq_resp()
+        try call(.createCompletionQueue, command, &response, driver: driver)
+        return (response.cq_handle, response.cqe)
     }
 
     private func createExtended(
@@ -76,25 +79,28 @@ extension KernelDevice {
         command.comp_vector = request.vector
         command.comp_channel = request.channel ?? -1
         command.flags = request.flags
-        var answer = ib_uverbs_ex_create_cq_resp()
-        try call(.createCompletionQueueExtended, command, &answer, driver: driver)
-        return (answer.base.cq_handle, answer.base.cqe)
+        var response = ib_uverbs_ex_create_cq_resp()
+        try call(.createCompletionQueueExtended, command, &response, driver: driver)
+        return (response.base.cq_handle, response.base.cqe)
     }
 
-    /// Changes the room of a completion queue, and answers what it has now. EINVAL when more completions wait in it.
+    /// Resizes a completion queue (`ibv_resize_cq`, `struct ib_uverbs_resize_cq`).
+    /// - Returns: The actual number of CQEs (`cqe`).
+    /// - Throws: EINVAL if the queue holds more completions than `entries`.
     public func resizeCompletionQueue(
         _ handle: UInt32, entries: UInt32, driver: DriverData = .none
     ) throws(KernelError) -> UInt32 {
         var request = ib_uverbs_resize_cq()
         request.cq_handle = handle
         request.cqe = entries
-        var answer = ib_uverbs_resize_cq_resp()
-        try call(.resizeCompletionQueue, request, &answer, driver: driver)
-        return answer.cqe
+        var response = ib_uverbs_resize_cq_resp()
+        try call(.resizeCompletionQueue, request, &response, driver: driver)
+        return response.cqe
     }
 
-    /// Asks for an event at the next completion, or the next solicited one. For devices that have no doorbell for it.
-    /// Allocates nothing. 0, or a positive errno value.
+    /// Requests an event for the next completion, or the next solicited one (`ibv_req_notify_cq`,
+    /// `struct ib_uverbs_req_notify_cq`). For devices without a CQ doorbell. Allocates no memory.
+    /// - Returns: 0, or a positive errno value.
     public func requestNotification(_ handle: UInt32, solicitedOnly: Bool) -> Int32 {
         do {
             try call(
@@ -106,25 +112,28 @@ extension KernelDevice {
         }
     }
 
-    /// Destroys a completion queue: from now on no event of it can be read. How many were; nil when its device is gone.
-    /// EBUSY while a queue pair uses it.
+    /// Destroys a completion queue (UVERBS_METHOD_CQ_DESTROY, or `struct ib_uverbs_destroy_cq`). Afterwards none of its
+    /// events can be read.
+    /// - Returns: The number of events that were read, or nil if the device is removed (EIO).
+    /// - Throws: EBUSY while a queue pair uses the completion queue.
     public func destroyCompletionQueue(_ handle: UInt32) throws(KernelError) -> CompletionQueueEvents? {
         var method = Method(UVERBS_OBJECT_CQ, UVERBS_METHOD_CQ_DESTROY)
         method.handle(UVERBS_ATTR_DESTROY_CQ_HANDLE, handle)
         let output = method.output(UVERBS_ATTR_DESTROY_CQ_RESP, ib_uverbs_destroy_cq_resp.self)
-        var answer = ib_uverbs_destroy_cq_resp()
+        var response = ib_uverbs_destroy_cq_resp()
         do {
             if try call(&method, orElse: .destroyCompletionQueue) {
-                answer = method[output]
+                response = method[output]
             } else {
                 try call(
-                    .destroyCompletionQueue, ib_uverbs_destroy_cq(response: 0, cq_handle: handle, reserved: 0), &answer)
+                    .destroyCompletionQueue, ib_uverbs_destroy_cq(response: 0, cq_handle: handle, reserved: 0),
+                    &response)
             }
         } catch {
             if error == .deviceGone { return nil }
             throw error
         }
         return CompletionQueueEvents(
-            completions: answer.comp_events_reported, asynchronous: answer.async_events_reported)
+            completions: response.comp_events_reported, asynchronous: response.async_events_reported)
     }
 }

@@ -1,16 +1,17 @@
 import CIBVerbs
 import CKernelABI
 
-/// What the kernel answers when a context is made.
+/// The kernel's response to creating a context (`struct ib_uverbs_get_context_resp`).
 public struct KernelContext: Sendable {
-    /// Where asynchronous events are read: `ibv_context.async_fd`. The provider closes it with the context.
+    /// The descriptor of asynchronous events (`ibv_context.async_fd`). The provider closes it with the context.
     public let asyncDescriptor: Int32
-    /// How many completion vectors there are.
+    /// The number of completion vectors (`ibv_context.num_comp_vectors`).
     public let completionVectors: Int32
-    /// Whether registration takes the access flags of IBV_ACCESS_OPTIONAL_RANGE; else they must be left out.
+    /// Whether memory registration accepts the flags of IBV_ACCESS_OPTIONAL_RANGE
+    /// (IB_UVERBS_CORE_SUPPORT_OPTIONAL_MR_ACCESS). If not, the provider must clear them.
     public let takesOptionalAccess: Bool
 
-    /// An answer of these values.
+    /// A response with these values.
     public init(asyncDescriptor: Int32, completionVectors: Int32, takesOptionalAccess: Bool) {
         self.asyncDescriptor = asyncDescriptor
         self.completionVectors = completionVectors
@@ -19,9 +20,10 @@ public struct KernelContext: Sendable {
 }
 
 extension KernelDevice {
-    /// Makes the context in the kernel (GET_CONTEXT): the first command on an open node, and once. What the kernel refuses
-    /// may be tried again with other data of the driver's; it is made, and of no use, where no descriptor is left for its
-    /// events (EMFILE, ENFILE).
+    /// Creates the context in the kernel (UVERBS_METHOD_GET_CONTEXT, or `struct ib_uverbs_get_context`). It is the
+    /// first command on an open uverbs node. After an error, the caller may retry with other driver data, except after
+    /// EMFILE and ENFILE: the context then exists, but has no descriptor for its asynchronous events and cannot be
+    /// used.
     public func getContext(driver: DriverData = .none) throws(KernelError) -> KernelContext {
         var method = Method(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_GET_CONTEXT)
         let vectors = method.output(UVERBS_ATTR_GET_CONTEXT_NUM_COMP_VECTORS, UInt32.self)
@@ -33,10 +35,10 @@ extension KernelDevice {
                 asyncDescriptor: try allocateAsyncDescriptor(), completionVectors: Int32(method[vectors]),
                 takesOptionalAccess: optional)
         }
-        var answer = ib_uverbs_get_context_resp()
-        try call(.getContext, ib_uverbs_get_context(), &answer, driver: driver)
+        var response = ib_uverbs_get_context_resp()
+        try call(.getContext, ib_uverbs_get_context(), &response, driver: driver)
         return KernelContext(
-            asyncDescriptor: Int32(bitPattern: answer.async_fd), completionVectors: Int32(answer.num_comp_vectors),
+            asyncDescriptor: Int32(bitPattern: response.async_fd), completionVectors: Int32(response.num_comp_vectors),
             takesOptionalAccess: false)
     }
 
@@ -47,15 +49,16 @@ extension KernelDevice {
         return method[descriptor]
     }
 
-    /// Makes a completion channel: its descriptor, which the provider closes.
+    /// Creates a completion channel (`struct ib_uverbs_create_comp_channel`).
+    /// - Returns: The descriptor (`ibv_comp_channel.fd`), which the provider closes.
     public func createChannel() throws(KernelError) -> Int32 {
-        var answer = ib_uverbs_create_comp_channel_resp()
-        try call(.createChannel, ib_uverbs_create_comp_channel(), &answer)
-        return Int32(bitPattern: answer.fd)
+        var response = ib_uverbs_create_comp_channel_resp()
+        try call(.createChannel, ib_uverbs_create_comp_channel(), &response)
+        return Int32(bitPattern: response.fd)
     }
 
-    /// Destroys an object by the method of its own, or by the older command, of which the handle is all. An object whose
-    /// device is gone (EIO) is gone with it.
+    /// Destroys an object with its ioctl method, or with the older write command, whose request is the handle. A
+    /// removed device (EIO) is no error, because its objects are destroyed with it.
     func destroy(
         _ handle: UInt32, _ object: uverbs_default_objects, _ method: some RawRepresentable<UInt32>,
         _ attribute: some RawRepresentable<UInt32>, orElse older: WriteCommand

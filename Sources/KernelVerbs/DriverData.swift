@@ -1,17 +1,19 @@
-/// What a command carries between the provider and the kernel driver of its device, beside what is common to all. Both
-/// places belong to the caller, and live until the command has returned. Their sizes are multiples of 4 bytes.
+/// The driver-specific request and response of a command (UVERBS_ATTR_UHW_IN and UVERBS_ATTR_UHW_OUT), which follow the
+/// common structs. Both buffers belong to the caller and must stay valid until the command returns. Their sizes are
+/// multiples of 4 bytes.
 public struct DriverData {
-    /// For the driver.
+    /// The request to the driver (UHW_IN).
     public var input: UnsafeRawBufferPointer
-    /// From the driver. An older driver may fill less: the caller zeroes it before.
+    /// The response from the driver (UHW_OUT). The caller zeroes it first, because an older driver may write fewer
+    /// bytes.
     public var output: UnsafeMutableRawBufferPointer
 
-    /// Nothing either way.
+    /// No request and no response.
     public static var none: DriverData {
         DriverData(input: UnsafeRawBufferPointer(start: nil, count: 0))
     }
 
-    /// Bytes for the driver, and room for what it answers.
+    /// A request, and memory for the response.
     public init(
         input: UnsafeRawBufferPointer,
         output: UnsafeMutableRawBufferPointer = UnsafeMutableRawBufferPointer(start: nil, count: 0)
@@ -20,13 +22,13 @@ public struct DriverData {
         self.output = output
     }
 
-    /// Runs `body` with a command for the driver, and an answer of it to be filled.
+    /// Runs `body` with a request and a response struct of the driver.
     @inline(__always)
-    public static func exchange<Command, Answer: BitwiseCopyable, Result: ~Copyable>(
-        _ command: Command, _ answer: inout Answer, _ body: (DriverData) throws(KernelError) -> Result
+    public static func exchange<Command, Response: BitwiseCopyable, Result: ~Copyable>(
+        _ command: Command, _ response: inout Response, _ body: (DriverData) throws(KernelError) -> Result
     ) throws(KernelError) -> Result {
         try withUnsafePointer(to: command) { command throws(KernelError) in
-            try Self.answer(&answer) { driver throws(KernelError) in
+            try Self.response(&response) { driver throws(KernelError) in
                 try body(
                     DriverData(
                         input: UnsafeRawBufferPointer(start: command, count: MemoryLayout<Command>.size),
@@ -35,13 +37,13 @@ public struct DriverData {
         }
     }
 
-    /// Runs `body` with an answer of the driver to be filled.
+    /// Runs `body` with a response struct of the driver, and no request.
     @inline(__always)
-    public static func answer<Answer: BitwiseCopyable, Result: ~Copyable>(
-        _ answer: inout Answer, _ body: (DriverData) throws(KernelError) -> Result
+    public static func response<Response: BitwiseCopyable, Result: ~Copyable>(
+        _ response: inout Response, _ body: (DriverData) throws(KernelError) -> Result
     ) throws(KernelError) -> Result {
-        let count = MemoryLayout<Answer>.size
-        return try withUnsafeMutablePointer(to: &answer) { pointer throws(KernelError) in
+        let count = MemoryLayout<Response>.size
+        return try withUnsafeMutablePointer(to: &response) { pointer throws(KernelError) in
             try body(
                 DriverData(
                     input: UnsafeRawBufferPointer(start: nil, count: 0),

@@ -3,22 +3,22 @@ import CLinux
 import CProviderABI
 import ProviderKit
 
-// What becomes of the data path when a device fails or is removed (rdma_provider.h, chapter 6): its functions are exchanged
-// for others, so that those of a device that works need not ask.
+// The data path after a device has failed or was removed (rdma_provider.h, chapter 6). Its functions are replaced, so
+// that the functions of a working device need no test.
 
-/// `async_event`: tells the provider of its device's end.
+/// `async_event`: replaces the data path functions after IBV_EVENT_DEVICE_FATAL.
 func hearNativeEvent(context: UnsafeMutablePointer<ibv_context>?, event: UnsafeMutablePointer<ibv_async_event>?) {
     guard let context, let event, event.pointee.event_type == IBV_EVENT_DEVICE_FATAL else { return }
     context.native.fail(context)
 }
 
-/// The queues of an open device that have functions of their own: queue pairs with builders, completion queues that are
-/// polled field by field.
+/// The queues of an open device with function pointers of their own: extended queue pairs (`ibv_qp_ex`) and extended
+/// completion queues (`ibv_cq_ex`).
 struct ExtendedQueues: ~Copyable {
     struct State {
         var pairs = QueueList<NativeQueuePair>()
         var queues = QueueList<NativeCompletionQueue>()
-        /// Of a device that has failed: what polled it before.
+        /// The original `ibv_context_ops.poll_cq` after the device has failed; nil before.
         fileprivate(set) var poll: PollFunction?
     }
 
@@ -32,7 +32,7 @@ struct ExtendedQueues: ~Copyable {
 
     deinit { state.deallocate() }
 
-    /// Runs `body` while nobody else changes anything.
+    /// Runs `body` under the lock.
     borrowing func change(_ body: (UnsafeMutablePointer<State>) -> Void) {
         lock.lock()
         body(state)
@@ -45,18 +45,18 @@ typealias PollFunction =
 
 // MARK: - Lists
 
-/// A queue that may be in the list of its device.
+/// A queue that can be in a list of its device.
 protocol ListedQueue: ~Copyable {
     var neighbours: Neighbours<Self> { get set }
 }
 
-/// A place in a list of queues.
+/// The links of a queue in its list.
 struct Neighbours<Queue: ~Copyable> {
     fileprivate var previous: UnsafeMutablePointer<Queue>?
     fileprivate var next: UnsafeMutablePointer<Queue>?
 }
 
-/// Queues that name each other.
+/// A doubly linked list of queues.
 struct QueueList<Queue: ListedQueue & ~Copyable> {
     private var first: UnsafeMutablePointer<Queue>?
 
@@ -90,7 +90,7 @@ extension NativeQueuePair: ListedQueue {}
 extension NativeCompletionQueue: ListedQueue {}
 
 extension NativeQueuePairPointer {
-    /// Lists a queue pair with builders.
+    /// Adds an extended queue pair to the list.
     func enlist() {
         pointee.base.qp_base.context.native.pointee.extendedQueues.change { state in
             state.pointee.pairs.add(self)
@@ -98,7 +98,7 @@ extension NativeQueuePairPointer {
         }
     }
 
-    /// Takes a queue pair out of the list, if it is there.
+    /// Removes a queue pair from the list, if it is extended.
     func leave() {
         guard pointee.base.wr_start != nil else { return }
         pointee.base.qp_base.context.native.pointee.extendedQueues.change { $0.pointee.pairs.remove(self) }
@@ -106,7 +106,7 @@ extension NativeQueuePairPointer {
 }
 
 extension NativeCompletionQueuePointer {
-    /// Lists a completion queue that is polled field by field.
+    /// Adds an extended completion queue to the list.
     func enlist() {
         pointee.base.context.native.pointee.extendedQueues.change { state in
             state.pointee.queues.add(self)
@@ -114,7 +114,7 @@ extension NativeCompletionQueuePointer {
         }
     }
 
-    /// Takes a completion queue out of the list, if it is there.
+    /// Removes a completion queue from the list, if it is extended.
     func leave() {
         guard pointee.base.start_poll != nil else { return }
         pointee.base.context.native.pointee.extendedQueues.change { $0.pointee.queues.remove(self) }
@@ -128,7 +128,7 @@ extension NativeContextPointer {
         pointee.extendedQueues.change { state in
             guard state.pointee.poll == nil else { return }
             state.pointee.poll = context.pointee.ops.poll_cq
-            // Who is told to call the new function finds the old one.
+            // A thread that loads the new function must find the original one.
             linux_barrier_to_device()
             context.pointee.ops.poll_cq = pollFailed
             context.pointee.ops.req_notify_cq = { _, _ in EIO }
@@ -152,7 +152,7 @@ extension NativeContextPointer {
 }
 
 extension NativeQueuePairPointer {
-    /// What is built can be built to its end, by those who are at it, and is then taken back.
+    /// `wr_complete` aborts the work requests that were built, and returns EIO.
     fileprivate func fail() {
         pointee.base.wr_complete = { qp in
             qp?.pointee.wr_abort?(qp)
@@ -162,25 +162,25 @@ extension NativeQueuePairPointer {
 }
 
 extension NativeCompletionQueuePointer {
-    /// What is in the queue can still be polled.
+    /// Completions already in the queue can still be polled; then EIO replaces ENOENT.
     fileprivate func fail() {
         pointee.startPoll = pointee.base.start_poll
         pointee.nextPoll = pointee.base.next_poll
         linux_barrier_to_device()
         pointee.base.start_poll = { cq, attr in
             linux_barrier_from_device()
-            let answer = cq?.native.pointee.startPoll?(cq, attr) ?? EINVAL
-            return answer == ENOENT ? EIO : answer
+            let error = cq?.native.pointee.startPoll?(cq, attr) ?? EINVAL
+            return error == ENOENT ? EIO : error
         }
         pointee.base.next_poll = { cq in
             linux_barrier_from_device()
-            let answer = cq?.native.pointee.nextPoll?(cq) ?? EINVAL
-            return answer == ENOENT ? EIO : answer
+            let error = cq?.native.pointee.nextPoll?(cq) ?? EINVAL
+            return error == ENOENT ? EIO : error
         }
     }
 }
 
-/// What is in the queue, then -EIO.
+/// `poll_cq` of a failed device: returns the completions already in the queue, then -EIO.
 private func pollFailed(
     cq: UnsafeMutablePointer<ibv_cq>?, count: Int32, completions: UnsafeMutablePointer<ibv_wc>?
 ) -> Int32 {

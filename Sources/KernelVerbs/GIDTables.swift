@@ -3,10 +3,11 @@ import CKernelABI
 import CLinux
 import ProviderKit
 
-// The GID table of a port: the kernel tells an entry by ioctl since 5.10, and in sysfs ever since.
+// The GID table of a port: kernels since 5.10 report an entry by ioctl, older kernels in sysfs only.
 
 extension UnsafeMutablePointer<ibv_context> {
-    /// An entry of a port's GID table. ENODATA where it is empty, EINVAL where there is no such entry.
+    /// Queries an entry of a port's GID table (`ibv_query_gid_ex`).
+    /// - Throws: ENODATA for an empty entry, EINVAL for an index beyond the table.
     public func queryGID(port: UInt32, index: UInt32) throws(KernelError) -> ibv_gid_entry {
         do throws(KernelError) {
             return try native.pointee.kernel.queryGID(port: port, index: index)
@@ -16,10 +17,12 @@ extension UnsafeMutablePointer<ibv_context> {
         }
     }
 
-    /// All entries of all ports that are not empty: how many there are. EINVAL when they are more than `capacity`.
+    /// Queries the non-empty entries of all ports (`ibv_query_gid_table`).
     /// - Parameters:
-    ///   - entries: where they go, each `size` bytes behind the one before.
-    ///   - capacity: room for so many.
+    ///   - entries: Receives the entries (`ibv_gid_entry`), with a stride of `size` bytes.
+    ///   - capacity: The capacity of `entries`.
+    /// - Returns: The number of entries.
+    /// - Throws: EINVAL if there are more than `capacity`.
     func queryGIDTable(_ entries: UnsafeMutableRawPointer, capacity: Int, size: Int) throws(KernelError) -> Int {
         do throws(KernelError) {
             return try native.pointee.kernel.queryGIDTable(entries, capacity: capacity, size: size)
@@ -32,7 +35,14 @@ extension UnsafeMutablePointer<ibv_context> {
         for port in 1...max(1, UInt32(attributes.orig_attr.phys_port_cnt)) {
             let length = try native.pointee.kernel.queryPort(UInt8(truncatingIfNeeded: port)).gid_tbl_len
             for index in 0..<UInt32(max(0, length)) {
-                guard let entry = try? readGID(port: port, index: index) else { continue }
+                let entry: ibv_gid_entry
+                do throws(KernelError) {
+                    entry = try readGID(port: port, index: index)
+                } catch {
+                    // An empty entry; some kernels fail to read it.
+                    if error == .invalidArgument || error.rawValue == ENODATA { continue }
+                    throw error
+                }
                 guard count < capacity else { throw .invalidArgument }
                 store(entry, to: entries + count * size, size: size)
                 count += 1
@@ -41,16 +51,18 @@ extension UnsafeMutablePointer<ibv_context> {
         return count
     }
 
-    /// An entry as sysfs has it.
+    /// Reads an entry from sysfs.
     private func readGID(port: UInt32, index: UInt32) throws(KernelError) -> ibv_gid_entry {
         var line = InlineArray<64, CChar>(repeating: 0)
-        guard read("/gids/", port, index, &line) == 39 else { throw .invalidArgument }
+        let length = read("/gids/", port, index, &line)
+        if length < 0 && length != -ENOENT { throw KernelError(rawValue: -length) }
+        guard length == 39 else { throw .invalidArgument }
         var entry = ibv_gid_entry()
         entry.port_num = port
         entry.gid_index = index
         var any: UInt8 = 0
         try withUnsafeMutableBytes(of: &entry.gid) { gid throws(KernelError) in
-            // "fe80:0000:…": eight groups of four digits.
+            // "fe80:0000:...": eight groups of four hexadecimal digits.
             for byte in 0..<16 {
                 let place = byte / 2 * 5 + byte % 2 * 2
                 guard let high = hexadecimalDigit(line[place]), let low = hexadecimalDigit(line[place + 1]) else {
@@ -65,23 +77,36 @@ extension UnsafeMutablePointer<ibv_context> {
             try native.pointee.kernel.queryPort(UInt8(truncatingIfNeeded: port)).link_layer
             == UInt8(IBV_LINK_LAYER_ETHERNET)
         // "IB/RoCE v1", or "RoCE v2".
-        let isVersion2 = read("/gid_attrs/types/", port, index, &line) == 7 && line[6] == CChar(UInt8(ascii: "2"))
+        let isVersion2 =
+            try readAttribute("/gid_attrs/types/", port, index, &line) == 7 && line[6] == CChar(UInt8(ascii: "2"))
         entry.gid_type = !isEthernet ? 0 : isVersion2 ? IBV_GID_TYPE_ROCE_V2.rawValue : IBV_GID_TYPE_ROCE_V1.rawValue
-        if read("/gid_attrs/ndevs/", port, index, &line) > 0 {
+        if try readAttribute("/gid_attrs/ndevs/", port, index, &line) > 0 {
             var interface = linux_interface()
             let error = withUnsafeBytes(of: line) {
                 linux_find_interface($0.baseAddress!.assumingMemoryBound(to: CChar.self), &interface)
             }
+            // An interface that is gone, or in another network namespace, has no index here.
+            if [EMFILE, ENFILE, ENOMEM, ENOBUFS].contains(error) { throw KernelError(rawValue: error) }
             if error == 0 { entry.ndev_ifindex = interface.index }
         }
         return entry
     }
 
-    /// The first line of a file of a port's; its length, or a negative errno value.
+    /// Reads an attribute of a GID. Returns the length of its line; 0 when the kernel has no such attribute or no value.
+    private func readAttribute(
+        _ folder: StaticString, _ port: UInt32, _ index: UInt32, _ line: inout InlineArray<64, CChar>
+    ) throws(KernelError) -> Int32 {
+        let length = read(folder, port, index, &line)
+        if length >= 0 { return length }
+        guard [ENOENT, EINVAL, ENODATA, ENODEV].contains(-length) else { throw KernelError(rawValue: -length) }
+        return 0
+    }
+
+    /// Reads the first line of a port's sysfs file. Returns its length, or a negative errno value.
     private func read(
         _ folder: StaticString, _ port: UInt32, _ index: UInt32, _ line: inout InlineArray<64, CChar>
     ) -> Int32 {
-        var path = Sentence()
+        var path = MessageText()
         withUnsafeBytes(of: pointee.device.pointee.ibdev_path) {
             path.append($0.baseAddress!.assumingMemoryBound(to: CChar.self))
         }

@@ -1,36 +1,39 @@
 import CKernelABI
 import CLinux
 
-// Commands that take a struct, by either way.
+// Write commands (`enum ib_uverbs_write_cmds`), by ioctl or by write(2).
 //
-// By ioctl: attributes CORE_IN, CORE_OUT, UHW_IN, UHW_OUT. By write(2), where sizes count in units of 4 bytes, or of 8
-// for an extended command:
+// By ioctl (UVERBS_METHOD_INVOKE_WRITE): the attributes CORE_IN, CORE_OUT, UHW_IN, UHW_OUT. By write(2), with sizes in
+// units of 4 bytes, or of 8 bytes for an extended command:
 //
 // | | plain | extended |
 // |---|---|---|
-// | header | `ib_uverbs_cmd_hdr`: number, size of all, size of the answer | `ib_uverbs_cmd_hdr`, which counts the common part alone, and `ib_uverbs_ex_cmd_hdr`, which counts the driver's |
-// | request | struct, driver's bytes; the struct begins with the address of the answer if there is one | struct, driver's bytes |
-// | answer | struct, driver's bytes | struct, driver's bytes |
+// | header | `ib_uverbs_cmd_hdr`: command, total size, size of the response | `ib_uverbs_cmd_hdr` with the sizes of the
+// common structs, `ib_uverbs_ex_cmd_hdr` with the sizes of the driver's |
+// | request | common struct, driver's struct; the common struct begins with the address of the response, if any |
+// common struct, driver's struct |
+// | response | common struct, driver's struct | common struct, driver's struct |
 
 extension KernelDevice {
-    /// Gives a command to the kernel.
+    /// Executes a write command.
     /// - Parameters:
-    ///   - command: its number.
-    ///   - request: its C struct, without the bytes of the driver that follow it.
-    ///   - answer: zeroed; filled when it returns. Begins at the `response` field that the request's struct has.
-    ///   - driver: what goes between provider and driver.
+    ///   - command: The command number.
+    ///   - request: The common request struct, such as `struct ib_uverbs_reg_mr`. A plain command's begins with its
+    ///     `response` field, which this function sets.
+    ///   - response: The zeroed common response struct, such as `struct ib_uverbs_reg_mr_resp`. The kernel fills it.
+    ///   - driver: The driver's request and response.
     @inline(__always)
-    public func call<Request, Answer>(
-        _ command: WriteCommand, _ request: Request, _ answer: inout Answer, driver: DriverData = .none
+    public func call<Request, Response>(
+        _ command: WriteCommand, _ request: Request, _ response: inout Response, driver: DriverData = .none
     ) throws(KernelError) {
         var request = request
         let error = withUnsafeMutableBytes(of: &request) { request in
-            withUnsafeMutableBytes(of: &answer) { invoke(command, request, $0, driver) }
+            withUnsafeMutableBytes(of: &response) { invoke(command, request, $0, driver) }
         }
         try KernelError.check(error)
     }
 
-    /// Gives a command without an answer to the kernel.
+    /// Executes a write command without a response.
     @inline(__always)
     public func call<Request>(
         _ command: WriteCommand, _ request: Request, driver: DriverData = .none
@@ -42,51 +45,51 @@ extension KernelDevice {
         try KernelError.check(error)
     }
 
-    /// 0, or a positive errno value.
+    /// Executes a command by ioctl or write(2). Returns 0, or a positive errno value.
     func invoke(
-        _ command: WriteCommand, _ request: UnsafeMutableRawBufferPointer, _ answer: UnsafeMutableRawBufferPointer,
+        _ command: WriteCommand, _ request: UnsafeMutableRawBufferPointer, _ response: UnsafeMutableRawBufferPointer,
         _ driver: DriverData
     ) -> Int32 {
         if !isWritten(command) {
             var method = Method(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_INVOKE_WRITE)
             method.constant(UVERBS_ATTR_WRITE_CMD, UInt64(command.rawValue))
             method.input(UVERBS_ATTR_CORE_IN, from: UnsafeRawBufferPointer(request))
-            if answer.count > 0 { method.output(UVERBS_ATTR_CORE_OUT, into: answer) }
+            if response.count > 0 { method.output(UVERBS_ATTR_CORE_OUT, into: response) }
             method.driver(driver)
             let error = method.call(descriptor, driver: self.driver, calls)
             if !notes(error, of: command) { return error }
         }
-        return write(command, request, answer, driver)
+        return write(command, request, response, driver)
     }
 
     private func write(
-        _ command: WriteCommand, _ request: UnsafeMutableRawBufferPointer, _ answer: UnsafeMutableRawBufferPointer,
+        _ command: WriteCommand, _ request: UnsafeMutableRawBufferPointer, _ response: UnsafeMutableRawBufferPointer,
         _ driver: DriverData
     ) -> Int32 {
-        // A plain command without an answer has no field for its address: no driver answers either.
-        guard driver.output.count > 0, answer.count > 0 || command.isExtended else {
-            return write(command, request, driver.input, answer, answer.count)
+        // A plain command without a response has no `response` field, so its driver has no response either.
+        guard driver.output.count > 0, response.count > 0 || command.isExtended else {
+            return write(command, request, driver.input, response, response.count)
         }
-        // Common part and driver's part of an answer come as one piece.
-        return withScratch(answer.count + driver.output.count) { whole in
+        // The kernel writes the common and the driver's response contiguously.
+        return withScratch(response.count + driver.output.count) { whole in
             let common = whole.baseAddress!
-            let more = common + answer.count
+            let more = common + response.count
             more.copyMemory(from: driver.output.baseAddress!, byteCount: driver.output.count)
-            let error = write(command, request, driver.input, whole, answer.count)
+            let error = write(command, request, driver.input, whole, response.count)
             if error == 0 {
-                answer.copyMemory(from: UnsafeRawBufferPointer(start: common, count: answer.count))
+                response.copyMemory(from: UnsafeRawBufferPointer(start: common, count: response.count))
                 driver.output.baseAddress!.copyMemory(from: more, byteCount: driver.output.count)
             }
             return error
         }
     }
 
-    /// `common` is how many bytes of the answer are not the driver's.
+    /// Writes the headers and the request. `common` is the size of the common response in bytes.
     private func write(
         _ command: WriteCommand, _ request: UnsafeMutableRawBufferPointer, _ input: UnsafeRawBufferPointer,
-        _ answer: UnsafeMutableRawBufferPointer, _ common: Int
+        _ response: UnsafeMutableRawBufferPointer, _ common: Int
     ) -> Int32 {
-        let address = UInt64(UInt(bitPattern: answer.baseAddress))
+        let address = UInt64(UInt(bitPattern: response.baseAddress))
         let plainHeader = MemoryLayout<ib_uverbs_cmd_hdr>.size
         let headers = plainHeader + (command.isExtended ? MemoryLayout<ib_uverbs_ex_cmd_hdr>.size : 0)
         let count = headers + request.count + input.count
@@ -94,16 +97,16 @@ extension KernelDevice {
             let unit = command.isExtended ? 8 : 4
             let header = ib_uverbs_cmd_hdr(
                 command: command.rawValue, in_words: UInt16((command.isExtended ? request.count : count) / unit),
-                out_words: UInt16((command.isExtended ? common : answer.count) / unit))
+                out_words: UInt16((command.isExtended ? common : response.count) / unit))
             let bytes = whole.baseAddress!
             bytes.storeBytes(of: header, as: ib_uverbs_cmd_hdr.self)
             (bytes + headers).copyMemory(from: request.baseAddress!, byteCount: request.count)
             if command.isExtended {
                 let header = ib_uverbs_ex_cmd_hdr(
                     response: address, provider_in_words: UInt16(input.count / unit),
-                    provider_out_words: UInt16((answer.count - common) / unit), cmd_hdr_reserved: 0)
+                    provider_out_words: UInt16((response.count - common) / unit), cmd_hdr_reserved: 0)
                 (bytes + plainHeader).storeBytes(of: header, as: ib_uverbs_ex_cmd_hdr.self)
-            } else if answer.count > 0 {
+            } else if response.count > 0 {
                 (bytes + headers).storeBytes(of: address, as: UInt64.self)
             }
             if let more = input.baseAddress {
@@ -114,9 +117,9 @@ extension KernelDevice {
     }
 }
 
-/// Runs `body` with so many zeroed bytes of the stack.
+/// Runs `body` with `count` zeroed bytes of the stack.
 private func withScratch(_ count: Int, _ body: (UnsafeMutableRawBufferPointer) -> Int32) -> Int32 {
-    precondition(count <= 512, "a command that is longer than there is room for")
+    precondition(count <= 512, "the command is longer than 512 bytes")
     var words = InlineArray<64, UInt64>(repeating: 0)
     return withUnsafeMutableBytes(of: &words) {
         body(UnsafeMutableRawBufferPointer(start: $0.baseAddress, count: count))

@@ -1,17 +1,17 @@
 import CProviderABI
 import ProviderKit
 
-/// The versions of the kernel's ABI, of uverbs and of a driver, and what is said about one that is not served.
+/// The ABI versions of uverbs and of kernel drivers, and the check that a provider supports them.
 public enum KernelABI {
-    /// The version of uverbs itself (`infiniband_verbs/abi_version`) that this library speaks.
+    /// The supported ABI versions of uverbs (`/sys/class/infiniband_verbs/abi_version`).
     public static var uverbs: ClosedRange<UInt32> { 6...6 }
 
-    /// Whether the kernel speaks both versions.
+    /// Whether the provider supports the kernel's uverbs ABI and driver ABI.
     /// - Parameters:
-    ///   - device: as the core describes it.
-    ///   - provider: name of the provider that asks.
-    ///   - supported: versions of the kernel driver's ABI that the provider serves.
-    ///   - why: gets the sentence that names the range and what to try, when not.
+    ///   - device: The core's description of the device (`struct rdma_device`).
+    ///   - provider: The name of the provider.
+    ///   - supported: The provider's range of driver ABI versions.
+    ///   - why: Receives the reason if the result is false: the supported range and a remedy.
     public static func isServed(
         _ device: UnsafePointer<rdma_device>, provider: StaticString, supported: ClosedRange<UInt32>,
         why: UnsafeMutablePointer<rdma_reason>?
@@ -31,7 +31,7 @@ public enum KernelABI {
         _ what: StaticString, _ version: UInt32, _ supported: ClosedRange<UInt32>, _ provider: StaticString,
         _ why: UnsafeMutablePointer<rdma_reason>?
     ) {
-        var reason = Sentence("the kernel's ")
+        var reason = MessageText("the kernel's ")
         reason.append(what)
         reason.append(" has ABI version ")
         reason.append(Int(version))

@@ -5,26 +5,27 @@ import CProviderABI
 import ProviderKit
 import Synchronization
 
-/// An open device of the kernel's RDMA subsystem: its uverbs node, and how commands reach it.
+/// An open uverbs node (`ibv_context.cmd_fd`), which executes commands by ioctl or write(2).
 ///
-/// Any thread may call any function. The commands take an ioctl where the kernel has it for them, and write(2) else: a
-/// kernel without the ioctl answers ENOTTY, one that has it not for a command EPROTONOSUPPORT, and both are asked once.
+/// Any thread may call any function. A command uses the ioctl (RDMA_VERBS_IOCTL) if the kernel supports it for that
+/// command, and write(2) otherwise. A kernel without the ioctl returns ENOTTY; a kernel that lacks the ioctl method for
+/// a command returns EPROTONOSUPPORT. The result is remembered, so each is tried once.
 public struct KernelDevice: ~Copyable {
-    /// The open uverbs node: `ibv_context.cmd_fd`. Queues and doorbells of the device are mapped from it.
+    /// The descriptor of the uverbs node (`ibv_context.cmd_fd`). The provider maps queues and UAR pages from it.
     public let descriptor: Int32
-    /// The kernel's number for the driver: `enum rdma_driver_id`.
+    /// The kernel driver (`enum rdma_driver_id`).
     public let driver: UInt32
 
     let calls: SystemCalls
-    /// Commands that only write(2) brings to this kernel, by their bits.
+    /// The commands that this kernel accepts by write(2) only (`WriteCommand.bit`).
     private let written = Atomic<UInt64>(0)
     private let writtenExtended = Atomic<UInt64>(0)
 
-    /// Opens the device's node and finds out how this kernel takes commands.
+    /// Opens the device's uverbs node, and determines whether the kernel accepts commands by ioctl.
     /// - Parameters:
-    ///   - device: as the core describes it.
-    ///   - driver: the driver's number, for the kernel checks that both mean the same one.
-    ///   - why: gets a sentence when the node cannot be opened.
+    ///   - device: The core's description of the device (`struct rdma_device`).
+    ///   - driver: The kernel driver; the kernel refuses commands for another one.
+    ///   - why: Receives the reason if the node cannot be opened.
     public init(
         opening device: UnsafePointer<rdma_device>, driver: rdma_driver_id,
         why: UnsafeMutablePointer<rdma_reason>?
@@ -34,11 +35,11 @@ public struct KernelDevice: ~Copyable {
         self.init(descriptor: descriptor, driver: driver, calls: .kernel)
     }
 
-    /// Takes over a descriptor that is open, and closes it at its end.
+    /// Takes ownership of an open descriptor; `deinit` closes it.
     /// - Parameters:
-    ///   - descriptor: a uverbs node.
-    ///   - driver: number of its driver.
-    ///   - calls: the way into the kernel, or into what a test has in its place.
+    ///   - descriptor: An open uverbs node.
+    ///   - driver: The kernel driver.
+    ///   - calls: The system calls, or the functions of a simulated kernel.
     public init(descriptor: Int32, driver: rdma_driver_id, calls: SystemCalls) {
         self.descriptor = descriptor
         self.driver = driver.rawValue
@@ -48,23 +49,23 @@ public struct KernelDevice: ~Copyable {
 
     deinit { linux_close(descriptor) }
 
-    /// Whether the kernel is known to take this command by write(2) alone.
+    /// Whether the kernel is known to accept this command by write(2) only.
     public func isWritten(_ command: WriteCommand) -> Bool {
         let bits = command.isExtended ? writtenExtended.load(ordering: .relaxed) : written.load(ordering: .relaxed)
         return bits & command.bit != 0
     }
 
-    /// Calls a method of the ioctl that no older command does as well.
-    /// - Throws: what the kernel answers; EOPNOTSUPP where it has no such method.
+    /// Calls an ioctl method that has no write command as a fallback.
+    /// - Throws: The kernel's errno value; EOPNOTSUPP if the kernel lacks the method.
     public func call(_ method: inout Method) throws(KernelError) {
         let error = method.call(descriptor, driver: driver, calls)
         if error == ENOTTY || error == EPROTONOSUPPORT { throw .notSupported }
         try KernelError.check(error)
     }
 
-    /// Calls a method of the ioctl, unless this kernel is known not to have it.
-    /// - Parameter older: the command that does the same on an older kernel.
-    /// - Returns: false when the older command must do it.
+    /// Calls an ioctl method, unless the kernel is known to lack it.
+    /// - Parameter older: The equivalent write command of an older kernel.
+    /// - Returns: False if the kernel lacks the method: the caller must then execute the write command.
     func call(_ method: inout Method, orElse older: WriteCommand) throws(KernelError) -> Bool {
         if isWritten(older) { return false }
         let error = method.call(descriptor, driver: driver, calls)
@@ -73,7 +74,8 @@ public struct KernelDevice: ~Copyable {
         return true
     }
 
-    /// Takes note of a kernel that does not take the command by ioctl. True when the error means that.
+    /// Records that the kernel does not accept the command by ioctl, if `error` means so (ENOTTY, EPROTONOSUPPORT).
+    /// Returns whether it does.
     func notes(_ error: Int32, of command: WriteCommand) -> Bool {
         switch error {
         case ENOTTY:
@@ -91,8 +93,8 @@ public struct KernelDevice: ~Copyable {
         }
     }
 
-    /// Asks for a command without giving it room for its answer: a kernel that would take it says ENOSPC. What else is in
-    /// the way, such as another driver (EINVAL), says the command that makes the context.
+    /// Invokes QUERY_DEVICE by ioctl without memory for the response: a kernel that accepts the command returns ENOSPC.
+    /// Other errors, such as a wrong driver (EINVAL), are reported by `getContext`.
     private func probe() {
         var method = Method(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_INVOKE_WRITE)
         method.constant(UVERBS_ATTR_WRITE_CMD, UInt64(WriteCommand.queryDevice.rawValue))
@@ -103,7 +105,8 @@ public struct KernelDevice: ~Copyable {
         }
     }
 
-    /// A kernel between 4.20 and 5.0: it has methods, and takes what is not a method by write(2).
+    /// Records a kernel of versions 4.20 to 5.0, which has some ioctl methods and accepts all other commands by
+    /// write(2).
     private func takesOnlyMethods() {
         let methods =
             WriteCommand.createCompletionQueue.bit | WriteCommand.destroyCompletionQueue.bit
@@ -113,9 +116,9 @@ public struct KernelDevice: ~Copyable {
     }
 }
 
-/// The open node of the device, or a negative errno value and a sentence.
+/// Opens the device's uverbs node. Returns its descriptor, or a negative errno value with the reason in `why`.
 private func openNode(_ device: UnsafePointer<rdma_device>, _ why: UnsafeMutablePointer<rdma_reason>?) -> Int32 {
-    var path = Sentence("/dev/infiniband/")
+    var path = MessageText("/dev/infiniband/")
     withUnsafeBytes(of: device.pointee.device.pointee.dev_name) {
         path.append($0.baseAddress!.assumingMemoryBound(to: CChar.self))
     }
@@ -123,20 +126,18 @@ private func openNode(_ device: UnsafePointer<rdma_device>, _ why: UnsafeMutable
     path.withCString { descriptor = linux_open_node($0, UInt64(device.pointee.uverbs_dev)) }
     if descriptor >= 0 { return descriptor }
 
-    var reason = Sentence("cannot open ")
+    var reason = MessageText("cannot open ")
     path.withCString { reason.append($0) }
     switch -descriptor {
     case EACCES, EPERM:
-        reason.append(": permission denied; let this user read and write it (udev's rdma rules give it to everybody)")
+        reason.append(": permission denied; give this user read and write access (the udev rules of rdma-core do)")
     case ENOENT:
-        reason.append(": there is no such file; load ib_uverbs, and give a container the devices of /dev/infiniband")
+        reason.append(": no such file; load the kernel module ib_uverbs; in a container, pass /dev/infiniband in")
     case ENXIO:
-        reason.append(": it is not the node of this device; the device was replaced, so look for devices again")
-    case EMFILE, ENFILE:
-        reason.append(": no file descriptor is left; see `ulimit -n`")
+        reason.append(": the node belongs to another device, because this one was replaced; list the devices again")
     default:
-        reason.append(": errno ")
-        reason.append(Int(-descriptor))
+        reason.append(": ")
+        reason.append(error: -descriptor)
     }
     reason.store(in: why)
     return descriptor

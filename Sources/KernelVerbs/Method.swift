@@ -1,24 +1,24 @@
 import CKernelABI
 
-/// Where a method's answer lies, to be read when it has returned.
+/// The offset of a method's output attribute, whose value can be read after the call.
 public struct Output<Value: BitwiseCopyable> {
     let offset: Int
 }
 
-/// A call of the uverbs ioctl, being built: the header, its attributes, and what they point to, all in one place on the
-/// caller's stack.
+/// The argument of a uverbs ioctl (RDMA_VERBS_IOCTL): the header, the attributes, and the values that they point to, in
+/// one buffer on the caller's stack.
 ///
 ///     var method = Method(UVERBS_OBJECT_CQ, UVERBS_METHOD_CQ_DESTROY)
 ///     method.handle(UVERBS_ATTR_DESTROY_CQ_HANDLE, handle)
 ///     let counts = method.output(UVERBS_ATTR_DESTROY_CQ_RESP, ib_uverbs_destroy_cq_resp.self)
 ///     try device.call(&method)
-///     let answer = method[counts]
+///     let response = method[counts]
 ///
-/// | word | what |
+/// | word | content |
 /// |---|---|
 /// | 0 ..< 3 | `struct ib_uverbs_ioctl_hdr` |
 /// | 3 ..< 43 | `struct ib_uverbs_attr`, two words each, in the order in which they were added |
-/// | 43 ..< 83 | values that are longer than 8 bytes, and answers |
+/// | 43 ..< 83 | input values longer than 8 bytes, and output values |
 public struct Method: ~Copyable {
     private static let headerWords = 3
     private static let attributeCapacity = 20
@@ -28,45 +28,46 @@ public struct Method: ~Copyable {
     private var words = InlineArray<83, UInt64>(repeating: 0)
     private var attributeCount = 0
     private var nextValueWord = Method.firstValueWord
-    /// Attributes whose data is the offset of a value above, which becomes its address when the call is made.
+    /// The attributes (one bit each) whose data is the offset of a value. `call` replaces the offset with an address.
     private var relative: UInt32 = 0
     private let object: UInt16
     private let method: UInt16
 
-    /// A method of an object: `enum uverbs_default_objects`, and the object's `enum uverbs_methods_...`.
+    /// A method of an object type (`enum uverbs_default_objects`, and the object's `enum uverbs_methods_...`).
     public init(_ object: some RawRepresentable<UInt32>, _ method: some RawRepresentable<UInt32>) {
         self.object = UInt16(truncatingIfNeeded: object.rawValue)
         self.method = UInt16(truncatingIfNeeded: method.rawValue)
     }
 
-    /// An existing object.
+    /// Adds the handle of an existing object (UVERBS_ATTR_TYPE_IDR).
     public mutating func handle(_ attribute: some RawRepresentable<UInt32>, _ handle: UInt32) {
         add(attribute.rawValue, length: 0, data: UInt64(handle))
     }
 
-    /// The object that the method makes: its handle.
+    /// Adds the handle of the object that the method creates.
     public mutating func newHandle(_ attribute: some RawRepresentable<UInt32>) -> Output<UInt32> {
         Output(offset: add(attribute.rawValue, length: 0, data: 0))
     }
 
-    /// An open descriptor. A kernel that does not know an attribute that is not `mandatory` leaves it out.
+    /// Adds an open descriptor. A kernel ignores an unknown attribute that is not `mandatory`
+    /// (UVERBS_ATTR_F_MANDATORY).
     public mutating func descriptor(
         _ attribute: some RawRepresentable<UInt32>, _ descriptor: Int32, mandatory: Bool = true
     ) {
         add(attribute.rawValue, length: 0, data: UInt64(bitPattern: Int64(descriptor)), mandatory: mandatory)
     }
 
-    /// The descriptor that the method makes.
+    /// Adds the descriptor that the method creates.
     public mutating func newDescriptor(_ attribute: some RawRepresentable<UInt32>) -> Output<Int32> {
         Output(offset: add(attribute.rawValue, length: 0, data: 0))
     }
 
-    /// A value of an enumeration, which the kernel takes with 8 bytes whatever its size.
+    /// Adds a constant of an enumeration. The kernel expects 8 bytes.
     public mutating func constant(_ attribute: some RawRepresentable<UInt32>, _ value: UInt64) {
         add(attribute.rawValue, length: 8, data: value)
     }
 
-    /// A value: of up to 8 bytes inside the attribute, a longer one beside it.
+    /// Adds an input value. Up to 8 bytes are stored in the attribute; a longer value is stored after the attributes.
     public mutating func input<Value: BitwiseCopyable>(
         _ attribute: some RawRepresentable<UInt32>, _ value: Value, mandatory: Bool = true
     ) {
@@ -81,7 +82,7 @@ public struct Method: ~Copyable {
         addRelative(attribute.rawValue, length: size, offset: offset, mandatory: mandatory)
     }
 
-    /// Room for a value that the kernel answers; zero where it does not.
+    /// Adds an output value. It stays zero if the kernel does not write it.
     public mutating func output<Value: BitwiseCopyable>(
         _ attribute: some RawRepresentable<UInt32>, _ type: Value.Type, mandatory: Bool = true
     ) -> Output<Value> {
@@ -90,19 +91,19 @@ public struct Method: ~Copyable {
         return Output(offset: offset)
     }
 
-    /// Memory of the caller's for a longer answer, up to 65,535 bytes; it lives until the call has returned.
+    /// Adds an output buffer of the caller's of up to 65,535 bytes, which must stay valid until the call returns.
     public mutating func output(
         _ attribute: some RawRepresentable<UInt32>, into memory: UnsafeMutableRawBufferPointer
     ) {
         add(attribute.rawValue, length: memory.count, data: UInt64(UInt(bitPattern: memory.baseAddress)))
     }
 
-    /// Memory of the caller's as input; it lives until the call has returned. Up to 8 bytes are copied.
+    /// Adds an input buffer of the caller's, which must stay valid until the call returns. Up to 8 bytes are copied.
     public mutating func input(_ attribute: some RawRepresentable<UInt32>, from memory: UnsafeRawBufferPointer) {
         add(attribute.rawValue, from: memory)
     }
 
-    /// What goes between the provider and the driver; nothing is added where nothing goes.
+    /// Adds the driver's request and response (UVERBS_ATTR_UHW_IN, UVERBS_ATTR_UHW_OUT), if any.
     public mutating func driver(_ data: DriverData) {
         if data.input.count > 0 { add(UInt32(UVERBS_ATTR_UHW_IN), from: data.input) }
         guard data.output.count > 0 else { return }
@@ -111,12 +112,12 @@ public struct Method: ~Copyable {
             data: UInt64(UInt(bitPattern: data.output.baseAddress)))
     }
 
-    /// What the kernel answered.
+    /// The value of an output attribute after the call.
     public subscript<Value: BitwiseCopyable>(output: Output<Value>) -> Value {
         withUnsafeBytes(of: words) { $0.loadUnaligned(fromByteOffset: output.offset, as: Value.self) }
     }
 
-    /// Makes the call. 0, or a positive errno value.
+    /// Calls the ioctl. Returns 0, or a positive errno value.
     mutating func call(_ descriptor: Int32, driver: UInt32, _ calls: SystemCalls) -> Int32 {
         var header = ib_uverbs_ioctl_hdr()
         header.length = UInt16(8 * (Self.headerWords + 2 * attributeCount))
@@ -137,12 +138,12 @@ public struct Method: ~Copyable {
         }
     }
 
-    // MARK: - Places
+    // MARK: - Storage
 
-    /// Adds an attribute. The offset of its data.
+    /// Adds an attribute (`struct ib_uverbs_attr`). Returns the offset of its data.
     @discardableResult
     private mutating func add(_ attribute: UInt32, length: Int, data: UInt64, mandatory: Bool = true) -> Int {
-        precondition(attributeCount < Self.attributeCapacity, "a method with more attributes than there is room for")
+        precondition(attributeCount < Self.attributeCapacity, "the method has more than 20 attributes")
         let word = Self.headerWords + 2 * attributeCount
         let flags = mandatory ? UInt64(UVERBS_ATTR_F_MANDATORY) : 0
         // struct ib_uverbs_attr: attr_id@0, len@2, flags@4, data@8.
@@ -170,7 +171,7 @@ public struct Method: ~Copyable {
     private mutating func reserve(_ size: Int) -> Int {
         let offset = 8 * nextValueWord
         nextValueWord += (size + 7) / 8
-        precondition(nextValueWord <= Self.wordCount, "values that are longer than there is room for")
+        precondition(nextValueWord <= Self.wordCount, "the values of the method are longer than 320 bytes")
         return offset
     }
 

@@ -4,18 +4,18 @@ import CLinux
 import CProviderABI
 import ProviderKit
 
-/// An open device of a provider that talks to the kernel itself. A provider with more to keep makes a struct of its own
-/// whose first member this is.
+/// An open device (`verbs_context`, `ibv_context`) of a provider that executes uverbs commands itself. A provider with
+/// more state declares a struct whose first member is a `NativeContext`.
 public struct NativeContext: ~Copyable {
-    /// The public struct; the context that the core knows lies at the end of it.
+    /// The `verbs_context`, which ends with the `ibv_context`.
     public var verbs = verbs_context()
-    /// The device, and how commands reach it.
+    /// The open uverbs node.
     public let kernel: KernelDevice
-    /// What the kernel answered when the context was made.
+    /// The kernel's response to creating the context.
     public let opened: KernelContext
     let extendedQueues = ExtendedQueues()
 
-    /// An open device. `initialize(_:)` makes its public struct.
+    /// Creates an open device. The caller then calls `initialize(_:)`, which sets up the `verbs_context`.
     public init(kernel: consuming KernelDevice, opened: KernelContext) {
         self.kernel = kernel
         self.opened = opened
@@ -24,11 +24,11 @@ public struct NativeContext: ~Copyable {
     deinit { linux_close(opened.asyncDescriptor) }
 }
 
-/// Where an open device lies.
+/// A pointer to an open device.
 public typealias NativeContextPointer = UnsafeMutablePointer<NativeContext>
 
 extension UnsafeMutablePointer<ibv_context> {
-    /// The open device around a public context.
+    /// The open device that contains this `ibv_context`.
     @inline(__always)
     public var native: NativeContextPointer {
         let offset = MemoryLayout<verbs_context>.size - MemoryLayout<ibv_context>.size
@@ -37,7 +37,7 @@ extension UnsafeMutablePointer<ibv_context> {
 }
 
 extension NativeContextPointer {
-    /// Makes the public struct of an open device, and answers the context in it.
+    /// Initialises the `verbs_context` (`rdma_init_context`). Returns the `ibv_context` in it.
     public func initialize(_ device: UnsafeMutablePointer<ibv_device>) -> UnsafeMutablePointer<ibv_context> {
         rdma_init_context(
             UnsafeMutableRawPointer(self).assumingMemoryBound(to: verbs_context.self), device,
@@ -47,18 +47,18 @@ extension NativeContextPointer {
 
 // MARK: - Opening and closing
 
-/// A provider that talks to the kernel itself: which devices it serves, and what it is called.
+/// The properties of a provider that executes uverbs commands itself: its name, and the kernel driver that it supports.
 public struct NativeProvider: Sendable {
-    /// As in its driver file.
+    /// The name in the driver file (`rdma_provider.name`).
     public let name: StaticString
-    /// The kernel's driver, whose devices it serves.
+    /// The kernel driver of the supported devices (`enum rdma_driver_id`).
     public let driver: rdma_driver_id
-    /// That driver's name, as in `modinfo`.
+    /// The name of the kernel module, as in modinfo(8).
     public let module: StaticString
-    /// Versions of the driver's ABI that are served.
+    /// The supported versions of the driver's ABI (`rdma_provider.kernel_abi_min`, `kernel_abi_max`).
     public let kernelVersions: ClosedRange<UInt32>
 
-    /// A provider of these properties.
+    /// A provider with these properties.
     public init(
         name: StaticString, driver: rdma_driver_id, module: StaticString, kernelVersions: ClosedRange<UInt32>
     ) {
@@ -68,13 +68,14 @@ public struct NativeProvider: Sendable {
         self.kernelVersions = kernelVersions
     }
 
-    /// `probe_device`: 0 for a device of the driver, as long as the kernel speaks an ABI that is known here.
+    /// `rdma_provider.probe_device`: returns 0 for a device of the driver if both ABI versions are supported; otherwise
+    /// ENODEV, and the reason in `why`.
     public func probe(_ device: UnsafePointer<rdma_device>?, why: UnsafeMutablePointer<rdma_reason>?) -> Int32 {
         guard let device, device.pointee.kind == RDMA_DEVICE_KERNEL.rawValue,
             device.pointee.driver_id == driver.rawValue || device.pointee.driver_id == UInt32.max
         else {
-            var reason = Sentence(name)
-            reason.append(" serves devices of the kernel's ")
+            var reason = MessageText(name)
+            reason.append(" supports devices of the kernel driver ")
             reason.append(module)
             reason.append(" only")
             reason.store(in: why)
@@ -83,30 +84,34 @@ public struct NativeProvider: Sendable {
         return KernelABI.isServed(device, provider: name, supported: kernelVersions, why: why) ? 0 : ENODEV
     }
 
-    /// The device's node, opened; nil, an errno value and a sentence when that cannot be, or the device is not served.
+    /// Probes the device and opens its uverbs node. Throws an errno value, and stores the reason in `why`, if the node
+    /// cannot be opened or the device is not supported.
     public func openNode(
-        of device: UnsafePointer<rdma_device>, why: UnsafeMutablePointer<rdma_reason>?
+        of device: UnsafePointer<rdma_device>, _ attr: UnsafePointer<rdma_open_attr>?,
+        why: UnsafeMutablePointer<rdma_reason>?
     ) throws(KernelError) -> KernelDevice {
+        if refusesImport(attr, why: why) { throw .notSupported }
         let refusal = probe(device, why: why)
         if refusal != 0 { throw KernelError(rawValue: refusal) }
         return try KernelDevice(opening: device, driver: driver, why: why)
     }
 
-    /// `open_device` of a provider whose context is a `NativeContext` and no more.
+    /// `rdma_provider.open_device` of a provider without state beyond `NativeContext`.
     /// - Parameters:
-    ///   - table: the control table.
-    ///   - fill: sets the functions of the data path.
+    ///   - table: The control table (`rdma_context_ops`).
+    ///   - fill: Sets the functions of the data path (`ibv_context_ops`).
     public func open(
-        _ device: UnsafePointer<rdma_device>?, _ opened: UnsafeMutablePointer<rdma_context>?,
-        why: UnsafeMutablePointer<rdma_reason>?, table: UnsafePointer<rdma_context_ops>,
+        _ device: UnsafePointer<rdma_device>?, _ attr: UnsafePointer<rdma_open_attr>?,
+        _ opened: UnsafeMutablePointer<rdma_context>?, why: UnsafeMutablePointer<rdma_reason>?,
+        table: UnsafePointer<rdma_context_ops>,
         fill: (inout ibv_context_ops) -> Void
     ) -> Int32 {
         guard let device, let opened else { return EINVAL }
         do throws(KernelError) {
-            let kernel = try openNode(of: device, why: why)
-            let answer = try kernel.getContext(why: why)
+            let kernel = try openNode(of: device, attr, why: why)
+            let response = try kernel.getContext(why: why)
             let context = NativeContextPointer.allocate(capacity: 1)
-            context.initialize(to: NativeContext(kernel: kernel, opened: answer))
+            context.initialize(to: NativeContext(kernel: kernel, opened: response))
             let verbs = context.initialize(device.pointee.device)
             fill(&verbs.pointee.ops)
             opened.pointee.context = verbs
@@ -118,7 +123,7 @@ public struct NativeProvider: Sendable {
     }
 }
 
-/// `close_context` of a provider whose context is a `NativeContext` and no more.
+/// `close_context` of a provider without state beyond `NativeContext` (`ibv_close_device`).
 public func closeNativeContext(context: UnsafeMutablePointer<ibv_context>?) -> Int32 {
     guard let context else { return EINVAL }
     let native = context.native
@@ -129,16 +134,16 @@ public func closeNativeContext(context: UnsafeMutablePointer<ibv_context>?) -> I
 }
 
 extension KernelDevice {
-    /// Makes the context in the kernel; `why` gets a sentence when it does not.
+    /// Creates the context in the kernel. Stores the reason in `why` on failure.
     public func getContext(
         driver: DriverData = .none, why: UnsafeMutablePointer<rdma_reason>?
     ) throws(KernelError) -> KernelContext {
         do throws(KernelError) {
             return try getContext(driver: driver)
         } catch {
-            var reason = Sentence("the kernel opens no context on the device: errno ")
-            reason.append(Int(error.rawValue))
-            reason.append("; see `dmesg`, and `ulimit -n` for file descriptors")
+            var reason = MessageText("the kernel created no context on the device: ")
+            reason.append(error: error.rawValue)
+            reason.append("; see `dmesg`")
             reason.store(in: why)
             throw error
         }

@@ -3,16 +3,18 @@ import CLinux
 import CProviderABI
 import ProviderKit
 
-// Entries of the control table for objects with queues. What differs is the provider's: `allocate` makes room for the object
-// and the states behind it, `make` makes it in the kernel and gives it its queues, `release` gives those back.
+// Entries of the control table for objects with queues. The provider's part is passed as closures: `allocate` allocates
+// the object and the states behind it, `make` creates the object in the kernel and attaches its queues, `release` frees
+// the queues.
 
 // MARK: - Queue pairs
 
-/// `create_qp_ex`.
+/// `create_qp_ex` (`ibv_create_qp_ex`).
 /// - Parameters:
-///   - operations: see `checkQueuePair`.
-///   - make: fills in number and handle, and writes the true limits back; what it has made is gone when it throws.
-///   - fillBuilders: sets the functions of the operations that were asked for.
+///   - operations: See `checkQueuePair`.
+///   - make: Sets `qp_num` and `handle`, and writes the actual limits to `attr.cap`. If it throws, it has undone its
+///     work.
+///   - fillBuilders: Sets the `ibv_qp_ex` functions of the given `send_ops_flags`.
 public func createNativeQueuePair(
     _ context: UnsafeMutablePointer<ibv_context>?, _ attr: UnsafeMutablePointer<ibv_qp_init_attr_ex>?,
     operations: (ibv_qp_type) -> UInt64,
@@ -41,13 +43,13 @@ public func createNativeQueuePair(
     return pair.verbs
 }
 
-/// `qp_to_qp_ex`: nil for a queue pair that was made without builders.
+/// `qp_to_qp_ex` (`ibv_qp_to_qp_ex`): returns nil for a queue pair that was created without `send_ops_flags`.
 func extendNativeQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> UnsafeMutablePointer<ibv_qp_ex>? {
     guard let pair = qp?.native, pair.pointee.base.wr_start != nil else { return nil }
     return pair.extended
 }
 
-/// `destroy_qp`. Returns after all its events have been acknowledged.
+/// `destroy_qp` (`ibv_destroy_qp`). Returns after all its events have been acknowledged.
 public func destroyNativeQueuePair(
     _ qp: UnsafeMutablePointer<ibv_qp>?, release: (NativeQueuePairPointer) -> Void
 ) -> Int32 {
@@ -65,9 +67,9 @@ public func destroyNativeQueuePair(
     return 0
 }
 
-/// `bind_mw`, by a work request. The window has its new key as soon as the request is posted; who gets an error completion
-/// for it must undo that (ibv_bind_mw(3)).
-/// - Parameter post: as `post_send`.
+/// `bind_mw` (`ibv_bind_mw`), by a work request (IBV_WR_BIND_MW). `ibv_mw.rkey` changes when the request is posted.
+/// After a completion with an error, the user must restore it (ibv_bind_mw(3)).
+/// - Parameter post: The provider's `post_send`.
 public func bindNativeWindow(
     _ qp: UnsafeMutablePointer<ibv_qp>?, _ mw: UnsafeMutablePointer<ibv_mw>?,
     _ binding: UnsafeMutablePointer<ibv_mw_bind>?,
@@ -93,10 +95,10 @@ public func bindNativeWindow(
 
 // MARK: - Completion queues
 
-/// `create_cq`.
+/// `create_cq` (`ibv_create_cq`).
 /// - Parameters:
-///   - attr: what was asked for, from `completionQueueAttributes`.
-///   - make: fills in handle and size; what it has made is gone when it throws.
+///   - attr: The attributes, from `completionQueueAttributes`.
+///   - make: Sets `handle` and `cqe`. If it throws, it has undone its work.
 public func createNativeCompletionQueue(
     _ context: UnsafeMutablePointer<ibv_context>?, _ attr: ibv_cq_init_attr_ex?,
     allocate: (_ isSingleThreaded: Bool) -> NativeCompletionQueuePointer,
@@ -105,11 +107,11 @@ public func createNativeCompletionQueue(
     createQueue(context, attr, fields: 0, allocate: allocate, make: make)?.verbs
 }
 
-/// `create_cq_ex`.
+/// `create_cq_ex` (`ibv_create_cq_ex`).
 /// - Parameters:
-///   - fields: of ibv_create_cq_wc_flags, that polling can bring.
-///   - make: fills in handle and size; what it has made is gone when it throws.
-///   - fillPolling: sets the functions that poll it field by field.
+///   - fields: The supported `wc_flags` (`enum ibv_create_cq_wc_flags`).
+///   - make: Sets `handle` and `cqe`. If it throws, it has undone its work.
+///   - fillPolling: Sets the functions of `ibv_cq_ex`.
 public func createNativeExtendedCompletionQueue(
     _ context: UnsafeMutablePointer<ibv_context>?, _ attr: UnsafeMutablePointer<ibv_cq_init_attr_ex>?, fields: UInt64,
     allocate: (_ isSingleThreaded: Bool) -> NativeCompletionQueuePointer,
@@ -144,23 +146,26 @@ private func createQueue(
     }
 }
 
-/// `resize_cq`.
-/// - Parameter resize: runs while nobody polls.
+/// `resize_cq` (`ibv_resize_cq`).
+/// - Parameter resize: Runs while no other thread polls. If a batch of extended polling is open (`lock.hasBatch`), the
+///   current completion must stay readable.
 public func resizeNativeCompletionQueue(
     _ cq: UnsafeMutablePointer<ibv_cq>?, _ entries: Int32,
     resize: (NativeCompletionQueuePointer, UInt32) throws(KernelError) -> Void
 ) -> Int32 {
     guard let queue = cq?.native, entries > 0 else { return EINVAL }
-    queue.pointee.lock.lock()
-    defer { queue.pointee.lock.unlock() }
-    return errno { () throws(KernelError) in try resize(queue, UInt32(entries)) }
+    return whileNotPolled(queue.pointee.lock, queue.pointee.lock) {
+        errno { () throws(KernelError) in try resize(queue, UInt32(entries)) }
+    }
 }
 
-/// `destroy_cq`. Returns after all its events have been acknowledged.
+/// `destroy_cq` (`ibv_destroy_cq`). Returns after all its events have been acknowledged. EBUSY while a batch of
+/// extended polling is open.
 public func destroyNativeCompletionQueue(
     _ cq: UnsafeMutablePointer<ibv_cq>?, release: (NativeCompletionQueuePointer) -> Void
 ) -> Int32 {
     guard let cq else { return EINVAL }
+    guard !cq.native.pointee.lock.hasBatch() else { return EBUSY }
     let refusal = errno { () throws(KernelError) in
         let events = try cq.pointee.context.native.pointee.kernel.destroyCompletionQueue(cq.pointee.handle)
         if let events { rdma_wait_cq_events(cq, events.completions, events.asynchronous) }
@@ -175,8 +180,9 @@ public func destroyNativeCompletionQueue(
 
 // MARK: - Shared receive queues
 
-/// `create_srq_ex`.
-/// - Parameter make: fills in the handle, and writes the true limits back; what it has made is gone when it throws.
+/// `create_srq_ex` (`ibv_create_srq_ex`).
+/// - Parameter make: Sets `handle`, and writes the actual limits to `ibv_srq_attr`. If it throws, it has undone its
+///   work.
 public func createNativeSharedReceiveQueue(
     _ context: UnsafeMutablePointer<ibv_context>?, _ attr: UnsafeMutablePointer<ibv_srq_init_attr_ex>?,
     allocate: (_ isSingleThreaded: Bool) -> NativeSharedReceiveQueuePointer,
@@ -199,7 +205,7 @@ public func createNativeSharedReceiveQueue(
     return queue.verbs
 }
 
-/// `destroy_srq`. Returns after all its events have been acknowledged.
+/// `destroy_srq` (`ibv_destroy_srq`). Returns after all its events have been acknowledged.
 public func destroyNativeSharedReceiveQueue(
     _ srq: UnsafeMutablePointer<ibv_srq>?, release: (NativeSharedReceiveQueuePointer) -> Void
 ) -> Int32 {

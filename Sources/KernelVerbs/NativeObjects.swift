@@ -4,9 +4,9 @@ import CLinux
 import CProviderABI
 import ProviderKit
 
-// Entries of the control table for objects of which a provider keeps no more than the kernel's handle.
+// Entries of the control table for objects whose only provider state is the kernel's handle.
 
-/// 0, or the errno value that `body` throws.
+/// Runs `body`. Returns 0, or the errno value that `body` throws.
 @inline(__always)
 public func errno(of body: () throws(KernelError) -> Void) -> Int32 {
     do throws(KernelError) {
@@ -39,7 +39,7 @@ func deallocateNativeDomain(pd: UnsafeMutablePointer<ibv_pd>?) -> Int32 {
 
 // MARK: - Memory regions and windows
 
-/// `reg_mr`.
+/// `reg_mr` (`ibv_reg_mr_iova2`).
 public func registerNativeMemory(
     pd: UnsafeMutablePointer<ibv_pd>?, address: UnsafeMutableRawPointer?, length: Int, virtualAddress: UInt64,
     access: UInt32
@@ -51,11 +51,8 @@ public func registerNativeMemory(
         let made = try context.native.pointee.kernel.registerMemory(
             domain: pd.pointee.handle, address: address, length: length, virtualAddress: virtualAddress,
             access: access & ~optional)
-        let region = UnsafeMutablePointer<ibv_mr>.allocate(capacity: 1)
-        region.initialize(
-            to: ibv_mr(
-                context: context, pd: pd, addr: address, length: length, handle: made.handle, lkey: made.localKey,
-                rkey: made.remoteKey))
+        let region = allocatePublicStruct(ibv_mr.self)
+        rdma_init_mr(region, pd, address, length, made.handle, made.lkey, made.rkey)
         pd.domain.retain()
         return region
     } catch {
@@ -75,17 +72,15 @@ func deregisterNativeMemory(mr: UnsafeMutablePointer<ibv_mr>?) -> Int32 {
     return 0
 }
 
-/// `alloc_mw`.
+/// `alloc_mw` (`ibv_alloc_mw`).
 public func allocateNativeWindow(
     pd: UnsafeMutablePointer<ibv_pd>?, type: ibv_mw_type
 ) -> UnsafeMutablePointer<ibv_mw>? {
     guard let pd else { return failure(EINVAL) }
     do throws(KernelError) {
         let made = try pd.pointee.context.native.pointee.kernel.allocateWindow(domain: pd.pointee.handle, type: type)
-        let window = UnsafeMutablePointer<ibv_mw>.allocate(capacity: 1)
-        window.initialize(
-            to: ibv_mw(
-                context: pd.pointee.context, pd: pd, rkey: made.remoteKey, handle: made.handle, type: type))
+        let window = allocatePublicStruct(ibv_mw.self)
+        rdma_init_mw(window, pd, type, made.handle, made.rkey)
         pd.domain.retain()
         return window
     } catch {
@@ -93,7 +88,7 @@ public func allocateNativeWindow(
     }
 }
 
-/// `dealloc_mw`.
+/// `dealloc_mw` (`ibv_dealloc_mw`).
 public func deallocateNativeWindow(mw: UnsafeMutablePointer<ibv_mw>?) -> Int32 {
     guard let mw else { return EINVAL }
     let refusal = errno { () throws(KernelError) in
@@ -107,7 +102,7 @@ public func deallocateNativeWindow(mw: UnsafeMutablePointer<ibv_mw>?) -> Int32 {
 
 // MARK: - Address handles and multicast
 
-/// `create_ah`.
+/// `create_ah` (`ibv_create_ah`).
 public func createNativeAddressHandle(
     pd: UnsafeMutablePointer<ibv_pd>?, attr: UnsafeMutablePointer<ibv_ah_attr>?
 ) -> UnsafeMutablePointer<ibv_ah>? {
@@ -115,8 +110,8 @@ public func createNativeAddressHandle(
     do throws(KernelError) {
         let handle = try pd.pointee.context.native.pointee.kernel.createAddressHandle(
             domain: pd.pointee.handle, attr.pointee)
-        let made = UnsafeMutablePointer<ibv_ah>.allocate(capacity: 1)
-        made.initialize(to: ibv_ah(context: pd.pointee.context, pd: pd, handle: handle))
+        let made = allocatePublicStruct(ibv_ah.self)
+        rdma_init_ah(made, pd, handle)
         pd.domain.retain()
         return made
     } catch {
@@ -124,7 +119,7 @@ public func createNativeAddressHandle(
     }
 }
 
-/// `destroy_ah`, also where the provider keeps something behind the public struct.
+/// `destroy_ah` (`ibv_destroy_ah`). The provider may allocate state behind the `ibv_ah`.
 public func destroyNativeAddressHandle(ah: UnsafeMutablePointer<ibv_ah>?) -> Int32 {
     guard let ah else { return EINVAL }
     let refusal = errno { () throws(KernelError) in
@@ -160,16 +155,15 @@ func detachNativeMulticast(
 
 // MARK: - Completion channels
 
-/// `create_comp_channel`: a descriptor of the kernel's, from which the core reads the events (rdma_provider.h,
-/// chapter 5).
+/// `create_comp_channel`: creates a kernel descriptor, from which the core reads the events (rdma_provider.h, chapter
+/// 5).
 func createNativeChannel(
     context: UnsafeMutablePointer<ibv_context>?
 ) -> UnsafeMutablePointer<ibv_comp_channel>? {
     guard let context else { return failure(EINVAL) }
     do throws(KernelError) {
         let descriptor = try context.native.pointee.kernel.createChannel()
-        let channel = UnsafeMutablePointer<ibv_comp_channel>.allocate(capacity: 1)
-        channel.initialize(to: ibv_comp_channel())
+        let channel = allocatePublicStruct(ibv_comp_channel.self)
         rdma_init_comp_channel(channel, context, descriptor)
         return channel
     } catch {
@@ -188,29 +182,29 @@ func destroyNativeChannel(channel: UnsafeMutablePointer<ibv_comp_channel>?) -> I
 
 // MARK: - Queue pairs and shared receive queues
 
-/// `query_qp`. The public struct gets the state, by which posting goes: the kernel moves a queue pair to the error state
-/// by itself.
+/// `query_qp`. Updates `ibv_qp.state`, which posting checks, because the kernel moves a queue pair to the error state
+/// on its own.
 func queryNativeQueuePair(
     qp: UnsafeMutablePointer<ibv_qp>?, attr: UnsafeMutablePointer<ibv_qp_attr>?, mask: Int32,
     initial: UnsafeMutablePointer<ibv_qp_init_attr>?
 ) -> Int32 {
     guard let qp, let attr, let initial else { return EINVAL }
     do throws(KernelError) {
-        let answer = try qp.pointee.context.native.pointee.kernel.queryQueuePair(
+        let response = try qp.pointee.context.native.pointee.kernel.queryQueuePair(
             qp.pointee.handle, mask: UInt32(bitPattern: mask))
-        attr.pointee = answer.attributes
+        attr.pointee = response.attributes
         initial.pointee = ibv_qp_init_attr(
             qp_context: qp.pointee.qp_context, send_cq: qp.pointee.send_cq, recv_cq: qp.pointee.recv_cq,
-            srq: qp.pointee.srq, cap: answer.attributes.cap, qp_type: qp.pointee.qp_type,
-            sq_sig_all: answer.signalsAll ? 1 : 0)
-        if mask & Int32(IBV_QP_STATE.rawValue) != 0 { qp.pointee.state = answer.attributes.qp_state }
+            srq: qp.pointee.srq, cap: response.attributes.cap, qp_type: qp.pointee.qp_type,
+            sq_sig_all: response.signalsAll ? 1 : 0)
+        if mask & Int32(IBV_QP_STATE.rawValue) != 0 { qp.pointee.state = response.attributes.qp_state }
         return 0
     } catch {
         return error.rawValue
     }
 }
 
-/// `modify_qp` of a driver that does all of it. The kernel checks the transition.
+/// `modify_qp` (`ibv_modify_qp`) for a provider without state of its own to change. The kernel checks the transition.
 public func modifyNativeQueuePair(
     qp: UnsafeMutablePointer<ibv_qp>?, attr: UnsafeMutablePointer<ibv_qp_attr>?, mask: Int32
 ) -> Int32 {
@@ -233,7 +227,7 @@ func queryNativeSharedReceiveQueue(
     }
 }
 
-/// `req_notify_cq` of a device that has no doorbell for it.
+/// `req_notify_cq` (`ibv_req_notify_cq`) for a device without a CQ doorbell.
 public func requestNativeNotification(cq: UnsafeMutablePointer<ibv_cq>?, solicitedOnly: Int32) -> Int32 {
     guard let cq else { return EINVAL }
     return cq.pointee.context.native.pointee.kernel.requestNotification(
@@ -242,14 +236,14 @@ public func requestNativeNotification(cq: UnsafeMutablePointer<ibv_cq>?, solicit
 
 // MARK: - The table
 
-/// A control table with the entries of which no provider has a version of its own; `fill` sets the others. It lives as
-/// long as the process.
+/// Creates a control table (`rdma_context_ops`) with the entries that are common to all native providers. `fill` sets
+/// the others. The table is never freed.
 public func makeNativeControlTable(
     _ fill: (inout rdma_context_ops) -> Void
 ) -> UnsafeMutablePointer<rdma_context_ops> {
     let table = UnsafeMutablePointer<rdma_context_ops>.allocate(capacity: 1)
     table.initialize(to: rdma_context_ops())
-    table.pointee.size = MemoryLayout<rdma_context_ops>.size
+    table.pointee.size = UInt32(MemoryLayout<rdma_context_ops>.size)
     table.pointee.async_event = hearNativeEvent
     table.pointee.query_port = queryNativePort
     table.pointee.query_gid_ex = queryNativeGID

@@ -3,9 +3,10 @@ import CLinux
 import CProviderABI
 import ProviderKit
 
-// Entries of the control table that ask the kernel and add nothing to its answer.
+// Entries of the control table that return the kernel's response unchanged.
 
-/// Hands a struct over to a caller who may know a shorter or a longer one: what fits is copied, the rest is zero.
+/// Copies a struct to a caller whose version of the struct has `size` bytes: copies the common prefix and zeroes the
+/// rest.
 public func store<Value>(_ value: Value, to target: UnsafeMutableRawPointer, size: Int) {
     withUnsafeBytes(of: value) { bytes in
         let known = min(size, bytes.count)
@@ -14,7 +15,7 @@ public func store<Value>(_ value: Value, to target: UnsafeMutableRawPointer, siz
     }
 }
 
-/// `query_device_ex`, of a driver that adds nothing.
+/// `query_device_ex` (`ibv_query_device_ex`) for a provider that adds no attributes.
 public func queryNativeDevice(
     context: UnsafeMutablePointer<ibv_context>?, input: UnsafePointer<ibv_query_device_ex_input>?,
     attr: UnsafeMutablePointer<ibv_device_attr_ex>?, size: Int
@@ -22,7 +23,7 @@ public func queryNativeDevice(
     queryNativeDevice(context: context, input: input, attr: attr, size: size, versionDigits: 1)
 }
 
-/// The same, where the last number of the firmware's version is written with at least so many digits.
+/// `query_device_ex` (`ibv_query_device_ex`), with at least `versionDigits` digits in the last number of `fw_ver`.
 public func queryNativeDevice(
     context: UnsafeMutablePointer<ibv_context>?, input: UnsafePointer<ibv_query_device_ex_input>?,
     attr: UnsafeMutablePointer<ibv_device_attr_ex>?, size: Int, versionDigits: Int
@@ -30,10 +31,10 @@ public func queryNativeDevice(
     guard let context, let attr, size >= MemoryLayout<ibv_device_attr>.size else { return EINVAL }
     if let input, input.pointee.comp_mask != 0 { return EOPNOTSUPP }
     do throws(KernelError) {
-        var answer = ibv_device_attr_ex()
-        let version = try context.native.pointee.kernel.queryDevice(&answer)
-        answer.orig_attr.setFirmware(version, digits: versionDigits)
-        store(answer, to: attr, size: size)
+        var response = ibv_device_attr_ex()
+        let version = try context.native.pointee.kernel.queryDevice(&response)
+        response.orig_attr.setFirmware(version, digits: versionDigits)
+        store(response, to: attr, size: size)
         return 0
     } catch {
         return error.rawValue
@@ -41,10 +42,10 @@ public func queryNativeDevice(
 }
 
 extension ibv_device_attr {
-    /// Writes the firmware's version, which most drivers pack as three numbers of 16 bits.
-    /// - Parameter digits: the last number has at least so many.
+    /// Sets `fw_ver` from a version of three 16-bit numbers, the encoding of most drivers.
+    /// - Parameter digits: The minimum number of digits of the last number.
     public mutating func setFirmware(_ version: UInt64, digits: Int = 1) {
-        var text = Sentence()
+        var text = MessageText()
         text.append(Int(version >> 32 & 0xFFFF))
         text.append(".")
         text.append(Int(version >> 16 & 0xFFFF))

@@ -3,36 +3,38 @@ import CLinux
 import CProviderABI
 import ProviderKit
 
-// The objects of the data path: the public struct and the locks, and behind both, in the same allocation, what the locks
-// guard (ProviderKit/StateBehind), which each provider has of its own.
+// The objects of the data path: the struct of verbs.h, the locks, and behind both, in the same allocation, the
+// provider's state that the locks guard (ProviderKit/StateBehind).
 //
-// An object is made in three steps: the provider's `allocate`; then the initialiser of rdma_provider.h; then the provider's
-// `make`, which asks the kernel, and gives the object its queues. It goes the same way back.
+// An object is created in three steps: the provider's `allocate`; the initialiser of rdma_provider.h, such as
+// rdma_init_qp; the provider's `make`, which creates the object in the kernel and attaches its queues. Destruction
+// reverses the steps.
 
 // MARK: - Queue pairs
 
-/// A queue pair: always the extended form.
+/// A queue pair (`ibv_qp_ex`, which begins with the `ibv_qp`).
 public struct NativeQueuePair: ~Copyable {
-    /// The public struct.
+    /// The struct of verbs.h.
     public var base = ibv_qp_ex()
-    /// Over what is posted to the send queue.
+    private let room = ObjectRoom()
+    /// Guards the send queue (`post_send`, `wr_start` to `wr_complete`).
     public let sendLock: QueueLock
-    /// Over what is posted to the receive queue.
+    /// Guards the receive queue (`post_recv`).
     public let receiveLock: QueueLock
     var neighbours = Neighbours<NativeQueuePair>()
 
-    /// A queue pair whose public struct is zeroed.
+    /// A queue pair with a zeroed `ibv_qp_ex`.
     public init(isSingleThreaded: Bool) {
         sendLock = QueueLock(isSkipped: isSingleThreaded)
         receiveLock = QueueLock(isSkipped: isSingleThreaded)
     }
 }
 
-/// Where a queue pair lies.
+/// A pointer to a queue pair.
 public typealias NativeQueuePairPointer = UnsafeMutablePointer<NativeQueuePair>
 
 extension UnsafeMutablePointer<ibv_qp> {
-    /// The whole of the queue pair.
+    /// The queue pair that contains this struct.
     @inline(__always)
     public var native: NativeQueuePairPointer {
         UnsafeMutableRawPointer(self).assumingMemoryBound(to: NativeQueuePair.self)
@@ -40,7 +42,7 @@ extension UnsafeMutablePointer<ibv_qp> {
 }
 
 extension UnsafeMutablePointer<ibv_qp_ex> {
-    /// The whole of the queue pair.
+    /// The queue pair that contains this struct.
     @inline(__always)
     public var native: NativeQueuePairPointer {
         UnsafeMutableRawPointer(self).assumingMemoryBound(to: NativeQueuePair.self)
@@ -48,27 +50,27 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
 }
 
 extension NativeQueuePairPointer {
-    /// As everybody else knows it.
+    /// The `ibv_qp`.
     @inline(__always)
     public var verbs: UnsafeMutablePointer<ibv_qp> {
         UnsafeMutableRawPointer(self).assumingMemoryBound(to: ibv_qp.self)
     }
 
-    /// As those who build work requests know it.
+    /// The `ibv_qp_ex`, for ibv_wr_post(3).
     @inline(__always)
     public var extended: UnsafeMutablePointer<ibv_qp_ex> {
         UnsafeMutableRawPointer(self).assumingMemoryBound(to: ibv_qp_ex.self)
     }
 
-    /// Whether the state is one in which work requests may be posted to the send queue: not before RTS (IBTA volume 1,
-    /// 10.3.1). A queue pair in an error state takes them and flushes them.
+    /// Whether the state (`ibv_qp.state`) allows posting to the send queue: RTS, SQD, SQE and ERR do (IBTA volume 1,
+    /// 10.3.1). In an error state, work requests are flushed.
     @inline(__always)
-    public var takesSends: Bool {
+    public var allowsPostSend: Bool {
         let state = pointee.base.qp_base.state.rawValue
         return state &- IBV_QPS_RTS.rawValue <= IBV_QPS_ERR.rawValue - IBV_QPS_RTS.rawValue
     }
 
-    /// What the kernel is asked for: a queue pair of these limits, with what stands in the public struct.
+    /// The request to create the queue pair in the kernel, with the given limits and the attributes of the `ibv_qp`.
     public func request(_ limits: ibv_qp_cap, signalsAll: Bool) -> QueuePairRequest {
         let base = pointee.base.qp_base
         var request = QueuePairRequest(
@@ -83,27 +85,28 @@ extension NativeQueuePairPointer {
 
 // MARK: - Completion queues
 
-/// A completion queue. The public struct is the extended one, whose beginning is the plain one.
+/// A completion queue (`ibv_cq_ex`, which begins with the `ibv_cq`).
 public struct NativeCompletionQueue: ~Copyable {
-    /// The public struct.
+    /// The struct of verbs.h.
     public var base = ibv_cq_ex()
-    /// Over polling and resizing.
-    public let lock: QueueLock
+    private let room = ObjectRoom()
+    /// Guards polling, resizing, and the removal of a queue pair's completions.
+    public let lock: CompletionQueueLock
     var neighbours = Neighbours<NativeCompletionQueue>()
-    /// When the device has failed: what was in the public struct before.
+    /// The original `ibv_cq_ex.start_poll` and `next_poll` after the device has failed; nil before.
     var startPoll:
         (@convention(c) (UnsafeMutablePointer<ibv_cq_ex>?, UnsafeMutablePointer<ibv_poll_cq_attr>?) -> Int32)?
     var nextPoll: (@convention(c) (UnsafeMutablePointer<ibv_cq_ex>?) -> Int32)?
 
-    /// A completion queue whose public struct is zeroed.
-    public init(isSingleThreaded: Bool) { lock = QueueLock(isSkipped: isSingleThreaded) }
+    /// A completion queue with a zeroed `ibv_cq_ex`.
+    public init(isSingleThreaded: Bool) { lock = CompletionQueueLock(isSkipped: isSingleThreaded) }
 }
 
-/// Where a completion queue lies.
+/// A pointer to a completion queue.
 public typealias NativeCompletionQueuePointer = UnsafeMutablePointer<NativeCompletionQueue>
 
 extension UnsafeMutablePointer<ibv_cq> {
-    /// The whole of the completion queue.
+    /// The completion queue that contains this struct.
     @inline(__always)
     public var native: NativeCompletionQueuePointer {
         UnsafeMutableRawPointer(self).assumingMemoryBound(to: NativeCompletionQueue.self)
@@ -111,7 +114,7 @@ extension UnsafeMutablePointer<ibv_cq> {
 }
 
 extension UnsafeMutablePointer<ibv_cq_ex> {
-    /// The whole of the completion queue.
+    /// The completion queue that contains this struct.
     @inline(__always)
     public var native: NativeCompletionQueuePointer {
         UnsafeMutableRawPointer(self).assumingMemoryBound(to: NativeCompletionQueue.self)
@@ -119,19 +122,20 @@ extension UnsafeMutablePointer<ibv_cq_ex> {
 }
 
 extension NativeCompletionQueuePointer {
-    /// As everybody else knows it.
+    /// The `ibv_cq`.
     @inline(__always)
     public var verbs: UnsafeMutablePointer<ibv_cq> {
         UnsafeMutableRawPointer(self).assumingMemoryBound(to: ibv_cq.self)
     }
 
-    /// As those who poll it field by field know it.
+    /// The `ibv_cq_ex`, for ibv_start_poll(3).
     @inline(__always)
     public var extended: UnsafeMutablePointer<ibv_cq_ex> {
         UnsafeMutableRawPointer(self).assumingMemoryBound(to: ibv_cq_ex.self)
     }
 
-    /// What the kernel is asked for: a completion queue of so many entries, with what stands in the public struct.
+    /// The request to create the completion queue in the kernel, with `entries` CQEs, the completion vector `vector`,
+    /// and the attributes of the `ibv_cq`.
     public func request(entries: UInt32, vector: UInt32) -> CompletionQueueRequest {
         var request = CompletionQueueRequest(
             userHandle: UnsafeRawPointer(self), entries: entries,
@@ -144,22 +148,23 @@ extension NativeCompletionQueuePointer {
 
 // MARK: - Shared receive queues
 
-/// A shared receive queue.
+/// A shared receive queue (`ibv_srq`).
 public struct NativeSharedReceiveQueue: ~Copyable {
-    /// The public struct.
+    /// The struct of verbs.h.
     public var base = ibv_srq()
-    /// Over posting and resizing.
+    private let room = ObjectRoom()
+    /// Guards posting (`post_srq_recv`) and resizing.
     public let lock: QueueLock
 
-    /// A shared receive queue whose public struct is zeroed.
+    /// A shared receive queue with a zeroed `ibv_srq`.
     public init(isSingleThreaded: Bool) { lock = QueueLock(isSkipped: isSingleThreaded) }
 }
 
-/// Where a shared receive queue lies.
+/// A pointer to a shared receive queue.
 public typealias NativeSharedReceiveQueuePointer = UnsafeMutablePointer<NativeSharedReceiveQueue>
 
 extension UnsafeMutablePointer<ibv_srq> {
-    /// The whole of the shared receive queue.
+    /// The shared receive queue that contains this `ibv_srq`.
     @inline(__always)
     public var native: NativeSharedReceiveQueuePointer {
         UnsafeMutableRawPointer(self).assumingMemoryBound(to: NativeSharedReceiveQueue.self)
@@ -167,7 +172,7 @@ extension UnsafeMutablePointer<ibv_srq> {
 }
 
 extension NativeSharedReceiveQueuePointer {
-    /// As everybody else knows it.
+    /// The `ibv_srq`.
     @inline(__always)
     public var verbs: UnsafeMutablePointer<ibv_srq> {
         UnsafeMutableRawPointer(self).assumingMemoryBound(to: ibv_srq.self)

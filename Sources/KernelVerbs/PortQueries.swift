@@ -4,23 +4,25 @@ import CLinux
 import ProviderKit
 
 extension KernelDevice {
-    /// The state of a port, counted from 1.
+    /// Queries a port (`ibv_query_port`, UVERBS_METHOD_QUERY_PORT or `struct ib_uverbs_query_port`). Ports are counted
+    /// from 1.
     public func queryPort(_ port: UInt8) throws(KernelError) -> ibv_port_attr {
         var method = Method(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_QUERY_PORT)
         method.constant(UVERBS_ATTR_QUERY_PORT_PORT_NUM, UInt64(port))
         let output = method.output(UVERBS_ATTR_QUERY_PORT_RESP, ib_uverbs_query_port_resp_ex.self)
         if try call(&method, orElse: .queryPort) {
-            let answer = method[output]
-            return ibv_port_attr(answer.legacy_resp, moreCapabilities: answer.port_cap_flags2)
+            let response = method[output]
+            return ibv_port_attr(response.legacy_resp, moreCapabilities: response.port_cap_flags2)
         }
         var request = ib_uverbs_query_port()
         request.port_num = port
-        var answer = ib_uverbs_query_port_resp()
-        try call(.queryPort, request, &answer)
-        return ibv_port_attr(answer, moreCapabilities: 0)
+        var response = ib_uverbs_query_port_resp()
+        try call(.queryPort, request, &response)
+        return ibv_port_attr(response, moreCapabilities: 0)
     }
 
-    /// An entry of a port's GID table. ENODATA where it is empty.
+    /// Queries an entry of a port's GID table (`ibv_query_gid_ex`, UVERBS_METHOD_QUERY_GID_ENTRY).
+    /// - Throws: ENODATA for an empty entry; EOPNOTSUPP from a kernel before 5.10.
     public func queryGID(port: UInt32, index: UInt32) throws(KernelError) -> ibv_gid_entry {
         var method = Method(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_QUERY_GID_ENTRY)
         method.constant(UVERBS_ATTR_QUERY_GID_ENTRY_PORT, UInt64(port))
@@ -31,16 +33,17 @@ extension KernelDevice {
         return withUnsafeBytes(of: method[output]) { $0.loadUnaligned(as: ibv_gid_entry.self) }
     }
 
-    /// All entries of all ports that are not empty: how many there are. EINVAL when they are more than `capacity`, or than
-    /// fit into 65535 bytes.
+    /// Queries the non-empty GID table entries of all ports (`ibv_query_gid_table`, UVERBS_METHOD_QUERY_GID_TABLE).
     /// - Parameters:
-    ///   - entries: where they go.
-    ///   - capacity: room for so many.
-    ///   - size: of an entry in bytes.
+    ///   - entries: Receives the entries (`ibv_gid_entry`).
+    ///   - capacity: The capacity of `entries`.
+    ///   - size: The size of an entry in bytes.
+    /// - Returns: The number of entries.
+    /// - Throws: EINVAL if there are more than `capacity`, or than fit into 65535 bytes.
     public func queryGIDTable(
         _ entries: UnsafeMutableRawPointer, capacity: Int, size: Int
     ) throws(KernelError) -> Int {
-        // An attribute counts its bytes in 16 bits.
+        // The length of an attribute (`ib_uverbs_attr.len`) has 16 bits.
         guard size > 0, size <= Int(UInt16.max), capacity > 0 else { throw .invalidArgument }
         let room = min(capacity, Int(UInt16.max) / size)
         var method = Method(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_QUERY_GID_TABLE)
@@ -56,9 +59,10 @@ extension KernelDevice {
 }
 
 extension UnsafeMutablePointer<ibv_device> {
-    /// An entry of a port's P_Key table, which the kernel tells in sysfs alone. EINVAL where there is no such entry.
+    /// Queries an entry of a port's P_Key table (`ibv_query_pkey`), which the kernel reports only in sysfs.
+    /// - Throws: EINVAL for an index beyond the table.
     public func queryPartitionKey(port: UInt8, index: Int32) throws(KernelError) -> UInt16 {
-        var path = Sentence()
+        var path = MessageText()
         withUnsafeBytes(of: pointee.ibdev_path) {
             path.append($0.baseAddress!.assumingMemoryBound(to: CChar.self))
         }
@@ -74,6 +78,7 @@ extension UnsafeMutablePointer<ibv_device> {
             }
         }
         // "0xffff"
+        if count < 0 && count != -ENOENT { throw KernelError(rawValue: -count) }
         guard count == 6 else { throw .invalidArgument }
         var key: UInt16 = 0
         for index in 2..<6 {
@@ -94,29 +99,29 @@ func hexadecimalDigit(_ character: CChar) -> UInt16? {
 }
 
 extension ibv_port_attr {
-    fileprivate init(_ answer: ib_uverbs_query_port_resp, moreCapabilities: UInt16) {
+    fileprivate init(_ response: ib_uverbs_query_port_resp, moreCapabilities: UInt16) {
         self.init()
-        state = ibv_port_state(rawValue: UInt32(answer.state))
-        max_mtu = ibv_mtu(rawValue: UInt32(answer.max_mtu))
-        active_mtu = ibv_mtu(rawValue: UInt32(answer.active_mtu))
-        gid_tbl_len = Int32(bitPattern: answer.gid_tbl_len)
-        port_cap_flags = answer.port_cap_flags
-        max_msg_sz = answer.max_msg_sz
-        bad_pkey_cntr = answer.bad_pkey_cntr
-        qkey_viol_cntr = answer.qkey_viol_cntr
-        pkey_tbl_len = answer.pkey_tbl_len
-        lid = answer.lid
-        sm_lid = answer.sm_lid
-        lmc = answer.lmc
-        max_vl_num = answer.max_vl_num
-        sm_sl = answer.sm_sl
-        subnet_timeout = answer.subnet_timeout
-        init_type_reply = answer.init_type_reply
-        active_width = answer.active_width
-        active_speed = answer.active_speed
-        phys_state = answer.phys_state
-        link_layer = answer.link_layer
-        flags = answer.flags
+        state = ibv_port_state(rawValue: UInt32(response.state))
+        max_mtu = ibv_mtu(rawValue: UInt32(response.max_mtu))
+        active_mtu = ibv_mtu(rawValue: UInt32(response.active_mtu))
+        gid_tbl_len = Int32(bitPattern: response.gid_tbl_len)
+        port_cap_flags = response.port_cap_flags
+        max_msg_sz = response.max_msg_sz
+        bad_pkey_cntr = response.bad_pkey_cntr
+        qkey_viol_cntr = response.qkey_viol_cntr
+        pkey_tbl_len = response.pkey_tbl_len
+        lid = response.lid
+        sm_lid = response.sm_lid
+        lmc = response.lmc
+        max_vl_num = response.max_vl_num
+        sm_sl = response.sm_sl
+        subnet_timeout = response.subnet_timeout
+        init_type_reply = response.init_type_reply
+        active_width = response.active_width
+        active_speed = response.active_speed
+        phys_state = response.phys_state
+        link_layer = response.link_layer
+        flags = response.flags
         port_cap_flags2 = moreCapabilities
     }
 }

@@ -1,30 +1,32 @@
 import CIBVerbs
 import CKernelABI
 
-/// What a queue pair is to be.
+/// The attributes of a new queue pair (UVERBS_METHOD_QP_CREATE, `struct ib_uverbs_create_qp`).
 public struct QueuePairRequest {
-    /// Address of the queue pair's verbs.h struct, which the kernel gives back in events.
+    /// The address of the `ibv_qp` (`user_handle`), which the kernel returns in events.
     public var userHandle: UnsafeRawPointer
-    /// `enum ibv_qp_type`.
+    /// The transport service (`enum ibv_qp_type`).
     public var type: ibv_qp_type
-    /// Handle of the protection domain.
+    /// The handle of the protection domain (`pd_handle`).
     public var domain: UInt32
-    /// Handle of the completion queue of sends.
+    /// The handle of the send completion queue (`send_cq_handle`).
     public var sendCompletions: UInt32
-    /// Handle of the completion queue of receives.
+    /// The handle of the receive completion queue (`recv_cq_handle`).
     public var receiveCompletions: UInt32
-    /// Handle of the shared receive queue that it receives from.
+    /// The handle of the shared receive queue, if any (`srq_handle`).
     public var sharedReceiveQueue: UInt32?
-    /// What is asked for.
+    /// The requested limits. With a shared receive queue, `max_recv_wr` and `max_recv_sge` are ignored
+    /// (ibv_create_qp(3)): `createQueuePair` passes 0, because not every driver ignores them (mlx5_ib checks
+    /// max_recv_wr), and returns 0.
     public var limits: ibv_qp_cap
-    /// Whether every send makes a completion.
+    /// Whether every send produces a completion (`sq_sig_all`).
     public var signalsAll: Bool
-    /// `enum ib_uverbs_qp_create_flags`.
+    /// Creation flags (`enum ib_uverbs_qp_create_flags`).
     public var flags: UInt32 = 0
-    /// Descriptor of the context's asynchronous events.
+    /// The descriptor of the context's asynchronous events (`ibv_context.async_fd`).
     public var asyncDescriptor: Int32
 
-    /// A queue pair with a receive queue of its own and no flags.
+    /// A queue pair with its own receive queue and no creation flags.
     public init(
         userHandle: UnsafeRawPointer, type: ibv_qp_type, domain: UInt32, sendCompletions: UInt32,
         receiveCompletions: UInt32, limits: ibv_qp_cap, signalsAll: Bool, asyncDescriptor: Int32
@@ -40,21 +42,26 @@ public struct QueuePairRequest {
     }
 }
 
-/// A queue pair as the kernel has made it.
+/// A queue pair in the kernel (`struct ib_uverbs_create_qp_resp`).
 public struct KernelQueuePair {
-    /// Handle of the object.
+    /// The kernel's handle (`qp_handle`).
     public var handle: UInt32
-    /// Its number: 24 bits.
+    /// The QPN (`ibv_qp.qp_num`), 24 bits.
     public var number: UInt32
-    /// What it was granted.
+    /// The actual limits (`ibv_qp_cap`).
     public var limits: ibv_qp_cap
 }
 
 extension KernelDevice {
-    /// Makes a queue pair.
+    /// Creates a queue pair (UVERBS_METHOD_QP_CREATE, or `struct ib_uverbs_create_qp`).
     public func createQueuePair(
         _ request: QueuePairRequest, driver: DriverData = .none
     ) throws(KernelError) -> KernelQueuePair {
+        var request = request
+        if request.sharedReceiveQueue != nil {
+            request.limits.max_recv_wr = 0
+            request.limits.max_recv_sge = 0
+        }
         var method = Method(UVERBS_OBJECT_QP, UVERBS_METHOD_QP_CREATE)
         let handle = method.newHandle(UVERBS_ATTR_CREATE_QP_HANDLE)
         method.handle(UVERBS_ATTR_CREATE_QP_PD_HANDLE, request.domain)
@@ -94,15 +101,16 @@ extension KernelDevice {
         command.sq_sig_all = request.signalsAll ? 1 : 0
         command.qp_type = UInt8(truncatingIfNeeded: request.type.rawValue)
         command.is_srq = request.sharedReceiveQueue == nil ? 0 : 1
-        var answer = ib_uverbs_create_qp_resp()
-        try call(.createQueuePair, command, &answer, driver: driver)
+        var response = ib_uverbs_create_qp_resp()
+        try call(.createQueuePair, command, &response, driver: driver)
         let limits = ibv_qp_cap(
-            max_send_wr: answer.max_send_wr, max_recv_wr: answer.max_recv_wr, max_send_sge: answer.max_send_sge,
-            max_recv_sge: answer.max_recv_sge, max_inline_data: answer.max_inline_data)
-        return KernelQueuePair(handle: answer.qp_handle, number: answer.qpn, limits: limits)
+            max_send_wr: response.max_send_wr, max_recv_wr: response.max_recv_wr, max_send_sge: response.max_send_sge,
+            max_recv_sge: response.max_recv_sge, max_inline_data: response.max_inline_data)
+        return KernelQueuePair(handle: response.qp_handle, number: response.qpn, limits: limits)
     }
 
-    /// Changes what `mask` (`enum ibv_qp_attr_mask`) names. The kernel checks the transition.
+    /// Changes the attributes of a queue pair that `mask` names (`ibv_modify_qp`, `enum ibv_qp_attr_mask`,
+    /// `struct ib_uverbs_modify_qp`). The kernel checks the transition.
     public func modifyQueuePair(
         _ handle: UInt32, _ attributes: ibv_qp_attr, mask: UInt32, driver: DriverData = .none
     ) throws(KernelError) {
@@ -115,34 +123,37 @@ extension KernelDevice {
         var extended = ib_uverbs_ex_modify_qp()
         extended.base = request
         extended.rate_limit = attributes.rate_limit
-        var answer = ib_uverbs_ex_modify_qp_resp()
-        try call(.modifyQueuePairExtended, extended, &answer, driver: driver)
+        var response = ib_uverbs_ex_modify_qp_resp()
+        try call(.modifyQueuePairExtended, extended, &response, driver: driver)
     }
 
-    /// What the queue pair has; and whether every send makes a completion.
-    /// - Parameter mask: `enum ibv_qp_attr_mask`, what is asked for; there may be more in the answer.
+    /// Queries the attributes of a queue pair (`ibv_query_qp`, `struct ib_uverbs_query_qp`), and whether every send
+    /// produces a completion (`sq_sig_all`).
+    /// - Parameter mask: The requested attributes (`enum ibv_qp_attr_mask`). The kernel may return more.
     public func queryQueuePair(
         _ handle: UInt32, mask: UInt32
     ) throws(KernelError) -> (attributes: ibv_qp_attr, signalsAll: Bool) {
         var request = ib_uverbs_query_qp()
         request.qp_handle = handle
         request.attr_mask = mask
-        var answer = ib_uverbs_query_qp_resp()
-        try call(.queryQueuePair, request, &answer)
-        return (answer.verbs, answer.sq_sig_all != 0)
+        var response = ib_uverbs_query_qp_resp()
+        try call(.queryQueuePair, request, &response)
+        return (response.verbs, response.sq_sig_all != 0)
     }
 
-    /// Destroys a queue pair: from now on no event of it can be read. How many were; nil when its device is gone.
-    /// EBUSY while a multicast group has it.
+    /// Destroys a queue pair (UVERBS_METHOD_QP_DESTROY, or `struct ib_uverbs_destroy_qp`). Afterwards none of its
+    /// events can be read.
+    /// - Returns: The number of events that were read (`events_reported`), or nil if the device is removed (EIO).
+    /// - Throws: EBUSY while the queue pair is attached to a multicast group.
     public func destroyQueuePair(_ handle: UInt32) throws(KernelError) -> UInt32? {
         var method = Method(UVERBS_OBJECT_QP, UVERBS_METHOD_QP_DESTROY)
         method.handle(UVERBS_ATTR_DESTROY_QP_HANDLE, handle)
         let output = method.output(UVERBS_ATTR_DESTROY_QP_RESP, ib_uverbs_destroy_qp_resp.self)
-        var answer = ib_uverbs_destroy_qp_resp()
+        var response = ib_uverbs_destroy_qp_resp()
         do {
             if try call(&method, orElse: .destroyQueuePair) { return method[output].events_reported }
-            try call(.destroyQueuePair, ib_uverbs_destroy_qp(response: 0, qp_handle: handle, reserved: 0), &answer)
-            return answer.events_reported
+            try call(.destroyQueuePair, ib_uverbs_destroy_qp(response: 0, qp_handle: handle, reserved: 0), &response)
+            return response.events_reported
         } catch {
             if error == .deviceGone { return nil }
             throw error
@@ -151,7 +162,7 @@ extension KernelDevice {
 }
 
 extension ib_uverbs_modify_qp {
-    /// The attributes in the kernel's layout.
+    /// Converts an `ibv_qp_attr`.
     fileprivate init(_ attributes: ibv_qp_attr) {
         self.init()
         dest = ib_uverbs_qp_dest(attributes.ah_attr)
@@ -181,7 +192,7 @@ extension ib_uverbs_modify_qp {
 }
 
 extension ib_uverbs_query_qp_resp {
-    /// As verbs.h has it.
+    /// The attributes as an `ibv_qp_attr`.
     fileprivate var verbs: ibv_qp_attr {
         var attributes = ibv_qp_attr()
         attributes.ah_attr = dest.verbs

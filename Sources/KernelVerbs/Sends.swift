@@ -3,49 +3,50 @@ import CKernelABI
 import CLinux
 import ProviderKit
 
-/// The way to the send queue of a device whose send queue is the kernel's own: work requests go there by a command
-/// (POST_SEND). A list goes in as few commands as there is room for in the memory that each queue pair has for it; the
-/// kernel takes the requests of one in order.
+/// The posting of send work requests by POST_SEND commands (`struct ib_uverbs_post_send`), for a device whose send
+/// queue is in the kernel. Each queue pair has a command buffer; a list of work requests is posted in as few commands
+/// as the buffer allows. The kernel processes the requests of a command in order.
 ///
-/// Where the memory is:
+/// The layout of the command buffer:
 ///
-/// | byte | what |
+/// | byte | content |
 /// |---|---|
-/// | 0 | `struct ib_uverbs_cmd_hdr`, which only write(2) takes |
+/// | 0 | `struct ib_uverbs_cmd_hdr`, for write(2) only |
 /// | 8 | `struct ib_uverbs_post_send` |
 /// | 32 | `struct ib_uverbs_send_wr` of each request |
-/// | behind | `struct ib_uverbs_sge` of each element, in the same order |
-/// | capacity | `struct ib_uverbs_post_send_resp`, the answer |
+/// | after the requests | `struct ib_uverbs_sge` of each SGE, in the same order |
+/// | capacity | `struct ib_uverbs_post_send_resp` |
 public struct SendCommand {
     private static let leastCapacity = 8192
 
     private let memory: UnsafeMutableRawPointer
     private let capacity: Int
     private let queuePair: UInt32
-    private let maximumElements: UInt32
-    /// Bit n: the opcode n of enum ibv_wr_opcode may be posted.
+    private let maxSGE: UInt32
+    /// Bit n: opcode n of `enum ibv_wr_opcode` may be posted.
     private let allowed: UInt32
     private let isDatagram: Bool
 
-    /// The way to the send queue of a queue pair. `free` gives its memory back.
+    /// Allocates the command buffer of a queue pair. `free` frees it.
     /// - Parameters:
-    ///   - queuePair: the kernel's handle.
-    ///   - type: its transport service.
-    ///   - maximumElements: of a request's list; at most 1024.
-    public init(queuePair: UInt32, type: ibv_qp_type, maximumElements: UInt32) {
+    ///   - queuePair: The kernel's handle (`qp_handle`).
+    ///   - type: The transport service (`enum ibv_qp_type`).
+    ///   - maxSGE: The maximum number of SGEs of a work request (`max_send_sge`); at most 1024.
+    public init(queuePair: UInt32, type: ibv_qp_type, maxSGE: UInt32) {
         self.queuePair = queuePair
-        self.maximumElements = min(maximumElements, 1024)
+        self.maxSGE = min(maxSGE, 1024)
         allowed = commandOpcodes(type)
         isDatagram = type == IBV_QPT_UD
-        let one = Int(KERNEL_SEND_REQUESTS + KERNEL_SEND_SIZE) + Int(KERNEL_SEND_SGE_SIZE) * Int(self.maximumElements)
+        let one = Int(KERNEL_SEND_REQUESTS + KERNEL_SEND_SIZE) + Int(KERNEL_SEND_SGE_SIZE) * Int(self.maxSGE)
         capacity = max(Self.leastCapacity, one)
         memory = .allocate(byteCount: capacity + MemoryLayout<UInt32>.size, alignment: 16)
     }
 
-    /// Gives the memory back.
+    /// Frees the command buffer.
     public func free() { memory.deallocate() }
 
-    /// Posts a list of requests. 0, or an errno value; `bad` then gets the first request that was not taken.
+    /// Posts a list of work requests (`ibv_post_send`).
+    /// - Returns: 0, or an errno value; `bad` (`bad_wr`) is then the first request that was not posted.
     @inline(__always)
     public func post(
         _ first: UnsafeMutablePointer<ibv_send_wr>?, to device: borrowing KernelDevice,
@@ -72,13 +73,13 @@ public struct SendCommand {
 
     // MARK: - Writing
 
-    /// Writes as many requests of a list as there is room for: how many, which is the first of the others, and what is
-    /// wrong with that one if anything is.
+    /// Writes as many requests of a list as fit into the buffer. Returns their number, the next request, and the errno
+    /// value of the next request if it is invalid.
     @inline(__always)
     private func write(
         _ first: UnsafeMutablePointer<ibv_send_wr>
     ) -> (count: UInt32, next: UnsafeMutablePointer<ibv_send_wr>?, fault: Int32) {
-        var (count, elements, fault): (UInt32, UInt32, Int32) = (0, 0, 0)
+        var (count, sgeCount, fault): (UInt32, UInt32, Int32) = (0, 0, 0)
         var room = capacity &- Int(KERNEL_SEND_REQUESTS)
         var next: UnsafeMutablePointer<ibv_send_wr>? = first
         while let request = next {
@@ -88,7 +89,7 @@ public struct SendCommand {
             room &-= Int(KERNEL_SEND_SIZE) &+ Int(KERNEL_SEND_SGE_SIZE) &* Int(more)
             if room < 0 { break }
             count &+= 1
-            elements &+= more
+            sgeCount &+= more
             next = request.pointee.next
         }
         var entry = memory + Int(KERNEL_SEND_REQUESTS)
@@ -102,27 +103,27 @@ public struct SendCommand {
         let command = memory.assumingMemoryBound(to: kernel_post_send.self)
         command.pointee.qp_handle = queuePair
         command.pointee.wr_count = count
-        command.pointee.sge_count = elements
+        command.pointee.sge_count = sgeCount
         command.pointee.wqe_size = UInt32(KERNEL_SEND_SIZE)
         return (count, next, fault)
     }
 
-    /// What the kernel must not get to see, because it does not look or cannot say which request it was: 0, EINVAL, or
-    /// EOPNOTSUPP. It looks for itself at the state, the lengths and the keys.
+    /// Checks a request for errors that the kernel does not check or cannot attribute to a request. Returns 0, EINVAL,
+    /// or EOPNOTSUPP. The kernel checks the state, the lengths and the keys.
     @inline(__always)
     private func check(_ request: UnsafeMutablePointer<ibv_send_wr>) -> Int32 {
         let opcode = request.pointee.opcode.rawValue
         let count = UInt32(bitPattern: request.pointee.num_sge)
-        guard opcode < 32, allowed & (1 << opcode) != 0, count <= maximumElements,
+        guard opcode < 32, allowed & (1 << opcode) != 0, count <= maxSGE,
             count == 0 || request.pointee.sg_list != nil, !isDatagram || request.pointee.wr.ud.ah != nil
         else { return EINVAL }
         let known = IBV_SEND_FENCE.rawValue | IBV_SEND_SIGNALED.rawValue | IBV_SEND_SOLICITED.rawValue
         let others = request.pointee.send_flags & ~known
-        // No inline data: there are no bytes inside a request.
+        // No inline data: struct ib_uverbs_send_wr has no room for it.
         return others == 0 ? 0 : others == IBV_SEND_INLINE.rawValue ? EINVAL : EOPNOTSUPP
     }
 
-    /// Writes a request and its list of elements; where the next list goes.
+    /// Writes a request and its SGEs. Returns the address of the next request's SGEs.
     @inline(__always)
     private func write(
         _ request: UnsafeMutablePointer<ibv_send_wr>, to entry: UnsafeMutableRawPointer, _ list: UnsafeMutableRawPointer
@@ -145,33 +146,33 @@ public struct SendCommand {
             }
         }
         var target = list
-        var element = UnsafeRawPointer(request.pointee.sg_list)
+        var sge = UnsafeRawPointer(request.pointee.sg_list)
         for _ in 0..<Int(request.pointee.num_sge) {
-            target.put(element.unsafelyUnwrapped.get16(0), at: 0)
-            element = element.unsafelyUnwrapped + Int(KERNEL_SEND_SGE_SIZE)
+            target.put(sge.unsafelyUnwrapped.get16(0), at: 0)
+            sge = sge.unsafelyUnwrapped + Int(KERNEL_SEND_SGE_SIZE)
             target += Int(KERNEL_SEND_SGE_SIZE)
         }
         return target
     }
 
-    /// Gives what was written to the kernel. 0, or an errno value; `refused` then is the number of the first request that
-    /// was not taken, from 1, where the kernel got so far as to look at requests.
+    /// Executes the command in the buffer. Returns 0, or an errno value; `refused` is then the number, from 1, of the
+    /// first request that was not posted (`bad_wr`), or 0 if the kernel failed before it processed the requests.
     private func send(_ device: borrowing KernelDevice) -> (refusal: Int32, refused: UInt32) {
         let command = memory.assumingMemoryBound(to: kernel_post_send.self)
         let count =
             Int(KERNEL_SEND_REQUESTS) &+ Int(KERNEL_SEND_SIZE) &* Int(command.pointee.wr_count)
             &+ Int(KERNEL_SEND_SGE_SIZE) &* Int(command.pointee.sge_count)
-        let answer = memory + capacity
-        answer.storeBytes(of: 0, as: UInt32.self)
-        command.pointee.response = UInt64(UInt(bitPattern: answer))
+        let response = memory + capacity
+        response.storeBytes(of: 0, as: UInt32.self)
+        command.pointee.response = UInt64(UInt(bitPattern: response))
         let refusal = device.post(
             UnsafeMutableRawBufferPointer(start: memory, count: count),
-            UnsafeMutableRawBufferPointer(start: answer, count: MemoryLayout<UInt32>.size))
-        return (refusal, answer.load(as: UInt32.self))
+            UnsafeMutableRawBufferPointer(start: response, count: MemoryLayout<UInt32>.size))
+        return (refusal, response.load(as: UInt32.self))
     }
 }
 
-/// The opcodes that POST_SEND has for a transport service (`ib_uverbs_post_send` of the kernel), as bits.
+/// The opcodes that the kernel's POST_SEND supports for a transport service: bit n is opcode n of `enum ibv_wr_opcode`.
 public func commandOpcodes(_ type: ibv_qp_type) -> UInt32 {
     func bits(_ opcodes: ibv_wr_opcode...) -> UInt32 {
         var all: UInt32 = 0
@@ -192,7 +193,8 @@ public func commandOpcodes(_ type: ibv_qp_type) -> UInt32 {
 }
 
 extension UnsafeMutablePointer<ibv_send_wr> {
-    /// The request of a number, counted from this one as 1; this one where the number is none of theirs.
+    /// The request of a number in the list, where this request is number 1; this request if the number is not 1 to
+    /// `count`.
     fileprivate func following(_ number: UInt32, of count: UInt32) -> UnsafeMutablePointer<ibv_send_wr> {
         var request = self
         guard number > 0, number <= count else { return request }
@@ -202,10 +204,9 @@ extension UnsafeMutablePointer<ibv_send_wr> {
 }
 
 extension KernelDevice {
-    /// Gives a POST_SEND to the kernel that lies in memory as it would be written, header and all. 0, or a positive errno
-    /// value.
+    /// Executes a POST_SEND command that begins with memory for its header. Returns 0, or a positive errno value.
     fileprivate borrowing func post(
-        _ command: UnsafeMutableRawBufferPointer, _ answer: UnsafeMutableRawBufferPointer
+        _ command: UnsafeMutableRawBufferPointer, _ response: UnsafeMutableRawBufferPointer
     ) -> Int32 {
         if !isWritten(.postSend) {
             let headerSize = Int(KERNEL_SEND_HEADER_SIZE)
@@ -215,14 +216,14 @@ extension KernelDevice {
                 UVERBS_ATTR_CORE_IN,
                 from: UnsafeRawBufferPointer(
                     start: command.baseAddress.unsafelyUnwrapped + headerSize, count: command.count - headerSize))
-            method.output(UVERBS_ATTR_CORE_OUT, into: answer)
+            method.output(UVERBS_ATTR_CORE_OUT, into: response)
             let error = method.call(descriptor, driver: driver, calls)
             if !notes(error, of: .postSend) { return error }
         }
         let header = command.baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: kernel_post_send.self)
         header.pointee.command = WriteCommand.postSend.rawValue
         header.pointee.in_words = UInt16(truncatingIfNeeded: command.count / 4)
-        header.pointee.out_words = UInt16(truncatingIfNeeded: answer.count / 4)
+        header.pointee.out_words = UInt16(truncatingIfNeeded: response.count / 4)
         return calls.write(descriptor, command.baseAddress, command.count)
     }
 }

@@ -1,25 +1,26 @@
 import CIBVerbs
 import CKernelABI
 
-/// A shared receive queue as the kernel has made it.
+/// A shared receive queue in the kernel (`struct ib_uverbs_create_srq_resp`).
 public struct KernelSharedReceiveQueue {
-    /// Handle of the object.
+    /// The kernel's handle (`srq_handle`).
     public var handle: UInt32
-    /// Its number; 0 from a kernel that does not tell.
+    /// The SRQN (`ibv_get_srq_num`); 0 if the kernel does not report it.
     public var number: UInt32
-    /// Work requests that it has room for.
-    public var maximumRequests: UInt32
-    /// Elements of a work request's list.
-    public var maximumElements: UInt32
+    /// The actual maximum number of work requests (`ibv_srq_attr.max_wr`).
+    public var maxWR: UInt32
+    /// The actual maximum number of SGEs of a work request (`ibv_srq_attr.max_sge`).
+    public var maxSGE: UInt32
 }
 
 extension KernelDevice {
-    /// Makes a shared receive queue of the basic kind.
+    /// Creates a shared receive queue of type IBV_SRQT_BASIC (UVERBS_METHOD_SRQ_CREATE, or `struct
+    /// ib_uverbs_create_srq`).
     /// - Parameters:
-    ///   - domain: handle of the protection domain.
-    ///   - userHandle: address of the queue's verbs.h struct, which the kernel gives back in events.
-    ///   - limits: what is asked for.
-    ///   - asyncDescriptor: descriptor of the context's asynchronous events.
+    ///   - domain: The handle of the protection domain (`pd_handle`).
+    ///   - userHandle: The address of the `ibv_srq` (`user_handle`), which the kernel returns in events.
+    ///   - limits: The requested limits.
+    ///   - asyncDescriptor: The descriptor of the context's asynchronous events (`ibv_context.async_fd`).
     public func createSharedReceiveQueue(
         domain: UInt32, userHandle: UnsafeRawPointer, limits: ibv_srq_attr, asyncDescriptor: Int32,
         driver: DriverData = .none
@@ -34,13 +35,13 @@ extension KernelDevice {
         method.constant(UVERBS_ATTR_CREATE_SRQ_TYPE, UInt64(IB_UVERBS_SRQT_BASIC.rawValue))
         method.descriptor(UVERBS_ATTR_CREATE_SRQ_EVENT_FD, asyncDescriptor, mandatory: false)
         let requests = method.output(UVERBS_ATTR_CREATE_SRQ_RESP_MAX_WR, UInt32.self)
-        let elements = method.output(UVERBS_ATTR_CREATE_SRQ_RESP_MAX_SGE, UInt32.self)
+        let sges = method.output(UVERBS_ATTR_CREATE_SRQ_RESP_MAX_SGE, UInt32.self)
         let number = method.output(UVERBS_ATTR_CREATE_SRQ_RESP_SRQ_NUM, UInt32.self, mandatory: false)
         method.driver(driver)
         if try call(&method, orElse: .createSharedReceiveQueue) {
             return KernelSharedReceiveQueue(
-                handle: method[handle], number: method[number], maximumRequests: method[requests],
-                maximumElements: method[elements])
+                handle: method[handle], number: method[number], maxWR: method[requests],
+                maxSGE: method[sges])
         }
         var request = ib_uverbs_create_srq()
         request.user_handle = UInt64(UInt(bitPattern: userHandle))
@@ -48,14 +49,15 @@ extension KernelDevice {
         request.max_wr = limits.max_wr
         request.max_sge = limits.max_sge
         request.srq_limit = limits.srq_limit
-        var answer = ib_uverbs_create_srq_resp()
-        try call(.createSharedReceiveQueue, request, &answer, driver: driver)
+        var response = ib_uverbs_create_srq_resp()
+        try call(.createSharedReceiveQueue, request, &response, driver: driver)
         return KernelSharedReceiveQueue(
-            handle: answer.srq_handle, number: answer.srqn, maximumRequests: answer.max_wr,
-            maximumElements: answer.max_sge)
+            handle: response.srq_handle, number: response.srqn, maxWR: response.max_wr,
+            maxSGE: response.max_sge)
     }
 
-    /// Changes what `mask` (`enum ibv_srq_attr_mask`) names.
+    /// Changes the attributes of a shared receive queue that `mask` names (`ibv_modify_srq`, `enum ibv_srq_attr_mask`,
+    /// `struct ib_uverbs_modify_srq`).
     public func modifySharedReceiveQueue(
         _ handle: UInt32, _ attributes: ibv_srq_attr, mask: UInt32, driver: DriverData = .none
     ) throws(KernelError) {
@@ -67,28 +69,30 @@ extension KernelDevice {
         try call(.modifySharedReceiveQueue, request, driver: driver)
     }
 
-    /// What the queue has.
+    /// Queries the attributes of a shared receive queue (`ibv_query_srq`, `struct ib_uverbs_query_srq`).
     public func querySharedReceiveQueue(_ handle: UInt32) throws(KernelError) -> ibv_srq_attr {
         var request = ib_uverbs_query_srq()
         request.srq_handle = handle
-        var answer = ib_uverbs_query_srq_resp()
-        try call(.querySharedReceiveQueue, request, &answer)
-        return ibv_srq_attr(max_wr: answer.max_wr, max_sge: answer.max_sge, srq_limit: answer.srq_limit)
+        var response = ib_uverbs_query_srq_resp()
+        try call(.querySharedReceiveQueue, request, &response)
+        return ibv_srq_attr(max_wr: response.max_wr, max_sge: response.max_sge, srq_limit: response.srq_limit)
     }
 
-    /// Destroys a shared receive queue: from now on no event of it can be read. How many were; nil when its device is
-    /// gone. EBUSY while a queue pair uses it.
+    /// Destroys a shared receive queue (UVERBS_METHOD_SRQ_DESTROY, or `struct ib_uverbs_destroy_srq`). Afterwards none
+    /// of its events can be read.
+    /// - Returns: The number of events that were read (`events_reported`), or nil if the device is removed (EIO).
+    /// - Throws: EBUSY while a queue pair uses the shared receive queue.
     public func destroySharedReceiveQueue(_ handle: UInt32) throws(KernelError) -> UInt32? {
         var method = Method(UVERBS_OBJECT_SRQ, UVERBS_METHOD_SRQ_DESTROY)
         method.handle(UVERBS_ATTR_DESTROY_SRQ_HANDLE, handle)
         let output = method.output(UVERBS_ATTR_DESTROY_SRQ_RESP, ib_uverbs_destroy_srq_resp.self)
-        var answer = ib_uverbs_destroy_srq_resp()
+        var response = ib_uverbs_destroy_srq_resp()
         do {
             if try call(&method, orElse: .destroySharedReceiveQueue) { return method[output].events_reported }
             try call(
                 .destroySharedReceiveQueue, ib_uverbs_destroy_srq(response: 0, srq_handle: handle, reserved: 0),
-                &answer)
-            return answer.events_reported
+                &response)
+            return response.events_reported
         } catch {
             if error == .deviceGone { return nil }
             throw error

@@ -1,14 +1,14 @@
 import CLinux
 
-/// The two ways by which a command reaches the kernel. A test puts functions of its own here, and simulates a kernel.
+/// The two system calls that execute uverbs commands. A test replaces them to simulate a kernel.
 public struct SystemCalls: Sendable {
-    /// The ioctl of uverbs: descriptor, and a `struct ib_uverbs_ioctl_hdr` with its attributes behind it. 0, or a
-    /// positive errno value.
+    /// ioctl(2) with RDMA_VERBS_IOCTL: the descriptor, and a `struct ib_uverbs_ioctl_hdr` followed by its attributes.
+    /// Returns 0, or a positive errno value.
     public var ioctl: @convention(c) (Int32, UnsafeMutableRawPointer?) -> Int32
-    /// write(2): descriptor, command, its size in bytes. 0, or a positive errno value.
+    /// write(2): the descriptor, the command, its size in bytes. Returns 0, or a positive errno value.
     public var write: @convention(c) (Int32, UnsafeRawPointer?, Int) -> Int32
 
-    /// Functions in place of the kernel's.
+    /// Replacements for the system calls.
     public init(
         ioctl: @escaping @convention(c) (Int32, UnsafeMutableRawPointer?) -> Int32,
         write: @escaping @convention(c) (Int32, UnsafeRawPointer?, Int) -> Int32
@@ -17,7 +17,7 @@ public struct SystemCalls: Sendable {
         self.write = write
     }
 
-    /// The kernel of this machine.
+    /// The system calls of this machine's kernel.
     public static var kernel: SystemCalls {
         SystemCalls(ioctl: { linux_uverbs_ioctl($0, $1) }, write: { linux_uverbs_write($0, $1, $2) })
     }

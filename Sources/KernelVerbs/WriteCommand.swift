@@ -1,12 +1,12 @@
 import CKernelABI
 
-/// Number of a command that takes a struct: `enum ib_uverbs_write_cmds`, and those with IB_USER_VERBS_CMD_FLAG_EXTENDED.
-/// They come from the time in which commands went by write(2); kernels since 5.0 take most of them by ioctl as well.
+/// The number of a uverbs write command: `enum ib_uverbs_write_cmds`, with IB_USER_VERBS_CMD_FLAG_EXTENDED for an
+/// extended command. Kernels since 5.0 accept the write commands by ioctl as well (UVERBS_METHOD_INVOKE_WRITE).
 public struct WriteCommand: RawRepresentable, Equatable, Sendable {
-    /// The number, with the flag.
+    /// The command number, including the flag.
     public var rawValue: UInt32
 
-    /// The command of this number.
+    /// The command with this number.
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
     private init(_ number: ib_uverbs_write_cmds) { rawValue = number.rawValue }
@@ -14,10 +14,11 @@ public struct WriteCommand: RawRepresentable, Equatable, Sendable {
         rawValue = number.rawValue | UInt32(IB_USER_VERBS_CMD_FLAG_EXTENDED)
     }
 
-    /// Whether it is of the second kind, which counts its sizes in units of 8 bytes and has no `response` field.
+    /// Whether this is an extended command (IB_USER_VERBS_CMD_FLAG_EXTENDED): sizes in units of 8 bytes, and no
+    /// `response` field in the request.
     public var isExtended: Bool { rawValue & UInt32(IB_USER_VERBS_CMD_FLAG_EXTENDED) != 0 }
 
-    /// Its bit among those of its kind: there are fewer than 64.
+    /// The command's bit in a set of plain or of extended commands. There are fewer than 64 of each.
     var bit: UInt64 { 1 << UInt64(rawValue & 63) }
 
     /// GET_CONTEXT: `struct ib_uverbs_get_context`.

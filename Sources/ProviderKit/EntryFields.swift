@@ -1,5 +1,5 @@
 extension UnsafeMutableRawPointer {
-    /// Stores a field of a queue's entry, at an offset in bytes.
+    /// Stores a field of a WQE or CQE at an offset in bytes.
     @inline(__always)
     public func put<Value: BitwiseCopyable>(_ value: Value, at offset: Int) {
         storeBytes(of: value, toByteOffset: offset, as: Value.self)
@@ -7,7 +7,7 @@ extension UnsafeMutableRawPointer {
 }
 
 extension UnsafeRawPointer {
-    /// Sixteen bytes, to be copied.
+    /// Loads 16 bytes, unaligned, at an offset in bytes.
     @inline(__always)
     public func get16(_ offset: Int) -> SIMD2<UInt64> { loadUnaligned(fromByteOffset: offset, as: SIMD2<UInt64>.self) }
 }

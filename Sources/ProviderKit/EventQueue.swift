@@ -1,28 +1,29 @@
 import CIBVerbs
 import CLinux
 
-/// The events of a completion channel or of a context that do not come from the kernel: a queue, and a descriptor that
-/// is readable exactly while the queue holds something, for poll(2) (rdma_provider.h, chapter 5).
+/// The events of a completion channel (`ibv_comp_channel`) or of a context (`ibv_async_event`) of a provider without a
+/// kernel driver: a queue, and a descriptor that is readable for poll(2) exactly while the queue is not empty
+/// (rdma_provider.h, chapter 5).
 ///
-/// It grows when it must: an event is never lost. Any thread may call any function.
+/// The queue grows on demand, so no event is lost. Any thread may call any function.
 public struct EventQueue: ~Copyable {
-    /// Reached through a pointer: several threads are in it at once, and a mutating method may assume to be alone.
+    /// Accessed through a pointer: several threads access it, and a mutating method would claim exclusive access.
     private struct State {
-        /// Ring of `capacity` places, a power of two.
+        /// A ring of `capacity` events, a power of two.
         var events: UnsafeMutablePointer<ibv_async_event>
         var capacity = 16
         var first = 0
         var count = 0
     }
 
-    /// Apart from what it guards: to change a field is to access the struct around it, and those who wait for the lock
-    /// look at the lock meanwhile.
+    /// Allocated separately from the state: changing a field accesses the whole struct, and waiting threads read the
+    /// lock meanwhile.
     private let lock: UnsafeMutablePointer<Lock>
     private let state: UnsafeMutablePointer<State>
-    /// The descriptor; the queue's owner hands it to the user, and it is closed with the queue.
+    /// The descriptor (`ibv_comp_channel.fd`, `ibv_context.async_fd`). It is closed with the queue.
     public let descriptor: Int32
 
-    /// An empty queue, or nil and errno when there is no descriptor left.
+    /// Creates an empty queue. Returns nil and sets errno if eventfd(2) fails (EMFILE, ENFILE).
     public init?() {
         let descriptor = linux_eventfd()
         guard descriptor >= 0 else {
@@ -44,7 +45,7 @@ public struct EventQueue: ~Copyable {
         linux_close(descriptor)
     }
 
-    /// Adds an event at the end.
+    /// Appends an event and makes the descriptor readable.
     public func append(_ event: ibv_async_event) {
         lock.pointee.lock()
         if state.pointee.count == state.pointee.capacity { grow() }
@@ -54,10 +55,11 @@ public struct EventQueue: ~Copyable {
         lock.pointee.unlock()
     }
 
-    /// Takes the oldest event. Waits for one, unless the user has set O_NONBLOCK on the descriptor.
+    /// Removes the oldest event. Waits for an event, unless the user has set O_NONBLOCK on the descriptor.
     /// - Parameters:
-    ///   - event: where it goes.
-    ///   - note: called with the event before anyone can know that it was taken: the place to count it.
+    ///   - event: Receives the event.
+    ///   - note: Called with the event under the lock, before another thread can observe the removal. It counts the
+    ///     event.
     /// - Returns: 0, EAGAIN, or EINTR.
     public func take(
         into event: UnsafeMutablePointer<ibv_async_event>, note: (UnsafePointer<ibv_async_event>) -> Void
@@ -84,8 +86,8 @@ public struct EventQueue: ~Copyable {
         return true
     }
 
-    /// Drops the waiting events for which `isDropped` says so; for an object that goes away. Runs `note` at the end,
-    /// while nobody can take an event.
+    /// Removes the queued events for which `isDropped` returns true, for an object that is destroyed. Then runs `note`
+    /// under the lock, while no thread can take an event.
     public func drop(where isDropped: (UnsafePointer<ibv_async_event>) -> Bool, note: () -> Void) {
         lock.pointee.lock()
         var kept = 0
@@ -99,7 +101,7 @@ public struct EventQueue: ~Copyable {
         lock.pointee.unlock()
     }
 
-    /// Where event `index` lies, counted from the oldest.
+    /// The slot of event `index`, counted from the oldest.
     private func place(_ index: Int) -> UnsafeMutablePointer<ibv_async_event> {
         state.pointee.events + ((state.pointee.first &+ index) & (state.pointee.capacity &- 1))
     }

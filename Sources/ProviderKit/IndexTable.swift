@@ -1,20 +1,19 @@
 import Synchronization
 
-/// Objects by numbers of 24 bits, as a device numbers its queues: a look-up takes no lock. Two levels of 4096 places; the
-/// second ones are made when they are needed.
+/// A table of objects by 24-bit number, such as a QPN or SRQN. A look-up takes no lock. The table has two levels of
+/// 4096 slots; second-level tables are allocated on demand.
 ///
-/// A number is looked up only while its object cannot go away: removing it waits for those who look, by a lock of
-/// their own.
+/// The caller of `find` must hold a lock that prevents the destruction of the object.
 public struct IndexTable: ~Copyable {
     private static let places = 4096
 
     private typealias Leaf = UnsafeMutablePointer<Atomic<UInt>>
 
     private let lock = Lock()
-    /// Addresses of leaves, or 0.
+    /// The addresses of the second-level tables, or 0.
     private let leaves: UnsafeMutablePointer<Atomic<UInt>>
 
-    /// An empty table.
+    /// Creates an empty table.
     public init() { leaves = Self.zeroed() }
 
     deinit {
@@ -30,7 +29,7 @@ public struct IndexTable: ~Copyable {
         return leaf
     }
 
-    /// The object of a number; nil where there is none, or the number has more than 24 bits.
+    /// Returns the object of a number, or nil if there is none or the number has more than 24 bits.
     @inline(__always)
     public borrowing func find(_ number: UInt32) -> UnsafeMutableRawPointer? {
         guard number >> 24 == 0, let leaf = Leaf(bitPattern: leaves[Int(number >> 12)].load(ordering: .acquiring))
@@ -40,7 +39,7 @@ public struct IndexTable: ~Copyable {
         return UnsafeMutableRawPointer(bitPattern: leaf[Int(number & 0xFFF)].load(ordering: .acquiring))
     }
 
-    /// Gives a number to an object. False when another has it, or it has more than 24 bits.
+    /// Inserts an object under a number. Returns false if the number is in use or has more than 24 bits.
     public borrowing func insert(_ object: UnsafeMutableRawPointer, as number: UInt32) -> Bool {
         lock.lock()
         defer { lock.unlock() }
@@ -51,8 +50,8 @@ public struct IndexTable: ~Copyable {
         return true
     }
 
-    /// Gives the lowest free number to an object; nil when all are taken. 0xFFFFFF, which devices keep for none, is never
-    /// given.
+    /// Inserts an object under the lowest free number and returns it, or nil if all are in use. 0xFFFFFF, the multicast
+    /// QPN (IBTA volume 1, 10.5.1), is never allocated.
     public borrowing func insert(_ object: UnsafeMutableRawPointer) -> UInt32? {
         lock.lock()
         defer { lock.unlock() }
@@ -67,7 +66,7 @@ public struct IndexTable: ~Copyable {
         return nil
     }
 
-    /// Takes a number back.
+    /// Removes the object of a number.
     public borrowing func remove(_ number: UInt32) {
         lock.lock()
         defer { lock.unlock() }
@@ -75,7 +74,7 @@ public struct IndexTable: ~Copyable {
         leaf(Int(number >> 12))[Int(number & 0xFFF)].store(0, ordering: .releasing)
     }
 
-    /// Under the lock.
+    /// Returns the second-level table of an index. The caller holds the lock.
     private borrowing func leaf(_ index: Int) -> Leaf {
         if let leaf = Leaf(bitPattern: leaves[index].load(ordering: .relaxed)) { return leaf }
         let leaf = Self.zeroed()

@@ -1,40 +1,41 @@
 import CLinux
 import Synchronization
 
-/// A mutual exclusion that costs two atomic instructions when nobody contends, and sleeps in the kernel when somebody
-/// does. It stays where it was made: make it a field of an object that does not move. `QueueLock` is for less.
+/// A mutex that costs two atomic instructions without contention, and sleeps in futex(2) under contention. The lock
+/// must not move: make it a field of an object with a fixed address. `QueueLock` is for critical sections of
+/// nanoseconds.
 ///
-/// Where the user has promised that one thread at a time comes (a thread domain, IBV_CREATE_CQ_ATTR_SINGLE_THREADED) the
-/// lock is made to be skipped, and costs a look at that.
+/// If the user has promised that one thread at a time uses the queue (`ibv_td`, IBV_CREATE_CQ_ATTR_SINGLE_THREADED),
+/// the lock is created with `isSkipped`, and costs one test of that flag.
 ///
 /// | state | meaning |
 /// |-------|---------|
 /// | 0     | free |
 /// | 1     | held |
-/// | 2     | held, and somebody may sleep |
+/// | 2     | held, and a thread may be sleeping |
 public struct Lock: ~Copyable {
-    // First, and the state behind it: the other way round costs an instruction for the address.
+    // Declared before the state: the other order costs an instruction to compute the state's address.
     private let isSkipped: Bool
     private let state = Atomic<UInt32>(0)
 
-    /// A free lock, or one that takes nothing and keeps nobody out.
+    /// Creates a free lock. With `isSkipped`, the lock excludes no thread.
     public init(isSkipped: Bool = false) { self.isSkipped = isSkipped }
 
-    /// Takes the lock if it is free. True when it was taken. Sequentially consistent, as is `unlock`: who leaves a
-    /// message, finds the lock taken and goes away is sure that the holder can see the message after unlocking.
+    /// Takes the lock if it is free. Returns whether the lock was taken. Sequentially consistent, like `unlock`: if a
+    /// thread stores a message and then fails to take the lock, the holder can load the message after it unlocks.
     @inline(__always)
     public borrowing func tryLock() -> Bool {
         isSkipped || state.compareExchange(expected: 0, desired: 1, ordering: .sequentiallyConsistent).exchanged
     }
 
-    /// Takes the lock, waiting for it if need be. Not recursive.
+    /// Takes the lock, and waits while another thread holds it. Not recursive.
     @inline(__always)
     public borrowing func lock() {
         if isSkipped || state.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged { return }
         lockSlowly()
     }
 
-    /// Gives the lock back; only its holder may.
+    /// Releases the lock. Only the holder may call it.
     @inline(__always)
     public borrowing func unlock() {
         if !isSkipped && state.exchange(0, ordering: .sequentiallyConsistent) == 2 { wakeOne() }
@@ -42,7 +43,7 @@ public struct Lock: ~Copyable {
 
     @inline(never)
     private borrowing func lockSlowly() {
-        // A sleep and its waking cost some 35 microseconds: worth a few of waiting.
+        // Sleeping and waking cost about 35 µs, so the thread first spins for a few microseconds.
         for _ in 0..<100 {
             linux_spin_hint()
             if tryLock() { return }
@@ -53,7 +54,7 @@ public struct Lock: ~Copyable {
     @inline(never)
     private borrowing func wakeOne() { linux_futex_wake_one(address) }
 
-    /// Where the state lies. An atomic has the layout of its value, and is never moved while it is borrowed.
+    /// The address of the state. `Atomic` has the layout of its value and does not move while it is borrowed.
     private var address: UnsafeRawPointer {
         borrowing get { withUnsafePointer(to: state) { UnsafeRawPointer($0) } }
     }

@@ -1,11 +1,13 @@
 import CProviderABI
 
-/// Describes a provider to the core: what its entry point answers (rdma_provider.h, chapter 1). It lives as long as the
-/// process, as the core expects, and is made once: a second core that enters must not change what the first one uses.
+/// Creates the description of a provider (`struct rdma_provider`), which its entry point returns (rdma_provider.h,
+/// chapter 1). The description is never freed. A provider creates it once, because a second core that enters must not
+/// change the description in use.
 /// - Parameters:
-///   - name: as in the driver file.
-///   - kernelVersions: of the kernel driver's ABI that are served; all of them for a provider without a kernel driver.
-///   - fill: sets the functions.
+///   - name: The provider's name, as in the driver file.
+///   - kernelVersions: The supported ABI versions of the kernel driver (`kernel_abi_min`, `kernel_abi_max`). The
+///     default, all versions, is for a provider without a kernel driver.
+///   - fill: Sets the functions.
 public func describeProvider(
     _ name: StaticString, kernelVersions: ClosedRange<UInt32> = 0...UInt32.max, fill: (inout rdma_provider) -> Void
 ) -> UnsafePointer<rdma_provider> {
@@ -23,17 +25,32 @@ public func describeProvider(
     return UnsafePointer(provider)
 }
 
-/// What an entry point answers: the description, if a provider that was built here can work for this core; else nil, and
-/// `why` says what it would need.
+/// The body of a provider's entry point. Returns `description` if the core (`rdma_core`) has the provider ABI major
+/// version of this build and at least `RDMA_PROVIDER_ABI_MINOR_OLDEST`; otherwise returns nil and stores the reason in
+/// `why`.
 public func enterProvider(
     _ name: StaticString, _ core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?,
     description: UnsafePointer<rdma_provider>
 ) -> UnsafePointer<rdma_provider>? {
-    if let core, core.pointee.abi_major == RDMA_PROVIDER_ABI_MAJOR { return description }
-    var reason = Sentence(name)
+    let oldest = RDMA_PROVIDER_ABI_MINOR_OLDEST
+    if let core, core.pointee.abi_major == RDMA_PROVIDER_ABI_MAJOR, core.pointee.abi_minor >= oldest {
+        ProviderCore.adopt(core)
+        return description
+    }
+    var reason = MessageText(name)
     reason.append(" needs a core of provider ABI ")
     reason.append(Int(RDMA_PROVIDER_ABI_MAJOR))
-    reason.append(".x")
+    reason.append(".")
+    reason.append(Int(oldest))
+    reason.append(" or a later minor version")
     reason.store(in: why)
     return nil
+}
+
+/// Whether `open_device` is asked to import a context (`rdma_open_attr.cmd_fd`), which the provider does not support.
+/// Stores the reason in `why`; the result of `open_device` is then EOPNOTSUPP.
+public func refusesImport(_ attr: UnsafePointer<rdma_open_attr>?, why: UnsafeMutablePointer<rdma_reason>?) -> Bool {
+    guard let attr, attr.pointee.cmd_fd != -1 else { return false }
+    MessageText("this provider does not import a device from another process (ibv_import_device)").store(in: why)
+    return true
 }

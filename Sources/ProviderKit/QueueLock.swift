@@ -1,59 +1,66 @@
 import CLinux
 import Synchronization
 
-/// A mutual exclusion for what takes nanoseconds, as posting and polling do: giving it back is a plain store, which costs
-/// a third of the exchange that `Lock` needs to see who sleeps. Those who wait spin; then they let others have the
-/// processor; then they look every 50 microseconds, so that a thread which the holder has to wait for does not keep it from
-/// running for ever. It stays where it was made: make it a field of an object that does not move.
+/// A spin lock for critical sections of nanoseconds, such as posting (`CompletionQueueLock` is for polling). Unlocking
+/// is a plain store, which costs a third of the exchange that `Lock` needs to find sleeping threads. A waiting thread
+/// spins, then yields the processor, then sleeps for 50 µs at a time, so that a waiting real-time thread does not keep
+/// the holder from running. The lock must not move: make it a field of an object with a fixed address.
 ///
-/// Where the user has promised that one thread at a time comes (a thread domain, IBV_CREATE_CQ_ATTR_SINGLE_THREADED) the
-/// lock is made to be skipped, and costs a look at that.
+/// If the user has promised that one thread at a time uses the queue (`ibv_td`), the lock is created with `isSkipped`,
+/// and costs one test of that flag.
 public struct QueueLock: ~Copyable {
-    // First, and the state behind it: the other way round costs an instruction for the address.
+    // Declared before the state: the other order costs an instruction to compute the state's address.
     private let isSkipped: Bool
     private let isHeld = Atomic<UInt32>(0)
 
-    /// A free lock, or one that takes nothing and keeps nobody out.
+    /// Creates a free lock. With `isSkipped`, the lock excludes no thread.
     public init(isSkipped: Bool = false) { self.isSkipped = isSkipped }
 
-    /// Takes the lock if it is free. True when it was taken.
+    /// Takes the lock if it is free. Returns whether the lock was taken.
     @inline(__always)
     public borrowing func tryLock() -> Bool {
         isSkipped || isHeld.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged
     }
 
-    /// Takes the lock, waiting for it if need be. Not recursive.
+    /// Takes the lock, and waits while another thread holds it. Not recursive.
     @inline(__always)
     public borrowing func lock() {
         if _fastPath(tryLock()) { return }
         lockSlowly()
     }
 
-    /// Gives the lock back; only its holder may.
+    /// Releases the lock. Only the holder may call it.
     @inline(__always)
     public borrowing func unlock() {
         if !isSkipped { isHeld.store(0, ordering: .releasing) }
     }
 
-    /// Gives the lock back, as the last thing that a function does, and answers what it answers.
+    /// Releases the lock and returns `value`, so that a function can end with a tail call.
     @inline(__always)
-    public borrowing func unlock(answering value: Int32) -> Int32 {
+    public borrowing func unlock(returning value: Int32) -> Int32 {
         unlock()
         return value
     }
 
     @inline(never)
     private borrowing func lockSlowly() {
-        var looks = 0
+        var wait = BusyWait()
         repeat {
-            while isHeld.load(ordering: .relaxed) != 0 {
-                looks += 1
-                switch looks {
-                case ...1000: linux_spin_hint()
-                case ...1100: linux_yield()
-                default: linux_wait_any(nil, 0, 50_000)
-                }
-            }
+            while isHeld.load(ordering: .relaxed) != 0 { wait.pause() }
         } while !isHeld.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged
+    }
+}
+
+/// The backoff of a waiting thread: it spins, then yields the processor, then sleeps for 50 µs at a time.
+struct BusyWait {
+    private var pauses = 0
+
+    mutating func pause() {
+        pauses += 1
+        switch pauses {
+        case ...1000: linux_spin_hint()
+        case ...1100: linux_yield()
+        default: _ = linux_wait_any(nil, 0, 50_000)
+        }
     }
 }

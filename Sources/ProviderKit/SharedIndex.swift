@@ -1,28 +1,28 @@
 import Synchronization
 
-/// A word of memory that a device or a kernel shares with this process, such as the index of a ring. What it holds is
-/// whatever the other side wrote: mask it, or check it.
+/// A 32-bit word of memory that a device or the kernel shares with this process, such as a producer or consumer index.
+/// The value is not trusted: the caller masks or checks it.
 public struct SharedIndex {
     private let word: UnsafeMutablePointer<Atomic<UInt32>>
 
-    /// The word at this address, which is a multiple of 4. An atomic has the layout of its value.
+    /// Accesses the word at `address`, a multiple of 4. `Atomic` has the layout of its value.
     @inline(__always)
     public init(at address: UnsafeMutableRawPointer) {
         word = address.assumingMemoryBound(to: Atomic<UInt32>.self)
     }
 
-    /// The value, for the side that writes it.
+    /// Loads the value (relaxed). For the writer of the word.
     @inline(__always)
     public func loadOwn() -> UInt32 { word.pointee.load(ordering: .relaxed) }
 
-    /// Adds 1, whoever else does.
+    /// Atomically adds 1.
     public func increment() { word.pointee.wrappingAdd(1, ordering: .relaxed) }
 
-    /// The other side's value; what it wrote to the ring before can be read.
+    /// Loads the value that the device or kernel stored (acquire): the ring entries that it wrote before can be read.
     @inline(__always)
     public func loadAcquiring() -> UInt32 { word.pointee.load(ordering: .acquiring) }
 
-    /// Shows the other side a value, after everything that was written and read before.
+    /// Stores a value for the device or kernel (release), after all earlier loads and stores.
     @inline(__always)
     public func storeReleasing(_ value: UInt32) { word.pointee.store(value, ordering: .releasing) }
 }

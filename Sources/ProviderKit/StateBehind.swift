@@ -1,12 +1,12 @@
-// An object and what its locks guard, in one allocation. The state lies apart from the object, because to change a field of
-// a struct is to access all of it, and those who wait for a lock look at the lock meanwhile; it lies close, because its
-// address then is known without a load.
+// An object and the state that its locks guard, in one allocation. The state is not a field of the object, because
+// changing a field accesses the whole struct, and waiting threads read the lock meanwhile. It is in the same
+// allocation, because its address is then computed without a load.
 
-/// What lies behind an object begins at a multiple of this, as every part of it does.
+/// The alignment of the state behind an object and of each of its parts.
 private let objectAlignment = 16
 
 extension UnsafeMutablePointer where Pointee: ~Copyable {
-    /// Uninitialised room for an object and for three states behind it.
+    /// Allocates uninitialised memory for an object followed by three states.
     public static func allocateObject<First, Second, Third>(
         holding: First.Type, _ second: Second.Type, _ third: Third.Type
     ) -> UnsafeMutablePointer<Pointee> {
@@ -14,19 +14,20 @@ extension UnsafeMutablePointer where Pointee: ~Copyable {
             roomBehind: MemoryLayout<First>.stride + MemoryLayout<Second>.stride + MemoryLayout<Third>.stride)
     }
 
-    /// Uninitialised room for an object and for two states behind it.
+    /// Allocates uninitialised memory for an object followed by two states.
     public static func allocateObject<First, Second>(
         holding: First.Type, _ second: Second.Type
     ) -> UnsafeMutablePointer<Pointee> {
         allocate(roomBehind: MemoryLayout<First>.stride + MemoryLayout<Second>.stride)
     }
 
-    /// Uninitialised room for an object and for a state behind it.
+    /// Allocates uninitialised memory for an object followed by one state.
     public static func allocateObject<First>(holding: First.Type) -> UnsafeMutablePointer<Pointee> {
         allocate(roomBehind: MemoryLayout<First>.stride)
     }
 
-    /// Gives back what `allocateObject` made; the states behind must need nothing.
+    /// Deinitialises the object and frees the memory that `allocateObject` returned. The states must be trivial or
+    /// already deinitialised.
     public func freeObject() {
         deinitialize(count: 1)
         UnsafeMutableRawPointer(self).deallocate()
@@ -42,8 +43,8 @@ extension UnsafeMutablePointer where Pointee: ~Copyable {
         (MemoryLayout<Pointee>.size &+ (objectAlignment &- 1)) & ~(objectAlignment &- 1)
     }
 
-    /// A state of an object that `allocateObject` made.
-    /// - Parameter offset: the strides of the states in front of it.
+    /// The address of a state of an object that `allocateObject` returned.
+    /// - Parameter offset: The sum of the strides of the preceding states.
     @inline(__always)
     public func behind<State>(_ offset: Int, as type: State.Type) -> UnsafeMutablePointer<State> {
         (UnsafeMutableRawPointer(self) + (Self.sizeInFront &+ offset)).assumingMemoryBound(to: type)

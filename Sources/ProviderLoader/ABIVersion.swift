@@ -1,10 +1,10 @@
 import CProviderABI
 
-/// A version of the provider ABI: of `rdma_provider.h`, the contract between core and provider.
+/// A version of the provider ABI, which `rdma_provider.h` defines (`rdma_provider.abi_major`, `abi_minor`).
 public struct ABIVersion: Sendable, Hashable, Codable, Comparable, CustomStringConvertible {
     /// Versions with different majors do not work together.
     public var major: UInt16
-    /// Within one major version, a higher minor only adds.
+    /// Within one major version, a higher minor version only adds to the ABI.
     public var minor: UInt16
 
     /// Version `major.minor`.
@@ -17,16 +17,16 @@ public struct ABIVersion: Sendable, Hashable, Codable, Comparable, CustomStringC
     public static let core = ABIVersion(
         major: UInt16(RDMA_PROVIDER_ABI_MAJOR), minor: UInt16(RDMA_PROVIDER_ABI_MINOR))
 
-    /// The oldest version of a provider that this core still serves (`RDMA_PROVIDER_ABI_MINOR_OLDEST`).
+    /// The oldest version of a provider that this core still works with (`RDMA_PROVIDER_ABI_MINOR_OLDEST`).
     public static let oldest = ABIVersion(
         major: UInt16(RDMA_PROVIDER_ABI_MAJOR), minor: UInt16(RDMA_PROVIDER_ABI_MINOR_OLDEST))
 
-    /// Whether a provider that asks for at least this version works with a core of version `core`.
+    /// Whether a provider that needs at least this version works with a core of version `core`.
     public func isMet(by core: ABIVersion) -> Bool {
         major == core.major && minor <= core.minor
     }
 
-    /// By major, then by minor.
+    /// Compares the major versions first, then the minor ones.
     public static func < (left: ABIVersion, right: ABIVersion) -> Bool {
         (left.major, left.minor) < (right.major, right.minor)
     }

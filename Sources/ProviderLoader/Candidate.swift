@@ -1,8 +1,8 @@
-/// A provider that stands for election for one device, with what became of it.
+/// A provider in the ranking for one device, with its verdict.
 public struct Candidate: Sendable, Hashable, Codable {
-    /// Where a candidate comes from, from the first rank to the last.
+    /// The origin of a candidate. The order of the origins is the order of their ranks.
     public enum Origin: Sendable, Hashable, Codable, Comparable {
-        /// A driver file in the directory of that position in `RDMA_DRIVER_PATH`, from 0.
+        /// A driver file in the directory at that position of `RDMA_DRIVER_PATH`, from 0.
         case environment(position: Int)
         /// A driver file in the override directory.
         case override
@@ -14,71 +14,71 @@ public struct Candidate: Sendable, Hashable, Codable {
 
     /// Name of the provider: the `driver` line of its driver file.
     public var provider: String
-    /// Where it comes from.
+    /// The origin.
     public var origin: Origin
-    /// Path of its driver file; nil for a built-in provider.
+    /// Path of the driver file; nil for a built-in provider.
     public var driverFile: String?
-    /// Absolute path of its library; nil for a built-in provider.
+    /// Absolute path of the library; nil for a built-in provider.
     public var library: String?
-    /// Version, to be shown: from the driver file, or of the built-in provider.
+    /// Version, for display: of the driver file, or of the built-in provider (`rdma_provider.version`).
     public var version: String?
-    /// Maker, to be shown.
+    /// Vendor, for display (`rdma_provider.vendor`).
     public var vendor: String?
-    /// Whether the driver file forbids that another provider takes its place (`critical yes`).
+    /// Whether the driver file forbids a fall-back (`critical yes`).
     public var isCritical: Bool
-    /// On what it was proved, as its driver file says.
+    /// The kind of device that the provider was proved on, as its driver file states.
     public var proof: DriverFile.Proof?
-    /// What became of it.
+    /// The outcome of the selection for this candidate.
     public var verdict: Verdict
 }
 
-/// What became of a candidate, and why.
+/// The outcome of the selection for one candidate, with its reason.
 public struct Verdict: Sendable, Hashable, Codable {
     /// The outcome.
     public enum Outcome: String, Sendable, Hashable, Codable {
-        /// It serves the device.
+        /// The provider serves the device.
         case chosen
-        /// It could serve the device; another one ranks higher.
+        /// The provider could serve the device, but another one ranks higher.
         case standsBy
-        /// A rule speaks against it.
+        /// A rule excludes the provider.
         case rejected
-        /// A mask hides it.
+        /// A mask hides the provider.
         case masked
-        /// Its library is not there.
+        /// The library is missing.
         case absent
-        /// It was tried, and refused or broke.
+        /// The provider was tried, and refused or failed.
         case failed
     }
 
     /// The rule that decided.
     public enum Rule: String, Sendable, Hashable, Codable {
-        /// First in rank among those that fit.
+        /// The rank among the providers that fit.
         case rank
-        /// The device is none of those that it is for.
+        /// The provider is not for this device.
         case match
-        /// The kernel driver's ABI lies outside its window.
+        /// The ABI version of the kernel driver lies outside the provider's range.
         case kernelABI
-        /// It needs another version of the provider ABI.
+        /// The provider needs another version of the provider ABI.
         case providerABI
-        /// A file is owned by somebody else or writable by others.
+        /// A file is owned by another user, or writable by others.
         case ownership
-        /// `RDMA_PROVIDER` asks for another provider.
+        /// `RDMA_PROVIDER` names another provider.
         case environment
-        /// Its library already stands in a higher rank.
+        /// The library is also that of a candidate with a higher rank.
         case duplicate
-        /// An empty file, or a link to /dev/null, of the provider's name.
+        /// An empty file, or a link to /dev/null, has the provider's name.
         case mask
-        /// There is no library at the path.
+        /// The library is missing.
         case missing
-        /// The library does not load, or has no entry point of its own.
+        /// The library does not load (dlopen(3)), or exports no entry point of its own.
         case load
-        /// The entry point refused, or answered something that this core cannot use.
+        /// The entry point refused, or returned a description that this core cannot use.
         case negotiation
-        /// The library calls itself something else than its driver file does.
+        /// The library and its driver file give different names.
         case name
-        /// The provider says that it cannot serve this device (`probe_device`).
+        /// `probe_device` of the provider refused the device.
         case probe
-        /// The provider did not open the device (`open_device`).
+        /// `open_device` of the provider failed.
         case open
     }
 
@@ -86,13 +86,13 @@ public struct Verdict: Sendable, Hashable, Codable {
     public var outcome: Outcome
     /// The rule that decided.
     public var rule: Rule
-    /// Why, in one sentence for a person.
-    public var sentence: String
+    /// The reason, as one sentence for display.
+    public var message: String
 
     /// A verdict with its reason.
-    public init(_ outcome: Outcome, _ rule: Rule, _ sentence: String) {
+    public init(_ outcome: Outcome, _ rule: Rule, _ message: String) {
         self.outcome = outcome
         self.rule = rule
-        self.sentence = sentence
+        self.message = message
     }
 }

@@ -1,8 +1,8 @@
 import Glibc
 
-/// The driver files of all directories that count.
+/// The driver files of all directories: of `RDMA_DRIVER_PATH`, the override directory and the main directory.
 struct DriverDirectories {
-    /// A driver file that states a provider.
+    /// A driver file of a provider.
     struct Entry: Sendable {
         /// Path of the driver file.
         let path: String
@@ -10,17 +10,17 @@ struct DriverDirectories {
         let file: DriverFile
         /// Absolute path of its library.
         let library: String
-        /// Why the driver file must not be believed; nil where it may be.
+        /// The reason why the driver file is refused; nil where it is not.
         let objection: Problem?
     }
 
-    /// An empty file, or a link to /dev/null: it hides the provider of its name.
+    /// A mask: an empty file, or a link to /dev/null, which hides the provider of its name.
     struct Mask: Sendable {
         let path: String
         let origin: Candidate.Origin
         let provider: String
 
-        /// A mask counts for its own directory and for all that come after it.
+        /// Whether it hides a provider of that origin: a mask counts in its own directory and in all lower ranks.
         func hides(_ provider: String, from origin: Candidate.Origin) -> Bool {
             self.provider == provider && self.origin <= origin
         }
@@ -44,7 +44,7 @@ struct DriverDirectories {
         read(configuration.mainDirectory, .main, libraries: configuration.providerDirectory)
     }
 
-    /// Reads one directory. Relative libraries lie in `libraries`, or in the directory itself.
+    /// Reads one directory. A relative `library` begins in `libraries`; nil: in the directory itself.
     private mutating func read(_ directory: String, _ origin: Candidate.Origin, libraries: String?) {
         let found: [String]
         let resolved: String
@@ -52,22 +52,22 @@ struct DriverDirectories {
             resolved = try resolve(directory)
             found = try names(inDirectory: resolved)
         } catch {
-            // That one of the standard directories is not there is no mistake.
+            // A standard directory may be missing, one of RDMA_DRIVER_PATH may not.
             if error.code != ENOENT || libraries == nil {
-                let hint = libraries == nil ? "correct RDMA_DRIVER_PATH" : ""
-                problems.append(Problem(path: directory, sentence: error.text, hint: hint))
+                let hint = libraries == nil ? "correct RDMA_DRIVER_PATH" : "see its permissions: ls -ld '\(directory)'"
+                problems.append(Problem(path: directory, message: error.text, hint: hint))
             }
             return
         }
         if let problem = trust.objection(toDirectory: resolved) ?? trust.objection(toDirectoriesAbove: resolved) {
             problems.append(
                 Problem(
-                    path: directory, sentence: "the directory is not read: \(problem.sentence)", hint: problem.hint))
+                    path: directory, message: "the directory is not read: \(problem.message)", hint: problem.hint))
             return
         }
         for name in found where name.hasSuffix(DriverDirectories.suffix) {
             do throws(Problem) {
-                // Paths are shown as they were configured, where that is absolute.
+                // Messages show an absolute path as it was configured.
                 let shown = directory.hasPrefix("/") ? directory : resolved
                 try read(file: "\(shown)/\(name)", origin, libraries: libraries ?? shown)
             } catch {
@@ -111,7 +111,7 @@ struct DriverDirectories {
         if let objection { problems.append(objection) }
     }
 
-    /// The link, if it is one, the file, and where the link leads.
+    /// Checks the link, if it is one, the file, and the directories above the link's target.
     private func objectionToFile(at path: String, _ link: stat, _ status: stat) throws(Errno) -> Problem? {
         if let problem = trust.objection(to: path, link) ?? trust.objection(to: path, status) { return problem }
         return link.isLink ? trust.objection(toDirectoriesAbove: try resolve(path)) : nil
@@ -120,11 +120,11 @@ struct DriverDirectories {
     private func problem(_ path: String, _ error: Errno) -> Problem {
         switch error.code {
         case EINVAL, ENXIO:
-            Problem(path: path, sentence: "it is not a regular file", hint: "remove it, or give it another suffix")
+            Problem(path: path, message: "it is not a regular file", hint: "remove it, or give it another suffix")
         case ENOENT where linkTarget(path) != nil:
-            Problem(path: path, sentence: "it links to \(linkTarget(path)!), which is not there", hint: "remove it")
+            Problem(path: path, message: "it links to \(linkTarget(path)!), which is not there", hint: "remove it")
         default:
-            Problem(path: path, sentence: error.text, hint: "")
+            Problem(path: path, message: error.text, hint: "see its permissions: ls -l '\(path)'")
         }
     }
 }

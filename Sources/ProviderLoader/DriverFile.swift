@@ -1,21 +1,20 @@
-/// A driver file: the manifest of one provider library. `Documentation/providers.md` and rdma-driver(5) define
-/// its syntax.
+/// A driver file: the manifest of one provider library. rdma-driver(5) defines its syntax.
 public struct DriverFile: Sendable, Hashable {
-    /// On what a provider was proved.
+    /// The kind of device that a provider was proved on (`proved`).
     public enum Proof: String, Sendable, Hashable, Codable, CaseIterable {
-        /// On the hardware.
+        /// Hardware.
         case silicon
-        /// On a simulated device only.
+        /// A simulated device only.
         case simulator
     }
 
-    /// One `match` line: which devices the provider is for.
+    /// One `match` line: devices that the provider is for.
     public enum Match: Sendable, Hashable {
-        /// `match driver-id N`: those of the kernel driver with that number (`enum rdma_driver_id`).
+        /// `match driver-id N`: devices of the kernel driver with that ID (`enum rdma_driver_id`).
         case driverID(UInt32)
-        /// `match pci VVVV:DDDD`: those on a PCI function with these numbers; nil for any device of the vendor.
+        /// `match pci VVVV:DDDD`: devices on a PCI function with these IDs; nil: any device of the vendor.
         case pci(vendor: UInt16, device: UInt16?)
-        /// `match name GLOB`: those whose name fits.
+        /// `match name PATTERN`: devices whose names fit the pattern.
         case name(NamePattern)
     }
 
@@ -25,25 +24,26 @@ public struct DriverFile: Sendable, Hashable {
     public internal(set) var library: String?
     /// Version (`version`); a file without one ranks below those that have one.
     public internal(set) var version: ProviderVersion?
-    /// Maker (`vendor`).
+    /// Vendor, for display (`vendor`).
     public internal(set) var vendor: String?
-    /// Lowest version of the provider ABI with which the library works (`provider-abi`).
+    /// Lowest version of the provider ABI that the library works with (`provider-abi`).
     public internal(set) var providerABI: ABIVersion?
-    /// ABI versions of the kernel driver that the library can serve (`kernel-abi`).
+    /// ABI versions of the kernel driver that the library serves (`kernel-abi`).
     public internal(set) var kernelABI: ClosedRange<UInt32>?
-    /// The devices that it is for: any of these. Without one, those of the kernel driver of its name.
+    /// The devices that the provider is for: those that fit one of these. If empty, the devices of the kernel driver of
+    /// its name.
     public internal(set) var matches: [Match]
-    /// No other provider may take its place when it fails (`critical yes`).
+    /// Whether no other provider may serve when this one fails (`critical yes`).
     public internal(set) var isCritical: Bool
-    /// On what it was proved (`proved`).
+    /// The kind of device that it was proved on (`proved`).
     public internal(set) var proof: Proof?
 
-    /// Largest file that is read, in bytes.
+    /// Largest size of a driver file, in bytes.
     public static let maximumSize = 65536
 }
 
 extension DriverFile: CustomStringConvertible {
-    /// The file in its canonical form, which parses to the same value.
+    /// The canonical text, which parses to the same value.
     public var description: String {
         var lines = ["driver \(name)"]
         if let library { lines.append("library \(library)") }
@@ -59,7 +59,7 @@ extension DriverFile: CustomStringConvertible {
 }
 
 extension DriverFile.Match: CustomStringConvertible {
-    /// What stands behind the keyword `match`.
+    /// The value behind the keyword `match`.
     public var description: String {
         switch self {
         case .driverID(let number): "driver-id \(number)"

@@ -1,7 +1,7 @@
 extension DriverFile {
     /// Parses the contents of the driver file at `path`.
     ///
-    /// - Throws: a `Problem` with path, line, what is wrong and what to try. The first error counts.
+    /// - Throws: The first error, as a `Problem` with path, line, message and hint.
     public init(parsing contents: [UInt8], path: String) throws(Problem) {
         var parser = DriverFileParser(path: path)
         self = try parser.parse(contents)
@@ -14,7 +14,7 @@ struct DriverFileParser {
     /// The line that is being read, from 1.
     private var line = 0
     private var file = DriverFile(name: "", matches: [], isCritical: false)
-    /// Where each keyword was seen first.
+    /// The line of the first occurrence of each keyword.
     private var seen: [Keyword: Int] = [:]
 
     /// Every keyword of the syntax.
@@ -32,12 +32,12 @@ struct DriverFileParser {
     mutating func parse(_ contents: [UInt8]) throws(Problem) -> DriverFile {
         guard contents.count <= DriverFile.maximumSize else {
             throw Problem(
-                path: path, sentence: "the file is larger than \(DriverFile.maximumSize) bytes",
+                path: path, message: "the file is larger than \(DriverFile.maximumSize) bytes",
                 hint: "a driver file is a few lines of text; is this one?")
         }
         guard !contents.starts(with: [0xEF, 0xBB, 0xBF]) else {
             throw Problem(
-                path: path, line: 1, sentence: "the file begins with a byte order mark",
+                path: path, line: 1, message: "the file begins with a byte order mark",
                 hint: "save it as UTF-8 without one")
         }
         for bytes in contents.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
@@ -46,14 +46,14 @@ struct DriverFileParser {
         }
         guard seen[.driver] != nil else {
             throw Problem(
-                path: path, sentence: "there is no `driver` line",
+                path: path, message: "there is no `driver` line",
                 hint: "name the provider: `driver NAME`; to mask a provider, leave the file wholly empty")
         }
         return file
     }
 
     private mutating func parse(line bytes: ArraySlice<UInt8>) throws(Problem) {
-        // A line may end as Windows ends it.
+        // Windows ends lines with CR LF.
         let bytes = bytes.last == UInt8(ascii: "\r") ? bytes.dropLast() : bytes
         guard let text = String(validating: bytes, as: UTF8.self) else {
             throw problem("the line is not UTF-8", "save the file as UTF-8")
@@ -181,8 +181,8 @@ struct DriverFileParser {
         problem("`\(keyword.rawValue)` cannot be `\(value)`", hint)
     }
 
-    private func problem(_ sentence: String, _ hint: String) -> Problem {
-        Problem(path: path, line: line, sentence: sentence, hint: hint)
+    private func problem(_ message: String, _ hint: String) -> Problem {
+        Problem(path: path, line: line, message: message, hint: hint)
     }
 }
 
@@ -195,7 +195,7 @@ func isProviderName(_ name: String) -> Bool {
 }
 
 extension BidirectionalCollection where Element == UInt8, SubSequence == Substring.UTF8View {
-    /// What stands before a `#` at the beginning or behind a blank.
+    /// The bytes before a comment: a `#` at the beginning or behind a blank.
     fileprivate var beforeComment: Substring.UTF8View {
         var previous = UInt8(ascii: " ")
         for index in indices {
@@ -213,7 +213,7 @@ extension BidirectionalCollection where Element == UInt8, SubSequence == Substri
         return self[first...last]
     }
 
-    /// The first word, and what follows its blanks.
+    /// The first word, and the rest without the blanks between them.
     fileprivate var firstWord: (word: String, rest: String) {
         let end = firstIndex(where: \.isBlank) ?? endIndex
         return (String(Substring(self[..<end])), String(Substring(self[end...].trimmed)))

@@ -1,9 +1,9 @@
 import CLinux
 
-/// What must hold of a shared library before dlopen(3) sees it (elf(5)). The dynamic linker passes over one for another
-/// machine with the words "No such file or directory", and dies of SIGBUS over one that is cut off.
+/// The header of a shared library (elf(5)), checked before dlopen(3) sees the file: for a library of another machine
+/// dlopen(3) reports "No such file or directory", and a library that is cut off ends the process by SIGBUS.
 struct ELFImage {
-    /// So much of the file must be read: the header, and the program headers, which linkers put right behind it.
+    /// Number of bytes to read: enough for the header and the program headers, which linkers put right behind it.
     static let prefixLength = 65536
 
     private let bytes: [UInt8]
@@ -13,14 +13,15 @@ struct ELFImage {
         self.bytes = bytes
     }
 
-    /// Offsets within the header of either word size.
+    /// Offsets within the header, for one word size.
     private struct Layout {
         let headerSize: Int
         let tableOffset: Int
         let entrySize: Int
         let entryCount: Int
-        /// Within one program header.
+        /// p_offset within a program header.
         let segmentOffset: Int
+        /// p_filesz within a program header.
         let segmentSize: Int
         let wordSize: Int
 
@@ -32,7 +33,7 @@ struct ELFImage {
             wordSize: 4)
     }
 
-    /// Why a file of `size` bytes cannot be loaded into this program; nil where nothing speaks against it.
+    /// The reason why a file of that size, in bytes, cannot be loaded into this program; nil where there is none.
     func objection(fileSize: UInt64) -> String? {
         let own = ELFImage(Array(UnsafeRawBufferPointer(start: linux_elf_header(), count: 20)))
         guard bytes.count >= 20, bytes.starts(with: [0x7f, 0x45, 0x4c, 0x46]) else {

@@ -1,32 +1,32 @@
 import Glibc
 
-/// The rules that decide from manifests alone whether a contender may serve a device.
+/// The rules that decide from driver files alone whether a provider may serve a device.
 struct Eligibility {
     let masks: [DriverDirectories.Mask]
-    /// The provider that `RDMA_PROVIDER` asks for.
+    /// The value of `RDMA_PROVIDER`.
     let asked: String?
     /// Names of the built-in providers that serve kernel devices.
     let kernelProviders: Set<String>
 
-    /// The first rule that speaks against the contender; nil where it may serve the device.
-    func verdict(on contender: Contender, for device: DeviceDescription) -> Verdict? {
-        if let reason = mismatch(contender, device) {
+    /// The verdict of the first rule that excludes the source; nil where it may serve the device.
+    func verdict(on source: ProviderSource, for device: DeviceDescription) -> Verdict? {
+        if let reason = mismatch(source, device) {
             return Verdict(.rejected, .match, reason)
         }
-        if let mask = masks.first(where: { $0.hides(contender.provider, from: contender.origin) }) {
+        if let mask = masks.first(where: { $0.hides(source.name, from: source.origin) }) {
             return Verdict(.masked, .mask, "masked by \(mask.path)")
         }
-        if let asked, asked != contender.provider {
-            return Verdict(.rejected, .environment, "RDMA_PROVIDER asks for \(asked)")
+        if let asked, asked != source.name {
+            return Verdict(.rejected, .environment, "RDMA_PROVIDER names \(asked)")
         }
-        guard case .file(let entry, let library) = contender.source else { return nil }
+        guard case .driverFile(let entry, let library) = source.kind else { return nil }
         if let objection = entry.objection {
-            return Verdict(.rejected, .ownership, "its driver file is refused: \(objection.sentence)")
+            return Verdict(.rejected, .ownership, "its driver file is refused: \(objection.message)")
         }
         switch library {
         case .missing: return Verdict(.absent, .missing, "there is no library \(entry.library)")
         case .refused(let rule, let problem):
-            return Verdict(.rejected, rule, "its library is refused: \(problem.sentence)")
+            return Verdict(.rejected, rule, "its library is refused: \(problem.message)")
         case .present: break
         }
         if let needed = entry.file.providerABI, !needed.isMet(by: .core) {
@@ -38,23 +38,23 @@ struct Eligibility {
         return nil
     }
 
-    /// Why the device is none of those that the contender is for; nil where it is one.
-    private func mismatch(_ contender: Contender, _ device: DeviceDescription) -> String? {
-        switch contender.source {
+    /// The reason why the provider is not for the device; nil where it is.
+    private func mismatch(_ source: ProviderSource, _ device: DeviceDescription) -> String? {
+        switch source.kind {
         case .builtIn(.success(let provider)) where provider.listsDevices:
-            return device.listedBy == contender.provider ? nil : "it is for the software devices that it lists"
+            return device.listedBy == source.name ? nil : "it is for the software devices that it lists"
         case .builtIn:
             return device.kind == .kernel ? nil : "it is for devices of the kernel"
-        case .file(let entry, _) where entry.file.matches.isEmpty:
+        case .driverFile(let entry, _) where entry.file.matches.isEmpty:
             return mismatch(driver: entry.file.name, device)
-        case .file(let entry, _):
+        case .driverFile(let entry, _):
             guard !entry.file.matches.contains(where: { fits($0, device) }) else { return nil }
             let lines = entry.file.matches.map(\.description).joined(separator: ", ")
             return "it is for \(lines); the device is \(identity(of: device))"
         }
     }
 
-    /// A driver file without `match` lines is for the devices of the driver of its name.
+    /// `mismatch` for a driver file without `match` lines: it is for the devices of the kernel driver of its name.
     private func mismatch(driver name: String, _ device: DeviceDescription) -> String? {
         if device.kind == .software {
             return device.listedBy == name ? nil : "it is for devices of driver \(name)"
@@ -76,11 +76,11 @@ struct Eligibility {
         }
     }
 
-    /// What the match lines could have named.
+    /// The properties of the device that `match` lines can name.
     private func identity(of device: DeviceDescription) -> String {
         var parts = ["name \(device.name)"]
         if device.kind == .software {
-            parts.append("listed by \(device.listedBy ?? "nobody")")
+            parts.append(device.listedBy.map { "listed by \($0)" } ?? "listed by no provider")
         } else {
             parts.append(KernelDriver.id(of: device).map { "driver-id \($0)" } ?? "of an unknown driver")
         }

@@ -1,8 +1,8 @@
 import Glibc
 
-// The few calls on files that the loader makes.
+// System calls on files.
 
-/// A descriptor that is closed when it goes out of scope.
+/// A file descriptor that is closed at the end of its life.
 struct FileDescriptor: ~Copyable {
     let number: Int32
 
@@ -14,7 +14,7 @@ struct FileDescriptor: ~Copyable {
 
     deinit { _ = close(number) }
 
-    /// What fstat(2) says.
+    /// The result of fstat(2).
     func status() throws(Errno) -> stat {
         var status = stat()
         guard fstat(number, &status) == 0 else { throw Errno(code: errno) }
@@ -43,7 +43,7 @@ struct FileDescriptor: ~Copyable {
 struct Errno: Error {
     let code: Int32
 
-    /// As strerror_r(3) puts it.
+    /// The text of strerror_r(3).
     var text: String {
         var buffer = [CChar](repeating: 0, count: 128)
         guard strerror_r(code, &buffer, buffer.count) == 0 else { return "error \(code)" }
@@ -58,22 +58,22 @@ extension stat {
     var isNullDevice: Bool { st_mode & S_IFMT == S_IFCHR && st_rdev == 0x103 }
 }
 
-/// The absolute path without links; throws the errno value.
+/// The absolute path without links, by realpath(3); throws the errno value.
 func resolve(_ path: String) throws(Errno) -> String {
     guard let resolved = realpath(path, nil) else { throw Errno(code: errno) }
     defer { free(resolved) }
     return String(cString: resolved)
 }
 
-/// The target of a link, as it is written there; nil where there is no link.
+/// The target of a link, by readlink(2); nil where there is no link.
 func linkTarget(_ path: String) -> String? {
     var buffer = [UInt8](repeating: 0, count: Int(PATH_MAX))
     let count = buffer.withUnsafeMutableBytes { readlink(path, $0.baseAddress!, $0.count) }
     return count > 0 ? String(decoding: buffer.prefix(count), as: UTF8.self) : nil
 }
 
-/// The names in a directory except those that begin with a dot, sorted by bytes. A name that is not UTF-8 has its
-/// bad bytes replaced, and so names no file.
+/// The names in a directory except those that begin with a dot, sorted by bytes. In a name that is not UTF-8 the
+/// invalid bytes are replaced, so that it names no file.
 func names(inDirectory path: String) throws(Errno) -> [String] {
     guard let directory = opendir(path) else { throw Errno(code: errno) }
     defer { closedir(directory) }

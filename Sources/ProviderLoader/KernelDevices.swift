@@ -1,25 +1,37 @@
 import Glibc
 
-/// The devices of the kernel's RDMA subsystem, as sysfs shows them: class/infiniband_verbs/uverbsN and
+/// The devices of the kernel's RDMA subsystem as sysfs describes them: class/infiniband_verbs/uverbsN and
 /// class/infiniband/DEVICE (Documentation/ABI/stable/sysfs-class-infiniband of the kernel).
 struct KernelDevices {
     /// Sorted by name, `mlx5_2` before `mlx5_10`.
     private(set) var devices: [DeviceDescription] = []
-    /// Nodes that sysfs describes badly.
+    /// Nodes with missing or invalid attributes in sysfs.
     private(set) var problems: [Problem] = []
+
+    private static let reportIt = "report it to the vendor of the kernel driver"
 
     private let root: String
     private var uverbsABI: UInt32 = 0
 
-    /// - Parameter driverIDs: the kernel's number of each device's driver. Asked only when there is a device: to ask may
-    ///   make the kernel load a module.
+    /// - Parameter driverIDs: Returns the driver ID of each device. It is called only if there is a device, because the
+    ///   request may make the kernel load a module.
     init(sysfs: String, driverIDs: () -> [String: UInt32]) {
         root = sysfs
         let nodes = "\(root)/class/infiniband_verbs"
-        // No such class: a kernel without uverbs, or a container without its sysfs. That is no problem of a file.
-        guard let names = try? names(inDirectory: nodes) else { return }
+        let found: [String]
+        do throws(Errno) {
+            found = try names(inDirectory: nodes)
+        } catch {
+            // A kernel without uverbs, or a container without its sysfs: there is no device, and no problem.
+            if error.code == ENOENT || error.code == ENOTDIR { return }
+            problems.append(
+                Problem(
+                    path: nodes, message: "the kernel's devices cannot be listed: \(error.text)",
+                    hint: "`verbs doctor` looks for what stands in the way", code: error.code))
+            return
+        }
         uverbsABI = contents("\(nodes)/abi_version").flatMap { UInt32($0) } ?? 0
-        let uverbs = names.filter { $0.hasPrefix("uverbs") }
+        let uverbs = found.filter { $0.hasPrefix("uverbs") }
         let driverIDs = uverbs.isEmpty ? [:] : driverIDs()
         for name in uverbs {
             do throws(Problem) {
@@ -36,7 +48,8 @@ struct KernelDevices {
     private func describe(uverbs: String, at node: String) throws(Problem) -> DeviceDescription {
         let name = try required("\(node)/ibdev")
         guard isDeviceName(name) else {
-            throw Problem(path: "\(node)/ibdev", sentence: "`\(name)` is not a device name", hint: "")
+            throw Problem(
+                path: "\(node)/ibdev", message: "`\(name)` is not a device name", hint: KernelDevices.reportIt)
         }
         let path = "\(root)/class/infiniband/\(name)"
         var device = DeviceDescription(name: name, kind: .kernel)
@@ -46,7 +59,7 @@ struct KernelDevices {
         device.uverbsABI = uverbsABI
         device.uverbsDevice = try deviceNumber("\(node)/dev")
         guard let abi = UInt32(try required("\(node)/abi_version")) else {
-            throw Problem(path: "\(node)/abi_version", sentence: "it is not a number", hint: "")
+            throw Problem(path: "\(node)/abi_version", message: "it is not a number", hint: KernelDevices.reportIt)
         }
         device.kernelABI = abi
         device.nodeGUID = contents("\(path)/node_guid").flatMap(parseGUID) ?? 0
@@ -57,11 +70,12 @@ struct KernelDevices {
         return device
     }
 
-    /// `MAJOR:MINOR`, as makedev(3) puts it together.
+    /// `MAJOR:MINOR`, combined as makedev(3) does.
     private func deviceNumber(_ path: String) throws(Problem) -> UInt64 {
         let parts = try required(path).split(separator: ":").map { UInt64($0) }
         guard parts.count == 2, let major = parts[0], let minor = parts[1], major < 1 << 32, minor < 1 << 32 else {
-            throw Problem(path: path, sentence: "it is not a device number MAJOR:MINOR", hint: "")
+            throw Problem(
+                path: path, message: "it is not a device number MAJOR:MINOR", hint: KernelDevices.reportIt)
         }
         return (major & 0xffff_f000) << 32 | (major & 0xfff) << 8 | (minor & 0xffff_ff00) << 12 | minor & 0xff
     }
@@ -71,7 +85,7 @@ struct KernelDevices {
             return try readAttribute(path)
         } catch {
             throw Problem(
-                path: path, sentence: error.text, hint: "the device may just have gone; look again, or see dmesg(1)")
+                path: path, message: error.text, hint: "the device may just have gone; look again, or see dmesg(1)")
         }
     }
 
@@ -79,7 +93,7 @@ struct KernelDevices {
         try? readAttribute(path)
     }
 
-    /// An attribute is at most a page.
+    /// An attribute of sysfs has at most a page.
     private func readAttribute(_ path: String) throws(Errno) -> String {
         let file = try FileDescriptor(opening: path, flags: O_RDONLY)
         let text = String(decoding: try file.read(atMost: 4096), as: UTF8.self)
@@ -98,7 +112,7 @@ struct KernelDevices {
         Int32(text.prefix { $0 != ":" })
     }
 
-    /// `enum ibv_transport_type` that goes with an `enum ibv_node_type`.
+    /// The `enum ibv_transport_type` of an `enum ibv_node_type`.
     private func transport(ofNodeType type: Int32) -> Int32 {
         switch type {
         case 1, 2, 3: 0  // channel adapter, switch, router: InfiniBand, and RoCE as well
@@ -131,7 +145,7 @@ extension DeviceDescription.PCIIdentifiers {
     }
 }
 
-/// Whether `name` may be the name of a device: [A-Za-z0-9_.-], at most 63 bytes, and no directory's name.
+/// Whether `name` may be the name of a device: [A-Za-z0-9_.-], at most 63 bytes, and neither `.` nor `..`.
 func isDeviceName(_ name: String) -> Bool {
     (1...63).contains(name.utf8.count) && name != "." && name != ".."
         && name.utf8.allSatisfy { $0.isDigit || $0.isLetter || "_.-".utf8.contains($0) }

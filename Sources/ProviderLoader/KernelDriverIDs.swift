@@ -1,15 +1,15 @@
 import RDMANetlink
 
-/// The kernel's driver numbers (`enum rdma_driver_id`) by device name, as its netlink tells them.
+/// The driver IDs (`enum rdma_driver_id`) by device name, from the kernel's RDMA netlink.
 ///
-/// Empty where it tells none: a kernel without RDMA, or a process that may not ask. What sysfs shows of a device then
-/// decides.
+/// Empty for a kernel without RDMA, and where netlink is not permitted. The driver is then inferred from sysfs
+/// (`KernelDriver.id(of:)`).
 func kernelDriverIDs() -> [String: UInt32] {
     var numbers: [String: UInt32] = [:]
     do throws(NetlinkError) {
         let kernel = try KernelRDMA()
         for device in try kernel.devices() {
-            // A device without a verbs node has no driver number, nor a user here.
+            // A device without a uverbs node has no driver ID, and no provider can open it.
             numbers[device.name] = try? kernel.characterDevice(.verbs, of: device).driverID
         }
     } catch {

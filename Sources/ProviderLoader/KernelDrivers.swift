@@ -1,8 +1,8 @@
-/// The drivers of the kernel's RDMA subsystem: what a `driver` line means where no `match` line follows.
+/// A driver of the kernel's RDMA subsystem. A driver file without a `match` line is for the devices of the kernel
+/// driver that its `driver` line names.
 ///
-/// The kernel's own number for the driver decides where it is known. sysfs does not tell it; then the name of the
-/// kernel driver that is bound to the hardware does, and for a driver without hardware the device's name, as the
-/// driver gives it.
+/// The driver ID of the kernel decides where it is known (`DeviceDescription.driverID`). Else the name of the kernel
+/// driver that is bound to the hardware decides, and for a driver without hardware the name of the device.
 struct KernelDriver: Sendable {
     /// Name of the provider.
     let name: String
@@ -17,7 +17,7 @@ struct KernelDriver: Sendable {
         self.hardware = hardware
     }
 
-    /// Every driver with a number.
+    /// Every driver that has an ID.
     static let all = [
         KernelDriver("mlx5", 1, "mlx5_core"),
         KernelDriver("mlx4", 2, "mlx4_core"),
@@ -41,7 +41,7 @@ struct KernelDriver: Sendable {
         KernelDriver("mana", 20, "mana"),
     ]
 
-    /// The driver number of a kernel device, stated or inferred; nil where neither is possible.
+    /// The driver ID of a kernel device, reported by the kernel or inferred; nil where neither is possible.
     static func id(of device: DeviceDescription) -> UInt32? {
         if let id = device.driverID { return id }
         return all.first { driver in
@@ -52,8 +52,8 @@ struct KernelDriver: Sendable {
 }
 
 extension DeviceDescription {
-    /// Name of the kernel's driver, such as `rxe` or `mlx5`: by the kernel's number for it where that is known, else as
-    /// inferred from the hardware's driver or the device's name; nil for a software device, and where neither tells it.
+    /// Name of the kernel driver, such as `rxe` or `mlx5`: by its driver ID where that is known, else inferred from the
+    /// driver of the hardware or from the device's name; nil for a software device, and where nothing can be inferred.
     public var driverName: String? {
         guard kind == .kernel, let id = KernelDriver.id(of: self) else { return nil }
         return KernelDriver.all.first { $0.id == id }?.name ?? "number \(id)"

@@ -1,27 +1,27 @@
 import Glibc
 
-/// A library as the file system shows it, before anything opens it.
+/// The file of a library, before dlopen(3) opens it.
 enum LibraryFile: Sendable {
-    /// It is there and may be used.
+    /// The file exists and may be used.
     case present(FileIdentity)
-    /// Nothing is at its path.
+    /// No file has that path.
     case missing
-    /// It must not be used.
+    /// The file must not be used.
     case refused(Verdict.Rule, Problem)
 
-    /// Looks at the file at the absolute path `path`.
+    /// Checks the file at the absolute path `path`.
     init(at path: String, trust: FileTrust) {
         var status = stat()
         guard stat(path, &status) == 0 else {
             let error = Errno(code: errno)
             self =
                 error.code == ENOENT || error.code == ENOTDIR
-                ? .missing : .refused(.load, Problem(path: path, sentence: "\(path): \(error.text)", hint: ""))
+                ? .missing : .refused(.load, LibraryFile.problem(path, error))
             return
         }
         guard status.isRegular else {
             let hint = "let the `library` line name a shared library"
-            self = .refused(.load, Problem(path: path, sentence: "\(path) is not a regular file", hint: hint))
+            self = .refused(.load, Problem(path: path, message: "\(path) is not a regular file", hint: hint))
             return
         }
         do throws(Errno) {
@@ -32,14 +32,20 @@ enum LibraryFile: Sendable {
                 self = .present(FileIdentity(path: resolved, status))
             }
         } catch {
-            self = .refused(.load, Problem(path: path, sentence: "\(path): \(error.text)", hint: ""))
+            self = .refused(.load, LibraryFile.problem(path, error))
         }
+    }
+
+    private static func problem(_ path: String, _ error: Errno) -> Problem {
+        Problem(
+            path: path, message: "\(path): \(error.text)",
+            hint: "see the permissions of the directories above it: namei -l '\(path)'")
     }
 }
 
-/// Which file it is, by whatever path.
+/// The identity of a file: device and inode number, whatever its path.
 struct FileIdentity: Hashable, Sendable {
-    /// The path without links.
+    /// Path without links.
     let path: String
     private let device: UInt64
     private let inode: UInt64
@@ -50,7 +56,7 @@ struct FileIdentity: Hashable, Sendable {
         inode = UInt64(status.st_ino)
     }
 
-    /// The same file, whatever its path.
+    /// Whether both are the same file.
     static func == (left: FileIdentity, right: FileIdentity) -> Bool {
         left.device == right.device && left.inode == right.inode
     }

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CLinux
 import CProviderABI
+import CProviderCore
 import Glibc
 
 /// A provider that is linked into the program.
@@ -9,53 +10,53 @@ public struct BuiltInProvider: Sendable {
     public typealias EntryPoint =
         @convention(c) (UnsafePointer<rdma_core>?, UnsafeMutablePointer<rdma_reason>?) -> UnsafePointer<rdma_provider>?
 
-    /// Name: the `driver` line that a replacement of it has.
+    /// Name (`rdma_provider.name`). A replacement has it in the `driver` line of its driver file.
     public let name: String
-    /// `rdma_provider_entry_<name>`. The loader calls it once in a process.
+    /// The entry point, `rdma_provider_entry_<name>`. It is called once in a process.
     public let entry: EntryPoint
 
-    /// The provider `name`, which `entry` answers.
+    /// The provider of that name, whose description `entry` returns.
     public init(name: String, entry: EntryPoint) {
         self.name = name
         self.entry = entry
     }
 }
 
-/// Where the loader looks, and what it believes.
+/// The directories, environment, identity and built-in providers of a `ProviderLoader`.
 public struct LoaderConfiguration: Sendable {
-    /// Directory of driver files that go before those of the main directory.
+    /// The override directory: its driver files rank before those of the main directory.
     public var overrideDirectory: String
     /// The main directory of driver files.
     public var mainDirectory: String
-    /// Directory to which a relative `library` in those two refers, and in which the default one lies.
+    /// The directory of libraries: a relative `library` line in a driver file of those two begins here.
     public var providerDirectory: String
-    /// Where sysfs is. An environment's `SYSFS_PATH` goes before it.
+    /// Path of sysfs. `SYSFS_PATH` of the environment takes precedence.
     public var sysfsPath: String
-    /// The environment variables: `RDMA_DRIVER_PATH`, `RDMA_PROVIDER`, `SYSFS_PATH` and `RDMA_LOG` count.
+    /// The environment variables. The loader reads `RDMA_DRIVER_PATH`, `RDMA_PROVIDER`, `SYSFS_PATH` and `RDMA_LOG`.
     public var environment: [String: String]
-    /// The process runs with more privileges than its caller has (`AT_SECURE` of getauxval(3): set-user-ID,
-    /// set-group-ID, file capabilities). The environment is then ignored, and so are files that root does not own.
+    /// Whether the process runs with more privileges than its caller has (`AT_SECURE` of getauxval(3): set-user-ID,
+    /// set-group-ID, file capabilities). The loader then ignores the environment, and files that root does not own.
     public var isPrivileged: Bool
-    /// User whose files count beside root's.
+    /// The user whose files are accepted besides root's.
     public var userID: UInt32
-    /// Group of that user.
+    /// The group of that user.
     public var groupID: UInt32
     /// The providers that are linked into the program, in rank order.
     public var builtIn: [BuiltInProvider]
-    /// The kernel's driver numbers (`enum rdma_driver_id`) by device name, asked once for each survey. Empty
-    /// where nothing knows them; a device's PCI function, kernel driver and name then decide. Not asked where the
-    /// environment's `SYSFS_PATH` shows other devices than the kernel's.
+    /// Returns the driver IDs (`enum rdma_driver_id`) by device name; called once for each snapshot. For a device that
+    /// is missing in the result, its kernel driver and its name decide. Not called with `SYSFS_PATH`, which may
+    /// describe other devices than the kernel's.
     public var driverIDs: @Sendable () -> [String: UInt32]
-    /// Gets every message that a provider logs in this process, on the provider's thread. It must neither
-    /// block nor call a loader.
+    /// Receives every message that a provider logs in this process (`rdma_core.log`), on the provider's thread. It must
+    /// neither block nor call a loader.
     public var logHandler: (@Sendable (LogMessage) -> Void)?
 
     /// The directories and identity of this process with an empty environment and no built-in provider.
     public init() {
-        let etc = RDMA_CONFIGURATION_DIRECTORY
+        let etc = String(cString: rdma_configuration_directory())
         overrideDirectory = etc + "/override.d"
         mainDirectory = etc
-        providerDirectory = RDMA_PROVIDER_DIRECTORY
+        providerDirectory = String(cString: rdma_provider_directory())
         sysfsPath = "/sys"
         environment = [:]
         isPrivileged = linux_is_privileged() != 0
@@ -66,8 +67,9 @@ public struct LoaderConfiguration: Sendable {
         logHandler = nil
     }
 
-    /// What a program wants: everything from the process, driver numbers from the kernel's netlink, and messages on
-    /// standard error from the level on that `RDMA_LOG` names (`error`, `warning`, `info` or `debug`; without it nothing is printed).
+    /// The configuration for ordinary programs: the environment of the process, driver IDs from the kernel's netlink,
+    /// and messages on standard error up to the level that `RDMA_LOG` names (`error`, `warning`, `info` or `debug`;
+    /// without it nothing is printed).
     public static func standard(builtIn: [BuiltInProvider]) -> LoaderConfiguration {
         var configuration = LoaderConfiguration()
         configuration.builtIn = builtIn

@@ -1,7 +1,7 @@
-/// A pattern for device names, as in `match name mlx5_*`: `*` stands for any run of characters, `?` for one,
-/// `[a-c]` for one of a set and `[!a-c]` for one outside it.
+/// A pattern for device names, as in `match name mlx5_*`: `*` matches any run of characters, `?` one character,
+/// `[a-c]` one of a set and `[!a-c]` one outside a set (compare glob(7)).
 public struct NamePattern: Sendable, Hashable, CustomStringConvertible {
-    /// The pattern as it was written.
+    /// The text of the pattern.
     public let description: String
     private let elements: [Element]
 
@@ -12,10 +12,10 @@ public struct NamePattern: Sendable, Hashable, CustomStringConvertible {
         case set([ClosedRange<UInt8>], isInverted: Bool)
     }
 
-    /// Longest pattern, in bytes: a device name has at most 63.
+    /// Largest length of a pattern, in bytes. A device name has at most 63.
     static let maximumLength = 256
 
-    /// The pattern `text`; nil where it is empty, too long, has blanks, or a set that is empty or not closed.
+    /// Parses a pattern; nil where `text` is empty, too long, or has blanks, or a set that is empty or not closed.
     public init?(_ text: String) {
         let bytes = Array(text.utf8)
         guard (1...NamePattern.maximumLength).contains(bytes.count), !bytes.contains(where: { $0 <= 0x20 }) else {
@@ -40,7 +40,7 @@ public struct NamePattern: Sendable, Hashable, CustomStringConvertible {
         description = text
     }
 
-    /// Takes the set behind its opening bracket.
+    /// Removes the set behind its opening bracket, and returns it.
     private static func takeSet(_ rest: inout ArraySlice<UInt8>) -> Element? {
         let isInverted = rest.first == UInt8(ascii: "!")
         if isInverted { rest.removeFirst() }
@@ -60,12 +60,12 @@ public struct NamePattern: Sendable, Hashable, CustomStringConvertible {
         return .set(ranges, isInverted: isInverted)
     }
 
-    /// Whether all of `name` fits the pattern. Takes at most pattern length times name length steps.
+    /// Whether the whole name fits the pattern. Takes at most pattern length times name length steps.
     public func matches(_ name: String) -> Bool {
         let name = Array(name.utf8)
         var position = 0
         var element = 0
-        // Where to go on after the latest `*`, should what follows it not fit here.
+        // The element behind the latest `*`, and the position at which it is tried again after a mismatch.
         var retry: (element: Int, position: Int)?
         while position < name.count {
             if element < elements.count, elements[element] == .run {

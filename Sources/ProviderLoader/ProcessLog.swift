@@ -1,10 +1,13 @@
+import CLinux
 import CProviderABI
+import CProviderCore
+import Locking
 
-/// What providers have logged in this process. There is one, since `rdma_core.log` carries no context.
+/// The messages of all providers in this process. There is one log, because `rdma_core.log` has no context argument.
 final class ProcessLog: Sendable {
     static let shared = ProcessLog()
 
-    /// So many warnings and errors are kept.
+    /// Largest number of warnings and errors that are kept.
     static let capacity = 256
 
     private struct State {
@@ -14,24 +17,34 @@ final class ProcessLog: Sendable {
 
     private let state = Locked(State())
 
-    /// The warnings and errors that are kept, oldest first.
+    /// The kept warnings and errors: each once, in the order of their last occurrences.
     var kept: [LogMessage] { state.withLock { $0.kept } }
 
-    /// From now on `handler` gets every message, until `owner` is removed.
+    /// Hands every message to `handler` until `remove(owner)`.
     func add(_ owner: ObjectIdentifier, _ handler: @escaping @Sendable (LogMessage) -> Void) {
-        state.withLock { $0.handlers[owner] = handler }
+        state.withLock { state in
+            state.handlers[owner] = handler
+            rdma_set_log_level(RDMA_LOG_DEBUG)
+        }
     }
 
-    /// The handler of `owner` gets no further message.
+    /// Hands no further message to the handler of `owner`.
     func remove(_ owner: ObjectIdentifier) {
-        state.withLock { _ = $0.handlers.removeValue(forKey: owner) }
+        state.withLock { state in
+            state.handlers.removeValue(forKey: owner)
+            if state.handlers.isEmpty { rdma_set_log_level(RDMA_LOG_WARNING) }
+        }
     }
 
-    /// Keeps a message if it is grave, and hands it to all handlers, outside the lock.
+    /// Keeps a warning or an error, and hands any message to all handlers, outside the lock.
     func record(_ message: LogMessage) {
         let handlers = state.withLock { state in
             if message.level <= .warning {
-                if state.kept.count == ProcessLog.capacity { state.kept.removeFirst() }
+                if let earlier = state.kept.lastIndex(of: message) {
+                    state.kept.remove(at: earlier)
+                } else if state.kept.count == ProcessLog.capacity {
+                    state.kept.removeFirst()
+                }
                 state.kept.append(message)
             }
             return Array(state.handlers.values)
@@ -40,12 +53,12 @@ final class ProcessLog: Sendable {
     }
 }
 
-/// The core, as every provider of this process sees it.
+/// The `struct rdma_core` of this process, which every provider receives.
 enum Core {
-    /// Lives as long as the process.
+    /// It is never freed.
     nonisolated(unsafe) static let pointer: UnsafePointer<rdma_core> = {
-        let core = UnsafeMutablePointer<rdma_core>.allocate(capacity: 1)
-        core.initialize(to: rdma_core())
+        // `log_level` is set, and may have been set before this: by the handlers of the log.
+        let core = rdma_core_of_process()!
         core.pointee.size = UInt32(MemoryLayout<rdma_core>.size)
         core.pointee.abi_major = ABIVersion.core.major
         core.pointee.abi_minor = ABIVersion.core.minor
@@ -56,11 +69,22 @@ enum Core {
                     level: LogMessage.Level(rawValue: level.rawValue), provider: text(provider),
                     text: text(message)))
         }
+        core.pointee.explain = rdma_keep_explanation
+        core.pointee.flags = linux_is_privileged() != 0 ? RDMA_CORE_RAISED_PRIVILEGES.rawValue : 0
         return UnsafePointer(core)
     }()
 }
 
-/// A C string that is never freed, for structs that live as long as the process.
+extension ProviderLoader {
+    /// The warnings and errors that providers and loaders have logged in this process: each once, at most 256, in the
+    /// order of their last occurrences.
+    public static var messages: [LogMessage] { ProcessLog.shared.kept }
+
+    /// Keeps a warning or an error, and hands it to the log handlers of all loaders.
+    package static func record(_ message: LogMessage) { ProcessLog.shared.record(message) }
+}
+
+/// A C string that is never freed, for structs that are never freed.
 func permanentCopy(_ string: String) -> UnsafePointer<CChar> {
     let copy = UnsafeMutablePointer<CChar>.allocate(capacity: string.utf8.count + 1)
     for (index, byte) in string.utf8.enumerated() { copy[index] = CChar(bitPattern: byte) }
@@ -68,17 +92,17 @@ func permanentCopy(_ string: String) -> UnsafePointer<CChar> {
     return UnsafePointer(copy)
 }
 
-/// One line out of a provider's string: control characters become blanks, so that it cannot disturb a terminal.
+/// A provider's string as one line. Control characters become blanks, so that they cannot disturb a terminal.
 func text(_ string: UnsafePointer<CChar>?) -> String {
     guard let string else { return "" }
     return oneLine(String(cString: string))
 }
 
-/// The sentence that a provider has given, or a stand-in where it gave none.
+/// The message that a provider has stored, or a substitute where it stored none.
 func text(_ reason: rdma_reason) -> String {
     let bytes = withUnsafeBytes(of: reason.text) { Array($0.prefix { $0 != 0 }) }
-    let sentence = oneLine(String(decoding: bytes, as: UTF8.self))
-    return sentence.isEmpty ? "it gives no reason" : sentence
+    let message = oneLine(String(decoding: bytes, as: UTF8.self))
+    return message.isEmpty ? "it gave no reason" : message
 }
 
 private func oneLine(_ string: String) -> String {

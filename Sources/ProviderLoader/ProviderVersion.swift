@@ -10,15 +10,15 @@
 public struct ProviderVersion: Sendable, Hashable, Comparable, CustomStringConvertible {
     /// The dotted numbers, at least one.
     public let numbers: [UInt64]
-    /// What follows them, with its `~`, `-` or `+`; empty where nothing does.
+    /// The suffix with its `~`, `-` or `+`; empty where there is none.
     public let suffix: String
 
-    /// Longest version, in bytes.
+    /// Largest length of a version, in bytes.
     static let maximumLength = 128
-    /// A number has at most so many digits, so that it fits.
+    /// Largest number of digits of a number, so that it fits UInt64.
     static let maximumDigits = 18
 
-    /// The version that `text` states; nil where it is not one.
+    /// Parses a version; nil where `text` is not one.
     public init?(_ text: String) {
         let bytes = Array(text.utf8)
         guard bytes.count <= ProviderVersion.maximumLength else { return nil }
@@ -36,7 +36,7 @@ public struct ProviderVersion: Sendable, Hashable, Comparable, CustomStringConve
         suffix = String(decoding: rest, as: UTF8.self)
     }
 
-    /// The lower version first.
+    /// Whether `left` is the lower version.
     public static func < (left: ProviderVersion, right: ProviderVersion) -> Bool {
         if left.numbers != right.numbers {
             return left.numbers.lexicographicallyPrecedes(right.numbers)
@@ -47,7 +47,7 @@ public struct ProviderVersion: Sendable, Hashable, Comparable, CustomStringConve
         return naturallyPrecedes(left.suffix, right.suffix)
     }
 
-    /// The version as it was written, but for leading zeros.
+    /// The text of the version, without leading zeros.
     public var description: String {
         numbers.map(String.init).joined(separator: ".") + suffix
     }
@@ -61,8 +61,8 @@ public struct ProviderVersion: Sendable, Hashable, Comparable, CustomStringConve
     }
 }
 
-/// A total order of strings in which runs of digits count by their value: `mlx5_2` before `mlx5_10`. `~` goes before
-/// everything else, even before the end.
+/// A total order of strings that compares runs of digits by their values: `mlx5_2` precedes `mlx5_10`. `~` precedes all
+/// other bytes, and the end.
 func naturallyPrecedes(_ left: String, _ right: String) -> Bool {
     var one = Array(left.utf8)[...]
     var other = Array(right.utf8)[...]
@@ -85,7 +85,7 @@ func naturallyPrecedes(_ left: String, _ right: String) -> Bool {
     return left.utf8.lexicographicallyPrecedes(right.utf8)
 }
 
-/// Where a byte, or the end, stands in the order.
+/// The rank of a byte, or of the end, in the order.
 private func weight(_ byte: UInt8?) -> Int {
     switch byte {
     case UInt8(ascii: "~"): -1
@@ -95,7 +95,7 @@ private func weight(_ byte: UInt8?) -> Int {
 }
 
 extension ArraySlice<UInt8> {
-    /// Takes the run of digits at the front and answers it without leading zeros.
+    /// Removes the run of digits at the front, and returns it without leading zeros.
     fileprivate mutating func takeNumber() -> ArraySlice<UInt8> {
         let digits = prefix(while: \.isDigit)
         removeFirst(digits.count)

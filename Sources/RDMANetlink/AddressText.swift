@@ -12,7 +12,7 @@ func addressText(_ bytes: ArraySlice<UInt8>) -> String? {
     let fields = Array(bytes)
     let port = UInt16(fields[2]) << 8 | UInt16(fields[3])
     switch Int32(machineNumber(fields[0..<2])) {
-    // Address after the port, and after four bytes of flow label more.
+    // The IPv4 address follows the port; the IPv6 address follows the port and four bytes of flow information.
     case AF_INET where fields.count >= 8: return text(AF_INET, fields[4..<8]).map { "\($0):\(port)" }
     case AF_INET6 where fields.count >= 24: return text(AF_INET6, fields[8..<24]).map { "[\($0)]:\(port)" }
     default: return nil

@@ -1,18 +1,18 @@
 import CNetlink
 
-/// The attributes that are read: `enum rdma_nldev_attr` of <rdma/rdma_netlink.h>, but for the last one.
+/// The attributes that this module uses: `enum rdma_nldev_attr` of <rdma/rdma_netlink.h>, and IFLA_IFNAME.
 struct RDMAAttribute {
     let rawValue: Int
 
     private init(_ attribute: rdma_nldev_attr) { rawValue = Int(attribute.rawValue) }
-    /// One of <linux/if_link.h>.
+    /// An attribute of <linux/if_link.h>.
     private init(link rawValue: Int) { self.rawValue = rawValue }
-    /// One that is younger than the oldest header that this builds with.
+    /// An attribute that the oldest supported header does not define.
     private init(younger rawValue: Int) { self.rawValue = rawValue }
 
     static let deviceIndex = Self(RDMA_NLDEV_ATTR_DEV_INDEX)
     static let deviceName = Self(RDMA_NLDEV_ATTR_DEV_NAME)
-    /// In an answer about a device: how many ports it has.
+    /// In a response about a device: the number of its ports.
     static let portIndex = Self(RDMA_NLDEV_ATTR_PORT_INDEX)
     static let capabilities = Self(RDMA_NLDEV_ATTR_CAP_FLAGS)
     static let firmware = Self(RDMA_NLDEV_ATTR_FW_VERSION)
@@ -32,16 +32,16 @@ struct RDMAAttribute {
 
     static let namespaceMode = Self(RDMA_NLDEV_SYS_ATTR_NETNS_MODE)
     static let copyOnFork = Self(RDMA_NLDEV_SYS_ATTR_COPY_ON_FORK)
-    /// Linux 6.12.
+    /// RDMA_NLDEV_SYS_ATTR_MONITOR_MODE, Linux 6.12.
     static let monitorMode = Self(younger: 103)
-    /// Linux 6.12.
+    /// RDMA_NLDEV_ATTR_EVENT_TYPE, Linux 6.12.
     static let eventType = Self(younger: 102)
 
     static let nodeKind = Self(RDMA_NLDEV_ATTR_CHARDEV_TYPE)
     static let nodeName = Self(RDMA_NLDEV_ATTR_CHARDEV_NAME)
     static let nodeABI = Self(RDMA_NLDEV_ATTR_CHARDEV_ABI)
     static let nodeNumber = Self(RDMA_NLDEV_ATTR_CHARDEV)
-    /// The header says 64 bits, the kernel sends 32.
+    /// The header documents 64 bits; the kernel sends 32.
     static let driverID = Self(RDMA_NLDEV_ATTR_UVERBS_DRIVER_ID)
 
     static let summary = Self(RDMA_NLDEV_ATTR_RES_SUMMARY)
@@ -55,8 +55,8 @@ struct RDMAAttribute {
     static let queuePair = Self(RDMA_NLDEV_ATTR_RES_QP_ENTRY)
     static let localNumber = Self(RDMA_NLDEV_ATTR_RES_LQPN)
     static let remoteNumber = Self(RDMA_NLDEV_ATTR_RES_RQPN)
-    static let receivePSN = Self(RDMA_NLDEV_ATTR_RES_RQ_PSN)
-    static let sendPSN = Self(RDMA_NLDEV_ATTR_RES_SQ_PSN)
+    static let rqPSN = Self(RDMA_NLDEV_ATTR_RES_RQ_PSN)
+    static let sqPSN = Self(RDMA_NLDEV_ATTR_RES_SQ_PSN)
     static let resourceType = Self(RDMA_NLDEV_ATTR_RES_TYPE)
     static let resourceState = Self(RDMA_NLDEV_ATTR_RES_STATE)
     static let connections = Self(RDMA_NLDEV_ATTR_RES_CM_ID)
@@ -73,8 +73,8 @@ struct RDMAAttribute {
     static let memoryRegions = Self(RDMA_NLDEV_ATTR_RES_MR)
     static let memoryRegion = Self(RDMA_NLDEV_ATTR_RES_MR_ENTRY)
     static let memoryRegionNumber = Self(RDMA_NLDEV_ATTR_RES_MRN)
-    static let remoteKey = Self(RDMA_NLDEV_ATTR_RES_RKEY)
-    static let localKey = Self(RDMA_NLDEV_ATTR_RES_LKEY)
+    static let rkey = Self(RDMA_NLDEV_ATTR_RES_RKEY)
+    static let lkey = Self(RDMA_NLDEV_ATTR_RES_LKEY)
     static let memoryRegionLength = Self(RDMA_NLDEV_ATTR_RES_MRLEN)
     static let protectionDomains = Self(RDMA_NLDEV_ATTR_RES_PD)
     static let protectionDomain = Self(RDMA_NLDEV_ATTR_RES_PD_ENTRY)
@@ -91,6 +91,6 @@ struct RDMAAttribute {
     static let counterName = Self(RDMA_NLDEV_ATTR_STAT_HWCOUNTER_ENTRY_NAME)
     static let counterValue = Self(RDMA_NLDEV_ATTR_STAT_HWCOUNTER_ENTRY_VALUE)
 
-    /// IFLA_IFNAME: the name of an interface in its own messages.
+    /// IFLA_IFNAME: the name of an interface in an rtnetlink message.
     static let interfaceNameOfLink = Self(link: Int(IFLA_IFNAME))
 }

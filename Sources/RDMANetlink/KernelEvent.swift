@@ -1,28 +1,30 @@
 import CNetlink
 import Glibc
 
-/// Something that happened to a device, or to a network interface under one.
+/// An event of an RDMA device, or of a network interface.
 public enum KernelEvent: Sendable, Hashable {
-    /// There is a new device.
+    /// A device was added (uevent `add` of `infiniband`).
     case deviceAdded(name: String)
-    /// A device has gone.
+    /// A device was removed (uevent `remove` of `infiniband`).
     case deviceRemoved(name: String)
-    /// A device has another name now; the old one is known where the kernel tells it.
+    /// A device was renamed (uevent `move` of `infiniband`); the old name is nil where the kernel does not report it.
     case deviceRenamed(name: String, from: String?)
-    /// A device's verbs node, such as `uverbs0`, has gone; the device follows. Where its driver cannot take it away from
-    /// the processes that have it open, the kernel waits until they have closed it: close it.
+    /// A device's verbs node, such as `uverbs0`, was removed (uevent `remove` of `infiniband_verbs`); the device
+    /// follows. Close the device: if its driver does not support removal while it is open, the kernel waits until every
+    /// process has closed it.
     case verbsNodeRemoved(name: String)
-    /// A port has got a network interface, or lost it, or the interface has another name now (Linux 6.12).
+    /// A network interface was attached to a port, detached from it, or renamed (`RDMA_NETDEV_ATTACH_EVENT`,
+    /// `RDMA_NETDEV_DETACH_EVENT`, `RDMA_NETDEV_RENAME_EVENT`, Linux 6.12).
     case interfaceOfPortChanged(deviceIndex: UInt32, port: UInt32, interface: String?)
-    /// A network interface can carry traffic now.
+    /// A network interface can carry traffic (`RTM_NEWLINK` with `IFF_UP` and `IFF_RUNNING`).
     case interfaceUp(name: String, index: UInt32)
-    /// A network interface can carry none any more: it was taken down, or its carrier is lost.
+    /// A network interface can no longer carry traffic: it was set down or removed, or has lost its carrier.
     case interfaceDown(name: String, index: UInt32)
-    /// Events were lost: the kernel had more of them than the socket holds. What is shown may be stale.
+    /// Events were lost, because the socket's buffer was full (ENOBUFS): read the state of the devices again.
     case lost
 
-    /// Reads a datagram of the kernel's objects (NETLINK_KOBJECT_UEVENT): `ACTION@PATH`, then `KEY=VALUE` lines, each
-    /// with a zero at its end. nil for what is not about an RDMA device.
+    /// Reads a uevent (NETLINK_KOBJECT_UEVENT): `ACTION@PATH`, then `KEY=VALUE` lines, each with a terminating zero.
+    /// Nil for a uevent of another subsystem or action.
     init?(kernelObject datagram: [UInt8]) {
         var values: [String: String] = [:]
         for line in datagram.split(separator: 0) {
@@ -43,8 +45,8 @@ public enum KernelEvent: Sendable, Hashable {
         }
     }
 
-    /// Reads a message of RDMA's own group (Linux 6.12: `enum rdma_nl_notify_event_type`). nil for an event that this
-    /// package does not know, and for those of devices: the kernel's objects tell them too, on every kernel.
+    /// Reads a message of the group RDMA_NL_GROUP_NOTIFY (Linux 6.12: `enum rdma_nl_notify_event_type`). Nil for an
+    /// unknown event, and for the events of devices, which uevents report on every kernel.
     init?(monitor payload: ArraySlice<UInt8>) throws(MalformedMessage) {
         let attributes = try Attributes(payload)
         // Attached 2, detached 3, renamed 5.
@@ -55,17 +57,33 @@ public enum KernelEvent: Sendable, Hashable {
     }
 }
 
-/// The network interfaces as far as their messages have told: which of them can carry traffic.
+/// The states of the network interfaces, from their messages: whether each can carry traffic.
 struct InterfaceStates {
     private var running: [UInt32: Bool] = [:]
 
+    /// Updates the states from a message of rtnetlink(7), and returns the change, if any. Throws the errno value with
+    /// which the kernel refuses to list the interfaces.
+    mutating func update(with message: Message.Kind) throws(NetlinkError) -> KernelEvent? {
+        switch message {
+        case .overrun: return .lost
+        // EBUSY: the response to an earlier request is not complete, and continues.
+        case .end(let code) where code < 0 && code != -EBUSY:
+            throw .refused("list the network interfaces", errno: 0 &- code)
+        case .end: return nil
+        case .data(let type, let payload):
+            do throws(MalformedMessage) { return try update(type: type, payload) } catch {
+                throw .malformed(KernelMonitor.request, error)
+            }
+        }
+    }
+
     /// Reads a message about an interface (`struct ifinfomsg` of <linux/rtnetlink.h>: index at byte 4, flags at byte 8,
-    /// attributes from byte 16). Answers an event where its state is another one than before; none for the first
-    /// message about an interface, which is how it was found.
-    mutating func take(type: UInt16, _ payload: ArraySlice<UInt8>) throws(MalformedMessage) -> KernelEvent? {
+    /// attributes from byte 16). Returns an event if the state has changed; nil for the first message about an
+    /// interface.
+    mutating func update(type: UInt16, _ payload: ArraySlice<UInt8>) throws(MalformedMessage) -> KernelEvent? {
         guard type == RTM_NEWLINK || type == RTM_DELLINK else { return nil }
         guard payload.count >= 16 else {
-            throw MalformedMessage(offset: payload.startIndex, sentence: "\(payload.count) bytes about an interface")
+            throw MalformedMessage(offset: payload.startIndex, message: "\(payload.count) bytes about an interface")
         }
         let index = UInt32(machineNumber(payload.dropFirst(4).prefix(4)))
         let flags = UInt32(machineNumber(payload.dropFirst(8).prefix(4)))

@@ -1,29 +1,29 @@
 import CNetlink
 import Glibc
 
-/// Tells when devices come, go and are renamed, and when network interfaces go up and down.
+/// Reports when devices are added, removed and renamed, and when network interfaces go up and down.
 ///
-/// The devices' events are those of the kernel's objects (NETLINK_KOBJECT_UEVENT), the interfaces' events rtnetlink's.
-/// From Linux 6.12 on, RDMA's own netlink group tells which interface a port has. What belongs to another network
-/// namespace than that in which the monitor was made is not told. What happens within a device (a port's or a queue
-/// pair's error) comes as asynchronous events of its context.
+/// Events of devices are uevents (NETLINK_KOBJECT_UEVENT), events of interfaces are rtnetlink messages. From Linux
+/// 6.12, the netlink group RDMA_NL_GROUP_NOTIFY reports changes of a port's interface. The monitor reports events of
+/// the network namespace in which it was created. Events within a device, such as an error of a port or a queue pair,
+/// are asynchronous events of its context (ibv_get_async_event(3)).
 public struct KernelMonitor: ~Copyable {
     private let devices: NetlinkSocket
     private let interfaces: NetlinkSocket
     private let ports: NetlinkSocket?
     private var states = InterfaceStates()
-    /// What the next call has to tell.
+    /// The error that the next call of `events` throws.
     private var failure: NetlinkError?
 
-    /// Begins to listen.
+    /// Opens the sockets; later events are reported.
     ///
-    /// - Throws: `unavailable` where the kernel has no RDMA subsystem, or the process may not open the sockets.
+    /// - Throws: `unavailable` if the kernel has no RDMA subsystem, or the process may not open the sockets.
     public init() throws(NetlinkError) {
         let tellsEvents = try KernelRDMA().system().tellsEvents
-        // Group 1 is the kernel itself; others are of udev.
+        // Group 1 has the kernel's uevents, the other groups those of udev.
         let devices = try Self.socket(NETLINK_KOBJECT_UEVENT, group: 1)
         let interfaces = try Self.socket(NETLINK_ROUTE, group: Int32(RTNLGRP_LINK.rawValue))
-        // RDMA_NL_GROUP_NOTIFY of newer headers.
+        // 4: RDMA_NL_GROUP_NOTIFY of newer headers.
         let ports = tellsEvents ? try Self.socket(NETLINK_RDMA, group: 4) : nil
         self.devices = devices
         self.interfaces = interfaces
@@ -33,15 +33,15 @@ public struct KernelMonitor: ~Copyable {
     private static func socket(_ protocol: Int32, group: Int32) throws(NetlinkError) -> NetlinkSocket {
         do throws(SocketFailure) {
             let socket = try NetlinkSocket(protocol: `protocol`, group: group)
-            // After the group was joined: what changes from here on is an event.
+            // After the group was joined, so that no change is missed between the two.
             if `protocol` == NETLINK_ROUTE { try socket.requestInterfaces() }
             return socket
         } catch {
-            throw .noSocket("listen for events of RDMA devices", errno: error.errno)
+            throw .noSocket("listen for events of RDMA devices", errno: error.errno, protocol: `protocol`)
         }
     }
 
-    /// Readable when events wait, each of them: for poll(2).
+    /// The descriptors of the sockets, for poll(2): each is readable when it has events.
     public var descriptors: [Int32] {
         let descriptors = [devices.descriptor, interfaces.descriptor]
         switch ports {
@@ -50,60 +50,82 @@ public struct KernelMonitor: ~Copyable {
         }
     }
 
-    /// The events that wait, oldest first for each of the sources; empty where none do. Does not block.
+    /// Reads the queued events, oldest first for each socket; empty when there are none. Does not block.
     ///
-    /// - Throws: `malformed` for a message that cannot be read, which is then gone, after the events in front of it; call
-    ///   again.
+    /// - Throws: `malformed` for a message that does not follow the format, which is dropped; `refused` with the errno
+    ///   value when the kernel does not list the network interfaces, or reading fails (an overflow is the event `lost`,
+    ///   not an error). If events precede the error, they are returned, and the next call throws the error.
     public mutating func events() throws(NetlinkError) -> [KernelEvent] {
         if let failure {
             self.failure = nil
             throw failure
         }
         var events: [KernelEvent] = []
-        do throws(MalformedMessage) {
-            while let datagram = Self.receive(devices, &events) {
+        do throws(NetlinkError) {
+            while let datagram = try Self.receive(devices, &events) {
                 if let event = KernelEvent(kernelObject: datagram) { events.append(event) }
             }
-            while let datagram = receiveFromInterfaces(&events) {
-                for case .data(let type, let payload) in try Message.all(in: datagram).map(\.kind) {
-                    if let event = try states.take(type: type, payload) { events.append(event) }
+            while let datagram = try receiveFromInterfaces(&events) {
+                for message in try Self.messages(datagram) {
+                    if let event = try states.update(with: message) { events.append(event) }
                 }
             }
-            while let datagram = receiveFromPorts(&events) {
-                for case .data(_, let payload) in try Message.all(in: datagram).map(\.kind) {
-                    if let event = try KernelEvent(monitor: payload) { events.append(event) }
+            while let datagram = try receiveFromPorts(&events) {
+                for case .data(_, let payload) in try Self.messages(datagram) {
+                    do throws(MalformedMessage) {
+                        if let event = try KernelEvent(monitor: payload) { events.append(event) }
+                    } catch {
+                        throw .malformed(Self.request, error)
+                    }
                 }
             }
         } catch {
-            let failure = NetlinkError.malformed("read an event of the kernel", error)
-            if events.isEmpty { throw failure }
-            self.failure = failure
+            if events.isEmpty { throw error }
+            failure = error
         }
         return events
     }
 
-    private func receiveFromInterfaces(_ events: inout [KernelEvent]) -> [UInt8]? {
+    static let request = "read an event of the kernel"
+
+    private static func messages(_ datagram: [UInt8]) throws(NetlinkError) -> [Message.Kind] {
+        do throws(MalformedMessage) { return try Message.all(in: datagram).map(\.kind) } catch {
+            throw .malformed(request, error)
+        }
+    }
+
+    private func receiveFromInterfaces(_ events: inout [KernelEvent]) throws(NetlinkError) -> [UInt8]? {
         let count = events.count
-        let datagram = Self.receive(interfaces, &events)
-        // What was lost: how the interfaces are now tells what has changed.
-        if events.count > count { try? interfaces.requestInterfaces() }
+        let datagram = try Self.receive(interfaces, &events)
+        guard events.count > count else { return datagram }
+        // Events were lost: a new list of the interfaces shows which of them have changed.
+        do throws(SocketFailure) { try interfaces.requestInterfaces() } catch {
+            throw .refused("list the network interfaces", errno: error.errno)
+        }
         return datagram
     }
 
-    private func receiveFromPorts(_ events: inout [KernelEvent]) -> [UInt8]? {
+    private func receiveFromPorts(_ events: inout [KernelEvent]) throws(NetlinkError) -> [UInt8]? {
         switch ports {
-        case .some(let socket): Self.receive(socket, &events)
+        case .some(let socket): try Self.receive(socket, &events)
         case .none: nil
         }
     }
 
-    /// The next datagram; an overflow of the socket becomes an event.
-    private static func receive(_ socket: borrowing NetlinkSocket, _ events: inout [KernelEvent]) -> [UInt8]? {
-        do throws(SocketFailure) {
-            return try socket.receive(patience: 0)
-        } catch {
-            if events.last != .lost { events.append(.lost) }
+    /// The next datagram; an overflow of the socket adds the event `lost`.
+    private static func receive(
+        _ socket: borrowing NetlinkSocket, _ events: inout [KernelEvent]
+    ) throws(NetlinkError) -> [UInt8]? {
+        do throws(SocketFailure) { return try socket.receive(patience: 0) } catch {
+            let event = try event(of: error)
+            if events.last != event { events.append(event) }
             return nil
         }
+    }
+
+    /// `lost` for ENOBUFS, an overflow of the socket; every other errno value is thrown.
+    static func event(of failure: SocketFailure) throws(NetlinkError) -> KernelEvent {
+        if failure.errno == ENOBUFS { return .lost }
+        throw .refused(request, errno: failure.errno)
     }
 }

@@ -1,14 +1,14 @@
-/// A number that the kernel answers, with a name. The set is open: one that this package has no name for is carried
+/// A number in a response of the kernel, with a name. The set is open: one that this package has no name for is carried
 /// unchanged.
 public protocol KernelNumber: RawRepresentable, Hashable, Sendable, CustomStringConvertible where RawValue == UInt8 {
     /// The names, by number.
     static var names: [UInt8: String] { get }
-    /// The value that stands for that number; every number is accepted.
+    /// The value with this number; every number is accepted.
     init(rawValue: UInt8)
 }
 
 extension KernelNumber {
-    /// The name, as rdma(8) prints it; nil for a number that this package does not know.
+    /// The name, as rdma(8) prints it; nil for a number without a name.
     public var name: String? { Self.names[rawValue] }
     /// The name, or `unknown (N)`.
     public var description: String { name ?? "unknown (\(rawValue))" }
@@ -18,11 +18,11 @@ extension KernelNumber {
 public struct LinkState: KernelNumber {
     /// The number in the kernel.
     public let rawValue: UInt8
-    /// The value that stands for that number; every number is accepted.
+    /// The value with this number; every number is accepted.
     public init(rawValue: UInt8) { self.rawValue = rawValue }
-    /// No traffic: the cable is out, or the interface is down.
+    /// No traffic: the cable is unplugged, or the interface is down (`IB_PORT_DOWN`).
     public static let down = Self(rawValue: 1)
-    /// Traffic flows.
+    /// Traffic can flow (`IB_PORT_ACTIVE`).
     public static let active = Self(rawValue: 4)
     /// The names, by number.
     public static let names: [UInt8: String] = [
@@ -34,7 +34,7 @@ public struct LinkState: KernelNumber {
 public struct PhysicalLinkState: KernelNumber {
     /// The number in the kernel.
     public let rawValue: UInt8
-    /// The value that stands for that number; every number is accepted.
+    /// The value with this number; every number is accepted.
     public init(rawValue: UInt8) { self.rawValue = rawValue }
     /// The names, by number.
     public static let names: [UInt8: String] = [
@@ -43,17 +43,17 @@ public struct PhysicalLinkState: KernelNumber {
     ]
 }
 
-/// The service of a queue pair (`enum ib_qp_type` of the kernel).
+/// The type of a queue pair (`enum ib_qp_type` of the kernel).
 public struct QueuePairType: KernelNumber {
     /// The number in the kernel.
     public let rawValue: UInt8
-    /// The value that stands for that number; every number is accepted.
+    /// The value with this number; every number is accepted.
     public init(rawValue: UInt8) { self.rawValue = rawValue }
-    /// Reliable connection.
+    /// Reliable connection (`IB_QPT_RC`).
     public static let reliableConnection = Self(rawValue: 2)
-    /// Unreliable connection.
+    /// Unreliable connection (`IB_QPT_UC`).
     public static let unreliableConnection = Self(rawValue: 3)
-    /// Unreliable datagram.
+    /// Unreliable datagram (`IB_QPT_UD`).
     public static let unreliableDatagram = Self(rawValue: 4)
     /// The names, by number.
     public static let names: [UInt8: String] = [
@@ -66,7 +66,7 @@ public struct QueuePairType: KernelNumber {
 public struct QueuePairStateNumber: KernelNumber {
     /// The number in the kernel.
     public let rawValue: UInt8
-    /// The value that stands for that number; every number is accepted.
+    /// The value with this number; every number is accepted.
     public init(rawValue: UInt8) { self.rawValue = rawValue }
     /// The names, by number.
     public static let names: [UInt8: String] = [
@@ -78,9 +78,9 @@ public struct QueuePairStateNumber: KernelNumber {
 public struct ConnectionState: KernelNumber {
     /// The number in the kernel.
     public let rawValue: UInt8
-    /// The value that stands for that number; every number is accepted.
+    /// The value with this number; every number is accepted.
     public init(rawValue: UInt8) { self.rawValue = rawValue }
-    /// It waits for connections.
+    /// The identifier listens for connections (`RDMA_CM_LISTEN`).
     public static let listening = Self(rawValue: 8)
     /// The names, by number.
     public static let names: [UInt8: String] = [

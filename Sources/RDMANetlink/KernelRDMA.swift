@@ -1,9 +1,10 @@
 import CNetlink
 import Glibc
 
-/// The kernel's RDMA subsystem, as its netlink socket tells of it (`<rdma/rdma_netlink.h>`, rdma(8)).
+/// The kernel's RDMA subsystem over its netlink socket (`<rdma/rdma_netlink.h>`, rdma(8)).
 ///
-/// Every call asks the kernel afresh. Any user may ask; what belongs to another network namespace is not shown.
+/// Every call sends a request to the kernel; nothing is cached. No privileges are needed. Objects of other network
+/// namespaces are not listed.
 ///
 /// ```swift
 /// let kernel = try KernelRDMA()
@@ -14,13 +15,13 @@ import Glibc
 public struct KernelRDMA: ~Copyable {
     private let socket: NetlinkSocket
 
-    /// How long the kernel has for an answer, in milliseconds. It answers while it takes the request, so this is only
-    /// there so that nothing hangs.
+    /// The time limit of a response, in milliseconds. The kernel responds within the call that sends the request, so
+    /// this only prevents a hang.
     private static var patience: Int32 { 5000 }
 
     /// Opens the socket.
     ///
-    /// - Throws: `unavailable` where the kernel has no RDMA subsystem, or the process may not open the socket.
+    /// - Throws: `unavailable` if the kernel has no RDMA subsystem, or the process may not open the socket.
     public init() throws(NetlinkError) {
         socket = try Self.open()
     }
@@ -33,7 +34,7 @@ public struct KernelRDMA: ~Copyable {
         }
     }
 
-    /// The devices, in the order of their numbers.
+    /// The devices, in the order of their indexes.
     public func devices() throws(NetlinkError) -> [RDMADevice] {
         try dump("list the RDMA devices", .devices) { payload throws(MalformedMessage) in [try RDMADevice(payload)] }
     }
@@ -45,17 +46,17 @@ public struct KernelRDMA: ~Copyable {
         }
     }
 
-    /// How the subsystem is set up.
+    /// The configuration of the RDMA subsystem.
     public func system() throws(NetlinkError) -> RDMASystem {
         try get("ask for the settings of the RDMA subsystem", .system) { payload throws(MalformedMessage) in
             try RDMASystem(payload)
         }
     }
 
-    /// A device node of that kind, of a device or of all; the kernel loads the module that makes it.
+    /// The device node of this kind, of one device or common to all; the kernel loads the module that creates it.
     ///
-    /// - Throws: `refused` where there is none: `EOPNOTSUPP` for an unknown kind, or a device that has none;
-    ///   `EINVAL` for a device that is not there.
+    /// - Throws: `refused` if there is none: with `EOPNOTSUPP` for an unknown kind or a device without such a node,
+    ///   with `EINVAL` for a device that does not exist.
     public func characterDevice(
         _ kind: CharacterDevice.Kind, of device: RDMADevice? = nil
     ) throws(NetlinkError) -> CharacterDevice {
@@ -66,7 +67,7 @@ public struct KernelRDMA: ~Copyable {
         }
     }
 
-    /// How many objects of each kind a device has, of all processes and of the kernel: `("qp", 4)`.
+    /// The number of objects of each kind on a device, of all processes and of the kernel, such as `("qp", 4)`.
     public func resourceCounts(of device: RDMADevice) throws(NetlinkError) -> [(kind: String, count: UInt64)] {
         try get("count the resources of \(device.name)", .summary, [.device(device)]) {
             payload throws(MalformedMessage) in
@@ -104,7 +105,7 @@ public struct KernelRDMA: ~Copyable {
         try resources(of: device)
     }
 
-    /// The contexts that processes have of a device.
+    /// The contexts of a device in all processes.
     public func contexts(of device: RDMADevice) throws(NetlinkError) -> [ContextResource] {
         try resources(of: device)
     }
@@ -116,7 +117,7 @@ public struct KernelRDMA: ~Copyable {
 
     /// The counters of a port.
     ///
-    /// - Throws: `refused` with `EOPNOTSUPP` where its driver has none.
+    /// - Throws: `refused` with `EOPNOTSUPP` if its driver has no counters.
     public func counters(of link: RDMALink) throws(NetlinkError) -> [HardwareCounter] {
         let arguments = [Argument(.deviceIndex, link.deviceIndex), Argument(.portIndex, link.port)]
         return try get("read the counters of \(link.deviceName) port \(link.port)", .counters, arguments) {
@@ -130,7 +131,7 @@ public struct KernelRDMA: ~Copyable {
         }
     }
 
-    // ---- requests and answers
+    // MARK: - Requests and responses
 
     /// An attribute of a request.
     private struct Argument {
@@ -150,48 +151,48 @@ public struct KernelRDMA: ~Copyable {
         static func device(_ device: RDMADevice) -> Argument { Argument(.deviceIndex, device.index) }
     }
 
-    /// Asks for one thing.
-    private func get<Answer>(
+    /// Sends a request whose response is one message.
+    private func get<Value>(
         _ request: String, _ command: RDMACommand, _ arguments: [Argument] = [],
-        _ read: (ArraySlice<UInt8>) throws(MalformedMessage) -> Answer
-    ) throws(NetlinkError) -> Answer {
-        let answers = try ask(request, command, arguments, isDump: false) { payload throws(MalformedMessage) in
+        _ read: (ArraySlice<UInt8>) throws(MalformedMessage) -> Value
+    ) throws(NetlinkError) -> Value {
+        let values = try exchange(request, command, arguments, isDump: false) { payload throws(MalformedMessage) in
             [try read(payload)]
         }
-        guard let answer = answers.first else {
-            throw NetlinkError(.malformed, request, "the kernel's answer is empty", hint: "see dmesg(1)")
+        guard let value = values.first else {
+            throw NetlinkError(.malformed, request, "the kernel's response is empty", hint: "see dmesg(1)")
         }
-        return answer
+        return value
     }
 
-    /// Asks for all of a kind.
-    private func dump<Answer>(
+    /// Sends a dump request (`NLM_F_DUMP`).
+    private func dump<Value>(
         _ request: String, _ command: RDMACommand, _ arguments: [Argument] = [],
-        _ read: (ArraySlice<UInt8>) throws(MalformedMessage) -> [Answer]
-    ) throws(NetlinkError) -> [Answer] {
-        try ask(request, command, arguments, isDump: true, read)
+        _ read: (ArraySlice<UInt8>) throws(MalformedMessage) -> [Value]
+    ) throws(NetlinkError) -> [Value] {
+        try exchange(request, command, arguments, isDump: true, read)
     }
 
-    private func ask<Answer>(
+    private func exchange<Value>(
         _ request: String, _ command: RDMACommand, _ arguments: [Argument], isDump: Bool,
-        _ read: (ArraySlice<UInt8>) throws(MalformedMessage) -> [Answer]
-    ) throws(NetlinkError) -> [Answer] {
-        var answers = Answers<Answer>(isDump: isDump)
+        _ read: (ArraySlice<UInt8>) throws(MalformedMessage) -> [Value]
+    ) throws(NetlinkError) -> [Value] {
+        var response = Response<Value>(isDump: isDump)
         do throws(SocketFailure) {
-            answers.sequence = try socket.send(
+            response.sequence = try socket.send(
                 type: command.messageType, flags: isDump ? Int32(NLM_F_DUMP) : 0,
                 payload: arguments.map { ($0.type, $0.value) })
-            while answers.end == nil, let datagram = try socket.receive(patience: Self.patience) {
-                answers.take(datagram, read)
+            while response.end == nil, let datagram = try socket.receive(patience: Self.patience) {
+                response.append(datagram, read)
             }
         } catch {
             throw .refused(request, errno: error.errno)
         }
-        switch answers.end {
-        case .complete: return answers.values
+        switch response.end {
+        case .complete: return response.values
         case .refused(let errno): throw .refused(request, errno: errno)
         case .malformed(let message): throw .malformed(request, message)
-        case nil: throw NetlinkError(.silent, request, "the kernel does not answer", hint: "see dmesg(1)")
+        case nil: throw NetlinkError(.silent, request, "the kernel does not respond", hint: "see dmesg(1)")
         }
     }
 }

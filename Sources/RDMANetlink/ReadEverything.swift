@@ -1,7 +1,6 @@
-/// Reads a datagram in every way there is, as whatever it may be: what comes from the kernel must never be able to stop
-/// a program. For tests and fuzzing.
+/// Parses a datagram with every parser of this module. For tests and fuzzing: no datagram may crash the program.
 ///
-/// - Returns: how many values could be read.
+/// - Returns: The number of values that were parsed.
 @discardableResult
 package func readEverything(_ datagram: [UInt8]) -> Int {
     var count = KernelEvent(kernelObject: datagram) == nil ? 0 : 1
@@ -11,7 +10,7 @@ package func readEverything(_ datagram: [UInt8]) -> Int {
         func tried<Value>(_ read: () throws(MalformedMessage) -> Value?) {
             if let _ = try? read() { count += 1 }
         }
-        tried { () throws(MalformedMessage) in try states.take(type: type, payload) }
+        tried { () throws(MalformedMessage) in try states.update(type: type, payload) }
         tried { () throws(MalformedMessage) in try KernelEvent(monitor: payload) }
         tried { () throws(MalformedMessage) in try RDMADevice(payload) }
         tried { () throws(MalformedMessage) in try RDMALink(payload) }

@@ -1,6 +1,6 @@
-/// Who made a resource.
+/// The owner of a resource.
 public enum ResourceOwner: Sendable, Hashable {
-    /// A process, by its number in this process's namespace.
+    /// A process, by its PID in this process's PID namespace.
     case process(UInt32)
     /// A part of the kernel, such as `ib_core`.
     case kernel(String)
@@ -16,35 +16,35 @@ public enum ResourceOwner: Sendable, Hashable {
     }
 }
 
-/// An object of the RDMA subsystem, as `rdma resource show` lists them.
+/// An object of the RDMA subsystem, as `rdma resource show` lists it.
 protocol Resource: Sendable {
     static var command: RDMACommand { get }
-    /// The attribute that holds all of them, and that of one.
+    /// The attribute of the list, and of one entry in it.
     static var table: RDMAAttribute { get }
     static var entry: RDMAAttribute { get }
     static var plural: String { get }
     init(_ attributes: Attributes) throws(MalformedMessage)
 }
 
-/// A queue pair.
+/// A queue pair (`RDMA_NLDEV_CMD_RES_QP_GET`).
 public struct QueuePairResource: Sendable, Hashable, Resource {
-    /// Its number.
+    /// Its number (`RDMA_NLDEV_ATTR_RES_LQPN`).
     public let number: UInt32?
-    /// The port, from 1; nil where it has none yet.
+    /// The port, from 1 (`RDMA_NLDEV_ATTR_PORT_INDEX`); nil before it has one.
     public let port: UInt32?
-    /// Number of the peer's queue pair; nil but for connected services.
+    /// Number of the peer's queue pair (`RDMA_NLDEV_ATTR_RES_RQPN`); nil except for connected types.
     public let remoteNumber: UInt32?
-    /// Packet sequence number of the next packet to receive; nil but for connected services.
-    public let receivePSN: UInt32?
-    /// Packet sequence number of the next packet to send.
-    public let sendPSN: UInt32?
-    /// Its service.
+    /// PSN of the next packet to receive (`RDMA_NLDEV_ATTR_RES_RQ_PSN`); nil except for connected types.
+    public let rqPSN: UInt32?
+    /// PSN of the next packet to send (`RDMA_NLDEV_ATTR_RES_SQ_PSN`).
+    public let sqPSN: UInt32?
+    /// Its type (`RDMA_NLDEV_ATTR_RES_TYPE`).
     public let type: QueuePairType?
-    /// Its state.
+    /// Its state (`RDMA_NLDEV_ATTR_RES_STATE`).
     public let state: QueuePairStateNumber?
-    /// The kernel's number for its protection domain.
+    /// The kernel's number of its protection domain (`RDMA_NLDEV_ATTR_RES_PDN`).
     public let protectionDomain: UInt32?
-    /// Who made it; nil where it is not to be seen from here.
+    /// Its owner (`RDMA_NLDEV_ATTR_RES_PID`, `RDMA_NLDEV_ATTR_RES_KERN_NAME`); nil where it is not visible from here.
     public let owner: ResourceOwner?
 
     static var command: RDMACommand { .queuePairs }
@@ -56,8 +56,8 @@ public struct QueuePairResource: Sendable, Hashable, Resource {
         number = try attributes.number(.localNumber)
         port = try attributes.number(.portIndex)
         remoteNumber = try attributes.number(.remoteNumber)
-        receivePSN = try attributes.number(.receivePSN)
-        sendPSN = try attributes.number(.sendPSN)
+        rqPSN = try attributes.number(.rqPSN)
+        sqPSN = try attributes.number(.sqPSN)
         type = try attributes.number(.resourceType).map(QueuePairType.init(rawValue:))
         state = try attributes.number(.resourceState).map(QueuePairStateNumber.init(rawValue:))
         protectionDomain = try attributes.number(.protectionDomainNumber)
@@ -65,17 +65,17 @@ public struct QueuePairResource: Sendable, Hashable, Resource {
     }
 }
 
-/// A completion queue.
+/// A completion queue (`RDMA_NLDEV_CMD_RES_CQ_GET`).
 public struct CompletionQueueResource: Sendable, Hashable, Resource {
-    /// The kernel's number for it.
+    /// The kernel's number of it (`RDMA_NLDEV_ATTR_RES_CQN`).
     public let number: UInt32?
-    /// How many completions it holds.
+    /// The number of CQEs that it holds (`RDMA_NLDEV_ATTR_RES_CQE`).
     public let capacity: UInt32?
-    /// How many queues complete on it.
+    /// The number of queues that complete on it (`RDMA_NLDEV_ATTR_RES_USECNT`).
     public let users: UInt64?
-    /// Number of the context that it is of; nil for one of the kernel.
+    /// Number of its context (`RDMA_NLDEV_ATTR_RES_CTXN`); nil for one of the kernel.
     public let context: UInt32?
-    /// Who made it; nil where it is not to be seen from here.
+    /// Its owner (`RDMA_NLDEV_ATTR_RES_PID`, `RDMA_NLDEV_ATTR_RES_KERN_NAME`); nil where it is not visible from here.
     public let owner: ResourceOwner?
 
     static var command: RDMACommand { .completionQueues }
@@ -92,19 +92,19 @@ public struct CompletionQueueResource: Sendable, Hashable, Resource {
     }
 }
 
-/// A memory region.
+/// A memory region (`RDMA_NLDEV_CMD_RES_MR_GET`).
 public struct MemoryRegionResource: Sendable, Hashable, Resource {
-    /// The kernel's number for it.
+    /// The kernel's number of it (`RDMA_NLDEV_ATTR_RES_MRN`).
     public let number: UInt32?
-    /// How many bytes are registered.
+    /// Its length in bytes (`RDMA_NLDEV_ATTR_RES_MRLEN`).
     public let length: UInt64?
-    /// The key for peers; the kernel tells it only to who has CAP_NET_ADMIN.
-    public let remoteKey: UInt32?
-    /// The key for local work requests; the kernel tells it only to who has CAP_NET_ADMIN.
-    public let localKey: UInt32?
-    /// The kernel's number for its protection domain.
+    /// The rkey (`RDMA_NLDEV_ATTR_RES_RKEY`); nil without CAP_NET_ADMIN.
+    public let rkey: UInt32?
+    /// The lkey (`RDMA_NLDEV_ATTR_RES_LKEY`); nil without CAP_NET_ADMIN.
+    public let lkey: UInt32?
+    /// The kernel's number of its protection domain (`RDMA_NLDEV_ATTR_RES_PDN`).
     public let protectionDomain: UInt32?
-    /// Who made it; nil where it is not to be seen from here.
+    /// Its owner (`RDMA_NLDEV_ATTR_RES_PID`, `RDMA_NLDEV_ATTR_RES_KERN_NAME`); nil where it is not visible from here.
     public let owner: ResourceOwner?
 
     static var command: RDMACommand { .memoryRegions }
@@ -115,22 +115,22 @@ public struct MemoryRegionResource: Sendable, Hashable, Resource {
     init(_ attributes: Attributes) throws(MalformedMessage) {
         number = try attributes.number(.memoryRegionNumber)
         length = try attributes.number(.memoryRegionLength)
-        remoteKey = try attributes.number(.remoteKey)
-        localKey = try attributes.number(.localKey)
+        rkey = try attributes.number(.rkey)
+        lkey = try attributes.number(.lkey)
         protectionDomain = try attributes.number(.protectionDomainNumber)
         owner = try ResourceOwner(attributes)
     }
 }
 
-/// A protection domain.
+/// A protection domain (`RDMA_NLDEV_CMD_RES_PD_GET`).
 public struct ProtectionDomainResource: Sendable, Hashable, Resource {
-    /// The kernel's number for it.
+    /// The kernel's number of it (`RDMA_NLDEV_ATTR_RES_PDN`).
     public let number: UInt32?
-    /// How many objects are in it.
+    /// The number of objects in it (`RDMA_NLDEV_ATTR_RES_USECNT`).
     public let users: UInt64?
-    /// Number of the context that it is of; nil for one of the kernel.
+    /// Number of its context (`RDMA_NLDEV_ATTR_RES_CTXN`); nil for one of the kernel.
     public let context: UInt32?
-    /// Who made it; nil where it is not to be seen from here.
+    /// Its owner (`RDMA_NLDEV_ATTR_RES_PID`, `RDMA_NLDEV_ATTR_RES_KERN_NAME`); nil where it is not visible from here.
     public let owner: ResourceOwner?
 
     static var command: RDMACommand { .protectionDomains }
@@ -146,23 +146,23 @@ public struct ProtectionDomainResource: Sendable, Hashable, Resource {
     }
 }
 
-/// An identifier of the connection manager: a connection, or one that waits for them.
+/// An identifier of the connection manager (`RDMA_NLDEV_CMD_RES_CM_ID_GET`): a connection or a listener.
 public struct ConnectionResource: Sendable, Hashable, Resource {
-    /// The kernel's number for it.
+    /// The kernel's number of it (`RDMA_NLDEV_ATTR_RES_CM_IDN`).
     public let number: UInt32?
-    /// The port, from 1; nil where it has none yet.
+    /// The port, from 1 (`RDMA_NLDEV_ATTR_PORT_INDEX`); nil before it has one.
     public let port: UInt32?
-    /// Number of its queue pair; nil where it has none yet.
+    /// Number of its queue pair (`RDMA_NLDEV_ATTR_RES_LQPN`); nil before it has one.
     public let queuePair: UInt32?
-    /// Port space (`enum rdma_ucm_port_space`): 0x106 TCP, 0x111 UDP; open.
+    /// Port space (`RDMA_NLDEV_ATTR_RES_PS`; `enum rdma_ucm_port_space`): 0x106 TCP, 0x111 UDP; open.
     public let portSpace: UInt32?
-    /// Its state.
+    /// Its state (`RDMA_NLDEV_ATTR_RES_STATE`).
     public let state: ConnectionState?
-    /// Its address, such as `10.9.0.1:9999`; nil where it has none that is of IP.
+    /// Its address (`RDMA_NLDEV_ATTR_RES_SRC_ADDR`), such as `10.9.0.1:9999`; nil without an IP address.
     public let source: String?
-    /// The peer's address.
+    /// The peer's address (`RDMA_NLDEV_ATTR_RES_DST_ADDR`).
     public let destination: String?
-    /// Who made it; nil where it is not to be seen from here.
+    /// Its owner (`RDMA_NLDEV_ATTR_RES_PID`, `RDMA_NLDEV_ATTR_RES_KERN_NAME`); nil where it is not visible from here.
     public let owner: ResourceOwner?
 
     static var command: RDMACommand { .connections }
@@ -182,11 +182,11 @@ public struct ConnectionResource: Sendable, Hashable, Resource {
     }
 }
 
-/// What a process has opened of a device.
+/// An open device of a process (`RDMA_NLDEV_CMD_RES_CTX_GET`).
 public struct ContextResource: Sendable, Hashable, Resource {
-    /// The kernel's number for it.
+    /// The kernel's number of it (`RDMA_NLDEV_ATTR_RES_CTXN`).
     public let number: UInt32?
-    /// Who made it; nil where it is not to be seen from here.
+    /// Its owner (`RDMA_NLDEV_ATTR_RES_PID`, `RDMA_NLDEV_ATTR_RES_KERN_NAME`); nil where it is not visible from here.
     public let owner: ResourceOwner?
 
     static var command: RDMACommand { .contexts }
@@ -200,13 +200,13 @@ public struct ContextResource: Sendable, Hashable, Resource {
     }
 }
 
-/// A shared receive queue.
+/// A shared receive queue (`RDMA_NLDEV_CMD_RES_SRQ_GET`).
 public struct SharedReceiveQueueResource: Sendable, Hashable, Resource {
-    /// The kernel's number for it.
+    /// The kernel's number of it (`RDMA_NLDEV_ATTR_RES_SRQN`).
     public let number: UInt32?
-    /// The kernel's number for its protection domain.
+    /// The kernel's number of its protection domain (`RDMA_NLDEV_ATTR_RES_PDN`).
     public let protectionDomain: UInt32?
-    /// Who made it; nil where it is not to be seen from here.
+    /// Its owner (`RDMA_NLDEV_ATTR_RES_PID`, `RDMA_NLDEV_ATTR_RES_KERN_NAME`); nil where it is not visible from here.
     public let owner: ResourceOwner?
 
     static var command: RDMACommand { .sharedReceiveQueues }
@@ -222,7 +222,7 @@ public struct SharedReceiveQueueResource: Sendable, Hashable, Resource {
 }
 
 extension Resource {
-    /// The resources in an answer.
+    /// The resources in a response.
     static func all(_ payload: ArraySlice<UInt8>) throws(MalformedMessage) -> [Self] {
         var resources: [Self] = []
         for entry in try Attributes(payload).entries(table, entry) { resources.append(try Self(entry)) }

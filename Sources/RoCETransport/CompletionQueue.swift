@@ -1,13 +1,14 @@
 import Synchronization
 
-/// What a completion queue is made of. The engine writes entries, one polling thread at a time takes them.
+/// The storage of a completion queue (`struct rxe_cq` of the kernel's rxe). The engine writes CQEs, and one polling
+/// thread at a time takes them.
 struct CompletionQueueStorage: ~Copyable {
     var ring: Ring
-    /// What the next event waits for; see `CompletionQueue.arm`.
+    /// The condition of the next completion event (`ibv_req_notify_cq`): see `CompletionQueue.arm`.
     let armed = Atomic<UInt8>(0)
-    /// Set when the queue overran: no entry is written any more.
+    /// Set when the queue overran (`IBV_EVENT_CQ_ERR`): no CQE is written any more.
     var overran = false
-    /// Queue pairs that complete here, counted once per queue.
+    /// The number of send and receive queues that complete here.
     var users = 0
     let core: UnsafeMutablePointer<Core>
     let event: UnsafeMutablePointer<EventNode>
@@ -18,13 +19,14 @@ struct CompletionQueueStorage: ~Copyable {
     static let armedForNext: UInt8 = 2
 }
 
-/// A completion queue. A plain handle; it is dead after `Engine.destroy`.
+/// A completion queue (`struct ibv_cq`). The handle is not valid any more after `Engine.destroy`.
 ///
-/// `poll`, `peek`, `release` and `arm` need not be under the lock that guards the engine, but only one thread at a time
-/// may call them.
+/// `poll`, `show`, `release` and `arm` do not need the engine's lock. Only one thread at a time may call them, except
+/// `arm`, which any thread may call at any time.
 @frozen
 public struct CompletionQueue: Hashable, @unchecked Sendable {
-    /// The engine's storage, opaque outside; the same value names the same object.
+    /// The address of the engine's storage, which identifies the completion queue, as the address of a `struct ibv_cq`
+    /// does in libibverbs.
     public let identity: UnsafeMutableRawPointer
 
     @inline(__always)
@@ -34,19 +36,19 @@ public struct CompletionQueue: Hashable, @unchecked Sendable {
 
     init(_ storage: UnsafeMutablePointer<CompletionQueueStorage>) { identity = UnsafeMutableRawPointer(storage) }
 
-    /// How many completions it holds; one more is an overrun.
+    /// The number of CQEs that it holds (`ibv_cq.cqe`); one more is an overrun.
     public var capacity: Int { Int(storage.pointee.ring.limit) }
 
-    /// The pointer that was given to `Engine.createCompletionQueue`.
+    /// The pointer that was passed to `Engine.createCompletionQueue` (`cq_context`).
     public var userData: UnsafeMutableRawPointer? { storage.pointee.userData }
 
-    /// True when the queue overran: it takes no more entries, and `IBV_EVENT_CQ_ERR` was reported. What it held can
+    /// True when the queue overran: it accepts no more CQEs, and `IBV_EVENT_CQ_ERR` was reported. The CQEs in it can
     /// still be polled.
     public var hasOverrun: Bool { storage.pointee.overran }
 
-    /// Takes up to `count` completions, oldest first.
-    /// - Parameter completions: room for `count` of them; `struct ibv_wc` has the same layout.
-    /// - Returns: how many were taken.
+    /// Takes up to `count` CQEs, oldest first (`ibv_poll_cq`).
+    /// - Parameter completions: room for `count` CQEs; `struct ibv_wc` has the same layout.
+    /// - Returns: The number of CQEs that were taken.
     public func poll(into completions: UnsafeMutablePointer<WorkCompletion>, count: Int) -> Int {
         let ring = storage.pointee.ring
         var taken: UInt32 = 0
@@ -60,26 +62,37 @@ public struct CompletionQueue: Hashable, @unchecked Sendable {
         return Int(taken)
     }
 
-    /// The oldest completion in place, or nil when there is none; valid until `release`.
-    public func peek() -> UnsafePointer<WorkCompletion>? {
+    /// Takes the oldest CQE and returns it in place, or nil when the queue is empty (`ibv_start_poll`,
+    /// `ibv_next_poll`). `poll` does not return it, and a reset, a destruction and a resize do not remove it. Its slot
+    /// stays in use until `release`.
+    public func show() -> UnsafePointer<WorkCompletion>? {
         let ring = storage.pointee.ring
         guard ring.has(ring.oldest) else { return nil }
-        return UnsafePointer(ring.slot(ring.oldest).assumingMemoryBound(to: WorkCompletion.self))
+        ring.take()
+        return shown
     }
 
-    /// Gives up the completion that `peek` showed.
-    public func release() { storage.pointee.ring.release() }
+    /// The CQE that `show` returned last, for `ibv_wc_read_opcode` and the like. It is valid until `release`; a resize
+    /// moves it.
+    @inline(__always)
+    public var shown: UnsafePointer<WorkCompletion> {
+        let ring = storage.pointee.ring
+        return UnsafePointer(ring.slot(ring.oldest &- 1).assumingMemoryBound(to: WorkCompletion.self))
+    }
 
-    /// Asks for one event: at the next completion, or only at the next one that is solicited or an error
-    /// (`ibv_req_notify_cq`). An event for any completion stands when both were asked for.
+    /// Returns the slot of the CQE that `show` returned, if there is one, to the engine (`ibv_end_poll`).
+    public func release() { storage.pointee.ring.giveBack() }
+
+    /// Requests one completion event: at the next CQE, or only at the next one that is solicited or an error
+    /// (`ibv_req_notify_cq`). After both requests, the next CQE causes the event.
     ///
-    /// A completion that came before is no reason for an event: poll once more after arming.
+    /// A CQE that was written before causes no event: poll once more after arming.
     public func arm(solicitedOnly: Bool) {
         let wanted =
             solicitedOnly
             ? CompletionQueueStorage.armedForSolicited : CompletionQueueStorage.armedForNext
-        // Sequentially consistent, as is the engine's publishing of an entry: either the engine sees the request,
-        // or the poll that follows sees the entry.
+        // Sequentially consistent, as is the store that publishes a CQE: either the engine reads this request, or the
+        // poll that follows reads the CQE.
         _ = storage.pointee.armed.max(wanted, ordering: .sequentiallyConsistent)
     }
 }
@@ -87,7 +100,7 @@ public struct CompletionQueue: Hashable, @unchecked Sendable {
 // MARK: - The engine's side
 
 extension Core {
-    /// Writes a completion. An overrun costs the queue its life, and `complete` says so.
+    /// Writes a CQE. Returns false when the queue overruns, or overran before.
     mutating func push(
         _ completion: WorkCompletion, solicited: Bool, to queue: UnsafeMutablePointer<CompletionQueueStorage>
     ) -> Bool {
@@ -112,7 +125,8 @@ extension Core {
         return true
     }
 
-    /// Removes a queue pair's entries, for one that is reset or destroyed. The poller must not be at work.
+    /// Removes the CQEs of a queue pair that is reset or destroyed. No thread may be inside `poll`, `show` or
+    /// `release`; a CQE that `show` returned stays as it is.
     mutating func removeCompletions(of number: UInt32, from queue: UnsafeMutablePointer<CompletionQueueStorage>) {
         let ring = queue.pointee.ring
         var kept: UInt32 = ring.oldest
@@ -120,7 +134,7 @@ extension Core {
         var index = ring.oldest
         while index != end {
             let entry = ring.slot(index).load(as: WorkCompletion.self)
-            if entry.queuePair != number {
+            if entry.queuePairNumber != number {
                 if kept != index { ring.slot(kept).storeBytes(of: entry, as: WorkCompletion.self) }
                 kept &+= 1
             }
@@ -132,18 +146,21 @@ extension Core {
         ring.consumer.pointee.seen = kept
     }
 
-    /// Moves what a queue holds to a ring of another size. The poller must not be at work.
+    /// Moves the CQEs of a queue, and the one that `show` returned, to a ring of another size. No thread may be inside
+    /// `poll`, `show` or `release`.
     mutating func resize(_ queue: UnsafeMutablePointer<CompletionQueueStorage>, capacity: UInt32) throws(Errno) {
         let old = queue.pointee.ring
-        let held = old.count
+        let shown = old.taken
+        let held = shown + old.count
         guard capacity >= held else { throw .invalid }
         let new = Ring(limit: capacity, stride: MemoryLayout<WorkCompletion>.stride)
         for offset in 0..<held {
-            let entry = old.slot(old.oldest &+ offset).load(as: WorkCompletion.self)
+            let entry = old.slot(old.oldest &- shown &+ offset).load(as: WorkCompletion.self)
             new.slot(offset).storeBytes(of: entry, as: WorkCompletion.self)
         }
         new.producer.pointee.position = held
         _ = new.publish()
+        new.consumer.pointee = RingSide(position: shown, seen: shown)
         queue.pointee.ring = new
         old.deallocate()
     }

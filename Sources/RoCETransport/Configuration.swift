@@ -1,34 +1,42 @@
-/// What an engine is made with. Everything has a default but the seed.
+import CIBVerbs
+import RoCEWire
+
+/// The configuration of an engine: what `ibv_query_device` and `ibv_query_port` report, and the engine's own settings.
+/// All fields but the seed have defaults.
 @frozen
 public struct Configuration: Sendable {
-    /// Seed of queue pair numbers and memory keys: 128 bits, from the system's random source where peers are not
-    /// trusted; a fixed one makes every run the same.
+    /// The seed of the random numbers in QPNs, L_Keys and R_Keys: 128 bits, from the system's random source where peers
+    /// are not trusted. With a fixed seed every run is the same.
     public var seed: (UInt64, UInt64)
-    /// How many queue pairs can exist at once: rounded up to a power of two, 64 to 65,536.
+    /// The largest number of queue pairs: 64 to 65,536, rounded up to a power of two (`ibv_device_attr.max_qp`).
     public var maximumQueuePairs: UInt32 = 4096
-    /// The top bits of every queue pair number, for hosts where several engines share an address.
-    public var queuePairPrefix: UInt32 = 0
-    /// How many bits `queuePairPrefix` takes: 0 to 8. The bits between prefix and index are random and change when a
-    /// place is used again.
-    public var queuePairPrefixBits: UInt32 = 0
-    /// The port's active MTU in bytes: 256, 512, 1024, 2048 or 4096. Path MTUs above it are refused, and no datagram
-    /// carries more.
-    public var activeMTU: UInt32 = 4096
-    /// The port's only P_Key.
-    public var partitionKey: UInt16 = 0xFFFF
-    /// How many packets an RC queue pair may have unacknowledged: 1 to 1 << 20. After loss it uses less for a while.
+    /// The top bits of every QPN (`ibv_qp.qp_num`), for hosts where several engines share an IP address.
+    public var qpnPrefix: UInt32 = 0
+    /// The number of bits of `qpnPrefix`: 0 to 8 of the 24 of a QPN (BTH.DestQP). The bits between prefix and index are
+    /// random, and change when an index is used again.
+    public var qpnPrefixBits: UInt32 = 0
+    /// The port's active MTU in bytes: 256, 512, 1024, 2048 or 4096 (`ibv_port_attr.active_mtu`). A larger path MTU is
+    /// refused, and no datagram has a larger payload.
+    public var activeMTU: UInt32 = Limits.maxPathMTU
+    /// The only P_Key of the port (`ibv_query_pkey`, index 0).
+    public var pkey: UInt16 = BTH.defaultPKey
+    /// The largest number of unacknowledged packets of an RC queue pair: 1 to 1 << 20 (`RXE_MAX_UNACKED_PSNS` of the
+    /// kernel's rxe). After a loss the window is smaller for a while.
     public var maximumWindow: UInt32 = 256
-    /// With how many packets in flight a connection begins, and how few loss can bring it down to (at least 2): 1 to
-    /// `maximumWindow`.
+    /// The window of a new connection in packets: 1 to `maximumWindow`. The window is the engine's own congestion
+    /// control; neither verbs.h nor IBTA volume 1 has one.
     public var initialWindow: UInt32 = 32
-    /// After how many packets of a long message an acknowledgement is asked for: 1 to `maximumWindow`.
+    /// The number of packets of a long message after which BTH.A requests an acknowledgement: 1 to `maximumWindow`
+    /// (`RXE_MAX_PKT_PER_ACK` of the kernel's rxe).
     public var acknowledgeInterval: UInt32 = 32
-    /// A READ is asked for in pieces of at most so many packets, so that the answers cannot flood us: at least 1.
-    public var readPiece: UInt32 = 64
-    /// How many packets in a row one queue pair may send while others wait: at least 1.
+    /// The largest number of response packets of one RDMA READ request, at least 1. A longer `IBV_WR_RDMA_READ` is sent
+    /// as several requests, so that the responses do not overrun the receiver.
+    public var readSegment: UInt32 = 64
+    /// The number of packets that one queue pair may send in a row while others have packets to send: at least 1. A
+    /// setting of the engine's own scheduler.
     public var burst: UInt32 = 8
 
-    /// The defaults with this seed.
+    /// Creates the default configuration of an engine with this seed.
     @inlinable
     public init(seed: (UInt64, UInt64)) { self.seed = seed }
 }
@@ -36,18 +44,39 @@ public struct Configuration: Sendable {
 /// Limits of the engine that do not depend on its configuration, for `ibv_query_device`.
 @frozen
 public enum Limits {
-    /// Work requests per queue.
-    @inlinable public static var workRequests: UInt32 { 1 << 15 }
-    /// Pieces of memory per work request.
-    @inlinable public static var scatterGatherElements: UInt32 { 32 }
-    /// Bytes of inline data.
-    @inlinable public static var inlineData: UInt32 { 1024 }
-    /// Entries of a completion queue.
-    @inlinable public static var completions: UInt32 { 1 << 22 }
-    /// READs and atomics outstanding per queue pair, either way.
-    @inlinable public static var readAtomics: UInt32 { 16 }
-    /// Bytes of a message: 2^31 (IBTA volume 1, 9.7.7).
-    @inlinable public static var messageBytes: UInt64 { 1 << 31 }
-    /// Memory regions.
-    @inlinable public static var memoryRegions: UInt32 { 65_535 }
+    /// Work requests per queue (`ibv_device_attr.max_qp_wr`, `max_srq_wr`).
+    @inlinable public static var maxWR: UInt32 { 1 << 15 }
+    /// SGEs per work request (`ibv_device_attr.max_sge`, `max_srq_sge`).
+    @inlinable public static var maxSGE: UInt32 { 32 }
+    /// Bytes of inline data (`ibv_qp_cap.max_inline_data`).
+    @inlinable public static var maxInlineData: UInt32 { 1024 }
+    /// CQEs of a completion queue (`ibv_device_attr.max_cqe`).
+    @inlinable public static var maxCQE: UInt32 { 1 << 22 }
+    /// Outstanding READs and atomics per queue pair, as requester and as responder
+    /// (`ibv_device_attr.max_qp_init_rd_atom`, `max_qp_rd_atom`).
+    @inlinable public static var maxReadAtomic: UInt32 { 16 }
+    /// Bytes of a message: 2^31 (`ibv_port_attr.max_msg_sz`).
+    @inlinable public static var maxMessageSize: UInt64 { 1 << 31 }
+    /// Memory regions (`ibv_device_attr.max_mr`).
+    @inlinable public static var maxMR: UInt32 { 65_535 }
+    /// The smallest path MTU in bytes: 256 (`IBV_MTU_256`).
+    @inlinable public static var minPathMTU: UInt32 { 128 << IBV_MTU_256.rawValue }
+    /// The largest path MTU in bytes, and so the longest payload of a packet: 4096 (`IBV_MTU_4096`).
+    @inlinable public static var maxPathMTU: UInt32 { 128 << IBV_MTU_4096.rawValue }
+}
+
+// Ranges of `struct ibv_qp_attr`, for which verbs.h has no constants (ibv_modify_qp(3)).
+extension Limits {
+    /// The largest `ibv_qp_attr.timeout`: 5 bits (IBTA volume 1, 9.7.6.1.3).
+    static var maxTimeout: UInt8 { 31 }
+    /// The largest `ibv_qp_attr.retry_cnt`: 3 bits.
+    static var maxRetryCount: UInt8 { 7 }
+    /// The largest `ibv_qp_attr.rnr_retry`: 3 bits. It means any number of retries.
+    static var infiniteRNRRetry: UInt8 { 7 }
+    /// The largest `ibv_qp_attr.min_rnr_timer`: 5 bits (IBTA volume 1, 9.7.5.2.8).
+    static var maxRNRTimer: UInt8 { 31 }
+    /// The only port (`ibv_qp_attr.port_num`).
+    static var portNumber: UInt8 { 1 }
+    /// The index of the only P_Key of the port (`ibv_qp_attr.pkey_index`).
+    static var pkeyIndex: UInt16 { 0 }
 }

@@ -1,8 +1,8 @@
 import Synchronization
 
-/// Everything an engine consists of. It lives in one place in memory, which `Engine` owns.
+/// The state of an engine (`struct rxe_dev` of the kernel's rxe). It is at one address, which `Engine` owns.
 struct Core {
-    let configuration: Configuration
+    var configuration: Configuration
     var random: KeyedRandom
     var keys = MemoryKeyTable()
     var counters = Counters()
@@ -10,24 +10,24 @@ struct Core {
     var timers: TimerHeap
     let doorbells: Doorbells
 
-    /// Those that have acknowledgements, READ responses, requests to send.
+    /// The queue pairs with acknowledgements, READ responses or requests to send.
     var acknowledgements = ReadyList()
     var readResponses = ReadyList()
     var requests = ReadyList()
-    /// Packets that the front of the list has sent in a row.
+    /// Packets that the first queue pair of `requests` has sent in a row.
     var inTurn: UInt32 = 0
-    /// Whether READ responses are next, or requests: they take turns.
+    /// Whether READ responses or requests are sent next: they alternate.
     var responsesNext = true
 
-    /// Queue pairs by the low bits of their number.
+    /// Queue pairs by the low bits of their QPN.
     let queuePairs: UnsafeMutablePointer<UnsafeMutablePointer<QueuePairStorage>?>
     let indexBits: UInt32
-    /// Indices that are free, in a ring: each rests as long as possible.
+    /// Free indices, in a ring, so that an index stays free as long as possible before it is used again.
     private let freeIndices: UnsafeMutablePointer<UInt32>
     private var firstFree: UInt32 = 0
     private var freeCount: UInt32 = 0
 
-    /// Users of each protection domain; -1 for one that does not exist.
+    /// The number of objects of each protection domain; -1 for a protection domain that does not exist.
     private var domains: UnsafeMutablePointer<Int32>
     private var domainCapacity = 64
 
@@ -49,7 +49,7 @@ struct Core {
         shuffleIndices(count: UInt32(count))
     }
 
-    /// Numbers 0, 1 (management) and 0xFFFFFF (multicast) are nobody's, so those indices are left out.
+    /// QPNs 0 (`IB_QPT_SMI`), 1 (`IB_QPT_GSI`) and 0xFFFFFF (multicast) are reserved, so their indices are left out.
     private mutating func shuffleIndices(count: UInt32) {
         for index in 2..<count - 1 {
             freeIndices[Int(freeCount)] = index
@@ -78,8 +78,8 @@ struct Core {
 // MARK: - Queue pair numbers
 
 extension Core {
-    /// | bits | prefix | random | index |
-    private var numberBits: UInt32 { 24 - configuration.queuePairPrefixBits }
+    /// The bits of a QPN below the prefix. From the top, a QPN has: prefix, random number, index.
+    private var numberBits: UInt32 { 24 - configuration.qpnPrefixBits }
 
     mutating func takeNumber() throws(Errno) -> (number: UInt32, index: UInt32) {
         guard freeCount > 0 else { throw .noMemory }
@@ -88,17 +88,18 @@ extension Core {
         firstFree = (firstFree + 1) & (count - 1)
         freeCount -= 1
         let generations: UInt32 = 1 << (numberBits - indexBits)
-        let number = configuration.queuePairPrefix << numberBits | random.next(below: generations) << indexBits | index
-        return (number & 0xFF_FFFF, index)
+        let number = configuration.qpnPrefix << numberBits | random.next(below: generations) << indexBits | index
+        return (number & mask24, index)
     }
 
     mutating func giveBack(index: UInt32) {
         let count: UInt32 = 1 << indexBits
+        assert(queuePairs[Int(index)] == nil && freeCount < count, "the index is in use")
         freeIndices[Int((firstFree + freeCount) & (count - 1))] = index
         freeCount += 1
     }
 
-    /// The queue pair with this number, or nil.
+    /// The queue pair with this QPN, or nil.
     @inline(__always)
     func queuePair(_ number: UInt32) -> UnsafeMutablePointer<QueuePairStorage>? {
         guard let pair = queuePairs[Int(number & (1 << indexBits &- 1))], pair.pointee.number == number else {
@@ -130,7 +131,10 @@ extension Core {
 
     func domainExists(_ domain: UInt32) -> Bool { domain < domainCapacity && domains[Int(domain)] >= 0 }
 
-    func changeUsers(ofDomain domain: UInt32, by change: Int32) { domains[Int(domain)] += change }
+    func changeUsers(ofDomain domain: UInt32, by change: Int32) {
+        domains[Int(domain)] += change
+        assert(domains[Int(domain)] >= 0, "more objects left the protection domain than belonged to it")
+    }
 
     func deallocateDomain(_ domain: UInt32) throws(Errno) {
         guard domainExists(domain) else { throw .invalid }

@@ -1,66 +1,73 @@
-/// What an engine has done and why it dropped packets. Counts wrap.
+/// Counters of an engine: packets, drops and retransmissions. They wrap. The names in parentheses are those of the
+/// kernel's hw_counters: rxe's, or mlx5's where rxe has no such counter.
 @frozen
 public struct Counters: Equatable, Sendable {
-    /// Packets written by `transmit`.
+    /// Packets written by `transmit` (`sent_pkts`).
     public var sentPackets: UInt64 = 0
-    /// Payload bytes in them.
+    /// Payload bytes in sent packets, retransmissions included (without a counterpart; `port_xmit_data` also counts
+    /// headers).
     public var sentBytes: UInt64 = 0
-    /// Packets handed to `receive`.
+    /// Packets passed to `receive` (`rcvd_pkts`).
     public var receivedPackets: UInt64 = 0
-    /// Payload bytes placed in memory.
+    /// Payload bytes placed in memory (without a counterpart; `port_rcv_data` also counts headers).
     public var receivedBytes: UInt64 = 0
 
-    /// Dropped: not a packet of this format, or an opcode nobody can answer.
+    /// Dropped: not a packet of this format, or a BTH.OpCode that is not known.
     public var droppedMalformed: UInt64 = 0
-    /// Dropped: no queue pair has this number.
+    /// Dropped: no queue pair has the QPN BTH.DestQP.
     public var droppedNoQueuePair: UInt64 = 0
-    /// Dropped: the queue pair does not receive in its state.
+    /// Dropped: the queue pair does not receive in its state (`ibv_qp_attr.qp_state`).
     public var droppedState: UInt64 = 0
-    /// Dropped: the packet's addresses are not those of the connection.
+    /// Dropped: the addresses of the packet are not those of the connection (`ibv_qp_attr.ah_attr`; IBTA volume 1,
+    /// 9.6.1).
     public var droppedAddress: UInt64 = 0
-    /// Dropped: another partition.
-    public var droppedPartitionKey: UInt64 = 0
-    /// Dropped: UD with another Q_Key (IBA: Q_Key violation counter).
-    public var droppedQueueKey: UInt64 = 0
-    /// Dropped: an opcode of another service type.
+    /// Dropped: a P_Key of another partition (IBTA volume 1, 10.9.3; `ibv_port_attr.bad_pkey_cntr`).
+    public var droppedPKey: UInt64 = 0
+    /// Dropped: UD with another Q_Key (`ibv_port_attr.qkey_viol_cntr`).
+    public var droppedQKey: UInt64 = 0
+    /// Dropped: a BTH.OpCode of another transport service (IBTA volume 1, 9.6.1).
     public var droppedServiceType: UInt64 = 0
-    /// Dropped: UC or UD packets out of a sequence, or of a length, that the service type does not allow.
+    /// Dropped: UC or UD packets whose sequence or length the transport service does not allow (IBTA volume 1, 9.8).
     public var droppedInvalid: UInt64 = 0
-    /// Dropped: UC or UD and no receive was posted.
+    /// Dropped: UC or UD packets without a posted receive work request (mlx5: `out_of_buffer`).
     public var droppedNoReceive: UInt64 = 0
-    /// Dropped: UC WRITEs with a key, range or permission that does not allow them.
+    /// Dropped: UC or UD messages longer than the oldest receive work request, which stays in the queue (mlx5:
+    /// `resp_local_length_error`).
+    public var droppedTooLong: UInt64 = 0
+    /// Dropped: UC RDMA WRITEs whose R_Key does not allow the range or the access (mlx5: `resp_remote_access_errors`).
     public var droppedAccess: UInt64 = 0
-    /// RC requests ahead of the expected PSN (the first one of each gap is answered).
+    /// RC requests ahead of the expected PSN; only the first one of each gap causes a NAK (`out_of_seq_request`).
     public var outOfSequence: UInt64 = 0
-    /// RC requests seen before: answered again, not carried out again.
+    /// Duplicate RC requests, which are acknowledged again and not executed again (`duplicate_request`).
     public var duplicateRequests: UInt64 = 0
-    /// RC responses to nothing outstanding: ignored.
+    /// RC responses for no outstanding request, which are ignored (IBTA volume 1, 9.7.6).
     public var strayResponses: UInt64 = 0
-    /// Congestion notifications: ignored.
+    /// Congestion notification packets (RoCEv2 annex A17.9.3), which are ignored (mlx5: `rp_cnp_ignored`).
     public var congestionNotifications: UInt64 = 0
 
-    /// Packets sent again.
+    /// Retransmitted request packets (rxe counts the retries instead: `completer_retry_err`).
     public var retransmittedPackets: UInt64 = 0
-    /// Times that SENDs or WRITEs were acknowledged after they had to be sent again: what they lost went through then.
+    /// Repairs: SENDs or RDMA WRITEs that were acknowledged after they had been sent again (the engine's own).
     public var repairs: UInt64 = 0
-    /// READ requests that were answered again.
+    /// Duplicate RDMA READ requests whose responses were sent again (part of `duplicate_request`).
     public var repeatedReads: UInt64 = 0
-    /// Times the acknowledgement timer ran out.
+    /// Expirations of the local ACK timeout (IBTA volume 1, 9.7.6.1.3; mlx5: `local_ack_timeout_err`).
     public var timeouts: UInt64 = 0
-    /// RNR NAKs received.
-    public var rnrNaksReceived: UInt64 = 0
-    /// PSN sequence NAKs received.
-    public var sequenceNaksReceived: UInt64 = 0
-    /// READ or atomic responses found missing by what came after them.
-    public var impliedNaks: UInt64 = 0
-    /// RNR NAKs sent.
-    public var rnrNaksSent: UInt64 = 0
-    /// Other NAKs sent.
+    /// RNR NAKs received (`rcvd_rnr_err`).
+    public var rnrNAKsReceived: UInt64 = 0
+    /// NAKs for a PSN sequence error received (`rcvd_seq_err`).
+    public var sequenceNAKsReceived: UInt64 = 0
+    /// Implied NAKs: READ or atomic responses that were missing when a later response arrived (mlx5:
+    /// `implied_nak_seq_err`).
+    public var impliedNAKs: UInt64 = 0
+    /// RNR NAKs sent (`send_rnr_err`).
+    public var rnrNAKsSent: UInt64 = 0
+    /// Other NAKs sent (AETH syndrome `AETH_NAK`).
     public var naksSent: UInt64 = 0
-    /// Completion queues that overran.
+    /// Completion queues that overran (`IBV_EVENT_CQ_ERR`).
     public var completionQueueOverruns: UInt64 = 0
 
-    /// All zero.
+    /// Creates counters (hw_counters) of zero.
     @inlinable
     public init() {}
 }

@@ -1,13 +1,14 @@
+import CIBVerbs
 import RoCEWire
 
-// Unreliable datagrams: every message is one packet with an address of its own.
+// Unreliable datagrams (IBTA volume 1, 9.8): every message is one packet, with the path of its work request.
 
 extension Core {
-    /// Writes the next datagram of a queue pair; its work request is complete with that.
+    /// Writes the next datagram of a queue pair, and completes its work request.
     mutating func emitDatagram(_ pair: Pair, to target: UnsafeMutableRawPointer) -> OutgoingPacket? {
         let current = pair.pointee.requester.current
-        guard pair.pointee.attributes.state == .readyToSend, pair.pointee.send.has(current) else { return nil }
-        let entry = pair.pointee.sendEntry(current)
+        guard pair.pointee.state == .readyToSend, pair.pointee.send.has(current) else { return nil }
+        let entry = pair.pointee.sendWQE(current)
         let payload = Int(entry.pointee.length)
         guard payload <= Int(configuration.activeMTU) else {
             failCurrent(pair, .localLengthError)
@@ -19,20 +20,20 @@ extension Core {
             failCurrent(pair, .localProtectionError)
             return nil
         }
-        let key = entry.pointee.remoteQueueKey
-        DETH(queueKey: key & 1 << 31 != 0 ? pair.pointee.attributes.queueKey : key, sourceQP: pair.pointee.number)
+        let key = entry.pointee.remoteQKey
+        DETH(qkey: key & controlledQKey != 0 ? pair.pointee.attributes.qkey : key, sourceQPN: pair.pointee.number)
             .emit(at: target + BTH.byteCount)
         if entry.pointee.hasImmediate { (target + start).storeBytes(of: entry.pointee.immediate, as: UInt32.self) }
         let psn = pair.pointee.requester.next
         let bth = BTH(
             opcode: .send(
                 .unreliableDatagram, first: true, last: true, extra: entry.pointee.hasImmediate ? .immediate : .none),
-            destinationQP: entry.pointee.remoteQueuePair, psn: psn, partitionKey: configuration.partitionKey,
-            solicited: entry.pointee.sendFlags.contains(.solicited))
+            destinationQPN: entry.pointee.remoteQPN, psn: psn, pkey: configuration.pkey,
+            solicited: entry.pointee.flags.contains(.solicited))
         let packet = OutgoingPacket(
             byteCount: seal(bth, at: target, payload: payload),
-            path: (UnsafeRawPointer(entry) + SendEntry.size).load(as: Path.self),
-            sourceQueuePair: pair.pointee.number, destinationQueuePair: entry.pointee.remoteQueuePair,
+            path: (UnsafeRawPointer(entry) + SendWQE.size).load(as: Path.self),
+            sourceQPN: pair.pointee.number, destinationQPN: entry.pointee.remoteQPN,
             isDatagram: true, isExpendable: false)
         counters.sentPackets &+= 1
         pair.pointee.requester.next = psn.next
@@ -44,45 +45,61 @@ extension Core {
         return packet
     }
 
-    /// Takes a datagram: 40 bytes of GRH area, then the payload (RoCEv2 annex A17.4.5.1; IBTA volume 1, 11.4.1.2).
+    /// The bytes at the start of a datagram's receive buffer that hold the GRH, or the IP header: 40 (`struct
+    /// ibv_grh`).
+    private static var grhByteCount: Int { MemoryLayout<ibv_grh>.size }
+
+    /// Receives a datagram: 40 bytes of GRH area, then the payload (RoCEv2 annex A17.4.5.2; IBTA volume 1, 11.4.1.2).
+    ///
+    /// A datagram that is longer than the next receive work request is dropped, and the receive work request stays at
+    /// the head of its queue, as in rxe and rdmavt: any host that knows QPN and Q_Key can send such a datagram. The
+    /// check precedes the removal of the receive work request, so that such datagrams consume none of a shared receive
+    /// queue either.
     mutating func receiveDatagram(
         _ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer, from source: PacketSource
     ) {
-        guard packet.headers.deth.queueKey == pair.pointee.attributes.queueKey else {
-            counters.droppedQueueKey &+= 1
+        guard packet.headers.deth.qkey == pair.pointee.attributes.qkey else {
+            counters.droppedQKey &+= 1
             return
         }
         guard packet.payloadByteCount <= Int(configuration.activeMTU) else {
             counters.droppedInvalid &+= 1
             return
         }
-        guard takeReceive(pair) else {
+        guard let room = receiveRoom(pair) else {
             counters.droppedNoReceive &+= 1
             return
         }
-        var status = placeHeader(pair, source.header)
-        if status == .success { status = place(pair, packet, payload: payload) }
-        guard status == .success else {
-            failReceive(pair, status: status)
+        guard packet.payloadByteCount &+ Self.grhByteCount <= Int(room) else {
+            counters.droppedTooLong &+= 1
+            return
+        }
+        guard takeReceive(pair), placeGRH(pair, source.header), place(pair, packet, payload: payload) == .success
+        else {
+            failReceive(pair, status: .localProtectionError)
             return enterError(pair)
         }
         finishReceive(pair, packet, opcode: .receive)
     }
 
-    /// IPv6: its header. IPv4: 20 zero bytes and its header.
-    private mutating func placeHeader(_ pair: Pair, _ header: UnsafeRawBufferPointer) -> CompletionStatus {
+    /// Writes the GRH area: the IPv6 header, or 20 zero bytes and the IPv4 header (RoCEv2 annex A17.4.5.2). Returns
+    /// false when an L_Key of the receive work request is not valid.
+    private mutating func placeGRH(_ pair: Pair, _ header: UnsafeRawBufferPointer) -> Bool {
         let responder = pair.pointee.responder
-        guard responder.receiveLength >= 40 else { return .localLengthError }
+        assert(Int(responder.receiveLength) >= Self.grhByteCount)
         var area: (UInt64, UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0, 0)
         let isPlaced = withUnsafeMutableBytes(of: &area) { bytes in
-            if header.count == 40 || header.count == 20, let from = header.baseAddress {
-                (bytes.baseAddress! + (40 - header.count)).copyMemory(from: from, byteCount: header.count)
+            if header.count == IPv6Header.byteCount || header.count == IPv4Header.byteCount,
+                let from = header.baseAddress
+            {
+                let end = bytes.baseAddress! + (Self.grhByteCount - header.count)
+                end.copyMemory(from: from, byteCount: header.count)
             }
             return scatter(
-                responder.elements, count: responder.elementCount, domain: pair.pointee.receiveDomain, offset: 0,
-                byteCount: 40, from: bytes.baseAddress!)
+                responder.sgList, count: responder.sgeCount, domain: pair.pointee.receiveDomain, offset: 0,
+                byteCount: Self.grhByteCount, from: bytes.baseAddress!)
         }
-        pair.pointee.responder.received = 40
-        return isPlaced ? .success : .localProtectionError
+        pair.pointee.responder.received = UInt32(Self.grhByteCount)
+        return isPlaced
     }
 }

@@ -1,83 +1,95 @@
-/// A software RoCEv2 adapter without its input and output: work requests, packets and the time go in; packets,
-/// completions and events come out. It opens no socket, starts no thread, reads no clock, and does the same again when
-/// it is given the same.
+import RoCEWire
+
+/// A software RoCEv2 adapter (`struct rxe_dev` of the kernel's rxe) without its input and output: work requests,
+/// packets and the time go in; packets, completions and events come out. It opens no socket, starts no thread and reads
+/// no clock: the same inputs lead to the same outputs.
 ///
 /// One lock guards an engine: all calls of one engine must be made one after the other. Posting, polling and arming
-/// (`QueuePair`, `SharedReceiveQueue`, `CompletionQueue`) work beside it, see there. All memory is taken when objects
-/// are created.
+/// (`QueuePair`, `SharedReceiveQueue`, `CompletionQueue`) do not need it, see there. Memory is allocated only when
+/// objects are created.
 ///
-/// Times are nanoseconds of any clock that never goes back.
+/// Times are nanoseconds of any monotonic clock.
 public struct Engine: ~Copyable, @unchecked Sendable {
     let core: UnsafeMutablePointer<Core>
-    /// The core's; here for those who ask without the lock.
+    /// The doorbells of the core, for threads that do not hold the lock.
     private let doorbells: Doorbells
 
-    /// An engine without objects. Values of the configuration that are out of range are moved to the nearest that is
-    /// in range.
+    /// Creates an engine without objects, as `ibv_open_device` returns a context without objects. A value of the
+    /// configuration that is out of range becomes the nearest one in range.
     public init(_ configuration: Configuration) {
         core = .allocate(capacity: 1)
         core.initialize(to: Core(configuration.clamped))
         doorbells = core.pointee.doorbells
     }
 
-    /// Every object must have been destroyed, or is lost with its memory.
+    /// Objects that were not destroyed leak their memory.
     deinit {
         core.pointee.deallocate()
         core.deinitialize(count: 1)
         core.deallocate()
     }
 
-    /// What the engine was made with, after rounding.
+    /// The configuration, with all values in range, for `ibv_query_device` and `ibv_query_port`.
     public var configuration: Configuration { core.pointee.configuration }
 
-    /// What happened so far.
+    /// Sets the active MTU (`ibv_port_attr.active_mtu`): later `modify` calls refuse a larger path MTU, and later
+    /// datagrams with a larger payload fail. Connected queue pairs keep their path MTU.
+    /// - Parameter activeMTU: As `Configuration.activeMTU`; a value out of range becomes the nearest one in range.
+    public borrowing func setActiveMTU(_ activeMTU: UInt32) {
+        var changed = core.pointee.configuration
+        changed.activeMTU = activeMTU
+        core.pointee.configuration = changed.clamped
+    }
+
+    /// The counters of the engine (the kernel's hw_counters).
     public var counters: Counters { core.pointee.counters }
 
-    /// How often packets of ours were lost that arrived when they were sent again: `Counters.repairs` and
-    /// `Counters.repeatedReads` together. Wraps.
+    /// The number of lost packets that a retransmission repaired: `Counters.repairs` plus `Counters.repeatedReads`. It
+    /// wraps. The engine's own: the caller decides by it whether GSO batches lose packets.
     public var repairCount: UInt64 { core.pointee.counters.repairs &+ core.pointee.counters.repeatedReads }
 }
 
 // MARK: - Packets and time
 
 extension Engine {
-    /// Takes in a packet.
+    /// Receives a packet (`rxe_rcv` of the kernel's rxe).
     /// - Parameters:
-    ///   - packet: what UDP carried, from the BTH to the end of the ICRC, which the caller has checked; its four bytes
-    ///     must be there and are not looked at.
-    ///   - source: where it came from.
-    ///   - now: the time, nanoseconds.
+    ///   - packet: The payload of UDP, from the BTH to the end of the ICRC. The caller has checked the ICRC.
+    ///   - source: The addresses of the packet.
+    ///   - now: The time in nanoseconds.
     public borrowing func receive(
         _ packet: UnsafeRawBufferPointer, from source: PacketSource, now: UInt64
     ) {
         core.pointee.receive(packet, from: source, now: now)
     }
 
-    /// Writes the next packet that is to be sent. Acknowledgements come first; then queue pairs take turns.
+    /// Writes the next packet to send (`rxe_requester` of the kernel's rxe). Acknowledgements come first; then queue
+    /// pairs take turns.
     /// - Parameters:
-    ///   - buffer: room for `packetRoom` bytes.
-    ///   - now: the time, nanoseconds.
-    /// - Returns: what was written, or nil when there is nothing to send now.
+    ///   - buffer: Room for `packetRoom` bytes.
+    ///   - now: The time in nanoseconds.
+    /// - Returns: The packet, or nil when there is none to send now.
     public borrowing func transmit(into buffer: UnsafeMutableRawBufferPointer, now: UInt64) -> OutgoingPacket? {
         precondition(buffer.count >= Engine.packetRoom, "transmit needs room for Engine.packetRoom bytes")
         return core.pointee.transmit(into: buffer, now: now)
     }
 
-    /// Bytes that a packet can have at most: headers, 4096 bytes of payload, ICRC.
-    public static var packetRoom: Int { 40 + 4096 + 4 }
+    /// The largest length of a packet in bytes, BTH to ICRC: longest headers, largest path MTU and ICRC.
+    public static var packetRoom: Int { PacketHeaders.maximumPacketByteCount }
 
-    /// The earliest time at which `advance` may have something to do; nil when no timer runs. It can be too early,
-    /// never too late.
+    /// The time at which `advance` is to be called next, for local ACK timeouts and RNR timers (IBTA volume 1,
+    /// 9.7.6.1.3); nil when no timer runs. It may be earlier than the first expiration, and is never later.
     public var nextDeadline: UInt64? { core.pointee.timers.earliest }
 
-    /// Does what is due at `now`: acknowledgements that did not come, RNR waits that are over.
+    /// Handles the timers that have expired at `now`: local ACK timeouts and RNR timers (`retrans_timer`,
+    /// `rnr_nak_timer` of the kernel's rxe).
     public borrowing func advance(to now: UInt64) { core.pointee.advance(to: now) }
 
-    /// True when work was posted that `transmit` has not seen. Needs no lock.
+    /// True when a doorbell was rung (`commitSends`, `ibv_post_send`) that `transmit` has not read. It needs no lock.
     public var doorbellIsRung: Bool { doorbells.isRung }
 
-    /// The next event to be told, or nil. Ask until it is nil after each call that can cause events: `receive`,
-    /// `transmit`, `advance`, `modify`.
+    /// Takes the next event (`ibv_get_async_event`, `ibv_get_cq_event`), or returns nil when there is none. The caller
+    /// takes all events after each call that can cause them: `receive`, `transmit`, `advance`, `modify`.
     public borrowing func nextEvent() -> Event? {
         guard let (node, bit) = core.pointee.events.pop(), let object = node.pointee.object else { return nil }
         let type = AsyncEventType(rawValue: bit)
@@ -95,18 +107,18 @@ extension Engine {
 }
 
 extension Configuration {
-    /// Every value in range.
+    /// The configuration with every value in range.
     var clamped: Configuration {
         var result = self
         result.maximumQueuePairs = min(max(maximumQueuePairs, 64), 1 << 16)
-        result.queuePairPrefixBits = min(queuePairPrefixBits, 8)
-        result.queuePairPrefix = queuePairPrefix & (1 << result.queuePairPrefixBits - 1)
-        result.activeMTU = min(max(activeMTU, 256), 4096)
+        result.qpnPrefixBits = min(qpnPrefixBits, 8)
+        result.qpnPrefix = qpnPrefix & (1 << result.qpnPrefixBits - 1)
+        result.activeMTU = min(max(activeMTU, Limits.minPathMTU), Limits.maxPathMTU)
         while result.activeMTU & (result.activeMTU - 1) != 0 { result.activeMTU &= result.activeMTU - 1 }
         result.maximumWindow = min(max(maximumWindow, 1), 1 << 20)
         result.initialWindow = min(max(initialWindow, 1), result.maximumWindow)
         result.acknowledgeInterval = min(max(acknowledgeInterval, 1), result.maximumWindow)
-        result.readPiece = min(max(readPiece, 1), 1 << 20)
+        result.readSegment = min(max(readSegment, 1), 1 << 20)
         result.burst = max(burst, 1)
         return result
     }

@@ -1,23 +1,25 @@
-/// What a verb answers when it refuses: a value of Linux' errno (`asm-generic/errno-base.h`, `asm-generic/errno.h`).
+import CIBVerbs
+
+/// The error of a verb: a value of errno(3).
 @frozen
 public struct Errno: RawRepresentable, Hashable, Error, Sendable {
-    /// The number, as verbs return it.
+    /// The errno value, as verbs return it.
     public let rawValue: Int32
 
-    /// Any number; 0 means success where a verb returns its errno.
+    /// Creates an error from any errno value; 0 is success.
     @inlinable
     public init(rawValue: Int32) { self.rawValue = rawValue }
 
-    /// Success, for the calls that return an `Errno` instead of throwing it.
+    /// Success: errno 0, for functions that return an `Errno` instead of throwing it.
     @inlinable public static var success: Errno { Errno(rawValue: 0) }
-    /// ENOENT: there is no such object.
-    @inlinable public static var noEntry: Errno { Errno(rawValue: 2) }
-    /// ENOMEM: the queue is full, or the engine has no place for one more object.
-    @inlinable public static var noMemory: Errno { Errno(rawValue: 12) }
+    /// ENOENT: the object does not exist.
+    @inlinable public static var noEntry: Errno { Errno(rawValue: ENOENT) }
+    /// ENOMEM: the queue is full, or the engine has as many objects as it can have.
+    @inlinable public static var noMemory: Errno { Errno(rawValue: ENOMEM) }
     /// EBUSY: other objects still use this one.
-    @inlinable public static var busy: Errno { Errno(rawValue: 16) }
+    @inlinable public static var busy: Errno { Errno(rawValue: EBUSY) }
     /// EINVAL: an argument, or the state of the object, does not allow the call.
-    @inlinable public static var invalid: Errno { Errno(rawValue: 22) }
-    /// EOPNOTSUPP: the call is legal and this engine does not implement it.
-    @inlinable public static var notSupported: Errno { Errno(rawValue: 95) }
+    @inlinable public static var invalid: Errno { Errno(rawValue: EINVAL) }
+    /// EOPNOTSUPP: the engine does not implement the call.
+    @inlinable public static var notSupported: Errno { Errno(rawValue: EOPNOTSUPP) }
 }

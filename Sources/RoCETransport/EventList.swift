@@ -1,26 +1,28 @@
-/// The events of one object that the caller has not taken yet. There is one bit per kind of event and one place in
-/// the engine's list per object, so the queue of events is bounded without ever losing one.
+/// The events of one object (`struct ibv_async_event`, or a completion event) that the caller has not taken. There is
+/// one bit for each event type and one place in the engine's list for each object, so the list is bounded and loses no
+/// event.
 struct EventNode {
-    /// Which objects can have events.
+    /// The types of objects that have events (`ibv_async_event.element`).
     enum Owner {
         case queuePair, sharedReceiveQueue, completionQueue
     }
 
     let owner: Owner
-    /// Bit n: event n of `enum ibv_event_type`; bit 31: the completion queue's notification is due.
+    /// Bit n: event n of `enum ibv_event_type`; bit 31: a completion event of a completion queue.
     var pending: UInt32 = 0
     var isQueued = false
     var next: UnsafeMutablePointer<EventNode>?
     var previous: UnsafeMutablePointer<EventNode>?
-    /// The object's storage.
+    /// The storage of the object.
     var object: UnsafeMutableRawPointer?
 
     init(owner: Owner) { self.owner = owner }
 
+    /// The bit of a completion event.
     static let notification: UInt32 = 1 << 31
 }
 
-/// Objects with events, in the order in which their first one happened.
+/// The list of objects with events, in the order of their first events (the engine's own).
 struct EventList {
     private var first: UnsafeMutablePointer<EventNode>?
     private var last: UnsafeMutablePointer<EventNode>?
@@ -44,7 +46,7 @@ struct EventList {
         last = node
     }
 
-    /// Takes an object's events back, for one that goes away.
+    /// Removes the events of an object that is destroyed.
     mutating func remove(_ node: UnsafeMutablePointer<EventNode>) {
         node.pointee.pending = 0
         guard node.pointee.isQueued else { return }
@@ -73,13 +75,13 @@ struct EventList {
     }
 }
 
-/// Something that the engine's caller has to tell someone.
+/// An event that the engine's caller reports (`ibv_get_async_event`, `ibv_get_cq_event`).
 public enum Event: Sendable {
-    /// A completion queue that was armed has a completion: `ibv_get_cq_event` returns it now.
+    /// A completion event of an armed completion queue, for `ibv_get_cq_event`.
     case completion(CompletionQueue)
     /// An asynchronous event of a completion queue: `IBV_EVENT_CQ_ERR`.
     case completionQueue(CompletionQueue, AsyncEventType)
-    /// An asynchronous event of a queue pair.
+    /// An asynchronous event of a queue pair: `IBV_EVENT_QP_FATAL` and the other events with a queue pair.
     case queuePair(QueuePair, AsyncEventType)
     /// An asynchronous event of a shared receive queue: `IBV_EVENT_SRQ_LIMIT_REACHED`.
     case sharedReceiveQueue(SharedReceiveQueue, AsyncEventType)

@@ -1,5 +1,5 @@
-/// Random numbers from a seed that was passed in: SipHash-2-4 over a counter, so that numbers already seen (memory
-/// keys, queue pair numbers) do not give away those to come, as a plain generator's would.
+/// Random numbers for L_Keys, R_Keys and QPNs from a given seed: SipHash-2-4 over a counter, so that numbers that a
+/// peer has seen do not reveal later ones, as those of a plain generator do (the engine's own).
 struct KeyedRandom {
     private let key0: UInt64
     private let key1: UInt64
@@ -47,6 +47,6 @@ struct KeyedRandom {
         }
     }
 
-    /// A number below `bound`, which is not 0; the bias of the remainder does not matter for what it is used for.
+    /// A number below `bound`, which is not 0. The remainder is biased, which does not matter for QPNs.
     mutating func next(below bound: UInt32) -> UInt32 { UInt32(truncatingIfNeeded: next() >> 16) % bound }
 }

@@ -1,22 +1,23 @@
-/// A registered piece of memory as the engine needs it.
+/// A memory region (`struct ibv_mr`).
 struct MemoryRegion {
-    /// The key, L_Key and R_Key at once; 0 in a free entry.
+    /// The key, which is both L_Key and R_Key (`ibv_mr.lkey`, `rkey`); 0 in a free entry.
     var key: UInt32 = 0
     var protectionDomain: UInt32 = 0
     var access: AccessFlags = []
-    /// What the first byte is called in work requests and packets.
+    /// The address of the first byte in work requests and packets (`iova`).
     var virtualAddress: UInt64 = 0
     var length: UInt64 = 0
-    /// Where the first byte lies in this process.
+    /// The address of the first byte in this process.
     var base: UInt = 0
-    /// Free entries form a queue, so that an entry rests as long as possible before it is used again.
+    /// Free entries form a queue, so that an entry stays free as long as possible before it is used again.
     var nextFree: UInt32 = 0
     /// The random part of the key that was valid before.
     var previousSalt: UInt32 = 0
 }
 
-/// Memory by key. A key is the entry's index in the top 16 bits and a random number in the others, so that a key
-/// neither tells its neighbours nor works after its region is gone.
+/// The memory regions by their keys (L_Key and R_Key; IBTA volume 1, 10.6.3). A key has the index of the entry in the
+/// top 16 bits and a random number in the others, so that it does not reveal other keys, and is not valid after its
+/// region is deregistered.
 struct MemoryKeyTable {
     static let maximumCount: UInt32 = 1 << 16
     private static let none = UInt32.max
@@ -31,7 +32,7 @@ struct MemoryKeyTable {
         capacity = 64
         regions = .allocate(capacity: 64)
         regions.initialize(repeating: MemoryRegion(), count: 64)
-        // Entry 0 is never used: no key is below 0x10000, and a key of 0 never works.
+        // Entry 0 is never used: no key is below 0x10000, and key 0 is never valid.
         for index in 1..<capacity { free(index) }
     }
 
@@ -44,7 +45,7 @@ struct MemoryKeyTable {
         let index = firstFree
         firstFree = regions[Int(index)].nextFree
         if firstFree == Self.none { lastFree = Self.none }
-        // The number used before is not used again right away, whatever the generator says.
+        // The random part is never the one of the entry's previous key.
         let salt = UInt32(truncatingIfNeeded: random.next() >> 24) & 0xFFFF
         var entry = region
         entry.key = index << 16 | (salt == regions[Int(index)].previousSalt ? salt ^ 1 : salt)
@@ -53,7 +54,7 @@ struct MemoryKeyTable {
         return entry.key
     }
 
-    /// Takes a region away. False when no region has this key.
+    /// Removes a region. Returns false when no region has this key.
     mutating func remove(_ key: UInt32) -> Bool {
         let index = key >> 16
         guard index < capacity, key != 0, regions[Int(index)].key == key else { return false }
@@ -84,13 +85,14 @@ struct MemoryKeyTable {
     }
 
     private mutating func free(_ index: UInt32) {
+        assert(index > 0 && index < capacity && regions[Int(index)].key == 0, "the entry is in use")
         regions[Int(index)].nextFree = Self.none
         if lastFree == Self.none { firstFree = index } else { regions[Int(lastFree)].nextFree = index }
         lastFree = index
     }
 
-    /// Where `length` bytes at `address` of the region that `key` names lie, or nil when there is no such region, it
-    /// belongs to another protection domain, does not allow `access`, or does not hold all of them.
+    /// The memory of `length` bytes at `address` of the region with `key`; nil when there is no such region, when it
+    /// belongs to another protection domain or does not allow `access`, and when the range is not inside it.
     @inline(__always)
     func translate(
         key: UInt32, protectionDomain: UInt32, address: UInt64, length: UInt64, access: AccessFlags

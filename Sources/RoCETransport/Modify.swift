@@ -1,8 +1,7 @@
 import RoCEWire
 
 extension Engine {
-    /// Changes attributes and the state of a queue pair, as ibv_modify_qp(3) says. Nothing is changed when the call
-    /// throws.
+    /// Changes attributes and the state of a queue pair (ibv_modify_qp(3)). Nothing is changed when the call throws.
     ///
     /// Going to RESET empties the queues and removes the queue pair's entries from its completion queues: no thread may
     /// post or poll meanwhile.
@@ -13,61 +12,83 @@ extension Engine {
     ) throws(Errno) {
         try core.pointee.modify(queuePair.storage, attributes, mask)
     }
+
+    /// The attribute whose value is out of range, when `modify` refuses for that reason alone; otherwise empty
+    /// (`enum ibv_qp_attr_mask`).
+    public borrowing func attributeOutOfRange(
+        _ queuePair: QueuePair, _ attributes: QueuePairAttributes, _ mask: AttributeMask
+    ) -> AttributeMask {
+        guard core.pointee.allows(attributes, mask, queuePair.storage) else { return [] }
+        return core.pointee.attributeOutOfRange(attributes, mask)
+    }
 }
 
 extension Core {
     mutating func modify(_ pair: Pair, _ wanted: QueuePairAttributes, _ mask: AttributeMask) throws(Errno) {
-        let from = pair.pointee.attributes.state
-        if mask.contains(.currentState), wanted.currentState != from { throw .invalid }
-        let to = mask.contains(.state) ? wanted.state : from
-        // Without `state`, attributes can change only where a state leads to itself.
-        guard let transition = Transition.between(from, to, pair.pointee.type),
-            mask.contains(.state) || to == .initialized || to == .readyToSend || to == .sendQueueDrained,
-            transition.allows(mask)
-        else { throw .invalid }
+        guard allows(wanted, mask, pair) else { throw .invalid }
         if !mask.isDisjoint(with: [.alternatePath, .pathMigration]) { throw .notSupported }
-        guard isInRange(wanted, mask, pair) else { throw .invalid }
+        guard attributeOutOfRange(wanted, mask).isEmpty else { throw .invalid }
+        let from = pair.pointee.state
+        let to = mask.contains(.state) ? wanted.state : from
         if to == .reset { return reset(pair) }
         if to == .error { return enterError(pair) }
         pair.pointee.attributes.take(mask, from: wanted)
         enter(to, from: from, pair)
     }
 
-    private mutating func isInRange(_ wanted: QueuePairAttributes, _ mask: AttributeMask, _ pair: Pair) -> Bool {
-        func fits(_ attribute: AttributeMask, _ condition: Bool) -> Bool { !mask.contains(attribute) || condition }
-        let mtu = wanted.pathMTU
-        return fits(.pathMTU, mtu >= 256 && mtu <= configuration.activeMTU && mtu & (mtu - 1) == 0)
-            && fits(.partitionKeyIndex, wanted.partitionKeyIndex == 0)
-            && fits(.port, wanted.port == 1)
-            && fits(.timeout, wanted.timeout < 32)
-            && fits(.retryCount, wanted.retryCount < 8)
-            && fits(.rnrRetry, wanted.rnrRetry < 8)
-            && fits(.minRNRTimer, wanted.minRNRTimer < 32)
-            && fits(.maxReadAtomic, UInt32(wanted.maxReadAtomic) <= Limits.readAtomics)
-            && fits(.maxDestinationReadAtomic, UInt32(wanted.maxDestinationReadAtomic) <= Limits.readAtomics)
-            && fits(.destinationQueuePair, wanted.destinationQueuePair < 1 << 24)
+    /// Whether the state allows this change with this mask.
+    fileprivate func allows(_ wanted: QueuePairAttributes, _ mask: AttributeMask, _ pair: Pair) -> Bool {
+        let from = pair.pointee.state
+        if mask.contains(.currentState), wanted.currentState != from { return false }
+        let to = mask.contains(.state) ? wanted.state : from
+        // Without `state`, attributes can change only where a state leads to itself.
+        guard let transition = Transition.between(from, to, pair.pointee.type),
+            mask.contains(.state) || to == .initialized || to == .readyToSend || to == .sendQueueDrained
+        else { return false }
+        return transition.allows(mask)
     }
 
-    /// What the new state starts with.
+    /// The first attribute of the mask whose value is out of range; empty when all are in range.
+    fileprivate func attributeOutOfRange(_ wanted: QueuePairAttributes, _ mask: AttributeMask) -> AttributeMask {
+        func fails(_ attribute: AttributeMask, unless condition: Bool) -> Bool {
+            mask.contains(attribute) && !condition
+        }
+        let mtu = wanted.pathMTU
+        let mtuRange = Limits.minPathMTU...configuration.activeMTU
+        if fails(.pathMTU, unless: mtuRange.contains(mtu) && mtu & (mtu - 1) == 0) { return .pathMTU }
+        if fails(.pkeyIndex, unless: wanted.pkeyIndex == Limits.pkeyIndex) { return .pkeyIndex }
+        if fails(.port, unless: wanted.port == Limits.portNumber) { return .port }
+        if fails(.timeout, unless: wanted.timeout <= Limits.maxTimeout) { return .timeout }
+        if fails(.retryCount, unless: wanted.retryCount <= Limits.maxRetryCount) { return .retryCount }
+        if fails(.rnrRetry, unless: wanted.rnrRetry <= Limits.infiniteRNRRetry) { return .rnrRetry }
+        if fails(.minRNRTimer, unless: wanted.minRNRTimer <= Limits.maxRNRTimer) { return .minRNRTimer }
+        let depth = Limits.maxReadAtomic
+        if fails(.maxReadAtomic, unless: UInt32(wanted.maxReadAtomic) <= depth) { return .maxReadAtomic }
+        if fails(.maxDestinationReadAtomic, unless: UInt32(wanted.maxDestinationReadAtomic) <= depth) {
+            return .maxDestinationReadAtomic
+        }
+        return fails(.destinationQPN, unless: wanted.destinationQPN <= mask24) ? .destinationQPN : []
+    }
+
+    /// Enters a state, and sets the initial values of that state.
     private mutating func enter(_ to: QueuePairState, from: QueuePairState, _ pair: Pair) {
         setState(to, of: pair)
         switch (from, to) {
         case (.initialized, .readyToReceive):
-            pair.pointee.responder.expected = PSN(pair.pointee.attributes.receivePSN)
+            pair.pointee.responder.expected = PSN(pair.pointee.attributes.rqPSN)
         case (.readyToReceive, .readyToSend):
             startRequester(pair)
         case (.readyToSend, .sendQueueDrained):
-            pair.pointee.requester.drainPending = true
+            pair.pointee.requester.drain = .draining
             reportDrained(pair)
         case (.sendQueueDrained, .readyToSend), (.sendQueueError, .readyToSend):
-            pair.pointee.requester.drainPending = false
             requests.add(pair.pointee.links + QueuePairStorage.requests)
         default: break
         }
     }
 
     private mutating func startRequester(_ pair: Pair) {
-        let psn = PSN(pair.pointee.attributes.sendPSN)
+        let psn = PSN(pair.pointee.attributes.sqPSN)
         pair.pointee.requester.una = psn
         pair.pointee.requester.next = psn
         pair.pointee.requester.high = psn
@@ -77,27 +98,29 @@ extension Core {
         pair.pointee.requester.slowStartEnd = configuration.maximumWindow
     }
 
-    /// SQD: reports once that everything begun is complete.
+    /// SQD: reports once that all work requests that were begun are complete (`IBV_EVENT_SQ_DRAINED`).
     mutating func reportDrained(_ pair: Pair) {
-        guard pair.pointee.attributes.state == .sendQueueDrained, pair.pointee.requester.drainPending,
-            pair.pointee.requester.started == pair.pointee.send.oldest
-        else { return }
-        pair.pointee.requester.drainPending = false
-        if pair.pointee.attributes.drainedNotification { events.post(pair.pointee.event, .sendQueueDrained) }
+        guard pair.pointee.requester.drain == .draining, pair.pointee.requester.started == pair.pointee.send.oldest
+        else {
+            return
+        }
+        assert(pair.pointee.state == .sendQueueDrained, "a send queue drains in SQD only")
+        pair.pointee.requester.drain = .drained
+        if pair.pointee.attributes.sqdAsyncNotify { events.post(pair.pointee.event, .sendQueueDrained) }
     }
 }
 
 extension QueuePairAttributes {
-    /// Takes over what `mask` names.
+    /// Copies the attributes of `mask`.
     mutating func take(_ mask: AttributeMask, from other: QueuePairAttributes) {
         if mask.contains(.pathMTU) { pathMTU = other.pathMTU }
-        if mask.contains(.queueKey) { queueKey = other.queueKey }
-        if mask.contains(.receivePSN) { receivePSN = other.receivePSN & 0xFF_FFFF }
-        if mask.contains(.sendPSN) { sendPSN = other.sendPSN & 0xFF_FFFF }
-        if mask.contains(.destinationQueuePair) { destinationQueuePair = other.destinationQueuePair }
+        if mask.contains(.qkey) { qkey = other.qkey }
+        if mask.contains(.rqPSN) { rqPSN = other.rqPSN & mask24 }
+        if mask.contains(.sqPSN) { sqPSN = other.sqPSN & mask24 }
+        if mask.contains(.destinationQPN) { destinationQPN = other.destinationQPN }
         if mask.contains(.access) { access = other.access }
         if mask.contains(.path) { path = other.path }
-        if mask.contains(.drainedNotification) { drainedNotification = other.drainedNotification }
+        if mask.contains(.sqdAsyncNotify) { sqdAsyncNotify = other.sqdAsyncNotify }
         if mask.contains(.maxReadAtomic) { maxReadAtomic = other.maxReadAtomic }
         if mask.contains(.maxDestinationReadAtomic) { maxDestinationReadAtomic = other.maxDestinationReadAtomic }
         if mask.contains(.minRNRTimer) { minRNRTimer = other.minRNRTimer }
@@ -105,6 +128,6 @@ extension QueuePairAttributes {
         if mask.contains(.timeout) { timeout = other.timeout }
         if mask.contains(.retryCount) { retryCount = other.retryCount }
         if mask.contains(.rnrRetry) { rnrRetry = other.rnrRetry }
-        if mask.contains(.partitionKeyIndex) { partitionKeyIndex = other.partitionKeyIndex }
+        if mask.contains(.pkeyIndex) { pkeyIndex = other.pkeyIndex }
     }
 }

@@ -1,5 +1,6 @@
-/// What a change of state asks for and allows (IBTA volume 1, 11.2.5.2, table "QP State Transition Properties";
-/// ibv_modify_qp(3)). `state` and `currentState` may come with every change that is in the table.
+/// The attributes that a transition requires and allows (IBTA volume 1, MODIFY QP, table "QP State Transition
+/// Properties"; ibv_modify_qp(3); `qp_state_table` of the kernel). `state` and `currentState` are allowed in every
+/// change of the table.
 ///
 /// | change | RC | UC | UD |
 /// |--------|----|----|----|
@@ -16,7 +17,7 @@ struct Transition {
         self.optional = optional
     }
 
-    /// Nil when there is no way from one state to the other.
+    /// The transition from one state to another; nil for a pair of states without a transition.
     static func between(_ from: QueuePairState, _ to: QueuePairState, _ type: QueuePairType) -> Transition? {
         switch (from, to) {
         case (_, .reset), (_, .error): return Transition([])
@@ -26,41 +27,41 @@ struct Transition {
         case (.readyToReceive, .readyToSend): return toReadyToSend(type)
         case (.readyToSend, .readyToSend), (.sendQueueDrained, .readyToSend):
             return Transition([], optional: whileSending(type))
-        case (.readyToSend, .sendQueueDrained): return Transition([], optional: .drainedNotification)
+        case (.readyToSend, .sendQueueDrained): return Transition([], optional: .sqdAsyncNotify)
         case (.sendQueueDrained, .sendQueueDrained): return whileDrained(type)
         case (.sendQueueError, .readyToSend) where type != .rc:
-            return Transition([], optional: type == .ud ? .queueKey : .access)
+            return Transition([], optional: type == .ud ? .qkey : .access)
         default: return nil
         }
     }
 
     private static func initial(_ type: QueuePairType) -> AttributeMask {
-        type == .ud ? [.partitionKeyIndex, .port, .queueKey] : [.partitionKeyIndex, .port, .access]
+        type == .ud ? [.pkeyIndex, .port, .qkey] : [.pkeyIndex, .port, .access]
     }
 
     private static func toReadyToReceive(_ type: QueuePairType) -> Transition {
-        if type == .ud { return Transition([], optional: [.partitionKeyIndex, .queueKey]) }
-        let optional: AttributeMask = [.alternatePath, .access, .partitionKeyIndex]
-        let connected: AttributeMask = [.path, .pathMTU, .destinationQueuePair, .receivePSN]
+        if type == .ud { return Transition([], optional: [.pkeyIndex, .qkey]) }
+        let optional: AttributeMask = [.alternatePath, .access, .pkeyIndex]
+        let connected: AttributeMask = [.path, .pathMTU, .destinationQPN, .rqPSN]
         if type == .uc { return Transition(connected, optional: optional) }
         return Transition(connected.union([.maxDestinationReadAtomic, .minRNRTimer]), optional: optional)
     }
 
     private static func toReadyToSend(_ type: QueuePairType) -> Transition {
         let optional = whileSending(type)
-        if type != .rc { return Transition(.sendPSN, optional: optional) }
-        return Transition([.sendPSN, .timeout, .retryCount, .rnrRetry, .maxReadAtomic], optional: optional)
+        if type != .rc { return Transition(.sqPSN, optional: optional) }
+        return Transition([.sqPSN, .timeout, .retryCount, .rnrRetry, .maxReadAtomic], optional: optional)
     }
 
     private static func whileSending(_ type: QueuePairType) -> AttributeMask {
-        if type == .ud { return .queueKey }
+        if type == .ud { return .qkey }
         let connected: AttributeMask = [.access, .alternatePath, .pathMigration]
         return type == .uc ? connected : connected.union(.minRNRTimer)
     }
 
     private static func whileDrained(_ type: QueuePairType) -> Transition {
-        if type == .ud { return Transition([], optional: [.partitionKeyIndex, .queueKey]) }
-        let connected: AttributeMask = [.path, .alternatePath, .access, .partitionKeyIndex, .pathMigration]
+        if type == .ud { return Transition([], optional: [.pkeyIndex, .qkey]) }
+        let connected: AttributeMask = [.path, .alternatePath, .access, .pkeyIndex, .pathMigration]
         if type == .uc { return Transition([], optional: connected) }
         return Transition(
             [],

@@ -1,22 +1,35 @@
-// The numbers of <infiniband/verbs.h> that cross the engine's boundary, so that a provider copies them and translates
-// nothing. The types are open: values from outside are carried, and refused where they are used.
+import CIBVerbs
 
-/// Service type of a queue pair: `enum ibv_qp_type` of verbs.h.
+// Types for the enums of <infiniband/verbs.h> that the engine uses. Their raw values are those of verbs.h, so that a
+// provider copies them. Every raw value is accepted here; the functions that use it refuse one that is not supported.
+
+/// The low 24 bits of a word, which hold PSN, QPN and MSN (`BTH_PSN_MASK`, `BTH_QPN_MASK`, `AETH_MSN_MASK` of the
+/// kernel's rxe).
+@inline(__always) var mask24: UInt32 { 0xFF_FFFF }
+
+/// The bytes of an atomic's operand: 8 (IBTA volume 1, 9.4.5).
+@inline(__always) var atomicByteCount: UInt32 { 8 }
+
+/// The top bit of a Q_Key. With it in `ibv_send_wr.wr.ud.remote_qkey`, the Q_Key of the queue pair is sent (IBTA volume
+/// 1, 3.5.3; `IB_QP_SET_QKEY` of the kernel).
+@inline(__always) var controlledQKey: UInt32 { 1 << 31 }
+
+/// Service type (transport service) of a queue pair: `enum ibv_qp_type` of verbs.h.
 @frozen
 public struct QueuePairType: RawRepresentable, Hashable, Sendable {
     /// The value of `enum ibv_qp_type`.
     public let rawValue: UInt32
 
-    /// Any value; the engine makes queue pairs of RC, UC and UD only.
+    /// Creates an `enum ibv_qp_type` of any value; the engine supports RC, UC and UD only.
     @inlinable
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
     /// `IBV_QPT_RC`: reliable connection.
-    @inlinable public static var rc: QueuePairType { QueuePairType(rawValue: 2) }
+    @inlinable public static var rc: QueuePairType { QueuePairType(rawValue: IBV_QPT_RC.rawValue) }
     /// `IBV_QPT_UC`: unreliable connection.
-    @inlinable public static var uc: QueuePairType { QueuePairType(rawValue: 3) }
+    @inlinable public static var uc: QueuePairType { QueuePairType(rawValue: IBV_QPT_UC.rawValue) }
     /// `IBV_QPT_UD`: unreliable datagram.
-    @inlinable public static var ud: QueuePairType { QueuePairType(rawValue: 4) }
+    @inlinable public static var ud: QueuePairType { QueuePairType(rawValue: IBV_QPT_UD.rawValue) }
 }
 
 /// State of a queue pair: `enum ibv_qp_state` of verbs.h (IBTA volume 1, 10.3.1).
@@ -28,11 +41,11 @@ public enum QueuePairState: UInt8, Hashable, Sendable {
     case initialized = 1
     /// `IBV_QPS_RTR`: packets are received.
     case readyToReceive = 2
-    /// `IBV_QPS_RTS`: and sent.
+    /// `IBV_QPS_RTS`: packets are received and sent.
     case readyToSend = 3
-    /// `IBV_QPS_SQD`: what was begun is finished, nothing new is begun.
+    /// `IBV_QPS_SQD`: work requests that were begun are completed, and no new ones are begun.
     case sendQueueDrained = 4
-    /// `IBV_QPS_SQE`: UC and UD after a failed send; sends are flushed, receives go on.
+    /// `IBV_QPS_SQE`: UC and UD after a failed send; sends are flushed, and packets are received.
     case sendQueueError = 5
     /// `IBV_QPS_ERR`: everything posted is flushed.
     case error = 6
@@ -44,24 +57,33 @@ public struct WorkRequestOpcode: RawRepresentable, Hashable, Sendable {
     /// The value of `enum ibv_wr_opcode`.
     public let rawValue: UInt32
 
-    /// Any value; a post with one that the service type lacks is refused with EINVAL.
+    /// Creates an `enum ibv_wr_opcode` of any value; a post with one that the service type does not support fails with
+    /// EINVAL.
     @inlinable
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
     /// `IBV_WR_RDMA_WRITE`.
-    @inlinable public static var write: WorkRequestOpcode { WorkRequestOpcode(rawValue: 0) }
+    @inlinable public static var write: WorkRequestOpcode { WorkRequestOpcode(rawValue: IBV_WR_RDMA_WRITE.rawValue) }
     /// `IBV_WR_RDMA_WRITE_WITH_IMM`.
-    @inlinable public static var writeWithImmediate: WorkRequestOpcode { WorkRequestOpcode(rawValue: 1) }
+    @inlinable public static var writeWithImmediate: WorkRequestOpcode {
+        WorkRequestOpcode(rawValue: IBV_WR_RDMA_WRITE_WITH_IMM.rawValue)
+    }
     /// `IBV_WR_SEND`.
-    @inlinable public static var send: WorkRequestOpcode { WorkRequestOpcode(rawValue: 2) }
+    @inlinable public static var send: WorkRequestOpcode { WorkRequestOpcode(rawValue: IBV_WR_SEND.rawValue) }
     /// `IBV_WR_SEND_WITH_IMM`.
-    @inlinable public static var sendWithImmediate: WorkRequestOpcode { WorkRequestOpcode(rawValue: 3) }
+    @inlinable public static var sendWithImmediate: WorkRequestOpcode {
+        WorkRequestOpcode(rawValue: IBV_WR_SEND_WITH_IMM.rawValue)
+    }
     /// `IBV_WR_RDMA_READ`.
-    @inlinable public static var read: WorkRequestOpcode { WorkRequestOpcode(rawValue: 4) }
+    @inlinable public static var read: WorkRequestOpcode { WorkRequestOpcode(rawValue: IBV_WR_RDMA_READ.rawValue) }
     /// `IBV_WR_ATOMIC_CMP_AND_SWP`.
-    @inlinable public static var compareSwap: WorkRequestOpcode { WorkRequestOpcode(rawValue: 5) }
+    @inlinable public static var compareAndSwap: WorkRequestOpcode {
+        WorkRequestOpcode(rawValue: IBV_WR_ATOMIC_CMP_AND_SWP.rawValue)
+    }
     /// `IBV_WR_ATOMIC_FETCH_AND_ADD`.
-    @inlinable public static var fetchAdd: WorkRequestOpcode { WorkRequestOpcode(rawValue: 6) }
+    @inlinable public static var fetchAndAdd: WorkRequestOpcode {
+        WorkRequestOpcode(rawValue: IBV_WR_ATOMIC_FETCH_AND_ADD.rawValue)
+    }
 }
 
 /// Flags of a send work request: `enum ibv_send_flags` of verbs.h.
@@ -70,114 +92,139 @@ public struct SendFlags: OptionSet, Hashable, Sendable {
     /// The bits of `enum ibv_send_flags`.
     public let rawValue: UInt32
 
-    /// Any bits; those not named here are refused with EINVAL when posted.
+    /// Creates `enum ibv_send_flags` of any bits; a post with bits that are not named here fails with EINVAL.
     @inlinable
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-    /// `IBV_SEND_FENCE`: begin only when all earlier READs and atomics are complete.
-    @inlinable public static var fence: SendFlags { SendFlags(rawValue: 1 << 0) }
-    /// `IBV_SEND_SIGNALED`: complete with an entry in the completion queue.
-    @inlinable public static var signaled: SendFlags { SendFlags(rawValue: 1 << 1) }
-    /// `IBV_SEND_SOLICITED`: the receiver's completion raises a solicited event.
-    @inlinable public static var solicited: SendFlags { SendFlags(rawValue: 1 << 2) }
-    /// `IBV_SEND_INLINE`: the data is copied when posted; local keys are not looked at.
-    @inlinable public static var inline: SendFlags { SendFlags(rawValue: 1 << 3) }
+    /// `IBV_SEND_FENCE`: the work request begins when all earlier READs and atomics are complete.
+    @inlinable public static var fence: SendFlags { SendFlags(rawValue: IBV_SEND_FENCE.rawValue) }
+    /// `IBV_SEND_SIGNALED`: the completion writes a CQE.
+    @inlinable public static var signaled: SendFlags { SendFlags(rawValue: IBV_SEND_SIGNALED.rawValue) }
+    /// `IBV_SEND_SOLICITED`: the receiver's completion raises a solicited event (BTH.SE).
+    @inlinable public static var solicited: SendFlags { SendFlags(rawValue: IBV_SEND_SOLICITED.rawValue) }
+    /// `IBV_SEND_INLINE`: the data is copied when posted; L_Keys are ignored.
+    @inlinable public static var inline: SendFlags { SendFlags(rawValue: IBV_SEND_INLINE.rawValue) }
+
+    /// All flags that the engine supports.
+    static var supported: SendFlags { fence.union(signaled).union(solicited).union(inline) }
 }
 
-/// What a memory region, or a peer of a queue pair, may do: `enum ibv_access_flags` of verbs.h.
+/// The accesses that a memory region, or a queue pair for its peer, allows: `enum ibv_access_flags` of verbs.h.
 @frozen
 public struct AccessFlags: OptionSet, Hashable, Sendable {
     /// The bits of `enum ibv_access_flags`.
     public let rawValue: UInt32
 
-    /// Any bits; the engine looks at those named here.
+    /// Creates `enum ibv_access_flags` of any bits; the engine ignores those that are not named here.
     @inlinable
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
     /// `IBV_ACCESS_LOCAL_WRITE`.
-    @inlinable public static var localWrite: AccessFlags { AccessFlags(rawValue: 1 << 0) }
-    /// `IBV_ACCESS_REMOTE_WRITE`; of a region it needs `localWrite` too.
-    @inlinable public static var remoteWrite: AccessFlags { AccessFlags(rawValue: 1 << 1) }
+    @inlinable public static var localWrite: AccessFlags { AccessFlags(rawValue: IBV_ACCESS_LOCAL_WRITE.rawValue) }
+    /// `IBV_ACCESS_REMOTE_WRITE`; a memory region with it needs `localWrite` too.
+    @inlinable public static var remoteWrite: AccessFlags { AccessFlags(rawValue: IBV_ACCESS_REMOTE_WRITE.rawValue) }
     /// `IBV_ACCESS_REMOTE_READ`.
-    @inlinable public static var remoteRead: AccessFlags { AccessFlags(rawValue: 1 << 2) }
-    /// `IBV_ACCESS_REMOTE_ATOMIC`; of a region it needs `localWrite` too.
-    @inlinable public static var remoteAtomic: AccessFlags { AccessFlags(rawValue: 1 << 3) }
+    @inlinable public static var remoteRead: AccessFlags { AccessFlags(rawValue: IBV_ACCESS_REMOTE_READ.rawValue) }
+    /// `IBV_ACCESS_REMOTE_ATOMIC`; a memory region with it needs `localWrite` too.
+    @inlinable public static var remoteAtomic: AccessFlags { AccessFlags(rawValue: IBV_ACCESS_REMOTE_ATOMIC.rawValue) }
 }
 
-/// How a work request ended: `enum ibv_wc_status` of verbs.h (IBTA volume 1, 10.10.3).
+/// The status of a completion: `enum ibv_wc_status` of verbs.h (IBTA volume 1, 11.6.2).
 @frozen
 public struct CompletionStatus: RawRepresentable, Hashable, Sendable, BitwiseCopyable {
     /// The value of `enum ibv_wc_status`.
     public let rawValue: UInt32
 
-    /// Any value.
+    /// Creates an `enum ibv_wc_status` of any value.
     @inlinable
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
     /// `IBV_WC_SUCCESS`.
-    @inlinable public static var success: CompletionStatus { CompletionStatus(rawValue: 0) }
+    @inlinable public static var success: CompletionStatus { CompletionStatus(rawValue: IBV_WC_SUCCESS.rawValue) }
     /// `IBV_WC_LOC_LEN_ERR`: the message does not fit the buffers, the MTU of a datagram or the largest message.
-    @inlinable public static var localLengthError: CompletionStatus { CompletionStatus(rawValue: 1) }
-    /// `IBV_WC_LOC_QP_OP_ERR`: the queue pair cannot do this, for example a READ with `maxReadAtomic` 0.
-    @inlinable public static var localOperationError: CompletionStatus { CompletionStatus(rawValue: 2) }
-    /// `IBV_WC_LOC_PROT_ERR`: a local key is not valid for its buffer.
-    @inlinable public static var localProtectionError: CompletionStatus { CompletionStatus(rawValue: 4) }
-    /// `IBV_WC_WR_FLUSH_ERR`: the queue pair was in error, or went there, before the request was carried out.
-    @inlinable public static var flushed: CompletionStatus { CompletionStatus(rawValue: 5) }
-    /// `IBV_WC_BAD_RESP_ERR`: the peer's answer breaks the protocol.
-    @inlinable public static var badResponse: CompletionStatus { CompletionStatus(rawValue: 7) }
-    /// `IBV_WC_REM_INV_REQ_ERR`: the peer found the request invalid.
-    @inlinable public static var remoteInvalidRequest: CompletionStatus { CompletionStatus(rawValue: 9) }
-    /// `IBV_WC_REM_ACCESS_ERR`: the peer's key, range or permission does not allow it.
-    @inlinable public static var remoteAccessError: CompletionStatus { CompletionStatus(rawValue: 10) }
-    /// `IBV_WC_REM_OP_ERR`: the peer could not complete the request.
-    @inlinable public static var remoteOperationError: CompletionStatus { CompletionStatus(rawValue: 11) }
-    /// `IBV_WC_RETRY_EXC_ERR`: the peer did not answer within all retries.
-    @inlinable public static var retryExceeded: CompletionStatus { CompletionStatus(rawValue: 12) }
-    /// `IBV_WC_RNR_RETRY_EXC_ERR`: the peer never had a receive posted within all retries.
-    @inlinable public static var rnrRetryExceeded: CompletionStatus { CompletionStatus(rawValue: 13) }
+    @inlinable public static var localLengthError: CompletionStatus {
+        CompletionStatus(rawValue: IBV_WC_LOC_LEN_ERR.rawValue)
+    }
+    /// `IBV_WC_LOC_QP_OP_ERR`: the queue pair cannot execute the request, for example a READ with `max_rd_atomic` 0.
+    @inlinable public static var localQPOperationError: CompletionStatus {
+        CompletionStatus(rawValue: IBV_WC_LOC_QP_OP_ERR.rawValue)
+    }
+    /// `IBV_WC_LOC_PROT_ERR`: an L_Key is not valid for its buffer.
+    @inlinable public static var localProtectionError: CompletionStatus {
+        CompletionStatus(rawValue: IBV_WC_LOC_PROT_ERR.rawValue)
+    }
+    /// `IBV_WC_WR_FLUSH_ERR`: the queue pair was in ERR, or went to ERR, before the request was executed.
+    @inlinable public static var flushed: CompletionStatus { CompletionStatus(rawValue: IBV_WC_WR_FLUSH_ERR.rawValue) }
+    /// `IBV_WC_BAD_RESP_ERR`: the peer's response is not allowed by the protocol.
+    @inlinable public static var badResponseError: CompletionStatus {
+        CompletionStatus(rawValue: IBV_WC_BAD_RESP_ERR.rawValue)
+    }
+    /// `IBV_WC_REM_INV_REQ_ERR`: the peer returned a NAK "Invalid Request".
+    @inlinable public static var remoteInvalidRequestError: CompletionStatus {
+        CompletionStatus(rawValue: IBV_WC_REM_INV_REQ_ERR.rawValue)
+    }
+    /// `IBV_WC_REM_ACCESS_ERR`: the peer returned a NAK "Remote Access Error": R_Key, range or access is not valid.
+    @inlinable public static var remoteAccessError: CompletionStatus {
+        CompletionStatus(rawValue: IBV_WC_REM_ACCESS_ERR.rawValue)
+    }
+    /// `IBV_WC_REM_OP_ERR`: the peer returned a NAK "Remote Operational Error".
+    @inlinable public static var remoteOperationError: CompletionStatus {
+        CompletionStatus(rawValue: IBV_WC_REM_OP_ERR.rawValue)
+    }
+    /// `IBV_WC_RETRY_EXC_ERR`: no response came within `retry_cnt` retries.
+    @inlinable public static var retryExceeded: CompletionStatus {
+        CompletionStatus(rawValue: IBV_WC_RETRY_EXC_ERR.rawValue)
+    }
+    /// `IBV_WC_RNR_RETRY_EXC_ERR`: the peer had no receive work request posted within `rnr_retry` retries.
+    @inlinable public static var rnrRetryExceeded: CompletionStatus {
+        CompletionStatus(rawValue: IBV_WC_RNR_RETRY_EXC_ERR.rawValue)
+    }
 }
 
-/// What completed: `enum ibv_wc_opcode` of verbs.h.
+/// The operation of a completed work request: `enum ibv_wc_opcode` of verbs.h.
 @frozen
 public struct CompletionOpcode: RawRepresentable, Hashable, Sendable, BitwiseCopyable {
     /// The value of `enum ibv_wc_opcode`; bit 7 is set for receives.
     public let rawValue: UInt32
 
-    /// Any value.
+    /// Creates an `enum ibv_wc_opcode` of any value.
     @inlinable
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
     /// `IBV_WC_SEND`.
-    @inlinable public static var send: CompletionOpcode { CompletionOpcode(rawValue: 0) }
+    @inlinable public static var send: CompletionOpcode { CompletionOpcode(rawValue: IBV_WC_SEND.rawValue) }
     /// `IBV_WC_RDMA_WRITE`.
-    @inlinable public static var write: CompletionOpcode { CompletionOpcode(rawValue: 1) }
+    @inlinable public static var write: CompletionOpcode { CompletionOpcode(rawValue: IBV_WC_RDMA_WRITE.rawValue) }
     /// `IBV_WC_RDMA_READ`.
-    @inlinable public static var read: CompletionOpcode { CompletionOpcode(rawValue: 2) }
+    @inlinable public static var read: CompletionOpcode { CompletionOpcode(rawValue: IBV_WC_RDMA_READ.rawValue) }
     /// `IBV_WC_COMP_SWAP`.
-    @inlinable public static var compareSwap: CompletionOpcode { CompletionOpcode(rawValue: 3) }
+    @inlinable public static var compareAndSwap: CompletionOpcode {
+        CompletionOpcode(rawValue: IBV_WC_COMP_SWAP.rawValue)
+    }
     /// `IBV_WC_FETCH_ADD`.
-    @inlinable public static var fetchAdd: CompletionOpcode { CompletionOpcode(rawValue: 4) }
+    @inlinable public static var fetchAndAdd: CompletionOpcode { CompletionOpcode(rawValue: IBV_WC_FETCH_ADD.rawValue) }
     /// `IBV_WC_RECV`.
-    @inlinable public static var receive: CompletionOpcode { CompletionOpcode(rawValue: 1 << 7) }
+    @inlinable public static var receive: CompletionOpcode { CompletionOpcode(rawValue: IBV_WC_RECV.rawValue) }
     /// `IBV_WC_RECV_RDMA_WITH_IMM`.
-    @inlinable public static var receiveWriteImmediate: CompletionOpcode { CompletionOpcode(rawValue: 1 << 7 | 1) }
+    @inlinable public static var receiveWriteWithImmediate: CompletionOpcode {
+        CompletionOpcode(rawValue: IBV_WC_RECV_RDMA_WITH_IMM.rawValue)
+    }
 }
 
-/// What else a completion says: `enum ibv_wc_flags` of verbs.h.
+/// Flags of a completion: `enum ibv_wc_flags` of verbs.h.
 @frozen
 public struct CompletionFlags: OptionSet, Hashable, Sendable, BitwiseCopyable {
     /// The bits of `enum ibv_wc_flags`.
     public let rawValue: UInt32
 
-    /// Any bits.
+    /// Creates `enum ibv_wc_flags` of any bits.
     @inlinable
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
     /// `IBV_WC_GRH`: the first 40 bytes of the receive buffer hold the GRH area.
-    @inlinable public static var grh: CompletionFlags { CompletionFlags(rawValue: 1 << 0) }
-    /// `IBV_WC_WITH_IMM`: `immediate` counts.
-    @inlinable public static var withImmediate: CompletionFlags { CompletionFlags(rawValue: 1 << 1) }
+    @inlinable public static var grh: CompletionFlags { CompletionFlags(rawValue: IBV_WC_GRH.rawValue) }
+    /// `IBV_WC_WITH_IMM`: `immediate` is valid.
+    @inlinable public static var withImmediate: CompletionFlags { CompletionFlags(rawValue: IBV_WC_WITH_IMM.rawValue) }
 }
 
 /// An asynchronous event: `enum ibv_event_type` of verbs.h.
@@ -186,24 +233,41 @@ public struct AsyncEventType: RawRepresentable, Hashable, Sendable, BitwiseCopya
     /// The value of `enum ibv_event_type`.
     public let rawValue: UInt32
 
-    /// Any value.
+    /// Creates an `enum ibv_event_type` of any value.
     @inlinable
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-    /// `IBV_EVENT_CQ_ERR`: the completion queue overran; it takes no more entries.
-    @inlinable public static var completionQueueError: AsyncEventType { AsyncEventType(rawValue: 0) }
-    /// `IBV_EVENT_QP_FATAL`: the queue pair failed for a reason that no completion tells.
-    @inlinable public static var queuePairFatal: AsyncEventType { AsyncEventType(rawValue: 1) }
+    /// `IBV_EVENT_CQ_ERR`: the completion queue overran; no more CQEs are written to it.
+    @inlinable public static var completionQueueError: AsyncEventType {
+        AsyncEventType(rawValue: IBV_EVENT_CQ_ERR.rawValue)
+    }
+    /// `IBV_EVENT_QP_FATAL`: the queue pair failed, and no completion reports the reason.
+    @inlinable public static var queuePairFatal: AsyncEventType {
+        AsyncEventType(rawValue: IBV_EVENT_QP_FATAL.rawValue)
+    }
     /// `IBV_EVENT_QP_REQ_ERR`: the peer sent an invalid request.
-    @inlinable public static var requestError: AsyncEventType { AsyncEventType(rawValue: 2) }
-    /// `IBV_EVENT_QP_ACCESS_ERR`: the peer asked for memory that it may not touch.
-    @inlinable public static var accessError: AsyncEventType { AsyncEventType(rawValue: 3) }
+    @inlinable public static var requestError: AsyncEventType {
+        AsyncEventType(rawValue: IBV_EVENT_QP_REQ_ERR.rawValue)
+    }
+    /// `IBV_EVENT_QP_ACCESS_ERR`: the peer's request violates R_Key, range or access rights.
+    @inlinable public static var accessError: AsyncEventType {
+        AsyncEventType(rawValue: IBV_EVENT_QP_ACCESS_ERR.rawValue)
+    }
     /// `IBV_EVENT_COMM_EST`: the first packet arrived in RTR.
-    @inlinable public static var communicationEstablished: AsyncEventType { AsyncEventType(rawValue: 4) }
-    /// `IBV_EVENT_SQ_DRAINED`: everything begun before SQD is complete.
-    @inlinable public static var sendQueueDrained: AsyncEventType { AsyncEventType(rawValue: 5) }
-    /// `IBV_EVENT_SRQ_LIMIT_REACHED`: fewer receives are left than the limit; the limit is disarmed.
-    @inlinable public static var sharedReceiveQueueLimit: AsyncEventType { AsyncEventType(rawValue: 15) }
-    /// `IBV_EVENT_QP_LAST_WQE_REACHED`: the queue pair takes nothing more from its shared receive queue.
-    @inlinable public static var lastWorkRequestReached: AsyncEventType { AsyncEventType(rawValue: 16) }
+    @inlinable public static var communicationEstablished: AsyncEventType {
+        AsyncEventType(rawValue: IBV_EVENT_COMM_EST.rawValue)
+    }
+    /// `IBV_EVENT_SQ_DRAINED`: all work requests that were begun before SQD are complete.
+    @inlinable public static var sendQueueDrained: AsyncEventType {
+        AsyncEventType(rawValue: IBV_EVENT_SQ_DRAINED.rawValue)
+    }
+    /// `IBV_EVENT_SRQ_LIMIT_REACHED`: fewer receive work requests are left than the limit; the limit is disarmed.
+    @inlinable public static var sharedReceiveQueueLimitReached: AsyncEventType {
+        AsyncEventType(rawValue: IBV_EVENT_SRQ_LIMIT_REACHED.rawValue)
+    }
+    /// `IBV_EVENT_QP_LAST_WQE_REACHED`: the queue pair consumes no more receive work requests of its shared receive
+    /// queue.
+    @inlinable public static var lastWQEReached: AsyncEventType {
+        AsyncEventType(rawValue: IBV_EVENT_QP_LAST_WQE_REACHED.rawValue)
+    }
 }

@@ -1,10 +1,10 @@
-/// A protection domain: a number that regions, queue pairs and shared receive queues must agree in.
+/// A protection domain (`struct ibv_pd`), to which memory regions, queue pairs and shared receive queues belong.
 @frozen
 public struct ProtectionDomain: RawRepresentable, Hashable, Sendable {
-    /// The engine's number of it.
+    /// The number of the protection domain in the engine (`ibv_pd.handle`).
     public let rawValue: UInt32
 
-    /// Any number; one that the engine did not give out is refused where it is used.
+    /// Creates a handle of any number. Functions of the engine refuse one that is not the number of a `struct ibv_pd`.
     @inlinable
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 }
@@ -12,29 +12,30 @@ public struct ProtectionDomain: RawRepresentable, Hashable, Sendable {
 // MARK: - Protection domains and memory
 
 extension Engine {
-    /// A new protection domain.
+    /// Allocates a protection domain (`ibv_alloc_pd`).
     /// - Throws: ENOMEM when there are 65,536.
     public borrowing func allocateProtectionDomain() throws(Errno) -> ProtectionDomain {
         ProtectionDomain(rawValue: try core.pointee.allocateDomain())
     }
 
-    /// Ends a protection domain.
-    /// - Throws: EBUSY while something belongs to it; EINVAL when there is no such domain.
+    /// Deallocates a protection domain (`ibv_dealloc_pd`).
+    /// - Throws: EBUSY while memory regions, queue pairs or shared receive queues belong to it; EINVAL for an unknown
+    ///   domain.
     public borrowing func deallocate(_ domain: ProtectionDomain) throws(Errno) {
         try core.pointee.deallocateDomain(domain.rawValue)
     }
 
-    /// Registers memory, which must stay valid until `deregisterMemory`.
+    /// Registers memory (`ibv_reg_mr_iova`), which must stay valid until `deregisterMemory`.
     /// - Parameters:
-    ///   - domain: the protection domain that may use it.
-    ///   - address: its first byte. May be null when `length` is 0.
-    ///   - length: its bytes.
-    ///   - virtualAddress: what work requests and peers call the first byte (`iova`).
-    ///   - access: who may do what.
-    /// - Returns: the key, L_Key and R_Key at once, never 0.
+    ///   - domain: The protection domain of the memory region.
+    ///   - address: The address of the first byte (`addr`). It may be null when `length` is 0.
+    ///   - length: The length in bytes.
+    ///   - virtualAddress: The address of the first byte in work requests and packets (`iova`).
+    ///   - access: The accesses that the region allows (`ibv_access_flags`).
+    /// - Returns: The key, which is both L_Key and R_Key, and not 0.
     /// - Throws: EINVAL for an unknown domain, remote write or atomic access without local write access
     ///   (ibv_reg_mr(3)), or a range that runs over the end of the address space; ENOMEM when there are
-    ///   `Limits.memoryRegions`.
+    ///   `Limits.maxMR`.
     public borrowing func registerMemory(
         _ domain: ProtectionDomain, address: UnsafeMutableRawPointer?, length: UInt64, virtualAddress: UInt64,
         access: AccessFlags
@@ -53,8 +54,8 @@ extension Engine {
         return key
     }
 
-    /// Ends a registration. What is posted or under way with this key fails from now on, and touches the memory no
-    /// more.
+    /// Deregisters memory (`ibv_dereg_mr`). Work requests and packets with this key fail from now on, and do not access
+    /// the memory any more.
     /// - Throws: EINVAL when no region has this key.
     public borrowing func deregisterMemory(_ key: UInt32) throws(Errno) {
         guard let domain = core.pointee.keys.domain(of: key), core.pointee.keys.remove(key) else { throw .invalid }
@@ -65,15 +66,15 @@ extension Engine {
 // MARK: - Completion queues
 
 extension Engine {
-    /// A new completion queue.
+    /// Creates a completion queue (`ibv_create_cq`).
     /// - Parameters:
-    ///   - capacity: entries, 1 to `Limits.completions`; it gets exactly so many.
-    ///   - userData: comes back from `CompletionQueue.userData`.
+    ///   - capacity: The number of CQEs, 1 to `Limits.maxCQE`. It is not rounded up.
+    ///   - userData: Returned by `CompletionQueue.userData`.
     /// - Throws: EINVAL for a capacity out of range.
     public borrowing func createCompletionQueue(
         capacity: UInt32, userData: UnsafeMutableRawPointer? = nil
     ) throws(Errno) -> CompletionQueue {
-        guard capacity >= 1, capacity <= Limits.completions else { throw .invalid }
+        guard capacity >= 1, capacity <= Limits.maxCQE else { throw .invalid }
         let storage = UnsafeMutablePointer<CompletionQueueStorage>.allocate(capacity: 1)
         let event = UnsafeMutablePointer<EventNode>.allocate(capacity: 1)
         event.initialize(to: EventNode(owner: .completionQueue))
@@ -85,15 +86,16 @@ extension Engine {
         return CompletionQueue(storage)
     }
 
-    /// Changes a completion queue's capacity and keeps what it holds. No thread may poll meanwhile.
-    /// - Throws: EINVAL for a capacity out of range or less than the queue holds.
+    /// Changes the capacity of a completion queue, which keeps its CQEs (`ibv_resize_cq`). No thread may poll
+    /// meanwhile.
+    /// - Throws: EINVAL for a capacity out of range or less than the number of CQEs in the queue.
     public borrowing func resize(_ queue: CompletionQueue, capacity: UInt32) throws(Errno) {
-        guard capacity >= 1, capacity <= Limits.completions else { throw .invalid }
+        guard capacity >= 1, capacity <= Limits.maxCQE else { throw .invalid }
         try core.pointee.resize(queue.storage, capacity: capacity)
     }
 
-    /// Ends a completion queue and its events.
-    /// - Throws: EBUSY while a queue pair completes there.
+    /// Destroys a completion queue and removes its events (`ibv_destroy_cq`).
+    /// - Throws: EBUSY while a queue pair uses it.
     public borrowing func destroy(_ queue: CompletionQueue) throws(Errno) {
         let storage = queue.storage
         guard storage.pointee.users == 0 else { throw .busy }
@@ -108,45 +110,46 @@ extension Engine {
 // MARK: - Shared receive queues
 
 extension Engine {
-    /// A new shared receive queue.
+    /// Creates a shared receive queue (`ibv_create_srq`).
     /// - Parameters:
-    ///   - domain: its protection domain, to which the memory of its receives must belong.
-    ///   - workRequests: receives that it holds, 1 to `Limits.workRequests`; it gets exactly so many.
-    ///   - elements: pieces of memory per receive, 0 to `Limits.scatterGatherElements`.
-    ///   - userData: comes back from `SharedReceiveQueue.userData`.
+    ///   - domain: The protection domain, to which the memory regions of its SGEs must belong.
+    ///   - maxWR: The number of receive work requests (`max_wr`), 1 to `Limits.maxWR`. It is not rounded up.
+    ///   - maxSGE: The number of SGEs per receive work request (`max_sge`), 0 to `Limits.maxSGE`.
+    ///   - userData: Returned by `SharedReceiveQueue.userData`.
     /// - Throws: EINVAL for an unknown domain or a number out of range.
     public borrowing func createSharedReceiveQueue(
-        _ domain: ProtectionDomain, workRequests: UInt32, elements: UInt32 = 1,
+        _ domain: ProtectionDomain, maxWR: UInt32, maxSGE: UInt32 = 1,
         userData: UnsafeMutableRawPointer? = nil
     ) throws(Errno) -> SharedReceiveQueue {
-        guard core.pointee.domainExists(domain.rawValue), workRequests >= 1, workRequests <= Limits.workRequests,
-            elements <= Limits.scatterGatherElements
+        guard core.pointee.domainExists(domain.rawValue), maxWR >= 1, maxWR <= Limits.maxWR,
+            maxSGE <= Limits.maxSGE
         else { throw .invalid }
         let storage = UnsafeMutablePointer<SharedReceiveQueueStorage>.allocate(capacity: 1)
         let event = UnsafeMutablePointer<EventNode>.allocate(capacity: 1)
         event.initialize(to: EventNode(owner: .sharedReceiveQueue))
         event.pointee.object = UnsafeMutableRawPointer(storage)
-        let ring = Ring(limit: workRequests, stride: receiveStride(elements: elements))
+        let ring = Ring(limit: maxWR, stride: receiveStride(maxSGE: maxSGE))
         storage.initialize(
             to: SharedReceiveQueueStorage(
-                ring: ring, elements: elements, protectionDomain: domain.rawValue, core: core, event: event,
+                ring: ring, maxSGE: maxSGE, protectionDomain: domain.rawValue, core: core, event: event,
                 userData: userData, limit: 0))
         core.pointee.changeUsers(ofDomain: domain.rawValue, by: 1)
         return SharedReceiveQueue(storage)
     }
 
-    /// Sets the limit (`srq_limit`): one event is reported when fewer receives than this are left; 0 disarms.
-    /// - Throws: EINVAL when it is more than the queue holds.
+    /// Sets the limit (`srq_limit`, `ibv_modify_srq`): one event is reported when fewer receive work requests than this
+    /// are left; 0 disarms.
+    /// - Throws: EINVAL when it is more than `max_wr` of the queue.
     public borrowing func setLimit(of queue: SharedReceiveQueue, to limit: UInt32) throws(Errno) {
         guard limit <= queue.storage.pointee.ring.limit else { throw .invalid }
         queue.storage.pointee.limit = limit
     }
 
-    /// The limit as it stands: 0 after its event.
+    /// The current limit (`srq_limit`, `ibv_query_srq`): 0 after its event.
     public borrowing func limit(of queue: SharedReceiveQueue) -> UInt32 { queue.storage.pointee.limit }
 
-    /// Ends a shared receive queue. What is posted there is forgotten.
-    /// - Throws: EBUSY while a queue pair receives from it.
+    /// Destroys a shared receive queue and the receive work requests in it (`ibv_destroy_srq`).
+    /// - Throws: EBUSY while a queue pair uses it.
     public borrowing func destroy(_ queue: SharedReceiveQueue) throws(Errno) {
         let storage = queue.storage
         guard storage.pointee.users == 0 else { throw .busy }
@@ -159,7 +162,7 @@ extension Engine {
     }
 }
 
-/// Bytes of a slot in a receive queue.
-func receiveStride(elements: UInt32) -> Int {
-    ReceiveEntry.size + Int(elements) * MemoryLayout<ScatterGatherElement>.stride
+/// The bytes of a slot of a receive queue.
+func receiveStride(maxSGE: UInt32) -> Int {
+    ReceiveWQE.size + Int(maxSGE) * MemoryLayout<SGE>.stride
 }

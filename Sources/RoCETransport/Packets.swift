@@ -1,15 +1,17 @@
-/// What the network layers say about a packet that is handed to `Engine.receive`.
+/// The addresses and the IP header of a packet that is passed to `Engine.receive`, in place of a GRH (`struct
+/// ibv_grh`).
 @frozen
 public struct PacketSource {
-    /// The sender's address.
+    /// The SGID of the packet: the source address of IP (RoCEv2 annex A17.4.1.1).
     public var source: GID
-    /// The address that it was sent to.
+    /// The DGID of the packet: the destination address of IP (RoCEv2 annex A17.4.1.1).
     public var destination: GID
-    /// What a datagram's receiver finds in its GRH area: the 40-byte IPv6 header, or the 20-byte IPv4 header, which
-    /// goes behind 20 zero bytes; with any other length the area is 40 zero bytes. Read during the call only.
+    /// The header for the GRH area of a datagram (`IBV_WC_GRH`): the 40-byte IPv6 header, or the 20-byte IPv4 header,
+    /// which is placed after 20 zero bytes. With another length the area is 40 zero bytes. It is read during the call
+    /// only.
     public var header: UnsafeRawBufferPointer
 
-    /// A source of its three fields.
+    /// Creates the source of a packet with SGID, DGID and IP header.
     @inlinable
     public init(source: GID, destination: GID, header: UnsafeRawBufferPointer) {
         self.source = source
@@ -18,20 +20,22 @@ public struct PacketSource {
     }
 }
 
-/// A packet that `Engine.transmit` wrote.
+/// A packet that `Engine.transmit` wrote (`struct rxe_pkt_info` of the kernel's rxe).
 @frozen
 public struct OutgoingPacket {
-    /// Bytes from the BTH to the end of the ICRC, which is the caller's to fill in: the last four.
+    /// The bytes from the BTH to the end of the ICRC. The caller computes the ICRC, which is the last four bytes.
     public var byteCount: Int
-    /// Where it goes.
+    /// The path of the packet (`ibv_ah_attr`).
     public var path: Path
-    /// The sending queue pair's number.
-    public var sourceQueuePair: UInt32
-    /// The receiving queue pair's number.
-    public var destinationQueuePair: UInt32
-    /// Of a datagram: it has a path of its own, and any source port of its queue pair serves.
+    /// The QPN of the sending queue pair (`ibv_qp.qp_num`).
+    public var sourceQPN: UInt32
+    /// The QPN of the receiving queue pair (BTH.DestQP).
+    public var destinationQPN: UInt32
+    /// Whether it is a UD packet, which has the path of its work request and may have any UDP source port (RoCEv2 annex
+    /// A17.9.4).
     public var isDatagram: Bool
-    /// Its loss costs time and nothing else: a request or READ response on RC that is sent for the first time, of a
-    /// queue pair that has timeout and retries. What is sent again is not expendable.
+    /// Whether a loss of the packet only costs time: a request or READ response on RC that is sent for the first time,
+    /// of a queue pair with `ibv_qp_attr.timeout` and `retry_cnt` other than 0. A retransmitted packet is not
+    /// expendable.
     public var isExpendable: Bool
 }

@@ -1,49 +1,72 @@
 import Synchronization
 
 extension QueuePair {
-    /// Puts a work request into the send queue; the engine does not see it before `commitSends`.
+    /// The next free slot of the send queue, which the caller fills and passes to `stageSend(at:)` (`ibv_post_send`);
+    /// nil when the queue is full (ENOMEM). The slot holds an old WQE; the caller sets `id`, `opcode`, `flags` and the
+    /// fields that the opcode uses.
+    @inline(__always)
+    public func reserveSend() -> UnsafeMutablePointer<SendWQE>? {
+        storage.pointee.send.reserve()?.assumingMemoryBound(to: SendWQE.self)
+    }
+
+    /// Stages the WQE in the slot that `reserveSend` returned (`ibv_post_send`, or `ibv_wr_start` and the functions
+    /// after it). The engine does not read it before `commitSends`.
     ///
     /// - Parameters:
-    ///   - request: what to do.
-    ///   - elements: the pieces of memory, `count` of them. The list (and with `.inline` the data too) is copied.
-    ///   - count: how many pieces: 0 to `capabilities.sendElements`.
-    /// - Returns: `.success`; ENOMEM when the queue is full; EINVAL for a state before RTS, an opcode or flag that the
-    ///   service type lacks, too many pieces, too much inline data, or a datagram without a path.
+    ///   - wqe: The slot.
+    ///   - path: UD: the path to the peer (`ibv_send_wr.wr.ud.ah`), which is copied. UD without a path fails with
+    ///     EINVAL.
+    ///   - sgList: The `count` SGEs. The list, and with `.inline` the data too, is copied.
+    ///   - count: The number of SGEs, 0 to `capabilities.maxSendSGE`.
+    /// - Returns: `.success`; EINVAL for a state before RTS, an opcode or flag that the service type does not support,
+    ///   too many SGEs, too much inline data, or a datagram without a path.
     public func stageSend(
-        _ request: SendWorkRequest, elements: UnsafePointer<ScatterGatherElement>?, count: Int
+        at wqe: UnsafeMutablePointer<SendWQE>, path: UnsafePointer<Path>? = nil, sgList: UnsafePointer<SGE>?, count: Int
     ) -> Errno {
         let pair = storage
+        assert(UnsafeMutableRawPointer(wqe) == pair.pointee.send.reserve(), "the slot that reserveSend returned")
         let state = pair.pointee.published.load(ordering: .acquiring)
-        guard state >= QueuePairState.readyToSend.rawValue, isPostable(request),
-            count >= 0, count <= Int(pair.pointee.capabilities.sendElements), count == 0 || elements != nil
+        guard state >= QueuePairState.readyToSend.rawValue, isPostable(wqe, path),
+            count >= 0, count <= Int(pair.pointee.capabilities.maxSendSGE), count == 0 || sgList != nil
         else { return .invalid }
         var length: UInt64 = 0
-        for index in 0..<count { length &+= UInt64(elements![index].length) }
-        let inline = request.flags.contains(.inline)
-        if inline && length > UInt64(pair.pointee.capabilities.inlineData) { return .invalid }
-        guard let slot = pair.pointee.send.reserve() else { return .noMemory }
-        writeEntry(request, length: length, count: count, to: slot.assumingMemoryBound(to: SendEntry.self))
-        var place = slot + SendEntry.size
+        for index in 0..<count { length &+= UInt64(sgList![index].length) }
+        let inline = wqe.pointee.flags.contains(.inline)
+        if inline && length > UInt64(pair.pointee.capabilities.maxInlineData) { return .invalid }
+        wqe.pointee.length = UInt32(clamping: length)
+        wqe.pointee.sgeCount = UInt8(truncatingIfNeeded: count)
+        var place = UnsafeMutableRawPointer(wqe) + SendWQE.size
         if pair.pointee.type == .ud {
-            guard let path = request.path else { return .invalid }
+            guard let path else { return .invalid }
             place.storeBytes(of: path.pointee, as: Path.self)
             place += MemoryLayout<Path>.stride
         }
         if inline {
-            for index in 0..<count where elements![index].length != 0 {
-                guard let data = UnsafeRawPointer(bitPattern: UInt(elements![index].address)) else { return .invalid }
-                place.copyMemory(from: data, byteCount: Int(elements![index].length))
-                place += Int(elements![index].length)
+            for index in 0..<count where sgList![index].length != 0 {
+                guard let data = UnsafeRawPointer(bitPattern: UInt(sgList![index].address)) else { return .invalid }
+                place.copyMemory(from: data, byteCount: Int(sgList![index].length))
+                place += Int(sgList![index].length)
             }
         } else if count != 0 {
-            place.copyMemory(from: elements!, byteCount: count &* MemoryLayout<ScatterGatherElement>.stride)
+            place.copyMemory(from: sgList!, byteCount: count &* MemoryLayout<SGE>.stride)
         }
         pair.pointee.send.stage()
         return .success
     }
 
-    /// Shows the engine what was staged, and marks the queue pair as one with work.
-    /// - Returns: true when there was something; the engine then wants to be run (`Engine.transmit`).
+    /// Stages a copy of a WQE, as `stageSend(at:path:sgList:count:)` (`ibv_post_send`).
+    /// - Returns: The result of that function; ENOMEM when the queue is full.
+    public func stageSend(
+        _ wqe: SendWQE, path: UnsafePointer<Path>? = nil, sgList: UnsafePointer<SGE>?, count: Int
+    ) -> Errno {
+        guard let slot = reserveSend() else { return .noMemory }
+        slot.pointee = wqe
+        return stageSend(at: slot, path: path, sgList: sgList, count: count)
+    }
+
+    /// Publishes the staged WQEs to the engine and rings the doorbell of the queue pair (`ibv_post_send`,
+    /// `ibv_wr_complete`).
+    /// - Returns: True when WQEs were staged; the caller then runs the engine (`Engine.transmit`).
     @discardableResult
     public func commitSends() -> Bool {
         guard storage.pointee.send.publish() else { return false }
@@ -51,87 +74,74 @@ extension QueuePair {
         return true
     }
 
-    /// Forgets what was staged and not committed (`ibv_wr_abort`).
+    /// Removes the WQEs that were staged and not committed (`ibv_wr_abort`).
     public func discardSends() { storage.pointee.send.discard() }
 
-    /// Puts a work request into the receive queue; the engine does not see it before `commitReceives`.
+    /// Stages a receive work request (`ibv_post_recv`). The engine does not read it before `commitReceives`.
     ///
     /// - Parameters:
-    ///   - id: `wr_id`, comes back in the completion.
-    ///   - elements: the pieces of memory, `count` of them; the list is copied.
-    ///   - count: how many pieces: 0 to `capabilities.receiveElements`.
-    /// - Returns: `.success`; ENOMEM when the queue is full; EINVAL in RESET, for too many pieces, or when the queue
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - sgList: The `count` SGEs; the list is copied.
+    ///   - count: The number of SGEs, 0 to `capabilities.maxReceiveSGE`.
+    /// - Returns: `.success`; ENOMEM when the queue is full; EINVAL in RESET, for too many SGEs, or when the queue
     ///   pair has a shared receive queue.
-    public func stageReceive(id: UInt64, elements: UnsafePointer<ScatterGatherElement>?, count: Int) -> Errno {
+    public func stageReceive(id: UInt64, sgList: UnsafePointer<SGE>?, count: Int) -> Errno {
         let pair = storage
         guard pair.pointee.published.load(ordering: .acquiring) != QueuePairState.reset.rawValue,
             pair.pointee.sharedReceiveQueue == nil
         else { return .invalid }
         return pair.pointee.receive.stageReceive(
-            id: id, elements: elements, count: count, most: Int(pair.pointee.capabilities.receiveElements))
+            id: id, sgList: sgList, count: count, most: Int(pair.pointee.capabilities.maxReceiveSGE))
     }
 
-    /// Shows the engine what was staged.
-    /// - Returns: true when the engine wants to be run: the queue pair is in error, and the receives are to be flushed.
+    /// Publishes the staged receive work requests to the engine (`ibv_post_recv`).
+    /// - Returns: True when the queue pair is in ERR: the caller then runs the engine, which flushes them.
     @discardableResult
     public func commitReceives() -> Bool {
         guard storage.pointee.receive.publish() else { return false }
-        // Either we see the state that the engine wrote before it flushed, or its flush sees what was published.
+        // Either this thread reads the state ERR that the engine stored before its flush, or the flush reads the
+        // published index.
         atomicMemoryFence(ordering: .sequentiallyConsistent)
         guard storage.pointee.published.load(ordering: .relaxed) == QueuePairState.error.rawValue else { return false }
         storage.pointee.doorbells.ring(storage.pointee.index)
         return true
     }
 
-    private func writeEntry(
-        _ request: SendWorkRequest, length: UInt64, count: Int, to entry: UnsafeMutablePointer<SendEntry>
-    ) {
-        entry.pointee.id = request.id
-        entry.pointee.remoteAddress = request.remoteAddress
-        entry.pointee.compareAdd = request.compareAdd
-        entry.pointee.swap = request.swap
-        entry.pointee.remoteKey = request.remoteKey
-        entry.pointee.immediate = request.immediate
-        entry.pointee.length = UInt32(clamping: length)
-        entry.pointee.remoteQueuePair = request.remoteQueuePair
-        entry.pointee.remoteQueueKey = request.remoteQueueKey
-        entry.pointee.opcode = UInt8(truncatingIfNeeded: request.opcode.rawValue)
-        entry.pointee.flags = UInt8(truncatingIfNeeded: request.flags.rawValue)
-        entry.pointee.elementCount = UInt8(truncatingIfNeeded: count)
-    }
-
-    /// Whether the service type has the opcode, and the opcode the flags (IBTA volume 1, 10.8.1, table 91).
+    /// Whether the service type supports the opcode, and the opcode the flags (IBTA volume 1, POST SEND REQUEST, table
+    /// "Operation Type Matrix").
     @inline(__always)
-    private func isPostable(_ request: SendWorkRequest) -> Bool {
+    private func isPostable(_ wqe: UnsafeMutablePointer<SendWQE>, _ path: UnsafePointer<Path>?) -> Bool {
         let highest: UInt32
         switch type {
-        case .rc: highest = WorkRequestOpcode.fetchAdd.rawValue
+        case .rc: highest = WorkRequestOpcode.fetchAndAdd.rawValue
         case .uc: highest = WorkRequestOpcode.sendWithImmediate.rawValue
         default:
             highest = WorkRequestOpcode.sendWithImmediate.rawValue
-            if request.opcode.rawValue < WorkRequestOpcode.send.rawValue || request.path == nil { return false }
+            if wqe.pointee.opcode.rawValue < WorkRequestOpcode.send.rawValue || path == nil { return false }
         }
-        if request.opcode.rawValue > highest || request.flags.rawValue > 15 { return false }
-        return !request.flags.contains(.inline)
-            || request.opcode.rawValue <= WorkRequestOpcode.sendWithImmediate.rawValue
+        if wqe.pointee.opcode.rawValue > highest { return false }
+        if wqe.pointee.flags.rawValue & ~SendFlags.supported.rawValue != 0 { return false }
+        return !wqe.pointee.flags.contains(.inline)
+            || wqe.pointee.opcode.rawValue <= WorkRequestOpcode.sendWithImmediate.rawValue
     }
 }
 
 extension Ring {
-    /// The post of receive queues and shared receive queues.
+    /// Stages a receive work request in a receive queue or a shared receive queue (`ibv_post_recv`,
+    /// `ibv_post_srq_recv`).
     @inline(__always)
-    func stageReceive(id: UInt64, elements: UnsafePointer<ScatterGatherElement>?, count: Int, most: Int) -> Errno {
-        guard count >= 0, count <= most, count == 0 || elements != nil else { return .invalid }
+    func stageReceive(id: UInt64, sgList: UnsafePointer<SGE>?, count: Int, most: Int) -> Errno {
+        guard count >= 0, count <= most, count == 0 || sgList != nil else { return .invalid }
         guard let slot = reserve() else { return .noMemory }
         var length: UInt64 = 0
-        for index in 0..<count { length &+= UInt64(elements![index].length) }
-        let entry = slot.assumingMemoryBound(to: ReceiveEntry.self)
+        for index in 0..<count { length &+= UInt64(sgList![index].length) }
+        let entry = slot.assumingMemoryBound(to: ReceiveWQE.self)
         entry.pointee.id = id
-        entry.pointee.elementCount = UInt32(truncatingIfNeeded: count)
+        entry.pointee.sgeCount = UInt32(truncatingIfNeeded: count)
         entry.pointee.length = UInt32(clamping: length)
         if count != 0 {
-            (slot + ReceiveEntry.size).copyMemory(
-                from: elements!, byteCount: count &* MemoryLayout<ScatterGatherElement>.stride)
+            (slot + ReceiveWQE.size).copyMemory(
+                from: sgList!, byteCount: count &* MemoryLayout<SGE>.stride)
         }
         stage()
         return .success

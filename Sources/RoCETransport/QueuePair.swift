@@ -1,59 +1,72 @@
 import RoCEWire
 import Synchronization
 
-/// What a queue pair is made of. The first part never changes after creation (but for `published`) and is all that
-/// posting threads look at; the rest is the engine's.
+/// The storage of a queue pair (`struct rxe_qp` of the kernel's rxe). Posting threads access the first part only, which
+/// does not change after creation, except for the state; the rest is accessed under the engine's lock.
 struct QueuePairStorage: ~Copyable {
-    // What posting threads use.
+    // For posting threads.
     let number: UInt32
     let type: QueuePairType
     let capabilities: QueuePairCapabilities
-    let signalAll: Bool
+    let sqSigAll: Bool
     let send: Ring
     let receive: Ring
     let sharedReceiveQueue: UnsafeMutablePointer<SharedReceiveQueueStorage>?
-    /// `state`, for posting threads.
+    /// A copy of `state` for posting threads, which read it without the lock.
     let published = Atomic<UInt8>(QueuePairState.reset.rawValue)
     let doorbells: Doorbells
     let index: UInt32
 
-    // What the engine uses.
+    // For the engine, under its lock.
     let protectionDomain: UInt32
-    let sendCompletions: UnsafeMutablePointer<CompletionQueueStorage>
-    let receiveCompletions: UnsafeMutablePointer<CompletionQueueStorage>
-    /// Places in the lists of those that have acknowledgements, READ responses and requests to send.
+    let sendCQ: UnsafeMutablePointer<CompletionQueueStorage>
+    let receiveCQ: UnsafeMutablePointer<CompletionQueueStorage>
+    /// The links of the three ready lists: acknowledgements, READ responses and requests.
     let links: UnsafeMutablePointer<ReadyLink>
     let event: UnsafeMutablePointer<EventNode>
     let userData: UnsafeMutableRawPointer?
     var attributes = QueuePairAttributes()
     var requester = Requester()
     var responder: Responder
-    /// Place in the heap of timers, or -1.
+    /// Position in the heap of timers, or -1.
     var timerPosition = -1
-    /// The real deadline; nil when nothing is waited for. The heap may still hold an earlier one.
-    var deadline: UInt64?
+    /// The timer that runs: at most one at a time.
+    var timer = QueuePairTimer.none
+    /// The time at which that timer expires. While a timer runs, the heap of timers has an entry for this time or an
+    /// earlier one.
+    var deadline: UInt64 = 0
+
+    /// The state, under the engine's lock. `attributes.state` is authoritative, and only `Core.setState` writes it,
+    /// together with `published`, the copy for threads without the lock. `ibv_qp.state` is a copy that a provider makes
+    /// in `ibv_modify_qp` and `ibv_query_qp`; the engine does not use it.
+    @inline(__always)
+    var state: QueuePairState {
+        assert(published.load(ordering: .relaxed) == attributes.state.rawValue, "both copies of the state agree")
+        return attributes.state
+    }
 
     static let acknowledgements = 0
     static let readResponses = 1
     static let requests = 2
 
-    /// Where the pieces of memory lie in a slot of the send queue.
+    /// Offset of the scatter/gather list, or of the inline data, in a slot of the send queue.
     @inline(__always)
-    var elementOffset: Int { SendEntry.size + (type == .ud ? MemoryLayout<Path>.stride : 0) }
+    var sgListOffset: Int { SendWQE.size + (type == .ud ? MemoryLayout<Path>.stride : 0) }
 
     @inline(__always)
-    func sendEntry(_ index: UInt32) -> UnsafeMutablePointer<SendEntry> {
-        send.slot(index).assumingMemoryBound(to: SendEntry.self)
+    func sendWQE(_ index: UInt32) -> UnsafeMutablePointer<SendWQE> {
+        send.slot(index).assumingMemoryBound(to: SendWQE.self)
     }
 }
 
-/// A queue pair. A plain handle; it is dead after `Engine.destroy`.
+/// A queue pair (`struct ibv_qp`). The handle is not valid any more after `Engine.destroy`.
 ///
-/// `stageSend`, `commitSends`, `discardSends`, `stageReceive`, `commitReceives` and `state` need not be under the lock
-/// that guards the engine, but only one thread at a time may post to a queue.
+/// `stageSend`, `commitSends`, `discardSends`, `stageReceive`, `commitReceives` and `state` do not need the
+/// engine's lock, but only one thread at a time may post to a queue.
 @frozen
 public struct QueuePair: Hashable, @unchecked Sendable {
-    /// The engine's storage, opaque outside; the same value names the same object.
+    /// The address of the engine's storage, which identifies the queue pair, as the address of a `struct ibv_qp` does
+    /// in libibverbs.
     public let identity: UnsafeMutableRawPointer
 
     @inline(__always)
@@ -61,21 +74,33 @@ public struct QueuePair: Hashable, @unchecked Sendable {
 
     init(_ storage: UnsafeMutablePointer<QueuePairStorage>) { identity = UnsafeMutableRawPointer(storage) }
 
-    /// The queue pair number, 24 bits.
+    /// The QPN, 24 bits (`ibv_qp.qp_num`).
     public var number: UInt32 { storage.pointee.number }
 
-    /// The service type.
+    /// The service type (`ibv_qp.qp_type`).
     public var type: QueuePairType { storage.pointee.type }
 
-    /// The sizes it was created with.
+    /// The sizes of its queues (`struct ibv_qp_cap`).
     public var capabilities: QueuePairCapabilities { storage.pointee.capabilities }
 
-    /// The pointer that was given to `Engine.createQueuePair`.
+    /// The pointer that was passed to `Engine.createQueuePair` (`qp_context`).
     public var userData: UnsafeMutableRawPointer? { storage.pointee.userData }
 
-    /// The state it is in now; the engine can move it to an error state at any time.
+    /// The current state (`ibv_qp_attr.qp_state`). The engine can move the queue pair to SQE or ERR at any time.
     public var state: QueuePairState {
-        // Only states are stored there.
+        // Only raw values of `QueuePairState` are stored.
         QueuePairState(rawValue: storage.pointee.published.load(ordering: .acquiring)) ?? .error
     }
+}
+
+/// The timers of a queue pair, of which at most one runs.
+enum QueuePairTimer: UInt8 {
+    /// No timer runs: no request is outstanding, or `ibv_qp_attr.timeout` is 0.
+    case none
+    /// The local ACK timeout (IBTA volume 1, 9.7.6.1.3): when it expires, no response arrived, and the oldest request
+    /// is sent again.
+    case localACK
+    /// The RNR timer (IBTA volume 1, 9.7.5.2.8): the peer had no receive work request posted, and no request is sent
+    /// until the time of the RNR NAK has passed.
+    case rnr
 }

@@ -1,45 +1,51 @@
 import RoCEWire
 import Synchronization
 
-/// What a queue pair is created with: `struct ibv_qp_init_attr` of verbs.h.
-public struct QueuePairSpecification {
-    /// RC, UC or UD.
+/// The attributes with which a queue pair is created: `struct ibv_qp_init_attr` of verbs.h.
+public struct QueuePairInitAttributes {
+    /// The service type: RC, UC or UD (`qp_type`).
     public var type: QueuePairType
-    /// Its protection domain.
+    /// The protection domain (`ibv_create_qp`'s `pd`).
     public var domain: ProtectionDomain
-    /// Where its sends complete.
-    public var sendCompletions: CompletionQueue
-    /// Where its receives complete.
-    public var receiveCompletions: CompletionQueue
-    /// Where it takes receives from, when it has no receive queue of its own.
+    /// The completion queue of the send queue (`send_cq`).
+    public var sendCQ: CompletionQueue
+    /// The completion queue of the receive queue (`recv_cq`).
+    public var receiveCQ: CompletionQueue
+    /// The shared receive queue (`srq`); nil for a queue pair with a receive queue of its own.
     public var sharedReceiveQueue: SharedReceiveQueue?
-    /// How large its queues are.
+    /// The sizes of its queues (`cap`). With a shared receive queue, the sizes of the receive queue are ignored
+    /// (ibv_create_qp(3)), and become 0.
     public var capabilities: QueuePairCapabilities
-    /// `sq_sig_all`: every send completes with an entry.
-    public var signalAll = false
-    /// Comes back from `QueuePair.userData`.
+    /// `sq_sig_all`: all send work requests are signaled.
+    public var sqSigAll = false
+    /// Returned by `QueuePair.userData` (`qp_context`).
     public var userData: UnsafeMutableRawPointer?
 
-    /// A queue pair with one completion queue for both directions.
+    /// Creates a `struct ibv_qp_init_attr` with one completion queue for both queues.
     public init(
         type: QueuePairType, domain: ProtectionDomain, completions: CompletionQueue,
         capabilities: QueuePairCapabilities
     ) {
         self.type = type
         self.domain = domain
-        sendCompletions = completions
-        receiveCompletions = completions
+        sendCQ = completions
+        receiveCQ = completions
         self.capabilities = capabilities
     }
 }
 
 extension Engine {
-    /// A new queue pair, in RESET.
-    /// - Throws: EINVAL for an unknown domain or a size above `Limits`; EOPNOTSUPP for a service type other than RC,
-    ///   UC and UD; ENOMEM when there are as many as the configuration allows (less the three numbers that are
-    ///   reserved).
-    public borrowing func createQueuePair(_ specification: QueuePairSpecification) throws(Errno) -> QueuePair {
+    /// Creates a queue pair, in RESET (`ibv_create_qp`).
+    /// - Throws: EINVAL for an unknown domain or a size above `Limits`; EOPNOTSUPP for a service type other than RC, UC
+    ///   and UD; ENOMEM when the engine has as many queue pairs as the configuration allows, less the three reserved
+    ///   QPNs.
+    public borrowing func createQueuePair(_ specification: QueuePairInitAttributes) throws(Errno) -> QueuePair {
         guard [.rc, .uc, .ud].contains(specification.type) else { throw .notSupported }
+        var specification = specification
+        if specification.sharedReceiveQueue != nil {
+            specification.capabilities.maxReceiveWR = 0
+            specification.capabilities.maxReceiveSGE = 0
+        }
         guard specification.capabilities.isWithinLimits, core.pointee.domainExists(specification.domain.rawValue) else {
             throw .invalid
         }
@@ -49,80 +55,81 @@ extension Engine {
         storage.pointee.event.pointee.object = UnsafeMutableRawPointer(storage)
         core.pointee.queuePairs[Int(index)] = storage
         core.pointee.changeUsers(ofDomain: specification.domain.rawValue, by: 1)
-        specification.sendCompletions.storage.pointee.users += 1
-        specification.receiveCompletions.storage.pointee.users += 1
+        specification.sendCQ.storage.pointee.users += 1
+        specification.receiveCQ.storage.pointee.users += 1
         specification.sharedReceiveQueue?.storage.pointee.users += 1
         return QueuePair(storage)
     }
 
     private func makeStorage(
-        _ specification: QueuePairSpecification, number: UInt32, index: UInt32,
+        _ specification: QueuePairInitAttributes, number: UInt32, index: UInt32,
         owner: UnsafeMutablePointer<QueuePairStorage>
     ) -> QueuePairStorage {
         let sizes = specification.capabilities
         let shared = specification.sharedReceiveQueue?.storage
-        let receiveElements = shared.map { $0.pointee.elements } ?? sizes.receiveElements
+        let maxReceiveSGE = shared.map { $0.pointee.maxSGE } ?? sizes.maxReceiveSGE
         let links = UnsafeMutablePointer<ReadyLink>.allocate(capacity: 3)
         links.initialize(repeating: ReadyLink(owner: owner), count: 3)
         let event = UnsafeMutablePointer<EventNode>.allocate(capacity: 1)
         event.initialize(to: EventNode(owner: .queuePair))
-        let elements = UnsafeMutablePointer<ScatterGatherElement>.allocate(capacity: Int(max(receiveElements, 1)))
-        let resources = UnsafeMutablePointer<ReadResource>.allocate(capacity: Int(Limits.readAtomics))
-        resources.initialize(repeating: ReadResource(), count: Int(Limits.readAtomics))
+        let sgList = UnsafeMutablePointer<SGE>.allocate(capacity: Int(max(maxReceiveSGE, 1)))
+        let resources = UnsafeMutablePointer<ReadResource>.allocate(capacity: Int(Limits.maxReadAtomic))
+        resources.initialize(repeating: ReadResource(), count: Int(Limits.maxReadAtomic))
         let data = max(
-            Int(sizes.sendElements) * MemoryLayout<ScatterGatherElement>.stride, (Int(sizes.inlineData) + 7) & ~7)
+            Int(sizes.maxSendSGE) * MemoryLayout<SGE>.stride, (Int(sizes.maxInlineData) + 7) & ~7)
         let path = specification.type == .ud ? MemoryLayout<Path>.stride : 0
         return QueuePairStorage(
-            number: number, type: specification.type, capabilities: sizes, signalAll: specification.signalAll,
-            send: Ring(limit: sizes.sendWorkRequests, stride: SendEntry.size + path + data),
+            number: number, type: specification.type, capabilities: sizes, sqSigAll: specification.sqSigAll,
+            send: Ring(limit: sizes.maxSendWR, stride: SendWQE.size + path + data),
             receive: Ring(
-                limit: shared == nil ? sizes.receiveWorkRequests : 0, stride: receiveStride(elements: receiveElements)),
+                limit: shared == nil ? sizes.maxReceiveWR : 0, stride: receiveStride(maxSGE: maxReceiveSGE)),
             sharedReceiveQueue: shared, doorbells: core.pointee.doorbells, index: index,
             protectionDomain: specification.domain.rawValue,
-            sendCompletions: specification.sendCompletions.storage,
-            receiveCompletions: specification.receiveCompletions.storage,
+            sendCQ: specification.sendCQ.storage,
+            receiveCQ: specification.receiveCQ.storage,
             links: links, event: event, userData: specification.userData,
-            responder: Responder(elements: elements, resources: resources))
+            responder: Responder(sgList: sgList, resources: resources))
     }
 
-    /// Ends a queue pair: its packets stop, its events and completions are forgotten. No thread may post to it or poll
-    /// its completion queues meanwhile.
+    /// Destroys a queue pair (`ibv_destroy_qp`). Its events and its CQEs are removed, except a CQE that
+    /// `CompletionQueue.show` returned. No thread may post to it or be inside a poll of its completion queues
+    /// meanwhile.
     public borrowing func destroy(_ queuePair: QueuePair) {
         let pair = queuePair.storage
         core.pointee.stop(pair)
-        core.pointee.removeCompletions(of: pair.pointee.number, from: pair.pointee.sendCompletions)
-        core.pointee.removeCompletions(of: pair.pointee.number, from: pair.pointee.receiveCompletions)
+        core.pointee.removeCompletions(of: pair.pointee.number, from: pair.pointee.sendCQ)
+        core.pointee.removeCompletions(of: pair.pointee.number, from: pair.pointee.receiveCQ)
         core.pointee.queuePairs[Int(pair.pointee.index)] = nil
         core.pointee.giveBack(index: pair.pointee.index)
         core.pointee.changeUsers(ofDomain: pair.pointee.protectionDomain, by: -1)
-        pair.pointee.sendCompletions.pointee.users -= 1
-        pair.pointee.receiveCompletions.pointee.users -= 1
+        pair.pointee.sendCQ.pointee.users -= 1
+        pair.pointee.receiveCQ.pointee.users -= 1
         pair.pointee.sharedReceiveQueue?.pointee.users -= 1
         pair.pointee.send.deallocate()
         pair.pointee.receive.deallocate()
         pair.pointee.links.deallocate()
         pair.pointee.event.deallocate()
-        pair.pointee.responder.elements.deallocate()
+        pair.pointee.responder.sgList.deallocate()
         pair.pointee.responder.resources.deallocate()
         pair.deinitialize(count: 1)
         pair.deallocate()
     }
 
-    /// The attributes as they stand, `state` included.
+    /// The current attributes, with the state (`ibv_query_qp`).
     public borrowing func attributes(of queuePair: QueuePair) -> QueuePairAttributes {
         var result = queuePair.storage.pointee.attributes
-        result.currentState = result.state
-        result.receivePSN = queuePair.storage.pointee.responder.expected.rawValue
-        result.sendPSN = queuePair.storage.pointee.requester.next.rawValue
+        result.currentState = queuePair.storage.pointee.state
+        result.rqPSN = queuePair.storage.pointee.responder.expected.rawValue
+        result.sqPSN = queuePair.storage.pointee.requester.next.rawValue
         return result
     }
 }
 
 extension QueuePairCapabilities {
     var isWithinLimits: Bool {
-        sendWorkRequests <= Limits.workRequests && receiveWorkRequests <= Limits.workRequests
-            && sendElements <= Limits.scatterGatherElements && receiveElements <= Limits.scatterGatherElements
-            && inlineData <= Limits.inlineData
+        maxSendWR <= Limits.maxWR && maxReceiveWR <= Limits.maxWR
+            && maxSendSGE <= Limits.maxSGE && maxReceiveSGE <= Limits.maxSGE
+            && maxInlineData <= Limits.maxInlineData
     }
 }
 
@@ -131,54 +138,57 @@ extension QueuePairCapabilities {
 extension Core {
     typealias Pair = UnsafeMutablePointer<QueuePairStorage>
 
-    /// Sets the state, for posting threads too.
+    /// Sets the state, and its copy for posting threads. A thread that reads the new state also reads the writes before
+    /// it.
     mutating func setState(_ state: QueuePairState, of pair: Pair) {
+        // Leaving SQD ends draining, also when an error causes it.
+        if state != .sendQueueDrained { pair.pointee.requester.drain = .notRequested }
         pair.pointee.attributes.state = state
         pair.pointee.published.store(state.rawValue, ordering: .releasing)
     }
 
-    /// Takes a queue pair off all lists and timers, and forgets its events.
+    /// Removes a queue pair from all ready lists, stops its timer and removes its events.
     mutating func stop(_ pair: Pair) {
         acknowledgements.remove(pair.pointee.links + QueuePairStorage.acknowledgements)
         readResponses.remove(pair.pointee.links + QueuePairStorage.readResponses)
         requests.remove(pair.pointee.links + QueuePairStorage.requests)
         timers.remove(pair)
-        pair.pointee.deadline = nil
+        pair.pointee.timer = .none
         events.remove(pair.pointee.event)
     }
 
-    /// RESET: as created. Nothing posted or completed is left. Threads that post or poll must not be at work.
+    /// RESET: the state after creation. Work requests and CQEs are removed. No thread may post or poll meanwhile.
     mutating func reset(_ pair: Pair) {
         stop(pair)
         setState(.reset, of: pair)
         pair.pointee.attributes = QueuePairAttributes()
         pair.pointee.requester = Requester()
         pair.pointee.responder = Responder(
-            elements: pair.pointee.responder.elements, resources: pair.pointee.responder.resources)
+            sgList: pair.pointee.responder.sgList, resources: pair.pointee.responder.resources)
         pair.pointee.send.reset()
         pair.pointee.receive.reset()
-        removeCompletions(of: pair.pointee.number, from: pair.pointee.sendCompletions)
-        removeCompletions(of: pair.pointee.number, from: pair.pointee.receiveCompletions)
+        removeCompletions(of: pair.pointee.number, from: pair.pointee.sendCQ)
+        removeCompletions(of: pair.pointee.number, from: pair.pointee.receiveCQ)
     }
 
-    /// ERR: what is posted is flushed, and nothing is sent any more but, with `answering`, a NAK and the responses
-    /// before it. IBTA volume 1, 10.3.1.7.
-    mutating func enterError(_ pair: Pair, answering: Bool = false) {
-        guard pair.pointee.attributes.state != .error else { return }
+    /// ERR: posted work requests are flushed, and no packet is sent any more except, with `sendsNAK`, a NAK and the
+    /// responses before it (IBTA volume 1, 10.3.1).
+    mutating func enterError(_ pair: Pair, sendsNAK: Bool = false) {
+        guard pair.pointee.state != .error else { return }
         setState(.error, of: pair)
         atomicMemoryFence(ordering: .sequentiallyConsistent)
         timers.remove(pair)
-        pair.pointee.deadline = nil
+        pair.pointee.timer = .none
         requests.remove(pair.pointee.links + QueuePairStorage.requests)
-        if !answering {
+        if !sendsNAK {
             acknowledgements.remove(pair.pointee.links + QueuePairStorage.acknowledgements)
             readResponses.remove(pair.pointee.links + QueuePairStorage.readResponses)
         }
         flush(pair)
-        if pair.pointee.sharedReceiveQueue != nil { events.post(pair.pointee.event, .lastWorkRequestReached) }
+        if pair.pointee.sharedReceiveQueue != nil { events.post(pair.pointee.event, .lastWQEReached) }
     }
 
-    /// Completes everything posted with WR_FLUSH_ERR, in order.
+    /// Completes all posted work requests with IBV_WC_WR_FLUSH_ERR, in order.
     mutating func flush(_ pair: Pair) {
         flushSends(pair)
         if pair.pointee.responder.holdsReceive {
@@ -204,8 +214,8 @@ extension Core {
         pair.pointee.requester.failure = .success
     }
 
-    /// A UD or UC send failed: the request at the front completes with `status`, those behind it are flushed, and
-    /// receives go on (IBTA volume 1, 10.3.1.6). RC goes to ERR.
+    /// A send failed: the oldest work request completes with `status`, and the later ones are flushed. UD and UC go to
+    /// SQE, where the receive queue continues (IBTA volume 1, 10.3.1); RC goes to ERR.
     mutating func failOldestSend(_ pair: Pair, status: CompletionStatus, vendorError: UInt32 = 0) {
         if pair.pointee.type != .rc {
             setState(.sendQueueError, of: pair)
@@ -215,12 +225,13 @@ extension Core {
         if pair.pointee.type == .rc { enterError(pair) } else { flushSends(pair) }
     }
 
-    /// Completes the oldest send: with an entry when it failed, or asked for one.
+    /// Completes the oldest send work request, with a CQE when it failed or is signaled.
     mutating func completeOldestSend(_ pair: Pair, status: CompletionStatus, vendorError: UInt32 = 0) {
         let ring = pair.pointee.send
-        let entry = pair.pointee.sendEntry(ring.oldest)
+        assert(ring.has(ring.oldest), "no work request is in the send queue")
+        let entry = pair.pointee.sendWQE(ring.oldest)
         var completion = WorkCompletion()
-        let wanted = status != .success || pair.pointee.signalAll || entry.pointee.sendFlags.contains(.signaled)
+        let wanted = status != .success || pair.pointee.sqSigAll || entry.pointee.flags.contains(.signaled)
         completion.id = entry.pointee.id
         completion.status = status
         completion.opcode = entry.pointee.completionOpcode
@@ -228,23 +239,24 @@ extension Core {
         if entry.pointee.isReadOrAtomic { completion.byteCount = entry.pointee.isRead ? entry.pointee.length : 8 }
         ring.release()
         guard wanted else { return }
-        completion.queuePair = pair.pointee.number
-        if !push(completion, solicited: false, to: pair.pointee.sendCompletions) { fatal(pair) }
+        completion.queuePairNumber = pair.pointee.number
+        if !push(completion, solicited: false, to: pair.pointee.sendCQ) { fatal(pair) }
     }
 
-    /// Completes a receive that failed or was flushed.
+    /// Completes a receive work request that failed or was flushed.
     mutating func completeReceive(_ pair: Pair, id: UInt64, status: CompletionStatus) {
         var completion = WorkCompletion()
         completion.id = id
         completion.status = status
         completion.opcode = .receive
-        completion.queuePair = pair.pointee.number
-        if !push(completion, solicited: false, to: pair.pointee.receiveCompletions) { fatal(pair) }
+        completion.queuePairNumber = pair.pointee.number
+        if !push(completion, solicited: false, to: pair.pointee.receiveCQ) { fatal(pair) }
     }
 
-    /// A completion could not be reported: the queue pair cannot go on. IBTA volume 1, 10.2.3 and 11.6.3.
+    /// A CQE could not be written: the queue pair goes to ERR (IBTA volume 1, 9.9, C9-218, requester class F fault;
+    /// 11.6.3.1; `IBV_EVENT_QP_FATAL`).
     mutating func fatal(_ pair: Pair) {
-        guard pair.pointee.attributes.state != .error else { return }
+        guard pair.pointee.state != .error else { return }
         events.post(pair.pointee.event, .queuePairFatal)
         enterError(pair)
     }

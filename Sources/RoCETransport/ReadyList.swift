@@ -1,25 +1,34 @@
-/// A queue pair's place in one of the lists of those that have something to send.
+/// The link of a queue pair in one of the ready lists (the engine's own).
 struct ReadyLink {
     let owner: UnsafeMutablePointer<QueuePairStorage>
     var next: UnsafeMutablePointer<ReadyLink>?
     var previous: UnsafeMutablePointer<ReadyLink>?
+    /// Whether the link is in the list.
     var isQueued = false
 
     init(owner: UnsafeMutablePointer<QueuePairStorage>) { self.owner = owner }
 }
 
-/// Queue pairs that have something to send, served from the front.
+/// The queue pairs that may have a packet to send, served from the front: the engine's own scheduler, where an adapter
+/// arbitrates between send queues.
+///
+/// The three lists of `Core` (acknowledgements, READ responses, requests) are authoritative: a queue pair that can send
+/// a packet is in the list of that kind. A queue pair in a list that has no packet to send is removed. A bit in
+/// `Doorbells` only makes the engine check the queue pair again (`Core.serveDoorbell`). A WQE that the window, a fence,
+/// an RNR timer or the state holds back is not work: the event that ends the wait adds the queue pair again.
 struct ReadyList {
     private(set) var first: UnsafeMutablePointer<ReadyLink>?
     private var last: UnsafeMutablePointer<ReadyLink>?
 
-    /// Puts a queue pair at the end, unless it is in the list.
+    /// Adds a queue pair at the end, if it is not in the list.
     @inline(__always)
     mutating func add(_ link: UnsafeMutablePointer<ReadyLink>) {
         if !link.pointee.isQueued { append(link) }
     }
 
     private mutating func append(_ link: UnsafeMutablePointer<ReadyLink>) {
+        assert(!link.pointee.isQueued, "a queue pair is in a list once")
+        assert((first == nil) == (last == nil) && last?.pointee.next == nil, "the list's ends disagree")
         link.pointee.isQueued = true
         link.pointee.next = nil
         link.pointee.previous = last
@@ -27,17 +36,19 @@ struct ReadyList {
         last = link
     }
 
-    /// Takes a queue pair out, if it is in the list.
+    /// Removes a queue pair, if it is in the list.
     mutating func remove(_ link: UnsafeMutablePointer<ReadyLink>) {
         guard link.pointee.isQueued else { return }
         let next = link.pointee.next
         let previous = link.pointee.previous
+        assert(previous != nil || first == link, "a link that is queued is in this list")
+        assert(next != nil || last == link, "a link that is queued is in this list")
         if let previous { previous.pointee.next = next } else { first = next }
         if let next { next.pointee.previous = previous } else { last = previous }
         link.pointee.isQueued = false
     }
 
-    /// Moves the front to the end, so that the others get their turn.
+    /// Moves the first queue pair to the end, so that the next one is served.
     mutating func rotate() {
         guard let link = first, link.pointee.next != nil else { return }
         remove(link)

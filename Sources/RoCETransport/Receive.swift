@@ -1,7 +1,8 @@
 import RoCEWire
 
 extension Core {
-    /// Finds the queue pair, and drops what is not for it (IBTA volume 1, 9.6.1: validation of the headers).
+    /// Finds the queue pair of a packet, and drops packets that are not valid for it (IBTA volume 1, 9.6.1; `rxe_rcv`
+    /// of the kernel's rxe).
     mutating func receive(_ bytes: UnsafeRawBufferPointer, from source: PacketSource, now: UInt64) {
         counters.receivedPackets &+= 1
         let packet: TransportPacket
@@ -17,7 +18,7 @@ extension Core {
             counters.congestionNotifications &+= 1
             return
         }
-        guard let pair = receiver(packet.headers.bth, from: source), let start = bytes.baseAddress else { return }
+        guard let pair = destination(packet.headers.bth, from: source), let start = bytes.baseAddress else { return }
         let payload = start + packet.payloadOffset
         if pair.pointee.type == .ud { return receiveDatagram(pair, packet, payload: payload, from: source) }
         if packet.headers.bth.opcode.isResponse {
@@ -28,13 +29,13 @@ extension Core {
         receiveRequest(pair, packet, payload: payload)
     }
 
-    /// The queue pair that takes this packet, or nil after counting why none does.
-    private mutating func receiver(_ bth: BTH, from source: PacketSource) -> Pair? {
-        guard let pair = queuePair(bth.destinationQP) else {
+    /// The queue pair of this packet; nil, after counting the reason, when the packet is dropped.
+    private mutating func destination(_ bth: BTH, from source: PacketSource) -> Pair? {
+        guard let pair = queuePair(bth.destinationQPN) else {
             counters.droppedNoQueuePair &+= 1
             return nil
         }
-        switch pair.pointee.attributes.state {
+        switch pair.pointee.state {
         case .readyToReceive, .readyToSend, .sendQueueDrained, .sendQueueError: break
         default:
             counters.droppedState &+= 1
@@ -44,8 +45,8 @@ extension Core {
             counters.droppedServiceType &+= 1
             return nil
         }
-        guard matchesPartition(bth.partitionKey) else {
-            counters.droppedPartitionKey &+= 1
+        guard matchesPartition(bth.pkey) else {
+            counters.droppedPKey &+= 1
             return nil
         }
         if pair.pointee.type != .ud {
@@ -58,15 +59,18 @@ extension Core {
         return pair
     }
 
-    /// The low 15 bits are the partition; two limited members (top bit clear) do not talk (IBTA volume 1, 10.9.3).
+    /// Whether a P_Key matches that of the port: the low 15 bits are the partition, and at least one of the two has the
+    /// top bit, full membership (IBTA volume 1, 10.9.3; `pkey_match` of the kernel's rxe).
     private mutating func matchesPartition(_ key: UInt16) -> Bool {
-        (key ^ configuration.partitionKey) & 0x7FFF == 0 && (key | configuration.partitionKey) & 0x8000 != 0
+        let fullMember: UInt16 = 0x8000
+        return (key ^ configuration.pkey) & ~fullMember == 0 && (key | configuration.pkey) & fullMember != 0
     }
 
-    /// An opcode nobody knows: an RC peer is told so when it is its turn, for UC and UD it is dropped.
+    /// A BTH.OpCode that is not known: on RC, the responder returns a NAK when the PSN is the expected one; on UC and
+    /// UD the packet is dropped.
     private mutating func receiveUnknown(_ bytes: UnsafeRawBufferPointer, from source: PacketSource) {
         guard let bth = try? BTH(parsing: bytes), bth.opcode.transport == .reliableConnection,
-            let pair = receiver(bth, from: source)
+            let pair = destination(bth, from: source)
         else {
             counters.droppedMalformed &+= 1
             return
@@ -75,18 +79,19 @@ extension Core {
         if isNext(pair, bth) { refuse(pair, .invalidRequest, event: .requestError) }
     }
 
-    /// The first packet in RTR says that the peer is there (IBTA volume 1, 11.6.3.4).
+    /// The first packet in RTR establishes the communication (IBTA volume 1, 11.6.3.1; `IBV_EVENT_COMM_EST`).
+    @inline(__always)
     private mutating func establish(_ pair: Pair) {
-        guard !pair.pointee.responder.isEstablished else { return }
-        pair.pointee.responder.isEstablished = true
-        if pair.pointee.attributes.state == .readyToReceive {
+        guard pair.pointee.responder.sequence == .awaitingFirst else { return }
+        pair.pointee.responder.sequence = .inSequence
+        if pair.pointee.state == .readyToReceive {
             events.post(pair.pointee.event, .communicationEstablished)
         }
     }
 }
 
 extension QueuePairType {
-    /// The top bits of its opcodes.
+    /// The transport service in BTH.OpCode.
     @inline(__always)
     var transport: Opcode.Transport {
         switch self {

@@ -1,21 +1,21 @@
 import RoCEWire
 
-// The sending side of a connection: what goes out, and in which order.
+// The requester of a connection: requests and their order (IBTA volume 1, 9.7.3; rxe_req.c of the kernel).
 
 extension Core {
-    /// Writes the next packet of an RC queue pair. Returns 0 when it has none that may be sent now; whatever could
-    /// change that (an acknowledgement, a timer, a post) puts the queue pair back into the list.
+    /// Writes the next request packet of an RC queue pair. Returns 0 when no packet may be sent now; an
+    /// acknowledgement, a timer or a post adds the queue pair to the ready list again.
     mutating func emitReliable(_ pair: Pair, to target: UnsafeMutableRawPointer, now: UInt64) -> Int {
-        let state = pair.pointee.attributes.state
-        guard state == .readyToSend || state == .sendQueueDrained, !pair.pointee.requester.isWaitingForReceiver,
+        let state = pair.pointee.state
+        guard state == .readyToSend || state == .sendQueueDrained, pair.pointee.timer != .rnr,
             pair.pointee.requester.failure == .success
         else { return 0 }
         let current = pair.pointee.requester.current
         guard pair.pointee.send.has(current) else { return 0 }
-        let entry = pair.pointee.sendEntry(current)
+        let entry = pair.pointee.sendWQE(current)
         let isNew = current == pair.pointee.requester.started
         if isNew && state == .sendQueueDrained { return 0 }
-        guard mayGo(entry, isNew: isNew, pair) else { return 0 }
+        guard mayTransmit(entry, isNew: isNew, pair) else { return 0 }
         if isNew {
             let status = begin(entry, pair)
             guard status == .success else {
@@ -23,7 +23,7 @@ extension Core {
                 return 0
             }
         }
-        let isRepeated = pair.pointee.requester.next.precedes(pair.pointee.requester.high)
+        let isRetransmission = pair.pointee.requester.next.precedes(pair.pointee.requester.high)
         let byteCount: Int
         if entry.pointee.isRead {
             byteCount = emitReadRequest(entry, pair, to: target)
@@ -33,43 +33,47 @@ extension Core {
             byteCount = emitData(entry, pair, to: target)
         }
         guard byteCount != 0 else { return 0 }
-        if isRepeated { counters.retransmittedPackets &+= 1 }
+        if isRetransmission { counters.retransmittedPackets &+= 1 }
         let next = pair.pointee.requester.next
         if pair.pointee.requester.high.precedes(next) { pair.pointee.requester.high = next }
+        assert(pair.pointee.requester.isOrdered, "una, next and high are out of order")
+        assert(
+            pair.pointee.requester.isOrdered(oldest: pair.pointee.send.oldest, limit: pair.pointee.send.limit),
+            "oldest, current and started are out of order")
         if next == entry.pointee.firstPSN &+ entry.pointee.packets { pair.pointee.requester.current = current &+ 1 }
-        if pair.pointee.deadline == nil { startTimer(pair, now: now) }
+        if pair.pointee.timer == .none { startTimer(pair, now: now) }
         return byteCount
     }
 
-    /// Window, limit of READs and atomics, fence.
+    /// Checks the window, `max_rd_atomic` and the fence.
     @inline(__always)
-    private mutating func mayGo(_ entry: UnsafeMutablePointer<SendEntry>, isNew: Bool, _ pair: Pair) -> Bool {
+    private mutating func mayTransmit(_ entry: UnsafeMutablePointer<SendWQE>, isNew: Bool, _ pair: Pair) -> Bool {
         let requester = pair.pointee.requester
         guard UInt32(bitPattern: requester.una.distance(to: requester.next)) < requester.window else { return false }
         guard requester.outstandingReads != 0 else { return true }
         if entry.pointee.isReadOrAtomic && requester.outstandingReads >= pair.pointee.attributes.maxReadAtomic {
             return false
         }
-        return !(isNew && entry.pointee.sendFlags.contains(.fence))
+        return !(isNew && entry.pointee.flags.contains(.fence))
     }
 
-    /// Checks a work request that is about to be carried out, and gives it its PSNs.
-    mutating func begin(_ entry: UnsafeMutablePointer<SendEntry>, _ pair: Pair) -> CompletionStatus {
-        if entry.pointee.length > Limits.messageBytes { return .localLengthError }
-        let wantsData = entry.pointee.isReadOrAtomic
-        if wantsData {
-            if pair.pointee.attributes.maxReadAtomic == 0 { return .localOperationError }
-            if !entry.pointee.isRead && entry.pointee.length < 8 { return .localLengthError }
+    /// Begins a work request: checks it and assigns its PSNs (IBTA volume 1, 9.7.1).
+    mutating func begin(_ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair) -> CompletionStatus {
+        if entry.pointee.length > Limits.maxMessageSize { return .localLengthError }
+        let isReadOrAtomic = entry.pointee.isReadOrAtomic
+        if isReadOrAtomic {
+            if pair.pointee.attributes.maxReadAtomic == 0 { return .localQPOperationError }
+            if !entry.pointee.isRead && entry.pointee.length < atomicByteCount { return .localLengthError }
         }
-        if !entry.pointee.sendFlags.contains(.inline) {
-            let elements = self.elements(of: entry, pair)
+        if !entry.pointee.flags.contains(.inline) {
+            let sgList = self.sgList(of: entry, pair)
             guard
                 areValid(
-                    elements, count: Int(entry.pointee.elementCount), domain: pair.pointee.protectionDomain,
-                    access: wantsData ? .localWrite : [])
+                    sgList, count: Int(entry.pointee.sgeCount), domain: pair.pointee.protectionDomain,
+                    access: isReadOrAtomic ? .localWrite : [])
             else { return .localProtectionError }
         }
-        let isAtomic = wantsData && !entry.pointee.isRead
+        let isAtomic = isReadOrAtomic && !entry.pointee.isRead
         let mtu = pair.pointee.attributes.pathMTU
         entry.pointee.firstPSN = pair.pointee.requester.next
         entry.pointee.packets = isAtomic ? 1 : packetCount(entry.pointee.length, mtu: mtu)
@@ -78,12 +82,13 @@ extension Core {
     }
 
     @inline(__always)
-    mutating func elements(of entry: UnsafeMutablePointer<SendEntry>, _ pair: Pair) -> Elements {
-        (UnsafeRawPointer(entry) + pair.pointee.elementOffset).assumingMemoryBound(to: ScatterGatherElement.self)
+    mutating func sgList(of entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair) -> SGList {
+        (UnsafeRawPointer(entry) + pair.pointee.sgListOffset).assumingMemoryBound(to: SGE.self)
     }
 
-    /// The work request at `current` cannot go on. It fails after those before it are complete.
+    /// The work request at `current` failed. It completes with `status` when those before it are complete.
     mutating func failCurrent(_ pair: Pair, _ status: CompletionStatus) {
+        assert(status != .success && pair.pointee.isSending)
         pair.pointee.requester.failure = status
         failIfOldest(pair)
     }
@@ -96,9 +101,9 @@ extension Core {
 
     // MARK: - Packets
 
-    /// One packet of a SEND or WRITE, on RC or UC.
+    /// Writes one packet of a SEND or RDMA WRITE, on RC or UC.
     mutating func emitData(
-        _ entry: UnsafeMutablePointer<SendEntry>, _ pair: Pair, to target: UnsafeMutableRawPointer
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, to target: UnsafeMutableRawPointer
     ) -> Int {
         let mtu = pair.pointee.attributes.pathMTU
         let psn = pair.pointee.requester.next
@@ -111,7 +116,7 @@ extension Core {
         var next = target + BTH.byteCount
         if isFirst && !entry.pointee.isSend {
             RETH(
-                virtualAddress: entry.pointee.remoteAddress, remoteKey: entry.pointee.remoteKey,
+                virtualAddress: entry.pointee.remoteAddress, rkey: entry.pointee.rkey,
                 dmaLength: entry.pointee.length
             ).emit(at: next)
             next += RETH.byteCount
@@ -125,11 +130,11 @@ extension Core {
             return 0
         }
         let solicited =
-            isLast && entry.pointee.sendFlags.contains(.solicited)
+            isLast && entry.pointee.flags.contains(.solicited)
             && (entry.pointee.isSend || entry.pointee.hasImmediate)
         let bth = BTH(
-            opcode: opcode, destinationQP: pair.pointee.attributes.destinationQueuePair, psn: psn,
-            partitionKey: configuration.partitionKey, acknowledgeRequest: asks(pair, isLast: isLast),
+            opcode: opcode, destinationQPN: pair.pointee.attributes.destinationQPN, psn: psn,
+            pkey: configuration.pkey, acknowledgeRequest: setsAckReq(pair, isLast: isLast),
             solicited: solicited)
         pair.pointee.requester.next = psn.next
         return seal(bth, at: target, payload: Int(payload))
@@ -137,7 +142,7 @@ extension Core {
 
     @inline(__always)
     private mutating func opcode(
-        _ entry: UnsafeMutablePointer<SendEntry>, _ pair: Pair, isFirst: Bool, isLast: Bool
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, isFirst: Bool, isLast: Bool
     ) -> Opcode {
         let transport: Opcode.Transport = pair.pointee.type == .rc ? .reliableConnection : .unreliableConnection
         if entry.pointee.isSend {
@@ -149,47 +154,50 @@ extension Core {
 
     @inline(__always)
     mutating func copyPayload(
-        _ entry: UnsafeMutablePointer<SendEntry>, _ pair: Pair, offset: UInt32, byteCount: Int,
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, offset: UInt32, byteCount: Int,
         to target: UnsafeMutableRawPointer
     ) -> Bool {
-        if entry.pointee.sendFlags.contains(.inline) {
-            let data = UnsafeRawPointer(entry) + pair.pointee.elementOffset + Int(offset)
+        if entry.pointee.flags.contains(.inline) {
+            let data = UnsafeRawPointer(entry) + pair.pointee.sgListOffset + Int(offset)
             target.copyMemory(from: data, byteCount: byteCount)
             return true
         }
         return gather(
-            elements(of: entry, pair), count: Int(entry.pointee.elementCount), domain: pair.pointee.protectionDomain,
+            sgList(of: entry, pair), count: Int(entry.pointee.sgeCount), domain: pair.pointee.protectionDomain,
             offset: offset, byteCount: byteCount, to: target)
     }
 
-    /// Whether this packet asks for an acknowledgement: at the end of a message, now and then in a long one, and when
-    /// the window is full after it.
+    /// Whether BTH.A (AckReq) of this packet is set: at the end of a message, after every `acknowledgeInterval` packets
+    /// of a long message, and when the window is full after this packet.
     @inline(__always)
-    private mutating func asks(_ pair: Pair, isLast: Bool) -> Bool {
+    private mutating func setsAckReq(_ pair: Pair, isLast: Bool) -> Bool {
         guard pair.pointee.type == .rc else { return false }
         let requester = pair.pointee.requester
         let inFlight = UInt32(bitPattern: requester.una.distance(to: requester.next)) &+ 1
-        if isLast || inFlight >= requester.window || requester.unasked &+ 1 >= configuration.acknowledgeInterval {
-            pair.pointee.requester.unasked = 0
+        if isLast || inFlight >= requester.window
+            || requester.packetsSinceAckReq &+ 1 >= configuration.acknowledgeInterval
+        {
+            pair.pointee.requester.packetsSinceAckReq = 0
             return true
         }
-        pair.pointee.requester.unasked &+= 1
+        pair.pointee.requester.packetsSinceAckReq &+= 1
         return false
     }
 
-    /// A READ is asked for in pieces that end at multiples of `readPiece` packets from its start, so that a repeated
-    /// request always lies within one that the responder remembers.
+    /// Writes an RDMA READ request. A READ is sent as requests that end at multiples of `readSegment` packets from its
+    /// start, so that a retransmitted request is always a part of a request that has a responder resource (IBTA volume
+    /// 1, 9.4.4).
     private mutating func emitReadRequest(
-        _ entry: UnsafeMutablePointer<SendEntry>, _ pair: Pair, to target: UnsafeMutableRawPointer
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, to target: UnsafeMutableRawPointer
     ) -> Int {
         let mtu = pair.pointee.attributes.pathMTU
         let psn = pair.pointee.requester.next
         let position = steps(from: entry.pointee.firstPSN, to: psn)
-        let end = pieceEnd(entry, position: position)
+        let end = segmentEnd(entry, position: position)
         let offset = position &* mtu
         let length = end == entry.pointee.packets ? entry.pointee.length &- offset : (end &- position) &* mtu
         RETH(
-            virtualAddress: entry.pointee.remoteAddress &+ UInt64(offset), remoteKey: entry.pointee.remoteKey,
+            virtualAddress: entry.pointee.remoteAddress &+ UInt64(offset), rkey: entry.pointee.rkey,
             dmaLength: length
         ).emit(at: target + BTH.byteCount)
         pair.pointee.requester.next = psn &+ (end &- position)
@@ -197,42 +205,44 @@ extension Core {
         return sealRequest(.rcReadRequest, pair, psn: psn, at: target)
     }
 
-    /// The packet after the last one of the piece of a READ that `position` lies in.
-    mutating func pieceEnd(_ entry: UnsafeMutablePointer<SendEntry>, position: UInt32) -> UInt32 {
-        min(entry.pointee.packets, (position / configuration.readPiece &+ 1) &* configuration.readPiece)
+    /// The position after the last packet of the READ request that contains `position`.
+    mutating func segmentEnd(_ entry: UnsafeMutablePointer<SendWQE>, position: UInt32) -> UInt32 {
+        min(entry.pointee.packets, (position / configuration.readSegment &+ 1) &* configuration.readSegment)
     }
 
     private mutating func emitAtomicRequest(
-        _ entry: UnsafeMutablePointer<SendEntry>, _ pair: Pair, to target: UnsafeMutableRawPointer
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, to target: UnsafeMutableRawPointer
     ) -> Int {
         let psn = pair.pointee.requester.next
-        let isSwap = entry.pointee.operation == .compareSwap
+        let isSwap = entry.pointee.opcode == .compareAndSwap
         AtomicETH(
-            virtualAddress: entry.pointee.remoteAddress, remoteKey: entry.pointee.remoteKey,
+            virtualAddress: entry.pointee.remoteAddress, rkey: entry.pointee.rkey,
             swapOrAdd: isSwap ? entry.pointee.swap : entry.pointee.compareAdd,
             compare: isSwap ? entry.pointee.compareAdd : 0
         ).emit(at: target + BTH.byteCount)
         pair.pointee.requester.next = psn.next
         pair.pointee.requester.outstandingReads &+= 1
-        return sealRequest(isSwap ? .rcCompareSwap : .rcFetchAdd, pair, psn: psn, at: target)
+        return sealRequest(isSwap ? .rcCompareAndSwap : .rcFetchAndAdd, pair, psn: psn, at: target)
     }
 
     private mutating func sealRequest(_ opcode: Opcode, _ pair: Pair, psn: PSN, at target: UnsafeMutableRawPointer)
         -> Int
     {
-        pair.pointee.requester.unasked = 0
+        pair.pointee.requester.packetsSinceAckReq = 0
         let bth = BTH(
-            opcode: opcode, destinationQP: pair.pointee.attributes.destinationQueuePair, psn: psn,
-            partitionKey: configuration.partitionKey, acknowledgeRequest: true)
+            opcode: opcode, destinationQPN: pair.pointee.attributes.destinationQPN, psn: psn,
+            pkey: configuration.pkey, acknowledgeRequest: true)
         return seal(bth, at: target, payload: 0)
     }
 }
 
-/// How far `to` lies after `from`, 0 to 2^24 - 1: a message can be as long as 2^23 packets.
+/// The distance from `from` to `to`, 0 to 2^24 - 1: for PSNs that are in that order and less than one ring (2^24)
+/// apart, such as those of a message, which can have 2^23 packets. `PSN.distance` also distinguishes ahead from behind,
+/// and needs PSNs that are less than half a ring apart.
 @inline(__always)
-func steps(from: PSN, to: PSN) -> UInt32 { (to.rawValue &- from.rawValue) & 0xFF_FFFF }
+func steps(from: PSN, to: PSN) -> UInt32 { (to.rawValue &- from.rawValue) & mask24 }
 
-/// Packets of a message: at least one.
+/// The number of packets of a message: at least one.
 @inline(__always)
 func packetCount(_ length: UInt32, mtu: UInt32) -> UInt32 {
     length <= mtu ? 1 : (length &- 1) / mtu &+ 1

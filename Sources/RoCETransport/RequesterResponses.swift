@@ -1,19 +1,18 @@
 import RoCEWire
 
-// The sending side of an RC connection: what comes back.
+// The requester of an RC connection: responses (IBTA volume 1, 9.7.6; rxe_comp.c of the kernel).
 
 extension Core {
-    /// An ACK, NAK, READ response or atomic response.
+    /// Receives an ACK, NAK, READ response or atomic response.
     mutating func receiveResponse(
         _ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer, now: UInt64
     ) {
-        let state = pair.pointee.attributes.state
-        guard state == .readyToSend || state == .sendQueueDrained else {
+        guard pair.pointee.isSending else {
             counters.droppedState &+= 1
             return
         }
         let psn = packet.headers.bth.psn
-        // Outside [una, high) it answers nothing that waits: a duplicate, a late one, or another's.
+        // No request outside [una, high) is outstanding: the response is a duplicate, or of an earlier connection.
         guard pair.pointee.requester.una.distance(to: psn) >= 0, psn.precedes(pair.pointee.requester.high) else {
             counters.strayResponses &+= 1
             return
@@ -29,12 +28,12 @@ extension Core {
         switch syndrome.kind {
         case .ack:
             guard acknowledge(pair, before: psn.next, now: now) else { return goBackForGap(pair, now: now) }
-        case .rnrNak:
-            counters.rnrNaksReceived &+= 1
+        case .rnrNAK:
+            counters.rnrNAKsReceived &+= 1
             guard acknowledge(pair, before: psn, now: now) else { return goBackForGap(pair, now: now) }
             waitForReceiver(pair, syndrome.timer, now: now)
         case .nak:
-            if syndrome.nakCode == .psnSequenceError { counters.sequenceNaksReceived &+= 1 }
+            if syndrome.nakCode == .psnSequenceError { counters.sequenceNAKsReceived &+= 1 }
             guard acknowledge(pair, before: psn, now: now) else { return goBackForGap(pair, now: now) }
             guard pair.pointee.isSending else { return }
             if syndrome.nakCode == .psnSequenceError { return goBackOnce(pair, now: now) }
@@ -46,19 +45,24 @@ extension Core {
 
     // MARK: - Progress
 
-    /// Takes everything before `end` as acknowledged, and completes what is whole. False when a READ or atomic stands
-    /// in the way whose response did not come: it must have been lost.
+    /// Acknowledges all packets before `end` (IBTA volume 1, 9.7.5.1.2, coalesced acknowledge messages), and completes
+    /// the work requests that end there. Returns false when the response of a READ or atomic before `end` is missing,
+    /// and so was lost.
     private mutating func acknowledge(_ pair: Pair, before end: PSN, now: UInt64) -> Bool {
         let start = pair.pointee.requester.una
+        assert(pair.pointee.requester.isOrdered, "una, next and high are out of order")
+        assert(steps(from: start, to: end) <= steps(from: start, to: pair.pointee.requester.high))
         var isMissing = false
         while pair.pointee.requester.una != end, pair.pointee.send.oldest != pair.pointee.requester.started {
-            let entry = pair.pointee.sendEntry(pair.pointee.send.oldest)
+            let entry = pair.pointee.sendWQE(pair.pointee.send.oldest)
             if entry.pointee.isReadOrAtomic {
                 isMissing = true
                 break
             }
             let entryEnd = entry.pointee.firstPSN &+ entry.pointee.packets
-            if end.precedes(entryEnd) {
+            // Both are counted from `una`: a message can be half a ring long, for which `precedes` is not defined.
+            let una = pair.pointee.requester.una
+            if steps(from: una, to: end) < steps(from: una, to: entryEnd) {
                 pair.pointee.requester.una = end
             } else {
                 pair.pointee.requester.una = entryEnd
@@ -66,28 +70,27 @@ extension Core {
                 guard pair.pointee.isSending else { return true }
             }
         }
-        if pair.pointee.requester.una != start { noteProgress(pair, since: start, now: now) }
+        if pair.pointee.requester.una != start {
+            // The oldest request is a SEND or RDMA WRITE, so it is the request that was sent again.
+            if pair.pointee.requester.recovery != .none { counters.repairs &+= 1 }
+            noteProgress(pair, since: start, now: now)
+        }
         return !isMissing
     }
 
-    /// Something was acknowledged: retries start afresh, the window grows, the timer starts again.
+    /// A request was acknowledged: the retry counters start again, the window grows, the timer starts again.
     private mutating func noteProgress(_ pair: Pair, since start: PSN, now: UInt64) {
         let una = pair.pointee.requester.una
         pair.pointee.requester.retriesLeft = pair.pointee.attributes.retryCount
         pair.pointee.requester.rnrRetriesLeft = pair.pointee.attributes.rnrRetry
-        pair.pointee.requester.wentBackForGap = false
-        pair.pointee.requester.isWaitingForReceiver = false
-        if pair.pointee.requester.isRepairing {
-            pair.pointee.requester.isRepairing = false
-            counters.repairs &+= 1
-        }
-        // An answer to what was about to be sent again: no need to.
+        pair.pointee.requester.recovery = .none
+        // Packets that were acknowledged meanwhile are not sent again.
         if pair.pointee.requester.next.precedes(una) {
             pair.pointee.requester.next = una
             pair.pointee.requester.current = pair.pointee.send.oldest
         }
         growWindow(pair, by: UInt32(bitPattern: start.distance(to: una)))
-        if una == pair.pointee.requester.high { pair.pointee.deadline = nil } else { startTimer(pair, now: now) }
+        if una == pair.pointee.requester.high { pair.pointee.timer = .none } else { startTimer(pair, now: now) }
         requests.add(pair.pointee.links + QueuePairStorage.requests)
         reportDrained(pair)
         failIfOldest(pair)
@@ -95,87 +98,95 @@ extension Core {
 
     // MARK: - Going back
 
-    /// Sends again from the oldest packet that is not acknowledged.
+    /// Go-back-N: sends again from the oldest packet that is not acknowledged.
     private mutating func goBack(_ pair: Pair) {
         pair.pointee.requester.next = pair.pointee.requester.una
         pair.pointee.requester.current = pair.pointee.send.oldest
         pair.pointee.requester.outstandingReads = 0
-        // Found again when its turn comes.
+        // A failed work request fails again when it is begun again.
         pair.pointee.requester.failure = .success
         requests.add(pair.pointee.links + QueuePairStorage.requests)
     }
 
-    /// Goes back because packets seem lost: of a SEND or WRITE, or of the answer to the oldest request.
-    private mutating func goBackForLoss(_ pair: Pair) {
-        if !pair.pointee.sendEntry(pair.pointee.send.oldest).pointee.isReadOrAtomic {
-            pair.pointee.requester.isRepairing = true
-        }
+    /// Goes back because packets seem lost: those of a request, or the responses to the oldest request.
+    private mutating func goBackForLoss(_ pair: Pair, _ recovery: LossRecovery) {
+        pair.pointee.requester.recovery = recovery
+        assert(pair.pointee.requester.recovery != .none, "packets are sent again for a loss that is not noted")
+        assert(pair.pointee.send.oldest != pair.pointee.requester.started, "no work request is outstanding")
         shrinkWindow(pair)
         goBack(pair)
     }
 
-    /// Goes back after a PSN sequence NAK, once: a responder names a gap once, so another NAK without progress is a
-    /// copy of the first. What is lost again is the timer's to find.
+    /// Goes back after a NAK for a PSN sequence error, once: a responder returns one NAK for a gap, so another NAK
+    /// without progress is a copy of the first. A packet that is lost again is found by the local ACK timeout.
     private mutating func goBackOnce(_ pair: Pair, now: UInt64) {
-        guard !pair.pointee.requester.wentBackForGap else { return }
+        guard pair.pointee.requester.recovery != .negativelyAcknowledged else { return }
         guard pair.pointee.requester.retriesLeft > 0 else { return failOldestSend(pair, status: .retryExceeded) }
         pair.pointee.requester.retriesLeft -= 1
-        pair.pointee.requester.wentBackForGap = true
-        goBackForLoss(pair)
-        startTimer(pair, now: now)
+        goBackForLoss(pair, .negativelyAcknowledged)
+        // A running RNR timer continues: lost packets are sent again when it expires.
+        if pair.pointee.timer != .rnr { startTimer(pair, now: now) }
     }
 
-    /// Something later was answered, so the response in front was lost (IBTA volume 1, 9.7.5.2.8, implied NAK).
+    /// A response to a later request arrived, so the response to the oldest request was lost: an implied NAK (IBTA
+    /// volume 1, 9.7).
     private mutating func goBackForGap(_ pair: Pair, now: UInt64) {
         guard pair.pointee.isSending else { return }
-        counters.impliedNaks &+= 1
+        counters.impliedNAKs &+= 1
         goBackOnce(pair, now: now)
     }
 
-    /// The receiver has nothing posted: waits as long as it asks for.
+    /// After an RNR NAK: waits for the time of its timer code (IBTA volume 1, 9.7.5.2.8).
     private mutating func waitForReceiver(_ pair: Pair, _ timer: RNRTimer, now: UInt64) {
-        guard pair.pointee.isSending, !pair.pointee.requester.isWaitingForReceiver else { return }
-        if pair.pointee.attributes.rnrRetry != 7 {
+        guard pair.pointee.isSending, pair.pointee.timer != .rnr else { return }
+        if pair.pointee.attributes.rnrRetry != Limits.infiniteRNRRetry {
             guard pair.pointee.requester.rnrRetriesLeft > 0 else {
                 return failOldestSend(pair, status: .rnrRetryExceeded)
             }
             pair.pointee.requester.rnrRetriesLeft -= 1
         }
         goBack(pair)
-        pair.pointee.requester.isWaitingForReceiver = true
-        setDeadline(pair, now &+ timer.nanoseconds)
+        setTimer(pair, .rnr, now &+ timer.nanoseconds)
     }
 
     // MARK: - Timers
 
-    /// Local ACK timeout: 4.096 us * 2^timeout, and never for 0 (IBTA volume 1, 9.7.6.1.3).
+    /// The unit of the local ACK timeout: 4.096 us (IBTA volume 1, 9.7.6.1.3).
+    private static var localACKTimeoutUnit: UInt64 { 4096 }
+
+    /// Starts the local ACK timeout: 4.096 us * 2^timeout, and none for 0 (IBTA volume 1, 9.7.6.1.3).
     mutating func startTimer(_ pair: Pair, now: UInt64) {
         let timeout = pair.pointee.attributes.timeout
         guard timeout != 0 else {
-            pair.pointee.deadline = nil
+            pair.pointee.timer = .none
             return
         }
-        setDeadline(pair, now &+ 4096 << UInt64(timeout))
+        setTimer(pair, .localACK, now &+ Self.localACKTimeoutUnit << UInt64(timeout))
     }
 
-    private mutating func setDeadline(_ pair: Pair, _ time: UInt64) {
+    @inline(__always)
+    private mutating func setTimer(_ pair: Pair, _ timer: QueuePairTimer, _ time: UInt64) {
+        assert(pair.pointee.isSending, "only a queue pair that sends waits for a response")
+        pair.pointee.timer = timer
         pair.pointee.deadline = time
         timers.schedule(pair, at: time)
+        assert(timers.covers(pair), "the timer would expire too late")
     }
 
     mutating func advance(to now: UInt64) {
         while let pair = timers.pop(at: now) {
-            guard let deadline = pair.pointee.deadline else { continue }
-            if deadline > now {
-                timers.schedule(pair, at: deadline)
+            let timer = pair.pointee.timer
+            if timer == .none { continue }
+            if pair.pointee.deadline > now {
+                timers.schedule(pair, at: pair.pointee.deadline)
                 continue
             }
-            pair.pointee.deadline = nil
-            if pair.pointee.requester.isWaitingForReceiver {
-                pair.pointee.requester.isWaitingForReceiver = false
-                requests.add(pair.pointee.links + QueuePairStorage.requests)
-            } else {
-                timeOut(pair, now: now)
+            assert(pair.pointee.type == .rc && pair.pointee.isSending, "a timer runs where nothing is waited for")
+            pair.pointee.timer = .none
+            switch timer {
+            case .rnr: requests.add(pair.pointee.links + QueuePairStorage.requests)
+            case .localACK: timeOut(pair, now: now)
+            case .none: break
             }
         }
     }
@@ -184,7 +195,8 @@ extension Core {
         counters.timeouts &+= 1
         guard pair.pointee.requester.retriesLeft > 0 else { return failOldestSend(pair, status: .retryExceeded) }
         pair.pointee.requester.retriesLeft -= 1
-        goBackForLoss(pair)
+        let recovery = pair.pointee.requester.recovery
+        goBackForLoss(pair, recovery == .none ? .timedOut : recovery)
         startTimer(pair, now: now)
     }
 
@@ -218,55 +230,60 @@ extension Core {
     ) {
         let psn = packet.headers.bth.psn
         let opcode = packet.headers.bth.opcode
-        guard let entry = awaited(pair, psn, now: now) else { return }
+        guard let entry = oldestRequest(pair, respondedBy: psn, now: now) else { return }
         let mtu = pair.pointee.attributes.pathMTU
         let position = steps(from: entry.pointee.firstPSN, to: psn)
         let isWhole = position &+ 1 == entry.pointee.packets
-        let endsPiece = position &+ 1 == pieceEnd(entry, position: position)
-        let startsPiece = position % configuration.readPiece == 0
+        let endsSegment = position &+ 1 == segmentEnd(entry, position: position)
+        let startsSegment = position % configuration.readSegment == 0
         let length = isWhole ? entry.pointee.length &- position &* mtu : mtu
-        // A repeated request starts anywhere in a piece, so FIRST and ONLY may stand anywhere.
-        guard entry.pointee.isRead, opcode.endsMessage == endsPiece, opcode.startsMessage || !startsPiece,
+        // A retransmitted READ request starts at any packet, so First and Only are valid at any packet.
+        guard entry.pointee.isRead, opcode.endsMessage == endsSegment, opcode.startsMessage || !startsSegment,
             packet.payloadByteCount == Int(length)
-        else { return failOldestSend(pair, status: .badResponse) }
+        else { return failOldestSend(pair, status: .badResponseError) }
         guard
             scatter(
-                elements(of: entry, pair), count: Int(entry.pointee.elementCount),
+                sgList(of: entry, pair), count: Int(entry.pointee.sgeCount),
                 domain: pair.pointee.protectionDomain, offset: position &* mtu, byteCount: packet.payloadByteCount,
                 from: payload)
         else { return failOldestSend(pair, status: .localProtectionError) }
         counters.receivedBytes &+= UInt64(packet.payloadByteCount)
-        answered(pair, psn, endsRequest: endsPiece, endsWork: isWhole, now: now)
+        acceptResponse(pair, psn, endsRequest: endsSegment, endsWork: isWhole, now: now)
     }
 
     private mutating func receiveAtomicResponse(_ pair: Pair, _ packet: TransportPacket, now: UInt64) {
         let psn = packet.headers.bth.psn
-        guard let entry = awaited(pair, psn, now: now) else { return }
+        guard let entry = oldestRequest(pair, respondedBy: psn, now: now) else { return }
         guard entry.pointee.isReadOrAtomic, !entry.pointee.isRead else {
-            return failOldestSend(pair, status: .badResponse)
+            return failOldestSend(pair, status: .badResponseError)
         }
         let isPlaced = withUnsafeBytes(of: packet.headers.atomicAckETH.original) { value in
             scatter(
-                elements(of: entry, pair), count: Int(entry.pointee.elementCount),
-                domain: pair.pointee.protectionDomain, offset: 0, byteCount: 8, from: value.baseAddress!)
+                sgList(of: entry, pair), count: Int(entry.pointee.sgeCount),
+                domain: pair.pointee.protectionDomain, offset: 0, byteCount: value.count, from: value.baseAddress!)
         }
         guard isPlaced else { return failOldestSend(pair, status: .localProtectionError) }
-        answered(pair, psn, endsRequest: true, endsWork: true, now: now)
+        acceptResponse(pair, psn, endsRequest: true, endsWork: true, now: now)
     }
 
-    /// The work request that the response with this PSN is for: everything before it is acknowledged by it. Nil when
-    /// a response before it is missing.
-    private mutating func awaited(_ pair: Pair, _ psn: PSN, now: UInt64) -> UnsafeMutablePointer<SendEntry>? {
+    /// The work request of the response with this PSN, which is the oldest one: the response acknowledges all packets
+    /// before it. Nil when a response before it is missing.
+    private mutating func oldestRequest(
+        _ pair: Pair, respondedBy psn: PSN, now: UInt64
+    ) -> UnsafeMutablePointer<SendWQE>? {
         guard acknowledge(pair, before: psn, now: now) else {
             goBackForGap(pair, now: now)
             return nil
         }
         guard pair.pointee.isSending, pair.pointee.send.oldest != pair.pointee.requester.started else { return nil }
-        return pair.pointee.sendEntry(pair.pointee.send.oldest)
+        return pair.pointee.sendWQE(pair.pointee.send.oldest)
     }
 
-    private mutating func answered(_ pair: Pair, _ psn: PSN, endsRequest: Bool, endsWork: Bool, now: UInt64) {
-        // Requests that went back and were not sent again are not counted.
+    /// A response with data was placed: its PSN is acknowledged.
+    private mutating func acceptResponse(
+        _ pair: Pair, _ psn: PSN, endsRequest: Bool, endsWork: Bool, now: UInt64
+    ) {
+        // Requests before a go-back that were not sent again are not counted.
         if endsRequest && psn.precedes(pair.pointee.requester.next) { pair.pointee.requester.outstandingReads &-= 1 }
         pair.pointee.requester.una = psn.next
         if endsWork {
@@ -280,17 +297,17 @@ extension Core {
 extension QueuePairStorage {
     /// RTS or SQD.
     @inline(__always)
-    var isSending: Bool { attributes.state == .readyToSend || attributes.state == .sendQueueDrained }
+    var isSending: Bool { state == .readyToSend || state == .sendQueueDrained }
 }
 
-extension AETHSyndrome.NakCode {
-    /// How a work request ends that the peer refused (IBTA volume 1, 9.9.2.4.1, table "Requester Side Error Behavior").
+extension AETHSyndrome.NAKCode {
+    /// The completion status of a work request for which the peer returned this NAK code (IBTA volume 1, 9.9.2).
     var status: CompletionStatus {
         switch self {
-        case .invalidRequest: .remoteInvalidRequest
+        case .invalidRequest: .remoteInvalidRequestError
         case .remoteAccessError: .remoteAccessError
         case .remoteOperationalError: .remoteOperationError
-        default: .badResponse
+        default: .badResponseError
         }
     }
 }

@@ -1,12 +1,12 @@
 import RoCEWire
 
-// The receiving side of an RC connection: requests.
+// The responder of an RC connection: requests (IBTA volume 1, 9.7.4; rxe_resp.c of the kernel).
 
 extension Core {
     mutating func receiveRequest(_ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer) {
         let bth = packet.headers.bth
         guard isNext(pair, bth) else {
-            if steps(from: pair.pointee.responder.expected, to: bth.psn) >= 1 << 23 { repeatAnswer(pair, packet) }
+            if pair.pointee.responder.expected.distance(to: bth.psn) < 0 { repeatAnswer(pair, packet) }
             return
         }
         guard isInOrder(pair, bth.opcode), hasLegalLength(pair, packet) else {
@@ -16,23 +16,24 @@ extension Core {
         case .send where !bth.opcode.headers.contains(.ieth): executeSend(pair, packet, payload: payload)
         case .write: executeWrite(pair, packet, payload: payload)
         case .readRequest: executeRead(pair, packet)
-        case .compareSwap, .fetchAdd: executeAtomic(pair, packet)
+        case .compareAndSwap, .fetchAndAdd: executeAtomic(pair, packet)
         default: refuse(pair, .invalidRequest, event: .requestError)
         }
     }
 
-    /// Whether the packet has the expected PSN. A later one is answered with one NAK, which names the expected PSN, and
-    /// then nothing is answered until that comes (IBTA volume 1, 9.7.5.2.8).
+    /// Whether the packet has the expected PSN. The first packet with a later PSN causes a NAK for a PSN sequence
+    /// error, which has the expected PSN; further ones cause no response until the expected PSN arrives (IBTA volume 1,
+    /// 9.7.5.2; `sent_psn_nak` of the kernel's rxe).
     mutating func isNext(_ pair: Pair, _ bth: BTH) -> Bool {
         let distance = pair.pointee.responder.expected.distance(to: bth.psn)
         if distance == 0 {
-            pair.pointee.responder.isNakSent = false
+            pair.pointee.responder.sequence = .inSequence
             return true
         }
         if distance > 0 {
             counters.outOfSequence &+= 1
-            if !pair.pointee.responder.isNakSent {
-                pair.pointee.responder.isNakSent = true
+            if pair.pointee.responder.sequence != .negativelyAcknowledged {
+                pair.pointee.responder.sequence = .negativelyAcknowledged
                 counters.naksSent &+= 1
                 answer(pair, pair.pointee.responder.expected, .nak(.psnSequenceError))
             }
@@ -40,14 +41,16 @@ extension Core {
         return false
     }
 
-    /// First, middle, last and only in a sequence that makes messages (IBTA volume 1, 9.7.4.1.2).
+    /// Whether the opcode may follow the previous one: first, middle, last and only in a sequence that forms messages
+    /// (IBTA volume 1, 9.7.4.1; `check_op_seq` of the kernel's rxe).
     private mutating func isInOrder(_ pair: Pair, _ opcode: Opcode) -> Bool {
         let message = pair.pointee.responder.message
-        if message == .unknown { return opcode.startsMessage }
+        if message == Responder.betweenMessages { return opcode.startsMessage }
         return opcode.operation == message && !opcode.startsMessage
     }
 
-    /// First and middle packets are full, last ones not empty, and requests without payload have none (9.7.4.1.6).
+    /// Whether the payload has a valid length: the path MTU in first and middle packets, at least one byte in last
+    /// ones, and none in requests without payload (IBTA volume 1, 9.7.4.1.6).
     mutating func hasLegalLength(_ pair: Pair, _ packet: TransportPacket) -> Bool {
         let opcode = packet.headers.bth.opcode
         let count = packet.payloadByteCount
@@ -71,18 +74,19 @@ extension Core {
         default: return refuse(pair, .remoteOperationalError, status: .localProtectionError)
         }
         pair.pointee.responder.message = .send
+        assert(pair.pointee.responder.isConsistent, "a SEND is under way without a receive work request")
         accept(pair, bth)
         if bth.opcode.endsMessage { finishReceive(pair, packet, opcode: .receive) }
     }
 
-    /// Puts the payload of a SEND into the receive work request that was taken.
+    /// Scatters the payload of a SEND into the receive work request that is held.
     mutating func place(_ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer) -> CompletionStatus {
         let responder = pair.pointee.responder
         let count = packet.payloadByteCount
         guard count <= Int(responder.receiveLength &- responder.received) else { return .localLengthError }
         guard
             scatter(
-                responder.elements, count: responder.elementCount, domain: pair.pointee.receiveDomain,
+                responder.sgList, count: responder.sgeCount, domain: pair.pointee.receiveDomain,
                 offset: responder.received, byteCount: count, from: payload)
         else { return .localProtectionError }
         pair.pointee.responder.received &+= UInt32(count)
@@ -110,38 +114,39 @@ extension Core {
         accept(pair, bth)
         if bth.opcode.headers.contains(.immDt) {
             pair.pointee.responder.received = pair.pointee.responder.writeLength
-            finishReceive(pair, packet, opcode: .receiveWriteImmediate)
+            finishReceive(pair, packet, opcode: .receiveWriteWithImmediate)
         }
     }
 
-    /// Checks all that a WRITE asks for, before a byte is written. A WRITE of nothing needs no valid key
+    /// Checks the whole range of an RDMA WRITE before a byte is written. An RDMA WRITE of length 0 needs no valid R_Key
     /// (IBTA volume 1, 9.7.4.1.5).
     mutating func openWrite(_ pair: Pair, _ reth: RETH) -> CompletionStatus {
-        guard pair.pointee.attributes.access.contains(.remoteWrite), reth.dmaLength <= Limits.messageBytes else {
-            return .remoteInvalidRequest
+        guard pair.pointee.attributes.access.contains(.remoteWrite), reth.dmaLength <= Limits.maxMessageSize else {
+            return .remoteInvalidRequestError
         }
         if reth.dmaLength != 0,
             keys.translate(
-                key: reth.remoteKey, protectionDomain: pair.pointee.protectionDomain, address: reth.virtualAddress,
+                key: reth.rkey, protectionDomain: pair.pointee.protectionDomain, address: reth.virtualAddress,
                 length: UInt64(reth.dmaLength), access: .remoteWrite) == nil
         {
             return .remoteAccessError
         }
         pair.pointee.responder.writeAddress = reth.virtualAddress
-        pair.pointee.responder.writeKey = reth.remoteKey
+        pair.pointee.responder.writeKey = reth.rkey
         pair.pointee.responder.writeLeft = reth.dmaLength
         pair.pointee.responder.writeLength = reth.dmaLength
         return .success
     }
 
-    /// Whether the packet brings what the RETH announced: all that is left at the end, and less before.
+    /// Whether the payload matches RETH.DMALen: all remaining bytes in the last packet, and fewer before.
     mutating func fitsWrite(_ pair: Pair, _ packet: TransportPacket) -> Bool {
         let left = Int(pair.pointee.responder.writeLeft)
         return packet.headers.bth.opcode.endsMessage
             ? packet.payloadByteCount == left : packet.payloadByteCount < left
     }
 
-    /// Writes the payload. The key is looked up for each packet, since the region can go in between.
+    /// Writes the payload. The R_Key is looked up for each packet, since the region can be deregistered between
+    /// packets.
     mutating func write(_ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer) -> Bool {
         let count = packet.payloadByteCount
         guard count != 0 else { return true }
@@ -157,33 +162,44 @@ extension Core {
         return true
     }
 
-    // MARK: - What all requests have in common
+    // MARK: - Common to all requests
 
-    /// The packet was carried out: the next one is expected, and it is acknowledged if it asks for it.
+    /// The packet was executed: the next PSN is expected, and the packet is acknowledged if BTH.A is set.
     mutating func accept(_ pair: Pair, _ bth: BTH) {
         pair.pointee.responder.expected = bth.psn.next
+        if bth.psn.next.rawValue == pair.pointee.responder.forgetAt { forgetDistant(pair) }
         if bth.opcode.endsMessage {
-            pair.pointee.responder.msn = (pair.pointee.responder.msn &+ 1) & 0xFF_FFFF
-            pair.pointee.responder.message = .unknown
+            pair.pointee.responder.msn = (pair.pointee.responder.msn &+ 1) & mask24
+            pair.pointee.responder.message = Responder.betweenMessages
         }
         if bth.acknowledgeRequest { answer(pair, bth.psn, .ack) }
     }
 
-    /// Makes sure that a receive work request is held for the message. False when none is posted.
+    /// The bytes of the receive work request for the next message: the one that is held, or the oldest one posted. Nil
+    /// when none is posted.
+    @inline(__always)
+    func receiveRoom(_ pair: Pair) -> UInt32? {
+        if pair.pointee.responder.holdsReceive { return pair.pointee.responder.receiveLength }
+        let ring = pair.pointee.receiveRing
+        guard ring.has(ring.oldest) else { return nil }
+        return ring.slot(ring.oldest).assumingMemoryBound(to: ReceiveWQE.self).pointee.room
+    }
+
+    /// Consumes a receive work request for the message, if none is held. Returns false when none is posted.
     mutating func takeReceive(_ pair: Pair) -> Bool {
         if pair.pointee.responder.holdsReceive { return true }
-        let ring = pair.pointee.sharedReceiveQueue.map { $0.pointee.ring } ?? pair.pointee.receive
+        let ring = pair.pointee.receiveRing
         guard ring.has(ring.oldest) else { return false }
         let slot = ring.slot(ring.oldest)
-        let entry = slot.assumingMemoryBound(to: ReceiveEntry.self)
+        let entry = slot.assumingMemoryBound(to: ReceiveWQE.self)
         pair.pointee.responder.holdsReceive = true
         pair.pointee.responder.receiveID = entry.pointee.id
-        pair.pointee.responder.receiveLength = entry.pointee.length
+        pair.pointee.responder.receiveLength = entry.pointee.room
         pair.pointee.responder.received = 0
-        pair.pointee.responder.elementCount = Int(entry.pointee.elementCount)
-        UnsafeMutableRawPointer(pair.pointee.responder.elements).copyMemory(
-            from: slot + ReceiveEntry.size,
-            byteCount: pair.pointee.responder.elementCount &* MemoryLayout<ScatterGatherElement>.stride)
+        pair.pointee.responder.sgeCount = Int(entry.pointee.sgeCount)
+        UnsafeMutableRawPointer(pair.pointee.responder.sgList).copyMemory(
+            from: slot + ReceiveWQE.size,
+            byteCount: pair.pointee.responder.sgeCount &* MemoryLayout<SGE>.stride)
         ring.release()
         if let shared = pair.pointee.sharedReceiveQueue { checkLimit(shared) }
         return true
@@ -192,68 +208,76 @@ extension Core {
     private mutating func checkLimit(_ queue: UnsafeMutablePointer<SharedReceiveQueueStorage>) {
         guard queue.pointee.limit != 0, queue.pointee.ring.count < queue.pointee.limit else { return }
         queue.pointee.limit = 0
-        events.post(queue.pointee.event, .sharedReceiveQueueLimit)
+        events.post(queue.pointee.event, .sharedReceiveQueueLimitReached)
     }
 
-    /// Completes the receive work request that the message was put into, or told of by its immediate data.
+    /// Completes the receive work request of a SEND, or of an RDMA WRITE with immediate data.
     mutating func finishReceive(_ pair: Pair, _ packet: TransportPacket, opcode: CompletionOpcode) {
+        assert(pair.pointee.responder.holdsReceive, "no receive work request was taken")
         var completion = WorkCompletion()
         completion.id = pair.pointee.responder.receiveID
         completion.opcode = opcode
         completion.byteCount = pair.pointee.responder.received
-        completion.queuePair = pair.pointee.number
+        completion.queuePairNumber = pair.pointee.number
         if packet.headers.bth.opcode.headers.contains(.immDt) {
             completion.immediate = packet.headers.immDt.value.bigEndian
             completion.flags = .withImmediate
         }
         if pair.pointee.type == .ud {
-            completion.sourceQueuePair = packet.headers.deth.sourceQP
+            completion.sourceQueuePairNumber = packet.headers.deth.sourceQPN
             completion.flags.insert(.grh)
         } else {
             completion.serviceLevel = pair.pointee.attributes.path.serviceLevel
         }
         pair.pointee.responder.holdsReceive = false
-        if !push(completion, solicited: packet.headers.bth.solicited, to: pair.pointee.receiveCompletions) {
+        if !push(completion, solicited: packet.headers.bth.solicited, to: pair.pointee.receiveCQ) {
             fatal(pair)
         }
     }
 
     // MARK: - Refusals
 
-    /// No receive is posted: the requester waits and comes again with the same PSN.
+    /// No receive work request is posted: queues an RNR NAK (IBTA volume 1, 9.7.5.2.8). The requester waits and sends
+    /// the same PSN again.
     private mutating func refuseForNow(_ pair: Pair) {
-        pair.pointee.responder.isNakSent = true
-        counters.rnrNaksSent &+= 1
+        pair.pointee.responder.sequence = .negativelyAcknowledged
+        counters.rnrNAKsSent &+= 1
         answer(
             pair, pair.pointee.responder.expected,
-            .rnrNak(RNRTimer(rawValue: pair.pointee.attributes.minRNRTimer)))
+            .rnrNAK(RNRTimer(rawValue: pair.pointee.attributes.minRNRTimer)))
     }
 
-    /// A request that ends the connection: NAK, event and ERR (IBTA volume 1, 9.9.3.1.1, class C).
-    mutating func refuse(_ pair: Pair, _ code: AETHSyndrome.NakCode, event: AsyncEventType) {
+    /// A request that ends the connection: NAK, event and ERR (IBTA volume 1, 9.9.3.1.3, responder class C fault).
+    mutating func refuse(_ pair: Pair, _ code: AETHSyndrome.NAKCode, event: AsyncEventType) {
         counters.naksSent &+= 1
         answer(pair, pair.pointee.responder.expected, .nak(code))
         events.post(pair.pointee.event, event)
-        enterError(pair, answering: true)
+        enterError(pair, sendsNAK: true)
     }
 
-    /// The receive work request cannot take the message: it completes in error, and the connection ends (class A, C).
-    private mutating func refuse(_ pair: Pair, _ code: AETHSyndrome.NakCode, status: CompletionStatus) {
+    /// The message does not fit into the receive work request, which completes in error: NAK and ERR (IBTA volume 1,
+    /// 9.9.3, responder class A and C faults).
+    private mutating func refuse(_ pair: Pair, _ code: AETHSyndrome.NAKCode, status: CompletionStatus) {
         counters.naksSent &+= 1
         answer(pair, pair.pointee.responder.expected, .nak(code))
         failReceive(pair, status: status)
-        enterError(pair, answering: true)
+        enterError(pair, sendsNAK: true)
     }
 
     /// Completes the receive work request that is held with an error.
     mutating func failReceive(_ pair: Pair, status: CompletionStatus) {
+        assert(pair.pointee.responder.holdsReceive && status != .success)
         pair.pointee.responder.holdsReceive = false
         completeReceive(pair, id: pair.pointee.responder.receiveID, status: status)
     }
 }
 
 extension QueuePairStorage {
-    /// The protection domain that the memory of receives belongs to.
+    /// The protection domain of the memory regions of receive work requests.
     @inline(__always)
     var receiveDomain: UInt32 { sharedReceiveQueue.map { $0.pointee.protectionDomain } ?? protectionDomain }
+
+    /// The queue of receive work requests: the shared receive queue, or its own.
+    @inline(__always)
+    var receiveRing: Ring { sharedReceiveQueue.map { $0.pointee.ring } ?? receive }
 }

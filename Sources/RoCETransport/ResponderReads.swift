@@ -1,15 +1,15 @@
 import RoCEWire
 import Synchronization
 
-// The receiving side of an RC connection: READs and atomics, which are answered with data and remembered.
+// The responder of an RC connection: READs and atomics, whose responses have data and which use a responder resource.
 
 extension Core {
     mutating func executeRead(_ pair: Pair, _ packet: TransportPacket) {
         let reth = packet.headers.reth
-        guard pair.pointee.attributes.access.contains(.remoteRead), reth.dmaLength <= Limits.messageBytes else {
+        guard pair.pointee.attributes.access.contains(.remoteRead), reth.dmaLength <= Limits.maxMessageSize else {
             return refuse(pair, .invalidRequest, event: .requestError)
         }
-        guard isReadable(pair, reth.remoteKey, reth.virtualAddress, reth.dmaLength) else {
+        guard isReadable(pair, reth.rkey, reth.virtualAddress, reth.dmaLength) else {
             return refuse(pair, .remoteAccessError, event: .accessError)
         }
         guard let resource = newResource(pair, packet.headers.bth.psn) else {
@@ -17,7 +17,7 @@ extension Core {
         }
         resource.pointee.packets = packetCount(reth.dmaLength, mtu: pair.pointee.attributes.pathMTU)
         resource.pointee.address = reth.virtualAddress
-        resource.pointee.key = reth.remoteKey
+        resource.pointee.key = reth.rkey
         resource.pointee.length = reth.dmaLength
         startRun(resource, at: 0, length: reth.dmaLength, mtu: pair.pointee.attributes.pathMTU)
         finishResource(pair, resource)
@@ -25,28 +25,28 @@ extension Core {
 
     mutating func executeAtomic(_ pair: Pair, _ packet: TransportPacket) {
         let request = packet.headers.atomicETH
-        guard pair.pointee.attributes.access.contains(.remoteAtomic), request.virtualAddress & 7 == 0 else {
-            return refuse(pair, .invalidRequest, event: .requestError)
-        }
+        guard pair.pointee.attributes.access.contains(.remoteAtomic),
+            request.virtualAddress % UInt64(atomicByteCount) == 0
+        else { return refuse(pair, .invalidRequest, event: .requestError) }
         guard
             let memory = keys.translate(
-                key: request.remoteKey, protectionDomain: pair.pointee.protectionDomain,
-                address: request.virtualAddress, length: 8, access: .remoteAtomic),
-            UInt(bitPattern: memory) & 7 == 0
+                key: request.rkey, protectionDomain: pair.pointee.protectionDomain,
+                address: request.virtualAddress, length: UInt64(atomicByteCount), access: .remoteAtomic),
+            UInt(bitPattern: memory) % UInt(atomicByteCount) == 0
         else { return refuse(pair, .remoteAccessError, event: .accessError) }
         guard let resource = newResource(pair, packet.headers.bth.psn) else {
             return refuse(pair, .invalidRequest, event: .requestError)
         }
-        resource.pointee.isAtomic = true
+        resource.pointee.operation = .atomic
         resource.pointee.packets = 1
         resource.pointee.end = 1
-        resource.pointee.original = carryOut(
-            request, isSwap: packet.headers.bth.opcode.operation == .compareSwap, on: memory)
+        resource.pointee.original = execute(
+            request, isSwap: packet.headers.bth.opcode.operation == .compareAndSwap, on: memory)
         finishResource(pair, resource)
     }
 
-    /// Atomic towards this machine's processors too, not just towards other work requests.
-    private mutating func carryOut(_ request: AtomicETH, isSwap: Bool, on memory: UnsafeMutableRawPointer) -> UInt64 {
+    /// Executes an atomic, which is atomic also with respect to the processors of this host (`IBV_ATOMIC_GLOB`).
+    private mutating func execute(_ request: AtomicETH, isSwap: Bool, on memory: UnsafeMutableRawPointer) -> UInt64 {
         let word = memory.assumingMemoryBound(to: Atomic<UInt64>.self)
         if isSwap {
             return word.pointee.compareExchange(
@@ -63,41 +63,64 @@ extension Core {
                 access: .remoteRead) != nil
     }
 
-    // MARK: - What is remembered
+    // MARK: - Responder resources
 
     private mutating func resource(_ pair: Pair, _ index: UInt32) -> UnsafeMutablePointer<ReadResource> {
-        pair.pointee.responder.resources + Int(index & (Limits.readAtomics &- 1))
+        pair.pointee.responder.resources + Int(index & (Limits.maxReadAtomic &- 1))
     }
 
-    /// A place for one more READ or atomic; the oldest is forgotten when there are `maxDestinationReadAtomic`. Nil when
-    /// that one was never answered: the requester has more outstanding than was agreed.
+    /// A responder resource for one more READ or atomic, in place of the oldest one when there are
+    /// `maxDestinationReadAtomic`. Nil when responses of that one were not sent yet: the requester exceeds the
+    /// responder resources.
     private mutating func newResource(_ pair: Pair, _ psn: PSN) -> UnsafeMutablePointer<ReadResource>? {
         let most = UInt32(pair.pointee.attributes.maxDestinationReadAtomic)
         guard most != 0 else { return nil }
-        let responder = pair.pointee.responder
-        if responder.endResource &- responder.firstResource >= most {
-            if !resource(pair, responder.firstResource).pointee.wasAnswered { return nil }
-            pair.pointee.responder.firstResource &+= 1
-            if responder.sendingResource == responder.firstResource { pair.pointee.responder.sendingResource &+= 1 }
+        while pair.pointee.responder.endResource &- pair.pointee.responder.firstResource >= most {
+            if !resource(pair, pair.pointee.responder.firstResource).pointee.allResponsesSent { return nil }
+            forgetOldest(pair)
         }
-        let new = resource(pair, responder.endResource)
+        let new = resource(pair, pair.pointee.responder.endResource)
         new.pointee = ReadResource()
         new.pointee.first = psn
         return new
     }
 
-    /// The request is carried out: its PSNs are used up, and it counts as a message.
+    private mutating func forgetOldest(_ pair: Pair) {
+        let oldest = pair.pointee.responder.firstResource
+        assert(oldest != pair.pointee.responder.endResource, "nothing is remembered")
+        pair.pointee.responder.firstResource = oldest &+ 1
+        if pair.pointee.responder.sendingResource == oldest { pair.pointee.responder.sendingResource = oldest &+ 1 }
+    }
+
+    /// Forgets the READs and atomics whose end is 2^23 PSNs or more before `expected`: no duplicate request can refer
+    /// to them (see `Responder.resources`). That includes one whose responses were not sent: a requester has at most
+    /// 2^23 PSNs outstanding, so a peer that is this far ahead does not wait for the response.
+    mutating func forgetDistant(_ pair: Pair) {
+        while pair.pointee.responder.firstResource != pair.pointee.responder.endResource {
+            let end = resource(pair, pair.pointee.responder.firstResource).pointee.endPSN
+            if steps(from: end, to: pair.pointee.responder.expected) < PSN.halfRing {
+                pair.pointee.responder.forgetAt = (end &+ PSN.halfRing).rawValue
+                return
+            }
+            forgetOldest(pair)
+        }
+        pair.pointee.responder.forgetAt = Responder.nothingRemembered
+    }
+
+    /// The request was executed: its PSNs are used, and it counts as a message in the MSN.
     private mutating func finishResource(_ pair: Pair, _ resource: UnsafeMutablePointer<ReadResource>) {
+        assert(resource.pointee.packets >= 1 && resource.pointee.packets <= PSN.halfRing)
         pair.pointee.responder.endResource &+= 1
-        pair.pointee.responder.expected = resource.pointee.first &+ resource.pointee.packets
-        pair.pointee.responder.msn = (pair.pointee.responder.msn &+ 1) & 0xFF_FFFF
+        pair.pointee.responder.expected = resource.pointee.endPSN
+        forgetDistant(pair)
+        pair.pointee.responder.msn = (pair.pointee.responder.msn &+ 1) & mask24
         resource.pointee.msn = pair.pointee.responder.msn
-        // The response acknowledges all that came before.
-        pair.pointee.responder.hasAcknowledgement = false
+        // The response acknowledges all earlier requests.
+        pair.pointee.responder.acknowledgement = nil
         scheduleResponder(pair)
     }
 
-    /// From which packet on, and how many bytes, a READ is answered.
+    /// Sets the first packet and the number of bytes of the READ responses to send.
     private mutating func startRun(
         _ resource: UnsafeMutablePointer<ReadResource>, at position: UInt32, length: UInt32, mtu: UInt32
     ) {
@@ -107,37 +130,50 @@ extension Core {
         resource.pointee.end = position &+ packetCount(length, mtu: mtu)
     }
 
-    // MARK: - Repeated requests
+    // MARK: - Duplicate requests
 
-    /// A request seen before: it is answered again and not carried out again, but for a READ, which harms nothing
-    /// (IBTA volume 1, 9.7.4.1.3). What nobody remembers is dropped.
+    /// A duplicate request (`RESPST_DUPLICATE_REQUEST` of the kernel's rxe): its response is sent again. Only a READ is
+    /// executed again. A READ or atomic without a responder resource is dropped.
     mutating func repeatAnswer(_ pair: Pair, _ packet: TransportPacket) {
         counters.duplicateRequests &+= 1
         let bth = packet.headers.bth
+        assert(remembersOnlyNear(pair), "a remembered READ or atomic lies half a ring back")
         switch bth.opcode.operation {
         case .send, .write: repeatAcknowledgement(pair, bth.psn)
         case .readRequest: repeatRead(pair, bth.psn, packet.headers.reth)
-        case .compareSwap, .fetchAdd: repeatAtomic(pair, bth.psn)
+        case .compareAndSwap, .fetchAndAdd: repeatAtomic(pair, bth.psn)
         default: break
         }
     }
 
-    /// Acknowledges all that was carried out, but nothing beyond a READ or atomic after this request: its response may
-    /// be what got lost, and an acknowledgement that overtakes it would say so a second time.
-    private mutating func repeatAcknowledgement(_ pair: Pair, _ psn: PSN) {
-        // A NAK that is due says the same and more.
-        if pair.pointee.responder.hasAcknowledgement && pair.pointee.responder.syndrome.kind != .ack { return }
-        var last = pair.pointee.responder.expected &- 1
+    /// The invariant of `Responder.resources`.
+    private mutating func remembersOnlyNear(_ pair: Pair) -> Bool {
         var index = pair.pointee.responder.firstResource
         while index != pair.pointee.responder.endResource {
-            let first = resource(pair, index).pointee.first
-            if psn.precedes(first) {
-                last = first &- 1
-                break
+            let end = resource(pair, index).pointee.endPSN
+            if steps(from: end, to: pair.pointee.responder.expected) >= PSN.halfRing { return false }
+            index &+= 1
+        }
+        return true
+    }
+
+    /// Acknowledges all executed requests up to the first READ or atomic after this request: the response of that one
+    /// may be lost, and an acknowledgement beyond it would be an implied NAK for it.
+    private mutating func repeatAcknowledgement(_ pair: Pair, _ psn: PSN) {
+        // A queued NAK also acknowledges all requests before it.
+        if let waiting = pair.pointee.responder.acknowledgement, waiting.syndrome.kind != .ack { return }
+        // Both are counted back from `expected`: for PSNs that are up to 2^24 apart, `precedes` is not defined.
+        let expected = pair.pointee.responder.expected
+        let distance = steps(from: psn, to: expected)
+        var index = pair.pointee.responder.firstResource
+        while index != pair.pointee.responder.endResource {
+            let resource = self.resource(pair, index)
+            if steps(from: resource.pointee.first, to: expected) < distance {
+                return answer(pair, resource.pointee.first &- 1, .ack, msn: resource.pointee.msnBefore)
             }
             index &+= 1
         }
-        answer(pair, last, .ack)
+        answer(pair, expected &- 1, .ack)
     }
 
     private mutating func repeatRead(_ pair: Pair, _ psn: PSN, _ reth: RETH) {
@@ -148,12 +184,12 @@ extension Core {
             let position = steps(from: resource.pointee.first, to: psn)
             if position < resource.pointee.packets && !resource.pointee.isAtomic {
                 let offset = position &* mtu
-                guard reth.remoteKey == resource.pointee.key,
+                guard reth.rkey == resource.pointee.key,
                     reth.virtualAddress == resource.pointee.address &+ UInt64(offset),
                     reth.dmaLength <= resource.pointee.length &- offset
                 else { return }
                 counters.repeatedReads &+= 1
-                resource.pointee.isRepeated = true
+                resource.pointee.isReplayed = true
                 startRun(resource, at: position, length: reth.dmaLength, mtu: mtu)
                 return rewind(pair, to: index)
             }
@@ -173,7 +209,7 @@ extension Core {
         }
     }
 
-    /// Sends from this resource on. Those after it go on where they were.
+    /// Sends the responses of this resource next. Those after it continue where they were.
     private mutating func rewind(_ pair: Pair, to index: UInt32) {
         if Int32(bitPattern: index &- pair.pointee.responder.sendingResource) < 0 {
             pair.pointee.responder.sendingResource = index
@@ -183,16 +219,17 @@ extension Core {
 
     // MARK: - Sending
 
-    /// Queues an acknowledgement. It takes the place of one that was not sent yet, which it covers.
-    mutating func answer(_ pair: Pair, _ psn: PSN, _ syndrome: AETHSyndrome) {
-        pair.pointee.responder.hasAcknowledgement = true
-        pair.pointee.responder.acknowledgedPSN = psn
-        pair.pointee.responder.syndrome = syndrome
+    /// Queues an acknowledgement. It replaces one that was not sent yet, whose requests it also acknowledges (IBTA
+    /// volume 1, 9.7.5.1.2, coalesced acknowledge messages).
+    /// - Parameter msn: The MSN of `psn`; by default that of all completed messages.
+    mutating func answer(_ pair: Pair, _ psn: PSN, _ syndrome: AETHSyndrome, msn: UInt32? = nil) {
+        pair.pointee.responder.acknowledgement = Acknowledgement(
+            psn: psn, msn: msn ?? pair.pointee.responder.msn, syndrome: syndrome)
         scheduleResponder(pair)
     }
 
-    /// Puts the queue pair into the list that its next response belongs to. Responses keep the order of the requests:
-    /// READs and atomics first, since an acknowledgement that waits is always for a later request.
+    /// Adds the queue pair to the list of its next response. Responses keep the order of the requests: those of READs
+    /// and atomics are first, since a queued acknowledgement is always for a later request.
     private mutating func scheduleResponder(_ pair: Pair) {
         let front = pair.pointee.responder.sendingResource
         if front != pair.pointee.responder.endResource {
@@ -202,31 +239,32 @@ extension Core {
             } else {
                 readResponses.add(pair.pointee.links + QueuePairStorage.readResponses)
             }
-        } else if pair.pointee.responder.hasAcknowledgement {
+        } else if pair.pointee.responder.acknowledgement != nil {
             acknowledgements.add(pair.pointee.links + QueuePairStorage.acknowledgements)
         }
     }
 
-    /// Writes the next response of a queue pair; 0 when there is none. `isNew` becomes true for a READ response that
-    /// was not sent before.
+    /// Writes the next response of a queue pair. Returns 0 when there is none. `isNew` becomes true for a READ response
+    /// that was not sent before.
     mutating func emitResponse(_ pair: Pair, to target: UnsafeMutableRawPointer, _ isNew: inout Bool) -> Int {
-        skipAnswered(pair)
+        skipSentResources(pair)
         let front = pair.pointee.responder.sendingResource
+        assert(pair.pointee.responder.hasOrderedResources, "first, sending and end are out of order")
         guard front != pair.pointee.responder.endResource else { return emitAcknowledgement(pair, to: target) }
         let resource = self.resource(pair, front)
         let byteCount =
             resource.pointee.isAtomic
             ? emitAtomicResponse(pair, resource, to: target) : emitReadResponse(pair, resource, to: target)
         if byteCount == 0 { return emitAcknowledgement(pair, to: target) }
-        isNew = !resource.pointee.isAtomic && !resource.pointee.isRepeated
+        isNew = !resource.pointee.isAtomic && !resource.pointee.isReplayed
         resource.pointee.sent &+= 1
-        if resource.pointee.sent == resource.pointee.packets { resource.pointee.wasAnswered = true }
-        skipAnswered(pair)
+        if resource.pointee.sent == resource.pointee.packets { resource.pointee.allResponsesSent = true }
+        skipSentResources(pair)
         scheduleResponder(pair)
         return byteCount
     }
 
-    private mutating func skipAnswered(_ pair: Pair) {
+    private mutating func skipSentResources(_ pair: Pair) {
         while pair.pointee.responder.sendingResource != pair.pointee.responder.endResource {
             let resource = self.resource(pair, pair.pointee.responder.sendingResource)
             guard resource.pointee.sent == resource.pointee.end else { return }
@@ -235,11 +273,10 @@ extension Core {
     }
 
     private mutating func emitAcknowledgement(_ pair: Pair, to target: UnsafeMutableRawPointer) -> Int {
-        guard pair.pointee.responder.hasAcknowledgement else { return 0 }
-        pair.pointee.responder.hasAcknowledgement = false
-        AETH(syndrome: pair.pointee.responder.syndrome, msn: pair.pointee.responder.msn).emit(
-            at: target + BTH.byteCount)
-        return sealResponse(.rcAcknowledge, pair, pair.pointee.responder.acknowledgedPSN, at: target, payload: 0)
+        guard let acknowledgement = pair.pointee.responder.acknowledgement else { return 0 }
+        pair.pointee.responder.acknowledgement = nil
+        AETH(syndrome: acknowledgement.syndrome, msn: acknowledgement.msn).emit(at: target + BTH.byteCount)
+        return sealResponse(.rcAcknowledge, pair, acknowledgement.psn, at: target, payload: 0)
     }
 
     private mutating func emitAtomicResponse(
@@ -250,7 +287,8 @@ extension Core {
         return sealResponse(.rcAtomicAcknowledge, pair, resource.pointee.first, at: target, payload: 0)
     }
 
-    /// One packet of a READ response; 0 when the region went away meanwhile, which ends the connection.
+    /// Writes one packet of a READ response. Returns 0 when the region was deregistered meanwhile, which ends the
+    /// connection (IBTA volume 1, 9.7.5.2.4).
     private mutating func emitReadResponse(
         _ pair: Pair, _ resource: UnsafeMutablePointer<ReadResource>, to target: UnsafeMutableRawPointer
     ) -> Int {
@@ -272,7 +310,7 @@ extension Core {
                     address: resource.pointee.address &+ UInt64(position &* mtu), length: UInt64(payload),
                     access: .remoteRead)
             else {
-                loseResource(pair, psn)
+                failRead(pair, psn, msn: resource.pointee.msnBefore)
                 return 0
             }
             next.copyMemory(from: memory, byteCount: Int(payload))
@@ -281,21 +319,21 @@ extension Core {
             .readResponse(first: isFirst, last: isLast), pair, psn, at: target, payload: Int(payload))
     }
 
-    private mutating func loseResource(_ pair: Pair, _ psn: PSN) {
+    private mutating func failRead(_ pair: Pair, _ psn: PSN, msn: UInt32) {
         pair.pointee.responder.sendingResource = pair.pointee.responder.endResource
         counters.naksSent &+= 1
-        answer(pair, psn, .nak(.remoteAccessError))
-        guard pair.pointee.attributes.state != .error else { return }
+        answer(pair, psn, .nak(.remoteAccessError), msn: msn)
+        guard pair.pointee.state != .error else { return }
         events.post(pair.pointee.event, .accessError)
-        enterError(pair, answering: true)
+        enterError(pair, sendsNAK: true)
     }
 
     private mutating func sealResponse(
         _ opcode: Opcode, _ pair: Pair, _ psn: PSN, at target: UnsafeMutableRawPointer, payload: Int
     ) -> Int {
         let bth = BTH(
-            opcode: opcode, destinationQP: pair.pointee.attributes.destinationQueuePair, psn: psn,
-            partitionKey: configuration.partitionKey)
+            opcode: opcode, destinationQPN: pair.pointee.attributes.destinationQPN, psn: psn,
+            pkey: configuration.pkey)
         return seal(bth, at: target, payload: payload)
     }
 }

@@ -1,71 +1,135 @@
 import RoCEWire
 
-/// A READ or atomic of the peer, remembered so that a lost response can be sent again.
+/// A responder resource: a READ or atomic of the peer, kept so that a lost response can be sent again (`struct
+/// resp_res` of the kernel's rxe).
 struct ReadResource {
+    /// The PSN of the request, and of the first response.
     var first = PSN(0)
-    /// PSNs of the responses.
+    /// The number of PSNs of the responses.
     var packets: UInt32 = 0
-    /// How many of them were sent since the request (or its repetition) came; all when nothing is to be sent.
+    /// The number of responses that are not to be sent, or were sent, since the last copy of the request arrived.
     var sent: UInt32 = 0
-    /// Responses after this one are those of a repeated request that asked for less.
+    /// The number of responses up to the end of the last copy of the request, which may be shorter than the first one.
     var end: UInt32 = 0
-    /// Where the first response of the run that is being sent stands: it is FIRST or ONLY.
+    /// The index of the first response to the last copy of the request: its opcode is First or Only.
     var runStart: UInt32 = 0
-    /// Bytes of that run.
+    /// RETH.DMALen of the last copy of the request.
     var runLength: UInt32 = 0
+    /// RETH.VA, RETH.R_Key and RETH.DMALen of a READ.
     var address: UInt64 = 0
     var key: UInt32 = 0
     var length: UInt32 = 0
+    /// The MSN of the responses.
     var msn: UInt32 = 0
-    /// Of an atomic: what the memory held before.
+    /// Of an atomic: the value of the memory before (AtomicAckETH.OrigRemDt).
     var original: UInt64 = 0
-    var isAtomic = false
+    /// The operation: an RDMA READ or an atomic.
+    var operation = Operation.read
     /// Every response was sent at least once.
-    var wasAnswered = false
-    /// The request came again.
-    var isRepeated = false
+    var allResponsesSent = false
+    /// A duplicate of the request arrived (`replay` of the kernel's rxe). Independent of `allResponsesSent`: a
+    /// duplicate can arrive before the last response is sent.
+    var isReplayed = false
+
+    enum Operation: UInt8 {
+        case read, atomic
+    }
+
+    @inline(__always) var isAtomic: Bool { operation == .atomic }
+
+    /// The PSN after those of the responses.
+    @inline(__always) var endPSN: PSN { first &+ packets }
+    /// The MSN before this request.
+    @inline(__always) var msnBefore: UInt32 { (msn &- 1) & mask24 }
 }
 
-/// Where a queue pair's receiving side stands.
+/// The state of the responder of a queue pair (`struct rxe_resp_info` of the kernel's rxe).
 struct Responder {
-    /// PSN of the next request.
+    /// The expected PSN: that of the next request.
     var expected = PSN(0)
-    /// Messages completed, 24 bits.
+    /// The MSN: messages completed, 24 bits.
     var msn: UInt32 = 0
-    /// A NAK named `expected` and nothing is answered before it comes.
-    var isNakSent = false
-    /// A packet was received since RTR.
-    var isEstablished = false
-    /// What the message that is under way is about; `.unknown` between messages.
-    var message = Opcode.Operation.unknown
+    /// The treatment of packets whose PSN is not `expected`.
+    var sequence = RequestSequence.awaitingFirst
+    /// The operation of the message of which some packets have arrived and others have not: `.send` or `.write`, and
+    /// `betweenMessages` otherwise.
+    var message = Self.betweenMessages
 
-    /// A receive work request was taken and is not complete.
+    @inline(__always) static var betweenMessages: Opcode.Operation { .unknown }
+
+    /// A receive work request was consumed and is not complete. On UC it is kept from a dropped message for the next
+    /// one.
     var holdsReceive = false
+    /// Its `wr_id`.
     var receiveID: UInt64 = 0
-    /// Bytes that its pieces hold together.
+    /// The largest message that it can hold: `ReceiveWQE.room`.
     var receiveLength: UInt32 = 0
-    /// Bytes received into it.
+    /// The bytes received into it.
     var received: UInt32 = 0
-    var elementCount: Int = 0
-    /// Copies of its pieces, since the slot is given back at once.
-    let elements: UnsafeMutablePointer<ScatterGatherElement>
+    var sgeCount: Int = 0
+    /// A copy of its SGEs, since the slot of the queue is released when the receive work request is consumed.
+    let sgList: UnsafeMutablePointer<SGE>
 
-    /// A WRITE under way: where the next byte goes, how many are to come, and how many it has.
+    /// An incomplete RDMA WRITE: the address of the next byte, its R_Key, the remaining bytes, and all its bytes.
     var writeAddress: UInt64 = 0
     var writeKey: UInt32 = 0
     var writeLeft: UInt32 = 0
     var writeLength: UInt32 = 0
 
-    /// READs and atomics: a ring of `maxDestinationReadAtomic`, counted freely. What lies before `firstResource` is
-    /// forgotten.
+    /// The responder resources: a ring of `maxDestinationReadAtomic` READs and atomics, indexed by free-running
+    /// counters. Resources before `firstResource` are forgotten.
+    ///
+    /// Invariant: less than half a ring of PSNs (2^23) is between the end of a remembered resource and `expected`. A
+    /// duplicate request is at most 2^23 PSNs before `expected`, so it finds every resource that it can refer to; and
+    /// since a resource has at most 2^23 PSNs, `steps` from any of its PSNs to `expected` is the distance itself, not
+    /// modulo 2^24. Without that limit, a duplicate request finds a resource of an earlier lap and returns its old
+    /// result.
     let resources: UnsafeMutablePointer<ReadResource>
     var firstResource: UInt32 = 0
     var endResource: UInt32 = 0
-    /// Resources before this one have all their responses sent.
+    /// All responses of the resources before this one are sent.
     var sendingResource: UInt32 = 0
+    /// The value of `expected` at which the oldest resource is forgotten: 2^23 PSNs after its end. Not a PSN, and so
+    /// never equal to `expected`, while no resource is remembered.
+    var forgetAt = Self.nothingRemembered
 
-    /// An acknowledgement is to be sent.
-    var hasAcknowledgement = false
-    var acknowledgedPSN = PSN(0)
-    var syndrome = AETHSyndrome.ack
+    static var nothingRemembered: UInt32 { .max }
+
+    /// The queued ACK, NAK or RNR NAK, if there is one.
+    var acknowledgement: Acknowledgement?
+
+    /// `firstResource`, `sendingResource` and `endResource` follow each other, and no more are remembered than the ring
+    /// holds.
+    var hasOrderedResources: Bool {
+        sendingResource &- firstResource <= endResource &- firstResource
+            && endResource &- firstResource <= Limits.maxReadAtomic
+    }
+
+    /// An incomplete message is a SEND or an RDMA WRITE, and a SEND holds a receive work request.
+    var isConsistent: Bool {
+        switch message {
+        case .send: holdsReceive
+        case .write, Self.betweenMessages: true
+        default: false
+        }
+    }
+}
+
+/// The states of the PSN sequence of requests that a responder receives (`sent_psn_nak` of the kernel's rxe).
+enum RequestSequence: UInt8 {
+    /// No packet arrived since RTR: the first one reports IBV_EVENT_COMM_EST.
+    case awaitingFirst
+    /// Packets arrive with the expected PSN.
+    case inSequence
+    /// A NAK for a PSN sequence error or an RNR NAK was queued, and no further one is until the expected PSN arrives
+    /// (IBTA volume 1, 9.7.5.2).
+    case negativelyAcknowledged
+}
+
+/// A queued acknowledgement: BTH.PSN, and the fields of its AETH.
+struct Acknowledgement {
+    var psn: PSN
+    /// The MSN of `psn`.
+    var msn: UInt32
+    var syndrome: AETHSyndrome
 }

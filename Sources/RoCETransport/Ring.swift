@@ -1,39 +1,41 @@
 import Synchronization
 
-/// What one side of a ring keeps for itself. Positions count up freely and wrap.
+/// The private state of the producer or the consumer of a ring (`index` of `struct rxe_queue` of the kernel's rxe).
+/// Positions count up and wrap.
 struct RingSide {
-    /// How far this side has come: at or ahead of what the other side may see.
+    /// The position of this side: at or ahead of the published one.
     var position: UInt32 = 0
-    /// How far the other side had come when last looked at.
+    /// The position of the producer or consumer at the other end when it was last read.
     var seen: UInt32 = 0
 }
 
-/// A bounded queue in memory for one producer and one consumer, which need no common lock: the index stored with
-/// release ordering publishes the slot before it.
+/// A queue of WQEs or CQEs (`struct rxe_queue` of the kernel's rxe): a bounded queue in memory for one producer and one
+/// consumer, which need no common lock: the index stored with release ordering publishes the slot before it.
 ///
 /// The struct holds only pointers and constants, so copies of it are the same ring.
 struct Ring {
-    /// Slot 0. Slots lie `stride` bytes apart.
+    /// Slot 0. Slots are `stride` bytes apart.
     let slots: UnsafeMutableRawPointer
     let stride: Int
     /// Number of slots minus one; the number is a power of two.
     let mask: UInt32
-    /// How many slots may be in use: what was asked for, at most `mask + 1`.
+    /// The largest number of slots in use: the requested number, at most `mask + 1`.
     let limit: UInt32
-    /// How far the producer has come, as the consumer may see it; and the other way around. Each has a cache line with
-    /// its side's own view behind it.
+    /// The published positions of the producer and of the consumer. Each has a cache line, which also holds the private
+    /// state of its side.
     let produced: UnsafeMutablePointer<Atomic<UInt32>>
     let consumed: UnsafeMutablePointer<Atomic<UInt32>>
     let producer: UnsafeMutablePointer<RingSide>
     let consumer: UnsafeMutablePointer<RingSide>
 
     private static let lineSize = 64
-    /// Where in a line the side's own view starts.
+    /// The offset of the private state in a cache line.
     private static let viewOffset = 8
 
+    /// Creates an empty ring.
     /// - Parameters:
-    ///   - limit: at least 1, at most 2^30.
-    ///   - stride: bytes of a slot, a multiple of 8.
+    ///   - limit: The number of slots, 0 to 2^30.
+    ///   - stride: The bytes of a slot, a multiple of 8.
     init(limit: UInt32, stride: Int) {
         var count: UInt32 = 1
         while count < limit { count <<= 1 }
@@ -59,11 +61,11 @@ struct Ring {
         UnsafeMutableRawPointer(produced).deallocate()
     }
 
-    /// Where slot `index` lies, for any freely counting index.
+    /// The address of slot `index`, for any position.
     @inline(__always)
     func slot(_ index: UInt32) -> UnsafeMutableRawPointer { slots + Int(index & mask) &* stride }
 
-    /// Empties the ring. Neither side may be at work.
+    /// Empties the ring. Neither side may use it meanwhile.
     func reset() {
         producer.initialize(to: RingSide())
         consumer.initialize(to: RingSide())
@@ -86,11 +88,14 @@ extension Ring {
         return slot(position)
     }
 
-    /// Counts the reserved slot as filled; the consumer does not see it yet.
+    /// Counts the reserved slot as filled; the consumer does not read it before `publish`.
     @inline(__always)
-    func stage() { producer.pointee.position &+= 1 }
+    func stage() {
+        assert(producer.pointee.position &- consumed.pointee.load(ordering: .relaxed) < limit, "no slot was reserved")
+        producer.pointee.position &+= 1
+    }
 
-    /// Shows the consumer everything staged. True when there was something.
+    /// Publishes all staged slots to the consumer. Returns false when no slot was staged.
     @inline(__always)
     func publish() -> Bool {
         let position = producer.pointee.position
@@ -99,14 +104,14 @@ extension Ring {
         return true
     }
 
-    /// Forgets what was staged and not published.
+    /// Removes the slots that were staged and not published.
     func discard() { producer.pointee.position = produced.pointee.load(ordering: .relaxed) }
 }
 
 // MARK: - The consumer
 
 extension Ring {
-    /// True when slot `index` was published, for an index at or behind the producer's.
+    /// True when slot `index` was published, for an index at or before the producer's position.
     @inline(__always)
     func has(_ index: UInt32) -> Bool {
         if index != consumer.pointee.seen { return true }
@@ -114,20 +119,34 @@ extension Ring {
         return index != consumer.pointee.seen
     }
 
-    /// The consumer's position: the oldest slot in use.
+    /// The consumer's position: the oldest slot that it has not taken.
     @inline(__always)
     var oldest: UInt32 { consumer.pointee.position }
 
-    /// How many published slots the consumer has not released.
+    /// The number of published slots that the consumer has not taken.
     var count: UInt32 {
         consumer.pointee.seen = produced.pointee.load(ordering: .acquiring)
         return consumer.pointee.seen &- consumer.pointee.position
     }
 
-    /// Gives the oldest `count` slots back to the producer.
+    /// Takes the oldest `count` slots, and returns all taken slots to the producer.
     @inline(__always)
     func release(_ count: UInt32 = 1) {
-        consumer.pointee.position &+= count
-        consumed.pointee.store(consumer.pointee.position, ordering: .releasing)
+        take(count)
+        giveBack()
     }
+
+    /// Takes the oldest `count` slots, which stay in use until `giveBack`.
+    @inline(__always)
+    func take(_ count: UInt32 = 1) {
+        assert(consumer.pointee.seen &- consumer.pointee.position >= count, "more slots than are published")
+        consumer.pointee.position &+= count
+    }
+
+    /// Returns all taken slots to the producer.
+    @inline(__always)
+    func giveBack() { consumed.pointee.store(consumer.pointee.position, ordering: .releasing) }
+
+    /// The number of slots that were taken and not returned.
+    var taken: UInt32 { oldest &- consumed.pointee.load(ordering: .relaxed) }
 }

@@ -1,14 +1,15 @@
-typealias Elements = UnsafePointer<ScatterGatherElement>
+/// A scatter/gather list (`ibv_send_wr.sg_list`, `ibv_recv_wr.sg_list`).
+typealias SGList = UnsafePointer<SGE>
 
 extension Core {
-    /// Whether all pieces lie in regions that allow `access`.
-    mutating func areValid(_ elements: Elements, count: Int, domain: UInt32, access: AccessFlags) -> Bool {
+    /// Whether all SGEs are in memory regions that allow `access`.
+    mutating func areValid(_ sgList: SGList, count: Int, domain: UInt32, access: AccessFlags) -> Bool {
         for index in 0..<count {
-            let element = elements + index
-            if element.pointee.length == 0 { continue }
+            let sge = sgList + index
+            if sge.pointee.length == 0 { continue }
             if keys.translate(
-                key: element.pointee.key, protectionDomain: domain, address: element.pointee.address,
-                length: UInt64(element.pointee.length), access: access) == nil
+                key: sge.pointee.lkey, protectionDomain: domain, address: sge.pointee.address,
+                length: UInt64(sge.pointee.length), access: access) == nil
             {
                 return false
             }
@@ -16,35 +17,35 @@ extension Core {
         return true
     }
 
-    /// Copies `byteCount` bytes from `offset` on, counted over all pieces, to `target`.
-    /// False when a key is not valid (any more).
+    /// Copies `byteCount` bytes from `offset` on, counted over all SGEs, to `target`. Returns false when an L_Key is
+    /// not valid.
     @inline(__always)
     mutating func gather(
-        _ elements: Elements, count: Int, domain: UInt32, offset: UInt32, byteCount: Int,
+        _ sgList: SGList, count: Int, domain: UInt32, offset: UInt32, byteCount: Int,
         to target: UnsafeMutableRawPointer
     ) -> Bool {
-        forEachPiece(elements, count: count, domain: domain, offset: offset, byteCount: byteCount, access: []) {
+        forEachSGE(sgList, count: count, domain: domain, offset: offset, byteCount: byteCount, access: []) {
             memory, done, length in
             (target + done).copyMemory(from: memory, byteCount: length)
         }
     }
 
-    /// Copies `byteCount` bytes from `source` into the pieces, from `offset` on, counted over all of them.
-    /// False when a key is not valid (any more); some bytes may have been written then.
+    /// Copies `byteCount` bytes from `source` into the SGEs, from `offset` on, counted over all SGEs. Returns false
+    /// when an L_Key is not valid; some bytes may have been written then.
     @inline(__always)
     mutating func scatter(
-        _ elements: Elements, count: Int, domain: UInt32, offset: UInt32, byteCount: Int, from source: UnsafeRawPointer
+        _ sgList: SGList, count: Int, domain: UInt32, offset: UInt32, byteCount: Int, from source: UnsafeRawPointer
     ) -> Bool {
-        forEachPiece(
-            elements, count: count, domain: domain, offset: offset, byteCount: byteCount, access: .localWrite
+        forEachSGE(
+            sgList, count: count, domain: domain, offset: offset, byteCount: byteCount, access: .localWrite
         ) { memory, done, length in
             memory.copyMemory(from: source + done, byteCount: length)
         }
     }
 
     @inline(__always)
-    private mutating func forEachPiece(
-        _ elements: Elements, count: Int, domain: UInt32, offset: UInt32, byteCount: Int, access: AccessFlags,
+    private mutating func forEachSGE(
+        _ sgList: SGList, count: Int, domain: UInt32, offset: UInt32, byteCount: Int, access: AccessFlags,
         _ body: (UnsafeMutableRawPointer, Int, Int) -> Void
     ) -> Bool {
         var skip = offset
@@ -52,9 +53,9 @@ extension Core {
         var index = 0
         while done < byteCount {
             guard index < count else { return false }
-            let element = elements + index
+            let sge = sgList + index
             index &+= 1
-            let length = element.pointee.length
+            let length = sge.pointee.length
             if skip >= length {
                 skip &-= length
                 continue
@@ -62,8 +63,8 @@ extension Core {
             let part = min(Int(length &- skip), byteCount &- done)
             guard
                 let memory = keys.translate(
-                    key: element.pointee.key, protectionDomain: domain,
-                    address: element.pointee.address &+ UInt64(skip), length: UInt64(part), access: access)
+                    key: sge.pointee.lkey, protectionDomain: domain,
+                    address: sge.pointee.address &+ UInt64(skip), length: UInt64(part), access: access)
             else { return false }
             body(memory, done, part)
             done &+= part

@@ -1,23 +1,23 @@
-/// What a shared receive queue is made of.
+/// The storage of a shared receive queue (`struct rxe_srq` of the kernel's rxe).
 struct SharedReceiveQueueStorage: ~Copyable {
     let ring: Ring
-    let elements: UInt32
+    let maxSGE: UInt32
     let protectionDomain: UInt32
     let core: UnsafeMutablePointer<Core>
     let event: UnsafeMutablePointer<EventNode>
     let userData: UnsafeMutableRawPointer?
-    /// An event is due when fewer than so many receives are left; 0 asks for none.
+    /// The number of receive work requests below which IBV_EVENT_SRQ_LIMIT_REACHED is reported; 0 for no event.
     var limit: UInt32
     var users = 0
 }
 
-/// A shared receive queue. A plain handle; it is dead after `Engine.destroy`.
+/// A shared receive queue (`struct ibv_srq`). The handle is not valid any more after `Engine.destroy`.
 ///
-/// `stageReceive` and `commitReceives` need not be under the lock that guards the engine, but only one thread at a time
-/// may post.
+/// `stageReceive` and `commitReceives` do not need the engine's lock, but only one thread at a time may post.
 @frozen
 public struct SharedReceiveQueue: Hashable, @unchecked Sendable {
-    /// The engine's storage, opaque outside; the same value names the same object.
+    /// The address of the engine's storage, which identifies the shared receive queue, as the address of a
+    /// `struct ibv_srq` does in libibverbs.
     public let identity: UnsafeMutableRawPointer
 
     @inline(__always)
@@ -27,27 +27,28 @@ public struct SharedReceiveQueue: Hashable, @unchecked Sendable {
 
     init(_ storage: UnsafeMutablePointer<SharedReceiveQueueStorage>) { identity = UnsafeMutableRawPointer(storage) }
 
-    /// How many receives it holds.
+    /// The number of receive work requests that it holds (`ibv_srq_attr.max_wr`).
     public var capacity: Int { Int(storage.pointee.ring.limit) }
 
-    /// How many pieces of memory a receive may have.
-    public var elements: Int { Int(storage.pointee.elements) }
+    /// The number of SGEs that a receive work request may have (`ibv_srq_attr.max_sge`).
+    public var maxSGE: Int { Int(storage.pointee.maxSGE) }
 
-    /// The pointer that was given to `Engine.createSharedReceiveQueue`.
+    /// The pointer that was passed to `Engine.createSharedReceiveQueue` (`srq_context`).
     public var userData: UnsafeMutableRawPointer? { storage.pointee.userData }
 
-    /// Puts a receive into the queue; the engine does not see it before `commitReceives`.
+    /// Stages a receive work request (`ibv_post_srq_recv`). The engine does not read it before `commitReceives`.
     ///
     /// - Parameters:
-    ///   - id: `wr_id`, comes back in the completion.
-    ///   - elements: the pieces of memory, `count` of them; the list is copied.
-    ///   - count: how many pieces: 0 to `elements`.
-    /// - Returns: `.success`; ENOMEM when the queue is full; EINVAL for too many pieces.
-    public func stageReceive(id: UInt64, elements: UnsafePointer<ScatterGatherElement>?, count: Int) -> Errno {
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - sgList: The `count` SGEs; the list is copied.
+    ///   - count: The number of SGEs, 0 to `maxSGE`.
+    /// - Returns: `.success`; ENOMEM when the queue is full; EINVAL for too many SGEs.
+    public func stageReceive(id: UInt64, sgList: UnsafePointer<SGE>?, count: Int) -> Errno {
         storage.pointee.ring.stageReceive(
-            id: id, elements: elements, count: count, most: Int(storage.pointee.elements))
+            id: id, sgList: sgList, count: count, most: Int(storage.pointee.maxSGE))
     }
 
-    /// Shows the engine what was staged. Queue pairs that wait for receives ask again by themselves.
+    /// Publishes the staged receive work requests to the engine (`ibv_post_srq_recv`). Requesters that received an RNR
+    /// NAK send again when their RNR timer expires.
     public func commitReceives() { _ = storage.pointee.ring.publish() }
 }

@@ -1,7 +1,8 @@
-/// Deadlines of queue pairs: a binary heap in a flat array, one entry per queue pair at most.
+/// The local ACK timeouts and RNR timers of the queue pairs (`retrans_timer`, `rnr_nak_timer` of the kernel's rxe): a
+/// binary heap in a flat array, with at most one entry for each queue pair.
 ///
-/// Moving a deadline further away, which every acknowledgement does, does not touch the heap: the entry keeps the
-/// earlier time, and when that comes the queue pair is put back with its real deadline.
+/// A later deadline, which every acknowledgement sets, does not change the heap: the entry keeps the earlier time, and
+/// when that expires the queue pair is inserted again with its deadline.
 struct TimerHeap {
     struct Entry {
         var time: UInt64
@@ -19,10 +20,10 @@ struct TimerHeap {
 
     func deallocate() { entries.deallocate() }
 
-    /// The earliest time at which something may be due.
+    /// The earliest time at which a timer may expire.
     var earliest: UInt64? { count == 0 ? nil : entries[0].time }
 
-    /// Makes sure that the queue pair comes up at `time` or before.
+    /// Ensures that the heap has an entry of the queue pair at `time` or before.
     mutating func schedule(_ queuePair: UnsafeMutablePointer<QueuePairStorage>, at time: UInt64) {
         let position = queuePair.pointee.timerPosition
         if position >= 0 {
@@ -37,7 +38,13 @@ struct TimerHeap {
         }
     }
 
-    /// Takes out the earliest entry when its time is at or before `now`.
+    /// Whether the heap has an entry of the queue pair at its deadline or before.
+    func covers(_ queuePair: UnsafeMutablePointer<QueuePairStorage>) -> Bool {
+        let position = queuePair.pointee.timerPosition
+        return position >= 0 && position < count && entries[position].time <= queuePair.pointee.deadline
+    }
+
+    /// Removes the earliest entry when its time is at or before `now`.
     mutating func pop(at now: UInt64) -> UnsafeMutablePointer<QueuePairStorage>? {
         guard count > 0, entries[0].time <= now else { return nil }
         let queuePair = entries[0].queuePair
@@ -45,7 +52,7 @@ struct TimerHeap {
         return queuePair
     }
 
-    /// Takes out the queue pair's entry, if it has one.
+    /// Removes the entry of the queue pair, if it has one.
     mutating func remove(_ queuePair: UnsafeMutablePointer<QueuePairStorage>) {
         let position = queuePair.pointee.timerPosition
         guard position >= 0 else { return }

@@ -1,7 +1,8 @@
 import RoCEWire
 
 extension Core {
-    /// Acknowledgements first; then READ responses and requests take turns, and in each of the two the queue pairs.
+    /// Writes the next packet: acknowledgements first; then READ responses and requests alternate, and queue pairs take
+    /// turns in each of the two lists.
     mutating func transmit(into buffer: UnsafeMutableRawBufferPointer, now: UInt64) -> OutgoingPacket? {
         guard let target = buffer.baseAddress else { return nil }
         takeDoorbells()
@@ -16,7 +17,9 @@ extension Core {
             return packet
         }
         responsesNext = true
-        return nextRequest(to: target, now: now) ?? nextReadResponse(to: target)
+        if let packet = nextRequest(to: target, now: now) ?? nextReadResponse(to: target) { return packet }
+        assert(requests.first == nil && readResponses.first == nil, "without a packet to send, no list has an entry")
+        return nil
     }
 
     private mutating func nextReadResponse(to target: UnsafeMutableRawPointer) -> OutgoingPacket? {
@@ -24,7 +27,7 @@ extension Core {
             let pair = link.pointee.owner
             readResponses.remove(link)
             var isNew = false
-            // Puts the queue pair back at the end when it has more.
+            // Adds the queue pair at the end again when it has more responses.
             if let packet = finish(emitResponse(pair, to: target, &isNew), pair, isNew: isNew) { return packet }
         }
         return nil
@@ -48,25 +51,26 @@ extension Core {
 
     private mutating func emitRequest(_ pair: Pair, to target: UnsafeMutableRawPointer, now: UInt64) -> OutgoingPacket?
     {
+        assert(pair.pointee.isSending, "only queue pairs in RTS and SQD are in the list of requests")
         if pair.pointee.type == .ud { return emitDatagram(pair, to: target) }
         guard pair.pointee.type == .rc else { return finish(emitUnreliable(pair, to: target), pair, isNew: false) }
         let isNew = pair.pointee.requester.next == pair.pointee.requester.high
         return finish(emitReliable(pair, to: target, now: now), pair, isNew: isNew)
     }
 
-    /// The description of a packet of a connection; nil for one without bytes. `isNew`: on RC, a request or READ
+    /// The description of a packet of a connection; nil when no packet was written. `isNew`: on RC, a request or READ
     /// response that was not sent before.
     @inline(__always)
     private mutating func finish(_ byteCount: Int, _ pair: Pair, isNew: Bool) -> OutgoingPacket? {
         guard byteCount != 0 else { return nil }
         counters.sentPackets &+= 1
         return OutgoingPacket(
-            byteCount: byteCount, path: pair.pointee.attributes.path, sourceQueuePair: pair.pointee.number,
-            destinationQueuePair: pair.pointee.attributes.destinationQueuePair, isDatagram: false,
+            byteCount: byteCount, path: pair.pointee.attributes.path, sourceQPN: pair.pointee.number,
+            destinationQPN: pair.pointee.attributes.destinationQPN, isDatagram: false,
             isExpendable: isNew && pair.pointee.attributes.timeout != 0 && pair.pointee.attributes.retryCount != 0)
     }
 
-    /// Who was posted to since the last call.
+    /// Takes the doorbells that were rung since the last call, and adds their queue pairs to the ready list.
     @inline(__always)
     private mutating func takeDoorbells() {
         while let (base, bits) = doorbells.take() {
@@ -74,13 +78,13 @@ extension Core {
             while left != 0 {
                 let index = base &+ UInt32(left.trailingZeroBitCount)
                 left &= left &- 1
-                if let pair = queuePairs[Int(index)] { answerDoorbell(pair) }
+                if let pair = queuePairs[Int(index)] { serveDoorbell(pair) }
             }
         }
     }
 
-    private mutating func answerDoorbell(_ pair: Pair) {
-        switch pair.pointee.attributes.state {
+    private mutating func serveDoorbell(_ pair: Pair) {
+        switch pair.pointee.state {
         case .readyToSend, .sendQueueDrained: requests.add(pair.pointee.links + QueuePairStorage.requests)
         case .sendQueueError: flushSends(pair)
         case .error: flush(pair)
@@ -88,8 +92,8 @@ extension Core {
         }
     }
 
-    /// Writes pad and counts everything up: a BTH with its extended headers stands at `target`, the payload behind it.
-    /// - Returns: bytes of the packet with the room of its ICRC.
+    /// Completes a packet whose extended headers and payload are at `target`: writes BTH and pad.
+    /// - Returns: The bytes of the packet, with the ICRC, which is not written.
     @inline(__always)
     mutating func seal(_ bth: BTH, at target: UnsafeMutableRawPointer, payload: Int) -> Int {
         var base = bth

@@ -1,15 +1,15 @@
 import RoCEWire
 
-// Unreliable connections: nothing is acknowledged, and a message that misses a packet is dropped.
+// Unreliable connections (IBTA volume 1, 9.8.2): without acknowledgements; a message with a lost packet is dropped.
 
 extension Core {
-    /// Writes the next packet of a UC queue pair; its work request is complete with its last packet.
+    /// Writes the next packet of a UC queue pair, and completes a work request with its last packet.
     mutating func emitUnreliable(_ pair: Pair, to target: UnsafeMutableRawPointer) -> Int {
         let current = pair.pointee.requester.current
         guard pair.pointee.isSending, pair.pointee.send.has(current) else { return 0 }
-        let entry = pair.pointee.sendEntry(current)
+        let entry = pair.pointee.sendWQE(current)
         if current == pair.pointee.requester.started {
-            guard pair.pointee.attributes.state == .readyToSend else { return 0 }
+            guard pair.pointee.state == .readyToSend else { return 0 }
             let status = begin(entry, pair)
             guard status == .success else {
                 failCurrent(pair, status)
@@ -29,8 +29,8 @@ extension Core {
         return byteCount
     }
 
-    /// Takes a UC packet. A gap costs the message that it falls into; the next one starts afresh with its PSN
-    /// (IBTA volume 1, 9.8.2.2).
+    /// Receives a UC packet. A gap in the PSNs drops the message that it is in; the next message starts with its own
+    /// PSN (IBTA volume 1, 9.8.2).
     mutating func receiveUnreliable(_ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer) {
         let bth = packet.headers.bth
         let isGap = bth.psn != pair.pointee.responder.expected
@@ -48,18 +48,19 @@ extension Core {
         }
     }
 
-    /// Drops the packet and what follows of its message. A receive that was taken waits for the next message.
+    /// Drops the packet and the rest of its message. A receive work request that is held is used for the next message.
     private mutating func dropMessage(_ pair: Pair, _ reason: DropReason) {
         switch reason {
         case .invalid: counters.droppedInvalid &+= 1
         case .noReceive: counters.droppedNoReceive &+= 1
+        case .tooLong: counters.droppedTooLong &+= 1
         case .access: counters.droppedAccess &+= 1
         }
-        pair.pointee.responder.message = .unknown
+        pair.pointee.responder.message = Responder.betweenMessages
     }
 
     private enum DropReason {
-        case invalid, noReceive, access
+        case invalid, noReceive, tooLong, access
     }
 
     private mutating func receiveUnreliableSend(_ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer) {
@@ -68,13 +69,18 @@ extension Core {
             guard takeReceive(pair) else { return dropMessage(pair, .noReceive) }
             pair.pointee.responder.received = 0
         }
-        let status = place(pair, packet, payload: payload)
-        guard status == .success else {
+        switch place(pair, packet, payload: payload) {
+        case .success: break
+        // The sender caused it: it must not end the queue pair of a receiver to which it may not even be connected.
+        case .localLengthError: return dropMessage(pair, .tooLong)
+        // The receiver caused it: an SGE of its receive work request is not valid (IBTA volume 1, 9.9.3, class A
+        // fault).
+        case let status:
             failReceive(pair, status: status)
             return enterError(pair)
         }
         if opcode.endsMessage {
-            pair.pointee.responder.message = .unknown
+            pair.pointee.responder.message = Responder.betweenMessages
             finishReceive(pair, packet, opcode: .receive)
         }
     }
@@ -89,10 +95,10 @@ extension Core {
         if hasImmediate && !takeReceive(pair) { return dropMessage(pair, .noReceive) }
         guard write(pair, packet, payload: payload) else { return dropMessage(pair, .access) }
         guard opcode.endsMessage else { return }
-        pair.pointee.responder.message = .unknown
+        pair.pointee.responder.message = Responder.betweenMessages
         if hasImmediate {
             pair.pointee.responder.received = pair.pointee.responder.writeLength
-            finishReceive(pair, packet, opcode: .receiveWriteImmediate)
+            finishReceive(pair, packet, opcode: .receiveWriteWithImmediate)
         }
     }
 }

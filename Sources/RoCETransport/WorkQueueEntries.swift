@@ -1,52 +1,107 @@
 import RoCEWire
 
-/// A slot of a send queue: this, for UD the path, and then the pieces of memory or the inline data.
-struct SendEntry {
-    var id: UInt64
-    var remoteAddress: UInt64
-    var compareAdd: UInt64
-    var swap: UInt64
-    var remoteKey: UInt32
-    var immediate: UInt32
-    /// Bytes of the message. More than a message can have stands as the largest number there is.
-    var length: UInt32
-    var remoteQueuePair: UInt32
-    var remoteQueueKey: UInt32
-    var opcode: UInt8
-    var flags: UInt8
-    var elementCount: UInt8
-    /// From here on the engine's: set when the message is begun.
-    var firstPSN = PSN(0)
-    /// PSNs that the message takes: packets sent, or for a READ packets that answer it.
-    var packets: UInt32 = 0
+/// A WQE of a send queue: the work request (`struct ibv_send_wr` of verbs.h, with its union flattened), followed by
+/// fields of the engine. A provider fills it in and posts it (`QueuePair.stageSend`), which copies it to the queue
+/// unchanged. Fields that the opcode does not use are ignored.
+///
+/// In the queue, the WQE is followed for UD by the path, and then by the SGEs or the inline data.
+@frozen
+public struct SendWQE: BitwiseCopyable {
+    /// Returned as the completion's `id` (`ibv_send_wr.wr_id`).
+    public var id: UInt64
+    /// WRITE, READ and atomics: the address in the peer's memory region (`ibv_send_wr.wr.rdma.remote_addr`,
+    /// `wr.atomic.remote_addr`).
+    public var remoteAddress: UInt64
+    /// Atomics: the operand that is compared or added (`ibv_send_wr.wr.atomic.compare_add`).
+    public var compareAdd: UInt64
+    /// Compare and swap: the new value (`ibv_send_wr.wr.atomic.swap`).
+    public var swap: UInt64
+    /// WRITE, READ and atomics: the R_Key of the peer's memory region (`ibv_send_wr.wr.rdma.rkey`, `wr.atomic.rkey`).
+    public var rkey: UInt32
+    /// The immediate data, in network order (`ibv_send_wr.imm_data`).
+    public var immediate: UInt32
+    /// UD: the QPN of the peer (`ibv_send_wr.wr.ud.remote_qpn`).
+    public var remoteQPN: UInt32
+    /// UD: the Q_Key of the peer (`ibv_send_wr.wr.ud.remote_qkey`). When its top bit is set, the Q_Key of the queue
+    /// pair is sent (IBTA volume 1, 3.5.3).
+    public var remoteQKey: UInt32
+    /// `opcode` and `flags`. Values above 255, which are not defined, are stored as 255, and fail when posted.
+    @usableFromInline var opcodeByte: UInt8
+    @usableFromInline var flagsByte: UInt8
 
+    // Fields of the engine: set when the work request is posted.
+
+    /// The number of SGEs.
+    @usableFromInline var sgeCount: UInt8 = 0
+    /// The bytes of the message; 2^32 - 1 for a message of 2^32 bytes or more.
+    @usableFromInline var length: UInt32 = 0
+
+    // Set when the message is begun.
+
+    /// The PSN of the first packet.
+    @usableFromInline var firstPSN = PSN(0)
+    /// The number of PSNs of the message: those of its packets, or for a READ of its response packets.
+    @usableFromInline var packets: UInt32 = 0
+
+    /// Creates a work request (`struct ibv_send_wr`) whose other fields are zero.
+    @inlinable
+    public init(id: UInt64, opcode: WorkRequestOpcode, flags: SendFlags = []) {
+        self.id = id
+        opcodeByte = UInt8(clamping: opcode.rawValue)
+        flagsByte = UInt8(clamping: flags.rawValue)
+        remoteAddress = 0
+        compareAdd = 0
+        swap = 0
+        rkey = 0
+        immediate = 0
+        remoteQPN = 0
+        remoteQKey = 0
+    }
+
+    /// The operation (`ibv_send_wr.opcode`).
+    @inlinable public var opcode: WorkRequestOpcode {
+        @inline(__always) get { WorkRequestOpcode(rawValue: UInt32(opcodeByte)) }
+        @inline(__always) set { opcodeByte = UInt8(clamping: newValue.rawValue) }
+    }
+
+    /// The send flags (`ibv_send_wr.send_flags`).
+    @inlinable public var flags: SendFlags {
+        @inline(__always) get { SendFlags(rawValue: UInt32(flagsByte)) }
+        @inline(__always) set { flagsByte = UInt8(clamping: newValue.rawValue) }
+    }
+}
+
+extension SendWQE {
     static let size = 64
 
-    @inline(__always) var operation: WorkRequestOpcode { WorkRequestOpcode(rawValue: UInt32(opcode)) }
-    @inline(__always) var sendFlags: SendFlags { SendFlags(rawValue: UInt32(flags)) }
-
-    /// READs and atomics: what waits for a response that brings data.
-    @inline(__always) var isReadOrAtomic: Bool { opcode >= 4 && opcode <= 6 }
-    @inline(__always) var isRead: Bool { opcode == 4 }
-    @inline(__always) var isSend: Bool { opcode == 2 || opcode == 3 }
-    @inline(__always) var hasImmediate: Bool { opcode == 1 || opcode == 3 }
+    /// Whether the operation is a READ or an atomic, whose response has data.
+    @inline(__always) var isReadOrAtomic: Bool { isRead || opcode == .compareAndSwap || opcode == .fetchAndAdd }
+    @inline(__always) var isRead: Bool { opcode == .read }
+    @inline(__always) var isSend: Bool { opcode == .send || opcode == .sendWithImmediate }
+    @inline(__always) var hasImmediate: Bool { opcode == .writeWithImmediate || opcode == .sendWithImmediate }
 
     var completionOpcode: CompletionOpcode {
-        switch operation {
+        switch opcode {
         case .write, .writeWithImmediate: .write
         case .read: .read
-        case .compareSwap: .compareSwap
-        case .fetchAdd: .fetchAdd
+        case .compareAndSwap: .compareAndSwap
+        case .fetchAndAdd: .fetchAndAdd
         default: .send
         }
     }
 }
 
-/// A slot of a receive queue: this, and then the pieces of memory.
-struct ReceiveEntry {
+/// A WQE of a receive queue (`struct ibv_recv_wr`), followed by its SGEs.
+struct ReceiveWQE {
+    /// `wr_id`.
     var id: UInt64
-    var elementCount: UInt32
+    /// `num_sge`.
+    var sgeCount: UInt32
+    /// The bytes of all its SGEs; 2^32 - 1 for 2^32 bytes or more.
     var length: UInt32
 
     static let size = 16
+
+    /// The largest message that it can hold: no message is longer than 2^31 bytes (`Limits.maxMessageSize`).
+    @inline(__always) var room: UInt32 { min(length, UInt32(Limits.maxMessageSize)) }
 }

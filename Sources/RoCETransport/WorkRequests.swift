@@ -1,23 +1,23 @@
-/// A RoCEv2 GID: an IPv6 address, or an IPv4 address as ::ffff:a.b.c.d (RoCEv2 annex A17.4).
+/// A RoCEv2 GID (`union ibv_gid`): an IPv6 address, or an IPv4 address as ::ffff:a.b.c.d (RoCEv2 annex A17.4.1.1).
 @frozen
 public struct GID: Hashable, Sendable, BitwiseCopyable {
-    /// Bytes 0 to 7 read as one big-endian number.
+    /// Bytes 0 to 7 as one big-endian number (`ibv_gid.global.subnet_prefix`).
     public var high: UInt64
-    /// Bytes 8 to 15 read as one big-endian number.
+    /// Bytes 8 to 15 as one big-endian number (`ibv_gid.global.interface_id`).
     public var low: UInt64
 
-    /// A GID of its two halves.
+    /// Creates a GID (`union ibv_gid`) from its two halves.
     @inlinable
     public init(high: UInt64 = 0, low: UInt64 = 0) {
         self.high = high
         self.low = low
     }
 
-    /// The GID of an IPv4 address, the first octet in the top bits of `ipv4`.
+    /// Creates the GID of an IPv4 address (RoCEv2 annex A17.4.1.1), the first octet in the top bits of `ipv4`.
     @inlinable
     public init(ipv4: UInt32) { self.init(high: 0, low: 0xFFFF_0000_0000 | UInt64(ipv4)) }
 
-    /// Reads 16 bytes in network order, unchecked and unaligned.
+    /// Reads the 16 bytes of an `ibv_gid`, which need no alignment; the caller has checked the length.
     @inlinable
     public init(at bytes: UnsafeRawPointer) {
         self.init(
@@ -26,28 +26,29 @@ public struct GID: Hashable, Sendable, BitwiseCopyable {
     }
 }
 
-/// Where packets of a connection or of a datagram go: what an `ibv_ah_attr` says, resolved. The engine compares the
-/// two addresses with those of packets that arrive; everything else it only hands back with each packet to send.
+/// The path of the packets of a connection or of a datagram: a resolved `struct ibv_ah_attr`. The engine compares the
+/// two addresses with those of packets that arrive, and returns the other fields with each packet to send.
 @frozen
 public struct Path: Hashable, Sendable, BitwiseCopyable {
-    /// Our address: the GID of the address handle's index.
+    /// The local GID: the one at `ibv_ah_attr.grh.sgid_index`.
     public var source: GID
-    /// The peer's address.
+    /// The GID of the peer (`ibv_ah_attr.grh.dgid`).
     public var destination: GID
-    /// For the caller: which link, socket or cached route serves this path. Never looked at.
+    /// A value for the caller, such as the link, socket or route of this path, without a counterpart in
+    /// `struct ibv_ah_attr`. The engine ignores it.
     public var tag: UInt64
-    /// IPv6 flow label, 20 bits; the source port is derived from it.
+    /// The flow label, 20 bits (`ibv_ah_attr.grh.flow_label`); the caller derives the UDP source port from it.
     public var flowLabel: UInt32
-    /// IP type of service or traffic class.
+    /// The traffic class of IPv6 or type of service of IPv4 (`ibv_ah_attr.grh.traffic_class`).
     public var trafficClass: UInt8
-    /// IP time to live or hop limit.
+    /// The hop limit of IPv6 or time to live of IPv4 (`ibv_ah_attr.grh.hop_limit`).
     public var hopLimit: UInt8
-    /// Service level, 0 to 7.
+    /// The service level, 0 to 7 (`ibv_ah_attr.sl`).
     public var serviceLevel: UInt8
-    /// Index of `source` in the port's GID table.
+    /// The index of `source` in the port's GID table (`ibv_ah_attr.grh.sgid_index`).
     public var sourceIndex: UInt8
 
-    /// A path between two addresses, everything else as given.
+    /// Creates a path (`struct ibv_ah_attr`) between two GIDs.
     @inlinable
     public init(
         source: GID, destination: GID, tag: UInt64 = 0, flowLabel: UInt32 = 0, trafficClass: UInt8 = 0,
@@ -64,100 +65,58 @@ public struct Path: Hashable, Sendable, BitwiseCopyable {
     }
 }
 
-/// A piece of local memory: the layout of `struct ibv_sge` of verbs.h, so that a list of those can be handed over.
+/// A scatter/gather element (SGE). It has the layout of `struct ibv_sge` of verbs.h, so that a provider passes
+/// an `sg_list` unchanged.
 @frozen
-public struct ScatterGatherElement: Hashable, Sendable, BitwiseCopyable {
-    /// Address in the region that `key` names (an address of this process for inline data).
+public struct SGE: Hashable, Sendable, BitwiseCopyable {
+    /// The address in the memory region (`ibv_sge.addr`); for inline data, an address of this process.
     public var address: UInt64
-    /// Bytes; 0 is an empty piece whose key is not looked at.
+    /// The length in bytes (`ibv_sge.length`). The L_Key of an SGE of length 0 is ignored.
     public var length: UInt32
-    /// L_Key of the region.
-    public var key: UInt32
+    /// The L_Key of the memory region (`ibv_sge.lkey`).
+    public var lkey: UInt32
 
-    /// A piece of its three fields.
+    /// Creates an SGE (`struct ibv_sge`).
     @inlinable
-    public init(address: UInt64, length: UInt32, key: UInt32) {
+    public init(address: UInt64, length: UInt32, lkey: UInt32) {
         self.address = address
         self.length = length
-        self.key = key
+        self.lkey = lkey
     }
 }
 
-/// A work request for a send queue: what `struct ibv_send_wr` of verbs.h says, flattened. Its pieces of memory are
-/// handed over beside it. Fields that the opcode has no use for are not looked at.
-@frozen
-public struct SendWorkRequest: BitwiseCopyable {
-    /// `wr_id`: comes back in the completion.
-    public var id: UInt64
-    /// The operation.
-    public var opcode: WorkRequestOpcode
-    /// How to carry it out.
-    public var flags: SendFlags
-    /// `imm_data` as it lies in memory, that is, in network order.
-    public var immediate: UInt32
-    /// WRITE, READ and atomics: R_Key of the peer's region.
-    public var remoteKey: UInt32
-    /// WRITE, READ and atomics: address in that region.
-    public var remoteAddress: UInt64
-    /// Atomics: what is compared, or what is added.
-    public var compareAdd: UInt64
-    /// Compare and swap: what is stored.
-    public var swap: UInt64
-    /// UD: the peer's queue pair number.
-    public var remoteQueuePair: UInt32
-    /// UD: the peer's Q_Key; with the top bit set the queue pair's own Q_Key is sent (IBTA volume 1, 10.2.5).
-    public var remoteQueueKey: UInt32
-    /// UD: where the peer is; copied when posted. Null is refused with EINVAL.
-    public var path: UnsafePointer<Path>?
-
-    /// A work request whose other fields are zero.
-    @inlinable
-    public init(id: UInt64, opcode: WorkRequestOpcode, flags: SendFlags = []) {
-        self.id = id
-        self.opcode = opcode
-        self.flags = flags
-        immediate = 0
-        remoteKey = 0
-        remoteAddress = 0
-        compareAdd = 0
-        swap = 0
-        remoteQueuePair = 0
-        remoteQueueKey = 0
-        path = nil
-    }
-}
-
-/// A completion: the layout of `struct ibv_wc` of verbs.h, field by field, 48 bytes.
+/// A completion queue entry (CQE). It has the layout of `struct ibv_wc` of verbs.h, field by field, 48 bytes.
 @frozen
 public struct WorkCompletion: Hashable, Sendable, BitwiseCopyable {
-    /// `wr_id` of the work request.
+    /// The `wr_id` of the work request (`ibv_wc.wr_id`).
     public var id: UInt64 = 0
-    /// How it ended. Of the other fields only `id`, `vendorError` and `queuePair` count when it failed.
+    /// The status (`ibv_wc.status`). For an error only `id`, `vendorError` and `queuePairNumber` of the other fields
+    /// are valid.
     public var status: CompletionStatus = .success
-    /// What it was.
+    /// The operation (`ibv_wc.opcode`).
     public var opcode: CompletionOpcode = .send
-    /// For an error that the peer named: the syndrome of its AETH; else 0.
+    /// The syndrome of the AETH of the NAK for an error that the peer reported; otherwise 0 (`vendor_err`).
     public var vendorError: UInt32 = 0
-    /// Bytes received (UD: with the 40 bytes of the GRH area), or read by a READ or an atomic.
+    /// The bytes received, for UD with the 40 bytes of the GRH area, or returned by a READ or an atomic (`byte_len`).
     public var byteCount: UInt32 = 0
-    /// `imm_data` as it lies in memory, that is, in network order; counts with `.withImmediate`.
+    /// The immediate data in network order (`imm_data`); valid with the flag `.withImmediate`.
     public var immediate: UInt32 = 0
-    /// Number of the local queue pair.
-    public var queuePair: UInt32 = 0
-    /// UD receives: number of the queue pair that sent it.
-    public var sourceQueuePair: UInt32 = 0
-    /// What else counts.
+    /// The QPN of the local queue pair (`qp_num`).
+    public var queuePairNumber: UInt32 = 0
+    /// UD receives: the QPN of the sender (`src_qp`).
+    public var sourceQueuePairNumber: UInt32 = 0
+    /// Flags (`wc_flags`).
     public var flags: CompletionFlags = []
-    /// Index of the packet's P_Key.
-    public var partitionKeyIndex: UInt16 = 0
-    /// Always 0 on RoCE.
+    /// The index of the packet's P_Key (`pkey_index`).
+    public var pkeyIndex: UInt16 = 0
+    /// The source LID (`ibv_wc.slid`): 0 on RoCE.
     public var sourceLID: UInt16 = 0
-    /// Service level of the path.
+    /// The service level of the path (`ibv_wc.sl`).
     public var serviceLevel: UInt8 = 0
-    /// Always 0 on RoCE.
+    /// The destination LID path bits (`dlid_path_bits`): 0 on RoCE.
     public var destinationPathBits: UInt8 = 0
 
-    /// A completion of zeros: a successful SEND with `id` 0.
+    /// Creates a completion (`struct ibv_wc`) of zeros: a successful SEND with `id` 0.
     @inlinable
     public init() {}
 }

@@ -1,4 +1,4 @@
-/// Base transport header (IBTA volume 1, 9.2), at the start of every packet.
+/// Base transport header (IBTA volume 1, 9.2; `struct rxe_bth` of the kernel's rxe), at the start of every packet.
 ///
 /// | byte | bits | field |
 /// |------|------|-------|
@@ -17,38 +17,42 @@
 /// | 9-11 |      | PSN |
 @frozen
 public struct BTH: WireFormat {
-    /// Length on the wire: 12 bytes.
+    /// The length of the BTH on the wire: 12 bytes.
     @inlinable public static var byteCount: Int { 12 }
-    /// The BTH.
+    /// The name of this header in errors: BTH.
     @inlinable public static var part: PacketPart { .bth }
 
-    /// What the packet is, and so which headers follow.
+    /// BTH.OpCode: the operation of the packet, which determines the headers that follow.
     public var opcode: Opcode
-    /// SE: the receiver's completion is to raise an event.
+    /// BTH.SE, solicited event: the completion at the responder raises an event (`IBV_SEND_SOLICITED`).
     public var solicited: Bool
-    /// M: the path has migrated.
+    /// BTH.M, migration state: the path has migrated (`IBV_MIG_MIGRATED`).
     public var migrated: Bool
-    /// Bytes of zeros between payload and ICRC, 0 to 3. `PacketHeaders.emit` works it out by itself.
+    /// BTH.PadCnt: the zero bytes between payload and ICRC, 0 to 3. `PacketHeaders.emit` computes it.
     public var padCount: UInt8
-    /// TVer, 0 to 15; only 0 is defined.
+    /// BTH.TVer, 0 to 15; only 0 is defined.
     public var transportVersion: UInt8
-    /// P_Key; 0xFFFF is the default partition, full member.
-    public var partitionKey: UInt16
-    /// FECN: the packet met congestion.
+    /// BTH.P_Key: the partition key (IBTA volume 1, 10.9).
+    public var pkey: UInt16
+    /// BTH.FECN: a switch marked the packet because of congestion (IBTA volume 1, annex A10).
     public var fecn: Bool
-    /// BECN: a packet the other way met congestion.
+    /// BTH.BECN: a packet of the connection was marked on its way to the sender of this one (IBTA volume 1, annex A10).
     public var becn: Bool
-    /// Destination queue pair number, 24 bits; more are dropped.
-    public var destinationQP: UInt32
-    /// A: the responder is asked for an acknowledgement.
+    /// BTH.DestQP: the QPN of the destination, 24 bits. Higher bits are dropped.
+    public var destinationQPN: UInt32
+    /// BTH.A, AckReq: the responder must acknowledge the packet (IBTA volume 1, 9.7.5).
     public var acknowledgeRequest: Bool
-    /// Packet sequence number.
+    /// BTH.PSN: the packet sequence number.
     public var psn: PSN
 
-    /// A BTH whose rarer fields have their usual values.
+    /// The P_Key of full membership in the default partition (IBTA volume 1, 10.9; `IB_DEFAULT_PKEY_FULL` of the
+    /// kernel).
+    @inlinable public static var defaultPKey: UInt16 { 0xFFFF }
+
+    /// Creates a BTH. Migration state, pad count, transport version, FECN and BECN are 0.
     @inlinable
     public init(
-        opcode: Opcode, destinationQP: UInt32, psn: PSN, partitionKey: UInt16 = 0xFFFF,
+        opcode: Opcode, destinationQPN: UInt32, psn: PSN, pkey: UInt16 = BTH.defaultPKey,
         acknowledgeRequest: Bool = false, solicited: Bool = false
     ) {
         self.opcode = opcode
@@ -56,15 +60,15 @@ public struct BTH: WireFormat {
         migrated = false
         padCount = 0
         transportVersion = 0
-        self.partitionKey = partitionKey
+        self.pkey = pkey
         fecn = false
         becn = false
-        self.destinationQP = destinationQP
+        self.destinationQPN = destinationQPN
         self.acknowledgeRequest = acknowledgeRequest
         self.psn = psn
     }
 
-    /// Reads 12 bytes, unchecked.
+    /// Reads the 12 bytes of a BTH in network order; the caller has checked the length.
     @inlinable @inline(__always)
     public init(at bytes: UnsafeRawPointer) {
         let word0 = bytes.big(0, as: UInt32.self)
@@ -75,20 +79,20 @@ public struct BTH: WireFormat {
         migrated = word0 & 1 << 22 != 0
         padCount = UInt8(truncatingIfNeeded: word0 >> 20 & 3)
         transportVersion = UInt8(truncatingIfNeeded: word0 >> 16 & 15)
-        partitionKey = UInt16(truncatingIfNeeded: word0)
+        pkey = UInt16(truncatingIfNeeded: word0)
         fecn = word1 & 1 << 31 != 0
         becn = word1 & 1 << 30 != 0
-        destinationQP = low24(word1)
+        destinationQPN = low24(word1)
         acknowledgeRequest = word2 & 1 << 31 != 0
         psn = PSN(word2)
     }
 
-    /// Writes 12 bytes, unchecked.
+    /// Writes the 12 bytes of the BTH in network order; the caller has checked the length.
     @inlinable @inline(__always)
     public func emit(at bytes: UnsafeMutableRawPointer) {
         let flags = (solicited ? 1 << 7 : 0) | (migrated ? 1 << 6 : 0) | (padCount & 3) << 4 | transportVersion & 15
-        bytes.setBig(0, UInt32(opcode.rawValue) << 24 | UInt32(flags) << 16 | UInt32(partitionKey))
-        bytes.setBig(4, (fecn ? 1 << 31 : 0) | (becn ? 1 << 30 : 0) | low24(destinationQP))
+        bytes.setBig(0, UInt32(opcode.rawValue) << 24 | UInt32(flags) << 16 | UInt32(pkey))
+        bytes.setBig(4, (fecn ? 1 << 31 : 0) | (becn ? 1 << 30 : 0) | low24(destinationQPN))
         bytes.setBig(8, (acknowledgeRequest ? 1 << 31 : 0) | psn.rawValue)
     }
 }

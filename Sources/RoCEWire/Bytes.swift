@@ -1,4 +1,4 @@
-/// Unaligned big-endian access, which is all that the wire needs. Unchecked: whoever calls has compared lengths.
+/// Unaligned big-endian access. The caller has checked the length.
 extension UnsafeRawPointer {
     @inlinable @inline(__always)
     internal func big<T: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, as type: T.Type) -> T {
@@ -13,6 +13,6 @@ extension UnsafeMutableRawPointer {
     }
 }
 
-/// The values of 24 bits on the wire (PSN, QPN, MSN) travel in the low bits of a 32-bit word.
+/// The low 24 bits of a 32-bit word, which hold PSN, QPN or MSN on the wire.
 @inlinable @inline(__always)
 internal func low24(_ word: UInt32) -> UInt32 { word & 0x00FF_FFFF }

@@ -1,9 +1,9 @@
 public import CCRC32
 
-/// The invariant CRC of a RoCEv2 packet, piece by piece (IBTA volume 1, 7.8.1; annex A17.3.3).
+/// The invariant CRC (ICRC) of a RoCEv2 packet, computed over parts (IBTA volume 1, 7.8.1; annex A17.3.3).
 ///
 /// It is the CRC-32 of Ethernet over eight bytes of ones, the IP header, the UDP header and the packet from the BTH
-/// to the pad, in which all that a router may change counts as ones:
+/// to the pad, where the fields that a router may change count as ones:
 ///
 /// | header | counts as ones |
 /// |--------|----------------|
@@ -22,23 +22,23 @@ public import CCRC32
 /// ```
 @frozen
 public struct ICRC: Equatable, Sendable, BitwiseCopyable {
-    /// Length on the wire: 4 bytes.
+    /// The length of the ICRC on the wire: 4 bytes.
     @inlinable public static var byteCount: Int { 4 }
 
-    /// The register of the CRC, before the final complement.
+    /// The CRC register of the ICRC, before the final complement.
     public var register: UInt32
 
-    /// The register after eight bytes of ones.
+    /// The CRC register after the eight bytes of ones with which the ICRC starts (annex A17.3.3).
     @inlinable internal static var afterOnes: UInt32 { 0xDEBB_20E3 }
 
-    /// Starts with the headers of an IPv4 packet.
+    /// Starts the ICRC of a packet over IPv4 (annex A17.3.3).
     /// - Parameters:
     ///   - ipv4: the IP header; the fields that count are total length, identification, flags and addresses.
     ///   - udp: the UDP header; the checksum does not count.
-    ///   - packet: the packet from the BTH on, or the first piece of it: 12 bytes or more. Not the ICRC.
+    ///   - packet: the packet from the BTH on, or its first part of at least 12 bytes, without the ICRC.
     @inlinable
     public init(ipv4: IPv4Header, udp: UDPHeader, packet: UnsafeRawBufferPointer) {
-        precondition(packet.count >= BTH.byteCount, "the first piece must hold the whole BTH")
+        precondition(packet.count >= BTH.byteCount, "the first buffer must contain the whole BTH")
         let start = packet.baseAddress.unsafelyUnwrapped
         let masked = (
             (0x45FF << 48 | UInt64(ipv4.totalLength) << 32 | UInt64(ipv4.identification) << 16
@@ -52,14 +52,14 @@ public struct ICRC: Equatable, Sendable, BitwiseCopyable {
         update(UnsafeRawBufferPointer(rebasing: packet[BTH.byteCount...]))
     }
 
-    /// Starts with the headers of an IPv6 packet.
+    /// Starts the ICRC of a packet over IPv6 (annex A17.3.3).
     /// - Parameters:
     ///   - ipv6: the IP header; the fields that count are payload length, next header and addresses.
     ///   - udp: the UDP header; the checksum does not count.
-    ///   - packet: the packet from the BTH on, or the first piece of it: 12 bytes or more. Not the ICRC.
+    ///   - packet: the packet from the BTH on, or its first part of at least 12 bytes, without the ICRC.
     @inlinable
     public init(ipv6: IPv6Header, udp: UDPHeader, packet: UnsafeRawBufferPointer) {
-        precondition(packet.count >= BTH.byteCount, "the first piece must hold the whole BTH")
+        precondition(packet.count >= BTH.byteCount, "the first buffer must contain the whole BTH")
         let start = packet.baseAddress.unsafelyUnwrapped
         let masked = (
             (0x6FFF_FFFF << 32 | UInt64(ipv6.payloadLength) << 16 | UInt64(ipv6.nextHeader) << 8 | 0xFF).bigEndian,
@@ -74,30 +74,31 @@ public struct ICRC: Equatable, Sendable, BitwiseCopyable {
         update(UnsafeRawBufferPointer(rebasing: packet[BTH.byteCount...]))
     }
 
-    /// Goes on with the next piece of the packet, up to the pad and not into the ICRC.
+    /// Adds the next part of the packet to the ICRC, up to the pad and without the ICRC itself.
     @inlinable
     public mutating func update(_ bytes: UnsafeRawBufferPointer) {
         register = ccrc32_update(register, bytes.baseAddress, bytes.count)
     }
 
-    /// The CRC of what was fed so far. Wireshark prints its bytes in wire order, that is, `value.byteSwapped`.
+    /// The ICRC of the bytes that were added so far. Wireshark prints its bytes in wire order, that is,
+    /// `value.byteSwapped`.
     @inlinable
     public var value: UInt32 { ~register }
 
-    /// Writes the four bytes of the trailer. Unchecked: they must be writable; no alignment is asked for.
+    /// Writes the four bytes of the ICRC. They must be writable, which is not checked; they need no alignment.
     @inlinable
     public func store(at bytes: UnsafeMutableRawPointer) {
         bytes.storeBytes(of: value.littleEndian, as: UInt32.self)
     }
 
-    /// The trailer of a packet: its last four bytes, comparable with `value`.
+    /// The ICRC in the last four bytes of a packet, comparable with `value`.
     /// - Parameter packet: a whole packet, BTH to ICRC, at least 4 bytes.
     @inlinable
     public static func trailer(of packet: UnsafeRawBufferPointer) -> UInt32 {
         UInt32(littleEndian: packet.loadUnaligned(fromByteOffset: packet.count &- byteCount, as: UInt32.self))
     }
 
-    /// A whole packet without its trailer: what `update` and the initialisers take.
+    /// The bytes of a packet that the ICRC covers, for `update` and the initializers: all but the last four.
     /// - Parameter packet: a whole packet, BTH to ICRC, at least 4 bytes.
     @inlinable
     public static func covered(of packet: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
@@ -106,11 +107,11 @@ public struct ICRC: Equatable, Sendable, BitwiseCopyable {
 }
 
 extension UDPHeader {
-    /// Both ports in the low half of a word.
+    /// Both UDP ports in the low half of a word, as the ICRC covers them.
     @inlinable
     internal var maskedPorts: UInt64 { UInt64(sourcePort) << 16 | UInt64(destinationPort) }
 
-    /// Length and a checksum of ones in the high half of a word.
+    /// The UDP length and a checksum of ones in the high half of a word, as the ICRC covers them (annex A17.3.3).
     @inlinable
     internal var maskedLength: UInt64 { UInt64(length) << 48 | 0xFFFF << 32 }
 }

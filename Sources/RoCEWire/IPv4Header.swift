@@ -16,34 +16,34 @@
 /// | 16-19 |      | destination |
 @frozen
 public struct IPv4Header: Equatable, Sendable, BitwiseCopyable {
-    /// Length on the wire: 20 bytes.
+    /// The length of the IPv4 header on the wire, without options: 20 bytes (RFC 791).
     @inlinable public static var byteCount: Int { 20 }
-    /// The protocol number of UDP, 17.
+    /// The protocol number of UDP, 17 (RFC 768; `IPPROTO_UDP`).
     @inlinable public static var udp: UInt8 { 17 }
-    /// The DF bit of `fragmentation`.
+    /// The DF bit of `fragmentation` (RFC 791; `IP_DF`).
     @inlinable public static var dontFragment: UInt16 { 0x4000 }
 
-    /// DSCP and ECN.
+    /// Type of service (RFC 791): DSCP and ECN.
     public var typeOfService: UInt8
-    /// Bytes of this header and all that follows.
+    /// Total length (RFC 791): the bytes of this header and its payload.
     public var totalLength: UInt16
-    /// Identification.
+    /// Identification (RFC 791).
     public var identification: UInt16
-    /// Flags and fragment offset.
+    /// Flags and fragment offset (RFC 791); RoCEv2 sets DF and the offset 0 (RoCEv2 annex A17.3.1.1).
     public var fragmentation: UInt16
-    /// Time to live.
+    /// Time to live (RFC 791).
     public var timeToLive: UInt8
-    /// Protocol of what follows.
+    /// Protocol (RFC 791): that of the payload.
     public var nextProtocol: UInt8
-    /// Header checksum; see `computedChecksum`.
+    /// Header checksum (RFC 791); see `computedChecksum`.
     public var checksum: UInt16
-    /// Source address; 10.0.0.1 is 0x0A00_0001.
+    /// Source address (RFC 791); 10.0.0.1 is 0x0A00_0001.
     public var source: UInt32
-    /// Destination address.
+    /// Destination address (RFC 791).
     public var destination: UInt32
 
-    /// The header that Linux puts before a datagram of an unconnected UDP socket with IP_PMTUDISC_DO:
-    /// identification 0, DF set. The checksum is filled in.
+    /// Creates the header that Linux gives a datagram of an unconnected UDP socket with IP_PMTUDISC_DO (ip(7)):
+    /// identification 0, DF set. The checksum is computed (RFC 791).
     /// - Parameters:
     ///   - source: source address, the first byte in the highest bits.
     ///   - destination: destination address.
@@ -66,7 +66,7 @@ public struct IPv4Header: Equatable, Sendable, BitwiseCopyable {
         checksum = computedChecksum
     }
 
-    /// Reads the header from the start of `bytes`, which may be longer.
+    /// Reads the IPv4 header (RFC 791) from the start of `bytes`, which may be longer.
     /// - Throws: `PacketError.truncated`, `ipVersion`, `ipHeaderLength`. The total length and the checksum are not
     ///   checked.
     @inlinable
@@ -87,7 +87,7 @@ public struct IPv4Header: Equatable, Sendable, BitwiseCopyable {
         destination = start.big(16, as: UInt32.self)
     }
 
-    /// Writes the header, checksum as it stands, to the start of `bytes`.
+    /// Writes the IPv4 header (RFC 791) with the value of `checksum` to the start of `bytes`.
     /// - Throws: `PacketError.noRoom` when `bytes` is shorter than 20 bytes.
     @inlinable
     public func emit(into bytes: UnsafeMutableRawBufferPointer) throws(PacketError) {
@@ -104,7 +104,7 @@ public struct IPv4Header: Equatable, Sendable, BitwiseCopyable {
         start.setBig(16, destination)
     }
 
-    /// The checksum that the other fields call for (RFC 1071).
+    /// The checksum of the other fields (RFC 1071).
     @inlinable
     public var computedChecksum: UInt16 {
         var sum = UInt32(0x4500) &+ UInt32(typeOfService) &+ UInt32(totalLength) &+ UInt32(identification)

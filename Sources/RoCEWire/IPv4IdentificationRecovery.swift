@@ -1,33 +1,33 @@
 public import CCRC32
 
-/// Checks the ICRC of IPv4 packets whose identification and DF flag the receiver does not know.
+/// Checks the ICRC of IPv4 packets whose identification and DF flag (RFC 791) the receiver does not know.
 ///
-/// The ICRC covers both, a UDP socket tells neither. But a CRC is linear: the difference between the ICRC received
-/// and the one computed for the expected identification with DF set is the CRC of just the bits that differ, run on over the rest
-/// of the packet. Running it backwards by as many bits as follow (a multiplication by x^-n modulo the CRC's
-/// polynomial) leaves these bits themselves in the register, since 32 bits fit in it before the CRC begins to mix
-/// them: bytes 4 and 5 of the IP header in the low half, byte 6 (flags), byte 7 (fragment offset) above. The packet
-/// is good if nothing but identification and DF differs; any other bit says that it was corrupted.
+/// The ICRC covers both fields, and a UDP socket reports neither. A CRC is linear: the difference between the ICRC
+/// received and the one computed for the expected identification with DF set is the CRC of only the bits that differ,
+/// continued over the rest of the packet. Running it backwards by as many bits as follow (a multiplication by x^-n
+/// modulo the CRC's polynomial) leaves these bits themselves in the register, since 32 bits fit in it before the CRC
+/// begins to mix them: bytes 4 and 5 of the IP header in the low half, byte 6 (flags), byte 7 (fragment offset) above.
+/// The packet is good if only identification and DF differ; a difference in any other bit means that it was corrupted.
 ///
-/// A wrong packet passes with probability 2^-15 instead of 2^-32, and with 2^-16 if the receiver also insists on DF,
-/// which every RoCEv2 sender known to us sets. Where the sender is known to number its packets 0 with DF set, compare
-/// the ICRCs themselves.
+/// A corrupted packet passes with probability 2^-15 instead of 2^-32, and with 2^-16 if the receiver also requires DF,
+/// which RoCEv2 senders must set (RoCEv2 annex A17.3.1.1). For a sender that is known to use identification 0 with DF
+/// set, compare the ICRCs themselves.
 ///
-/// The factors for all packet lengths are made once: checking allocates nothing.
+/// The factors for all packet lengths are computed once: a check allocates nothing.
 public struct IPv4IdentificationRecovery: ~Copyable, @unchecked Sendable {
     /// x^-(8 * 24 + 32 * words): one factor for every count of 32-bit words from BTH to pad. A pointer, since an
     /// array would be retained on every use. Never written after `init`, so any thread may read.
     @usableFromInline internal let factors: UnsafeMutableBufferPointer<UInt32>
 
-    /// What a sender chose.
+    /// The two fields of the IPv4 header (RFC 791) that the sender chose.
     @frozen
     public struct Fields: Equatable, Sendable, BitwiseCopyable {
-        /// The identification of the IPv4 header.
+        /// Identification (RFC 791).
         public var identification: UInt16
-        /// The DF flag of the IPv4 header.
+        /// The DF flag (RFC 791; `IP_DF`).
         public var dontFragment: Bool
 
-        /// The two fields.
+        /// Creates the two fields (RFC 791).
         @inlinable
         public init(identification: UInt16, dontFragment: Bool) {
             self.identification = identification
@@ -35,10 +35,10 @@ public struct IPv4IdentificationRecovery: ~Copyable, @unchecked Sendable {
         }
     }
 
-    /// Makes the factors, 4 bytes for every 4 bytes of packet.
-    /// - Parameter maximumPacketByteCount: length of the longest packet, BTH to ICRC; a packet of path MTU 4096 has
-    ///   up to 4140. Longer ones will be refused.
-    public init(maximumPacketByteCount: Int = 4140) {
+    /// Computes the factors, 4 bytes for every 4 bytes of packet.
+    /// - Parameter maximumPacketByteCount: length of the longest packet, BTH to ICRC. `fields` returns nil for longer
+    ///   packets.
+    public init(maximumPacketByteCount: Int = PacketHeaders.maximumPacketByteCount) {
         factors = .allocate(capacity: max(0, maximumPacketByteCount / 4))
         let step = Self.inversePower(bits: 32)
         // From byte 4 of the IP header on, 16 bytes of IP and 8 of UDP come before the packet.
@@ -51,19 +51,20 @@ public struct IPv4IdentificationRecovery: ~Copyable, @unchecked Sendable {
 
     deinit { factors.deallocate() }
 
-    /// x^-bits modulo the polynomial, reflected as in the register: bit 31 is x^0.
+    /// x^-bits modulo the polynomial of the ICRC (CRC-32), reflected as in the register: bit 31 is x^0.
     internal static func inversePower(bits: Int) -> UInt32 {
         var value: UInt32 = 1 << 31
         for _ in 0..<bits { value = value & 1 << 31 != 0 ? (value ^ 0xEDB8_8320) << 1 | 1 : value << 1 }
         return value
     }
 
-    /// Tells identification and DF of a good packet, nil of a corrupted one.
+    /// Returns identification and DF of a packet whose ICRC is correct for some values of them, and nil for a corrupted
+    /// packet.
     /// - Parameters:
-    ///   - computed: the ICRC over this packet with the identification that it is thought to have, DF set, offset 0, as
-    ///     `IPv4Header.init(source:destination:packetByteCount:)` makes the header.
-    ///   - expected: that identification.
-    ///   - received: the packet's trailer.
+    ///   - computed: the ICRC of this packet with the expected identification, DF set and fragment offset 0, as
+    ///     `IPv4Header.init(source:destination:packetByteCount:)` creates the header.
+    ///   - expected: the expected identification.
+    ///   - received: the ICRC in the packet (`ICRC.trailer(of:)`).
     ///   - packetByteCount: length of the packet, BTH to ICRC.
     @inlinable
     public borrowing func fields(

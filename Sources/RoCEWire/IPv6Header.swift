@@ -1,12 +1,13 @@
-/// An IPv6 address, or a GID: 16 bytes as two numbers, the first byte in the highest bits of `high`.
+/// An IPv6 address (RFC 4291), or a GID (`union ibv_gid`): 16 bytes as two numbers, the first byte in the highest bits
+/// of `high`.
 @frozen
 public struct IPv6Address: Hashable, Sendable, BitwiseCopyable {
-    /// Bytes 0 to 7.
+    /// Bytes 0 to 7 of the address (`ibv_gid.global.subnet_prefix`).
     public var high: UInt64
-    /// Bytes 8 to 15.
+    /// Bytes 8 to 15 of the address (`ibv_gid.global.interface_id`).
     public var low: UInt64
 
-    /// An address of its two halves.
+    /// Creates an address (RFC 4291) from its two halves.
     @inlinable
     public init(high: UInt64, low: UInt64) {
         self.high = high
@@ -28,25 +29,25 @@ public struct IPv6Address: Hashable, Sendable, BitwiseCopyable {
 /// | 24-39 |       | destination |
 @frozen
 public struct IPv6Header: Equatable, Sendable, BitwiseCopyable {
-    /// Length on the wire: 40 bytes.
+    /// The length of the IPv6 header on the wire: 40 bytes (RFC 8200).
     @inlinable public static var byteCount: Int { 40 }
 
-    /// DSCP and ECN.
+    /// Traffic class (RFC 8200): DSCP and ECN.
     public var trafficClass: UInt8
-    /// Flow label, 20 bits; more are dropped.
+    /// Flow label (RFC 8200), 20 bits; higher bits are dropped.
     public var flowLabel: UInt32
-    /// Bytes behind this header.
+    /// Payload length (RFC 8200): the bytes after this header.
     public var payloadLength: UInt16
-    /// Protocol of what follows.
+    /// Next header (RFC 8200): the protocol of the payload.
     public var nextHeader: UInt8
-    /// Hop limit.
+    /// Hop limit (RFC 8200).
     public var hopLimit: UInt8
-    /// Source address.
+    /// Source address (RFC 8200).
     public var source: IPv6Address
-    /// Destination address.
+    /// Destination address (RFC 8200).
     public var destination: IPv6Address
 
-    /// The header before UDP and a packet.
+    /// Creates the IPv6 header (RFC 8200) of a packet in UDP.
     /// - Parameters:
     ///   - source: source address.
     ///   - destination: destination address.
@@ -68,7 +69,7 @@ public struct IPv6Header: Equatable, Sendable, BitwiseCopyable {
         self.destination = destination
     }
 
-    /// Reads the header from the start of `bytes`, which may be longer.
+    /// Reads the IPv6 header (RFC 8200) from the start of `bytes`, which may be longer.
     /// - Throws: `PacketError.truncated`, `ipVersion`. The payload length is not checked.
     @inlinable
     public init(parsing bytes: UnsafeRawBufferPointer) throws(PacketError) {
@@ -86,7 +87,7 @@ public struct IPv6Header: Equatable, Sendable, BitwiseCopyable {
         destination = IPv6Address(high: start.big(24, as: UInt64.self), low: start.big(32, as: UInt64.self))
     }
 
-    /// Writes the header to the start of `bytes`.
+    /// Writes the IPv6 header (RFC 8200) to the start of `bytes`.
     /// - Throws: `PacketError.noRoom` when `bytes` is shorter than 40 bytes.
     @inlinable
     public func emit(into bytes: UnsafeMutableRawBufferPointer) throws(PacketError) {

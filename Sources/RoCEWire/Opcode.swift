@@ -1,61 +1,62 @@
-/// The operation of a packet: byte 0 of the BTH (IBTA volume 1, 9.2.1, table "OpCode field").
+/// The opcode of a packet: BTH.OpCode, byte 0 of the BTH (IBTA volume 1, 9.2.1, table "OpCode field").
 ///
-/// An open type: a value that no specification names is carried, and says `.unknown` for its operation.
+/// Every value is accepted; one that the specification does not define has the operation `.unknown`.
 @frozen
 public struct Opcode: RawRepresentable, Hashable, Sendable {
-    /// The byte on the wire.
+    /// The byte of BTH.OpCode on the wire.
     public let rawValue: UInt8
 
-    /// Any byte.
+    /// Creates a BTH.OpCode from any byte.
     @inlinable
     public init(rawValue: UInt8) { self.rawValue = rawValue }
 
-    /// The transport service: the top three bits of an opcode.
+    /// The transport service: bits 7:5 of BTH.OpCode (IBTA volume 1, 9.2.1).
     @frozen
     public struct Transport: RawRepresentable, Hashable, Sendable {
-        /// The three bits, 0 to 7.
+        /// Bits 7:5 of BTH.OpCode, 0 to 7.
         public let rawValue: UInt8
 
-        /// The low three bits of `rawValue`.
+        /// Creates bits 7:5 of BTH.OpCode from the low three bits of `rawValue`.
         @inlinable
         public init(rawValue: UInt8) { self.rawValue = rawValue & 7 }
 
-        /// Reliable connection (RC).
+        /// Reliable connection, RC (`IB_OPCODE_RC` in the kernel's rdma/ib_pack.h).
         @inlinable public static var reliableConnection: Transport { Transport(rawValue: 0) }
-        /// Unreliable connection (UC).
+        /// Unreliable connection, UC (`IB_OPCODE_UC`).
         @inlinable public static var unreliableConnection: Transport { Transport(rawValue: 1) }
-        /// Unreliable datagram (UD).
+        /// Unreliable datagram, UD (`IB_OPCODE_UD`).
         @inlinable public static var unreliableDatagram: Transport { Transport(rawValue: 3) }
-        /// The congestion notification packet (RoCEv2 annex A17.9.3) has the transport bits to itself.
+        /// Congestion notification packet, CNP (RoCEv2 annex A17.9.3; `IB_OPCODE_CNP`).
         @inlinable public static var congestionNotification: Transport { Transport(rawValue: 4) }
     }
 
-    /// What a packet is about, whatever its place in a message.
+    /// The operation of a BTH.OpCode, without the transport service and the position of the packet in its message.
     @frozen
     public enum Operation: UInt8, Hashable, Sendable {
-        /// Reserved, vendor's, or of a service this package does not speak (RD, XRC).
+        /// A BTH.OpCode that is reserved, manufacturer-specific, or of a transport service that is not supported (RD,
+        /// XRC).
         case unknown
-        /// SEND, with or without immediate data or an R_Key to invalidate.
+        /// SEND, with or without ImmDt or IETH (IBTA volume 1, 9.4.1).
         case send
-        /// RDMA WRITE, with or without immediate data.
+        /// RDMA WRITE, with or without ImmDt (IBTA volume 1, 9.4.3).
         case write
-        /// RDMA READ request.
+        /// RDMA READ request (IBTA volume 1, 9.4.4).
         case readRequest
-        /// RDMA READ response.
+        /// RDMA READ response (IBTA volume 1, 9.4.4).
         case readResponse
-        /// ACK, RNR NAK or NAK: the AETH says which.
+        /// Acknowledge: an ACK, RNR NAK or NAK, as given by the AETH syndrome (IBTA volume 1, 9.7.5.2).
         case acknowledge
-        /// The response to an atomic request.
+        /// ATOMIC acknowledge, the response to an atomic request (IBTA volume 1, 9.4.5).
         case atomicAcknowledge
-        /// Compare and swap of 8 bytes.
-        case compareSwap
-        /// Fetch and add of 8 bytes.
-        case fetchAdd
+        /// CmpSwap, compare and swap of 8 bytes (IBTA volume 1, 9.4.5).
+        case compareAndSwap
+        /// FetchAdd, fetch and add of 8 bytes (IBTA volume 1, 9.4.5).
+        case fetchAndAdd
         /// FLUSH (IBTA volume 1 release 1.5, annex A19).
         case flush
-        /// ATOMIC WRITE of 8 bytes (annex A19).
+        /// ATOMIC WRITE of 8 bytes (IBTA volume 1 release 1.5, annex A19).
         case atomicWrite
-        /// Congestion notification.
+        /// Congestion notification (RoCEv2 annex A17.9.3).
         case congestionNotification
     }
 }
@@ -63,8 +64,8 @@ public struct Opcode: RawRepresentable, Hashable, Sendable {
 // MARK: - The table
 
 extension Opcode {
-    /// One row of the table: bits 0-8 headers, 9 first, 10 last, 11 payload, 12 response, 16-23 operation,
-    /// 24-31 bytes of the BTH and the extended headers together.
+    /// One row of the table of opcodes (`struct rxe_opcode_info` of the kernel's rxe): bits 0-8 headers, 9 first, 10
+    /// last, 11 payload, 12 response, 16-23 operation, 24-31 bytes of the BTH and the extended headers together.
     @frozen @usableFromInline
     internal struct Row {
         @usableFromInline let bits: UInt32
@@ -94,8 +95,8 @@ extension Opcode {
         @inlinable var headerByteCount: Int { Int(bits >> 24) }
     }
 
-    /// Where an opcode stands in the table: RC by its low five bits, UC on the rows that it shares with RC, then UD and
-    /// CNP. 0x1F is nobody's.
+    /// The index of a BTH.OpCode in the table: RC by its low five bits, UC on the rows that it shares with RC, then UD
+    /// and CNP. 0x1F is not defined.
     @inlinable
     internal var index: UInt8 {
         switch rawValue {
@@ -107,8 +108,9 @@ extension Opcode {
         }
     }
 
-    /// The whole table. A dense switch of constants, since the compiler makes of it a table in read-only data, which
-    /// needs no initialisation and can be inlined into other modules.
+    /// The row of this BTH.OpCode (`rxe_opcode[]` of the kernel's rxe). A dense switch of constants, since the compiler
+    /// makes of it a table in read-only data, which needs no initialisation and can be inlined into other modules.
+    /// OpcodeNames.swift has the names of the opcodes.
     @inlinable
     internal var row: Row {
         switch index {
@@ -133,8 +135,8 @@ extension Opcode {
         case 0x10: Row(.readResponse, Row.response | Row.only | Row.payload, .aeth)
         case 0x11: Row(.acknowledge, Row.response | Row.only, .aeth)
         case 0x12: Row(.atomicAcknowledge, Row.response | Row.only, .aeth.union(.atomicAckETH))
-        case 0x13: Row(.compareSwap, Row.only, .atomicETH)
-        case 0x14: Row(.fetchAdd, Row.only, .atomicETH)
+        case 0x13: Row(.compareAndSwap, Row.only, .atomicETH)
+        case 0x14: Row(.fetchAndAdd, Row.only, .atomicETH)
         case 0x16: Row(.send, Row.last | Row.payload, .ieth)
         case 0x17: Row(.send, Row.only | Row.payload, .ieth)
         case 0x1C: Row(.flush, Row.only, .feth.union(.reth))
@@ -148,62 +150,62 @@ extension Opcode {
         }
     }
 
-    /// The transport service this opcode belongs to.
+    /// The transport service: bits 7:5 of BTH.OpCode.
     @inlinable
     public var transport: Transport { Transport(rawValue: rawValue >> 5) }
 
-    /// What the packet is about; `.unknown` for an opcode that is not in the table.
+    /// The operation of this BTH.OpCode; `.unknown` for one that is not in the table.
     @inlinable
     public var operation: Operation {
         // Rows are made of operations only, so the bits always name one.
         Operation(rawValue: UInt8(truncatingIfNeeded: row.bits >> 16)) ?? .unknown
     }
 
-    /// False for reserved opcodes and those of services that this package does not speak.
+    /// False for a BTH.OpCode that is reserved or of a service that is not supported.
     @inlinable
     public var isKnown: Bool { row.isKnown }
 
-    /// The headers between the BTH and the payload.
+    /// The headers that follow the BTH, before the payload (IBTA volume 1, 9.2.1).
     @inlinable
     public var headers: ExtendedHeaders { row.headers }
 
-    /// Bytes of the BTH and all extended headers: 12 to 40.
+    /// The bytes of the BTH and all headers that follow it: 12 to 40.
     @inlinable
     public var headerByteCount: Int { row.headerByteCount }
 
-    /// True when a payload may follow the headers; it may be empty.
+    /// True when a payload, which may be empty, can follow the headers (IBTA volume 1, 9.2.1).
     @inlinable
     public var hasPayload: Bool { row.has(Row.payload) }
 
-    /// True for the first packet of a message of several.
+    /// True for First: the first packet of a message of several (IBTA volume 1, 9.2.1).
     @inlinable
     public var isFirst: Bool { row.bits & Row.only == Row.first }
 
-    /// True for a packet that is neither the first nor the last of its message.
+    /// True for Middle: neither the first nor the last packet of its message (IBTA volume 1, 9.2.1).
     @inlinable
     public var isMiddle: Bool { isKnown && row.bits & Row.only == Row.middle }
 
-    /// True for the last packet of a message of several.
+    /// True for Last: the last packet of a message of several (IBTA volume 1, 9.2.1).
     @inlinable
     public var isLast: Bool { row.bits & Row.only == Row.last }
 
-    /// True for a message of one packet.
+    /// True for Only: a message of one packet (IBTA volume 1, 9.2.1).
     @inlinable
     public var isOnly: Bool { row.has(Row.only) }
 
-    /// True for first and only packets.
+    /// True for First and Only packets (IBTA volume 1, 9.2.1).
     @inlinable
     public var startsMessage: Bool { row.has(Row.first) }
 
-    /// True for last and only packets.
+    /// True for Last and Only packets (IBTA volume 1, 9.2.1).
     @inlinable
     public var endsMessage: Bool { row.has(Row.last) }
 
-    /// True for what a requester sends.
+    /// True for a BTH.OpCode that a requester sends.
     @inlinable
     public var isRequest: Bool { isKnown && !isResponse && operation != .congestionNotification }
 
-    /// True for what a responder sends: READ responses, acknowledgements and atomic acknowledgements.
+    /// True for a BTH.OpCode that a responder sends: RDMA READ responses, acknowledges and ATOMIC acknowledges.
     @inlinable
     public var isResponse: Bool { row.has(Row.response) }
 }
@@ -211,40 +213,41 @@ extension Opcode {
 // MARK: - Choosing an opcode
 
 extension Opcode {
-    /// What the last packet of a SEND or WRITE brings along.
+    /// The additional header of the last packet of a SEND or RDMA WRITE: ImmDt, IETH or none.
     @frozen
     public enum Extra: UInt8, Hashable, Sendable {
-        /// Nothing.
+        /// Neither ImmDt nor IETH.
         case none
-        /// Four bytes of immediate data.
+        /// ImmDt: four bytes of immediate data (`IBV_WR_SEND_WITH_IMM`, `IBV_WR_RDMA_WRITE_WITH_IMM`).
         case immediate
-        /// An R_Key to invalidate; SEND on RC only.
+        /// IETH: an R_Key to invalidate (`IBV_WR_SEND_WITH_INV`). For a SEND on RC only.
         case invalidate
     }
 
-    /// The opcode of one packet of a SEND. `extra` is heeded on the packet that ends the message only.
+    /// The BTH.OpCode of one packet of a SEND. `extra` applies only to the packet that ends the message.
     /// - Parameters:
     ///   - transport: RC, UC or UD; UD messages always are one packet.
     ///   - first: the packet starts the message.
     ///   - last: the packet ends the message.
-    ///   - extra: what the message brings along.
+    ///   - extra: the additional header of the last packet.
     @inlinable
     public static func send(_ transport: Transport, first: Bool, last: Bool, extra: Extra = .none) -> Opcode {
-        let operation: UInt8
+        let operation: Opcode
         switch (first, last, extra) {
-        case (true, false, _): operation = 0x00
-        case (false, false, _): operation = 0x01
-        case (false, true, .none): operation = 0x02
-        case (false, true, .immediate): operation = 0x03
-        case (true, true, .none): operation = 0x04
-        case (true, true, .immediate): operation = 0x05
-        case (false, true, .invalidate): operation = 0x16
-        case (true, true, .invalidate): operation = 0x17
+        case (true, false, _): operation = .rcSendFirst
+        case (false, false, _): operation = .rcSendMiddle
+        case (false, true, .none): operation = .rcSendLast
+        case (false, true, .immediate): operation = .rcSendLastWithImmediate
+        case (true, true, .none): operation = .rcSendOnly
+        case (true, true, .immediate): operation = .rcSendOnlyWithImmediate
+        case (false, true, .invalidate): operation = .rcSendLastWithInvalidate
+        case (true, true, .invalidate): operation = .rcSendOnlyWithInvalidate
         }
-        return Opcode(rawValue: transport.rawValue << 5 | operation)
+        // The transport service of the constants of RC is 0.
+        return Opcode(rawValue: transport.rawValue << 5 | operation.rawValue)
     }
 
-    /// The opcode of one packet of an RDMA WRITE. `immediate` is heeded on the packet that ends the message only.
+    /// The BTH.OpCode of one packet of an RDMA WRITE. `immediate` applies only to the packet that ends the message.
     /// - Parameters:
     ///   - transport: RC or UC.
     ///   - first: the packet starts the message.
@@ -252,17 +255,17 @@ extension Opcode {
     ///   - immediate: the message carries immediate data.
     @inlinable
     public static func write(_ transport: Transport, first: Bool, last: Bool, immediate: Bool = false) -> Opcode {
-        let operation: UInt8
+        let operation: Opcode
         switch (first, last) {
-        case (true, false): operation = 0x06
-        case (false, false): operation = 0x07
-        case (false, true): operation = immediate ? 0x09 : 0x08
-        case (true, true): operation = immediate ? 0x0B : 0x0A
+        case (true, false): operation = .rcWriteFirst
+        case (false, false): operation = .rcWriteMiddle
+        case (false, true): operation = immediate ? .rcWriteLastWithImmediate : .rcWriteLast
+        case (true, true): operation = immediate ? .rcWriteOnlyWithImmediate : .rcWriteOnly
         }
-        return Opcode(rawValue: transport.rawValue << 5 | operation)
+        return Opcode(rawValue: transport.rawValue << 5 | operation.rawValue)
     }
 
-    /// The opcode of one packet of an RDMA READ response.
+    /// The BTH.OpCode of one packet of an RDMA READ response.
     @inlinable
     public static func readResponse(first: Bool, last: Bool) -> Opcode {
         switch (first, last) {

@@ -1,36 +1,36 @@
-/// A part of a RoCEv2 packet, for messages.
+/// A part of a RoCEv2 packet, which errors name (IBTA volume 1, 5.2; RoCEv2 annex A17.3).
 @frozen
 public enum PacketPart: UInt8, Hashable, Sendable {
-    /// IPv4 header.
+    /// The IPv4 header (RFC 791).
     case ipv4
-    /// IPv6 header.
+    /// The IPv6 header (RFC 8200).
     case ipv6
-    /// UDP header.
+    /// The UDP header (RFC 768).
     case udp
-    /// Base transport header.
+    /// BTH, the base transport header (IBTA volume 1, 9.2).
     case bth
-    /// Datagram extended transport header.
+    /// DETH, the datagram extended transport header (IBTA volume 1, 9.3.2).
     case deth
-    /// FLUSH extended transport header.
+    /// FETH, the FLUSH extended transport header (IBTA volume 1 release 1.5, annex A19).
     case feth
-    /// RDMA extended transport header.
+    /// RETH, the RDMA extended transport header (IBTA volume 1, 9.3.3).
     case reth
-    /// Atomic extended transport header.
+    /// AtomicETH, the atomic extended transport header (IBTA volume 1, 9.3.4).
     case atomicETH
-    /// ACK extended transport header.
+    /// AETH, the ACK extended transport header (IBTA volume 1, 9.3.5).
     case aeth
-    /// Atomic ACK extended transport header.
+    /// AtomicAckETH, the atomic ACK extended transport header (IBTA volume 1, 9.5.3).
     case atomicAckETH
-    /// Immediate data.
+    /// ImmDt, the immediate data (IBTA volume 1, 9.3.6).
     case immDt
-    /// Invalidate extended transport header.
+    /// IETH, the invalidate extended transport header (IBTA volume 1, 9.3.7).
     case ieth
-    /// The reserved bytes of a congestion notification packet.
+    /// The reserved bytes of a congestion notification packet (RoCEv2 annex A17.9.3).
     case congestionReserved
-    /// The invariant CRC behind the packet.
+    /// ICRC, the invariant CRC at the end of the packet (IBTA volume 1, 7.8.1).
     case icrc
 
-    /// The name that specifications use.
+    /// The name in the specification, such as BTH or AETH.
     public var name: String {
         switch self {
         case .ipv4: "IPv4 header"
@@ -51,32 +51,33 @@ public enum PacketPart: UInt8, Hashable, Sendable {
     }
 }
 
-/// What is wrong with the bytes of a packet, or with the room for one. All counts are bytes.
+/// An error in the bytes of a packet (headers of IP and UDP, BTH, pad; IBTA volume 1, 9.6), or a buffer that is too
+/// short for a packet. All counts are in bytes.
 @frozen
 public enum PacketError: Error, Hashable, Sendable {
-    /// The bytes end inside this part. Both counts are from the start of the bytes that were to be parsed:
-    /// `needed` up to the end of the part.
+    /// The packet ends inside this part (IBTA volume 1, 9.6). `available` is the number of bytes that were passed to
+    /// the parser, `needed` the number from their start to the end of the part.
     case truncated(PacketPart, needed: Int, available: Int)
-    /// The buffer that was to be written is too short.
+    /// The buffer is too short for the packet that is to be written to it, BTH to ICRC.
     case noRoom(needed: Int, available: Int)
-    /// BTH.TVer is not 0, the only version there is.
+    /// BTH.TVer is not 0, the only version that is defined.
     case unsupportedTransportVersion(UInt8)
-    /// The opcode is reserved, or belongs to a transport service that this package does not speak.
+    /// BTH.OpCode is reserved, or of a transport service that is not supported.
     case unknownOpcode(Opcode)
-    /// BTH.Pad counts more bytes than there are between the headers and the ICRC.
+    /// BTH.PadCnt is larger than the number of bytes between the headers and the ICRC.
     case padExceedsPayload(pad: Int, available: Int)
-    /// Payload and pad together are not a multiple of four bytes, so BTH.Pad is wrong or bytes are missing.
+    /// Payload and pad together are not a multiple of four bytes, so BTH.PadCnt is wrong or bytes are missing.
     case unalignedPayload(Int)
-    /// The version field of the IP header is another one than the header that was asked for has.
+    /// The version field of the IP header is not that of the expected header (RFC 791, RFC 8200).
     case ipVersion(UInt8)
-    /// The IPv4 header carries options or is shorter than 20 bytes: its length field, in bytes.
+    /// The IPv4 header has options or is shorter than 20 bytes (RFC 791): its length field, in bytes.
     case ipHeaderLength(Int)
-    /// The UDP length field counts less than the header's own 8 bytes.
+    /// The UDP length field is less than 8, the length of the header itself (RFC 768).
     case udpLength(Int)
 }
 
 extension PacketError: CustomStringConvertible {
-    /// A sentence that names what is wrong and where.
+    /// A sentence that names the error and the part of the packet, such as BTH.
     public var description: String {
         switch self {
         case .truncated(let part, let needed, let available):
@@ -96,7 +97,7 @@ extension PacketError: CustomStringConvertible {
         case .ipHeaderLength(let count):
             "an IPv4 header of \(count) bytes; RoCEv2 packets have 20, without options"
         case .udpLength(let length):
-            "the UDP length field says \(length), less than the 8 bytes of the header itself"
+            "the UDP length field is \(length), less than the 8 bytes of the header itself"
         }
     }
 }

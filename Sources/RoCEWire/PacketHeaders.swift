@@ -1,44 +1,52 @@
-/// The headers of a packet as one plain value. `bth.opcode` says which of the extended headers count
-/// (`bth.opcode.headers`); the others are zero after parsing and are not looked at when emitting.
+/// The headers of a packet: the BTH and the headers that follow it (IBTA volume 1, 5.2). `bth.opcode.headers` is the
+/// set of headers that the packet has; the others are zero after parsing and are ignored when emitting.
 @frozen
 public struct PacketHeaders: Equatable, Sendable, BitwiseCopyable {
-    /// Base transport header: every packet has one.
+    /// The BTH, which every packet has.
     public var bth: BTH
-    /// UD: keys of the datagram.
-    public var deth = DETH(queueKey: 0, sourceQP: 0)
-    /// FLUSH.
+    /// The DETH of UD packets: Q_Key and source QPN.
+    public var deth = DETH(qkey: 0, sourceQPN: 0)
+    /// The FETH of a FLUSH.
     public var feth = FETH(placement: 0, selectivity: 0)
-    /// WRITE first and only, READ request, FLUSH, ATOMIC WRITE.
-    public var reth = RETH(virtualAddress: 0, remoteKey: 0, dmaLength: 0)
-    /// Compare and swap, fetch and add.
-    public var atomicETH = AtomicETH(virtualAddress: 0, remoteKey: 0, swapOrAdd: 0)
-    /// Acknowledgements, and READ responses but for the middle ones.
+    /// The RETH of RDMA WRITE First and Only, RDMA READ request, FLUSH and ATOMIC WRITE.
+    public var reth = RETH(virtualAddress: 0, rkey: 0, dmaLength: 0)
+    /// The AtomicETH of CmpSwap and FetchAdd.
+    public var atomicETH = AtomicETH(virtualAddress: 0, rkey: 0, swapOrAdd: 0)
+    /// The AETH of acknowledges and of RDMA READ responses except Middle.
     public var aeth = AETH(syndrome: AETHSyndrome(rawValue: 0), msn: 0)
-    /// Atomic acknowledgement.
+    /// The AtomicAckETH of an ATOMIC acknowledge.
     public var atomicAckETH = AtomicAckETH(original: 0)
-    /// What ends with immediate.
+    /// The ImmDt of packets with immediate data.
     public var immDt = ImmDt(value: 0)
-    /// What ends with invalidate.
-    public var ieth = IETH(remoteKey: 0)
+    /// The IETH of packets with invalidate.
+    public var ieth = IETH(rkey: 0)
 
-    /// The headers of a packet with this BTH, the extended ones zero.
+    /// Creates the headers of a packet with this BTH; the others are zero.
     @inlinable
     public init(_ bth: BTH) { self.bth = bth }
 
-    /// The longest there is: BTH and AtomicETH.
-    @inlinable public static var maximumByteCount: Int { 40 }
+    /// The length of the longest headers in bytes: BTH and AtomicETH.
+    @inlinable public static var maximumByteCount: Int { BTH.byteCount + AtomicETH.byteCount }
 
-    /// Bytes of the BTH and the extended headers of this opcode.
+    /// The largest path MTU, and so the longest payload of a packet: 4096 bytes (`IBV_MTU_4096`).
+    @inlinable public static var maximumPayloadByteCount: Int { 4096 }
+
+    /// The length of the longest packet in bytes, BTH to ICRC: longest headers, largest path MTU and ICRC.
+    @inlinable public static var maximumPacketByteCount: Int {
+        maximumByteCount + maximumPayloadByteCount + ICRC.byteCount
+    }
+
+    /// The bytes of the BTH and of the headers that follow it.
     @inlinable
     public var byteCount: Int { bth.opcode.headerByteCount }
 
-    /// Bytes of the whole packet, from the BTH to the ICRC: what UDP carries.
+    /// The bytes of the whole packet from the BTH to the ICRC, which are the payload of UDP.
     @inlinable
     public func packetByteCount(payloadByteCount: Int) -> Int {
         byteCount &+ payloadByteCount &+ Self.padCount(payloadByteCount: payloadByteCount) &+ ICRC.byteCount
     }
 
-    /// The 0 to 3 bytes of zeros that fill a payload up to a multiple of four.
+    /// BTH.PadCnt for a payload: the 0 to 3 zero bytes that fill it up to a multiple of four.
     @inlinable
     public static func padCount(payloadByteCount: Int) -> Int { (0 &- payloadByteCount) & 3 }
 }
@@ -46,11 +54,11 @@ public struct PacketHeaders: Equatable, Sendable, BitwiseCopyable {
 // MARK: - Emitting
 
 extension PacketHeaders {
-    /// Writes the headers alone, for a sender whose payload lies elsewhere: payload, pad and ICRC are to follow.
+    /// Writes the headers alone, for a sender that sends payload, pad and ICRC from elsewhere.
     ///
-    /// BTH.Pad is worked out from `payloadByteCount`; `bth.padCount` is not looked at.
+    /// BTH.PadCnt is computed from `payloadByteCount`; `bth.padCount` is ignored.
     /// - Returns: the bytes written.
-    /// - Throws: `PacketError.noRoom`, or `unknownOpcode` for an opcode whose headers nobody knows.
+    /// - Throws: `PacketError.noRoom`, or `unknownOpcode` for a BTH.OpCode that is not known.
     @inlinable
     public func emitHeaders(
         into bytes: UnsafeMutableRawBufferPointer, payloadByteCount: Int
@@ -68,15 +76,15 @@ extension PacketHeaders {
         return count
     }
 
-    /// Writes headers and pad of a packet that lies in one piece, and leaves the payload and the ICRC to the caller:
-    /// the payload goes to the returned range, the ICRC (see `ICRC.store`) into the last four bytes of the packet.
+    /// Writes headers and pad of a packet in one buffer, and leaves the payload and the ICRC to the caller: the payload
+    /// goes to the returned range, the ICRC (see `ICRC.store`) into the last four bytes of the packet.
     ///
-    /// BTH.Pad is worked out from `payloadByteCount`; `bth.padCount` is not looked at.
+    /// BTH.PadCnt is computed from `payloadByteCount`; `bth.padCount` is ignored.
     /// - Parameters:
     ///   - bytes: room for `packetByteCount(payloadByteCount:)` bytes; it may be longer.
     ///   - payloadByteCount: length of the payload in bytes, not negative.
-    /// - Returns: where in `bytes` the payload goes.
-    /// - Throws: `PacketError.noRoom`, or `unknownOpcode` for an opcode whose headers nobody knows.
+    /// - Returns: the range of `bytes` for the payload.
+    /// - Throws: `PacketError.noRoom`, or `unknownOpcode` for a BTH.OpCode that is not known.
     @inlinable
     public func emit(
         into bytes: UnsafeMutableRawBufferPointer, payloadByteCount: Int
@@ -109,7 +117,7 @@ extension PacketHeaders {
         }
     }
 
-    /// Reads the extended headers, unchecked: all of them must be readable.
+    /// Reads the headers that follow the BTH, unchecked: all of them must be readable.
     @inlinable
     internal mutating func parseExtended(_ headers: ExtendedHeaders, at start: UnsafeRawPointer) {
         if headers.isEmpty { return }
@@ -125,7 +133,7 @@ extension PacketHeaders {
     }
 }
 
-// No local functions that capture: without optimisation those put what they capture on the heap.
+// No local functions with captures: without optimisation their captures are on the heap.
 extension WireFormat {
     @inlinable @inline(__always)
     internal init(advancing next: inout UnsafeRawPointer) {

@@ -1,4 +1,4 @@
-/// Datagram extended transport header (IBTA volume 1, 9.3.1).
+/// Datagram extended transport header (IBTA volume 1, 9.3.2; `struct rxe_deth` of the kernel's rxe).
 ///
 /// | byte | field |
 /// |------|-------|
@@ -7,38 +7,38 @@
 /// | 5-7  | source QP |
 @frozen
 public struct DETH: WireFormat {
-    /// Length on the wire: 8 bytes.
+    /// The length of the DETH on the wire: 8 bytes.
     @inlinable public static var byteCount: Int { 8 }
-    /// The DETH.
+    /// The name of this header in errors: DETH.
     @inlinable public static var part: PacketPart { .deth }
 
-    /// Q_Key of the destination queue pair.
-    public var queueKey: UInt32
-    /// Source queue pair number, 24 bits; more are dropped.
-    public var sourceQP: UInt32
+    /// DETH.Q_Key: the Q_Key of the destination queue pair (`ibv_send_wr.wr.ud.remote_qkey`).
+    public var qkey: UInt32
+    /// DETH.SrcQP: the QPN of the source, 24 bits (`ibv_wc.src_qp`). Higher bits are dropped.
+    public var sourceQPN: UInt32
 
-    /// A DETH of its two fields.
+    /// Creates a DETH with these fields.
     @inlinable
-    public init(queueKey: UInt32, sourceQP: UInt32) {
-        self.queueKey = queueKey
-        self.sourceQP = sourceQP
+    public init(qkey: UInt32, sourceQPN: UInt32) {
+        self.qkey = qkey
+        self.sourceQPN = sourceQPN
     }
 
-    /// Reads 8 bytes, unchecked.
+    /// Reads the 8 bytes of a DETH in network order; the caller has checked the length.
     @inlinable
     public init(at bytes: UnsafeRawPointer) {
-        self.init(queueKey: bytes.big(0, as: UInt32.self), sourceQP: low24(bytes.big(4, as: UInt32.self)))
+        self.init(qkey: bytes.big(0, as: UInt32.self), sourceQPN: low24(bytes.big(4, as: UInt32.self)))
     }
 
-    /// Writes 8 bytes, unchecked.
+    /// Writes the 8 bytes of the DETH in network order; the caller has checked the length.
     @inlinable
     public func emit(at bytes: UnsafeMutableRawPointer) {
-        bytes.setBig(0, queueKey)
-        bytes.setBig(4, low24(sourceQP))
+        bytes.setBig(0, qkey)
+        bytes.setBig(4, low24(sourceQPN))
     }
 }
 
-/// RDMA extended transport header (IBTA volume 1, 9.3.3).
+/// RDMA extended transport header (IBTA volume 1, 9.3.3; `struct rxe_reth` of the kernel's rxe).
 ///
 /// | byte  | field |
 /// |-------|-------|
@@ -47,44 +47,45 @@ public struct DETH: WireFormat {
 /// | 12-15 | DMA length |
 @frozen
 public struct RETH: WireFormat {
-    /// Length on the wire: 16 bytes.
+    /// The length of the RETH on the wire: 16 bytes.
     @inlinable public static var byteCount: Int { 16 }
-    /// The RETH.
+    /// The name of this header in errors: RETH.
     @inlinable public static var part: PacketPart { .reth }
 
-    /// Address in the responder's memory region.
+    /// RETH.VA: the address in the responder's memory region (`ibv_send_wr.wr.rdma.remote_addr`).
     public var virtualAddress: UInt64
-    /// R_Key of that region.
-    public var remoteKey: UInt32
-    /// Bytes of the whole message, not of the packet; of what is still wanted when a READ is repeated.
+    /// RETH.R_Key: the R_Key of that region (`ibv_send_wr.wr.rdma.rkey`).
+    public var rkey: UInt32
+    /// RETH.DMALen: the bytes of the whole message, not of the packet. A retransmitted READ request
+    /// contains the bytes that are still missing (IBTA volume 1, 9.4.4).
     public var dmaLength: UInt32
 
-    /// A RETH of its three fields.
+    /// Creates an RETH with these fields.
     @inlinable
-    public init(virtualAddress: UInt64, remoteKey: UInt32, dmaLength: UInt32) {
+    public init(virtualAddress: UInt64, rkey: UInt32, dmaLength: UInt32) {
         self.virtualAddress = virtualAddress
-        self.remoteKey = remoteKey
+        self.rkey = rkey
         self.dmaLength = dmaLength
     }
 
-    /// Reads 16 bytes, unchecked.
+    /// Reads the 16 bytes of an RETH in network order; the caller has checked the length.
     @inlinable
     public init(at bytes: UnsafeRawPointer) {
         self.init(
-            virtualAddress: bytes.big(0, as: UInt64.self), remoteKey: bytes.big(8, as: UInt32.self),
+            virtualAddress: bytes.big(0, as: UInt64.self), rkey: bytes.big(8, as: UInt32.self),
             dmaLength: bytes.big(12, as: UInt32.self))
     }
 
-    /// Writes 16 bytes, unchecked.
+    /// Writes the 16 bytes of the RETH in network order; the caller has checked the length.
     @inlinable
     public func emit(at bytes: UnsafeMutableRawPointer) {
         bytes.setBig(0, virtualAddress)
-        bytes.setBig(8, remoteKey)
+        bytes.setBig(8, rkey)
         bytes.setBig(12, dmaLength)
     }
 }
 
-/// Atomic extended transport header (IBTA volume 1, 9.3.4).
+/// Atomic extended transport header (IBTA volume 1, 9.3.4; `struct rxe_atmeth` of the kernel's rxe).
 ///
 /// | byte  | field |
 /// |-------|-------|
@@ -94,121 +95,126 @@ public struct RETH: WireFormat {
 /// | 20-27 | compare data; 0 for fetch and add |
 @frozen
 public struct AtomicETH: WireFormat {
-    /// Length on the wire: 28 bytes.
+    /// The length of the AtomicETH on the wire: 28 bytes.
     @inlinable public static var byteCount: Int { 28 }
-    /// The AtomicETH.
+    /// The name of this header in errors: AtomicETH.
     @inlinable public static var part: PacketPart { .atomicETH }
 
-    /// Address of the 8 bytes, a multiple of 8, in the responder's memory region.
+    /// AtomicETH.VA: the address of the 8 bytes in the responder's memory region, a multiple of 8
+    /// (`ibv_send_wr.wr.atomic.remote_addr`).
     public var virtualAddress: UInt64
-    /// R_Key of that region.
-    public var remoteKey: UInt32
-    /// What is stored when the comparison holds, or what is added.
+    /// AtomicETH.R_Key: the R_Key of that region (`ibv_send_wr.wr.atomic.rkey`).
+    public var rkey: UInt32
+    /// AtomicETH.SwapDt, swap (or add) data: the new value for compare and swap (`ibv_send_wr.wr.atomic.swap`), or the
+    /// operand of fetch and add (`compare_add`).
     public var swapOrAdd: UInt64
-    /// What the memory is compared with; 0 for fetch and add.
+    /// AtomicETH.CmpDt, compare data: the value that the memory is compared with (`ibv_send_wr.wr.atomic.compare_add`);
+    /// 0 for fetch and add.
     public var compare: UInt64
 
-    /// An AtomicETH of its four fields.
+    /// Creates an AtomicETH with these fields.
     @inlinable
-    public init(virtualAddress: UInt64, remoteKey: UInt32, swapOrAdd: UInt64, compare: UInt64 = 0) {
+    public init(virtualAddress: UInt64, rkey: UInt32, swapOrAdd: UInt64, compare: UInt64 = 0) {
         self.virtualAddress = virtualAddress
-        self.remoteKey = remoteKey
+        self.rkey = rkey
         self.swapOrAdd = swapOrAdd
         self.compare = compare
     }
 
-    /// Reads 28 bytes, unchecked.
+    /// Reads the 28 bytes of an AtomicETH in network order; the caller has checked the length.
     @inlinable
     public init(at bytes: UnsafeRawPointer) {
         self.init(
-            virtualAddress: bytes.big(0, as: UInt64.self), remoteKey: bytes.big(8, as: UInt32.self),
+            virtualAddress: bytes.big(0, as: UInt64.self), rkey: bytes.big(8, as: UInt32.self),
             swapOrAdd: bytes.big(12, as: UInt64.self), compare: bytes.big(20, as: UInt64.self))
     }
 
-    /// Writes 28 bytes, unchecked.
+    /// Writes the 28 bytes of the AtomicETH in network order; the caller has checked the length.
     @inlinable
     public func emit(at bytes: UnsafeMutableRawPointer) {
         bytes.setBig(0, virtualAddress)
-        bytes.setBig(8, remoteKey)
+        bytes.setBig(8, rkey)
         bytes.setBig(12, swapOrAdd)
         bytes.setBig(20, compare)
     }
 }
 
-/// Atomic ACK extended transport header (IBTA volume 1, 9.5.3): bytes 0-7, what the memory held before.
+/// Atomic ACK extended transport header (IBTA volume 1, 9.5.3; `struct rxe_atmack` of the kernel's rxe): bytes 0-7, the
+/// original remote data.
 @frozen
 public struct AtomicAckETH: WireFormat {
-    /// Length on the wire: 8 bytes.
+    /// The length of the AtomicAckETH on the wire: 8 bytes.
     @inlinable public static var byteCount: Int { 8 }
-    /// The AtomicAckETH.
+    /// The name of this header in errors: AtomicAckETH.
     @inlinable public static var part: PacketPart { .atomicAckETH }
 
-    /// What the memory held before the operation.
+    /// AtomicAckETH.OrigRemDt, original remote data: the value of the memory before the operation.
     public var original: UInt64
 
-    /// An AtomicAckETH of its field.
+    /// Creates an AtomicAckETH with these fields.
     @inlinable
     public init(original: UInt64) { self.original = original }
 
-    /// Reads 8 bytes, unchecked.
+    /// Reads the 8 bytes of an AtomicAckETH in network order; the caller has checked the length.
     @inlinable
     public init(at bytes: UnsafeRawPointer) { self.init(original: bytes.big(0, as: UInt64.self)) }
 
-    /// Writes 8 bytes, unchecked.
+    /// Writes the 8 bytes of the AtomicAckETH in network order; the caller has checked the length.
     @inlinable
     public func emit(at bytes: UnsafeMutableRawPointer) { bytes.setBig(0, original) }
 }
 
-/// Immediate data (IBTA volume 1, 9.3.6): bytes 0-3.
+/// Immediate data (IBTA volume 1, 9.3.6; `struct rxe_immdt` of the kernel's rxe): bytes 0-3.
 @frozen
 public struct ImmDt: WireFormat {
-    /// Length on the wire: 4 bytes.
+    /// The length of the ImmDt on the wire: 4 bytes.
     @inlinable public static var byteCount: Int { 4 }
-    /// The immediate data.
+    /// The name of this header in errors: ImmDt.
     @inlinable public static var part: PacketPart { .immDt }
 
-    /// The four bytes read as one big-endian number: `imm_data` of verbs.h, which is in network order, is
-    /// `value.bigEndian`.
+    /// ImmDt: the four bytes as one big-endian number. `ibv_send_wr.imm_data` and `ibv_wc.imm_data`, which are in
+    /// network order, are `value.bigEndian`.
     public var value: UInt32
 
-    /// Immediate data of this number.
+    /// Creates an ImmDt with this number.
     @inlinable
     public init(value: UInt32) { self.value = value }
 
-    /// Reads 4 bytes, unchecked.
+    /// Reads the 4 bytes of an ImmDt in network order; the caller has checked the length.
     @inlinable
     public init(at bytes: UnsafeRawPointer) { self.init(value: bytes.big(0, as: UInt32.self)) }
 
-    /// Writes 4 bytes, unchecked.
+    /// Writes the 4 bytes of the ImmDt in network order; the caller has checked the length.
     @inlinable
     public func emit(at bytes: UnsafeMutableRawPointer) { bytes.setBig(0, value) }
 }
 
-/// Invalidate extended transport header (IBTA volume 1, 9.3.7): bytes 0-3, the R_Key to invalidate.
+/// Invalidate extended transport header (IBTA volume 1, 9.3.7; `struct rxe_ieth` of the kernel's rxe): bytes 0-3, the
+/// R_Key to invalidate.
 @frozen
 public struct IETH: WireFormat {
-    /// Length on the wire: 4 bytes.
+    /// The length of the IETH on the wire: 4 bytes.
     @inlinable public static var byteCount: Int { 4 }
-    /// The IETH.
+    /// The name of this header in errors: IETH.
     @inlinable public static var part: PacketPart { .ieth }
 
-    /// The R_Key that the responder is to invalidate.
-    public var remoteKey: UInt32
+    /// IETH.R_Key: the R_Key that the responder invalidates (`ibv_send_wr.invalidate_rkey`, `ibv_wc.invalidated_rkey`).
+    public var rkey: UInt32
 
-    /// An IETH of its field.
+    /// Creates an IETH with this R_Key.
     @inlinable
-    public init(remoteKey: UInt32) { self.remoteKey = remoteKey }
+    public init(rkey: UInt32) { self.rkey = rkey }
 
-    /// Reads 4 bytes, unchecked.
+    /// Reads the 4 bytes of an IETH in network order; the caller has checked the length.
     @inlinable
-    public init(at bytes: UnsafeRawPointer) { self.init(remoteKey: bytes.big(0, as: UInt32.self)) }
+    public init(at bytes: UnsafeRawPointer) { self.init(rkey: bytes.big(0, as: UInt32.self)) }
 
-    /// Writes 4 bytes, unchecked.
+    /// Writes the 4 bytes of the IETH in network order; the caller has checked the length.
     @inlinable
-    public func emit(at bytes: UnsafeMutableRawPointer) { bytes.setBig(0, remoteKey) }
+    public func emit(at bytes: UnsafeMutableRawPointer) { bytes.setBig(0, rkey) }
 }
 
-/// FLUSH extended transport header (IBTA volume 1 release 1.5, annex A19).
+/// FLUSH extended transport header (IBTA volume 1 release 1.5, annex A19; `struct rxe_feth` of the kernel's rxe).
 ///
 /// | byte | bits | field |
 /// |------|------|-------|
@@ -217,31 +223,33 @@ public struct IETH: WireFormat {
 /// |      | 3:0  | placement type |
 @frozen
 public struct FETH: WireFormat {
-    /// Length on the wire: 4 bytes.
+    /// The length of the FETH on the wire: 4 bytes.
     @inlinable public static var byteCount: Int { 4 }
-    /// The FETH.
+    /// The name of this header in errors: FETH.
     @inlinable public static var part: PacketPart { .feth }
 
-    /// Placement type, 4 bits: 1 global visibility, 2 persistence, or both.
+    /// FETH.PLT, placement type, 4 bits: 1 global visibility, 2 persistence, or both (annex A19.4.1.1;
+    /// `IB_FLUSH_GLOBAL`, `IB_FLUSH_PERSISTENT` of rdma/ib_user_verbs.h).
     public var placement: UInt8
-    /// Selectivity level, 2 bits: 0 the memory region's range, 1 the whole region.
+    /// FETH.SEL, selectivity level, 2 bits: 0 the range of the RETH, 1 the whole memory region (annex A19.4.1.2;
+    /// `IB_FLUSH_RANGE`, `IB_FLUSH_MR`).
     public var selectivity: UInt8
 
-    /// A FETH of its two fields.
+    /// Creates a FETH with these fields.
     @inlinable
     public init(placement: UInt8, selectivity: UInt8) {
         self.placement = placement
         self.selectivity = selectivity
     }
 
-    /// Reads 4 bytes, unchecked.
+    /// Reads the 4 bytes of a FETH in network order; the caller has checked the length.
     @inlinable
     public init(at bytes: UnsafeRawPointer) {
         let low = UInt8(truncatingIfNeeded: bytes.big(0, as: UInt32.self))
         self.init(placement: low & 15, selectivity: low >> 4 & 3)
     }
 
-    /// Writes 4 bytes, unchecked.
+    /// Writes the 4 bytes of the FETH in network order; the caller has checked the length.
     @inlinable
     public func emit(at bytes: UnsafeMutableRawPointer) {
         bytes.setBig(0, UInt32((selectivity & 3) << 4 | placement & 15))

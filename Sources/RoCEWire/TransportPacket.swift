@@ -1,4 +1,4 @@
-/// A parsed packet: its headers, and where its payload lies in the bytes it was parsed from.
+/// A parsed packet: its headers, and the position of its payload in the bytes it was parsed from (IBTA volume 1, 5.2).
 ///
 /// ```
 /// +-----+------------------+---------+-----+------+
@@ -7,29 +7,28 @@
 ///   12    0 to 28            0...      0-3   4
 /// ```
 ///
-/// Parsing says that the format is right, nothing more: the ICRC (see ``ICRC``), keys, PSN and lengths are for the
-/// receiver to check. A payload behind an opcode that has none (`opcode.hasPayload`) is reported, not refused: the
-/// answer to it is a NAK, which takes a parsed packet.
+/// Parsing checks the format only. The receiver checks the ICRC (see ``ICRC``), keys, PSN and lengths. A payload after
+/// a BTH.OpCode that has none (`opcode.hasPayload`) is no parsing error, since the responder returns a NAK for it.
 @frozen
 public struct TransportPacket: Equatable, Sendable, BitwiseCopyable {
-    /// BTH and extended headers.
+    /// The BTH and the headers that follow it.
     public var headers: PacketHeaders
-    /// Offset of the payload in the parsed bytes.
+    /// The offset of the payload in the parsed bytes: the bytes of the BTH and the headers that follow it.
     public var payloadOffset: Int
-    /// Length of the payload in bytes, without pad.
+    /// The length of the payload in bytes, without the pad of BTH.PadCnt.
     public var payloadByteCount: Int
 
-    /// Where the payload lies in the parsed bytes.
+    /// The range of the payload in the parsed bytes, between the headers and the pad of BTH.PadCnt.
     @inlinable
     public var payload: Range<Int> { payloadOffset..<payloadOffset &+ payloadByteCount }
 
-    /// Parses what UDP carried: a packet from the BTH to the ICRC.
+    /// Parses the payload of a UDP datagram: a packet from the BTH to the ICRC (IBTA volume 1, 9.6).
     ///
-    /// Reserved bits and the bytes of the pad are not looked at.
+    /// Reserved bits and the bytes of the pad are ignored.
     /// - Parameter bytes: the whole packet and nothing behind it.
-    /// - Throws: `PacketError` naming the first thing that is wrong.
-    // Always inlined, so that the fields are written where the caller wants them: a copy of so many fields just
-    // written waits for the stores, which took three times as long as all the rest.
+    /// - Throws: `PacketError` for the first error in the packet.
+    // Always inlined, so that the fields are written to their final place: a copy of so many fields right after they
+    // were written waits for the stores, which took three times as long as the parsing itself.
     @inlinable @inline(__always)
     public init(parsing bytes: UnsafeRawBufferPointer) throws(PacketError) {
         guard bytes.count >= BTH.byteCount, let start = bytes.baseAddress else {
@@ -50,7 +49,7 @@ public struct TransportPacket: Equatable, Sendable, BitwiseCopyable {
         headers.parseExtended(row.headers, at: start + BTH.byteCount)
     }
 
-    /// Names the part in which a packet that is too short ends.
+    /// The error for a packet that is too short, with the part in which it ends.
     @usableFromInline
     internal static func truncation(_ headers: ExtendedHeaders, available: Int) -> PacketError {
         var needed = BTH.byteCount

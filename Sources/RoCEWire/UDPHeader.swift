@@ -8,21 +8,22 @@
 /// | 6-7  | checksum; 0 for none, as RoCEv2 sends it |
 @frozen
 public struct UDPHeader: Equatable, Sendable, BitwiseCopyable {
-    /// Length on the wire: 8 bytes.
+    /// The length of the UDP header on the wire: 8 bytes (RFC 768).
     @inlinable public static var byteCount: Int { 8 }
-    /// The destination port of RoCEv2: 4791.
+    /// The destination port of RoCEv2, 4791 (RoCEv2 annex A17.3.2.2; `ROCE_V2_UDP_DPORT` of the kernel).
     @inlinable public static var rocePort: UInt16 { 4791 }
 
-    /// Source port: the same for all packets of a queue pair, so that routers keep their order.
+    /// Source port (RFC 768): the same for all packets of a queue pair, so that routers keep their order (RoCEv2 annex
+    /// A17.3.2.1).
     public var sourcePort: UInt16
-    /// Destination port.
+    /// Destination port (RFC 768).
     public var destinationPort: UInt16
-    /// Bytes of this header and all that follows, 8 to 65535.
+    /// Length (RFC 768): the bytes of this header and its payload, 8 to 65535; with the ICRC (RoCEv2 annex A17.3.2.3).
     public var length: UInt16
-    /// Checksum; RoCEv2 relies on the ICRC and sends 0.
+    /// Checksum (RFC 768); RoCEv2 sends 0 (RoCEv2 annex A17.3.2.4), since the packet has the ICRC.
     public var checksum: UInt16
 
-    /// The header before a packet of `packetByteCount` bytes, BTH to ICRC (at most 65527).
+    /// Creates the UDP header of a packet of `packetByteCount` bytes, BTH to ICRC (at most 65527).
     @inlinable
     public init(sourcePort: UInt16, destinationPort: UInt16 = UDPHeader.rocePort, packetByteCount: Int) {
         self.sourcePort = sourcePort
@@ -31,13 +32,13 @@ public struct UDPHeader: Equatable, Sendable, BitwiseCopyable {
         checksum = 0
     }
 
-    /// Bytes behind this header, by its length field.
+    /// The bytes of the payload of UDP, from BTH to ICRC, according to the length field.
     @inlinable
     public var payloadByteCount: Int { Int(length) &- Self.byteCount }
 
-    /// Reads the header from the start of `bytes`, which may be longer.
-    /// - Throws: `PacketError.truncated` when header or payload are not all there; `udpLength` when the length field
-    ///   does not even cover the header.
+    /// Reads the UDP header (RFC 768) from the start of `bytes`, which may be longer.
+    /// - Throws: `PacketError.truncated` when `bytes` ends inside header or payload; `udpLength` when the length field
+    ///   is less than the header.
     @inlinable
     public init(parsing bytes: UnsafeRawBufferPointer) throws(PacketError) {
         guard bytes.count >= Self.byteCount, let start = bytes.baseAddress else {
@@ -53,7 +54,7 @@ public struct UDPHeader: Equatable, Sendable, BitwiseCopyable {
         }
     }
 
-    /// Writes the header to the start of `bytes`.
+    /// Writes the UDP header (RFC 768) to the start of `bytes`.
     /// - Throws: `PacketError.noRoom` when `bytes` is shorter than 8 bytes.
     @inlinable
     public func emit(into bytes: UnsafeMutableRawBufferPointer) throws(PacketError) {

@@ -1,22 +1,24 @@
-/// A header of fixed length as a plain value: read from bytes, written to bytes, and the same bytes come out.
+/// A transport header of fixed length, such as BTH or AETH, that is read from bytes and written to bytes.
 ///
-/// Reserved bits are ignored when reading and written as zero, as IBTA volume 1, 5.2, asks for.
+/// Reserved bits are ignored when reading and written as zero (IBTA volume 1, 5.2).
 public protocol WireFormat: Equatable, Sendable, BitwiseCopyable {
-    /// Length on the wire in bytes.
+    /// The length of the header (BTH, AETH, RETH and so on) on the wire, in bytes.
     static var byteCount: Int { get }
 
-    /// Which header this is, for messages.
+    /// The name of the header, such as BTH, in errors.
     static var part: PacketPart { get }
 
-    /// Reads the value. Unchecked: `byteCount` bytes at `bytes` must be readable; no alignment is asked for.
+    /// Reads the header (BTH, AETH, RETH and so on) in network order. `byteCount` bytes must be readable, which is not
+    /// checked; they need no alignment.
     init(at bytes: UnsafeRawPointer)
 
-    /// Writes the value. Unchecked: `byteCount` bytes at `bytes` must be writable; no alignment is asked for.
+    /// Writes the header (BTH, AETH, RETH and so on) in network order. `byteCount` bytes must be writable, which is not
+    /// checked; they need no alignment.
     func emit(at bytes: UnsafeMutableRawPointer)
 }
 
 extension WireFormat {
-    /// Reads the value from the start of `bytes`, which may be longer.
+    /// Reads the header (BTH, AETH, RETH and so on) from the start of `bytes`, which may be longer.
     /// - Throws: `PacketError.truncated` when `bytes` is shorter than `byteCount`.
     @inlinable
     public init(parsing bytes: UnsafeRawBufferPointer) throws(PacketError) {
@@ -26,7 +28,7 @@ extension WireFormat {
         self.init(at: start)
     }
 
-    /// Writes the value to the start of `bytes`, which may be longer.
+    /// Writes the header (BTH, AETH, RETH and so on) to the start of `bytes`, which may be longer.
     /// - Throws: `PacketError.noRoom` when `bytes` is shorter than `byteCount`; nothing is written then.
     @inlinable
     public func emit(into bytes: UnsafeMutableRawBufferPointer) throws(PacketError) {

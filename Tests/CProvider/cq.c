@@ -1,15 +1,27 @@
-/* cq.c - completion queues, polled in either way */
+/* cq.c - completion queues, with ibv_poll_cq and with the extended polling of ibv_cq_ex */
+#define _POSIX_C_SOURCE 200809L
 #include "ctest.h"
 
 static int set_readers(struct ibv_cq_ex *cq, uint64_t wc_flags);
 
-/* Both kinds are made here: an ordinary completion queue only lacks the readers. */
+/* An error-checking mutex: locking it twice, or unlocking it without holding it, returns an error and has no effect. */
+static void init_poll_lock(pthread_mutex_t *lock)
+{
+	pthread_mutexattr_t attr;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
+	pthread_mutex_init(lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+}
+
+/* Creates a completion queue for ibv_create_cq or ibv_create_cq_ex; only the latter sets the read_* functions. */
 static struct ctest_cq *make_cq(struct ibv_context *context, const struct ibv_cq_init_attr_ex *attr)
 {
 	struct ctest_channel *channel = attr->channel ? ctest_channel(attr->channel) : NULL;
 	struct ctest_cq *cq;
 
-	if (ctest_is_gone(context))
+	if (ctest_has_failed(context))
 		return ctest_fail(EIO);
 	if (attr->cqe < 1 || attr->cqe > CTEST_MAX_CQE || attr->comp_vector >= (uint32_t)context->num_comp_vectors)
 		return ctest_fail(EINVAL);
@@ -24,7 +36,7 @@ static struct ctest_cq *make_cq(struct ibv_context *context, const struct ibv_cq
 		goto no_memory;
 	}
 	cq->capacity = attr->cqe;
-	pthread_mutex_init(&cq->poll_lock, NULL);
+	init_poll_lock(&cq->poll_lock);
 	rdma_init_cq(ibv_cq_ex_to_cq(&cq->verbs), context, attr->channel, attr->cq_context, (int)attr->cqe);
 	return cq;
 
@@ -76,9 +88,11 @@ int ctest_destroy_cq(struct ibv_cq *verbs)
 	ctest_lock();
 	users = cq->users;
 	ctest_unlock();
-	if (users)
+	/* poll_lock is held between start_poll and end_poll. */
+	if (users || pthread_mutex_trylock(&cq->poll_lock))
 		return EBUSY;
-	/* Nothing uses it any more, so nothing raises another event. */
+	pthread_mutex_unlock(&cq->poll_lock);
+	/* No object uses the queue any more, so no further event is raised. */
 	if (verbs->channel) {
 		ctest_queue_drop(&ctest_channel(verbs->channel)->queue, cq);
 		ctest_queue_release(&ctest_channel(verbs->channel)->queue, 1);
@@ -98,7 +112,7 @@ void ctest_complete(struct ibv_cq *verbs, const struct ibv_wc *wc, bool solicite
 	struct ctest_cq *cq = ctest_cq(verbs);
 
 	if (cq->count == cq->capacity) {
-		/* The completion is lost, and with it the queue's worth: IBTA volume 1, 11.2.8.1. */
+		/* The completion is lost, and the queue fails: IBTA volume 1, 11.2.8.1. */
 		if (!cq->overrun)
 			ctest_raise(verbs->context, IBV_EVENT_CQ_ERR, cq);
 		cq->overrun = true;
@@ -113,7 +127,7 @@ void ctest_complete(struct ibv_cq *verbs, const struct ibv_wc *wc, bool solicite
 	}
 }
 
-static bool take(struct ctest_cq *cq, struct ibv_wc *wc)
+static bool consume(struct ctest_cq *cq, struct ibv_wc *wc)
 {
 	if (!cq->count)
 		return false;
@@ -123,24 +137,24 @@ static bool take(struct ctest_cq *cq, struct ibv_wc *wc)
 	return true;
 }
 
-/* What an empty queue answers: a device that has gone says so once its flushed requests are out. */
+/* Whether polling an empty queue returns EIO: the device has failed, or the queue is overrun. */
 static bool broken(const struct ctest_cq *cq)
 {
-	return ctest_context(cq->verbs.context)->gone || cq->overrun;
+	return ctest_context(cq->verbs.context)->failed || cq->overrun;
 }
 
 int ctest_poll_cq(struct ibv_cq *verbs, int count, struct ibv_wc *wc)
 {
 	struct ctest_cq *cq = ctest_cq(verbs);
-	int taken = 0;
+	int polled = 0;
 
 	ctest_lock();
-	while (taken < count && take(cq, wc + taken))
-		taken++;
-	if (!taken && count > 0 && broken(cq))
-		taken = -EIO;
+	while (polled < count && consume(cq, wc + polled))
+		polled++;
+	if (!polled && count > 0 && broken(cq))
+		polled = -EIO;
 	ctest_unlock();
-	return taken;
+	return polled;
 }
 
 int ctest_req_notify_cq(struct ibv_cq *verbs, int solicited_only)
@@ -172,7 +186,7 @@ static int next_poll(struct ibv_cq_ex *verbs)
 	int error = 0;
 
 	ctest_lock();
-	if (!take(cq, &cq->current))
+	if (!consume(cq, &cq->current))
 		error = broken(cq) ? EIO : ENOENT;
 	ctest_unlock();
 	if (!error) {
@@ -182,7 +196,10 @@ static int next_poll(struct ibv_cq_ex *verbs)
 	return error;
 }
 
-/* After an error there is no end_poll, so the lock goes back here. */
+/*
+ * If start_poll fails, the caller does not call end_poll, so the lock is released here. Between start_poll and end_poll
+ * of the same thread, the error-checking lock fails and start_poll returns EBUSY.
+ */
 static int start_poll(struct ibv_cq_ex *verbs, struct ibv_poll_cq_attr *attr)
 {
 	struct ctest_cq *cq = extended(verbs);
@@ -190,7 +207,8 @@ static int start_poll(struct ibv_cq_ex *verbs, struct ibv_poll_cq_attr *attr)
 
 	if (attr->comp_mask)
 		return EOPNOTSUPP;
-	pthread_mutex_lock(&cq->poll_lock);
+	if (pthread_mutex_lock(&cq->poll_lock))
+		return EBUSY;
 	error = next_poll(verbs);
 	if (error)
 		pthread_mutex_unlock(&cq->poll_lock);
@@ -252,7 +270,7 @@ static uint8_t read_dlid_path_bits(struct ibv_cq_ex *cq)
 	return extended(cq)->current.dlid_path_bits;
 }
 
-/* EOPNOTSUPP for a flag that the device does not know; then `cq` is of no use. */
+/* Sets the read_* functions for `wc_flags`. Returns EOPNOTSUPP for an unsupported flag; then `cq` is not usable. */
 static int set_readers(struct ibv_cq_ex *cq, uint64_t wc_flags)
 {
 	if (wc_flags & ~(uint64_t)IBV_WC_STANDARD_FLAGS)

@@ -1,12 +1,12 @@
 /*
- * ctest.h - a loopback device in userspace, the smallest provider that moves data
+ * ctest.h - a loopback device in userspace, a minimal provider with a data path
  *
- * Queue pairs of one process reach each other by number: a send is copied straight into the receiver's
- * memory, in the thread that posts it. Nothing is lost, nothing needs a timer, every run is the same.
+ * Queue pairs of one process address each other by QPN: a send is copied directly to the receiver's memory,
+ * in the thread that posts it. No message is lost, there are no timers, and every run is the same.
  *
- * Locks. `ctest_fabric` guards all that queue pairs share: tables, rings, completion queues. A queue
- * pair's `post_lock` and a completion queue's `poll_lock` belong to whoever is between wr_start and
- * wr_complete, or start_poll and end_poll, and are taken before it. An event queue's lock is taken last.
+ * Locks. `ctest_fabric` guards the state that queue pairs share: tables, rings, completion queues. A thread
+ * holds the `post_lock` of a queue pair from wr_start to wr_complete, and the `poll_lock` of a completion queue
+ * from start_poll to end_poll; both are acquired before `ctest_fabric`. The lock of an event queue is acquired last.
  */
 #ifndef CTEST_H
 #define CTEST_H
@@ -21,7 +21,7 @@ enum {
 	CTEST_GIDS = 8,
 	CTEST_PKEY = 0xffff,
 	CTEST_MTU = 1024, /* bytes in one datagram */
-	CTEST_GRH = 40,   /* bytes that a UD receive gives to the global routing header */
+	CTEST_GRH = 40,   /* bytes of the GRH area of a UD receive */
 	CTEST_MAX_MESSAGE = 1 << 30,
 	CTEST_MAX_QP = 1024,
 	CTEST_MAX_MR = 4096,
@@ -31,7 +31,7 @@ enum {
 	CTEST_MAX_CQE = 1 << 16,
 };
 
-/* --- event.c: what waits to be read from a descriptor --- */
+/* --- event.c: queues of events that are read from a descriptor --- */
 
 struct ctest_event {
 	void *subject; /* the object, or the number of a port */
@@ -40,29 +40,31 @@ struct ctest_event {
 
 struct ctest_queue {
 	pthread_mutex_t lock;
-	int fd; /* an eventfd; readable exactly when `count` is not 0 or the device is gone */
-	bool gone;
+	int fd; /* an eventfd; readable exactly when `count` is not 0 or the device has failed */
+	bool failed;
 	struct ctest_event *events;
 	size_t capacity, count;
 };
 
 int ctest_queue_init(struct ctest_queue *queue);
 void ctest_queue_fini(struct ctest_queue *queue);
-/* Makes sure that ctest_queue_put finds room: each object asks for the most that it can have unread. */
+/* Reserves room for ctest_queue_put: each object reserves the most events that it can have unread. */
 int ctest_queue_reserve(struct ctest_queue *queue, size_t events);
 void ctest_queue_release(struct ctest_queue *queue, size_t events);
-/* An event that already waits is not queued twice: it would tell the reader nothing new. */
+/* Queues an event, unless an equal event is already queued. */
 void ctest_queue_put(struct ctest_queue *queue, void *subject, int code);
-/* Drops what waits unread about an object. */
+/* Drops the unread events of an object. */
 void ctest_queue_drop(struct ctest_queue *queue, const void *subject);
-void ctest_queue_hang_up(struct ctest_queue *queue);
+/* Makes the descriptor readable for good; reading an empty queue returns EIO. */
+void ctest_queue_fail(struct ctest_queue *queue);
 
-/* --- the objects: the public struct first, the provider's own behind it --- */
+/* --- the objects: the struct of verbs.h first, the provider's own members after it --- */
 
 struct ctest_channel {
 	struct ibv_comp_channel verbs;
+	char room[RDMA_OBJECT_ROOM];
 	struct ctest_queue queue;
-	struct ctest_channel *next; /* of all channels of the context */
+	struct ctest_channel *next; /* in the list of all channels of the context */
 };
 
 struct ctest_context {
@@ -71,22 +73,25 @@ struct ctest_context {
 	struct ctest_channel *channels;
 	union ibv_gid gids[CTEST_GIDS];
 	__be64 guid;
-	bool gone; /* the device has failed; guarded by ctest_fabric */
+	bool failed; /* the device has failed; guarded by ctest_fabric */
 };
 
 struct ctest_pd {
 	struct ibv_pd verbs;
+	char room[RDMA_OBJECT_ROOM];
 	unsigned int users;
 };
 
 struct ctest_mr {
 	struct ibv_mr verbs;
+	char room[RDMA_OBJECT_ROOM];
 	uint64_t iova;
 	unsigned int access;
 };
 
 struct ctest_ah {
 	struct ibv_ah verbs;
+	char room[RDMA_OBJECT_ROOM];
 	struct ibv_ah_attr attr;
 };
 
@@ -94,8 +99,9 @@ enum ctest_arm { CTEST_ARM_NONE, CTEST_ARM_ANY, CTEST_ARM_SOLICITED };
 
 struct ctest_cq {
 	struct ibv_cq_ex verbs;
+	char room[RDMA_OBJECT_ROOM];
 	pthread_mutex_t poll_lock;
-	struct ibv_wc current; /* between start_poll and end_poll */
+	struct ibv_wc current; /* the current completion, between start_poll and end_poll */
 	struct ibv_wc *ring;
 	uint32_t capacity, head, count;
 	enum ctest_arm arm;
@@ -110,7 +116,7 @@ struct ctest_recv {
 	struct ibv_sge sge[CTEST_MAX_SGE];
 };
 
-/* The receive queue of a queue pair, or a shared one. */
+/* The receive queue of a queue pair, or a shared receive queue. */
 struct ctest_recv_ring {
 	struct ctest_recv *slots;
 	uint32_t capacity, max_sge, head, count;
@@ -118,6 +124,7 @@ struct ctest_recv_ring {
 
 struct ctest_srq {
 	struct ibv_srq verbs;
+	char room[RDMA_OBJECT_ROOM];
 	struct ctest_recv_ring ring;
 	uint32_t limit;
 	unsigned int users;
@@ -132,7 +139,7 @@ struct ctest_send {
 	uint32_t rkey;
 	uint64_t remote_addr;
 	uint64_t compare_add, swap;
-	struct ibv_ah_attr ah; /* a copy: the handle may be destroyed while the request waits */
+	struct ibv_ah_attr ah; /* a copy: the address handle may be destroyed while the request is outstanding */
 	bool has_ah;
 	uint32_t remote_qpn, remote_qkey;
 	uint32_t length;
@@ -143,19 +150,20 @@ struct ctest_send {
 
 struct ctest_qp {
 	struct ibv_qp_ex verbs;
+	char room[RDMA_OBJECT_ROOM];
 	struct ibv_qp_init_attr_ex init;
 	struct ibv_qp_attr attr;
 	pthread_mutex_t post_lock;
-	/* The send ring. [tail - count, tail) wait to be carried out, [tail, tail + staged) are being built.
-	 * `count` needs the fabric, `staged` and `build_error` the post_lock, `tail` both to be changed and
-	 * either to be read. */
+	/* The send ring. [tail - count, tail) are posted and outstanding, [tail, tail + staged) are being built.
+	 * `count` is guarded by the fabric lock, `staged` and `build_error` by the post_lock. Writing `tail` requires
+	 * both locks, reading it requires either. */
 	struct ctest_send *sends;
 	uint32_t capacity, tail, count, staged;
 	int build_error;
-	bool waits; /* the oldest request needs a receive that is not there */
+	bool waits; /* the oldest send request waits for a receive at the peer */
 	uint32_t async_read;
 	struct ctest_recv_ring recv;
-	enum ibv_wc_status forced; /* a test asks for it: the status of the next send, 0 for the true one */
+	enum ibv_wc_status forced; /* set by a test: the status of the next send, 0 for the actual one */
 };
 
 static inline struct ctest_context *ctest_context(struct ibv_context *context)
@@ -192,7 +200,7 @@ static inline struct ctest_qp *ctest_qp(struct ibv_qp *qp)
 
 extern pthread_mutex_t ctest_fabric;
 
-/* NULL and errno, for functions that make an object. */
+/* Sets errno and returns NULL, for functions that create an object. */
 static inline void *ctest_fail(int error)
 {
 	errno = error;
@@ -209,7 +217,7 @@ static inline void ctest_unlock(void)
 	pthread_mutex_unlock(&ctest_fabric);
 }
 
-/* Raises or lowers a count of users; whether the device still lives is for the caller to check. */
+/* Adds `by` to a count of users. The caller checks whether the device has failed. */
 static inline void ctest_count(unsigned int *users, int by)
 {
 	ctest_lock();
@@ -217,9 +225,10 @@ static inline void ctest_count(unsigned int *users, int by)
 	ctest_unlock();
 }
 
-bool ctest_is_gone(struct ibv_context *context);
-/* The device fails: takes every queue pair to the error state and wakes all who wait. Fabric held. */
-void ctest_vanish(struct ctest_context *context);
+bool ctest_has_failed(struct ibv_context *context);
+/* Makes the device fail: moves every queue pair to the error state, wakes all waiting threads, and raises
+ * IBV_EVENT_DEVICE_FATAL. Fabric lock held. */
+void ctest_device_fatal(struct ctest_context *context);
 
 int ctest_query_device_ex(struct ibv_context *context, const struct ibv_query_device_ex_input *input,
 			  struct ibv_device_attr_ex *attr, size_t attr_size);
@@ -241,7 +250,8 @@ struct ibv_mr *ctest_reg_mr(struct ibv_pd *pd, void *addr, size_t length, uint64
 int ctest_dereg_mr(struct ibv_mr *mr);
 struct ibv_ah *ctest_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr);
 int ctest_destroy_ah(struct ibv_ah *ah);
-/* Where [address, address + length) of a key lies, or NULL. Fabric held. */
+/* Returns the memory of [address, address + length) of an lkey or rkey, or NULL if the access is not allowed. Fabric
+ * lock held. */
 void *ctest_translate(struct ibv_pd *pd, uint32_t key, uint64_t address, uint32_t length, unsigned int access);
 
 /* --- event.c --- */
@@ -250,7 +260,7 @@ struct ibv_comp_channel *ctest_create_comp_channel(struct ibv_context *context);
 int ctest_destroy_comp_channel(struct ibv_comp_channel *channel);
 int ctest_get_cq_event(struct ibv_comp_channel *channel, struct ibv_cq **cq);
 int ctest_get_async_event(struct ibv_context *context, struct ibv_async_event *event);
-/* Raises an asynchronous event about `subject`, a CQ, QP or SRQ, or the number of a port. */
+/* Raises an asynchronous event of `subject`: a CQ, QP or SRQ, or the number of a port. */
 void ctest_raise(struct ibv_context *context, enum ibv_event_type type, void *subject);
 
 /* --- cq.c --- */
@@ -261,7 +271,7 @@ struct ibv_cq_ex *ctest_create_cq_ex(struct ibv_context *context, struct ibv_cq_
 int ctest_destroy_cq(struct ibv_cq *cq);
 int ctest_poll_cq(struct ibv_cq *cq, int count, struct ibv_wc *wc);
 int ctest_req_notify_cq(struct ibv_cq *cq, int solicited_only);
-/* Fabric held. */
+/* Fabric lock held. */
 void ctest_complete(struct ibv_cq *cq, const struct ibv_wc *wc, bool solicited);
 
 /* --- receive.c --- */
@@ -274,8 +284,9 @@ int ctest_query_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr);
 int ctest_destroy_srq(struct ibv_srq *srq);
 int ctest_post_srq_recv(struct ibv_srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
 int ctest_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
-/* Takes the next receive of a queue pair, from its SRQ if it has one. Fabric held. */
-bool ctest_take_recv(struct ctest_qp *qp, struct ctest_recv *recv);
+/* Consumes the next receive of a queue pair, from its SRQ if it has one. Returns false if there is none. Fabric lock
+ * held. */
+bool ctest_consume_recv(struct ctest_qp *qp, struct ctest_recv *recv);
 
 /* --- qp.c --- */
 
@@ -286,7 +297,7 @@ int ctest_query_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask, struct
 int ctest_destroy_qp(struct ibv_qp *qp);
 int ctest_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid);
 int ctest_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid);
-/* Fabric held. */
+/* Fabric lock held. */
 struct ctest_qp *ctest_find_qp(uint32_t number);
 struct ctest_qp *ctest_next_qp(const struct ctest_qp *after);
 void ctest_enter_error(struct ctest_qp *qp);
@@ -295,16 +306,16 @@ void ctest_enter_error(struct ctest_qp *qp);
 
 int ctest_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
 uint64_t ctest_send_ops(void);
-/* Sets the functions of struct ibv_qp_ex that `send_ops` asks for. */
+/* Sets the functions of struct ibv_qp_ex for the flags in `send_ops`. */
 void ctest_set_builders(struct ibv_qp_ex *qp, uint64_t send_ops);
 
 /* --- transfer.c --- */
 
-/* Carries out what waits in the send queue, until it is empty or the receiver has no buffer. Fabric
- * held. */
+/* Executes the requests of the send queue, until it is empty or the peer has no receive. Fabric lock held. */
 void ctest_progress(struct ctest_qp *qp);
-/* The same for all who might wait for a buffer. */
+/* Executes the requests of all queue pairs that wait for a receive. Fabric lock held. */
 void ctest_progress_all(void);
+/* Completes all posted requests with IBV_WC_WR_FLUSH_ERR. Fabric lock held. */
 void ctest_flush(struct ctest_qp *qp);
 
 #endif

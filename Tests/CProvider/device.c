@@ -1,36 +1,36 @@
-/* device.c - what the device says about itself: limits, port, GIDs, P_Keys */
+/* device.c - the queries of the device: limits, port, GIDs, P_Keys */
 #include "ctest.h"
 
 #include <arpa/inet.h>
 
 pthread_mutex_t ctest_fabric = PTHREAD_MUTEX_INITIALIZER;
 
-bool ctest_is_gone(struct ibv_context *context)
+bool ctest_has_failed(struct ibv_context *context)
 {
-	bool gone;
+	bool failed;
 
 	ctest_lock();
-	gone = ctest_context(context)->gone;
+	failed = ctest_context(context)->failed;
 	ctest_unlock();
-	return gone;
+	return failed;
 }
 
-void ctest_vanish(struct ctest_context *context)
+void ctest_device_fatal(struct ctest_context *context)
 {
 	struct ctest_qp *qp = NULL;
 	struct ctest_channel *channel;
 
-	context->gone = true;
+	context->failed = true;
 	while ((qp = ctest_next_qp(qp)))
 		if (qp->verbs.qp_base.context == &context->verbs.context)
 			ctest_enter_error(qp);
 	for (channel = context->channels; channel; channel = channel->next)
-		ctest_queue_hang_up(&channel->queue);
+		ctest_queue_fail(&channel->queue);
 	ctest_raise(&context->verbs.context, IBV_EVENT_DEVICE_FATAL, NULL);
-	ctest_queue_hang_up(&context->events);
+	ctest_queue_fail(&context->events);
 }
 
-/* Hands out a struct that may be larger or smaller than the caller's. */
+/* Copies a struct that may be larger or smaller than the caller's. */
 static void copy_sized(void *to, size_t to_size, const void *from, size_t from_size)
 {
 	size_t common = to_size < from_size ? to_size : from_size;
@@ -72,23 +72,23 @@ static struct ibv_device_attr device_attr(const struct ctest_context *context)
 int ctest_query_device_ex(struct ibv_context *context, const struct ibv_query_device_ex_input *input,
 			  struct ibv_device_attr_ex *attr, size_t attr_size)
 {
-	struct ibv_device_attr_ex answer = { 0 };
+	struct ibv_device_attr_ex result = { 0 };
 
-	if (ctest_is_gone(context))
+	if (ctest_has_failed(context))
 		return EIO;
 	if (input && input->comp_mask)
 		return EOPNOTSUPP;
-	if (attr_size < sizeof(answer.orig_attr))
+	if (attr_size < sizeof(result.orig_attr))
 		return EINVAL;
-	answer.orig_attr = device_attr(ctest_context(context));
-	answer.phys_port_cnt_ex = 1;
-	copy_sized(attr, attr_size, &answer, sizeof(answer));
+	result.orig_attr = device_attr(ctest_context(context));
+	result.phys_port_cnt_ex = 1;
+	copy_sized(attr, attr_size, &result, sizeof(result));
 	return 0;
 }
 
 int ctest_query_port(struct ibv_context *context, uint8_t port, struct ibv_port_attr *attr, size_t attr_size)
 {
-	const struct ibv_port_attr answer = {
+	const struct ibv_port_attr result = {
 		.state = IBV_PORT_ACTIVE,
 		.max_mtu = IBV_MTU_4096,
 		.active_mtu = IBV_MTU_1024,
@@ -102,16 +102,16 @@ int ctest_query_port(struct ibv_context *context, uint8_t port, struct ibv_port_
 		.link_layer = IBV_LINK_LAYER_ETHERNET,
 	};
 
-	if (ctest_is_gone(context))
+	if (ctest_has_failed(context))
 		return EIO;
 	if (port != CTEST_PORT)
 		return EINVAL;
-	copy_sized(attr, attr_size, &answer, sizeof(answer));
+	copy_sized(attr, attr_size, &result, sizeof(result));
 	return 0;
 }
 
-/* As on a RoCE device: the link-local address for RoCEv1 and again for v2, then an IPv4 address, then
- * entries that are empty. */
+/* The order of GIDs on a RoCE device: the link-local address for RoCEv1 and for RoCEv2, an IPv4 address, and then
+ * empty entries. */
 enum { GID_LINK_LOCAL_V1, GID_LINK_LOCAL_V2, GID_IPV4, GIDS_USED };
 
 void ctest_fill_gids(struct ctest_context *context)
@@ -135,7 +135,7 @@ bool ctest_has_gid(const struct ctest_context *context, const union ibv_gid *gid
 
 bool ctest_ah_attr_valid(const struct ibv_ah_attr *attr)
 {
-	/* RoCE has no LIDs: an address is a GID. */
+	/* RoCE has no LIDs, so every address vector needs a GID. */
 	return attr->is_global && attr->port_num == CTEST_PORT && attr->grh.sgid_index < GIDS_USED;
 }
 
@@ -153,9 +153,9 @@ static struct ibv_gid_entry gid_entry(const struct ctest_context *context, uint3
 int ctest_query_gid_ex(struct ibv_context *context, uint32_t port, uint32_t index, struct ibv_gid_entry *entry,
 		       uint32_t flags, size_t entry_size)
 {
-	struct ibv_gid_entry answer;
+	struct ibv_gid_entry result;
 
-	if (ctest_is_gone(context))
+	if (ctest_has_failed(context))
 		return EIO;
 	if (flags)
 		return EOPNOTSUPP;
@@ -163,32 +163,32 @@ int ctest_query_gid_ex(struct ibv_context *context, uint32_t port, uint32_t inde
 		return EINVAL;
 	if (index >= GIDS_USED)
 		return ENODATA;
-	answer = gid_entry(ctest_context(context), index);
-	copy_sized(entry, entry_size, &answer, sizeof(answer));
+	result = gid_entry(ctest_context(context), index);
+	copy_sized(entry, entry_size, &result, sizeof(result));
 	return 0;
 }
 
 ssize_t ctest_query_gid_table(struct ibv_context *context, struct ibv_gid_entry *entries, size_t max_entries,
 			      uint32_t flags, size_t entry_size)
 {
-	struct ibv_gid_entry answer;
+	struct ibv_gid_entry result;
 
-	if (ctest_is_gone(context))
+	if (ctest_has_failed(context))
 		return -EIO;
 	if (flags)
 		return -EOPNOTSUPP;
 	if (max_entries < GIDS_USED)
 		return -EINVAL;
 	for (uint32_t i = 0; i < GIDS_USED; i++) {
-		answer = gid_entry(ctest_context(context), i);
-		copy_sized((uint8_t *)entries + i * entry_size, entry_size, &answer, sizeof(answer));
+		result = gid_entry(ctest_context(context), i);
+		copy_sized((uint8_t *)entries + i * entry_size, entry_size, &result, sizeof(result));
 	}
 	return GIDS_USED;
 }
 
 int ctest_query_pkey(struct ibv_context *context, uint8_t port, int index, __be16 *pkey)
 {
-	if (ctest_is_gone(context))
+	if (ctest_has_failed(context))
 		return EIO;
 	if (port != CTEST_PORT || index != 0)
 		return EINVAL;

@@ -46,7 +46,7 @@ void ctest_queue_release(struct ctest_queue *queue, size_t events)
 	pthread_mutex_unlock(&queue->lock);
 }
 
-/* The two that keep the descriptor true. An eventfd of this size neither blocks nor fails here. */
+/* Keep the descriptor readable exactly while events are queued. An eventfd with this value neither blocks nor fails. */
 static void make_readable(struct ctest_queue *queue)
 {
 	uint64_t one = 1;
@@ -59,7 +59,7 @@ static void make_unreadable(struct ctest_queue *queue)
 {
 	uint64_t value;
 
-	if (queue->gone)
+	if (queue->failed)
 		return;
 	if (read(queue->fd, &value, sizeof(value)) < 0)
 		abort();
@@ -95,16 +95,16 @@ void ctest_queue_drop(struct ctest_queue *queue, const void *subject)
 	pthread_mutex_unlock(&queue->lock);
 }
 
-void ctest_queue_hang_up(struct ctest_queue *queue)
+void ctest_queue_fail(struct ctest_queue *queue)
 {
 	pthread_mutex_lock(&queue->lock);
-	if (!queue->gone && queue->count == 0)
+	if (!queue->failed && queue->count == 0)
 		make_readable(queue);
-	queue->gone = true;
+	queue->failed = true;
 	pthread_mutex_unlock(&queue->lock);
 }
 
-/* Waits as the descriptor's flags say; 0 when it is worth another look. */
+/* Waits until the descriptor is readable; returns EAGAIN if it has O_NONBLOCK. After 0 the caller checks the queue. */
 static int wait_readable(int fd)
 {
 	struct pollfd one = { .fd = fd, .events = POLLIN };
@@ -114,8 +114,8 @@ static int wait_readable(int fd)
 	return poll(&one, 1, -1) < 0 ? errno : 0;
 }
 
-/* Takes the oldest event. On success the queue's lock is held: the caller counts what it read. */
-static int take(struct ctest_queue *queue, struct ctest_event *event)
+/* Removes the oldest event. On success the queue's lock is held, so that the caller can count the event as read. */
+static int remove_oldest(struct ctest_queue *queue, struct ctest_event *event)
 {
 	int error;
 
@@ -123,7 +123,7 @@ static int take(struct ctest_queue *queue, struct ctest_event *event)
 		pthread_mutex_lock(&queue->lock);
 		if (queue->count)
 			break;
-		error = queue->gone ? EIO : 0;
+		error = queue->failed ? EIO : 0;
 		pthread_mutex_unlock(&queue->lock);
 		if (!error)
 			error = wait_readable(queue->fd);
@@ -143,7 +143,7 @@ struct ibv_comp_channel *ctest_create_comp_channel(struct ibv_context *context)
 	struct ctest_channel *channel;
 	int error;
 
-	if (ctest_is_gone(context))
+	if (ctest_has_failed(context))
 		return ctest_fail(EIO);
 	channel = calloc(1, sizeof(*channel));
 	if (!channel)
@@ -157,8 +157,8 @@ struct ibv_comp_channel *ctest_create_comp_channel(struct ibv_context *context)
 	ctest_lock();
 	channel->next = owner->channels;
 	owner->channels = channel;
-	if (owner->gone)
-		ctest_queue_hang_up(&channel->queue);
+	if (owner->failed)
+		ctest_queue_fail(&channel->queue);
 	ctest_unlock();
 	return &channel->verbs;
 }
@@ -184,7 +184,7 @@ int ctest_get_cq_event(struct ibv_comp_channel *channel, struct ibv_cq **cq)
 {
 	struct ctest_queue *queue = &ctest_channel(channel)->queue;
 	struct ctest_event event;
-	int error = take(queue, &event);
+	int error = remove_oldest(queue, &event);
 
 	if (error)
 		return error;
@@ -194,7 +194,7 @@ int ctest_get_cq_event(struct ibv_comp_channel *channel, struct ibv_cq **cq)
 	return 0;
 }
 
-/* Fills the member of the union that the type calls for, and counts for the object. */
+/* Sets `event->element` for the event type, and counts the event as read for its object. */
 static void describe(struct ibv_async_event *event, void *subject)
 {
 	switch (event->event_type) {
@@ -228,7 +228,7 @@ int ctest_get_async_event(struct ibv_context *context, struct ibv_async_event *e
 {
 	struct ctest_queue *queue = &ctest_context(context)->events;
 	struct ctest_event next;
-	int error = take(queue, &next);
+	int error = remove_oldest(queue, &next);
 
 	if (error)
 		return error;

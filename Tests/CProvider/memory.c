@@ -2,19 +2,19 @@
 #include "ctest.h"
 
 static struct ctest_mr *regions[CTEST_MAX_MR];
-static uint8_t generations[CTEST_MAX_MR]; /* the low byte of a key: a stale key does not fit the next region */
+static uint8_t generations[CTEST_MAX_MR]; /* the low byte of a key: a stale key does not match the next region */
 static unsigned int next_region;
 
 struct ibv_pd *ctest_alloc_pd(struct ibv_context *context)
 {
 	struct ctest_pd *pd;
 
-	if (ctest_is_gone(context))
+	if (ctest_has_failed(context))
 		return ctest_fail(EIO);
 	pd = calloc(1, sizeof(*pd));
 	if (!pd)
 		return ctest_fail(ENOMEM);
-	pd->verbs.context = context;
+	rdma_init_pd(&pd->verbs, context, 0);
 	return &pd->verbs;
 }
 
@@ -48,7 +48,7 @@ static int check_region(void *addr, size_t length, uint64_t iova, unsigned int a
 	return 0;
 }
 
-/* Gives the region a number; its keys are that number and a generation. */
+/* Assigns the region an index. Its lkey and rkey consist of index + 1 (upper bits) and a generation (low byte). */
 static int enter_region(struct ctest_mr *mr)
 {
 	unsigned int tries, index;
@@ -72,7 +72,7 @@ static int enter_region(struct ctest_mr *mr)
 
 struct ibv_mr *ctest_reg_mr(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access)
 {
-	int error = ctest_is_gone(pd->context) ? EIO : check_region(addr, length, iova, access);
+	int error = ctest_has_failed(pd->context) ? EIO : check_region(addr, length, iova, access);
 	struct ctest_mr *mr;
 
 	if (error)
@@ -80,10 +80,7 @@ struct ibv_mr *ctest_reg_mr(struct ibv_pd *pd, void *addr, size_t length, uint64
 	mr = calloc(1, sizeof(*mr));
 	if (!mr)
 		return ctest_fail(ENOMEM);
-	mr->verbs.context = pd->context;
-	mr->verbs.pd = pd;
-	mr->verbs.addr = addr;
-	mr->verbs.length = length;
+	rdma_init_mr(&mr->verbs, pd, addr, length, 0, 0, 0); /* enter_region adds the handle and the keys */
 	mr->iova = iova;
 	mr->access = access;
 	error = enter_region(mr);
@@ -125,15 +122,14 @@ struct ibv_ah *ctest_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr)
 {
 	struct ctest_ah *ah;
 
-	if (ctest_is_gone(pd->context))
+	if (ctest_has_failed(pd->context))
 		return ctest_fail(EIO);
 	if (!ctest_ah_attr_valid(attr))
 		return ctest_fail(EINVAL);
 	ah = calloc(1, sizeof(*ah));
 	if (!ah)
 		return ctest_fail(ENOMEM);
-	ah->verbs.context = pd->context;
-	ah->verbs.pd = pd;
+	rdma_init_ah(&ah->verbs, pd, 0);
 	ah->attr = *attr;
 	ctest_count(&ctest_pd(pd)->users, 1);
 	return &ah->verbs;

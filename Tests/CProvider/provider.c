@@ -1,4 +1,4 @@
-/* provider.c - the entry point, the table, and how a context is opened and closed */
+/* provider.c - the entry point, the control table, and opening and closing of contexts */
 #include "ctest.h"
 
 #include <stdio.h>
@@ -57,17 +57,23 @@ static int probe_device(const struct rdma_device *device, struct rdma_reason *wh
 	return ENODEV;
 }
 
-static int open_device(const struct rdma_device *device, struct rdma_context *opened, struct rdma_reason *why)
+static int open_device(const struct rdma_device *device, const struct rdma_open_attr *attr,
+		       struct rdma_context *opened, struct rdma_reason *why)
 {
 	struct ctest_context *context = calloc(1, sizeof(*context));
 	char line[128];
 	int error = context ? ctest_queue_init(&context->events) : ENOMEM;
 
-	/* The events about the port and the device; objects add theirs when they are made. */
+	if (!error && attr->cmd_fd != -1) {
+		ctest_queue_fini(&context->events);
+		error = EOPNOTSUPP;
+	}
+	/* Room for the events of the port and the device. Each object reserves room for its own when it is created. */
 	if (!error && (error = ctest_queue_reserve(&context->events, 32)))
 		ctest_queue_fini(&context->events);
 	if (error) {
-		rdma_set_reason(why, "no memory or no descriptor left for a context");
+		rdma_set_reason(why, error == EOPNOTSUPP ? "it does not import contexts of other processes" :
+							   "no memory or no descriptor left for a context");
 		free(context);
 		return error;
 	}
@@ -99,14 +105,14 @@ static const struct rdma_provider provider = {
 	.open_device = open_device,
 };
 
-/* The one symbol that the library exports. */
+/* The only symbol that the library exports. */
 __attribute__((visibility("default"))) rdma_provider_entry_function rdma_provider_entry;
 
 const struct rdma_provider *rdma_provider_entry(const struct rdma_core *core, struct rdma_reason *why)
 {
 	if (!RDMA_PROVIDES(core, log) || core->abi_major != RDMA_PROVIDER_ABI_MAJOR ||
 	    core->abi_minor < RDMA_PROVIDER_ABI_MINOR) {
-		rdma_set_reason(why, "needs a core with provider ABI 0.1 or later");
+		rdma_set_reason(why, "needs a core with provider ABI 0.2 or later");
 		return NULL;
 	}
 	the_core = core;

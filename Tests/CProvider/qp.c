@@ -1,7 +1,7 @@
-/* qp.c - queue pairs: making, changing, asking, destroying */
+/* qp.c - queue pairs: create, modify, query, destroy */
 #include "ctest.h"
 
-enum { CTEST_QP_EVENTS = 8 }; /* kinds of asynchronous event that a queue pair can have unread */
+enum { CTEST_QP_EVENTS = 8 }; /* types of asynchronous event that a queue pair can have unread */
 
 static struct ctest_qp *pairs[CTEST_MAX_QP];
 static uint32_t next_number = 0x100;
@@ -45,7 +45,7 @@ static int check_init(const struct ibv_context *context, const struct ibv_qp_ini
 	return 0;
 }
 
-/* Gives the pair a number and counts it with what it uses. */
+/* Assigns the queue pair a QPN, and counts it as a user of its PD, CQs and SRQ. */
 static int enter_pair(struct ctest_qp *qp)
 {
 	struct ibv_qp *base = &qp->verbs.qp_base;
@@ -78,11 +78,12 @@ static void free_pair(struct ctest_qp *qp)
 	free(qp);
 }
 
-/* The rings of a pair, and room for its events. */
-static int equip(struct ctest_qp *qp, struct ctest_context *context, const struct ibv_qp_init_attr_ex *attr)
+/* Allocates the rings of a queue pair, and reserves room for its events. */
+static int allocate_rings(struct ctest_qp *qp, struct ctest_context *context, const struct ibv_qp_init_attr_ex *attr)
 {
+	/* ibv_create_qp(3): with a shared receive queue, max_recv_wr and max_recv_sge are ignored. */
 	uint32_t receives = attr->srq ? 0 : attr->cap.max_recv_wr;
-	int error = ctest_ring_init(&qp->recv, receives, attr->cap.max_recv_sge);
+	int error = ctest_ring_init(&qp->recv, receives, attr->srq ? 0 : attr->cap.max_recv_sge);
 
 	if (error)
 		return error;
@@ -96,7 +97,7 @@ static int equip(struct ctest_qp *qp, struct ctest_context *context, const struc
 struct ibv_qp *ctest_create_qp_ex(struct ibv_context *verbs, struct ibv_qp_init_attr_ex *attr)
 {
 	struct ctest_context *context = ctest_context(verbs);
-	int error = ctest_is_gone(verbs) ? EIO : check_init(verbs, attr);
+	int error = ctest_has_failed(verbs) ? EIO : check_init(verbs, attr);
 	struct ctest_qp *qp;
 
 	if (error)
@@ -104,7 +105,7 @@ struct ibv_qp *ctest_create_qp_ex(struct ibv_context *verbs, struct ibv_qp_init_
 	qp = calloc(1, sizeof(*qp));
 	if (!qp)
 		return ctest_fail(ENOMEM);
-	error = equip(qp, context, attr);
+	error = allocate_rings(qp, context, attr);
 	if (error) {
 		free_pair(qp);
 		return ctest_fail(error);
@@ -149,7 +150,7 @@ int ctest_destroy_qp(struct ibv_qp *base)
 		ctest_srq(base->srq)->users--;
 	qp->count = 0;
 	ctest_progress(qp);
-	/* Who waited for a receive of this pair waits in vain. */
+	/* Executes the requests of peers that wait for a receive of this queue pair; they fail. */
 	ctest_progress_all();
 	ctest_unlock();
 
@@ -225,29 +226,29 @@ static int check_values(const struct ibv_qp_attr *attr, int mask)
 	return 0;
 }
 
-#define TAKE(bit, field)                                                                                   \
+#define COPY(bit, field)                                                                                   \
 	do {                                                                                               \
 		if (mask & (bit))                                                                          \
 			to->field = from->field;                                                           \
 	} while (0)
 
-static void take_values(struct ibv_qp_attr *to, const struct ibv_qp_attr *from, int mask)
+static void copy_values(struct ibv_qp_attr *to, const struct ibv_qp_attr *from, int mask)
 {
-	TAKE(IBV_QP_ACCESS_FLAGS, qp_access_flags);
-	TAKE(IBV_QP_PKEY_INDEX, pkey_index);
-	TAKE(IBV_QP_PORT, port_num);
-	TAKE(IBV_QP_QKEY, qkey);
-	TAKE(IBV_QP_AV, ah_attr);
-	TAKE(IBV_QP_PATH_MTU, path_mtu);
-	TAKE(IBV_QP_TIMEOUT, timeout);
-	TAKE(IBV_QP_RETRY_CNT, retry_cnt);
-	TAKE(IBV_QP_RNR_RETRY, rnr_retry);
-	TAKE(IBV_QP_RQ_PSN, rq_psn);
-	TAKE(IBV_QP_MAX_QP_RD_ATOMIC, max_rd_atomic);
-	TAKE(IBV_QP_MIN_RNR_TIMER, min_rnr_timer);
-	TAKE(IBV_QP_SQ_PSN, sq_psn);
-	TAKE(IBV_QP_MAX_DEST_RD_ATOMIC, max_dest_rd_atomic);
-	TAKE(IBV_QP_DEST_QPN, dest_qp_num);
+	COPY(IBV_QP_ACCESS_FLAGS, qp_access_flags);
+	COPY(IBV_QP_PKEY_INDEX, pkey_index);
+	COPY(IBV_QP_PORT, port_num);
+	COPY(IBV_QP_QKEY, qkey);
+	COPY(IBV_QP_AV, ah_attr);
+	COPY(IBV_QP_PATH_MTU, path_mtu);
+	COPY(IBV_QP_TIMEOUT, timeout);
+	COPY(IBV_QP_RETRY_CNT, retry_cnt);
+	COPY(IBV_QP_RNR_RETRY, rnr_retry);
+	COPY(IBV_QP_RQ_PSN, rq_psn);
+	COPY(IBV_QP_MAX_QP_RD_ATOMIC, max_rd_atomic);
+	COPY(IBV_QP_MIN_RNR_TIMER, min_rnr_timer);
+	COPY(IBV_QP_SQ_PSN, sq_psn);
+	COPY(IBV_QP_MAX_DEST_RD_ATOMIC, max_dest_rd_atomic);
+	COPY(IBV_QP_DEST_QPN, dest_qp_num);
 }
 
 void ctest_enter_error(struct ctest_qp *qp)
@@ -269,7 +270,7 @@ static void enter_state(struct ctest_qp *qp, enum ibv_qp_state state)
 	qp->verbs.qp_base.state = state;
 	if (state == IBV_QPS_RESET)
 		qp->count = qp->recv.count = 0;
-	/* This pair may now be what others wait for. */
+	/* Requests of peers may wait for this queue pair. */
 	ctest_progress_all();
 }
 
@@ -281,7 +282,7 @@ int ctest_modify_qp(struct ibv_qp *base, struct ibv_qp_attr *attr, int mask)
 
 	ctest_lock();
 	to = mask & IBV_QP_STATE ? attr->qp_state : base->state;
-	if (ctest_context(base->context)->gone)
+	if (ctest_context(base->context)->failed)
 		error = EIO;
 	else if ((mask & IBV_QP_CUR_STATE) && attr->cur_qp_state != base->state)
 		error = EINVAL;
@@ -290,7 +291,7 @@ int ctest_modify_qp(struct ibv_qp *base, struct ibv_qp_attr *attr, int mask)
 	if (!error)
 		error = check_values(attr, mask);
 	if (!error) {
-		take_values(&qp->attr, attr, mask);
+		copy_values(&qp->attr, attr, mask);
 		enter_state(qp, to);
 	}
 	ctest_unlock();
@@ -301,8 +302,8 @@ int ctest_query_qp(struct ibv_qp *base, struct ibv_qp_attr *attr, int mask, stru
 {
 	struct ctest_qp *qp = ctest_qp(base);
 
-	(void)mask; /* it names what is wanted at least */
-	if (ctest_is_gone(base->context))
+	(void)mask; /* the attributes that must be returned; this provider returns all */
+	if (ctest_has_failed(base->context))
 		return EIO;
 	ctest_lock();
 	*attr = qp->attr;
@@ -321,24 +322,24 @@ int ctest_query_qp(struct ibv_qp *base, struct ibv_qp_attr *attr, int mask, stru
 }
 
 /*
- * Multicast groups whose GID begins with ff0e:6374:6573:7400 ("ctest") are a test's way to give orders
- * to the device: byte 14 says what, byte 15 is the argument. All other groups do not exist.
+ * Tests send commands to the device through multicast groups whose GID begins with ff0e:6374:6573:7400 ("ctest"):
+ * byte 14 is the command, byte 15 its argument. No other group exists.
  */
 enum {
-	ORDER_RAISE = 1,  /* raise the asynchronous event of that type; DEVICE_FATAL: the device vanishes */
-	ORDER_STATUS = 2, /* complete the next send with that status */
+	COMMAND_RAISE = 1,  /* raise the asynchronous event of that type; IBV_EVENT_DEVICE_FATAL: the device fails */
+	COMMAND_STATUS = 2, /* complete the next send with that status */
 };
 
-static const uint8_t order_prefix[14] = { 0xff, 0x0e, 'c', 't', 'e', 's', 't' };
+static const uint8_t command_prefix[14] = { 0xff, 0x0e, 'c', 't', 'e', 's', 't' };
 
-static void raise_about(struct ctest_qp *qp, enum ibv_event_type type)
+static void raise_for(struct ctest_qp *qp, enum ibv_event_type type)
 {
 	struct ibv_qp *base = &qp->verbs.qp_base;
 	void *subject = qp;
 
 	switch (type) {
 	case IBV_EVENT_DEVICE_FATAL:
-		ctest_vanish(ctest_context(base->context));
+		ctest_device_fatal(ctest_context(base->context));
 		return;
 	case IBV_EVENT_CQ_ERR:
 		subject = base->recv_cq;
@@ -369,14 +370,14 @@ int ctest_attach_mcast(struct ibv_qp *base, const union ibv_gid *gid, uint16_t l
 	int error = 0;
 
 	(void)lid;
-	if (memcmp(gid->raw, order_prefix, sizeof(order_prefix)))
+	if (memcmp(gid->raw, command_prefix, sizeof(command_prefix)))
 		return EOPNOTSUPP;
 	ctest_lock();
-	if (ctest_context(base->context)->gone)
+	if (ctest_context(base->context)->failed)
 		error = EIO;
-	else if (gid->raw[14] == ORDER_RAISE)
-		raise_about(qp, (enum ibv_event_type)gid->raw[15]);
-	else if (gid->raw[14] == ORDER_STATUS)
+	else if (gid->raw[14] == COMMAND_RAISE)
+		raise_for(qp, (enum ibv_event_type)gid->raw[15]);
+	else if (gid->raw[14] == COMMAND_STATUS)
 		qp->forced = (enum ibv_wc_status)gid->raw[15];
 	else
 		error = EINVAL;
@@ -388,5 +389,5 @@ int ctest_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid
 {
 	(void)qp;
 	(void)lid;
-	return memcmp(gid->raw, order_prefix, sizeof(order_prefix)) ? EINVAL : 0;
+	return memcmp(gid->raw, command_prefix, sizeof(command_prefix)) ? EINVAL : 0;
 }

@@ -1,7 +1,7 @@
-/* receive.c - receive queues: a queue pair's own, and those which queue pairs share */
+/* receive.c - receive queues of queue pairs, and shared receive queues */
 #include "ctest.h"
 
-enum { CTEST_SRQ_EVENTS = 2 }; /* kinds of asynchronous event that a shared queue can have unread */
+enum { CTEST_SRQ_EVENTS = 2 }; /* types of asynchronous event that an SRQ can have unread */
 
 int ctest_ring_init(struct ctest_recv_ring *ring, uint32_t max_wr, uint32_t max_sge)
 {
@@ -9,7 +9,7 @@ int ctest_ring_init(struct ctest_recv_ring *ring, uint32_t max_wr, uint32_t max_
 		return EINVAL;
 	ring->capacity = max_wr;
 	ring->max_sge = max_sge;
-	/* At least one, because calloc may answer NULL for none. */
+	/* At least one, because calloc may return NULL for zero. */
 	ring->slots = calloc(max_wr + 1, sizeof(*ring->slots));
 	return ring->slots ? 0 : ENOMEM;
 }
@@ -42,7 +42,7 @@ struct ibv_srq *ctest_create_srq_ex(struct ibv_context *context, struct ibv_srq_
 	struct ctest_srq *srq;
 	int error;
 
-	if (ctest_is_gone(context))
+	if (ctest_has_failed(context))
 		return ctest_fail(EIO);
 	if (attr->comp_mask & ~(uint32_t)(IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD))
 		return ctest_fail(EOPNOTSUPP);
@@ -74,7 +74,7 @@ int ctest_modify_srq(struct ibv_srq *verbs, struct ibv_srq_attr *attr, int mask)
 	if (mask & ~IBV_SRQ_LIMIT)
 		return EOPNOTSUPP;
 	ctest_lock();
-	if (ctest_context(verbs->context)->gone)
+	if (ctest_context(verbs->context)->failed)
 		error = EIO;
 	else if ((mask & IBV_SRQ_LIMIT) && attr->srq_limit > srq->ring.capacity)
 		error = EINVAL;
@@ -88,7 +88,7 @@ int ctest_query_srq(struct ibv_srq *verbs, struct ibv_srq_attr *attr)
 {
 	struct ctest_srq *srq = ctest_srq(verbs);
 
-	if (ctest_is_gone(verbs->context))
+	if (ctest_has_failed(verbs->context))
 		return EIO;
 	ctest_lock();
 	attr->max_wr = srq->ring.capacity;
@@ -124,7 +124,7 @@ int ctest_post_srq_recv(struct ibv_srq *srq, struct ibv_recv_wr *wr, struct ibv_
 	int error;
 
 	ctest_lock();
-	if (ctest_context(srq->context)->gone) {
+	if (ctest_context(srq->context)->failed) {
 		*bad = wr;
 		error = EIO;
 	} else {
@@ -141,7 +141,7 @@ int ctest_post_recv(struct ibv_qp *verbs, struct ibv_recv_wr *wr, struct ibv_rec
 	int error = 0;
 
 	ctest_lock();
-	if (ctest_context(verbs->context)->gone)
+	if (ctest_context(verbs->context)->failed)
 		error = EIO;
 	else if (verbs->state == IBV_QPS_RESET || verbs->srq)
 		error = EINVAL;
@@ -158,7 +158,7 @@ int ctest_post_recv(struct ibv_qp *verbs, struct ibv_recv_wr *wr, struct ibv_rec
 	return error;
 }
 
-bool ctest_take_recv(struct ctest_qp *qp, struct ctest_recv *recv)
+bool ctest_consume_recv(struct ctest_qp *qp, struct ctest_recv *recv)
 {
 	struct ctest_srq *srq = qp->verbs.qp_base.srq ? ctest_srq(qp->verbs.qp_base.srq) : NULL;
 	struct ctest_recv_ring *ring = srq ? &srq->ring : &qp->recv;
@@ -168,7 +168,7 @@ bool ctest_take_recv(struct ctest_qp *qp, struct ctest_recv *recv)
 	*recv = ring->slots[ring->head];
 	ring->head = (ring->head + 1) % ring->capacity;
 	ring->count--;
-	/* The limit fires once; the user sets it again. */
+	/* The limit event is raised once, until the application sets srq_limit again (ibv_modify_srq(3)). */
 	if (srq && srq->limit && ring->count < srq->limit) {
 		srq->limit = 0;
 		ctest_raise(srq->verbs.context, IBV_EVENT_SRQ_LIMIT_REACHED, srq);

@@ -1,7 +1,7 @@
-/* send.c - the send queue: requests from ibv_post_send and from the builders of struct ibv_qp_ex */
+/* send.c - the send queue: work requests from ibv_post_send and from the wr_* functions of struct ibv_qp_ex */
 #include "ctest.h"
 
-/* Where the next request of those being built goes. post_lock held. */
+/* The slot of the next work request that is built. post_lock held. */
 static struct ctest_send *staged_slot(struct ctest_qp *qp)
 {
 	return &qp->sends[(qp->tail + qp->staged) % qp->capacity];
@@ -78,7 +78,7 @@ static int set_destination(struct ctest_qp *qp, struct ctest_send *send, const s
 	return 0;
 }
 
-/* Starts the next request. */
+/* Checks and begins the next work request; the caller sets its remaining members. */
 static int begin(struct ctest_qp *qp, enum ibv_wr_opcode opcode, uint64_t wr_id, unsigned int flags)
 {
 	int error = check_opcode(qp, opcode);
@@ -101,14 +101,14 @@ static int begin(struct ctest_qp *qp, enum ibv_wr_opcode opcode, uint64_t wr_id,
 	return 0;
 }
 
-/* Hands the staged requests to the device. */
+/* Posts the staged work requests to the device. */
 static int commit(struct ctest_qp *qp)
 {
 	struct ibv_qp *base = &qp->verbs.qp_base;
 	int error = 0;
 
 	ctest_lock();
-	if (ctest_context(base->context)->gone) {
+	if (ctest_context(base->context)->failed) {
 		error = EIO;
 	} else if (base->state != IBV_QPS_RTS && base->state != IBV_QPS_ERR) {
 		error = EINVAL;
@@ -187,7 +187,7 @@ static struct ctest_qp *extended(struct ibv_qp_ex *qp)
 	return (struct ctest_qp *)qp;
 }
 
-/* The request being built, or NULL after an error, which wr_complete will report. */
+/* The work request that is being built, or NULL after an error, which wr_complete returns. */
 static struct ctest_send *current(struct ctest_qp *qp)
 {
 	if (qp->build_error || !qp->staged)
@@ -322,14 +322,14 @@ static void wr_start(struct ibv_qp_ex *verbs)
 	qp->build_error = 0;
 }
 
-/* All of the requests or none. */
+/* Posts all of the work requests, or, after an error, none. */
 static int wr_complete(struct ibv_qp_ex *verbs)
 {
 	struct ctest_qp *qp = extended(verbs);
-	bool aimless = qp->verbs.qp_base.qp_type == IBV_QPT_UD;
+	bool needs_ah = qp->verbs.qp_base.qp_type == IBV_QPT_UD;
 	int error = qp->build_error;
 
-	for (uint32_t i = 0; aimless && !error && i < qp->staged; i++)
+	for (uint32_t i = 0; needs_ah && !error && i < qp->staged; i++)
 		if (!qp->sends[(qp->tail + i) % qp->capacity].has_ah)
 			error = EINVAL;
 	if (error)

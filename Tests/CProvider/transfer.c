@@ -1,39 +1,39 @@
-/* transfer.c - carries out requests: a copy from one queue pair's memory into another's */
+/* transfer.c - executes work requests, by copying from the memory of one queue pair to that of another */
 #include "ctest.h"
 
 static unsigned int waiting; /* queue pairs whose oldest request waits for a receive */
 
-/* A piece of memory, already checked. */
-struct piece {
+/* A range of memory that was checked with ctest_translate. */
+struct range {
 	uint8_t *base;
 	size_t length;
 };
 
 struct message {
-	struct piece pieces[CTEST_MAX_SGE + 1];
+	struct range ranges[CTEST_MAX_SGE + 1];
 	int count;
 	uint64_t length;
 };
 
-/* What became of a request. */
+/* The outcome of a work request. */
 struct outcome {
-	bool waits;                /* for a receive: nothing has happened yet */
-	enum ibv_wc_status status; /* for the sender */
-	bool breaks_peer;          /* the receiving side goes to the error state, too */
-	bool access_error;         /* and says why in an asynchronous event */
+	bool waits;                /* the peer has no receive, so the request stays outstanding */
+	enum ibv_wc_status status; /* of the sender's completion */
+	bool breaks_peer;          /* the peer's queue pair enters the error state too */
+	bool access_error;         /* the peer raises IBV_EVENT_QP_ACCESS_ERR */
 };
 
-static struct outcome answer(enum ibv_wc_status status)
+static struct outcome outcome_of(enum ibv_wc_status status)
 {
 	return (struct outcome){ .status = status };
 }
 
-static struct outcome refuse(enum ibv_wc_status status)
+static struct outcome peer_error(enum ibv_wc_status status)
 {
 	return (struct outcome){ .status = status, .breaks_peer = true };
 }
 
-static struct outcome forbid(void)
+static struct outcome peer_access_error(void)
 {
 	return (struct outcome){ .status = IBV_WC_REM_ACCESS_ERR, .breaks_peer = true, .access_error = true };
 }
@@ -51,7 +51,7 @@ static bool gather(struct ibv_pd *pd, const struct ibv_sge *list, int count, uns
 		base = ctest_translate(pd, list[i].lkey, list[i].addr, list[i].length, access);
 		if (!base)
 			return false;
-		message->pieces[message->count++] = (struct piece){ base, list[i].length };
+		message->ranges[message->count++] = (struct range){ base, list[i].length };
 		message->length += list[i].length;
 	}
 	return true;
@@ -59,28 +59,28 @@ static bool gather(struct ibv_pd *pd, const struct ibv_sge *list, int count, uns
 
 static struct message single(void *base, size_t length)
 {
-	return (struct message){ .pieces = { { base, length } }, .count = 1, .length = length };
+	return (struct message){ .ranges = { { base, length } }, .count = 1, .length = length };
 }
 
-/* Copies as much as `from` holds; `to` has room for it. */
+/* Copies all bytes of `from`; `to` has room for them. */
 static void copy(const struct message *to, const struct message *from)
 {
 	int t = 0, f = 0;
 	size_t t_done = 0, f_done = 0;
 
 	while (f < from->count) {
-		size_t t_left = to->pieces[t].length - t_done, f_left = from->pieces[f].length - f_done;
+		size_t t_left = to->ranges[t].length - t_done, f_left = from->ranges[f].length - f_done;
 		size_t step = t_left < f_left ? t_left : f_left;
 
 		if (step)
-			memmove(to->pieces[t].base + t_done, from->pieces[f].base + f_done, step);
+			memmove(to->ranges[t].base + t_done, from->ranges[f].base + f_done, step);
 		t_done += step;
 		f_done += step;
-		if (f_done == from->pieces[f].length) {
+		if (f_done == from->ranges[f].length) {
 			f++;
 			f_done = 0;
 		}
-		if (t_done == to->pieces[t].length && f < from->count) {
+		if (t_done == to->ranges[t].length && f < from->count) {
 			t++;
 			t_done = 0;
 		}
@@ -92,7 +92,7 @@ static bool receives(const struct ctest_qp *qp)
 	return qp->verbs.qp_base.state == IBV_QPS_RTR || qp->verbs.qp_base.state == IBV_QPS_RTS;
 }
 
-/* The pair at the other end of a connection, if it is one. */
+/* The peer's queue pair of a connection, or NULL. */
 static struct ctest_qp *connected_peer(const struct ctest_qp *qp)
 {
 	struct ctest_qp *peer = ctest_find_qp(qp->attr.dest_qp_num);
@@ -103,7 +103,7 @@ static struct ctest_qp *connected_peer(const struct ctest_qp *qp)
 	return ctest_has_gid(ctest_context(peer->verbs.qp_base.context), &qp->attr.ah_attr.grh.dgid) ? peer : NULL;
 }
 
-/* Puts a message into the buffer of a receive. */
+/* Writes a message to the buffers of a receive. */
 static enum ibv_wc_status deliver(struct ctest_qp *peer, const struct ctest_recv *recv, const struct message *from)
 {
 	struct message to;
@@ -134,13 +134,13 @@ static void complete_recv(struct ctest_qp *peer, const struct ctest_recv *recv, 
 	ctest_complete(peer->verbs.qp_base.recv_cq, &wc, send->flags & IBV_SEND_SOLICITED);
 }
 
-/* A receiver that has no buffer makes the sender wait; there are no timers here, so one that may not try
- * for ever fails at once. */
+/* The peer has no posted receive. With rnr_retry 7 (infinite) the send waits for one. There are no timers, so with a
+ * finite rnr_retry it fails at once. */
 static struct outcome not_ready(const struct ctest_qp *qp)
 {
 	if (qp->attr.rnr_retry == 7)
 		return (struct outcome){ .waits = true };
-	return answer(IBV_WC_RNR_RETRY_EXC_ERR);
+	return outcome_of(IBV_WC_RNR_RETRY_EXC_ERR);
 }
 
 static struct outcome execute_send(struct ctest_qp *qp, const struct ctest_send *send, const struct message *from)
@@ -150,17 +150,17 @@ static struct outcome execute_send(struct ctest_qp *qp, const struct ctest_send 
 	enum ibv_wc_status status;
 
 	if (!peer)
-		return answer(IBV_WC_RETRY_EXC_ERR);
-	if (!ctest_take_recv(peer, &recv))
+		return outcome_of(IBV_WC_RETRY_EXC_ERR);
+	if (!ctest_consume_recv(peer, &recv))
 		return not_ready(qp);
 	status = deliver(peer, &recv, from);
 	complete_recv(peer, &recv, send, qp->verbs.qp_base.qp_num, status, from->length, 0);
 	if (status == IBV_WC_LOC_LEN_ERR)
-		return refuse(IBV_WC_REM_INV_REQ_ERR);
-	return status == IBV_WC_SUCCESS ? answer(status) : refuse(IBV_WC_REM_OP_ERR);
+		return peer_error(IBV_WC_REM_INV_REQ_ERR);
+	return status == IBV_WC_SUCCESS ? outcome_of(status) : peer_error(IBV_WC_REM_OP_ERR);
 }
 
-/* The peer's memory that a request names, or NULL if that is not allowed. */
+/* The peer's memory that a request addresses, or NULL if the access is not allowed. */
 static void *remote_memory(const struct ctest_qp *peer, const struct ctest_send *send, uint64_t length,
 			   unsigned int access)
 {
@@ -177,21 +177,21 @@ static struct outcome execute_write(struct ctest_qp *qp, const struct ctest_send
 	void *base;
 
 	if (!peer)
-		return answer(IBV_WC_RETRY_EXC_ERR);
+		return outcome_of(IBV_WC_RETRY_EXC_ERR);
 	if (from->length) {
 		base = remote_memory(peer, send, from->length, IBV_ACCESS_REMOTE_WRITE);
 		if (!base)
-			return forbid();
+			return peer_access_error();
 		to = single(base, from->length);
-		/* Doing it again when a receive has come changes nothing. */
+		/* If the request waits for a receive, it is executed again and writes the same data. */
 		copy(&to, from);
 	}
 	if (send->opcode == IBV_WR_RDMA_WRITE_WITH_IMM) {
-		if (!ctest_take_recv(peer, &recv))
+		if (!ctest_consume_recv(peer, &recv))
 			return not_ready(qp);
 		complete_recv(peer, &recv, send, qp->verbs.qp_base.qp_num, IBV_WC_SUCCESS, from->length, 0);
 	}
-	return answer(IBV_WC_SUCCESS);
+	return outcome_of(IBV_WC_SUCCESS);
 }
 
 static struct outcome execute_read(struct ctest_qp *qp, const struct ctest_send *send, const struct message *to)
@@ -201,15 +201,15 @@ static struct outcome execute_read(struct ctest_qp *qp, const struct ctest_send 
 	void *base;
 
 	if (!peer)
-		return answer(IBV_WC_RETRY_EXC_ERR);
+		return outcome_of(IBV_WC_RETRY_EXC_ERR);
 	if (to->length) {
 		base = remote_memory(peer, send, to->length, IBV_ACCESS_REMOTE_READ);
 		if (!base)
-			return forbid();
+			return peer_access_error();
 		from = single(base, to->length);
 		copy(to, &from);
 	}
-	return answer(IBV_WC_SUCCESS);
+	return outcome_of(IBV_WC_SUCCESS);
 }
 
 static struct outcome execute_atomic(struct ctest_qp *qp, const struct ctest_send *send, const struct message *to)
@@ -220,14 +220,14 @@ static struct outcome execute_atomic(struct ctest_qp *qp, const struct ctest_sen
 	void *target;
 
 	if (!peer)
-		return answer(IBV_WC_RETRY_EXC_ERR);
+		return outcome_of(IBV_WC_RETRY_EXC_ERR);
 	if (to->length != sizeof(before))
-		return answer(IBV_WC_LOC_LEN_ERR);
+		return outcome_of(IBV_WC_LOC_LEN_ERR);
 	if (send->remote_addr % sizeof(before))
-		return refuse(IBV_WC_REM_INV_REQ_ERR);
+		return peer_error(IBV_WC_REM_INV_REQ_ERR);
 	target = remote_memory(peer, send, sizeof(before), IBV_ACCESS_REMOTE_ATOMIC);
 	if (!target)
-		return forbid();
+		return peer_access_error();
 	memcpy(&before, target, sizeof(before));
 	if (send->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD)
 		after = before + send->compare_add;
@@ -236,10 +236,10 @@ static struct outcome execute_atomic(struct ctest_qp *qp, const struct ctest_sen
 	memcpy(target, &after, sizeof(after));
 	from = single(&before, sizeof(before));
 	copy(to, &from);
-	return answer(IBV_WC_SUCCESS);
+	return outcome_of(IBV_WC_SUCCESS);
 }
 
-/* The header that a datagram brings: RFC 791 in the last 20 of the 40 bytes for RoCEv2 over IPv4. */
+/* Writes the GRH area of a datagram: for RoCEv2 over IPv4, the IPv4 header (RFC 791) in the last 20 of the 40 bytes. */
 static void write_grh(uint8_t *grh, const struct ctest_context *context, const struct ibv_ah_attr *ah,
 		      uint64_t length)
 {
@@ -257,13 +257,13 @@ static void write_grh(uint8_t *grh, const struct ctest_context *context, const s
 	grh[0] = 0x60;
 	grh[4] = (uint8_t)(length >> 8);
 	grh[5] = (uint8_t)length;
-	grh[6] = 0x1b; /* the next header is IBA's */
+	grh[6] = 0x1b; /* the next header is a BTH */
 	grh[7] = ah->grh.hop_limit;
 	memcpy(grh + 8, source, 16);
 	memcpy(grh + 24, ah->grh.dgid.raw, 16);
 }
 
-/* A datagram that nobody can take is lost, and the sender does not learn of it. */
+/* A datagram that cannot be received is dropped, and the send completes with IBV_WC_SUCCESS. */
 static struct outcome execute_datagram(struct ctest_qp *qp, const struct ctest_send *send,
 				       const struct message *from)
 {
@@ -275,19 +275,19 @@ static struct outcome execute_datagram(struct ctest_qp *qp, const struct ctest_s
 	enum ibv_wc_status status;
 
 	if (from->length > CTEST_MTU)
-		return answer(IBV_WC_LOC_LEN_ERR);
+		return outcome_of(IBV_WC_LOC_LEN_ERR);
 	if (!peer || !receives(peer) || peer->verbs.qp_base.qp_type != IBV_QPT_UD || peer->attr.qkey != qkey ||
 	    !ctest_has_gid(ctest_context(peer->verbs.qp_base.context), &send->ah.grh.dgid) ||
-	    !ctest_take_recv(peer, &recv))
-		return answer(IBV_WC_SUCCESS);
+	    !ctest_consume_recv(peer, &recv))
+		return outcome_of(IBV_WC_SUCCESS);
 	write_grh(grh, ctest_context(qp->verbs.qp_base.context), &send->ah, from->length);
 	whole = single(grh, CTEST_GRH);
 	for (int i = 0; i < from->count; i++)
-		whole.pieces[whole.count++] = from->pieces[i];
+		whole.ranges[whole.count++] = from->ranges[i];
 	whole.length += from->length;
 	status = deliver(peer, &recv, &whole);
 	complete_recv(peer, &recv, send, qp->verbs.qp_base.qp_num, status, whole.length, IBV_WC_GRH);
-	return answer(IBV_WC_SUCCESS);
+	return outcome_of(IBV_WC_SUCCESS);
 }
 
 static struct outcome execute(struct ctest_qp *qp, struct ctest_send *send)
@@ -300,10 +300,10 @@ static struct outcome execute(struct ctest_qp *qp, struct ctest_send *send)
 		local = single(send->inline_data, send->length);
 	else if (!gather(qp->verbs.qp_base.pd, send->sge, send->num_sge, fetches ? IBV_ACCESS_LOCAL_WRITE : 0,
 			 &local))
-		return answer(IBV_WC_LOC_PROT_ERR);
+		return outcome_of(IBV_WC_LOC_PROT_ERR);
 	send->length = (uint32_t)local.length;
 	if (local.length > CTEST_MAX_MESSAGE)
-		return answer(IBV_WC_LOC_LEN_ERR);
+		return outcome_of(IBV_WC_LOC_LEN_ERR);
 	if (qp->verbs.qp_base.qp_type == IBV_QPT_UD)
 		return execute_datagram(qp, send, &local);
 	switch (send->opcode) {
@@ -342,7 +342,7 @@ static struct ctest_send *oldest(struct ctest_qp *qp)
 	return &qp->sends[(qp->tail + qp->capacity - qp->count) % qp->capacity];
 }
 
-/* Takes the oldest request out of the queue. Only a failure is told to one who asked for no completion. */
+/* Completes the oldest work request. An unsignaled request produces a completion only when it fails. */
 static void finish(struct ctest_qp *qp, enum ibv_wc_status status)
 {
 	const struct ctest_send *send = oldest(qp);
@@ -372,7 +372,7 @@ void ctest_progress(struct ctest_qp *qp)
 	struct outcome outcome = { .waits = false };
 
 	while (qp->count && qp->verbs.qp_base.state == IBV_QPS_RTS) {
-		outcome = qp->forced ? answer(qp->forced) : execute(qp, oldest(qp));
+		outcome = qp->forced ? outcome_of(qp->forced) : execute(qp, oldest(qp));
 		if (outcome.waits)
 			break;
 		qp->forced = IBV_WC_SUCCESS;
@@ -409,7 +409,7 @@ void ctest_flush(struct ctest_qp *qp)
 	set_waiting(qp, false);
 	while (qp->count)
 		finish(qp, IBV_WC_WR_FLUSH_ERR);
-	while (!qp->verbs.qp_base.srq && ctest_take_recv(qp, &recv)) {
+	while (!qp->verbs.qp_base.srq && ctest_consume_recv(qp, &recv)) {
 		wc.wr_id = recv.wr_id;
 		ctest_complete(qp->verbs.qp_base.recv_cq, &wc, false);
 	}

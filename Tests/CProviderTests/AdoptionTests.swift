@@ -1,14 +1,15 @@
 import CIBVerbs
 import CProviderABI
+import CProviderCore
 import Foundation
 import Testing
 
-@Suite("What the core does to a context")
+@Suite("Adoption of a context by the core (rdma_adopt_context)")
 struct AdoptionTests {
-    /// A `struct verbs_context` that says how much of it was made, with a table that has every query.
+    /// Adopts a `struct verbs_context` with `sz` = `madeBytes`. The control table has `query_port` and `close_xrcd`.
     private func adopt(madeBytes: Int, _ body: (UnsafeMutablePointer<verbs_context>) -> Void) {
         var table = rdma_context_ops()
-        table.size = MemoryLayout<rdma_context_ops>.size
+        table.size = UInt32(MemoryLayout<rdma_context_ops>.size)
         table.query_port = { _, _, _, _ in 0 }
         table.close_xrcd = { _ in 0 }
         let verbs = UnsafeMutablePointer<verbs_context>.allocate(capacity: 1)
@@ -19,7 +20,7 @@ struct AdoptionTests {
         withUnsafePointer(to: &table) { table in
             var opened = rdma_context(
                 size: UInt32(MemoryLayout<rdma_context>.size), flags: 0, context: nil, ops: table)
-            // Through the whole struct's pointer: the core goes back from the context to what lies before it.
+            // Through a pointer to the whole struct: the core accesses the members before the ibv_context.
             let end = MemoryLayout<verbs_context>.size - MemoryLayout<ibv_context>.size
             opened.context = (UnsafeMutableRawPointer(verbs) + end).assumingMemoryBound(to: ibv_context.self)
             rdma_adopt_context(&opened)
@@ -27,7 +28,7 @@ struct AdoptionTests {
         body(verbs)
     }
 
-    @Test("The slots of struct verbs_context come from the table, and those of context->ops are never null")
+    @Test("rdma_adopt_context fills verbs_context from the control table, and every null slot of context->ops")
     func slots() {
         adopt(madeBytes: MemoryLayout<verbs_context>.size) { verbs in
             #expect(verbs.pointee.query_port != nil)
@@ -37,7 +38,7 @@ struct AdoptionTests {
         }
     }
 
-    @Test("A context made with an older verbs.h is not written to where it has no slot")
+    @Test("rdma_adopt_context does not write beyond the verbs_context of an older verbs.h")
     func olderHeader() throws {
         let first = try #require(MemoryLayout<verbs_context>.offset(of: \.advise_mr))
         adopt(madeBytes: MemoryLayout<verbs_context>.size - first) { verbs in

@@ -12,7 +12,7 @@ struct ControlTests {
 
     var ops: rdma_context_ops { opened.ops.pointee }
 
-    @Test("The library exports its entry point and nothing else")
+    @Test("The library exports only its entry point")
     func exports() throws {
         let process = Process()
         let output = Pipe()
@@ -26,7 +26,7 @@ struct ControlTests {
         #expect(symbols == ["rdma_provider_entry"])
     }
 
-    @Test("It refuses a device of another name and a core of another major version, each with a sentence")
+    @Test("The provider refuses a device of another name and a core of another major version, with a reason")
     func refusals() throws {
         let refusal = #expect(throws: OpenedContext.Refusal.self) { try openDevice("mlx5_0") }
         #expect(refusal?.code == ENODEV)
@@ -40,7 +40,7 @@ struct ControlTests {
         #expect(OpenedContext.text(of: why).contains("provider ABI"))
     }
 
-    @Test("The core fills what the provider left out, so the inline functions of verbs.h are safe")
+    @Test("The core fills the slots that the provider left null, so that the inline functions of verbs.h are safe")
     func adoption() throws {
         let pd = try #require(ops.alloc_pd(opened.context))
         errno = 0
@@ -53,7 +53,7 @@ struct ControlTests {
         #expect(attr.orig_attr.phys_port_cnt == 1)
     }
 
-    @Test("Device, port, GIDs and P_Key; what does not exist is EINVAL, an empty GID ENODATA")
+    @Test("Queries of device, port, GIDs and P_Key; one that does not exist is EINVAL, an empty GID ENODATA")
     func queries() throws {
         var port = ibv_port_attr()
         #expect(ops.query_port(opened.context, 1, &port, MemoryLayout<ibv_port_attr>.size) == 0)
@@ -74,7 +74,7 @@ struct ControlTests {
         #expect(ops.query_gid_table(opened.context, &table, 2, 0, size) == -Int(EINVAL))
     }
 
-    @Test("A caller who knows a shorter struct gets what fits, and not a byte more")
+    @Test("A query with a shorter struct writes only the fields that fit")
     func sizes() {
         var port = ibv_port_attr()
         port.link_layer = 0xee
@@ -84,7 +84,7 @@ struct ControlTests {
         #expect(port.link_layer == 0xee)
     }
 
-    @Test("What something still uses is busy, and stays as it was")
+    @Test("Destroying an object that is in use is EBUSY, and leaves it unchanged")
     func busy() throws {
         let endpoint = try Endpoint(opened, sharedReceives: true)
         #expect(ops.dealloc_pd(endpoint.pd) == EBUSY)
@@ -94,7 +94,7 @@ struct ControlTests {
         #expect(endpoint.initialize() == 0)
     }
 
-    @Test("A region is checked before it is made")
+    @Test("The arguments of a memory region are checked")
     func regions() throws {
         let endpoint = try Endpoint(opened)
         func refused(_ length: Int, _ access: UInt32) -> Int32 {
@@ -109,7 +109,7 @@ struct ControlTests {
         #expect(ops.dereg_mr(region) == 0)
     }
 
-    @Test("A queue pair goes from state to state with exactly the attributes that each step calls for")
+    @Test("A queue pair changes its state with exactly the attributes that each transition requires")
     func transitions() throws {
         let endpoint = try Endpoint(opened)
         let gid = try endpoint.gid()
@@ -138,7 +138,7 @@ struct ControlTests {
         #expect(endpoint.initialize() == 0)
     }
 
-    @Test("What the device does not know is EOPNOTSUPP, and objects of another context EINVAL")
+    @Test("A request that the device does not support is EOPNOTSUPP, an object of another context EINVAL")
     func unknown() throws {
         let endpoint = try Endpoint(opened)
         let other = try openDevice("ctest1")

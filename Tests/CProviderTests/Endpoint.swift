@@ -9,7 +9,7 @@ func openDevice(_ name: String = "ctest0") throws -> OpenedContext {
     try OpenedContext(library: try CTestProvider.library(), device: name)
 }
 
-/// A queue pair with all that it needs, straight over the control table.
+/// A queue pair with its protection domain, completion queue and memory, created through the control table.
 final class Endpoint {
     static let everyAccess =
         IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_READ.rawValue
@@ -57,7 +57,8 @@ final class Endpoint {
         attr.recv_cq = cq
         attr.srq = srq
         attr.cap = ibv_qp_cap(
-            max_send_wr: 16, max_recv_wr: 16, max_send_sge: 2, max_recv_sge: 2, max_inline_data: 64)
+            max_send_wr: 16, max_recv_wr: srq == nil ? 16 : .max, max_send_sge: 2,
+            max_recv_sge: srq == nil ? 2 : .max, max_inline_data: 64)
         attr.qp_type = type
         attr.comp_mask = IBV_QP_INIT_ATTR_PD.rawValue
         attr.pd = pd
@@ -122,7 +123,7 @@ final class Endpoint {
         }
     }
 
-    /// The way to a GID, from the IPv4 one of the own table.
+    /// The address vector for a GID, with GID index 2 (IPv4, RoCE v2) as the source.
     static func address(_ gid: ibv_gid) -> ibv_ah_attr {
         var attr = ibv_ah_attr()
         attr.is_global = 1
@@ -139,7 +140,7 @@ final class Endpoint {
         return entry.gid
     }
 
-    /// Two of them in one context, connected.
+    /// Two connected endpoints of one context.
     static func connectedPair(
         _ opened: OpenedContext, rnrRetry: UInt8 = 7, sharedReceives: Bool = false, sendOps: UInt64? = nil
     ) throws -> (Endpoint, Endpoint) {
@@ -181,16 +182,16 @@ final class Endpoint {
         }
     }
 
-    /// All completions that wait.
+    /// Polls all completions.
     func poll() -> [ibv_wc] {
         var completions = [ibv_wc](repeating: ibv_wc(), count: 64)
         let count = opened.context.pointee.ops.poll_cq(cq, 64, &completions)
         return Array(completions.prefix(Int(max(count, 0))))
     }
 
-    func order(_ order: CTestProvider.Order) -> Int32 {
+    func execute(_ command: CTestProvider.Command) -> Int32 {
         var gid = ibv_gid()
-        withUnsafeMutableBytes(of: &gid) { $0.copyBytes(from: order.gid) }
+        withUnsafeMutableBytes(of: &gid) { $0.copyBytes(from: command.gid) }
         return ops.attach_mcast(qp, &gid, 0)
     }
 }

@@ -1,5 +1,6 @@
 import CIBVerbs
 import CProviderABI
+import CProviderCore
 import Foundation
 import TestSupport
 import Testing
@@ -13,9 +14,9 @@ private func makeNonblocking(_ descriptor: Int32) {
     _ = fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK)
 }
 
-/// Hands an endpoint to another thread.
+/// Passes an endpoint to another thread.
 private struct Carried: @unchecked Sendable {
-    // Unchecked: the waist allows calls from any thread, and nothing else of the endpoint is touched.
+    // Unchecked: the provider ABI allows calls from any thread, and no other part of the endpoint is accessed.
     let endpoint: Endpoint
 }
 
@@ -25,7 +26,7 @@ struct EventTests {
 
     init() throws { opened = try openDevice() }
 
-    @Test("An armed queue gives one event, which names it; without arming there is none")
+    @Test("An armed completion queue raises one event with its pointer; a queue that is not armed raises none")
     func completionEvent() throws {
         let (a, b) = try Endpoint.connectedPair(opened)
         makeNonblocking(b.channel.pointee.fd)
@@ -44,7 +45,7 @@ struct EventTests {
         rdma_ack_cq_events(b.cq, 1)
     }
 
-    @Test("A queue armed for solicited completions wakes for those and for errors only")
+    @Test("A completion queue armed for solicited completions raises an event for those and for errors only")
     func solicited() throws {
         let (a, b) = try Endpoint.connectedPair(opened)
         for id in 0..<2 as Range<UInt64> { #expect(b.receive(id: id) == 0) }
@@ -56,7 +57,7 @@ struct EventTests {
         #expect(isReadable(b.channel.pointee.fd))
     }
 
-    @Test("destroy_cq drops what is unread and waits for what is not acknowledged")
+    @Test("destroy_cq drops unread events and waits for events that are not acknowledged")
     func destroyWaits() async throws {
         let (a, b) = try Endpoint.connectedPair(opened)
         #expect(b.receive() == 0)
@@ -66,14 +67,14 @@ struct EventTests {
         #expect(b.ops.get_cq_event(b.channel, &cq) == 0)
         #expect(b.receive() == 0)
         #expect(ibv_req_notify_cq(b.cq, 0) == 0)
-        #expect(a.post(IBV_WR_SEND) == 0)  // a second event, which nobody reads
+        #expect(a.post(IBV_WR_SEND) == 0)  // a second event, which stays unread
         let carried = Carried(endpoint: b)
         let acknowledging = Task.detached { rdma_ack_cq_events(carried.endpoint.cq, 1) }
         await acknowledging.value
-        // The endpoints are destroyed here: it would hang if the unread event had been counted.
+        // Destroying the endpoints would hang if the unread event had been counted.
     }
 
-    @Test("One that waits for events is woken when the device vanishes")
+    @Test("get_cq_event of a waiting thread returns EIO when the device fails")
     func woken() async throws {
         let (a, b) = try Endpoint.connectedPair(opened)
         let carried = Carried(endpoint: b)
@@ -81,19 +82,19 @@ struct EventTests {
             var cq: UnsafeMutablePointer<ibv_cq>?
             return carried.endpoint.ops.get_cq_event(carried.endpoint.channel, &cq)
         }
-        #expect(a.order(.raise(event: UInt8(IBV_EVENT_DEVICE_FATAL.rawValue))) == 0)
+        #expect(a.execute(.raise(event: UInt8(IBV_EVENT_DEVICE_FATAL.rawValue))) == 0)
         #expect(await waiting.value == EIO)
     }
 
     @Test(
-        "Asynchronous events name what they are about",
+        "An asynchronous event has its object as element",
         arguments: [
             IBV_EVENT_QP_FATAL, IBV_EVENT_CQ_ERR, IBV_EVENT_SRQ_LIMIT_REACHED, IBV_EVENT_PORT_ACTIVE,
             IBV_EVENT_COMM_EST,
         ] as [ibv_event_type])
     func asynchronous(type: ibv_event_type) throws {
         let endpoint = try Endpoint(opened, sharedReceives: true)
-        #expect(endpoint.order(.raise(event: UInt8(type.rawValue))) == 0)
+        #expect(endpoint.execute(.raise(event: UInt8(type.rawValue))) == 0)
         #expect(isReadable(opened.context.pointee.async_fd))
         var event = ibv_async_event()
         #expect(rdma_get_async_event(opened.ops, opened.context, &event) == 0)
@@ -108,7 +109,7 @@ struct EventTests {
         #expect(!isReadable(opened.context.pointee.async_fd))
     }
 
-    @Test("A remote key that does not fit raises QP_ACCESS_ERR at the other end; unread events die with their object")
+    @Test("A wrong R_Key raises QP_ACCESS_ERR at the peer; unread events are dropped with their object")
     func accessError() throws {
         let (a, b) = try Endpoint.connectedPair(opened)
         #expect(a.post(IBV_WR_RDMA_READ) { $0.wr.rdma.remote_addr = b.address } == 0)
@@ -118,13 +119,13 @@ struct EventTests {
         rdma_ack_async_event(&event)
         do {
             let other = try Endpoint(opened)
-            #expect(other.order(.raise(event: UInt8(IBV_EVENT_QP_FATAL.rawValue))) == 0)
+            #expect(other.execute(.raise(event: UInt8(IBV_EVENT_QP_FATAL.rawValue))) == 0)
             #expect(isReadable(opened.context.pointee.async_fd))
         }
         #expect(!isReadable(opened.context.pointee.async_fd))
     }
 
-    @Test("A shared receive queue raises its limit event once")
+    @Test("A shared receive queue raises SRQ_LIMIT_REACHED once")
     func limit() throws {
         let (a, b) = try Endpoint.connectedPair(opened, sharedReceives: true)
         for id in 0..<3 as Range<UInt64> { #expect(b.receive(id: id) == 0) }
@@ -144,7 +145,7 @@ struct EventTests {
 
 @Suite("A provider in C: threads")
 struct ThreadTests {
-    @Test("Several threads post to one queue pair and poll one queue; every request completes once")
+    @Test("Several threads post to one queue pair and poll one queue; every work request completes once")
     func posting() async throws {
         let opened = try openDevice()
         let (a, b) = try Endpoint.connectedPair(opened)
@@ -157,9 +158,9 @@ struct ThreadTests {
                     var seen: [UInt64] = []
                     for index in 0..<each {
                         let key = receiver.endpoint.mr.pointee.rkey
-                        let place = receiver.endpoint.address + lane * 64
+                        let address = receiver.endpoint.address + lane * 64
                         let error = sender.endpoint.post(IBV_WR_RDMA_WRITE, id: lane * each + index) {
-                            $0.wr.rdma.remote_addr = place
+                            $0.wr.rdma.remote_addr = address
                             $0.wr.rdma.rkey = key
                         }
                         if error == 0 { seen += sender.endpoint.poll().map(\.wr_id) }

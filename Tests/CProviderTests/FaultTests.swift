@@ -1,16 +1,17 @@
 import CIBVerbs
 import CProviderABI
+import CProviderCore
 import Foundation
 import TestSupport
 import Testing
 
-@Suite("A provider in C: bad requests and faults")
+@Suite("A provider in C: invalid requests and failures")
 struct FaultTests {
     let opened: OpenedContext
 
     init() throws { opened = try openDevice() }
 
-    @Test("Posting in the wrong state is EINVAL and names the request; in the error state it is flushed")
+    @Test("Posting in the wrong state is EINVAL with bad_wr; in the error state the request is flushed")
     func states() throws {
         let endpoint = try Endpoint(opened)
         #expect(endpoint.post(IBV_WR_SEND) == EINVAL)
@@ -25,22 +26,22 @@ struct FaultTests {
         #expect(flushed.allSatisfy { $0.status == IBV_WC_WR_FLUSH_ERR })
     }
 
-    @Test("A bad local key, a length beyond the region and a wrong remote key each give their status")
+    @Test("A wrong L_Key, a length beyond the region and a wrong R_Key each complete with their status")
     func keys() throws {
-        for (break_, status) in [
+        for (fault, status) in [
             ({ a, _ in a.post(IBV_WR_SEND, key: 0x666) }, IBV_WC_LOC_PROT_ERR),
             ({ a, _ in a.post(IBV_WR_SEND, length: Endpoint.length + 1) }, IBV_WC_LOC_PROT_ERR),
             ({ a, b in a.post(IBV_WR_RDMA_WRITE) { $0.wr.rdma.remote_addr = b.address } }, IBV_WC_REM_ACCESS_ERR),
         ] as [((Endpoint, Endpoint) -> Int32, ibv_wc_status)] {
             let (a, b) = try Endpoint.connectedPair(opened)
             #expect(b.receive() == 0)
-            #expect(break_(a, b) == 0)
+            #expect(fault(a, b) == 0)
             #expect(a.poll().map(\.status) == [status])
             #expect(a.qp.pointee.state == IBV_QPS_ERR)
         }
     }
 
-    @Test("A message that does not fit breaks both ends, each with its own status")
+    @Test("A message longer than the receive moves both queue pairs to the error state, each with its own status")
     func tooLong() throws {
         let (a, b) = try Endpoint.connectedPair(opened)
         #expect(b.receive(length: 63) == 0)
@@ -50,7 +51,7 @@ struct FaultTests {
         #expect(b.qp.pointee.state == IBV_QPS_ERR)
     }
 
-    @Test("An opcode that the queue pair lacks, an unknown flag, too many entries and a full queue are refused")
+    @Test("An opcode that the queue pair does not support, an unknown flag, too many SGEs and a full queue are refused")
     func refusals() throws {
         let (a, _b) = try Endpoint.connectedPair(opened)
         #expect(a.post(IBV_WR_LOCAL_INV) == EOPNOTSUPP)
@@ -62,7 +63,7 @@ struct FaultTests {
         withExtendedLifetime(_b) {}
     }
 
-    @Test("An overrun completion queue keeps what it has, raises CQ_ERR once, and then answers EIO")
+    @Test("An overrun completion queue keeps its completions, raises CQ_ERR once, and then returns EIO")
     func overrun() throws {
         let endpoint = try Endpoint(opened, cqe: 2)
         #expect(endpoint.initialize() == 0)
@@ -77,20 +78,20 @@ struct FaultTests {
         rdma_ack_async_event(&event)
     }
 
-    @Test("A test can order any completion status, even one that verbs.h does not know")
-    func orderedStatus() throws {
+    @Test("A test command sets any completion status, even one that verbs.h does not define")
+    func commandedStatus() throws {
         let (a, b) = try Endpoint.connectedPair(opened)
-        #expect(a.order(.complete(status: 200)) == 0)
+        #expect(a.execute(.complete(status: 200)) == 0)
         #expect(a.post(IBV_WR_SEND) == 0)
         #expect(a.poll().map(\.status.rawValue) == [200])
         withExtendedLifetime(b) {}
     }
 
-    @Test("When the device vanishes what was posted is flushed, calls answer EIO, and destroying works")
-    func vanish() throws {
+    @Test("When the device fails, posted requests are flushed, calls return EIO, and objects can be destroyed")
+    func deviceFatal() throws {
         let (a, b) = try Endpoint.connectedPair(opened)
         #expect(a.post(IBV_WR_SEND, id: 1) == 0)
-        #expect(a.order(.raise(event: UInt8(IBV_EVENT_DEVICE_FATAL.rawValue))) == 0)
+        #expect(a.execute(.raise(event: UInt8(IBV_EVENT_DEVICE_FATAL.rawValue))) == 0)
         var event = ibv_async_event()
         #expect(a.ops.get_async_event(opened.context, &event) == 0)
         #expect(event.event_type == IBV_EVENT_DEVICE_FATAL)

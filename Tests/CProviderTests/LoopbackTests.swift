@@ -3,13 +3,13 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("A provider in C from the header alone moves data")
+@Suite("A provider in C, written from the header alone: data transfer")
 struct LoopbackTests {
     let opened: OpenedContext
 
     init() throws { opened = try openDevice() }
 
-    @Test("SEND and SEND with immediate arrive with all that the completion promises")
+    @Test("SEND and SEND with immediate arrive, with all fields of the completion")
     func send() throws {
         let (a, b) = try Endpoint.connectedPair(opened)
         memset(a.bytes, 0x5a, 64)
@@ -31,7 +31,7 @@ struct LoopbackTests {
         #expect(memcmp(a.bytes, b.bytes, 64) == 0)
     }
 
-    @Test("WRITE, WRITE with immediate, READ and both atomics")
+    @Test("WRITE, WRITE with immediate, READ and both atomics access the peer's memory")
     func remote() throws {
         let (a, b) = try Endpoint.connectedPair(opened)
         func aim(_ wr: inout ibv_send_wr) {
@@ -69,7 +69,7 @@ struct LoopbackTests {
             ])
     }
 
-    @Test("A UD datagram arrives behind 40 bytes of header; one with a wrong Q_Key is lost in silence")
+    @Test("A UD datagram arrives after the 40 bytes of the GRH area; one with a wrong Q_Key is dropped silently")
     func datagram() throws {
         let a = try Endpoint(opened, type: IBV_QPT_UD)
         let b = try Endpoint(opened, type: IBV_QPT_UD)
@@ -100,7 +100,7 @@ struct LoopbackTests {
         #expect((b.bytes + 20).load(as: UInt8.self) == 0x45)
     }
 
-    @Test("A send waits for a receive, and goes on when one is posted, also to a shared queue")
+    @Test("A send waits for a receive, and continues when one is posted, also to a shared receive queue")
     func receiverNotReady() throws {
         for shared in [false, true] {
             let (a, b) = try Endpoint.connectedPair(opened, sharedReceives: shared)
@@ -116,7 +116,7 @@ struct LoopbackTests {
         withExtendedLifetime(_b) {}
     }
 
-    @Test("Requests built through ibv_qp_ex: all at once, inline, or not at all")
+    @Test("Work requests built with ibv_qp_ex are posted together, with inline data, or aborted")
     func builders() throws {
         let sendOps = UInt64(IBV_QP_EX_WITH_SEND.rawValue | IBV_QP_EX_WITH_RDMA_WRITE.rawValue)
         let (a, b) = try Endpoint.connectedPair(opened, sendOps: sendOps)
@@ -149,7 +149,7 @@ struct LoopbackTests {
         #expect(a.poll().isEmpty)
     }
 
-    @Test("Extended polling reads what the flags asked for, and an unknown flag is refused")
+    @Test("Extended polling reads the fields of wc_flags, and an unknown flag is refused")
     func extendedPolling() throws {
         let (a, b) = try Endpoint.connectedPair(opened)
         var attr = ibv_cq_init_attr_ex()

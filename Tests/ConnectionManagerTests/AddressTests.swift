@@ -5,7 +5,7 @@ import Verbs
 @Suite("Addresses of rdma_cm")
 struct AddressTests {
     @Test(
-        "what is written can be read again",
+        "the description of an address parses to the same address",
         arguments: [
             "192.0.2.1:7471", "0.0.0.0:0", "255.255.255.255:65535", "[2001:db8::1]:7471", "[::]:0", "[fe80::1%3]:1",
         ])
@@ -16,14 +16,14 @@ struct AddressTests {
     }
 
     @Test(
-        "anything else is refused",
+        "other texts are not parsed",
         arguments: [
             "", ":", "192.0.2.1", "192.0.2.1:", "192.0.2.1:65536", "192.0.2.1:+1", "192.0.2:1", "2001:db8::1:7471",
             "[2001:db8::1]", "[192.0.2.1]:1", "[fe80::1%eth0]:1", "[fe80::1%-1]:1", "node7:1", "[::1:1",
         ])
     func refused(text: String) { #expect(ConnectionAddress(text) == nil) }
 
-    @Test("multicast addresses are known as such")
+    @Test("isMulticast is true for multicast addresses only")
     func multicast() throws {
         for (text, isMulticast) in [
             ("224.0.0.1:0", true), ("239.255.0.1:0", true), ("223.255.255.255:0", false), ("240.0.0.1:0", false),
@@ -33,7 +33,7 @@ struct AddressTests {
         }
     }
 
-    @Test("a numeric host resolves to itself, and nonsense to a sentence")
+    @Test("a numeric host resolves to its address; an empty host is unresolvable")
     func resolution() throws {
         #expect(try ConnectionAddress.resolve("192.0.2.7", port: 9) == [#require(ConnectionAddress("192.0.2.7:9"))])
         #expect(try ConnectionAddress.resolve("::1", port: 9) == [#require(ConnectionAddress("[::1]:9"))])

@@ -63,3 +63,6 @@ public final class Holder {
 public typealias Alias = Documented  // undocumented
 
 public func free() {}  // undocumented
+
+@available(*, unavailable, renamed: "free")
+public func liberate() {}

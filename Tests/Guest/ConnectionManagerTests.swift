@@ -4,32 +4,35 @@ import Testing
 import Verbs
 
 private let address = ConnectionAddress("10.9.0.1:7471")!
-/// No route leads to the groups: the own address says over which device.
+/// The multicast groups have no route, so the source address selects the device.
 private let ownAddress = ConnectionAddress("10.9.0.1:0")
 
-/// Connects two parties over rxe0, one of which listens. Either may bring its own queue pair.
+/// Connects two endpoints over rxe0: `left` is the active side, `right` the passive one. An endpoint that is nil is
+/// created.
 private func connectPair(
-    to address: ConnectionAddress = address, left: Party? = nil, right: Party? = nil, request: [UInt8] = [],
-    answer: [UInt8] = []
-) async throws -> (left: (Party, Connection), right: (Party, Connection), request: ConnectionRequest) {
+    to address: ConnectionAddress = address, left: ConnectionEndpoint? = nil, right: ConnectionEndpoint? = nil,
+    request: [UInt8] = [], reply: [UInt8] = []
+) async throws -> (
+    left: (ConnectionEndpoint, Connection), right: (ConnectionEndpoint, Connection), request: ConnectionRequest
+) {
     let listener = try Listener(port: address.port)
     let connector = try await Connector.resolve(address)
-    let left = try left ?? Party(on: connector.openDevice())
+    let left = try left ?? ConnectionEndpoint(on: connector.openDevice())
     try left.prepare(for: connector)
     try left.receive(0..<4096, count: 4)
     async let active = left.connect(connector, privateData: request)
     let incoming = try #require(try await listener.next())
-    let right = try right ?? Party(on: incoming.openDevice())
+    let right = try right ?? ConnectionEndpoint(on: incoming.openDevice())
     try right.prepare(for: incoming)
     try right.receive(0..<4096, count: 4)
-    let passive = try await right.accept(incoming, privateData: answer)
+    let passive = try await right.accept(incoming, privateData: reply)
     return ((left, try await active), (right, passive), incoming)
 }
 
-/// Sends one message from the one to the other.
-private func send(_ text: String, from left: Party, to right: Party) throws {
+/// Sends one message from `left` to `right`.
+private func send(_ text: String, from left: ConnectionEndpoint, to right: ConnectionEndpoint) throws {
     try left.write(Array(text.utf8) + [0], at: 8192)
-    try left.pair.post(.send, left.memory.slice(8192..<8193 + text.utf8.count))
+    try left.pair.postSend(.send, left.memory.sge(8192..<8193 + text.utf8.count))
     try left.completion()
     #expect(try right.completion().opcode == .receive)
     #expect(try right.text(0..<64) == text)
@@ -38,28 +41,28 @@ private func send(_ text: String, from left: Party, to right: Party) throws {
 extension Guest {
     @Suite("rdma_cm over the kernel's rxe")
     struct ConnectionManagerTests {
-        @Test("two sides connect over IPv4 and IPv6, exchange private data of every length, and move data")
+        @Test("two endpoints connect over IPv4 and IPv6, exchange private data of several lengths, and transfer data")
         func connects() async throws {
             try await Bench.run { _ in
                 await #expect(processExitsWith: .success) { try await ConnectionBench.run(exchange) }
             }
         }
 
-        @Test("what cannot be connected answers with its reason: refused, nobody there, no answer, no device")
+        @Test("a failed connect reports its reason: rejected, no listener, no response, no device")
         func refusals() async throws {
             try await Bench.run { _ in
                 await #expect(processExitsWith: .success) {
                     try await ConnectionBench.run {
                         try await rejections()
-                        try await nobody()
+                        try await unreachable()
                         try await mistakes()
-                        try await starved()
+                        try await outOfDescriptors()
                     }
                 }
             }
         }
 
-        @Test("a connection ends from either side, and its queue pair carries another one only after TIMEWAIT_EXIT")
+        @Test("either side can end a connection, and its queue pair can be reused only after TIMEWAIT_EXIT")
         func ends() async throws {
             try await Bench.run { _ in
                 await #expect(processExitsWith: .success) {
@@ -73,7 +76,7 @@ extension Guest {
             }
         }
 
-        @Test("options and parameters reach the queue pairs; who waits for events can be cancelled and wait again")
+        @Test("options and parameters reach the queue pairs; a task that waits for events can be cancelled")
         func settings() async throws {
             try await Bench.run { _ in
                 await #expect(processExitsWith: .success) {
@@ -85,16 +88,16 @@ extension Guest {
             }
         }
 
-        @Test("a device that goes ends its connections, and says so")
+        @Test("removing a device ends its connections and reports DEVICE_REMOVAL")
         func removal() async throws {
             try await Bench.run(alone: true) { _ in
                 await #expect(processExitsWith: .success) { try await ConnectionBench.run(removed) }
-                // The kernel has waited for that process.
+                // The kernel removes the device only after the process has exited.
                 try await Bench.shell("while [ -e /sys/class/infiniband/rxe0 ]; do sleep 0.1; done")
             }
         }
 
-        @Test("who may not use rdma_cm, or has no provider that librdmacm could use, is told what to try")
+        @Test("without permission for rdma_cm, or without a libibverbs provider, the error has a hint")
         func unusable() async throws {
             try await Bench.run { _ in
                 try await Bench.shell("chmod 600 /dev/infiniband/rdma_cm")
@@ -106,7 +109,7 @@ extension Guest {
             }
         }
 
-        @Test("a datagram service is looked up, refuses, and answers; a group delivers to its members")
+        @Test("a datagram service accepts and rejects SIDR requests; a multicast group delivers to its members")
         func datagrams() async throws {
             try await Bench.run { _ in
                 await #expect(processExitsWith: .success) {
@@ -122,39 +125,39 @@ extension Guest {
 
 private func exchange() async throws {
     for address in ["10.9.0.1:7471", "[fd09::1]:7471"].compactMap(ConnectionAddress.init) {
-        for (asked, answered) in [(0, 0), (1, 1), (56, 196)] {
-            let request = (0..<asked).map { UInt8($0 + 1) }
-            let answer = (0..<answered).map { UInt8(255 - $0) }
-            let (left, right, incoming) = try await connectPair(to: address, request: request, answer: answer)
+        for (requestLength, replyLength) in [(0, 0), (1, 1), (56, 196)] {
+            let request = (0..<requestLength).map { UInt8($0 + 1) }
+            let reply = (0..<replyLength).map { UInt8(255 - $0) }
+            let (left, right, incoming) = try await connectPair(to: address, request: request, reply: reply)
             #expect(incoming.privateData.isPadded(request))
-            #expect(left.1.privateData.isPadded(answer))
+            #expect(left.1.privateData.isPadded(reply))
             #expect(incoming.peerAddress?.host == address.host && left.1.isConnected && right.1.isConnected)
             try send("to the right", from: left.0, to: right.0)
             try send("to the left", from: right.0, to: left.0)
             let attributes = try left.0.pair.query()
-            #expect(attributes.minRNRTimer == 12 && attributes.state == .readyToSend)
+            #expect(attributes.minRNRTimer?.rawValue == 12 && attributes.state == .readyToSend)
             try await left.1.disconnect()
             try await right.1.waitUntilDisconnected(timeout: .seconds(20))
             #expect(left.0.pair.lastKnownState == .error && right.0.pair.lastKnownState == .error)
-            // What was posted is given back.
+            // The posted receives are flushed.
             #expect(try right.0.completions.poll(timeout: .seconds(20)).status == .flushed)
         }
     }
 }
 
-/// The listening side does not want it, or forgets it.
+/// A request that is rejected, or released without a response, is rejected at the active side.
 private func rejections() async throws {
     let listener = try Listener(on: address)
     #expect(listener.port == 7471)
     let reason = (0..<148).map { UInt8($0) }
     for isDropped in [false, true] {
         let connector = try await Connector.resolve(address)
-        let party = try Party(on: connector.openDevice())
-        async let outcome = failure { _ = try await party.connect(connector) }
+        let endpoint = try ConnectionEndpoint(on: connector.openDevice())
+        async let outcome = failure { _ = try await endpoint.connect(connector) }
         var request = try await listener.next()
         if !isDropped {
             let tooMuch = await failure { try request?.reject(privateData: reason + [0]) }
-            #expect(tooMuch?.description.contains("takes 148") == true)
+            #expect(tooMuch?.description.contains("has room for 148") == true)
             try request?.reject(privateData: reason)
         }
         request = nil
@@ -163,7 +166,7 @@ private func rejections() async throws {
             continue
         }
         #expect(isDropped || code == .consumer && privateData.isPadded(reason), "\(code)")
-        #expect(party.pair.lastKnownState == .error)
+        #expect(endpoint.pair.lastKnownState == .error)
     }
     let second = await failure { _ = try Listener(on: address) }
     guard case .system("rdma_bind_addr", .addressInUse) = second?.reason else {
@@ -172,24 +175,24 @@ private func rejections() async throws {
     }
 }
 
-/// Nobody listens; the host has no RDMA; there is no such host; no RDMA device leads there.
-private func nobody() async throws {
+/// No listener at the port; a host without rdma_cm; a cancelled connect; addresses that no RDMA device reaches.
+private func unreachable() async throws {
     let connector = try await Connector.resolve("10.9.0.1", port: 999)
-    let party = try Party(on: connector.openDevice())
-    let unheard = await failure { _ = try await party.connect(connector) }
-    guard case .rejected(.invalidServiceID, _) = unheard?.reason else {
-        Issue.record("\(String(describing: unheard))")
+    let endpoint = try ConnectionEndpoint(on: connector.openDevice())
+    let refused = await failure { _ = try await endpoint.connect(connector) }
+    guard case .rejected(.invalidServiceID, _) = refused?.reason else {
+        Issue.record("\(String(describing: refused))")
         return
     }
-    #expect(unheard?.description.contains("nobody listens") == true)
+    #expect(refused?.description.contains("no program listens") == true)
 
-    let deaf = try await Connector.resolve("10.9.0.2", port: 7471)
-    let other = try Party(on: deaf.openDevice())
-    let silence = await failure {
-        _ = try await other.connect(deaf, timeout: .seconds(2))
+    let silent = try await Connector.resolve("10.9.0.2", port: 7471)
+    let other = try ConnectionEndpoint(on: silent.openDevice())
+    let noResponse = await failure {
+        _ = try await other.connect(silent, timeout: .seconds(2))
     }
-    guard case .timedOut(.seconds(2)) = silence?.reason else {
-        Issue.record("\(String(describing: silence))")
+    guard case .timedOut(.seconds(2)) = noResponse?.reason else {
+        Issue.record("\(String(describing: noResponse))")
         return
     }
     #expect(other.pair.lastKnownState == .error)
@@ -202,7 +205,7 @@ private func nobody() async throws {
     }
 
     let cancelled = try await Connector.resolve("10.9.0.2", port: 7471)
-    let third = try Party(on: cancelled.openDevice())
+    let third = try ConnectionEndpoint(on: cancelled.openDevice())
     let task = Task { await failure { _ = try await third.connect(cancelled) } }
     task.cancel()
     guard case .cancelled = await task.value?.reason else {
@@ -220,27 +223,27 @@ private func nobody() async throws {
         default: Issue.record("\(text)")
         }
         #expect(text.contains(host) && !text.contains("\n"))
-        // The devices that there are.
+        // The error lists the RDMA devices.
         if case .addressNotResolved = error?.reason { #expect(text.contains("rxe0 ("), "\(text)") }
     }
 }
 
-/// What can be known before anything is sent.
+/// Wrong calls that are reported before a packet is sent.
 private func mistakes() async throws {
     let connector = try await Connector.resolve(address)
-    let party = try Party(on: connector.openDevice())
-    let soft = try Party(on: Device.named("soft0").open())
-    let datagrams = try Party(on: connector.openDevice(), .unreliableDatagram)
-    for (wrong, sentence) in [(soft, "in userspace only"), (datagrams, "of type UD in port space TCP")] {
+    let endpoint = try ConnectionEndpoint(on: connector.openDevice())
+    let soft = try ConnectionEndpoint(on: Device.named("soft0").open())
+    let datagrams = try ConnectionEndpoint(on: connector.openDevice(), .unreliableDatagram)
+    for (wrong, message) in [(soft, "in userspace only"), (datagrams, "of type UD in port space TCP")] {
         let error = await failure { _ = try await wrong.connect(connector) }
-        #expect(error?.description.contains(sentence) == true, "\(String(describing: error))")
+        #expect(error?.description.contains(message) == true, "\(String(describing: error))")
         #expect(wrong.pair.lastKnownState == .reset)
     }
     let long = await failure {
-        _ = try await party.connect(connector, privateData: [UInt8](repeating: 1, count: 57))
+        _ = try await endpoint.connect(connector, privateData: [UInt8](repeating: 1, count: 57))
     }
-    #expect(long?.description.contains("takes 56") == true, "\(String(describing: long))")
-    let used = await failure { _ = try await party.connect(connector) }
+    #expect(long?.description.contains("has room for 56") == true, "\(String(describing: long))")
+    let used = await failure { _ = try await endpoint.connect(connector) }
     #expect(used?.description.contains("in state ERR") == true, "\(String(describing: used))")
     try await wrongPortSpace()
     try await connectedTwice()
@@ -271,7 +274,7 @@ private func mistakes() async throws {
     try unbound.set(options)
 }
 
-/// Datagrams are asked of who connects, and the other way round: nothing is sent, and no queue pair moves.
+/// A call of the wrong port space (datagrams on TCP, connections on UDP) sends nothing and modifies no queue pair.
 private func wrongPortSpace() async throws {
     func expectRefusal(_ error: ConnectionError?, _ space: PortSpace) {
         #expect(
@@ -280,13 +283,13 @@ private func wrongPortSpace() async throws {
     }
     let listener = try Listener(on: address)
     let connector = try await Connector.resolve(address)
-    let left = try Party(on: connector.openDevice())
+    let left = try ConnectionEndpoint(on: connector.openDevice())
     expectRefusal(await failure { _ = try await connector.lookUp() }, .tcp)
     expectRefusal(await failure { _ = try await left.join(connector) }, .tcp)
     #expect(left.pair.lastKnownState == .reset)
     async let refusal = failure { _ = try await left.connect(connector) }
     let request = try #require(try await listener.next())
-    let right = try Party(on: request.openDevice())
+    let right = try ConnectionEndpoint(on: request.openDevice())
     expectRefusal(await failure { try right.acceptDatagrams(request) }, .tcp)
     #expect(right.pair.lastKnownState == .reset)
     try request.reject()
@@ -297,28 +300,28 @@ private func wrongPortSpace() async throws {
 
     let service = try Listener(port: 7472, portSpace: .udp)
     let finder = try await Connector.resolve("10.9.0.1", port: 7472, portSpace: .udp)
-    let datagrams = try Party(on: finder.openDevice(), .unreliableDatagram)
+    let datagrams = try ConnectionEndpoint(on: finder.openDevice(), .unreliableDatagram)
     expectRefusal(await failure { _ = try await datagrams.connect(finder) }, .udp)
-    async let answer = failure { _ = try await finder.lookUp() }
-    let question = try #require(try await service.next())
-    expectRefusal(await failure { _ = try await datagrams.accept(question) }, .udp)
+    async let outcome = failure { _ = try await finder.lookUp() }
+    let lookup = try #require(try await service.next())
+    expectRefusal(await failure { _ = try await datagrams.accept(lookup) }, .udp)
     #expect(datagrams.pair.lastKnownState == .reset)
-    try question.reject()
-    guard case .serviceRefused(.rejected, _) = await answer?.reason else {
-        Issue.record("\(String(describing: await answer))")
+    try lookup.reject()
+    guard case .serviceRefused(.rejected, _) = await outcome?.reason else {
+        Issue.record("\(String(describing: await outcome))")
         return
     }
 }
 
-/// A second attempt with the same connector leaves the connection as it is.
+/// A second connect with the same connector fails and leaves the connection unchanged.
 private func connectedTwice() async throws {
     let listener = try Listener(on: address)
     let connector = try await Connector.resolve(address)
-    let left = try Party(on: connector.openDevice())
-    let other = try Party(on: connector.openDevice())
+    let left = try ConnectionEndpoint(on: connector.openDevice())
+    let other = try ConnectionEndpoint(on: connector.openDevice())
     async let active = left.connect(connector)
     let request = try #require(try await listener.next())
-    let right = try Party(on: request.openDevice())
+    let right = try ConnectionEndpoint(on: request.openDevice())
     let passive = try await right.accept(request)
     let connection = try await active
     let again = await failure { _ = try await other.connect(connector) }
@@ -329,16 +332,17 @@ private func connectedTwice() async throws {
     #expect(left.pair.lastKnownState == .error)
 }
 
-/// A peer for whom there is no descriptor is refused, and the listener waits on.
-private func starved() async throws {
+/// A request is rejected while the listener's process has no free file descriptor; the listener keeps listening.
+private func outOfDescriptors() async throws {
     let listener = try Listener(on: address)
     let (first, second) = (try await Connector.resolve(address), try await Connector.resolve(address))
-    let (left, right) = (try Party(on: first.openDevice()), try Party(on: second.openDevice()))
+    let left = try ConnectionEndpoint(on: first.openDevice())
+    let right = try ConnectionEndpoint(on: second.openDevice())
     let server = Task { try await listener.next() }
     var limit = rlimit()
     #expect(getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0)
     var none = limit
-    // 0 to 2 are open: no other can be.
+    // Descriptors 0 to 2 are open, so no further one can be opened.
     none.rlim_cur = 3
     #expect(setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &none) == 0)
     let error = await failure { _ = try await left.connect(first) }
@@ -356,33 +360,33 @@ private func starved() async throws {
     }
 }
 
-/// What is set before the connection is what its queue pairs have. The connecting side says how often both try again,
-/// and each side how often the other does when there is no receive.
+/// Options and parameters that are set before the connection reach its queue pairs. The active side determines
+/// `retry_count` of both queue pairs; each side determines the peer's `rnr_retry_count`.
 private func options() async throws {
     var options = ConnectionIdentifierOptions()
     options.acknowledgeTimeout = 18
     let listener = try Listener(on: address)
     let connector = try await Connector.resolve(address, options: options)
-    let left = try Party(on: connector.openDevice())
-    var asked = ConnectionParameters()
-    asked.retryCount = 3
-    asked.rnrRetry = 6
-    async let active = left.connect(connector, parameters: asked)
+    let left = try ConnectionEndpoint(on: connector.openDevice())
+    var requested = ConnectionParameters()
+    requested.retryCount = 3
+    requested.rnrRetry = 6
+    async let active = left.connect(connector, parameters: requested)
     let request = try #require(try await listener.next())
-    let right = try Party(on: request.openDevice())
-    var answered = ConnectionParameters()
-    answered.rnrRetry = 5
-    let passive = try await right.accept(request, parameters: answered)
+    let right = try ConnectionEndpoint(on: request.openDevice())
+    var accepted = ConnectionParameters()
+    accepted.rnrRetry = 5
+    let passive = try await right.accept(request, parameters: accepted)
     let connection = try await active
     let (here, there) = (try left.pair.query(), try right.pair.query())
-    #expect(here.timeout == 18)
+    #expect(here.timeout?.rawValue == 18)
     #expect(here.retryCount == 3 && there.retryCount == 3)
     #expect(here.rnrRetry == 5 && there.rnrRetry == 6)
     try await connection.disconnect()
     try await passive.waitUntilDisconnected(timeout: .seconds(20))
 }
 
-/// A loop over events, or over peers, ends with its task, and what comes later is not lost.
+/// A loop over events, or over connection requests, ends when its task is cancelled; later events are not lost.
 private func cancellation() async throws {
     let channel = try EventChannel()
     let reader = Task {
@@ -396,7 +400,7 @@ private func cancellation() async throws {
         for try await _ in listener { count += 1 }
         return count
     }
-    // So that they wait.
+    // Time for both tasks to begin waiting.
     try await Task.sleep(for: .milliseconds(200))
     reader.cancel()
     server.cancel()
@@ -407,8 +411,8 @@ private func cancellation() async throws {
     try identifier.resolveAddress(address, timeout: .seconds(2))
     #expect(try channel.nextEvent(timeout: .seconds(20))?.identifier === identifier)
     let connector = try await Connector.resolve(address)
-    let party = try Party(on: connector.openDevice())
-    async let refusal = failure { _ = try await party.connect(connector) }
+    let endpoint = try ConnectionEndpoint(on: connector.openDevice())
+    async let refusal = failure { _ = try await endpoint.connect(connector) }
     try await listener.next()?.reject()
     guard case .rejected(.consumer, _) = await refusal?.reason else {
         Issue.record("\(String(describing: await refusal))")
@@ -416,25 +420,25 @@ private func cancellation() async throws {
     }
 }
 
-/// The device goes while it is used: DEVICE_REMOVAL comes, and DISCONNECTED need not.
+/// The device is removed while it is in use: DEVICE_REMOVAL is reported; DISCONNECTED may be reported before it.
 private func removed() async throws {
     let (left, right, _) = try await connectPair()
-    // It ends when this process has: librdmacm keeps the device open.
+    // In the background: the command returns only after this process has exited, since librdmacm keeps the device open.
     try await Bench.shell("rdma link delete rxe0 </dev/null >/dev/null 2>&1 &")
     for connection in [left.1, right.1] {
         try await connection.waitUntilDisconnected(timeout: .seconds(20))
         #expect(!connection.isConnected)
-        var kinds: [ConnectionEvent.Kind] = []
-        // The side that is told first may say goodbye to the other.
+        var kinds: [ConnectionEventType] = []
+        // The side that is notified first may disconnect the other.
         while kinds.last != .deviceRemoval, let event = try await connection.nextEvent(timeout: .seconds(20)) {
-            kinds.append(event.kind)
+            kinds.append(event.type)
         }
         #expect(kinds.last == .deviceRemoval, "\(kinds)")
         try await connection.disconnect()
     }
 }
 
-/// A user who may not open the node.
+/// The user has no permission to open the device node.
 private func forbidden() async throws {
     #expect(seteuid(65534) == 0)
     defer { #expect(seteuid(0) == 0) }
@@ -446,7 +450,7 @@ private func forbidden() async throws {
     #expect(error?.hint?.contains("may not open /dev/infiniband/rdma_cm") == true, "\(String(describing: error))")
 }
 
-/// The native provider serves the device, but librdmacm has none for it.
+/// The native provider serves the device, but libibverbs, and so librdmacm, has no provider for it.
 private func withoutProvider() async throws {
     let device = try NativeDevice(.rxe)
     setenv("RDMA_DRIVER_PATH", device.directory, 1)
@@ -460,7 +464,7 @@ private func withoutProvider() async throws {
     #expect(!text.contains("\n"))
 }
 
-/// One queue pair, three connections.
+/// One queue pair is used for three connections in turn.
 private func recycled() async throws {
     let (left, right, _) = try await connectPair()
     try send("first", from: left.0, to: right.0)
@@ -482,7 +486,7 @@ private func recycled() async throws {
     }
 }
 
-/// Both sides end the connection at once, or the one as soon as it stands: each answers the other.
+/// Both sides end the connection at the same time, also immediately after it was established.
 private func crossed() async throws {
     for _ in 0..<5 {
         let (left, right, _) = try await connectPair()
@@ -495,27 +499,27 @@ private func crossed() async throws {
     let listener = try Listener(on: address)
     for _ in 0..<5 {
         let connector = try await Connector.resolve(address)
-        let left = try Party(on: connector.openDevice())
+        let left = try ConnectionEndpoint(on: connector.openDevice())
         async let active: Void = left.connect(connector).recycleQueuePair(timeout: .seconds(20))
         let request = try #require(try await listener.next())
-        let right = try Party(on: request.openDevice())
+        let right = try ConnectionEndpoint(on: request.openDevice())
         try await right.accept(request).recycleQueuePair(timeout: .seconds(20))
         try await active
     }
 }
 
-/// Whoever lets a connection go ends it, and who has unread events can go.
+/// Releasing a connection ends it, also with unread events.
 private func dropped() async throws {
-    let right: (Party, Connection)
+    let right: (ConnectionEndpoint, Connection)
     do {
         let both = try await connectPair()
         right = both.right
     }
     try await right.1.waitUntilDisconnected(timeout: .seconds(20))
     let event = try await right.1.nextEvent(timeout: .seconds(20))
-    #expect(event?.kind == .disconnected, "\(String(describing: event))")
+    #expect(event?.type == .disconnected, "\(String(describing: event))")
 
-    // Nobody reads what comes to these.
+    // The events of these identifiers stay unread.
     let channel = try EventChannel()
     for _ in 0..<10 {
         let identifier = try ConnectionIdentifier(channel: channel)
@@ -527,7 +531,7 @@ private func dropped() async throws {
     #expect(try channel.nextEvent(timeout: .zero) == nil)
 }
 
-/// The expert's way: each step by itself, the events of both sides on one channel.
+/// Each step is a separate call on a `ConnectionIdentifier`; the events of both sides arrive on one channel.
 private func steps() async throws {
     let channel = try EventChannel()
     let listener = try ConnectionIdentifier(channel: channel)
@@ -537,41 +541,41 @@ private func steps() async throws {
     let active = try ConnectionIdentifier(channel: channel)
     try active.resolveAddress(ConnectionAddress(host: address.host, port: port), timeout: .seconds(2))
     var passive: ConnectionIdentifier?
-    var kinds: [ConnectionEvent.Kind] = []
-    var parties: [Party] = []
-    func move(_ party: Party, _ identifier: ConnectionIdentifier) throws {
+    var kinds: [ConnectionEventType] = []
+    var endpoints: [ConnectionEndpoint] = []
+    func move(_ endpoint: ConnectionEndpoint, _ identifier: ConnectionIdentifier) throws {
         for state in [QueuePair.State.initialized, .readyToReceive, .readyToSend] {
-            try party.pair.modify(try identifier.queuePairAttributes(for: state))
+            try endpoint.pair.modify(try identifier.queuePairAttributes(for: state))
         }
     }
     for try await event in channel.events {
-        kinds.append(event.kind)
-        switch event.kind {
+        kinds.append(event.type)
+        switch event.type {
         case .addressResolved: try active.resolveRoute(timeout: .seconds(2))
         case .routeResolved:
-            parties.append(try Party(on: active.openDevice()))
+            endpoints.append(try ConnectionEndpoint(on: active.openDevice()))
             var parameters = ConnectionParameters()
-            parameters.queuePairNumber = parties[0].pair.number
+            parameters.queuePairNumber = endpoints[0].pair.number
             parameters.initiatorDepth = 3
             try active.connect(parameters, privateData: [1, 2, 3])
         case .connectRequest:
             #expect(event.listener === listener && event.identifier !== active)
             #expect(event.privateData.isPadded([1, 2, 3]))
-            let asked = try #require(event.connection)
-            #expect(asked.responderResources == 3 && asked.queuePairNumber == parties[0].pair.number)
+            let requested = try #require(event.connection)
+            #expect(requested.responderResources == 3 && requested.queuePairNumber == endpoints[0].pair.number)
             passive = event.identifier
-            parties.append(try Party(on: event.identifier.openDevice()))
-            try move(parties[1], event.identifier)
+            endpoints.append(try ConnectionEndpoint(on: event.identifier.openDevice()))
+            try move(endpoints[1], event.identifier)
             var parameters = ConnectionParameters()
-            parameters.queuePairNumber = parties[1].pair.number
+            parameters.queuePairNumber = endpoints[1].pair.number
             try event.identifier.accept(parameters)
         case .connectResponse:
-            try move(parties[0], active)
+            try move(endpoints[0], active)
             try active.establish()
         case .established:
             #expect(event.identifier === passive)
             try active.notify(
-                AsynchronousEvent(kind: .pathMigrated, subject: .queuePair(number: parties[0].pair.number)))
+                AsynchronousEvent(type: .pathMigrated, subject: .queuePair(number: endpoints[0].pair.number)))
             try active.disconnect()
         case .disconnected where event.identifier === passive: try event.identifier.disconnect()
         default: break
@@ -582,58 +586,58 @@ private func steps() async throws {
         kinds.prefix(5) == [.addressResolved, .routeResolved, .connectRequest, .connectResponse, .established])
 }
 
-/// SIDR: who sends datagrams to that port?
+/// SIDR: the client resolves the QP number and Q_Key of a datagram service.
 private func service() async throws {
     let listener = try Listener(port: 7472, portSpace: .udp)
     let connector = try await Connector.resolve("10.9.0.1", port: 7472, portSpace: .udp)
-    let client = try Party(on: connector.openDevice(), .unreliableDatagram)
+    let client = try ConnectionEndpoint(on: connector.openDevice(), .unreliableDatagram)
     try client.prepare(for: connector)
-    async let answer = connector.lookUp(privateData: [UInt8](repeating: 7, count: 180))
+    async let response = connector.lookUp(privateData: [UInt8](repeating: 7, count: 180))
     let request = try #require(try await listener.next())
     #expect(request.parameters == nil && request.privateData.isPadded([UInt8](repeating: 7, count: 180)))
-    let server = try Party(on: request.openDevice(), .unreliableDatagram)
+    let server = try ConnectionEndpoint(on: request.openDevice(), .unreliableDatagram)
     try server.prepare(for: request)
     try server.receive(0..<4096, count: 2)
     try server.acceptDatagrams(request, privateData: [UInt8](repeating: 9, count: 136))
-    let (found, privateData) = try await answer
+    let (found, privateData) = try await response
     #expect(found.queuePairNumber == server.pair.number && privateData.isPadded([UInt8](repeating: 9, count: 136)))
     try client.write(Array("hello".utf8), at: 8192)
-    try client.pair.post(.send, client.memory.slice(8192..<8197), to: client.domain.makeDestination(found))
+    try client.pair.postSend(.send, client.memory.sge(8192..<8197), to: client.domain.makeDestination(found))
     try client.completion()
     #expect(try server.completion().byteCount == 45)
     #expect(try server.text(40..<45) == "hello")
 
-    for isHeard in [true, false] {
-        let again = try await Connector.resolve("10.9.0.1", port: isHeard ? 7472 : 998, portSpace: .udp)
+    for hasListener in [true, false] {
+        let again = try await Connector.resolve("10.9.0.1", port: hasListener ? 7472 : 998, portSpace: .udp)
         async let refusal = failure { _ = try await again.lookUp() }
-        if isHeard { try await listener.next()?.reject(privateData: [3]) }
+        if hasListener { try await listener.next()?.reject(privateData: [3]) }
         guard case .serviceRefused(let status, let data) = await refusal?.reason else {
             Issue.record("\(String(describing: await refusal))")
             continue
         }
-        #expect(status == (isHeard ? .rejected : .unsupportedServiceID) && (!isHeard || data.isPadded([3])))
+        #expect(status == (hasListener ? .rejected : .unsupportedServiceID) && (!hasListener || data.isPadded([3])))
     }
 }
 
-/// Both are members; what the one sends, both receive.
+/// Both endpoints are members of the group; both receive the datagram that one of them sends.
 private func group() async throws {
-    var members: [(Party, MulticastMembership)] = []
+    var members: [(ConnectionEndpoint, MulticastMembership)] = []
     for _ in 0..<2 {
         let connector = try await Connector.resolve("239.77.1.1", port: 0, portSpace: .udp, from: ownAddress)
         #expect(connector.address.isMulticast)
-        let party = try Party(on: connector.openDevice(), .unreliableDatagram)
-        try party.prepare(for: connector)
-        try party.receive(0..<4096, count: 2)
-        members.append((party, try await party.join(connector)))
+        let endpoint = try ConnectionEndpoint(on: connector.openDevice(), .unreliableDatagram)
+        try endpoint.prepare(for: connector)
+        try endpoint.receive(0..<4096, count: 2)
+        members.append((endpoint, try await endpoint.join(connector)))
     }
     let (sender, membership) = members[0]
     #expect(membership.group.group == members[1].1.group.group)
     try sender.write(Array("to all".utf8), at: 8192)
-    try sender.pair.post(
-        .send, sender.memory.slice(8192..<8198), to: sender.domain.makeDestination(membership.group))
-    for (index, (party, _)) in members.enumerated() {
-        // The sender's own copy comes beside the completion of the send.
-        while try party.completion().opcode != .receive { #expect(index == 0) }
-        #expect(try party.text(40..<46) == "to all")
+    try sender.pair.postSend(
+        .send, sender.memory.sge(8192..<8198), to: sender.domain.makeDestination(membership.group))
+    for (index, (endpoint, _)) in members.enumerated() {
+        // The sender receives its own datagram too, in addition to the completion of the send.
+        while try endpoint.completion().opcode != .receive { #expect(index == 0) }
+        #expect(try endpoint.text(40..<46) == "to all")
     }
 }

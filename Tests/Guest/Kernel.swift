@@ -3,27 +3,28 @@ import Glibc
 import Testing
 import ToolSupport
 
-/// All suites that need a kernel with RDMA: they run where `scripts/guest` has booted one, and one after the other,
-/// since they share its devices.
+/// All suites that need a kernel with RDMA. They run in the guest that `scripts/guest` boots, serialized because they
+/// share its devices.
 @Suite(
     "In a guest with Debian's kernel", .serialized,
     .enabled(if: ProcessInfo.processInfo.environment["RDMA_GUEST"] != nil, "scripts/guest runs them"))
 enum Guest {}
 
-/// The kernel's software device rxe0 on an Ethernet to another host, which has no RDMA of the kernel's.
+/// The kernel's software device rxe0 on an Ethernet link to another host (network namespace) without a kernel RDMA
+/// device.
 ///
-/// | | this host | the other |
+/// | | this host | peer host |
 /// |---|---|---|
 /// | interface | veth0 | eth0 |
 /// | addresses | 10.9.0.1, fd09::1 | 10.9.0.2, fd09::2 |
 struct Bench {
     let other: NetworkNamespace
 
-    /// The pair that the next test gets: to make one takes longer than many a test. Tests run one after the other.
+    /// The hosts for the next test, kept because creating them takes longer than many tests. Tests are serialized.
     private nonisolated(unsafe) static var kept: Bench?
 
-    /// Runs `body` with such a pair of hosts. Afterwards the kernel must hold no more objects of ours than before.
-    /// - Parameter alone: whether they are made for this test, and removed behind it: because it changes them.
+    /// Runs `body` with the two hosts. Afterwards the kernel must have no more RDMA objects than before.
+    /// - Parameter alone: Whether the hosts are created for this test and removed after it, because it changes them.
     static func run(mtu: Int = 1500, alone: Bool = false, _ body: (Bench) async throws -> Void) async throws {
         let isOwn = alone || mtu != 1500
         if isOwn { try await removeKept() }
@@ -39,11 +40,11 @@ struct Bench {
         if isOwn { try await removeKept() }
     }
 
-    /// For a test that wants no hosts besides.
+    /// Removes the kept hosts, for a test that requires a single network namespace.
     static func removeKept() async throws {
         guard let bench = kept else { return }
         kept = nil
-        // Takes rxe0 with it.
+        // Also removes rxe0.
         try await shell("ip link delete veth0")
         bench.other.end()
     }
@@ -58,7 +59,7 @@ struct Bench {
         return Bench(other: other)
     }
 
-    /// Runs `body`, after which the kernel must hold no more objects of ours than before.
+    /// Runs `body`, after which the kernel must have no more RDMA objects than before.
     private static func keepingResources(_ body: () async throws -> Void) async throws {
         let before = try await resources()
         try await body()
@@ -66,38 +67,38 @@ struct Bench {
         if before != after { throw Leak(before: before, after: after) }
     }
 
-    /// Runs `body` with hfi1_0, an adapter without hardware that is its own only peer: rdmavt_loopback/. Afterwards the
-    /// kernel must hold no more objects of ours than before.
+    /// Runs `body` with hfi1_0, a loopback adapter without hardware (rdmavt_loopback/). Afterwards the kernel must have
+    /// no more RDMA objects than before.
     static func runLoopback(_ body: () async throws -> Void) async throws {
         let module = try #require(ProcessInfo.processInfo.environment["RDMA_TEST_MODULE"])
         try await shell("insmod '\(module)'")
         do {
             try await keepingResources(body)
         } catch {
-            // What a failed test has left open may keep it: that test is what must be said.
+            // rmmod may fail because the failed test left objects open; the error to report is the test's.
             _ = try? await shell("rmmod rdmavt_loopback")
             throw error
         }
         try await shell("rmmod rdmavt_loopback")
     }
 
-    /// What the kernel's resource list has more, or less, after a test than before it.
+    /// The kernel's resource lists before and after a test that left objects behind.
     struct Leak: Error { var before, after: String }
 
-    /// The kernel enters an interface's addresses in the GID table some time after they were added.
+    /// Waits until the addresses are in the GID table: the kernel adds them some time after the interface gets them.
     private static func awaitAddresses(hasIPv6: Bool) async throws {
         let wanted = ["ffff:0a09:0001"] + (hasIPv6 ? ["fd09:0000:0000:0000:0000:0000:0000:0001"] : [])
         let table = "/sys/class/infiniband/rxe0/ports/1/gids/"
         while true {
             let entries = try FileManager.default.contentsOfDirectory(atPath: table)
-                // The kernel has an error for a place without an address.
+                // The kernel returns an error for a GID index without an address.
                 .compactMap { try? String(contentsOfFile: table + $0, encoding: .utf8) }
             if wanted.allSatisfy({ address in entries.contains { $0.contains(address) } }) { return }
             try await Task.sleep(for: .milliseconds(20))
         }
     }
 
-    /// What the kernel has of RDMA objects, but for its own.
+    /// The kernel's RDMA objects that belong to processes, without those of kernel modules.
     static func resources() async throws -> String {
         try await shell(
             """

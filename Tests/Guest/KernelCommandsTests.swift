@@ -5,51 +5,53 @@ import Testing
 import Verbs
 
 extension Guest {
-    /// Debian's kernel takes commands both ways; kernels before 5.0 take all or most of them by write(2).
+    /// Debian's kernel accepts commands by ioctl and by write(2); kernels before 5.0 need write(2) for all or most.
     @Suite("KernelVerbs: the commands of uverbs, by ioctl and by write(2)")
     struct KernelCommandsTests {
-        /// `struct mminfo` of <rdma/rdma_user_rxe.h>: where a queue is to be mapped.
+        /// `struct mminfo` of <rdma/rdma_user_rxe.h>: the offset and size for mmap(2) of a queue.
         private struct Mapping: BitwiseCopyable {
             var offset: UInt64 = 0
             var size: UInt32 = 0
             var pad: UInt32 = 0
         }
 
-        /// As a kernel before 4.20, and as one between that and 5.0: no ioctl, or methods only.
+        /// The system calls of a kernel before 4.20 (no ioctl), and of one from 4.20 to 5.0 (ioctl methods only).
         private static let olderKernels = [
             SystemCalls(ioctl: { _, _ in ENOTTY }, write: SystemCalls.kernel.write),
             SystemCalls(
                 ioctl: { descriptor, call in
-                    // struct ib_uverbs_ioctl_hdr: the numbers of object and method; both are 0 for a command as a struct.
+                    // struct ib_uverbs_ioctl_hdr: the numbers of object and method; both are 0 for a command as a
+                    // struct.
                     let isStruct = call!.loadUnaligned(fromByteOffset: 2, as: UInt32.self) == 0
                     return isStruct ? EPROTONOSUPPORT : SystemCalls.kernel.ioctl(descriptor, call)
                 }, write: SystemCalls.kernel.write),
         ]
 
-        @Test("the kernel's answers are the same whichever way it is asked")
-        func answers() async throws {
+        @Test("the kernel's responses are the same by ioctl and by write(2)")
+        func responses() async throws {
             try await Bench.run { _ in
-                let said = ([.kernel] + Self.olderKernels).map { calls in
-                    var said: [String] = []
-                    do { try Self.askEverything(calls, &said) } catch { Issue.record("\(error), after \(said)") }
-                    return said
+                let results = ([.kernel] + Self.olderKernels).map { calls in
+                    var results: [String] = []
+                    do { try Self.runCommands(calls, &results) } catch { Issue.record("\(error), after \(results)") }
+                    return results
                 }
-                #expect(said[1] == said[0] && said[2] == said[0])
-                #expect(!said[0].contains("not refused"))
+                #expect(results[1] == results[0] && results[2] == results[0])
+                #expect(!results[0].contains("not refused"))
             }
         }
 
-        /// Makes, changes, queries and destroys one of each kind, and notes what the kernel said that is the same every time.
-        private static func askEverything(_ calls: SystemCalls, _ said: inout [String]) throws {
+        /// Creates, modifies, queries and destroys one object of each type, and appends those values of the kernel's
+        /// responses that are the same in every run.
+        private static func runCommands(_ calls: SystemCalls, _ results: inout [String]) throws {
             let descriptor = open("/dev/infiniband/uverbs0", O_RDWR | O_CLOEXEC)
             try #require(descriptor >= 0)
             let device = KernelDevice(descriptor: descriptor, driver: .init(14), calls: calls)
             let context = try device.getContext()
             defer { close(context.asyncDescriptor) }
-            said.append("\(context.completionVectors) vectors")
+            results.append("\(context.completionVectors) vectors")
             var attributes = ibv_device_attr_ex()
-            said.append("\(try device.queryDevice(&attributes)) \(attributes)")
-            said.append("\(try device.queryPort(1))")
+            results.append("\(try device.queryDevice(&attributes)) \(attributes)")
+            results.append("\(try device.queryPort(1))")
 
             let memory = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
             defer { memory.deallocate() }
@@ -59,51 +61,51 @@ extension Guest {
                 domain: domain, address: memory, length: 4096, virtualAddress: UInt64(UInt(bitPattern: memory)),
                 access: access)
             let window = try device.allocateWindow(domain: domain, type: IBV_MW_TYPE_2)
-            #expect(region.localKey != 0 && window.remoteKey != 0)
+            #expect(region.lkey != 0 && window.rkey != 0)
 
             let channel = try device.createChannel()
             defer { close(channel) }
-            var wanted = CompletionQueueRequest(
+            var queueRequest = CompletionQueueRequest(
                 userHandle: memory, entries: 10, asyncDescriptor: context.asyncDescriptor)
-            wanted.channel = channel
-            var queueAnswer = Mapping()
-            let queue = try DriverData.answer(&queueAnswer) { driver throws(KernelError) in
-                try device.createCompletionQueue(wanted, driver: driver)
+            queueRequest.channel = channel
+            var queueResponse = Mapping()
+            let queue = try DriverData.response(&queueResponse) { driver throws(KernelError) in
+                try device.createCompletionQueue(queueRequest, driver: driver)
             }
-            var resizeAnswer = Mapping()
-            let resized = try DriverData.answer(&resizeAnswer) { driver throws(KernelError) in
+            var resizeResponse = Mapping()
+            let resized = try DriverData.response(&resizeResponse) { driver throws(KernelError) in
                 try device.resizeCompletionQueue(queue.handle, entries: 30, driver: driver)
             }
-            let asked = device.requestNotification(queue.handle, solicitedOnly: false)
-            said.append("\(queue.entries), then \(resized) entries in \(queueAnswer.size) bytes; \(asked)")
+            let armed = device.requestNotification(queue.handle, solicitedOnly: false)
+            results.append("\(queue.entries), then \(resized) entries in \(queueResponse.size) bytes; \(armed)")
 
             var limits = ibv_srq_attr(max_wr: 20, max_sge: 2, srq_limit: 0)
-            var sharedAnswer = (Mapping(), number: UInt64(0))
-            let shared = try DriverData.answer(&sharedAnswer) { driver throws(KernelError) in
+            var sharedResponse = (Mapping(), number: UInt64(0))
+            let shared = try DriverData.response(&sharedResponse) { driver throws(KernelError) in
                 try device.createSharedReceiveQueue(
                     domain: domain, userHandle: memory, limits: limits, asyncDescriptor: context.asyncDescriptor,
                     driver: driver)
             }
-            said.append("\(shared.maximumRequests) \(shared.maximumElements) in \(sharedAnswer.0.size) bytes")
+            results.append("\(shared.maxWR) \(shared.maxSGE) in \(sharedResponse.0.size) bytes")
             limits.srq_limit = 3
             var nothing: UInt64 = 0
             try DriverData.exchange(nothing, &nothing) { driver throws(KernelError) in
                 try device.modifySharedReceiveQueue(
                     shared.handle, limits, mask: IBV_SRQ_LIMIT.rawValue, driver: driver)
             }
-            said.append("\(try device.querySharedReceiveQueue(shared.handle))")
+            results.append("\(try device.querySharedReceiveQueue(shared.handle))")
 
-            let kind = ibv_qp_type(rawValue: QueuePair.Kind.unreliableDatagram.rawValue)
-            var pairWanted = QueuePairRequest(
+            let kind = ibv_qp_type(rawValue: QueuePairType.unreliableDatagram.rawValue)
+            var pairRequest = QueuePairRequest(
                 userHandle: memory, type: kind, domain: domain, sendCompletions: queue.handle,
                 receiveCompletions: queue.handle,
                 limits: ibv_qp_cap(
                     max_send_wr: 5, max_recv_wr: 0, max_send_sge: 2, max_recv_sge: 0, max_inline_data: 16),
                 signalsAll: true, asyncDescriptor: context.asyncDescriptor)
-            pairWanted.sharedReceiveQueue = shared.handle
-            var pairAnswer = (Mapping(), Mapping())
-            let pair = try DriverData.answer(&pairAnswer) { driver throws(KernelError) in
-                try device.createQueuePair(pairWanted, driver: driver)
+            pairRequest.sharedReceiveQueue = shared.handle
+            var pairResponse = (Mapping(), Mapping())
+            let pair = try DriverData.response(&pairResponse) { driver throws(KernelError) in
+                try device.createQueuePair(pairRequest, driver: driver)
             }
             var state = ibv_qp_attr()
             (state.qp_state, state.port_num, state.qkey) = (IBV_QPS_INIT, 1, 0x1234)
@@ -111,7 +113,7 @@ extension Guest {
                 pair.handle, state,
                 mask: IBV_QP_STATE.rawValue | IBV_QP_PKEY_INDEX.rawValue | IBV_QP_PORT.rawValue | IBV_QP_QKEY.rawValue)
             let found = try device.queryQueuePair(pair.handle, mask: IBV_QP_STATE.rawValue | IBV_QP_QKEY.rawValue)
-            said.append("\(pair.limits) \(found.attributes.qp_state) \(found.attributes.qkey) \(found.signalsAll)")
+            results.append("\(pair.limits) \(found.attributes.qp_state) \(found.attributes.qkey) \(found.signalsAll)")
 
             func mapped(_ bytes: UInt8...) -> ibv_gid {
                 var gid = ibv_gid()
@@ -122,23 +124,23 @@ extension Guest {
             var address = ibv_ah_attr()
             (address.is_global, address.port_num) = (1, 1)
             (address.grh.dgid, address.grh.sgid_index, address.grh.hop_limit) = (mapped(10, 9, 0, 2), 1, 64)
-            var addressAnswer = UInt64(0)
-            let handle = try DriverData.answer(&addressAnswer) { driver throws(KernelError) in
+            var addressResponse = UInt64(0)
+            let handle = try DriverData.response(&addressResponse) { driver throws(KernelError) in
                 try device.createAddressHandle(domain: domain, address, driver: driver)
             }
             let group = mapped(239, 77, 3, 1)
             try device.attachMulticast(queuePair: pair.handle, gid: group, lid: 0)
             try device.detachMulticast(queuePair: pair.handle, gid: group, lid: 0)
 
-            // What is not there, and what is in use, is refused alike.
-            said.append(refusal { () throws(KernelError) in try device.deallocateDomain(domain) })
-            said.append(refusal { () throws(KernelError) in try device.deregisterMemory(region.handle &+ 1000) })
-            said.append(refusal { () throws(KernelError) in _ = try device.destroyCompletionQueue(queue.handle) })
+            // The errors for an object that does not exist and for one in use are the same too.
+            results.append(refusal { () throws(KernelError) in try device.deallocateDomain(domain) })
+            results.append(refusal { () throws(KernelError) in try device.deregisterMemory(region.handle &+ 1000) })
+            results.append(refusal { () throws(KernelError) in _ = try device.destroyCompletionQueue(queue.handle) })
             try device.destroyAddressHandle(handle)
-            said.append("\(String(describing: try device.destroyQueuePair(pair.handle))) events")
-            said.append("\(String(describing: try device.destroySharedReceiveQueue(shared.handle))) events")
+            results.append("\(String(describing: try device.destroyQueuePair(pair.handle))) events")
+            results.append("\(String(describing: try device.destroySharedReceiveQueue(shared.handle))) events")
             let events = try #require(try device.destroyCompletionQueue(queue.handle))
-            said.append("\(events.completions), \(events.asynchronous) events")
+            results.append("\(events.completions), \(events.asynchronous) events")
             try device.deallocateWindow(window.handle)
             try device.deregisterMemory(region.handle)
             try device.deallocateDomain(domain)

@@ -1,44 +1,46 @@
 import CProviderABI
 import Foundation
+import LibibverbsProvider
 import ProviderLoader
 import Testing
 import Verbs
 
-/// A provider's module as it is shipped, in a directory of driver files; and libibverbs, for the same device.
+/// A kernel device that two providers serve: the native one, as the shipped shared library in a driver file
+/// directory, and libibverbs.
 struct NativeDevice: ~Copyable {
-    /// Whose module.
+    /// The native provider.
     enum Module: String {
         case rxe, hfi1
 
-        /// What the kernel calls the device here.
+        /// The name of the device.
         var device: String { self == .rxe ? "rxe0" : "hfi1_0" }
     }
 
-    /// Which provider serves it.
+    /// The provider that serves the device.
     enum Provider: String, CaseIterable, Sendable {
         case native, libibverbs
 
         var other: Self { self == .native ? .libibverbs : .native }
 
-        /// Most completions that one call of extended polling may take. rdma-core's rxe before version 55 takes one too
-        /// many when the queue ends before that (its commit b78b414e0).
+        /// Maximum number of completions in one batch of extended polling. rdma-core's rxe before version 55 consumes
+        /// one CQE too many when the queue becomes empty within the batch (rdma-core commit b78b414e0).
         var pollLimit: Int { self == .native ? 16 : 1 }
     }
 
     let module: Module
 
-    /// That provider as `verbs` calls it.
+    /// The name of the provider in the output of `verbs`.
     func name(_ provider: Provider) -> String { provider == .native ? module.rawValue : "libibverbs" }
 
-    /// What a program must have in its environment to use that provider.
+    /// The environment in which a program uses that provider.
     func environment(_ provider: Provider) -> [String: String] {
         provider == .native ? ["RDMA_DRIVER_PATH": directory] : ["RDMA_PROVIDER": "libibverbs"]
     }
 
-    /// Where a program finds them: RDMA_DRIVER_PATH.
+    /// The directory of driver files: RDMA_DRIVER_PATH.
     let directory: String
 
-    /// Puts module and driver file into a directory of their own.
+    /// Copies the shared library and its driver file into a new directory.
     init(_ module: Module) throws {
         self.module = module
         let providers = try #require(ProcessInfo.processInfo.environment["RDMA_TEST_PROVIDERS"])
@@ -52,9 +54,10 @@ struct NativeDevice: ~Copyable {
 
     deinit { try? FileManager.default.removeItem(atPath: directory) }
 
-    /// A loader that finds it served so.
+    /// A loader with which `provider` serves the device. With `alone`, no provider is built in.
     func loader(_ provider: Provider, alone: Bool = false) -> ProviderLoader {
-        let libibverbs = BuiltInProvider(name: "libibverbs", entry: rdma_provider_entry_libibverbs)
+        let libibverbs = BuiltInProvider(
+            name: "libibverbs", entry: { LibibverbsProvider.providerEntry(core: $0, why: $1) })
         var configuration = LoaderConfiguration.standard(builtIn: alone ? [] : [libibverbs])
         configuration.mainDirectory = directory + "/none"
         configuration.overrideDirectory = directory + "/none"
@@ -73,22 +76,22 @@ struct NativeDevice: ~Copyable {
 }
 
 extension Context {
-    /// Waits for an event of port 1, which must be the next one but for those of addresses that come and go.
-    func awaitPortEvent(_ kind: AsynchronousEvent.Kind) throws {
+    /// Waits for an event of port 1, which must be the next event apart from GID changes.
+    func awaitPortEvent(_ type: EventType) throws {
         var event = try nextEvent(timeout: .seconds(30))
-        while let other = event, other.kind == .gidChange { event = try nextEvent(timeout: .seconds(30)) }
-        #expect(event == AsynchronousEvent(kind: kind, subject: .port(1)))
+        while let other = event, other.type == .gidChange { event = try nextEvent(timeout: .seconds(30)) }
+        #expect(event == AsynchronousEvent(type: type, subject: .port(1)))
     }
 }
 
-/// Two connected queue pairs of two contexts, each with a completion queue and a region of its own.
+/// Two connected queue pairs of two contexts, each with its own completion queue and memory region.
 struct Link: ~Copyable {
     struct End: ~Copyable {
         let region: MemoryRegion
         var completions: CompletionQueue
         var queuePair: QueuePair
 
-        init(_ context: Context, _ kind: QueuePair.Kind) throws {
+        init(_ context: Context, _ kind: QueuePairType) throws {
             let domain = try context.makeProtectionDomain()
             let region = try domain.makeMemoryRegion(
                 byteCount: 16384,
@@ -97,7 +100,7 @@ struct Link: ~Copyable {
                 capacity: 64, channel: try context.makeCompletionChannel())
             queuePair = try domain.makeQueuePair(
                 kind, completions: completions,
-                capabilities: .init(sendSlices: 3, receiveSlices: 2, inlineBytes: 64))
+                capabilities: .init(maxSendSGE: 3, maxReceiveSGE: 2, maxInlineData: 64))
             self.completions = completions
             self.region = region
         }
@@ -108,7 +111,7 @@ struct Link: ~Copyable {
     var left: End
     var right: End
 
-    init(_ context: Context, _ other: Context, _ kind: QueuePair.Kind = .reliableConnection) throws {
+    init(_ context: Context, _ other: Context, _ kind: QueuePairType = .reliableConnection) throws {
         let left = try End(context, kind)
         let right = try End(other, kind)
         if kind == .unreliableDatagram {
@@ -127,8 +130,8 @@ struct Link: ~Copyable {
     mutating func exchange(byteCount: Int = 5001, immediate: UInt32 = 0x0102_0304) throws {
         let bytes = (0..<byteCount).map { UInt8(truncatingIfNeeded: $0 &* 7) }
         try left.region.copyBytes(from: bytes.span.bytes)
-        try right.queuePair.postReceive(try right.region.slice(8192..<16384), id: 5)
-        try left.queuePair.post(.send(immediate: immediate), try left.region.slice(0..<byteCount), id: 3)
+        try right.queuePair.postReceive(try right.region.sge(8192..<16384), id: 5)
+        try left.queuePair.postSend(.send(immediate: immediate), try left.region.sge(0..<byteCount), id: 3)
         let (sent, received) = (try left.next(), try right.next())
         #expect(sent.id == 3 && sent.isSuccess && sent.queuePairNumber == left.queuePair.number)
         #expect(received.id == 5 && received.isSuccess && received.byteCount == byteCount)
@@ -140,10 +143,10 @@ struct Link: ~Copyable {
     mutating func write() throws {
         try left.region.copyBytes(from: Array("written".utf8).span.bytes)
         try right.queuePair.postReceive(id: 8)
-        try left.queuePair.post(.write(to: right.region.remote.dropFirst(100)), try left.region.slice(0..<7))
+        try left.queuePair.postSend(.write(to: right.region.remote.subrange(100...)), try left.region.sge(0..<7))
         try left.next().check()
-        try left.queuePair.post(
-            .write(to: right.region.remote.dropFirst(200), immediate: 6), try left.region.slice(0..<7))
+        try left.queuePair.postSend(
+            .write(to: right.region.remote.subrange(200...), immediate: 6), try left.region.sge(0..<7))
         try left.next().check()
         let received = try right.next()
         #expect(received.opcode == .receiveWriteWithImmediate && received.immediate == 6 && received.id == 8)
@@ -151,38 +154,38 @@ struct Link: ~Copyable {
         #expect(try right.region.copyBytes(200..<207) == Array("written".utf8))
     }
 
-    /// READ, both atomics, data that no region holds where there is such a thing, several slices.
+    /// READ, both atomics, inline data where the device supports it, several SGEs.
     mutating func readAndCount() throws {
         let (here, there) = (left.region, right.region)
         try there.copyBytes(from: Array("to be read".utf8).span.bytes)
-        try left.queuePair.post(.read(from: there.remote), try here.slice(512..<522))
+        try left.queuePair.postSend(.read(from: there.remote), try here.sge(512..<522))
         #expect(try left.next().opcode == .read)
         #expect(try here.copyBytes(512..<522) == Array("to be read".utf8))
 
         try there.storeReleasing(40, at: 128)
-        let word = there.remote.dropFirst(128)
-        try left.queuePair.post(.fetchAndAdd(at: word, adding: 2), try here.slice(0..<8))
+        let word = try there.remote.subrange(128...)
+        try left.queuePair.postSend(.fetchAndAdd(at: word, adding: 2), try here.sge(0..<8))
         #expect(try left.next().opcode == .fetchAndAdd)
-        try left.queuePair.post(.compareAndSwap(at: word, expected: 42, desired: 7), try here.slice(8..<16))
+        try left.queuePair.postSend(.compareAndSwap(at: word, expected: 42, desired: 7), try here.sge(8..<16))
         #expect(try left.next().opcode == .compareAndSwap)
         #expect(try here.loadAcquiring(at: 0) == 40 && here.loadAcquiring(at: 8) == 42)
         #expect(try there.loadAcquiring(at: 128) == 7)
 
-        try right.queuePair.postReceive(slices: [try there.slice(0..<2), try there.slice(16..<64)].span)
+        try right.queuePair.postReceive(sgList: [try there.sge(0..<2), try there.sge(16..<64)].span)
         try post("inline")
         try left.next().check()
         #expect(try right.next().byteCount == 6)
         #expect(try there.copyBytes(0..<2) + there.copyBytes(16..<20) == Array("inline".utf8))
     }
 
-    /// Datagrams, behind their 40 bytes.
+    /// Datagrams, each received behind the 40 bytes of the GRH.
     mutating func datagrams() throws {
         let there = right.region
         let destination = try left.region.protectionDomain.makeDestination(try right.queuePair.endpoint())
-        try right.queuePair.postReceive(try there.slice(0..<256), id: 2)
-        try right.queuePair.postReceive(try there.slice(256..<512), id: 3)
+        try right.queuePair.postReceive(try there.sge(0..<256), id: 2)
+        try right.queuePair.postReceive(try there.sge(256..<512), id: 3)
         try left.region.copyBytes(from: Array("xyz".utf8).span.bytes)
-        try left.queuePair.post(.send(immediate: 9), try left.region.slice(0..<3), to: destination)
+        try left.queuePair.postSend(.send(immediate: 9), try left.region.sge(0..<3), to: destination)
         try post("uvw", to: destination)
         for _ in 0..<2 { try left.next().check() }
         let (first, second) = (try right.next(), try right.next())
@@ -191,19 +194,19 @@ struct Link: ~Copyable {
         #expect(try there.copyBytes(40..<43) + there.copyBytes(296..<299) == Array("xyzuvw".utf8))
     }
 
-    /// Sends a few bytes, inline where the device can.
+    /// Sends a few bytes, inline where the device supports it.
     private mutating func post(_ text: String, to destination: DatagramDestination? = nil) throws {
         let bytes = Array(text.utf8)
         let end = 8192
-        if left.queuePair.capabilities.inlineBytes == 0 {
+        if left.queuePair.capabilities.maxInlineData == 0 {
             try left.region.copyBytes(from: bytes.span.bytes, at: end - bytes.count)
         }
-        let slice = try left.region.slice(end - bytes.count..<end)
-        switch (destination, left.queuePair.capabilities.inlineBytes > 0) {
-        case (nil, true): try left.queuePair.post(.send, inline: bytes.span.bytes)
-        case (nil, false): try left.queuePair.post(.send, slice)
-        case (let destination?, true): try left.queuePair.post(.send, inline: bytes.span.bytes, to: destination)
-        case (let destination?, false): try left.queuePair.post(.send, slice, to: destination)
+        let sge = try left.region.sge(end - bytes.count..<end)
+        switch (destination, left.queuePair.capabilities.maxInlineData > 0) {
+        case (nil, true): try left.queuePair.postSend(.send, inline: bytes.span.bytes)
+        case (nil, false): try left.queuePair.postSend(.send, sge)
+        case (let destination?, true): try left.queuePair.postSend(.send, inline: bytes.span.bytes, to: destination)
+        case (let destination?, false): try left.queuePair.postSend(.send, sge, to: destination)
         }
     }
 }

@@ -5,27 +5,27 @@ import Testing
 import ToolSupport
 
 extension Guest {
-    /// Who judges is `rdma` of iproute2.
-    @Suite("RDMANetlink and rdma(8) see the same")
+    /// Compares with the output of `rdma` of iproute2.
+    @Suite("RDMANetlink and rdma(8) report the same")
     struct NetlinkTests {
         private typealias Object = [String: Any]
 
-        /// What `rdma -j` prints for those arguments.
+        /// The output of `rdma -j` with these arguments.
         private func rdma(_ arguments: String) async throws -> [Object] {
             let text = try await Bench.shell("rdma -d -j \(arguments)")
             return try #require(JSONSerialization.jsonObject(with: Data(text.utf8)) as? [Object], "\(text)")
         }
 
-        @Test("devices, links with their interface, driver number, ABI, settings")
+        @Test("devices, links with their interface, driver ID, ABI version and system settings match rdma(8)")
         func devices() async throws {
             try await Bench.run { _ in
                 let kernel = try KernelRDMA()
                 let device = try #require(try kernel.devices().first { $0.name == "rxe0" })
-                let told = try #require(try await rdma("dev show rxe0").first)
-                #expect(told["ifindex"] as? UInt32 == device.index && device.protocolName == "roce")
+                let shown = try #require(try await rdma("dev show rxe0").first)
+                #expect(shown["ifindex"] as? UInt32 == device.index && device.protocolName == "roce")
                 #expect(device.portCount == 1 && device.nodeType == 1)
                 let guid = try #require(device.nodeGUID)
-                let digits = (told["node_guid"] as? String)?.filter { $0 != ":" }
+                let digits = (shown["node_guid"] as? String)?.filter { $0 != ":" }
                 #expect(digits.flatMap { UInt64($0, radix: 16) } == guid)
 
                 let link = try #require(try kernel.links(of: device).first)
@@ -45,7 +45,7 @@ extension Guest {
             }
         }
 
-        @Test("resources with their owner while a process holds them, none of its own after it; the counts of all")
+        @Test("resources and their counts match rdma(8) while a process holds them, and disappear when it exits")
         func resources() async throws {
             try await Bench.run { _ in
                 let process = try #require(
@@ -58,9 +58,10 @@ extension Guest {
 
                 let pair = try #require(try kernel.queuePairs(of: device).first { $0.owner == owner })
                 let pairs = try await rdma("resource show qp")
-                let told = try #require(pairs.first { $0["pid"] as? UInt32 == process })
-                #expect(told["lqpn"] as? UInt32 == pair.number && told["type"] as? String == pair.type?.name)
-                #expect(told["state"] as? String == pair.state?.name && told["pdn"] as? UInt32 == pair.protectionDomain)
+                let shown = try #require(pairs.first { $0["pid"] as? UInt32 == process })
+                #expect(shown["lqpn"] as? UInt32 == pair.number && shown["type"] as? String == pair.type?.name)
+                #expect(shown["state"] as? String == pair.state?.name)
+                #expect(shown["pdn"] as? UInt32 == pair.protectionDomain)
                 #expect(try kernel.queuePairs(of: device).count == pairs.count)
                 #expect(try kernel.queuePairs(of: device).contains { $0.owner == .kernel("ib_core") })
 
@@ -68,7 +69,7 @@ extension Guest {
                 let regions = try await rdma("resource show mr")
                 let line = try #require(regions.first { $0["pid"] as? UInt32 == process })
                 #expect(line["mrlen"] as? UInt64 == region.length && region.length == 4096)
-                #expect((line["lkey"] as? String).flatMap { UInt32($0, radix: 16) } == region.localKey)
+                #expect((line["lkey"] as? String).flatMap { UInt32($0, radix: 16) } == region.lkey)
                 #expect(region.protectionDomain == pair.protectionDomain)
                 #expect(try kernel.completionQueues(of: device).count { $0.owner == owner } == 1)
                 #expect(try kernel.protectionDomains(of: device).count { $0.owner == owner } == 1)
@@ -92,7 +93,7 @@ extension Guest {
             }
         }
 
-        @Test("counters move with traffic, and are those that rdma(8) shows")
+        @Test("hardware counters increase with traffic and match rdma(8)")
         func counters() async throws {
             try await Bench.run { _ in
                 let kernel = try KernelRDMA()
@@ -104,15 +105,15 @@ extension Guest {
                 try await Bench.shell("ibv_rc_pingpong -d rxe0 -g 1 -p 18601 -n 20 10.9.0.1 >/dev/null")
                 try await Bench.shell("while rdma resource show ctx | grep -q 'pid \(server) '; do sleep 0.1; done")
                 #expect(try #require(try sent()) >= before + 80)
-                let told = try #require(try await rdma("statistic show link rxe0/1").first)
+                let shown = try #require(try await rdma("statistic show link rxe0/1").first)
                 for counter in try kernel.counters(of: link) {
-                    #expect(told[counter.name] as? UInt64 == counter.value, "\(counter.name)")
+                    #expect(shown[counter.name] as? UInt64 == counter.value, "\(counter.name)")
                 }
             }
         }
 
-        @Test("a device that is not there is an error that says so")
-        func gone() async throws {
+        @Test("the error for a removed device contains its name")
+        func removedDevice() async throws {
             try await Bench.run { _ in
                 let kernel = try KernelRDMA()
                 try await Bench.shell("ip link add dummy1 type dummy; rdma link add rxe1 type rxe netdev dummy1")
@@ -124,7 +125,7 @@ extension Guest {
             }
         }
 
-        @Test("the monitor tells of a link that goes down and up, of devices that come and go, and of what it has lost")
+        @Test("the monitor reports link down and up, added, renamed and removed devices, and lost events")
         func monitor() async throws {
             try await Bench.run(alone: true) { _ in
                 var monitor = try KernelMonitor()
@@ -141,7 +142,7 @@ extension Guest {
                         .deviceAdded(name: "rxe1"), .deviceRenamed(name: "other1", from: "rxe1"),
                         .deviceRemoved(name: "other1"),
                     ], from: &monitor)
-                // More than any socket holds: that it is so is told, and what comes after.
+                // More events than the socket's buffer holds: the loss is reported, and later events still arrive.
                 try await Bench.shell(
                     "i=0; while [ $i -lt 4000 ]; do echo change >/sys/class/net/lo/uevent; i=$((i + 1)); done")
                 try expect([.lost], from: &monitor)
@@ -150,18 +151,18 @@ extension Guest {
             }
         }
 
-        /// Waits until all of them have come.
+        /// Waits until all of `events` have been reported.
         private func expect(_ events: [KernelEvent], from monitor: inout KernelMonitor) throws {
             var missing = events
             while !missing.isEmpty {
                 var waiting = monitor.descriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
-                try #require(poll(&waiting, nfds_t(waiting.count), 30_000) > 0, "never came: \(missing)")
+                try #require(poll(&waiting, nfds_t(waiting.count), 30_000) > 0, "missing: \(missing)")
                 let found = try monitor.events()
                 missing.removeAll { found.contains($0) }
             }
         }
 
-        /// Starts a program that waits for a peer, and returns its process number once `rdma` shows what it has made.
+        /// Starts a program that waits for a peer, and returns its process ID once `rdma` shows its resource.
         private func start(_ command: String, until resource: String) async throws -> String {
             let process = try await Bench.shell("\(command) >/dev/null 2>&1 & echo $!").filter(\.isNumber)
             try await Bench.shell("until rdma \(resource) | grep -q 'pid \(process) '; do sleep 0.1; done")

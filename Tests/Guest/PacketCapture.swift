@@ -4,13 +4,13 @@ import WireSupport
 
 /// The RoCE packets that cross veth0, in both directions.
 enum PacketCapture {
-    /// Captures while `body` runs. Every packet must have been seen, and must parse.
+    /// Captures while `body` runs. No packet may have been dropped, and every packet must parse.
     static func during(_ body: () async throws -> Void) async throws -> [Frame] {
         let file = NSTemporaryDirectory() + "\(UUID().uuidString).pcap"
         let process = try await Bench.shell(
             "dumpcap -P -B 64 -i veth0 -f 'udp port 4791' -w \(file) >\(file).log 2>&1 & echo $!"
         ).filter(\.isNumber)
-        // It says so once it has its socket.
+        // dumpcap prints this line once its socket is open.
         try await Bench.shell("until grep -q '^File: ' \(file).log; do kill -0 \(process); sleep 0.2; done")
         do {
             try await body()
@@ -18,24 +18,24 @@ enum PacketCapture {
             try await Bench.shell("kill \(process); rm -f \(file)")
             throw error
         }
-        // Its last words, when all is in the file.
-        let said = try await Bench.shell(
+        // dumpcap prints its counts after the last packet is in the file.
+        let output = try await Bench.shell(
             "kill -INT \(process); until grep dropped \(file).log; do sleep 0.2; done; rm \(file).log")
         defer { try? FileManager.default.removeItem(atPath: file) }
-        let counts = try #require(said.firstMatch(of: /on interface 'veth0': (\d+)\/(\d+)/), "\(said)")
-        #expect(counts.2 == "0", "dropped by the capture: \(said)")
+        let counts = try #require(output.firstMatch(of: /on interface 'veth0': (\d+)\/(\d+)/), "\(output)")
+        #expect(counts.2 == "0", "dropped by the capture: \(output)")
         let packets = PCAP.packets([UInt8](try Data(contentsOf: URL(fileURLWithPath: file))))
-        #expect(packets.count == Int(counts.1), "\(said)")
+        #expect(packets.count == Int(counts.1), "\(output)")
         // An Ethernet header is 14 bytes long.
         return try packets.enumerated().map { try Frame(number: $0 + 1, bytes: Array($1.dropFirst(14))) }
     }
 
-    /// Looks at every packet: its headers are Wireshark's matter, its ICRC is worked out again.
+    /// Checks every packet: Wireshark checks its headers, and the ICRC is computed again.
     static func check(_ frames: [Frame]) throws {
         for frame in frames where !frame.hasRightICRC {
             Issue.record("the ICRC of packet \(frame.number), opcode \(frame.opcode.rawValue), is wrong")
         }
-        // The witness notices what is wrong: the headers behind the BTH end too early.
+        // Proof that Wireshark reports a fault: a packet that is truncated within the headers behind the BTH.
         let cut = frames.first { !$0.opcode.headers.isDisjoint(with: [.reth, .aeth, .deth]) }?.cut(to: 3)
         let complaints = try Tshark.complaints(of: PCAP.file(frames.map(\.bytes) + [try #require(cut)]))
         try #require(complaints.count == frames.count + 1)
@@ -43,13 +43,13 @@ enum PacketCapture {
         for (frame, complaint) in zip(frames, complaints) where complaint != "" {
             Issue.record("packet \(frame.number), opcode \(frame.opcode.rawValue): \(complaint)")
         }
-        // And so does the ICRC: of an address, a port, a PSN, the payload, the ICRC itself.
+        // Proof that the ICRC check fails for a changed address, port, PSN, payload or ICRC.
         let frame = try #require(frames.first { $0.payload.count > 8 })
         let start = frame.packetOffset
-        for place in [start - 9, start - 7, start + 11, start + frame.packet.payloadOffset, frame.bytes.count - 1] {
+        for offset in [start - 9, start - 7, start + 11, start + frame.packet.payloadOffset, frame.bytes.count - 1] {
             var bytes = frame.bytes
-            bytes[place] ^= 1
-            #expect(try !Frame(number: 0, bytes: bytes).hasRightICRC, "byte \(place)")
+            bytes[offset] ^= 1
+            #expect(try !Frame(number: 0, bytes: bytes).hasRightICRC, "byte \(offset)")
         }
     }
 }

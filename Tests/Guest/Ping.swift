@@ -3,12 +3,12 @@ import ToolSupport
 
 /// Runs of `verbs ping --all`.
 enum Ping {
-    /// The options of a run with so many messages for each operation, all of them verified.
+    /// The options of a run with `count` messages per operation, all of them verified.
     static func verified(_ count: Int) -> [String] {
         ["--count", "\(count - 2)", "--warm-up", "2", "--verify", "--json"]
     }
 
-    /// Looks at the client's report: that nothing was wrong, and on RC nothing was lost.
+    /// Checks the client's report: no message is corrupted, and on RC none is lost.
     static func check(_ outcome: Tool.Outcome, sent count: Int) throws {
         let runs = try #require(try outcome.document()["runs"] as? [[String: Any]])
         #expect(runs.count >= 2)

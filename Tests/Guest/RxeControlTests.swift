@@ -3,10 +3,10 @@ import Testing
 import Verbs
 
 extension Guest {
-    /// What is beside the data path: memory, waiting without a thread, and what the kernel's rxe has not.
-    @Suite("rxe, memory, tasks and refusals, by either provider")
+    /// The control path: memory regions, asynchronous waiting, and the verbs that the kernel's rxe does not support.
+    @Suite("rxe with either provider: memory, tasks and unsupported verbs")
     struct RxeControlTests {
-        @Test("memory of the user's, and at an address of its own, is read and written by the peer")
+        @Test("the peer reads and writes registered user memory, and a region with its own IOVA")
         func memory() async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
@@ -20,8 +20,8 @@ extension Guest {
                     let moved = try domain.makeMemoryRegion(byteCount: 8192, access: access, iova: address)
                     try moved.copyBytes(from: Array("moved".utf8).span.bytes, at: 100)
                     #expect(moved.remote.address == address)
-                    try link.right.queuePair.post(
-                        .read(from: moved.remote.dropFirst(100)), try link.right.region.slice(0..<5))
+                    try link.right.queuePair.postSend(
+                        .read(from: moved.remote.subrange(100...)), try link.right.region.sge(0..<5))
                     try link.right.next().check()
                     #expect(try link.right.region.copyBytes(0..<5) == Array("moved".utf8))
 
@@ -29,15 +29,15 @@ extension Guest {
                     defer { bytes.deallocate() }
                     bytes.initializeMemory(as: UInt8.self, repeating: 7)
                     do {
-                        // Neither its beginning nor its end is that of a page.
+                        // Neither the beginning nor the end is page-aligned.
                         let part = UnsafeMutableRawBufferPointer(rebasing: bytes[3..<9001])
                         let region = try domain.unsafeRegister(part, access: access)
-                        try link.right.queuePair.post(
-                            .write(to: region.remote.dropFirst(8993)), try link.right.region.slice(0..<5))
+                        try link.right.queuePair.postSend(
+                            .write(to: region.remote.subrange(8993...)), try link.right.region.sge(0..<5))
                         try link.right.next().check()
-                        // One byte more is none of the region's.
-                        try link.right.queuePair.post(
-                            .write(to: region.remote.dropFirst(8993)), try link.right.region.slice(0..<6))
+                        // One byte more is outside the region.
+                        try link.right.queuePair.postSend(
+                            .write(to: region.remote.subrange(8993...)), try link.right.region.sge(0..<6))
                         #expect(try link.right.next().status == .remoteAccessError)
                     }
                     #expect(bytes[8996..<9001].elementsEqual(Array("moved".utf8)))
@@ -47,7 +47,7 @@ extension Guest {
         }
 
         @Test(
-            "a task waits for completions in batches, and for events; it ends when it is cancelled",
+            "a task waits for batches of completions and for events, and ends when it is cancelled",
             arguments: NativeDevice.Provider.allCases)
         func tasks(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
@@ -62,10 +62,10 @@ extension Guest {
                 let (here, there) = (try pair.endpoint(), try peer.queuePair.endpoint())
                 try pair.connect(to: there)
                 try peer.queuePair.connect(to: here)
-                for id in 0..<40 as Range<UInt64> { try pair.postReceive(try region.slice(0..<64), id: id) }
+                for id in 0..<40 as Range<UInt64> { try pair.postReceive(try region.sge(0..<64), id: id) }
 
                 let batches = try completions.batches(of: 16)
-                let taker = Task {
+                let reader = Task {
                     var ids: [UInt64] = []
                     for try await batch in batches {
                         for completion in batch { ids.append(completion.id) }
@@ -74,10 +74,10 @@ extension Guest {
                     return ids
                 }
                 for _ in 0..<40 {
-                    try peer.queuePair.post(.send, try peer.region.slice(0..<8))
+                    try peer.queuePair.postSend(.send, try peer.region.sge(0..<8))
                     try peer.next().check()
                 }
-                #expect(try await taker.value == Array(0..<40))
+                #expect(try await reader.value == Array(0..<40))
                 let waiter = Task { for try await _ in batches { Issue.record("nothing more was sent") } }
                 try await Task.sleep(for: .milliseconds(50))
                 waiter.cancel()
@@ -85,7 +85,7 @@ extension Guest {
 
                 let number = pair.number
                 let listener = Task { () -> AsynchronousEvent.Subject? in
-                    for try await event in context.events where event.kind == .sendQueueDrained { return event.subject }
+                    for try await event in context.events where event.type == .sendQueueDrained { return event.subject }
                     return nil
                 }
                 var drain = QueuePair.Attributes()
@@ -95,7 +95,7 @@ extension Guest {
             }
         }
 
-        @Test("queues of a thread domain, which take no locks, move data")
+        @Test("queues of a thread domain, which use no locks, transfer data")
         func threadDomain() async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
@@ -104,7 +104,7 @@ extension Guest {
                 let parent = try domain.makeParentDomain(threadDomain: try context.makeThreadDomain())
                 let region = try parent.makeMemoryRegion(byteCount: 4096)
                 var completions = try context.makeCompletionQueue(capacity: 16)
-                var shared = try parent.makeSharedReceiveQueue(.init(requests: 8))
+                var shared = try parent.makeSharedReceiveQueue(.init(maxWR: 8))
                 var left = try parent.makeQueuePair(.reliableConnection, completions: completions)
                 let right = try parent.makeQueuePair(
                     .reliableConnection, sendCompletions: completions, receiveCompletions: completions,
@@ -113,8 +113,8 @@ extension Guest {
                 try left.connect(to: there)
                 try right.connect(to: here)
                 try region.copyBytes(from: Array("threads".utf8).span.bytes)
-                for id in 2..<6 as Range<UInt64> { try shared.postReceive(try region.slice(1024..<1088), id: id) }
-                for _ in 0..<4 { try left.post(.send, try region.slice(0..<7), id: 1) }
+                for id in 2..<6 as Range<UInt64> { try shared.postReceive(try region.sge(1024..<1088), id: id) }
+                for _ in 0..<4 { try left.postSend(.send, try region.sge(0..<7), id: 1) }
                 var seen: [UInt64] = []
                 while seen.count < 8 {
                     let completion = try completions.poll(timeout: .seconds(20))
@@ -126,7 +126,7 @@ extension Guest {
             }
         }
 
-        @Test("what rxe has not is refused by the verb's name, and leaves nothing behind")
+        @Test("a verb that rxe does not support fails with the verb's name and leaves no kernel objects")
         func refusals() async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
@@ -138,8 +138,11 @@ extension Guest {
                     let calls: [(Verb, () throws(VerbsError) -> Void)] = [
                         (.allocDM, { () throws(VerbsError) in _ = try context.makeDeviceMemory(byteCount: 64) }),
                         (.allocNullMR, { () throws(VerbsError) in _ = try domain.makeNullMemoryRegion() }),
-                        (.adviseMR, { () throws(VerbsError) in try domain.advise(.prefetch, [try region.slice()]) }),
-                        (.modifyCQ, { () throws(VerbsError) in try completions.moderate(count: 2, period: 2) }),
+                        (.adviseMR, { () throws(VerbsError) in try domain.advise(.prefetch, [try region.sge()]) }),
+                        (
+                            .modifyCQ,
+                            { () throws(VerbsError) in try completions.moderate(count: 2, period: .microseconds(2)) }
+                        ),
                         (.openXRCD, { () throws(VerbsError) in _ = try context.openXRCDomain() }),
                         (
                             .createWQ,
@@ -161,7 +164,7 @@ extension Guest {
                         let isLeftOut = context.unsupportedVerbs.contains(verb)
                         #expect(!isLeftOut || error?.errno == .notSupported, "\(String(describing: error))")
                     }
-                    // While the context is there: its end would end what was left.
+                    // Checked while the context is open, because closing it would destroy leaked objects.
                     #expect(try await Bench.resources() == before)
                 }
             }

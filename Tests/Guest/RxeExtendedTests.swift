@@ -3,11 +3,11 @@ import Testing
 import Verbs
 
 extension Guest {
-    /// `ibv_qp_ex` and `ibv_cq_ex` of either provider, with a queue pair of the other at the other end.
-    @Suite("rxe, extended, by either provider")
+    /// `ibv_qp_ex` and `ibv_cq_ex` of either provider, with a queue pair of the other provider as peer.
+    @Suite("rxe with either provider: extended posting and polling")
     struct RxeExtendedTests {
         @Test(
-            "what the wr_ functions build reaches the other's queue pair whole, and is seen by extended polling",
+            "work requests of the wr_ functions arrive unchanged; extended polling returns their completions",
             arguments: NativeDevice.Provider.allCases)
         func connected(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
@@ -22,7 +22,7 @@ extension Guest {
                 ]
                 var left = try domain.makeQueuePair(
                     .reliableConnection, completions: completions,
-                    capabilities: .init(sendSlices: 3, receiveSlices: 2, inlineBytes: 64), options: options)
+                    capabilities: .init(maxSendSGE: 3, maxReceiveSGE: 2, maxInlineData: 64), options: options)
                 var right = try Link.End(other, .reliableConnection)
                 let (mine, its) = (try left.endpoint(), try right.queuePair.endpoint())
                 try left.connect(to: its)
@@ -33,25 +33,25 @@ extension Guest {
                 try here.copyBytes(from: text.span.bytes)
                 try there.storeReleasing(40, at: 512)
                 for id in 1...4 as ClosedRange<UInt64> {
-                    try right.queuePair.postReceive(try there.slice(Int(id) * 1024..<Int(id) * 1024 + 512), id: id)
+                    try right.queuePair.postReceive(try there.sge(Int(id) * 1024..<Int(id) * 1024 + 512), id: id)
                 }
                 let remote = there.remote
-                // rdma-core's provider counts the first piece's length for each (its commit 406cd2ad0): so it gets one.
-                let pieces =
+                // rdma-core's rxe counts the first SGE's length for each (rdma-core commit 406cd2ad0), so it gets one.
+                let sgList =
                     provider == .libibverbs
-                    ? [try here.slice(0..<text.count)]
-                    : [try here.slice(0..<7), try here.slice(7..<10), try here.slice(10..<text.count)]
-                let word = remote.dropFirst(512)
+                    ? [try here.sge(0..<text.count)]
+                    : [try here.sge(0..<7), try here.sge(7..<10), try here.sge(10..<text.count)]
+                let word = try remote.subrange(512...)
                 try left.postExtended { (requests) throws(VerbsError) in
-                    try requests.append(.send, slices: pieces.span, id: 1)
+                    try requests.append(.send, sgList: sgList.span, id: 1)
                     try requests.append(.send(immediate: 77), inline: Array("inline".utf8).span.bytes, id: 2)
-                    try requests.append(.write(to: remote.dropFirst(8192)), slices: pieces.span, id: 3, flags: [])
-                    try requests.append(.write(to: remote.dropFirst(8300), immediate: 78), try here.slice(0..<7), id: 4)
-                    try requests.append(.fetchAndAdd(at: word, adding: 2), try here.slice(1024..<1032), id: 5)
+                    try requests.append(.write(to: remote.subrange(8192...)), sgList: sgList.span, id: 3, flags: [])
+                    try requests.append(.write(to: remote.subrange(8300...), immediate: 78), try here.sge(0..<7), id: 4)
+                    try requests.append(.fetchAndAdd(at: word, adding: 2), try here.sge(1024..<1032), id: 5)
                     try requests.append(
-                        .compareAndSwap(at: word, expected: 42, desired: 7), try here.slice(1032..<1040), id: 6)
+                        .compareAndSwap(at: word, expected: 42, desired: 7), try here.sge(1032..<1040), id: 6)
                     try requests.append(
-                        .read(from: remote.dropFirst(8192)), try here.slice(2048..<2048 + text.count), id: 7,
+                        .read(from: remote.subrange(8192...)), try here.sge(2048..<2048 + text.count), id: 7,
                         flags: [.signaled, .fence])
                 }
                 var seen: [UInt64] = []
@@ -77,13 +77,13 @@ extension Guest {
                 #expect(try there.copyBytes(8192..<8192 + text.count) == text)
                 #expect(try there.copyBytes(8300..<8307) == Array(text.prefix(7)))
 
-                // The other way: more than fit between the places where the ring wraps.
+                // From right to left, with enough messages to wrap the queues.
                 var received: [(UInt64, Int?, UInt32?)] = []
                 for round in 0..<30 as Range<UInt64> {
                     for id in 0..<3 as Range<UInt64> {
-                        try left.postReceive(try here.slice(4096..<4200), id: 3 * round + id)
-                        try right.queuePair.post(
-                            .send(immediate: UInt32(3 * round + id)), try there.slice(0..<Int(8 + id)), id: 1)
+                        try left.postReceive(try here.sge(4096..<4200), id: 3 * round + id)
+                        try right.queuePair.postSend(
+                            .send(immediate: UInt32(3 * round + id)), try there.sge(0..<Int(8 + id)), id: 1)
                     }
                     for _ in 0..<3 { try right.next().check() }
                     while received.count < 3 * Int(round + 1) {
@@ -99,7 +99,7 @@ extension Guest {
             }
         }
 
-        @Test("datagrams that the wr_ functions build", arguments: NativeDevice.Provider.allCases)
+        @Test("datagrams of the wr_ functions arrive at the peer unchanged", arguments: NativeDevice.Provider.allCases)
         func datagrams(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
@@ -116,11 +116,11 @@ extension Guest {
                 let destination = try domain.makeDestination(try right.queuePair.endpoint())
                 try here.copyBytes(from: Array("datagram".utf8).span.bytes)
                 for id in 0..<2 as Range<UInt64> {
-                    try right.queuePair.postReceive(try right.region.slice(Int(id) * 256..<Int(id) * 256 + 256), id: id)
+                    try right.queuePair.postReceive(try right.region.sge(Int(id) * 256..<Int(id) * 256 + 256), id: id)
                 }
                 try left.postExtended { (requests) throws(VerbsError) in
-                    try requests.append(.send, try here.slice(0..<8), to: destination, id: 1)
-                    try requests.append(.send(immediate: 5), try here.slice(0..<4), to: destination, id: 2)
+                    try requests.append(.send, try here.sge(0..<8), to: destination, id: 1)
+                    try requests.append(.send(immediate: 5), try here.sge(0..<4), to: destination, id: 2)
                 }
                 #expect(try completions.poll(timeout: .seconds(20)).id == 1)
                 #expect(try completions.poll(timeout: .seconds(20)).id == 2)

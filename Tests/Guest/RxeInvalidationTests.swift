@@ -2,12 +2,12 @@ import Testing
 import Verbs
 
 extension Guest {
-    @Suite("rxe, invalidation of keys, by either provider")
+    @Suite("rxe with either provider: invalidation of rkeys")
     struct RxeInvalidationTests {
-        /// Who does it: the peer with a SEND, or the owner of the window.
+        /// The peer invalidates the rkey with SEND with Invalidate, or the window's owner with Local Invalidate.
         enum Means: CaseIterable { case peer, owner }
 
-        @Test("a window whose key the peer, or its owner, has made invalid lets nobody in; it can be bound again")
+        @Test("an invalidated memory window refuses access, and can be bound again")
         func invalidation() async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
@@ -25,7 +25,7 @@ extension Guest {
         }
 
         private func exchange(_ link: inout Link, _ means: Means, isNative: Bool) throws {
-            let data = try link.left.region.slice(0..<6)
+            let data = try link.left.region.sge(0..<6)
             try link.left.region.copyBytes(from: Array("window".utf8).span.bytes)
             let window = try link.right.region.protectionDomain.makeMemoryWindow(.two)
             var keys: [UInt32] = []
@@ -33,27 +33,27 @@ extension Guest {
                 let remote = try link.right.queuePair.bind(
                     window, to: link.right.region, start..<start + 64, access: .remoteWrite)
                 #expect(try link.right.next().opcode == .bindMemoryWindow)
-                try link.left.queuePair.post(.write(to: remote), data)
+                try link.left.queuePair.postSend(.write(to: remote), data)
                 try link.left.next().check()
                 #expect(try link.right.region.copyBytes(start..<start + 6) == Array("window".utf8))
                 keys.append(remote.rkey)
                 switch means {
                 case .peer:
-                    try link.right.queuePair.postReceive(try link.right.region.slice(8192..<8256), id: 4)
-                    try link.left.queuePair.post(.send(invalidating: remote.rkey), data)
+                    try link.right.queuePair.postReceive(try link.right.region.sge(8192..<8256), id: 4)
+                    try link.left.queuePair.postSend(.send(invalidating: remote.rkey), data)
                     try link.left.next().check()
                     let received = try link.right.next()
                     #expect(received.isSuccess && received.id == 4 && received.byteCount == 6)
                     #expect(received.immediate == nil)
-                    // rdma-core's provider passes on a flag of the kernel's that means something else to users.
+                    // rdma-core's rxe copies IB_WC_WITH_INVALIDATE, which is not the value of IBV_WC_WITH_INV.
                     if isNative { #expect(received.invalidatedKey == remote.rkey) }
                 case .owner:
-                    try link.right.queuePair.post(.localInvalidate(remote.rkey), id: 5)
+                    try link.right.queuePair.postSend(.localInvalidate(remote.rkey), id: 5)
                     let invalidated = try link.right.next()
                     #expect(invalidated.isSuccess && invalidated.id == 5 && invalidated.opcode == .localInvalidate)
                 }
                 if start == 2048 {
-                    try link.left.queuePair.post(.write(to: remote), data)
+                    try link.left.queuePair.postSend(.write(to: remote), data)
                     #expect(try link.left.next().status == .remoteAccessError)
                 }
             }
@@ -61,7 +61,7 @@ extension Guest {
         }
 
         @Test(
-            "the wr_ functions invalidate too, and extended polling tells which key",
+            "the wr_ functions invalidate rkeys, and extended polling returns the invalidated one",
             arguments: NativeDevice.Provider.allCases)
         func extended(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
@@ -90,27 +90,27 @@ extension Guest {
                     }
                     return seen[0]
                 }
-                // The peer invalidates our window, we invalidate the peer's; then our own, once it is bound again.
+                // The peer invalidates our window, and we the peer's; then we bind ours again and invalidate it.
                 let mineBound = try left.bind(own, to: here, 0..<64, access: .remoteWrite).rkey
                 #expect(try next().0 == .bindMemoryWindow)
                 let itsBound = try right.queuePair.bind(other, to: right.region, 0..<64, access: .remoteWrite).rkey
                 try right.next().check()
-                try left.postReceive(try here.slice(1024..<1088))
-                try right.queuePair.post(.send(invalidating: mineBound), try right.region.slice(0..<8))
+                try left.postReceive(try here.sge(1024..<1088))
+                try right.queuePair.postSend(.send(invalidating: mineBound), try right.region.sge(0..<8))
                 try right.next().check()
-                // rdma-core's provider passes on a flag of the kernel's that means something else to users.
+                // rdma-core's rxe copies IB_WC_WITH_INVALIDATE, which is not the value of IBV_WC_WITH_INV.
                 #expect(try next() == (.receive, provider == .native ? mineBound : nil))
-                try right.queuePair.postReceive(try right.region.slice(1024..<1088))
+                try right.queuePair.postReceive(try right.region.sge(1024..<1088))
                 try left.postExtended { (requests) throws(VerbsError) in
-                    try requests.append(.send(invalidating: itsBound), try here.slice(0..<8))
+                    try requests.append(.send(invalidating: itsBound), try here.sge(0..<8))
                 }
                 #expect(try next() == (.send, nil))
                 try right.next().check()
-                let nothing: [MemoryRegion.Slice] = []
+                let nothing: [ScatterGatherElement] = []
                 let boundAgain = try left.bind(own, to: here, 64..<128, access: .remoteWrite).rkey
                 #expect(try next().0 == .bindMemoryWindow)
                 try left.postExtended { (requests) throws(VerbsError) in
-                    try requests.append(.localInvalidate(boundAgain), slices: nothing.span)
+                    try requests.append(.localInvalidate(boundAgain), sgList: nothing.span)
                 }
                 #expect(try next() == (.localInvalidate, nil))
             }

@@ -3,19 +3,19 @@ import Testing
 import Verbs
 
 extension Guest {
-    @Suite("rxe, multicast, by either provider")
+    @Suite("rxe with either provider: multicast")
     struct RxeMulticastTests {
-        private static let queueKey: UInt32 = 0x1122_3344
+        private static let qkey: UInt32 = 0x1122_3344
 
         @Test(
-            "who is attached to a group receives its datagrams, whatever provider it is of, until it is detached",
+            "a queue pair of either provider receives a group's datagrams while it is attached",
             arguments: ["239.77.3.1", "ff0e::77:3:1"])
         func group(_ text: String) async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
                 let (native, other) = (try device.open(), try device.open(.libibverbs))
                 let group = MulticastGroup(gid: try #require(GID(text)))
-                // The verbs attach the queue pair; that the host is a member is the network stack's part.
+                // The verb attaches only the queue pair; the host joins the group by a socket.
                 let membership = try Membership(of: group.gid, on: "veth0")
                 for (here, there) in [(native, other), (other, native)] {
                     var sender = try end(here)
@@ -30,7 +30,7 @@ extension Guest {
                     try far.queuePair.detach(from: group)
                     try send("second", from: &sender, to: group)
                     try expect("second", at: &near)
-                    // What comes next to those who must not have heard it is a datagram of their own.
+                    // The next datagram at the queue pairs that are not attached is one to their own QP number.
                     try send("to you", from: &sender, to: &far)
                     try expect("to you", at: &far)
                     try send("to you", from: &sender, to: &outsider)
@@ -42,7 +42,7 @@ extension Guest {
         }
 
         @Test(
-            "a queue pair of a connection, and an address that is no group, are refused",
+            "attaching a connected queue pair, or to a GID that is not multicast, is refused",
             arguments: NativeDevice.Provider.allCases)
         func refusals(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
@@ -55,32 +55,32 @@ extension Guest {
                 let kind = #expect(throws: VerbsError.self) { try connected.left.queuePair.attach(to: group) }
                 #expect(kind?.errno == .invalidArgument && kind?.hint?.contains("only UD") == true)
                 let address = #expect(throws: VerbsError.self) { try datagrams.queuePair.attach(to: host) }
-                #expect(address?.errno == .invalidArgument && address?.hint?.contains("no multicast GID") == true)
+                #expect(address?.errno == .invalidArgument && address?.hint?.contains("not a multicast GID") == true)
             }
         }
 
-        /// A queue pair for datagrams with the group's key, and two receives.
+        /// A UD queue pair with the group's Q_Key and two receives.
         private func end(_ context: Context) throws -> Link.End {
             var end = try Link.End(context, .unreliableDatagram)
             try end.queuePair.activate()
             var key = QueuePair.Attributes()
-            key.queueKey = Self.queueKey
+            key.qkey = Self.qkey
             try end.queuePair.modify(key)
-            for start in [0, 256] { try end.queuePair.postReceive(try end.region.slice(start..<start + 256)) }
+            for start in [0, 256] { try end.queuePair.postReceive(try end.region.sge(start..<start + 256)) }
             return end
         }
 
-        /// By the group's GID, to the number that stands for all its members (IBTA volume 1, 10.5).
+        /// Sends to the group's GID and the multicast QP number 0xFFFFFF (IBTA volume 1, 10.5).
         private func send(_ text: String, from sender: inout Link.End, to group: MulticastGroup) throws {
             let endpoint = Endpoint(
                 queuePairNumber: 0xff_ffff, packetSequenceNumber: 0, gid: group.gid, lid: 0, mtu: .bytes1024,
-                queueKey: Self.queueKey)
+                qkey: Self.qkey)
             try send(text, from: &sender, to: endpoint)
         }
 
         private func send(_ text: String, from sender: inout Link.End, to receiver: inout Link.End) throws {
             var endpoint = try receiver.queuePair.endpoint()
-            endpoint.queueKey = Self.queueKey
+            endpoint.qkey = Self.qkey
             try send(text, from: &sender, to: endpoint)
         }
 
@@ -92,11 +92,11 @@ extension Guest {
                 })
             let destination = try domain.makeDestination(endpoint, from: source)
             try sender.region.copyBytes(from: Array(text.utf8).span.bytes, at: 1024)
-            try sender.queuePair.post(.send, try sender.region.slice(1024..<1024 + text.utf8.count), to: destination)
+            try sender.queuePair.postSend(.send, try sender.region.sge(1024..<1024 + text.utf8.count), to: destination)
             try sender.next().check()
         }
 
-        /// The receives lie one behind the other, each with room for the 40 bytes of a header.
+        /// The receive buffers are adjacent, each with 40 bytes for the GRH before the data.
         private func expect(_ text: String, at receiver: inout Link.End) throws {
             let completion = try receiver.next()
             #expect(completion.opcode == .receive && completion.byteCount == 40 + text.utf8.count, "\(text)")
@@ -108,7 +108,7 @@ extension Guest {
     }
 }
 
-/// The host's membership of a group on one interface, as long as it lives.
+/// The host's membership of a group on one interface, until deinit.
 private final class Membership {
     private let socket: CInt
 

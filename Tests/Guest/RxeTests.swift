@@ -1,14 +1,15 @@
 import CIBVerbs
 import CProviderABI
+import CProviderCore
 import Foundation
 import Testing
 import Verbs
 
 extension Guest {
-    /// The kernel's rxe0, served by the native provider, as the module that is shipped, and by libibverbs.
-    @Suite("rxe, by either provider")
+    /// The kernel's rxe0, served by the native provider (the shipped shared library) and by libibverbs.
+    @Suite("rxe with either provider")
     struct RxeTests {
-        @Test("RC, UC and UD move their data between native queue pairs, and with libibverbs' in both directions")
+        @Test("RC, UC and UD transfer data between native queue pairs, and to and from those of libibverbs")
         func operations() async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
@@ -30,7 +31,7 @@ extension Guest {
             }
         }
 
-        @Test("what it says of device, port, GIDs and queue pair is what libibverbs says")
+        @Test("attributes of device, port, GIDs and queue pair are equal to those of libibverbs")
         func queries() async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
@@ -52,7 +53,7 @@ extension Guest {
         }
 
         @Test(
-            "shared receive queues feed, warn and grow; completion queues grow and shrink with what is in them",
+            "shared receive queues: limit event and resize; completion queues are resized with completions in them",
             arguments: NativeDevice.Provider.allCases)
         func queues(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
@@ -61,7 +62,7 @@ extension Guest {
                 let domain = try context.makeProtectionDomain()
                 let region = try domain.makeMemoryRegion(byteCount: 4096)
                 var completions = try context.makeCompletionQueue(capacity: 16)
-                var shared = try domain.makeSharedReceiveQueue(.init(requests: 8))
+                var shared = try domain.makeSharedReceiveQueue(.init(maxWR: 8))
                 let id = shared.id
                 var left = try domain.makeQueuePair(.reliableConnection, completions: completions)
                 let right = try domain.makeQueuePair(
@@ -70,20 +71,20 @@ extension Guest {
                 let (here, there) = (try left.endpoint(), try right.endpoint())
                 try left.connect(to: there)
                 try right.connect(to: here)
-                for id in 10..<14 as Range<UInt64> { try shared.postReceive(try region.slice(0..<64), id: id) }
-                try shared.resize(requests: 40)
-                for id in 14..<40 as Range<UInt64> { try shared.postReceive(try region.slice(0..<64), id: id) }
+                for id in 10..<14 as Range<UInt64> { try shared.postReceive(try region.sge(0..<64), id: id) }
+                try shared.resize(maxWR: 40)
+                for id in 14..<40 as Range<UInt64> { try shared.postReceive(try region.sge(0..<64), id: id) }
                 try shared.setLimit(30)
-                #expect(try shared.query().limit == 30 && shared.query().requests >= 40)
+                #expect(try shared.query().limit == 30 && shared.query().maxWR >= 40)
 
-                for _ in 0..<2 { try left.post(.send, try region.slice(128..<136)) }
+                for _ in 0..<2 { try left.postSend(.send, try region.sge(128..<136)) }
                 let event = try context.nextEvent(timeout: .seconds(20))
-                #expect(event?.kind == .sharedReceiveQueueLimitReached && event?.subject == .sharedReceiveQueue(id))
+                #expect(event?.type == .sharedReceiveQueueLimitReached && event?.subject == .sharedReceiveQueue(id))
                 var seen: [UInt64] = [try completions.poll(timeout: .seconds(20)).id]
                 try completions.resize(capacity: 200)
                 #expect(completions.capacity >= 200)
                 while seen.count < 4 { seen.append(try completions.poll(timeout: .seconds(20)).id) }
-                for _ in 0..<12 { try left.post(.send, try region.slice(128..<136)) }
+                for _ in 0..<12 { try left.postSend(.send, try region.sge(128..<136)) }
                 for _ in 0..<20 { seen.append(try completions.poll(timeout: .seconds(20)).id) }
                 try completions.resize(capacity: 8)
                 for _ in 0..<4 { seen.append(try completions.poll(timeout: .seconds(20)).id) }
@@ -92,7 +93,7 @@ extension Guest {
         }
 
         @Test(
-            "a queue pair without receives sends, and one without sends receives",
+            "a queue pair with maxReceiveWR 0 sends, and one with maxSendWR 0 receives",
             arguments: NativeDevice.Provider.allCases)
         func oneWay(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
@@ -102,43 +103,44 @@ extension Guest {
                 let region = try domain.makeMemoryRegion(byteCount: 4096)
                 var completions = try context.makeCompletionQueue(capacity: 16)
                 var sender = try domain.makeQueuePair(
-                    .reliableConnection, completions: completions, capabilities: .init(receiveRequests: 0))
+                    .reliableConnection, completions: completions, capabilities: .init(maxReceiveWR: 0))
                 var receiver = try domain.makeQueuePair(
-                    .reliableConnection, completions: completions, capabilities: .init(sendRequests: 0))
+                    .reliableConnection, completions: completions, capabilities: .init(maxSendWR: 0))
                 let (here, there) = (try sender.endpoint(), try receiver.endpoint())
                 try sender.connect(to: there)
                 try receiver.connect(to: here)
-                let piece = try region.slice(0..<8)
-                try receiver.postReceive(try region.slice(1024..<1088), id: 2)
-                try sender.post(.send, piece, id: 1)
+                let sge = try region.sge(0..<8)
+                try receiver.postReceive(try region.sge(1024..<1088), id: 2)
+                try sender.postSend(.send, sge, id: 1)
                 let seen = [try completions.poll(timeout: .seconds(20)), try completions.poll(timeout: .seconds(20))]
                 #expect(Set(seen.map(\.id)) == [1, 2] && seen.allSatisfy(\.isSuccess))
-                #expect(throws: VerbsError.self) { try sender.postReceive(piece) }
-                #expect(throws: VerbsError.self) { try receiver.post(.send, piece) }
+                #expect(throws: VerbsError.self) { try sender.postReceive(sge) }
+                #expect(throws: VerbsError.self) { try receiver.postSend(.send, sge) }
             }
         }
 
         @Test(
-            "memory windows of both types let peers do what they were bound for, and nothing else",
+            "memory windows of both types permit the access that they were bound for, and no other",
             arguments: NativeDevice.Provider.allCases)
         func windows(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
                 let context = try device.open(provider)
-                for kind in [MemoryWindow.Kind.one, .two] {
+                for kind in [MemoryWindowType.one, .two] {
                     var link = try Link(context, context)
                     let window = try link.right.region.protectionDomain.makeMemoryWindow(kind)
                     let remote = try link.right.queuePair.bind(
                         window, to: link.right.region, 1024..<2048, access: .remoteWrite)
                     #expect(try link.right.next().opcode == .bindMemoryWindow)
                     try link.left.region.copyBytes(from: Array("window".utf8).span.bytes)
-                    try link.left.queuePair.post(.write(to: remote.dropFirst(16)), try link.left.region.slice(0..<6))
+                    try link.left.queuePair.postSend(
+                        .write(to: remote.subrange(16...)), try link.left.region.sge(0..<6))
                     try link.left.next().check()
                     #expect(try link.right.region.copyBytes(1040..<1046) == Array("window".utf8))
-                    try link.left.queuePair.post(.read(from: remote), try link.left.region.slice(0..<6))
+                    try link.left.queuePair.postSend(.read(from: remote), try link.left.region.sge(0..<6))
                     #expect(try link.left.next().status == .remoteAccessError)
-                    // The kernel has moved the queue pair to the error state: what is posted now is flushed.
-                    try link.left.queuePair.post(.write(to: remote), try link.left.region.slice(0..<6))
+                    // The kernel has moved the queue pair to the error state: later work requests are flushed.
+                    try link.left.queuePair.postSend(.write(to: remote), try link.left.region.sge(0..<6))
                     #expect(try link.left.next().status == .flushed)
                     #expect(try link.left.queuePair.query().state == .error)
                 }
@@ -146,7 +148,7 @@ extension Guest {
         }
 
         @Test(
-            "the extended interfaces post and poll",
+            "work requests are posted through ibv_qp_ex and polled through ibv_cq_ex",
             arguments: NativeDevice.Provider.allCases)
         func extended(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
@@ -158,25 +160,25 @@ extension Guest {
                 var options = QueuePair.CreationOptions()
                 options.extendedOperations = [.send, .sendWithImmediate, .write]
                 var left = try domain.makeQueuePair(
-                    .reliableConnection, completions: completions, capabilities: .init(inlineBytes: 32),
+                    .reliableConnection, completions: completions, capabilities: .init(maxInlineData: 32),
                     options: options)
                 var right = try domain.makeQueuePair(.reliableConnection, completions: completions)
                 let (here, there) = (try left.endpoint(), try right.endpoint())
                 try left.connect(to: there)
                 try right.connect(to: here)
-                for id in 0..<2 as Range<UInt64> { try right.postReceive(try region.slice(1024..<2048), id: id) }
+                for id in 0..<2 as Range<UInt64> { try right.postReceive(try region.sge(1024..<2048), id: id) }
                 try left.postExtended { (requests) throws(VerbsError) in
                     try requests.append(
-                        .write(to: region.remote.dropFirst(64)), inline: Array("ab".utf8).span.bytes, id: 5,
+                        .write(to: region.remote.subrange(64...)), inline: Array("ab".utf8).span.bytes, id: 5,
                         flags: [])
-                    try requests.append(.send(immediate: 3), try region.slice(0..<8), id: 6)
-                    try requests.append(.send, slices: [try region.slice(0..<4)].span, id: 7)
+                    try requests.append(.send(immediate: 3), try region.sge(0..<8), id: 6)
+                    try requests.append(.send, sgList: [try region.sge(0..<4)].span, id: 7)
                 }
                 var seen: [UInt64: (Int?, UInt32?)] = [:]
                 while seen.count < 4 {
                     try completions.pollExtended(limit: min(2, provider.pollLimit)) { completion in
                         #expect(completion.status == .success)
-                        // The ids of both sides are told apart by who they belong to.
+                        // Adds 100 to the right queue pair's ids, so that they differ from the left's.
                         let id = completion.queuePairNumber == left.number ? completion.id : completion.id + 100
                         seen[id] = (completion.byteCount, completion.immediate)
                     }
@@ -192,7 +194,7 @@ extension Guest {
         }
 
         @Test(
-            "completions wake the channel; queue pair, completion queue and port have their events",
+            "completions wake the channel; asynchronous events of queue pair, completion queue and port arrive",
             arguments: NativeDevice.Provider.allCases)
         func events(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run(alone: true) { _ in
@@ -202,13 +204,13 @@ extension Guest {
                 let channel = link.right.completions.channel!
                 try link.right.completions.arm(solicitedOnly: true)
                 for id in 1...2 as ClosedRange<UInt64> {
-                    try link.right.queuePair.postReceive(try link.right.region.slice(0..<64), id: id)
+                    try link.right.queuePair.postReceive(try link.right.region.sge(0..<64), id: id)
                 }
-                try link.left.queuePair.post(.send, try link.left.region.slice(0..<8))
+                try link.left.queuePair.postSend(.send, try link.left.region.sge(0..<8))
                 try link.right.next().check()
                 #expect(try channel.wait(timeout: .zero) == nil)
-                try link.left.queuePair.post(
-                    .send, try link.left.region.slice(0..<8), flags: [.signaled, .solicited])
+                try link.left.queuePair.postSend(
+                    .send, try link.left.region.sge(0..<8), flags: [.signaled, .solicited])
                 #expect(try channel.wait(timeout: .seconds(20)) == link.right.completions.id)
 
                 var drain = QueuePair.Attributes()
@@ -217,19 +219,19 @@ extension Guest {
                 let number = link.left.queuePair.number
                 #expect(
                     try context.nextEvent(timeout: .seconds(20))
-                        == AsynchronousEvent(kind: .sendQueueDrained, subject: .queuePair(number: number)))
+                        == AsynchronousEvent(type: .sendQueueDrained, subject: .queuePair(number: number)))
 
-                // A queue that nobody empties: what does not fit is the end of it, and its program is told.
+                // Overflow of a completion queue that is not polled: IBV_EVENT_CQ_ERR.
                 let domain = try context.makeProtectionDomain()
                 let region = try domain.makeMemoryRegion(byteCount: 64)
                 let short = try context.makeCompletionQueue(capacity: 2)
                 var pair = try domain.makeQueuePair(.unreliableDatagram, completions: short)
                 try pair.activate()
                 let destination = try domain.makeDestination(try pair.endpoint())
-                for _ in 0...short.capacity { try pair.post(.send, try region.slice(0..<8), to: destination) }
+                for _ in 0...short.capacity { try pair.postSend(.send, try region.sge(0..<8), to: destination) }
                 #expect(
                     try context.nextEvent(timeout: .seconds(20))
-                        == AsynchronousEvent(kind: .completionQueueError, subject: .completionQueue(short.id)))
+                        == AsynchronousEvent(type: .completionQueueError, subject: .completionQueue(short.id)))
 
                 try await Bench.shell("ip link set veth0 down")
                 try context.awaitPortEvent(.portError)
@@ -239,7 +241,7 @@ extension Guest {
             }
         }
 
-        @Test("queues whose events nobody read are destroyed at once, those whose were read when they are acknowledged")
+        @Test("destroying a queue discards unread events, and waits until read ones are acknowledged")
         func unacknowledged() async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
@@ -248,7 +250,7 @@ extension Guest {
                     var link = try Link(context, context)
                     try link.left.completions.arm()
                     let target = link.right.region.remote
-                    try link.left.queuePair.post(.write(to: target), try link.left.region.slice(0..<8))
+                    try link.left.queuePair.postSend(.write(to: target), try link.left.region.sge(0..<8))
                     try link.left.next().check()
                     var drain = QueuePair.Attributes()
                     drain.state = .sendQueueDrained
@@ -256,7 +258,7 @@ extension Guest {
                     let (queue, channel) = (link.left.completions.unsafeRaw, link.left.completions.channel!)
                     let destroyer = Destroyer(link)
                     if reads {
-                        // As a thread of the user's that has read both events and is at work on them.
+                        // An application thread has read both events and has not yet acknowledged them.
                         var record = [UInt64](repeating: 0, count: 2)
                         #expect(read(channel.fileDescriptor.rawValue, &record, 8) == 8)
                         #expect(record[0] == UInt64(UInt(bitPattern: queue)))
@@ -267,7 +269,7 @@ extension Guest {
                         var event = ibv_async_event()
                         event.event_type = ibv_event_type(rawValue: UInt32(truncatingIfNeeded: record[1]))
                         event.element.qp = UnsafeMutablePointer(bitPattern: UInt(record[0]))
-                        #expect(AsynchronousEvent.Kind(rawValue: event.event_type.rawValue) == .sendQueueDrained)
+                        #expect(EventType(rawValue: event.event_type.rawValue) == .sendQueueDrained)
                         rdma_ack_async_event(&event)
                         rdma_ack_cq_events(queue, 1)
                     } else {
@@ -280,7 +282,8 @@ extension Guest {
         }
 
         @Test(
-            "a user who may not open the node is told so, and what to try", arguments: NativeDevice.Provider.allCases)
+            "without permission for the device node, open reports EACCES with a hint",
+            arguments: NativeDevice.Provider.allCases)
         func permission(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run(alone: true) { _ in
                 let device = try NativeDevice(.rxe)
@@ -291,16 +294,16 @@ extension Guest {
                 let error = #expect(throws: VerbsError.self) { _ = try found.open() }
                 #expect(error?.errno == .permissionDenied)
                 let text = "\(String(describing: error)) \(error?.hint ?? "")"
-                let wanted = provider == .native ? ": permission denied; let" : "no permission for /dev/infiniband"
+                let wanted = provider == .native ? ": permission denied; give" : "no permission for /dev/infiniband"
                 #expect(text.contains(wanted) && text.contains("/dev/infiniband/uverbs"), "\(text)")
             }
         }
     }
 }
 
-/// Destroys a link on a thread of its own.
+/// Destroys a link on a separate thread.
 private final class Destroyer: @unchecked Sendable {
-    // Unchecked: the link is the thread's from start() on; the semaphore orders what comes after.
+    // Unchecked: after start() only the thread accesses the link; the semaphore orders later accesses.
     private var link: Link?
     private let ended = DispatchSemaphore(value: 0)
 
@@ -319,6 +322,6 @@ private final class Destroyer: @unchecked Sendable {
         return true
     }
 
-    /// Whether it ends, in half a minute at most.
+    /// Waits 30 seconds at most. Returns whether the link was destroyed.
     func end() -> Bool { ended.wait(timeout: .now() + 30) == .success }
 }

@@ -3,7 +3,7 @@ import RoCEWire
 import Testing
 import ToolSupport
 
-/// Which side of a run the kernel's device has.
+/// The role of the kernel's device in a run.
 enum Role: String, CaseIterable, Sendable {
     case client, server
 }
@@ -13,7 +13,7 @@ extension Guest {
     struct SoftMeetsRxeTests {
         private let soft = ["RDMA_SOFT_INTERFACES": "eth0"]
 
-        /// Runs `verbs ping` between the two, and answers what the server said, then the client.
+        /// Runs `verbs ping` between soft and rxe. Returns the outcomes of server and client.
         private func ping(
             _ arguments: [String], on bench: Bench, rxe: Role,
             meanwhile: (_ server: Tool.Running, _ client: Tool.Running) async throws -> Void = { _, _ in }
@@ -35,19 +35,19 @@ extension Guest {
             return (listened, try #require(pinged))
         }
 
-        /// Moves messages between the two, and looks at what came of every operation.
+        /// Transfers messages between soft and rxe, and checks the report of every operation.
         private func exchange(_ arguments: [String], on bench: Bench, rxe: Role, count: Int) async throws {
             let (server, client) = try await ping(["--all"] + arguments + Ping.verified(count), on: bench, rxe: rxe)
-            // 7: data that is not what was sent; the report says where.
+            // Status 7: received data differs from sent data; the report has the details.
             #expect(client.status == 0, "\(client.errors)\(client.status == 7 ? client.output : "")")
             if client.status == 0 { try Ping.check(client, sent: count) }
             #expect(server.status == 0, "\(server.errors)")
         }
 
-        @Test("every operation moves its data, over IPv4 and IPv6, in both roles; Wireshark and the ICRCs agree")
+        @Test("every operation over IPv4 and IPv6, as client and as server; Wireshark and the ICRC check accept all")
         func operations() async throws {
             try await Bench.run(alone: true) { bench in
-                // Trains of packets are taken apart before they leave the sender, as an adapter does it.
+                // The sender's kernel segments GSO batches before they leave it, as an adapter does.
                 try await bench.other.shell("ip link set eth0 gso_max_segs 1")
                 let frames = try await PacketCapture.during {
                     for rxe in Role.allCases {
@@ -60,12 +60,12 @@ extension Guest {
                     }
                 }
                 try PacketCapture.check(frames)
-                // Both have sent packets of every kind that messages of several packets are made of, over both.
+                // Both hosts have sent every opcode of multi-packet messages, over IPv4 and over IPv6.
                 let kinds: Set<Opcode> = [
                     .rcSendFirst, .rcSendMiddle, .rcSendLast, .rcSendLastWithImmediate, .rcWriteFirst, .rcWriteMiddle,
                     .rcWriteLast, .rcWriteLastWithImmediate, .rcReadRequest, .rcReadResponseFirst,
-                    .rcReadResponseMiddle, .rcReadResponseLast, .rcAcknowledge, .rcAtomicAcknowledge, .rcCompareSwap,
-                    .rcFetchAdd, .ucSendFirst, .ucSendMiddle, .ucSendLast, .ucSendLastWithImmediate, .ucWriteFirst,
+                    .rcReadResponseMiddle, .rcReadResponseLast, .rcAcknowledge, .rcAtomicAcknowledge, .rcCompareAndSwap,
+                    .rcFetchAndAdd, .ucSendFirst, .ucSendMiddle, .ucSendLast, .ucSendLastWithImmediate, .ucWriteFirst,
                     .ucWriteMiddle, .ucWriteLast, .ucWriteLastWithImmediate, .udSendOnly, .udSendOnlyWithImmediate,
                 ]
                 for isIPv4 in [true, false] {
@@ -85,26 +85,27 @@ extension Guest {
                     let sent = frames.filter { $0.bytes[$0.isIPv4 ? 15 : 23] == sender }
                     #expect(only.subtracting(sent.map(\.opcode)).isEmpty, "host \(sender)")
                 }
-                // Soft has sent trains, over both: their packets have checksums, and of IPv4 count from 0.
-                let trains = frames.filter { $0.udp.checksum != 0 }
-                let places = Set(
-                    trains.compactMap { frame -> UInt16? in
+                // soft has sent GSO batches over IPv4 and IPv6: their packets have UDP checksums, and over IPv4
+                // identifications that begin at 0.
+                let batches = frames.filter { $0.udp.checksum != 0 }
+                let identifications = Set(
+                    batches.compactMap { frame -> UInt16? in
                         guard case .v4(let header) = frame.ip else { return nil }
                         return header.identification
                     })
-                #expect(places.isSuperset(of: [0, 1, 2, 3]), "\(places)")
-                #expect(trains.contains { !$0.isIPv4 && $0.bytes[23] == 2 })
+                #expect(identifications.isSuperset(of: [0, 1, 2, 3]), "\(identifications)")
+                #expect(batches.contains { !$0.isIPv4 && $0.bytes[23] == 2 })
             }
         }
 
-        @Test("loss, reordering and duplicates cost time, and messages on UC and UD, and nothing else")
+        @Test("loss, reordering and duplicates lose messages on UC and UD only, and corrupt none")
         func badNetwork() async throws {
             try await Bench.run(alone: true) { bench in
                 let fault = "root netem delay 1ms reorder 25% loss 1% duplicate 1%"
                 try await Bench.shell("tc qdisc add dev veth0 \(fault)")
                 try await bench.other.shell("tc qdisc add dev eth0 \(fault)")
                 for rxe in Role.allCases {
-                    // Messages of many packets on RC; of one packet where a lost one takes its message with it.
+                    // Multi-packet messages on RC only, because on UC one lost packet loses its whole message.
                     let (many, one) = rxe == .client ? ("--ipv4", "--ipv6") : ("--ipv6", "--ipv4")
                     try await exchange(["--transport", "rc", "--size", "20000", many], on: bench, rxe: rxe, count: 8)
                     try await exchange(["--size", "1000", one], on: bench, rxe: rxe, count: 6)
@@ -112,7 +113,7 @@ extension Guest {
             }
         }
 
-        @Test("a peer that is killed leaves an error, and the kernel nothing of it", arguments: Role.allCases)
+        @Test("killing the server gives the client an error, and leaves no kernel objects", arguments: Role.allCases)
         func killed(rxe: Role) async throws {
             try await Bench.run { bench in
                 let (server, client) = try await ping(["--count", "0"], on: bench, rxe: rxe) { server, client in
@@ -124,7 +125,7 @@ extension Guest {
             }
         }
 
-        @Test("every path MTU from 256 to 4096: RC at each, all services in both roles at the least and the greatest")
+        @Test("every path MTU from 256 to 4096: RC at each, all services as client and as server at 256 and 4096")
         func mtu() async throws {
             try await Bench.run(mtu: 4200) { bench in
                 for (ethernet, path) in [(4200, 4096), (2200, 2048), (1500, 1024), (700, 512), (576, 256)] {

@@ -2,10 +2,10 @@ import Testing
 import ToolSupport
 
 extension Guest {
-    /// With each of the two providers: the distribution's libibverbs, and the native one.
+    /// Runs with each of the two providers: the distribution's libibverbs, and the native one.
     @Suite("verbs over the kernel's rxe")
     struct ToolTests {
-        @Test("devices, info and providers show it, and who serves it", arguments: NativeDevice.Provider.allCases)
+        @Test("devices, info and providers show the device and its provider", arguments: NativeDevice.Provider.allCases)
         func shown(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
                 let rxe = try NativeDevice(.rxe)
@@ -46,7 +46,7 @@ extension Guest {
         }
 
         @Test(
-            "a peer that is killed leaves an error, and the kernel nothing of it",
+            "killing the server gives the client an error, and leaves no kernel objects",
             arguments: NativeDevice.Provider.allCases)
         func killed(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in

@@ -5,7 +5,7 @@ import ToolSupport
 extension Guest {
     @Suite("verbs watch and top")
     struct WatchTests {
-        @Test("watch shows a port that goes down and up, a device that comes and goes, and packets")
+        @Test("watch shows port down and up, an added and a removed device, and packet rates")
         func watch() async throws {
             try await Bench.run(alone: true) { _ in
                 let outcome = try await Tool.run("watch", "--json", "--interval", "500ms") { running in
@@ -42,7 +42,7 @@ extension Guest {
             }
         }
 
-        @Test("top shows who holds what, devices and info the network interface, the driver and the recommended GID")
+        @Test("top shows resources per process; devices and info show interface, driver and recommended GID")
         func top() async throws {
             try await Bench.run { _ in
                 let process = try await Bench.shell("ibv_rc_pingpong -d rxe0 -g 1 -p 18603 >/dev/null 2>&1 & echo $!")

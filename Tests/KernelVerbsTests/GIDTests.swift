@@ -8,9 +8,9 @@ import Testing
 
 @testable import KernelVerbs
 
-@Suite("KernelVerbs: the GID table of a kernel that does not tell it by ioctl")
+@Suite("KernelVerbs: the GID table of a kernel without the ioctl method")
 struct GIDTests {
-    @Test("entries come from sysfs: GID, kind and interface; an empty one is ENODATA, none is EINVAL")
+    @Test("entries are read from sysfs: GID, type and ndev; an empty entry is ENODATA, a missing one EINVAL")
     func sysfs() throws {
         let folder = try TemporaryDirectory()
         try folder.write("fe80:0000:0000:0000:0202:c9ff:fe12:3456\n", to: "ports/1/gids/0")
@@ -20,6 +20,9 @@ struct GIDTests {
         try folder.write("RoCE v2\n", to: "ports/1/gid_attrs/types/1")
         try folder.write("0000:0000:0000:0000:0000:0000:0000:0000\n", to: "ports/1/gids/2")
         try folder.write("nonsense\n", to: "ports/1/gids/3")
+        // A directory instead of the attribute's file: EISDIR.
+        try folder.write("fe80:0000:0000:0000:0202:c9ff:fe12:3456\n", to: "ports/1/gids/7")
+        try folder.write("", to: "ports/1/gid_attrs/types/7/file")
 
         let kernel = FakeKernel()
         let test = TestDevice("mlx5_0")
@@ -27,21 +30,21 @@ struct GIDTests {
         withUnsafeMutableBytes(of: &device.pointee.ibdev_path) { $0.copyBytes(from: folder.path("").utf8) }
         let native = NativeContextPointer.allocate(capacity: 1)
         let opened = KernelContext(asyncDescriptor: 0x5000_0001, completionVectors: 1, takesOptionalAccess: true)
-        native.initialize(to: NativeContext(kernel: kernel.open(answering: ENOTTY), opened: opened))
+        native.initialize(to: NativeContext(kernel: kernel.open(returning: ENOTTY), opened: opened))
         let context = native.initialize(device)
         var linkLayer = UInt8(IBV_LINK_LAYER_ETHERNET)
         kernel.onCall = { _ in ENOTTY }
-        kernel.onWrite = { command, answer in
+        kernel.onWrite = { command, response in
             switch command.load(0, as: UInt32.self) & 0xFF {
             case IB_USER_VERBS_CMD_QUERY_PORT.rawValue:
                 var port = ib_uverbs_query_port_resp()
                 port.link_layer = linkLayer
                 port.gid_tbl_len = 5
-                answer!.storeBytes(of: port, as: ib_uverbs_query_port_resp.self)
+                response!.storeBytes(of: port, as: ib_uverbs_query_port_resp.self)
             default:
                 var attributes = ib_uverbs_ex_query_device_resp()
                 attributes.base.phys_port_cnt = 1
-                answer!.storeBytes(of: attributes, as: ib_uverbs_ex_query_device_resp.self)
+                response!.storeBytes(of: attributes, as: ib_uverbs_ex_query_device_resp.self)
             }
             return 0
         }
@@ -52,6 +55,7 @@ struct GIDTests {
         #expect(first.ndev_ifindex == if_nametoindex("lo"))
         #expect(try context.queryGID(port: 1, index: 1).gid_type == IBV_GID_TYPE_ROCE_V2.rawValue)
         #expect(throws: KernelError(rawValue: ENODATA)) { _ = try context.queryGID(port: 1, index: 2) }
+        #expect(throws: KernelError(rawValue: EISDIR)) { _ = try context.queryGID(port: 1, index: 7) }
         for index in [3, 4] as [UInt32] {
             #expect(throws: KernelError.invalidArgument) { _ = try context.queryGID(port: 1, index: index) }
         }

@@ -6,18 +6,18 @@ import KernelTestSupport
 import KernelVerbs
 import Testing
 
-@Suite("KernelVerbs: work requests to a send queue of the kernel's own")
+@Suite("KernelVerbs: POST_SEND to a send queue in the kernel")
 struct SendTests {
-    /// Work requests in a row that are linked to each other, with elements of their own.
+    /// A list of linked work requests, each with its own SGEs.
     private final class Chain {
         let requests: UnsafeMutableBufferPointer<ibv_send_wr>
-        let elements: UnsafeMutableBufferPointer<ibv_sge>
+        let sges: UnsafeMutableBufferPointer<ibv_sge>
 
-        init(_ count: Int, opcode: ibv_wr_opcode = IBV_WR_SEND, elementsEach: Int = 1) {
+        init(_ count: Int, opcode: ibv_wr_opcode = IBV_WR_SEND, sgesEach: Int = 1) {
             requests = .allocate(capacity: count)
-            elements = .allocate(capacity: max(1, count * elementsEach))
-            for index in elements.indices {
-                elements.initializeElement(
+            sges = .allocate(capacity: max(1, count * sgesEach))
+            for index in sges.indices {
+                sges.initializeElement(
                     at: index, to: ibv_sge(addr: 0x1_0000 + UInt64(index), length: 8, lkey: UInt32(index)))
             }
             for index in requests.indices {
@@ -25,8 +25,8 @@ struct SendTests {
                 request.wr_id = UInt64(index)
                 request.opcode = opcode
                 request.send_flags = IBV_SEND_SIGNALED.rawValue
-                request.num_sge = Int32(elementsEach)
-                request.sg_list = elements.baseAddress! + index * elementsEach
+                request.num_sge = Int32(sgesEach)
+                request.sg_list = sges.baseAddress! + index * sgesEach
                 request.next = index + 1 < count ? requests.baseAddress! + index + 1 : nil
                 requests.initializeElement(at: index, to: request)
             }
@@ -34,10 +34,10 @@ struct SendTests {
 
         deinit {
             requests.deallocate()
-            elements.deallocate()
+            sges.deallocate()
         }
 
-        /// 0, or an errno value and the index of the request that was not taken.
+        /// Posts the list. Returns 0 or an errno value, and the index of `bad_wr`.
         func post(_ command: SendCommand, _ device: borrowing KernelDevice) -> (error: Int32, bad: Int?) {
             var bad: UnsafeMutablePointer<ibv_send_wr>?
             let error = command.post(requests.baseAddress, to: device, bad: &bad)
@@ -45,14 +45,14 @@ struct SendTests {
         }
     }
 
-    @Test("a list is one command, by ioctl and by write(2): requests, then the elements of all, in order")
+    @Test("a list is one command, by ioctl and by write(2): the work requests, then all SGEs, in order")
     func oneCommand() throws {
-        for answer in [ENOSPC, ENOTTY] {
+        for probeResult in [ENOSPC, ENOTTY] {
             let kernel = FakeKernel()
-            let device = kernel.open(answering: answer)
-            let command = SendCommand(queuePair: 77, type: IBV_QPT_RC, maximumElements: 4)
+            let device = kernel.open(returning: probeResult)
+            let command = SendCommand(queuePair: 77, type: IBV_QPT_RC, maxSGE: 4)
             defer { command.free() }
-            let chain = Chain(3, elementsEach: 2)
+            let chain = Chain(3, sgesEach: 2)
             chain.requests[0].opcode = IBV_WR_RDMA_WRITE_WITH_IMM
             chain.requests[0].imm_data = 0xAABB
             chain.requests[0].wr.rdma.remote_addr = 0x7777_0000
@@ -67,7 +67,7 @@ struct SendTests {
             chain.requests[2].send_flags = IBV_SEND_FENCE.rawValue | IBV_SEND_SOLICITED.rawValue
             chain.requests[2].num_sge = 1
             var all: [SentRequests] = []
-            kernel.playSends { all.append($0) }
+            kernel.executeSends { all.append($0) }
             #expect(chain.post(command, device).error == 0)
             #expect(all.count == 1)
             let sent = try #require(all.first)
@@ -79,22 +79,22 @@ struct SendTests {
             #expect(write.remote_addr == 0x7777_0000 && write.rkey == 0x55)
             let swap = sent.requests[1].wr.atomic
             #expect(swap.remote_addr == 0x8888_0000 && swap.compare_add == 3 && swap.swap == 4 && swap.rkey == 0x56)
-            #expect(sent.elements.map(\.lkey) == [0, 1, 2, 3, 4])
+            #expect(sent.sges.map(\.lkey) == [0, 1, 2, 3, 4])
             #expect(
-                sent.elements.map(\.addr) == (0..<5).map { 0x1_0000 + $0 }
-                    && sent.elements.allSatisfy { $0.length == 8 })
+                sent.sges.map(\.addr) == (0..<5).map { 0x1_0000 + $0 }
+                    && sent.sges.allSatisfy { $0.length == 8 })
         }
     }
 
-    @Test("datagrams go with the handle of their address handle")
+    @Test("a UD work request contains the uverbs handle of its address handle")
     func datagrams() throws {
         let kernel = FakeKernel()
         let device = kernel.open()
-        let command = SendCommand(queuePair: 1, type: IBV_QPT_UD, maximumElements: 1)
+        let command = SendCommand(queuePair: 1, type: IBV_QPT_UD, maxSGE: 1)
         defer { command.free() }
         var handle = ibv_ah(context: nil, pd: nil, handle: 0x1234)
         var all: [SentRequests] = []
-        kernel.playSends { all.append($0) }
+        kernel.executeSends { all.append($0) }
         withUnsafeMutablePointer(to: &handle) { handle in
             let chain = Chain(2)
             for index in 0..<2 {
@@ -113,39 +113,39 @@ struct SendTests {
         }
     }
 
-    @Test("a list that is longer than the memory goes in several commands, each as full as can be, in order")
+    @Test("a list that is longer than the command's memory is sent in several full commands, in order")
     func longLists() {
         let kernel = FakeKernel()
         let device = kernel.open()
-        let command = SendCommand(queuePair: 1, type: IBV_QPT_RC, maximumElements: 3)
+        let command = SendCommand(queuePair: 1, type: IBV_QPT_RC, maxSGE: 3)
         defer { command.free() }
         var all: [SentRequests] = []
-        kernel.playSends { all.append($0) }
-        let chain = Chain(1000, elementsEach: 3)
+        kernel.executeSends { all.append($0) }
+        let chain = Chain(1000, sgesEach: 3)
         #expect(chain.post(command, device).error == 0)
         #expect(all.flatMap { $0.requests.map(\.wr_id) } == (0..<1000).map { $0 })
-        #expect(all.flatMap { $0.elements.map(\.lkey) } == (0..<3000).map { $0 })
+        #expect(all.flatMap { $0.sges.map(\.lkey) } == (0..<3000).map { $0 })
         #expect(all.count == (1000 + 77) / 78)
-        // No element, and as many as one request may have.
+        // A work request without SGEs, between two with max_send_sge.
         all = []
-        let most = SendCommand(queuePair: 1, type: IBV_QPT_RC, maximumElements: 1000)
+        let most = SendCommand(queuePair: 1, type: IBV_QPT_RC, maxSGE: 1000)
         defer { most.free() }
-        let wide = Chain(3, elementsEach: 1000)
+        let wide = Chain(3, sgesEach: 1000)
         wide.requests[1].num_sge = 0
         #expect(wide.post(most, device).error == 0 && all.map(\.requests.count) == [1, 1, 1])
-        let none = SendCommand(queuePair: 1, type: IBV_QPT_RC, maximumElements: 1)
+        let none = SendCommand(queuePair: 1, type: IBV_QPT_RC, maxSGE: 1)
         defer { none.free() }
         #expect(none.check(nil, device) == 0)
     }
 
-    @Test("what is wrong with a request is said of that request, and those before it are sent")
+    @Test("an invalid work request is bad_wr, and those before it are sent")
     func badRequests() {
         let kernel = FakeKernel()
         let device = kernel.open()
-        let command = SendCommand(queuePair: 1, type: IBV_QPT_UC, maximumElements: 2)
+        let command = SendCommand(queuePair: 1, type: IBV_QPT_UC, maxSGE: 2)
         defer { command.free() }
         var sent = 0
-        kernel.playSends { sent += $0.requests.count }
+        kernel.executeSends { sent += $0.requests.count }
         let mistakes: [(Int32, (inout ibv_send_wr) -> Void)] = [
             (EINVAL, { $0.opcode = IBV_WR_RDMA_READ }), (EINVAL, { $0.opcode = IBV_WR_LOCAL_INV }),
             (EINVAL, { $0.opcode = ibv_wr_opcode(32) }), (EINVAL, { $0.opcode = ibv_wr_opcode(UInt32.max) }),
@@ -153,38 +153,38 @@ struct SendTests {
             (EINVAL, { $0.send_flags |= IBV_SEND_INLINE.rawValue }),
             (EOPNOTSUPP, { $0.send_flags |= IBV_SEND_IP_CSUM.rawValue }), (EOPNOTSUPP, { $0.send_flags |= 1 << 20 }),
         ]
-        for (index, (error, mistake)) in mistakes.enumerated() {
-            for place in [0, 2, 4] {
+        for (number, (error, mistake)) in mistakes.enumerated() {
+            for index in [0, 2, 4] {
                 let chain = Chain(5)
-                mistake(&chain.requests[place])
+                mistake(&chain.requests[index])
                 sent = 0
-                #expect(chain.post(command, device) == (error, place), "mistake \(index)")
-                #expect(sent == place)
+                #expect(chain.post(command, device) == (error, index), "mistake \(number)")
+                #expect(sent == index)
             }
         }
     }
 
-    @Test("a request that the kernel refuses is the bad one, also behind a command that was taken")
+    @Test("a work request that the kernel refuses is bad_wr, also in a later command of the list")
     func refusals() {
-        for answer in [ENOSPC, ENOTTY] {
+        for probeResult in [ENOSPC, ENOTTY] {
             let kernel = FakeKernel()
-            let device = kernel.open(answering: answer)
-            let command = SendCommand(queuePair: 1, type: IBV_QPT_RC, maximumElements: 1)
+            let device = kernel.open(returning: probeResult)
+            let command = SendCommand(queuePair: 1, type: IBV_QPT_RC, maxSGE: 1)
             defer { command.free() }
-            for place in [0, 1, 5, 113, 114, 299] {
-                kernel.playSends(into: { _ in }, refuse: { $0 == UInt64(place) ? ENOMEM : 0 })
-                #expect(Chain(300).post(command, device) == (ENOMEM, place))
+            for index in [0, 1, 5, 113, 114, 299] {
+                kernel.executeSends(into: { _ in }, refuse: { $0 == UInt64(index) ? ENOMEM : 0 })
+                #expect(Chain(300).post(command, device) == (ENOMEM, index))
             }
-            // The kernel did not get so far, or says what cannot be.
+            // Without a bad_wr from the kernel, or with one out of range, bad_wr is the first work request.
             kernel.onCall = { _ in EFAULT }
             kernel.onWrite = { _, _ in EFAULT }
             #expect(Chain(3).post(command, device) == (EFAULT, 0))
             kernel.onCall = { call in
-                call.attribute(UVERBS_ATTR_CORE_OUT.rawValue)!.answer(4 as UInt32)
+                call.attribute(UVERBS_ATTR_CORE_OUT.rawValue)!.respond(4 as UInt32)
                 return EINVAL
             }
-            kernel.onWrite = { _, answer in
-                answer!.storeBytes(of: 4, as: UInt32.self)
+            kernel.onWrite = { _, response in
+                response!.storeBytes(of: 4, as: UInt32.self)
                 return EINVAL
             }
             #expect(Chain(3).post(command, device) == (EINVAL, 0))
@@ -192,8 +192,8 @@ struct SendTests {
     }
 
     @Test(
-        "posting allocates nothing, by either way",
-        .enabled(if: !allocation_count_is_blind(), "a sanitizer stands in front of malloc"))
+        "posting allocates no memory, by ioctl and by write(2)",
+        .enabled(if: !allocation_count_is_blind(), "a sanitizer replaces malloc"))
     func allocations() {
         for probe in [{ _, _ in 0 }, { _, _ in ENOTTY }]
             as [@convention(c) (Int32, UnsafeMutableRawPointer?) -> Int32]
@@ -201,9 +201,9 @@ struct SendTests {
             let device = KernelDevice(
                 descriptor: 0x5000_0000, driver: RDMA_DRIVER_HFI1,
                 calls: SystemCalls(ioctl: probe, write: { _, _, _ in 0 }))
-            let command = SendCommand(queuePair: 1, type: IBV_QPT_RC, maximumElements: 2)
+            let command = SendCommand(queuePair: 1, type: IBV_QPT_RC, maxSGE: 2)
             defer { command.free() }
-            let chain = Chain(200, elementsEach: 2)
+            let chain = Chain(200, sgesEach: 2)
             #expect(command.check(chain.requests.baseAddress, device) == 0)
             let before = allocation_count()
             var failures: Int32 = 0

@@ -9,7 +9,7 @@ import Testing
 
 @testable import RxeProvider
 
-/// What a function writes as its reason.
+/// The reason that a function stores.
 private func reason(_ body: (UnsafeMutablePointer<rdma_reason>) -> Void) -> String {
     var reason = rdma_reason()
     reason.size = UInt32(MemoryLayout<rdma_reason>.size)
@@ -17,27 +17,27 @@ private func reason(_ body: (UnsafeMutablePointer<rdma_reason>) -> Void) -> Stri
     return withUnsafeBytes(of: reason.text) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
 }
 
-@Suite("KernelVerbs: kernels of another ABI")
+@Suite("KernelVerbs: ABI versions of the kernel")
 struct VersionTests {
-    /// A device of rdma_rxe, on a kernel of those versions.
+    /// Probes a device of rdma_rxe on a kernel with these ABI versions.
     private func probe(driver: UInt32 = 2, uverbs: UInt32 = 6) -> (Int32, String) {
         let test = TestDevice("rxe0")
         var device = test.pointer.pointee
         device.driver_id = RDMA_DRIVER_RXE.rawValue
         device.kernel_abi = driver
         device.uverbs_abi = uverbs
-        var answer: Int32 = 0
-        let text = reason { answer = probeDevice(device: &device, why: $0) }
+        var result: Int32 = 0
+        let text = reason { result = probeDevice(device: &device, why: $0) }
         withExtendedLifetime(test) {}
-        return (answer, text)
+        return (result, text)
     }
 
-    @Test("the versions that are known are served")
+    @Test("the supported versions are served")
     func served() {
         #expect(probe() == (0, ""))
     }
 
-    @Test("a newer or older driver is refused, with the range and what to try")
+    @Test("a newer or older driver ABI is refused; the reason has the range and a remedy")
     func driver() {
         #expect(
             probe(driver: 3)
@@ -55,7 +55,7 @@ struct VersionTests {
                 ))
     }
 
-    @Test("newer or older uverbs are refused, with the range and what to try")
+    @Test("a newer or older uverbs ABI is refused; the reason has the range and a remedy")
     func uverbs() {
         #expect(
             probe(uverbs: 7)
@@ -78,13 +78,13 @@ struct VersionTests {
         var device = test.pointer.pointee
         device.driver_id = RDMA_DRIVER_MLX5.rawValue
         device.kernel_abi = 2
-        var answer: Int32 = 0
-        let text = reason { answer = probeDevice(device: &device, why: $0) }
-        #expect(answer == ENODEV && text.contains("rdma_rxe only"))
+        var result: Int32 = 0
+        let text = reason { result = probeDevice(device: &device, why: $0) }
+        #expect(result == ENODEV && text.contains("rdma_rxe only"))
         withExtendedLifetime(test) {}
     }
 
-    @Test("a node that is not there is named, with what to try")
+    @Test("for a missing device node, the reason has its path and a remedy")
     func noNode() {
         let device = TestDevice("rxe0", node: "uverbs-of-nothing")
         let text = reason { why in
@@ -92,13 +92,13 @@ struct VersionTests {
                 _ = try KernelDevice(opening: device.pointer, driver: RDMA_DRIVER_RXE, why: why)
             }
         }
-        #expect(text.hasPrefix("cannot open /dev/infiniband/uverbs-of-nothing: there is no such file; load ib_uverbs"))
+        #expect(text.hasPrefix("cannot open /dev/infiniband/uverbs-of-nothing: no such file; load the kernel"))
     }
 }
 
-@Suite("rxe: a kernel that answers too little")
-struct ShortAnswerTests {
-    /// A context on such a kernel.
+@Suite("rxe: responses of the kernel without driver data")
+struct ShortResponseTests {
+    /// Calls `body` with a context on this kernel, and closes it.
     private func open(_ kernel: FakeKernel, _ body: (UnsafeMutablePointer<ibv_context>) throws -> Void) rethrows {
         let test = TestDevice("rxe0")
         let context = NativeContextPointer.allocate(capacity: 1)
@@ -110,7 +110,7 @@ struct ShortAnswerTests {
         withExtendedLifetime(test) {}
     }
 
-    @Test("no queue to map: the object that was made is destroyed again, and the error says EPROTO")
+    @Test("if a completion queue cannot be mapped, it is destroyed; without an mmap offset the error is EPROTO")
     func noQueue() throws {
         let kernel = FakeKernel()
         open(kernel) { context in
@@ -126,10 +126,10 @@ struct ShortAnswerTests {
             #expect(errno == EPROTO)
             #expect(kernel.calls.map(\.method) == [0, 1] && kernel.calls.last?.attributes[0].data == 21)
 
-            // A queue that the node does not have.
+            // mmap(2) fails with EBADF.
             kernel.onCall = { call in
-                let offer = mminfo(offset: 0, size: 4096, pad: 0)
-                call.attribute(UVERBS_ATTR_UHW_OUT)?.answer(rxe_create_cq_resp(mi: offer))
+                let mmapInfo = mminfo(offset: 0, size: 4096, pad: 0)
+                call.attribute(UVERBS_ATTR_UHW_OUT)?.respond(rxe_create_cq_resp(mi: mmapInfo))
                 return 0
             }
             #expect(
@@ -139,7 +139,7 @@ struct ShortAnswerTests {
         }
     }
 
-    @Test("an address handle without a number is given back: EOPNOTSUPP")
+    @Test("an address handle without ah_num is destroyed, and the error is EOPNOTSUPP")
     func noNumber() throws {
         let kernel = FakeKernel()
         open(kernel) { context in

@@ -4,7 +4,7 @@ import Foundation
 import ProviderKit
 import Testing
 
-/// An event about the port of that number.
+/// IBV_EVENT_PORT_ACTIVE of a port.
 private func portEvent(_ port: Int32) -> ibv_async_event {
     var event = ibv_async_event()
     event.event_type = IBV_EVENT_PORT_ACTIVE
@@ -21,9 +21,9 @@ private func makeNonblocking(_ descriptor: Int32) {
     _ = fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK)
 }
 
-/// A queue in a place that several threads can reach.
+/// An event queue that several threads use.
 private final class SharedQueue: @unchecked Sendable {
-    // Unchecked: the queue has a lock of its own.
+    // Unchecked: the queue has its own lock.
     let queue: UnsafeMutablePointer<EventQueue>
 
     init?() {
@@ -40,7 +40,7 @@ private final class SharedQueue: @unchecked Sendable {
 
 @Suite("Event queues")
 struct EventQueueTests {
-    @Test("Events come out in order, each is noted once, and the descriptor is readable exactly while some wait")
+    @Test("Events are taken in order, each with one note; the descriptor is readable while the queue is not empty")
     func order() throws {
         guard let queue = EventQueue() else {
             Issue.record("no descriptor")
@@ -59,7 +59,7 @@ struct EventQueueTests {
         #expect(noted == taken)
     }
 
-    @Test("With O_NONBLOCK an empty queue answers EAGAIN")
+    @Test("With O_NONBLOCK an empty queue returns EAGAIN")
     func nonblocking() throws {
         guard let queue = EventQueue() else {
             Issue.record("no descriptor")
@@ -94,7 +94,7 @@ struct EventQueueTests {
         #expect(event.element.port_num == 4)
     }
 
-    @Test("One that waits is woken by an event, and not disturbed by those that are dropped")
+    @Test("A waiting reader is woken by each event, also while other events are dropped")
     func waiting() async throws {
         let shared = try #require(SharedQueue())
         let reader = Task.detached {

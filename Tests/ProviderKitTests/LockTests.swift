@@ -1,9 +1,11 @@
+import CLinux
+import Glibc
 import ProviderKit
 import Testing
 
 @Suite("Locks")
 struct LockTests {
-    /// A counter that only locks keep true: those who take one of them take no other.
+    /// A counter that a lock guards; each test uses one of the two locks.
     private final class Counter: @unchecked Sendable {
         // Unchecked: a lock guards `value`.
         let lock = Lock()
@@ -20,7 +22,7 @@ struct LockTests {
         }
     }
 
-    @Test("a lock keeps threads apart")
+    @Test("Lock provides mutual exclusion")
     func exclusion() async {
         let counter = Counter()
         await count(counter) {
@@ -35,7 +37,7 @@ struct LockTests {
         counter.lock.unlock()
     }
 
-    @Test("so does one that is given back by a store")
+    @Test("QueueLock provides mutual exclusion")
     func queueExclusion() async {
         let counter = Counter()
         await count(counter) {
@@ -47,28 +49,34 @@ struct LockTests {
         let first = counter.queueLock.tryLock()
         let second = counter.queueLock.tryLock()
         #expect(first && !second)
-        let answer = counter.queueLock.unlock(answering: 7)
+        let result = counter.queueLock.unlock(returning: 7)
         let third = counter.queueLock.tryLock()
-        #expect(answer == 7 && third)
+        #expect(result == 7 && third)
     }
 
-    @Test("who waits for long sleeps, and goes on")
-    func patience() async {
+    /// A thread instead of a task: waiting tasks could occupy all threads of the pool, and the unlocking task would not
+    /// run.
+    @Test("a thread that waits for a long time sleeps, and continues after the unlock")
+    func sleeps() {
         let counter = Counter()
         counter.queueLock.lock()
-        async let waiting: Void = count(counter) {
-            $0.queueLock.lock()
-            $0.value += 1
-            $0.queueLock.unlock()
-        }
-        try? await Task.sleep(for: .milliseconds(20))
+        let thread = linux_start_thread(
+            ("waits" as StaticString).cString,
+            { argument in
+                let counter = Unmanaged<Counter>.fromOpaque(argument!).takeUnretainedValue()
+                counter.queueLock.lock()
+                counter.value += 1
+                counter.queueLock.unlock()
+            }, Unmanaged.passUnretained(counter).toOpaque())
+        // Longer than it spins and yields, so that it sleeps.
+        usleep(20_000)
         #expect(counter.value == 0)
         counter.queueLock.unlock()
-        await waiting
-        #expect(counter.value == 40_000)
+        linux_join_thread(thread)
+        #expect(counter.value == 1)
     }
 
-    @Test("a lock that is made to be skipped keeps nobody out")
+    @Test("a skipped lock (single-threaded) is always acquired")
     func skipped() {
         let lock = Lock(isSkipped: true)
         let queueLock = QueueLock(isSkipped: true)

@@ -6,20 +6,26 @@ import Synchronization
 // Two providers that are linked into the test: one for kernel devices, one that lists a software device.
 
 extension BuiltInProvider {
-    /// Stands for the built-in libibverbs: serves every kernel device.
+    /// Replaces the built-in libibverbs: serves every kernel device.
     static let kernelTest = BuiltInProvider(name: "libibverbs") { _, _ in
         BuiltInCalls.kernelEntry.add(1, ordering: .relaxed)
         return kernelProvider
     }
 
-    /// Stands for the built-in soft: lists soft0.
+    /// Replaces the built-in soft: lists soft0.
     static let softTest = BuiltInProvider(name: "soft") { _, _ in softProvider }
 
     /// Refuses every kernel device.
     static let refusingTest = BuiltInProvider(name: "libibverbs") { _, _ in refusingProvider }
 
-    /// Lists badly named and doubled devices.
-    static let confusedTest = BuiltInProvider(name: "confused") { _, _ in confusedProvider }
+    /// Fails to list its devices.
+    static let listFailsTest = BuiltInProvider(name: "blind") { core, _ in
+        listCore = core
+        return listFailsProvider
+    }
+
+    /// Lists devices with invalid and with duplicate names.
+    static let invalidNamesTest = BuiltInProvider(name: "confused") { _, _ in invalidNamesProvider }
 }
 
 enum BuiltInCalls {
@@ -66,9 +72,15 @@ nonisolated(unsafe) private let refusingProvider = provider("libibverbs") { prov
     }
 }
 
-nonisolated(unsafe) private let confusedProvider = provider("confused") { provider in
+nonisolated(unsafe) private var listCore: UnsafePointer<rdma_core>?
+
+nonisolated(unsafe) private let listFailsProvider = provider("blind") { provider in
+    provider.list_devices = { _, _, _, _ in rdma_explain(listCore, 24, "the kernel does not tell of interfaces") }
+}
+
+nonisolated(unsafe) private let invalidNamesProvider = provider("confused") { provider in
     provider.list_devices = { devices, _, capacity, count in
-        // More than the loader makes room for at first: it must ask again.
+        // More than the loader's first buffer holds, so that it must call list_devices again.
         let total = 40
         for index in 0..<min(Int(capacity), total) {
             var device = rdma_software_device()
@@ -87,7 +99,7 @@ private func write<T>(_ text: String, to field: inout T) {
 nonisolated(unsafe) private let testOps: UnsafePointer<rdma_context_ops> = {
     let pointer = UnsafeMutablePointer<rdma_context_ops>.allocate(capacity: 1)
     pointer.initialize(to: rdma_context_ops())
-    pointer.pointee.size = MemoryLayout<rdma_context_ops>.size
+    pointer.pointee.size = UInt32(MemoryLayout<rdma_context_ops>.size)
     pointer.pointee.close_context = { context in
         rdma_fini_context(context)
         verbs_get_ctx(context)?.deallocate()
@@ -97,12 +109,13 @@ nonisolated(unsafe) private let testOps: UnsafePointer<rdma_context_ops> = {
 }()
 
 private func openTestContext(
-    _ device: UnsafePointer<rdma_device>?, _ answer: UnsafeMutablePointer<rdma_context>?,
+    _ device: UnsafePointer<rdma_device>?, _: UnsafePointer<rdma_open_attr>?,
+    _ opened: UnsafeMutablePointer<rdma_context>?,
     _: UnsafeMutablePointer<rdma_reason>?
 ) -> Int32 {
     let verbs = UnsafeMutablePointer<verbs_context>.allocate(capacity: 1)
     verbs.initialize(to: verbs_context())
-    answer?.pointee.context = rdma_init_context(verbs, device?.pointee.device, -1, -1, 1)
-    answer?.pointee.ops = testOps
+    opened?.pointee.context = rdma_init_context(verbs, device?.pointee.device, -1, -1, 1)
+    opened?.pointee.ops = testOps
     return 0
 }

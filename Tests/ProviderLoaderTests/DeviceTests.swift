@@ -7,9 +7,9 @@ import Testing
 
 @testable import ProviderLoader
 
-@Suite("Finding the devices")
+@Suite("Listing devices")
 struct DeviceTests {
-    @Test("sysfs tells all that is known of a kernel device, and the provider gets to see it")
+    @Test("A kernel device is described from sysfs, and the provider receives that description")
     func describe() throws {
         let bench = try Workbench()
         try bench.sysfs.addDevice(
@@ -31,7 +31,7 @@ struct DeviceTests {
         expected.sysfsPath = bench.sysfs.path + "/class/infiniband/mlx5_0"
         #expect(device == expected)
 
-        let record = DeviceRecord.of(device).pointer.pointee
+        let record = DeviceRecord.of(device, for: someProvider).pointer.pointee
         #expect(record.size == MemoryLayout<rdma_device>.size)
         #expect(record.kind == RDMA_DEVICE_KERNEL.rawValue)
         #expect(record.node_guid == UInt64(0x0002_c903_00ab_cdef).bigEndian)
@@ -49,14 +49,15 @@ struct DeviceTests {
         #expect(OpenedContext.characters(verbs.pointee.ibdev_path) == expected.sysfsPath)
         let room = UnsafeRawBufferPointer(start: UnsafeRawPointer(verbs + 1), count: 1024)
         #expect(room.allSatisfy { $0 == 0 })
-        #expect(DeviceRecord.of(device).pointer == DeviceRecord.of(expected).pointer)
+        #expect(
+            DeviceRecord.of(device, for: someProvider).pointer == DeviceRecord.of(expected, for: someProvider).pointer)
     }
 
     private func makeDevice(_ major: UInt32, _ minor: UInt32) -> dev_t {
         dev_t(minor & 0xff | major << 8)
     }
 
-    @Test("Large device numbers are put together as makedev(3) does")
+    @Test("Large device numbers are combined as makedev(3) does")
     func largeNumbers() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -65,7 +66,7 @@ struct DeviceTests {
         #expect(bench.loader.survey()["mlx5_0"]?.device.uverbsDevice == 0x0001_2000_fff3_45ff)
     }
 
-    @Test("A software device is as its provider lists it")
+    @Test("A software device has the properties that its provider lists")
     func software() throws {
         let bench = try Workbench()
         let device = try #require(bench.loader.survey()["soft0"]).device
@@ -77,12 +78,12 @@ struct DeviceTests {
         expected.interfaceIndex = 1
         expected.listedBy = "soft"
         #expect(device == expected)
-        let record = DeviceRecord.of(device).pointer.pointee
+        let record = DeviceRecord.of(device, for: someProvider).pointer.pointee
         #expect(record.kind == RDMA_DEVICE_SOFTWARE.rawValue)
         #expect(String(cString: record.interface) == "lo" && record.ifindex == 1)
     }
 
-    @Test("Kernel devices come in the order of their numbers, software devices after them")
+    @Test("Kernel devices are sorted by name and number, software devices follow")
     func order() throws {
         let bench = try Workbench()
         for (index, name) in ["mlx5_10", "mlx5_2", "hfi1_0"].enumerated() {
@@ -92,7 +93,7 @@ struct DeviceTests {
     }
 
     @Test(
-        "An RNIC has iWARP as its transport; an unknown node type is carried",
+        "An RNIC has the transport iWARP; an unknown node type is kept",
         arguments: [("4: RNIC", 4, 1), ("7: unspecified", 7, 4), ("99: NEW", 99, -1), ("", -1, -1)]
             as [(String, Int32, Int32)])
     func transport(_ text: String, _ type: Int32, _ transport: Int32) throws {
@@ -103,7 +104,7 @@ struct DeviceTests {
     }
 
     @Test(
-        "A node that sysfs describes badly is told, and the other devices are served",
+        "A uverbs node with a missing or invalid attribute is a problem, and the other devices are listed",
         arguments: [
             ("ibdev", "../x\n"), ("ibdev", ""), ("dev", "231\n"), ("dev", "a:b\n"), ("abi_version", "new\n"),
             ("abi_version", nil),
@@ -120,13 +121,13 @@ struct DeviceTests {
     }
 
     @Test(
-        "A modalias of another bus or with other numbers gives no PCI numbers",
+        "A modalias of another bus, or one that is malformed, gives no PCI identifiers",
         arguments: ["auxiliary:mlx5_core.rdma", "pci:v000015B3", "pci:v100015B3d00001017sv0sd0", "", "pci:"])
     func modalias(_ text: String) throws {
         #expect(DeviceDescription.PCIIdentifiers(modalias: text) == nil)
     }
 
-    @Test("SYSFS_PATH says where sysfs is, unless the process runs with raised privileges")
+    @Test("SYSFS_PATH sets the path of sysfs, unless the process runs with raised privileges")
     func sysfsPath() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -137,22 +138,31 @@ struct DeviceTests {
         bench.configuration.isPrivileged = true
         let survey = bench.loader.survey()
         #expect(survey["mlx5_0"] == nil)
-        #expect(survey.problems.map(\.sentence) == ["SYSFS_PATH is ignored: this process runs with raised privileges"])
+        #expect(survey.problems.map(\.message) == ["SYSFS_PATH is ignored: this process runs with raised privileges"])
     }
 
-    @Test("Software devices with bad or taken names are passed over and told; a long list is read to its end")
-    func confused() throws {
-        let bench = try Workbench(builtIn: [.softTest, .confusedTest])
+    @Test("A failure of list_devices is a problem of the survey, with the errno value and the provider's message")
+    func listFails() throws {
+        let survey = try Workbench(builtIn: [.softTest, .listFailsTest]).loader.survey()
+        #expect(survey.entries.map(\.device.name) == ["soft0"])
+        let problem = try #require(survey.problems.first)
+        #expect(problem.code == EMFILE)
+        #expect(problem.message.hasSuffix("it cannot list its devices: the kernel does not tell of interfaces"))
+    }
+
+    @Test("Software devices with invalid or taken names are problems; a long list is read to its end")
+    func invalidNames() throws {
+        let bench = try Workbench(builtIn: [.softTest, .invalidNamesTest])
         let survey = bench.loader.survey()
         #expect(survey.entries.count == 1 + 38)
         #expect(survey["soft0"]?.device.listedBy == "soft")
         #expect(survey["confused39"]?.chosen?.provider == "confused")
         #expect(survey.problems.count == 2)
-        #expect(survey.problems.first?.sentence.contains("`../etc`") == true)
-        #expect(survey.problems.last?.sentence.contains("that name is taken") == true)
+        #expect(survey.problems.first?.message.contains("`../etc`") == true)
+        #expect(survey.problems.last?.message.contains("that name is taken") == true)
     }
 
-    @Test("The driver numbers that the program knows reach rules and providers")
+    @Test("Rules and providers receive the driver IDs of the configuration")
     func driverIDs() throws {
         let bench = try Workbench()
         try bench.sysfs.addDevice("eth_rdma0")
@@ -162,23 +172,23 @@ struct DeviceTests {
         let entry = try #require(bench.loader.survey()["eth_rdma0"])
         #expect(entry.device.driverID == 1)
         #expect(entry.chosen?.provider == "mlx5")
-        #expect(DeviceRecord.of(entry.device).pointer.pointee.driver_id == 1)
+        #expect(DeviceRecord.of(entry.device, for: someProvider).pointer.pointee.driver_id == 1)
     }
 
-    @Test("Without a kernel device nobody is asked for driver numbers: to ask may make the kernel load a module")
+    @Test("Driver IDs are requested only if there is a kernel device: the request may make the kernel load a module")
     func noDriverIDs() throws {
         let bench = try Workbench()
-        let questions = Atomic(0)
+        let requests = Atomic(0)
         bench.configuration.driverIDs = {
-            questions.add(1, ordering: .relaxed)
+            requests.add(1, ordering: .relaxed)
             return [:]
         }
         _ = bench.loader.survey()
-        let without = questions.load(ordering: .relaxed)
+        let without = requests.load(ordering: .relaxed)
         #expect(without == 0)
         try bench.sysfs.addDevice("eth_rdma0")
         _ = bench.loader.survey()
-        let with = questions.load(ordering: .relaxed)
+        let with = requests.load(ordering: .relaxed)
         #expect(with > 0)
     }
 }
@@ -189,3 +199,10 @@ extension OpenedContext {
         withUnsafeBytes(of: field) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
     }
 }
+
+/// A provider whose records the tests read.
+nonisolated(unsafe) private let someProvider: UnsafePointer<rdma_provider> = {
+    let provider = UnsafeMutablePointer<rdma_provider>.allocate(capacity: 1)
+    provider.initialize(to: rdma_provider())
+    return UnsafePointer(provider)
+}()

@@ -6,7 +6,7 @@ import Testing
 
 @Suite("Directories of driver files")
 struct DirectoryTests {
-    @Test("Only files that end in .driver and are not hidden count")
+    @Test("Only files that end in .driver and are not hidden are read")
     func suffix() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -19,7 +19,7 @@ struct DirectoryTests {
         #expect(survey.problems == [])
     }
 
-    @Test("RDMA_DRIVER_PATH goes before the override directory, that before the main one, that before built in")
+    @Test("The rank is RDMA_DRIVER_PATH, override directory, main directory, built-in providers")
     func order() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -39,16 +39,16 @@ struct DirectoryTests {
             ranked.map(\.origin)
                 == [.environment(position: 0), .environment(position: 1), .override, .main, .builtIn])
         #expect(entry.verdict("a")?.outcome == .chosen)
-        #expect(entry.verdict("b")?.sentence.contains("goes before directory 2 of RDMA_DRIVER_PATH") == true)
+        #expect(entry.verdict("b")?.message.contains("goes before directory 2 of RDMA_DRIVER_PATH") == true)
 
         bench.configuration.environment = [:]
         entry = try #require(bench.loader.survey()["mlx5_0"])
         #expect(entry.verdict("c")?.outcome == .chosen)
-        #expect(entry.verdict("d")?.sentence.contains("the override directory goes before the main directory") == true)
+        #expect(entry.verdict("d")?.message.contains("the override directory goes before the main directory") == true)
         #expect(entry.verdict("libibverbs")?.outcome == .standsBy)
     }
 
-    @Test("A directory of RDMA_DRIVER_PATH that is not there is told; a missing standard directory is not")
+    @Test("A missing directory of RDMA_DRIVER_PATH is a problem; a missing standard directory is not")
     func missingDirectories() throws {
         let bench = try Workbench()
         try FileManager.default.removeItem(atPath: bench.main)
@@ -59,7 +59,7 @@ struct DirectoryTests {
     }
 
     @Test(
-        "A relative or missing `library` lies in the provider directory; for RDMA_DRIVER_PATH, beside the driver file")
+        "A relative or missing `library` is in the provider directory; for RDMA_DRIVER_PATH, beside the driver file")
     func relativeLibraries() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -81,7 +81,7 @@ struct DirectoryTests {
             ])
     }
 
-    @Test("A file with a mistake is skipped and told, and all others count")
+    @Test("A driver file with an error is a problem, and all others are used")
     func mistakeInOneFile() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -94,7 +94,7 @@ struct DirectoryTests {
         #expect(survey["mlx5_0"]?.verdict("b")?.outcome == .chosen)
     }
 
-    @Test("What is no regular file, or links to nothing, is told and does not block")
+    @Test("A file that is not regular, or a dangling link, is a problem and does not block")
     func oddFiles() throws {
         let bench = try Workbench()
         try bench.makeDirectory(bench.main + "/folder.driver")
@@ -105,10 +105,10 @@ struct DirectoryTests {
         #expect(
             problems.map { lastComponent($0.path ?? "") }
                 == ["dangling.driver", "fifo.driver", "folder.driver", "zero.driver"])
-        #expect(problems.first?.sentence == "it links to nowhere, which is not there")
+        #expect(problems.first?.message == "it links to nowhere, which is not there")
     }
 
-    @Test("A file name that is not UTF-8 is told, and nothing else suffers")
+    @Test("A file name that is not UTF-8 is a problem, and all other files are used")
     func badFileName() throws {
         let bench = try Workbench()
         let bytes = Array("\(bench.main)/".utf8) + [0xff] + Array(".driver".utf8) + [0]
@@ -122,7 +122,7 @@ struct DirectoryTests {
         #expect(survey["soft0"]?.chosen?.provider == "soft")
     }
 
-    @Test("The rank does not depend on the order in which the files were made")
+    @Test("The rank does not depend on the order in which the files were created")
     func independentOfReaddir() throws {
         let stems = (0..<12).map { "p\($0)" }
         var outcomes: Set<[String]> = []
@@ -146,7 +146,7 @@ struct DirectoryTests {
 
 @Suite("Masks")
 struct MaskTests {
-    @Test("An empty file, or a link to /dev/null, masks the provider of its name", arguments: [true, false])
+    @Test("An empty driver file, or a link to /dev/null, masks the provider of its name", arguments: [true, false])
     func masks(byLink: Bool) throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -160,13 +160,13 @@ struct MaskTests {
         let entry = try #require(bench.loader.survey()["mlx5_0"])
         let verdict = try #require(entry.verdict("vendor"))
         #expect(verdict.outcome == .masked && verdict.rule == .mask)
-        #expect(verdict.sentence == "masked by \(bench.override)/mlx5.driver")
+        #expect(verdict.message == "masked by \(bench.override)/mlx5.driver")
         #expect(entry.chosen?.provider == "libibverbs")
         #expect(entry.warnings == [])
         #expect(bench.trace(library) == "")
     }
 
-    @Test("A mask in the main directory hides what is built in, but not what the override directory holds")
+    @Test("A mask in the main directory hides built-in providers, but not those of the override directory")
     func lowerRanksOnly() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -179,7 +179,7 @@ struct MaskTests {
         #expect(entry.verdict("libibverbs")?.outcome == .masked)
     }
 
-    @Test("A masked soft still has its device in the survey, which says why nobody serves it")
+    @Test("The device of a masked soft is still in the survey, with the reason why no provider serves it")
     func maskedSoft() throws {
         let bench = try Workbench()
         try bench.directory.link("etc/override.d/soft.driver", to: "/dev/null")
@@ -189,10 +189,10 @@ struct MaskTests {
         let error = try #require(throws: LoaderError.self) { try bench.loader.open("soft0") }
         #expect(error == entry.error)
         #expect(error.code == ENOENT)
-        #expect(error.sentence.contains("masked by \(bench.override)/soft.driver"))
+        #expect(error.message.contains("masked by \(bench.override)/soft.driver"))
     }
 
-    @Test("A mask that others may write is told, and hides nothing")
+    @Test("A mask that is writable by others is a problem, and has no effect")
     func untrustedMask() throws {
         let bench = try Workbench()
         let mask = try bench.write("\(bench.override)/soft.driver", "", mode: 0o666)

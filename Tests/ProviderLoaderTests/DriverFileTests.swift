@@ -19,7 +19,7 @@ struct DriverFileTests {
             library /usr/lib/acme/libmlx5 provider.so
             version 24.10-2.1
             vendor ACME \u{2014} Fabrics GmbH
-            provider-abi 0.1
+            provider-abi 0.2
             kernel-abi 1..7
             match driver-id 1
             match pci 15b3:1017
@@ -33,7 +33,7 @@ struct DriverFileTests {
         #expect(file.library == "/usr/lib/acme/libmlx5 provider.so")
         #expect(file.version == ProviderVersion("24.10-2.1"))
         #expect(file.vendor == "ACME \u{2014} Fabrics GmbH")
-        #expect(file.providerABI == ABIVersion(major: 0, minor: 1))
+        #expect(file.providerABI == ABIVersion(major: 0, minor: 2))
         #expect(file.kernelABI == 1...7)
         #expect(
             file.matches == [
@@ -44,7 +44,7 @@ struct DriverFileTests {
         #expect(file.proof == .silicon)
     }
 
-    @Test("rdma-core's one line is a driver file")
+    @Test("The one-line files of rdma-core are driver files")
     func oneLine() throws {
         let file = try parse("driver mlx5\n")
         #expect(file.name == "mlx5")
@@ -53,7 +53,7 @@ struct DriverFileTests {
     }
 
     @Test(
-        "Blanks, comments, line ends of Windows and a missing last line end change nothing",
+        "Blanks, comments, CR LF and a missing last line end change nothing",
         arguments: [
             "driver mlx5", "driver mlx5\r\n", "driver mlx5\r", "  driver \t mlx5 \t \n",
             "\n\n#\n# driver rxe\ndriver mlx5\n",
@@ -68,7 +68,7 @@ struct DriverFileTests {
         #expect(try parse("driver a\nvendor C#Co # really\n").vendor == "C#Co")
     }
 
-    @Test("A single number is a window of kernel ABIs, and `critical no` says what is so anyway")
+    @Test("A single number is a range of kernel ABIs, and `critical no` is the default")
     func small() throws {
         let file = try parse("driver a\nkernel-abi 3\ncritical no\nproved simulator\n")
         #expect(file.kernelABI == 3...3)
@@ -76,8 +76,8 @@ struct DriverFileTests {
         #expect(file.proof == .simulator)
     }
 
-    /// Text, line of the error (0: none), and what the sentence must name.
-    static let mistakes: [(text: String, line: Int, mention: String)] = [
+    /// Text, line of the error (0: none), and a part of the message.
+    static let errors: [(text: String, line: Int, mention: String)] = [
         ("driver mlx5\nlibary x.so\n", 2, "unknown keyword `libary`"),
         ("Driver mlx5\n", 1, "unknown keyword `Driver`"),
         ("driver=mlx5\n", 1, "unknown keyword `driver=mlx5`"),
@@ -128,36 +128,36 @@ struct DriverFileTests {
         ("\u{feff}driver a\n", 1, "byte order mark"),
     ]
 
-    @Test("A mistake is told with file, line, what is wrong and what to try", arguments: mistakes.indices)
-    func mistake(_ index: Int) throws {
-        let (text, line, mention) = DriverFileTests.mistakes[index]
+    @Test("An error has the file, the line, a message and a hint", arguments: errors.indices)
+    func error(_ index: Int) throws {
+        let (text, line, mention) = DriverFileTests.errors[index]
         let problem = try #require(throws: Problem.self) { try parse(text) }
         #expect(problem.path == "x.driver")
         #expect(problem.line == (line == 0 ? nil : line))
-        #expect(problem.sentence.contains(mention), "\(problem)")
+        #expect(problem.message.contains(mention), "\(problem)")
         #expect(!problem.hint.isEmpty)
         #expect(problem.description.hasPrefix("x.driver:"))
     }
 
-    @Test("Bytes that are not UTF-8 are told with their line")
+    @Test("Bytes that are not UTF-8 are an error with their line")
     func notUTF8() throws {
         let problem = try #require(throws: Problem.self) {
             try DriverFile(parsing: Array("driver a\nvendor ".utf8) + [0xff, 0x0a], path: "x.driver")
         }
-        #expect(problem.line == 2 && problem.sentence.contains("UTF-8"))
+        #expect(problem.line == 2 && problem.message.contains("UTF-8"))
     }
 
-    @Test("A file of the greatest size is read, a larger one is refused")
+    @Test("A file of the largest size is read, a larger one is refused")
     func size() throws {
         let line = "driver a\n"
         let filler = "#" + String(repeating: "x", count: DriverFile.maximumSize - line.utf8.count - 1)
         #expect(try parse(line + filler).name == "a")
         let problem = try #require(throws: Problem.self) { try parse(line + filler + "x") }
-        #expect(problem.sentence.contains("65536"))
+        #expect(problem.message.contains("65536"))
     }
 
     @Test(
-        "The canonical form parses to the same value",
+        "The canonical text parses to the same value",
         arguments: [
             "driver a", "vendor  A  B #x\nmatch name x[!a-c]*\ndriver a_b-c\nmatch pci 00aB:00CD\nmatch pci 1234:*",
             "driver a\nversion 1.2~rc1\nkernel-abi 4\nprovider-abi 7.9\ncritical yes\nproved silicon",
@@ -175,7 +175,8 @@ struct DriverFileTests {
             separator: "\n", omittingEmptySubsequences: false
         ).map { $0.trimmingCharacters(in: .whitespaces) }
         let start = try #require(lines.firstIndex(of: "driver mlx5"))
-        let example = lines[start...].prefix { !$0.isEmpty && !$0.hasPrefix(".") }.joined(separator: "\n")
+        let end = lines[start...].firstIndex { $0.isEmpty || $0.hasPrefix(".") || $0 == "```" } ?? lines.endIndex
+        let example = lines[start..<end].joined(separator: "\n")
         let file = try parse(example)
         #expect(file.vendor == "ACME Fabrics")
         #expect(file.matches == [.pci(vendor: 0x15b3, device: nil)])

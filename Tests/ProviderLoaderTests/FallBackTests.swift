@@ -7,7 +7,7 @@ import Testing
 @Suite("Fall-back")
 struct FallBackTests {
     @Test(
-        "When the winner does not open the device the next serves; warnings, verdicts and messages keep the reason"
+        "If the first provider fails to open the device, the next serves; warnings and messages have the reason"
     )
     func keptReason() throws {
         let bench = try Workbench()
@@ -23,14 +23,14 @@ struct FallBackTests {
                     + "libibverbs (built in) does"
             ])
         #expect(opened.candidates.map(\.verdict.outcome) == [.failed, .chosen, .rejected])
-        #expect(opened.candidates[1].verdict.sentence == "next in rank after mlx5 of \(bench.override)/mlx5.driver")
+        #expect(opened.candidates[1].verdict.message == "next in rank after mlx5 of \(bench.override)/mlx5.driver")
         #expect(bench.trace(library) == "mepo")
         #expect(opened.close() == 0)
         let kept = bench.loader.survey().messages.filter { $0.text.contains(reason) }
         #expect(kept == [LogMessage(level: .warning, provider: "loader", text: opened.warnings[0])])
     }
 
-    @Test("Older versions of a provider stand in for newer ones that fail, one after the other")
+    @Test("Older versions of a provider are tried one after the other when newer ones fail")
     func chain() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -61,12 +61,12 @@ struct FallBackTests {
         let error = try #require(throws: LoaderError.self) { try bench.loader.open("mlx5_0") }
         #expect(error == entry.error)
         #expect(error.code == (kind == 1 ? EPERM : EPROTONOSUPPORT))
-        #expect(error.sentence.hasPrefix("mlx5 of \(file): "))
-        #expect(error.sentence.hasSuffix("(mlx5 is critical)"))
+        #expect(error.message.hasPrefix("mlx5 of \(file): "))
+        #expect(error.message.hasSuffix("(mlx5 is critical)"))
         #expect(error.candidates == entry.candidates)
     }
 
-    @Test("A critical file that does not win, or is for other devices, harms nobody")
+    @Test("A critical driver file of a lower rank, or for other devices, has no effect")
     func criticalElsewhere() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -80,8 +80,8 @@ struct FallBackTests {
         #expect(entry.error == nil && entry.warnings == [])
     }
 
-    @Test("RDMA_PROVIDER turns a fall-back into an error, too, with the provider's errno value")
-    func asked() throws {
+    @Test("RDMA_PROVIDER also turns a fall-back into an error, with the provider's errno value")
+    func requested() throws {
         let bench = try Workbench()
         try bench.mlx5()
         try bench.driver("mlx5", "driver mlx5\n")
@@ -89,8 +89,8 @@ struct FallBackTests {
         bench.configuration.environment["RDMA_PROVIDER"] = "mlx5"
         let error = try #require(throws: LoaderError.self) { try bench.loader.open("mlx5_0") }
         #expect(error.code == EACCES)
-        #expect(error.sentence.contains("no permission (RDMA_PROVIDER asks for mlx5)"))
-        // With raised privileges the variable does not count.
+        #expect(error.message.contains("no permission (RDMA_PROVIDER names mlx5)"))
+        // With raised privileges the variable is ignored.
         bench.configuration.isPrivileged = true
         if geteuid() == 0 {
             let opened = try bench.loader.open("mlx5_0")
@@ -99,8 +99,8 @@ struct FallBackTests {
         }
     }
 
-    @Test("When everybody fails the error tells each reason, and has the errno value of the device's opening")
-    func everybody() throws {
+    @Test("If all providers fail the error has each reason, and the errno value of open_device")
+    func allFail() throws {
         let bench = try Workbench(builtIn: [.refusingTest])
         try bench.mlx5()
         try bench.driver("mlx5", "driver mlx5\n")
@@ -108,7 +108,7 @@ struct FallBackTests {
         let error = try #require(throws: LoaderError.self) { try bench.loader.open("mlx5_0") }
         #expect(error.code == EACCES)
         #expect(
-            error.sentence
+            error.message
                 == "no provider serves it: mlx5 of \(bench.main)/mlx5.driver: "
                 + "it does not open the device: no permission; "
                 + "libibverbs (built in): it cannot serve mlx5_0: there is no C provider for it")
@@ -116,19 +116,19 @@ struct FallBackTests {
         #expect(error.description.hasPrefix("mlx5_0: no provider serves it"))
     }
 
-    @Test("A kernel device without any candidate is an error that says what to do")
-    func nobody() throws {
+    @Test("The error for a kernel device without a candidate has a hint")
+    func noCandidate() throws {
         let bench = try Workbench(builtIn: [])
         try bench.mlx5()
         let error = try #require(throws: LoaderError.self) { try bench.loader.open("mlx5_0") }
-        #expect(error.code == ENOENT && error.sentence == "no provider serves it")
+        #expect(error.code == ENOENT && error.message == "no provider serves it")
         #expect(error.hint.contains("install the provider"))
     }
 }
 
 @Suite("Replacing the built-in providers")
 struct ReplacementTests {
-    @Test("A soft.driver in the override directory takes over soft's devices, and gives way when its library is gone")
+    @Test("A soft.driver in the override directory replaces the built-in soft while its library exists")
     func soft() throws {
         let bench = try Workbench()
         try bench.driver("soft", "driver soft\nversion 2\n", in: bench.override)
@@ -144,7 +144,7 @@ struct ReplacementTests {
         #expect(entry.verdict("soft")?.outcome == .chosen || entry.candidates.last?.verdict.outcome == .absent)
     }
 
-    @Test("The kernel windows of file and library do not matter for a software device")
+    @Test("The ranges of kernel ABIs of driver file and library do not apply to a software device")
     func noKernel() throws {
         let bench = try Workbench()
         try bench.driver("x", "driver \(bench.unique)\nmatch name soft*\nkernel-abi 5\n", in: bench.override)
@@ -152,7 +152,7 @@ struct ReplacementTests {
         #expect(bench.loader.survey()["soft0"]?.chosen?.library == library)
     }
 
-    @Test("A libibverbs.driver takes over every kernel device that has no better provider")
+    @Test("A libibverbs.driver serves every kernel device that has no higher-ranked provider")
     func libibverbs() throws {
         let bench = try Workbench()
         try bench.mlx5()

@@ -8,7 +8,7 @@ import Testing
 
 @Suite("Loading a library")
 struct LoadingTests {
-    /// mlx5_0 with one driver file for it, whose library behaves as the settings say.
+    /// mlx5_0 with one driver file, whose library has the given settings (Fixtures/provider.c).
     private func prepared(
         _ settings: [String: String] = [:], variant: ProviderVariant = .good, lines: String = ""
     ) throws -> (bench: Workbench, library: String) {
@@ -19,18 +19,18 @@ struct LoadingTests {
         return (bench, try bench.library("\(bench.unique).so", settings, variant: variant))
     }
 
-    /// The verdict on `acme` when it does not serve, and proof that libibverbs does in its place.
+    /// The verdict on `acme` when it fails; checks that libibverbs serves instead.
     private func failure(_ bench: Workbench) throws -> Verdict {
         let opened = try bench.loader.open("mlx5_0")
         #expect(opened.provider.name == "libibverbs")
         #expect(opened.warnings.count == 1)
         #expect(opened.close() == 0)
         let verdict = try #require(opened.candidates.first { $0.driverFile != nil }).verdict
-        #expect(opened.warnings.first?.contains(verdict.sentence) == true)
+        #expect(opened.warnings.first?.contains(verdict.message) == true)
         return verdict
     }
 
-    @Test("A provider from a library opens the device, and says who it is")
+    @Test("A provider of a library opens the device, with its name, version and vendor")
     func good() throws {
         let (bench, library) = try prepared(
             ["version": "1.5", "vendor": "ACME"],
@@ -45,14 +45,14 @@ struct LoadingTests {
         #expect(opened.warnings == [] && !opened.isForeign)
         #expect(bench.trace(library) == "mepo")
         #expect(opened.context.pointee.device == opened.device.pointee.device)
-        // The core has made the context safe: the slots of the data path answer EOPNOTSUPP.
+        // The core has filled the empty slots of the data path, which return EOPNOTSUPP.
         var completion = ibv_wc()
         #expect(opened.context.pointee.ops.poll_cq(nil, 1, &completion) == -EOPNOTSUPP)
         #expect(opened.close() == 0)
         #expect(bench.trace(library) == "mepoc")
     }
 
-    @Test("A library is opened once, and its entry point called once, whoever asks and however often")
+    @Test("Several loaders open a library once and call its entry point once")
     func once() throws {
         let (bench, library) = try prepared()
         try bench.sysfs.addDevice("mlx5_1", index: 1)
@@ -67,7 +67,7 @@ struct LoadingTests {
         #expect(trace.filter { $0 == "o" }.count == 3 && trace.filter { $0 == "c" }.count == 3)
     }
 
-    @Test("One library for two devices by two driver files is one library")
+    @Test("A library that two driver files name is opened once")
     func sharedByDevices() throws {
         let bench = try Workbench()
         let library = try bench.library("\(bench.unique).so", ["name": bench.unique])
@@ -87,28 +87,28 @@ struct LoadingTests {
         #expect(bench.trace(library) == "mepocpoc")
     }
 
-    @Test("A refusal, and a failure after the library was mapped, are remembered: the entry point is not called again")
+    @Test("After the entry point refused the core, it is not called again")
     func refusalOnce() throws {
-        let (bench, library) = try prepared(["refuses": "needs provider ABI 7.0, this core has 0.1"])
+        let (bench, library) = try prepared(["refuses": "needs provider ABI 7.0, this core has 0.2"])
         for _ in 1...2 {
             let verdict = try failure(bench)
             #expect(
                 verdict
-                    == Verdict(.failed, .negotiation, "it refuses this core: needs provider ABI 7.0, this core has 0.1")
+                    == Verdict(.failed, .negotiation, "it refuses this core: needs provider ABI 7.0, this core has 0.2")
             )
         }
         #expect(bench.trace(library) == "me")
     }
 
     static let faults: [(settings: [String: String], rule: Verdict.Rule, mention: String)] = [
-        (["refuses": ""], .negotiation, "it gives no reason"),
-        (["major": "1"], .negotiation, "built for provider ABI 1.1, and this core, of 0.1, serves 0.1 and later"),
+        (["refuses": ""], .negotiation, "it gave no reason"),
+        (["major": "1"], .negotiation, "built for provider ABI 1.2, and this core, of 0.2, serves 0.2 and later"),
         (["minor": "0"], .negotiation, "built for provider ABI 0.0"),
         (["size": "4"], .negotiation, "its description is only 4 bytes long"),
-        (["size": "56"], .negotiation, "its description is 56 bytes long; ABI 0.1 has at least 64"),
+        (["size": "56"], .negotiation, "its description is 56 bytes long; ABI 0.2 has at least 64"),
         (["nameless": "1"], .negotiation, "lacks the name"),
         (["kernel-min": "9", "kernel-max": "3"], .negotiation, "kernel ABIs is empty (9 to 3)"),
-        (["name": "other"], .name, "calls itself other, its driver file says t"),
+        (["name": "other"], .name, "has the name other, its driver file the name t"),
         (
             ["kernel-min": "2", "kernel-max": "3"], .kernelABI,
             "does not support kernel ABI 1 of mlx5_0 (supports 2 to 3)"
@@ -119,22 +119,78 @@ struct LoadingTests {
         (["no-context": "1"], .open, "success without a context"),
         (["no-close": "1"], .open, "no close_context"),
         (["strange-device": "1"], .open, "its context is of another device"),
-        (["short-context": "1"], .open, "not a struct verbs_context of this version"),
+        (["short-context": "1"], .open, "not a struct verbs_context of rdma-core 44 or later"),
+        (
+            ["device-state": "1", "init-fails": "no table"], .open,
+            "it does not prepare the device (init_device): no table"
+        ),
     ]
 
-    @Test("A library that is wrong gives a clear reason, and the next in rank serves", arguments: faults.indices)
+    @Test("A faulty library is reported with the reason, and the next in rank serves", arguments: faults.indices)
     func fault(_ index: Int) throws {
         let (settings, rule, mention) = LoadingTests.faults[index]
         let (bench, library) = try prepared(settings)
         let verdict = try failure(bench)
         #expect(verdict.outcome == .failed && verdict.rule == rule)
-        #expect(verdict.sentence.contains(mention), "\(verdict.sentence)")
-        // What was opened and then refused is closed again.
+        #expect(verdict.message.contains(mention), "\(verdict.message)")
+        // A context that is refused is closed.
         let trace = bench.trace(library)
         #expect(trace.contains("c") == (settings["strange-device"] != nil || settings["short-context"] != nil))
     }
 
-    @Test("A provider of a newer minor version, with a longer description, is served")
+    @Test(
+        "A context of a later verbs.h, which has more slots, is served, and the slots that this verbs.h has are filled")
+    func laterContext() throws {
+        let (bench, _) = try prepared(["later-slots": "6"])
+        let opened = try bench.loader.open("mlx5_0")
+        #expect(verbs_get_ctx(opened.context)?.pointee.sz == MemoryLayout<verbs_context>.size + 6 * 8)
+        var attributes = ibv_port_attr()
+        #expect(___ibv_query_port(opened.context, 1, &attributes) == 0)
+        #expect(opened.close() == 0)
+    }
+
+    @Test(
+        "The state of a device is made before its first context, passed to open_device, and freed after the last context"
+    )
+    func deviceState() throws {
+        let (bench, library) = try prepared(["device-state": "1"])
+        let first = try bench.loader.open("mlx5_0")
+        let second = try bench.loader.open("mlx5_0")
+        #expect(bench.trace(library) == "mepiopo")
+        #expect(first.close() == 0)
+        #expect(bench.trace(library) == "mepiopoc")
+        #expect(second.close() == 0)
+        let third = try bench.loader.open("mlx5_0")
+        #expect(third.close() == 0)
+        #expect(bench.trace(library) == "mepiopoccfpiocf")
+    }
+
+    @Test(
+        "Extensions of a device and of a context are found by name and version; the context's was wanted at its opening"
+    )
+    func extensions() throws {
+        let (bench, _) = try prepared()
+        let snapshot = bench.loader.snapshot()
+        let device = try #require(snapshot.devices.first { $0.name == "mlx5_0" })
+        #expect(snapshot.queryExtension("acme-numbers", version: 2, of: device)?.load(as: Int32.self) == 2)
+        #expect(snapshot.queryExtension("acme-numbers", version: 1, of: device) == nil)
+        #expect(snapshot.queryExtension("acme-letters", version: 2, of: device) == nil)
+        for (wanted, number) in [([], nil), (["other", "acme-numbers"], 3)] as [([String], Int32?)] {
+            let opened = try snapshot.open("mlx5_0", extensions: wanted)
+            let found = opened.ops.pointee.query_extension(opened.context, "acme-numbers", 2)
+            #expect(found?.load(as: Int32.self) == number)
+            #expect(opened.close() == 0)
+        }
+    }
+
+    @Test("When no context opens, the state of the device is freed")
+    func deviceStateAfterFailure() throws {
+        let (bench, library) = try prepared(["device-state": "1", "open-fails": "no room"])
+        _ = try failure(bench)
+        #expect(bench.trace(library) == "mepiof")
+    }
+
+    @Test("A provider of a newer minor version, with a longer struct rdma_provider, is used")
     func newer() throws {
         let (bench, _) = try prepared(["minor": "7", "size": "96"])
         let opened = try bench.loader.open("mlx5_0")
@@ -144,27 +200,27 @@ struct LoadingTests {
     }
 
     @Test(
-        "A library without the entry point is told, also where a library that it depends on has one",
+        "A library without the entry point is refused, even if a library that it depends on has one",
         arguments: [ProviderVariant.noEntry, .borrowedEntry])
     func noEntry(_ variant: ProviderVariant) throws {
         let (bench, library) = try prepared(variant: variant)
         let verdict = try failure(bench)
         #expect(verdict.rule == .load)
-        #expect(verdict.sentence.contains("does not export rdma_provider_entry"))
+        #expect(verdict.message.contains("does not export rdma_provider_entry"))
         #expect(bench.trace(library) == "m")
     }
 
-    @Test("What the dynamic linker says of a library with an undefined symbol is handed on")
+    @Test("The verdict on a library with an undefined symbol has the message of the dynamic linker")
     func undefined() throws {
         let (bench, library) = try prepared(variant: .undefined)
         let verdict = try failure(bench)
         #expect(verdict.rule == .load)
-        #expect(verdict.sentence.contains("undefined symbol: nobody_has_this_symbol"))
+        #expect(verdict.message.contains("undefined symbol: undefined_symbol"))
         #expect(bench.trace(library) == "")
     }
 
     @Test(
-        "What is no shared library for this machine is told before the dynamic linker sees it",
+        "A file that is not a shared library for this machine is refused before dlopen",
         arguments: [
             (0..<4, 0, "no ELF header"), (18..<19, 183, "it is for AArch64 (64 bit)"), (4..<5, 1, "(32 bit)"),
             (16..<17, 2, "not a shared library"),
@@ -176,10 +232,10 @@ struct LoadingTests {
         try contents.write(to: URL(fileURLWithPath: library))
         let verdict = try failure(bench)
         #expect(verdict.rule == .load)
-        #expect(verdict.sentence.contains(mention), "\(verdict.sentence)")
+        #expect(verdict.message.contains(mention), "\(verdict.message)")
     }
 
-    @Test("A library of a few bytes, and one that is cut off, are told", arguments: [0, 10, 64, 4096])
+    @Test("A truncated library is refused", arguments: [0, 10, 64, 4096])
     func truncated(_ length: Int) throws {
         let (bench, library) = try prepared()
         let contents = try Data(contentsOf: URL(fileURLWithPath: library)).prefix(length)
@@ -187,7 +243,7 @@ struct LoadingTests {
         #expect(try failure(bench).rule == .load)
     }
 
-    @Test("A library that is a directory is told")
+    @Test("A library that is a directory is refused")
     func directory() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -195,20 +251,20 @@ struct LoadingTests {
         try bench.makeDirectory(bench.providers + "/acme.so")
         let entry = try #require(bench.loader.survey()["mlx5_0"])
         #expect(entry.verdict("acme")?.outcome == .rejected)
-        #expect(entry.verdict("acme")?.sentence.contains("is not a regular file") == true)
+        #expect(entry.verdict("acme")?.message.contains("is not a regular file") == true)
     }
 
-    @Test("A built-in provider, too, must call itself as the program says")
+    @Test("A built-in provider must have the name that the program gives")
     func builtInName() throws {
         let builtIn = BuiltInProvider(name: "acme", entry: BuiltInProvider.softTest.entry)
         let bench = try Workbench(builtIn: [builtIn])
         try bench.mlx5()
         let entry = try #require(bench.loader.survey()["mlx5_0"])
-        #expect(entry.verdict("acme") == Verdict(.failed, .name, "it calls itself `soft`"))
-        #expect(entry.error?.sentence.contains("calls itself `soft`") == true)
+        #expect(entry.verdict("acme") == Verdict(.failed, .name, "its name is `soft`"))
+        #expect(entry.error?.message.contains("its name is `soft`") == true)
     }
 
-    @Test("A library that somebody else had opened is used, with a warning")
+    @Test("A library that the program had opened before is used, with a warning")
     func alreadyMapped() throws {
         let (bench, library) = try prepared()
         #expect(dlopen(library, RTLD_NOW | RTLD_LOCAL) != nil)
@@ -219,7 +275,7 @@ struct LoadingTests {
         #expect(opened.close() == 0)
     }
 
-    @Test("A library of the hardware that the program is linked with is told beside the one that serves")
+    @Test("A library of the same hardware that the program is linked with gives a warning")
     func linkedCopy() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -234,7 +290,7 @@ struct LoadingTests {
         #expect(opened.close() == 0)
     }
 
-    @Test("Two libraries with one name in a process are told")
+    @Test("Two provider libraries with the same provider name in a process give a warning")
     func twoOfOneName() throws {
         let bench = try Workbench()
         for index in 0...1 {

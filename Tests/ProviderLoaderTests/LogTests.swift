@@ -1,11 +1,12 @@
 import CProviderABI
 import Foundation
+import Locking
 import TestSupport
 import Testing
 
 @testable import ProviderLoader
 
-@Suite("What providers log")
+@Suite("Messages of providers")
 struct LogTests {
     @Test("A provider's message reaches the handler as one line, and a warning is kept for the survey")
     func message() throws {
@@ -25,7 +26,7 @@ struct LogTests {
         #expect(survey.messages.filter { $0.text.contains(marker) } == [expected])
     }
 
-    @Test("A message below a warning is handed on, but not kept; a level that nobody knows is carried")
+    @Test("A message below a warning reaches the handler but is not kept; an unknown level is preserved")
     func levels() throws {
         let log = ProcessLog()
         let seen = Locked<[UInt32]>([])
@@ -42,6 +43,15 @@ struct LogTests {
         #expect(LogMessage.Level(rawValue: 77).name == "77" && LogMessage.Level.debug.name == "debug")
     }
 
+    @Test("A message that is repeated is kept once, as the latest")
+    func repeated() {
+        let log = ProcessLog()
+        for text in ["first", "second", "first", "third", "first"] {
+            log.record(LogMessage(level: .warning, provider: "p", text: text))
+        }
+        #expect(log.kept.map(\.text) == ["second", "third", "first"])
+    }
+
     @Test("Only the latest messages are kept")
     func bounded() {
         let log = ProcessLog()
@@ -52,16 +62,16 @@ struct LogTests {
         #expect(log.kept.first?.text == "10")
     }
 
-    @Test("RDMA_LOG with an unknown level is told; without it nothing is printed")
+    @Test("RDMA_LOG with an unknown level is a problem; without it nothing is printed")
     func setting() throws {
         let bench = try Workbench()
         bench.configuration.environment["RDMA_LOG"] = "loud"
-        #expect(bench.loader.survey().problems.map(\.sentence) == ["RDMA_LOG cannot be `loud`"])
+        #expect(bench.loader.survey().problems.map(\.message) == ["RDMA_LOG cannot be `loud`"])
         #expect(LoaderConfiguration().logHandler == nil)
     }
 }
 
 extension Workbench {
-    /// Something with an identity.
+    /// An object with an identity.
     final class Token: Sendable {}
 }

@@ -5,23 +5,23 @@ import Testing
 @Suite("Patterns of device names")
 struct NamePatternTests {
     @Test(
-        "A pattern fits the names that it describes",
+        "A pattern matches the names that it describes",
         arguments: [
             ("mlx5_0", "mlx5_0"), ("mlx5_*", "mlx5_"), ("mlx5_*", "mlx5_bond_0"), ("*", "x"), ("*_0", "mlx5_0_0"),
             ("mlx5_?", "mlx5_7"), ("*a*b*", "xaybz"), ("mlx[45]_*", "mlx4_0"), ("mlx[4-6]_*", "mlx5_0"),
             ("mlx[!4]_0", "mlx5_0"), ("a[-]b", "a-b"), ("a[b-]c", "a-c"), ("*.*", "a.b"), ("a**b", "ab"),
         ])
-    func fits(_ pattern: String, _ name: String) throws {
+    func matches(_ pattern: String, _ name: String) throws {
         #expect(try #require(NamePattern(pattern)).matches(name))
     }
 
     @Test(
-        "It fits no others",
+        "A pattern matches no other names",
         arguments: [
             ("mlx5_0", "mlx5_00"), ("mlx5_*", "mlx4_0"), ("mlx5_?", "mlx5_10"), ("mlx5_?", "mlx5_"), ("?*", ""),
             ("mlx[45]_*", "mlx6_0"), ("mlx[!4]_0", "mlx4_0"), ("*a*b", "xbya"), ("MLX5_0", "mlx5_0"), ("a", ""),
         ])
-    func fitsNot(_ pattern: String, _ name: String) throws {
+    func matchesNot(_ pattern: String, _ name: String) throws {
         #expect(try !#require(NamePattern(pattern)).matches(name))
     }
 
@@ -35,7 +35,7 @@ struct NamePatternTests {
         #expect(NamePattern(text) == nil)
     }
 
-    @Test("A pattern of many runs against a long name takes no longer than their product")
+    @Test("Matching a pattern with many stars takes at most pattern length times name length steps")
     func noBlowUp() throws {
         let pattern = try #require(NamePattern(String(repeating: "a*", count: 120) + "b"))
         #expect(!pattern.matches(String(repeating: "a", count: 63)))

@@ -4,7 +4,7 @@ import Testing
 
 @testable import ProviderLoader
 
-@Suite("Whose files are believed")
+@Suite("Ownership of files")
 struct OwnershipTests {
     /// A driver file of mlx5 with its library, in the main directory.
     private func prepared() throws -> (bench: Workbench, file: String, library: String) {
@@ -19,7 +19,7 @@ struct OwnershipTests {
     }
 
     @Test(
-        "A driver file or library that others may write is refused, and the next in rank serves with a warning",
+        "A driver file or library that is writable by others is refused, and the next in rank serves with a warning",
         arguments: [true, false], [0o666, 0o602] as [mode_t])
     func writableByOthers(theLibrary: Bool, bits: mode_t) throws {
         let (bench, file, library) = try prepared()
@@ -29,27 +29,27 @@ struct OwnershipTests {
         let verdict = try #require(entry.verdict("mlx5"))
         #expect(verdict.outcome == .rejected && verdict.rule == .ownership)
         #expect(
-            verdict.sentence.contains(
+            verdict.message.contains(
                 "\(theLibrary ? library : file) is writable by others (mode 0\(String(bits, radix: 8)))"))
         #expect(entry.chosen?.provider == "libibverbs")
         #expect(entry.warnings.count == 1)
         #expect(entry.warnings.first?.contains("writable by others") == true)
         #expect(bench.trace(library) == "")
-        // A driver file is about no single device, so it is told as a problem as well.
+        // A driver file is not of a single device, so it is also a problem of the survey.
         #expect(survey.problems.map(\.path) == (theLibrary ? [] : [file]))
     }
 
     @Test("A file of another user is refused", arguments: [true, false])
     func ownedByAnother(theLibrary: Bool) throws {
         let (bench, file, library) = try prepared()
-        bench.giveAway(theLibrary ? library : file)
+        bench.changeOwner(theLibrary ? library : file)
         let survey = bench.loader.survey()
         if geteuid() == 0 {
             let verdict = try #require(survey["mlx5_0"]?.verdict("mlx5"))
             #expect(verdict.rule == .ownership)
-            #expect(verdict.sentence.contains("is owned by user 65534, not by root or the caller"))
+            #expect(verdict.message.contains("is owned by user 65534, not by root or the caller"))
         } else {
-            // Then the directory, too, belongs to somebody else.
+            // As another user, the loader also refuses the directory.
             #expect(survey["mlx5_0"]?.verdict("mlx5") == nil)
             #expect(survey.problems.isEmpty == false)
         }
@@ -57,8 +57,8 @@ struct OwnershipTests {
     }
 
     @Test(
-        "A file of the caller is believed, unless the process runs with raised privileges",
-        .enabled(if: geteuid() == 0, "only root can give files away"))
+        "A file of the caller is accepted, unless the process runs with raised privileges",
+        .enabled(if: geteuid() == 0, "only root can change the owner of a file"))
     func ownedByCaller() throws {
         let (bench, file, library) = try prepared()
         for path in [file, library, bench.main, bench.providers, bench.directory.path] { chown(path, 4242, 4242) }
@@ -68,12 +68,12 @@ struct OwnershipTests {
         let survey = bench.loader.survey()
         #expect(survey["mlx5_0"]?.verdict("mlx5") == nil)
         #expect(survey["mlx5_0"]?.chosen?.provider == "libibverbs")
-        #expect(survey.problems.first?.sentence.contains("raised privileges") == true)
+        #expect(survey.problems.first?.message.contains("raised privileges") == true)
     }
 
     @Test(
-        "A group that may write counts as others, unless it is root's or the caller's private one",
-        .enabled(if: geteuid() == 0, "only root can give files away"))
+        "A file that is writable by a group is refused, unless it is root's group or the caller's private one",
+        .enabled(if: geteuid() == 0, "only root can change the owner of a file"))
     func writableByGroup() throws {
         let (bench, file, library) = try prepared()
         mode(file, 0o664)
@@ -81,7 +81,7 @@ struct OwnershipTests {
         #expect(bench.loader.survey()["mlx5_0"]?.verdict("mlx5")?.outcome == .chosen)
         chown(library, 0, 4242)
         mode(library, 0o775)
-        #expect(bench.loader.survey()["mlx5_0"]?.verdict("mlx5")?.sentence.contains("writable by group 4242") == true)
+        #expect(bench.loader.survey()["mlx5_0"]?.verdict("mlx5")?.message.contains("writable by group 4242") == true)
         bench.configuration.userID = 4242
         bench.configuration.groupID = 4242
         #expect(bench.loader.survey()["mlx5_0"]?.verdict("mlx5")?.outcome == .chosen)
@@ -90,7 +90,7 @@ struct OwnershipTests {
         #expect(bench.loader.survey()["mlx5_0"]?.verdict("mlx5")?.rule == .ownership)
     }
 
-    @Test("A directory of driver files that others may write is not read, unless it is sticky as /tmp is")
+    @Test("A directory of driver files that is writable by others is not read, unless it is sticky as /tmp is")
     func directory() throws {
         let (bench, _, _) = try prepared()
         mode(bench.main, 0o777)
@@ -98,12 +98,12 @@ struct OwnershipTests {
         #expect(survey["mlx5_0"]?.verdict("mlx5") == nil)
         #expect(survey.problems.first?.path == bench.override)
         #expect(survey.problems.last?.path == bench.main)
-        #expect(survey.problems.last?.sentence.contains("is writable by others (mode 0777)") == true)
+        #expect(survey.problems.last?.message.contains("is writable by others (mode 0777)") == true)
         mode(bench.main, 0o1777)
         #expect(bench.loader.survey()["mlx5_0"]?.verdict("mlx5")?.outcome == .chosen)
     }
 
-    @Test("A directory above the library that others may write makes it refused, also behind a link")
+    @Test("A library below a directory that is writable by others is refused, also through a link")
     func directoryAboveLibrary() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -114,10 +114,10 @@ struct OwnershipTests {
         try bench.driver("mlx5", "driver mlx5\n")
         let verdict = try #require(bench.loader.survey()["mlx5_0"]?.verdict("mlx5"))
         #expect(verdict.rule == .ownership)
-        #expect(verdict.sentence.contains("\(open) is writable by others"))
+        #expect(verdict.message.contains("\(open) is writable by others"))
     }
 
-    @Test("A link that somebody else made is refused, wherever it leads", .enabled(if: geteuid() == 0))
+    @Test("A link of another user is refused, whatever its target", .enabled(if: geteuid() == 0))
     func foreignLink() throws {
         let (bench, file, _) = try prepared()
         let shared = try bench.directory.makeDirectory("shared")
@@ -133,7 +133,7 @@ struct OwnershipTests {
         #expect(survey.problems.map(\.path) == ["\(shared)/a.driver", "\(shared)/soft.driver"])
     }
 
-    @Test("A driver file that is not believed cannot forbid a fall-back")
+    @Test("`critical yes` in a refused driver file does not prevent a fall-back")
     func untrustedCritical() throws {
         let (bench, file, _) = try prepared()
         try bench.write(file, "driver mlx5\ncritical yes\n", mode: 0o666)

@@ -4,17 +4,17 @@ import Testing
 
 @testable import ProviderLoader
 
-/// Runs Tests/Support/LoaderProbe as user and group 65534, and with another group if the file says so.
+/// Runs Tests/Support/LoaderProbe as user and group 65534, optionally as a set-group-ID program.
 private enum Probe {
     static let nobody = 65534
 
-    /// The program, where the build has put it: beside the tests.
+    /// The path of the program, which is in the build directory of the tests.
     static let program = (try? resolve("/proc/self/exe")).map {
         ($0 as NSString).deletingLastPathComponent + "/LoaderProbe"
     }
 
-    /// Whether a process of nobody can run it at all: only root can start one, and nobody must be able to read the
-    /// Swift runtime. The address sanitizer reads /proc/self/maps, which is closed to a set-group-ID process.
+    /// Whether a process of user `nobody` can run the program: only root can start one, and `nobody` must be able to
+    /// read the Swift runtime. The address sanitizer reads /proc/self/maps, which a set-group-ID process may not read.
     static let canRun: Bool = {
         guard geteuid() == 0, dlsym(nil, "__asan_init") == nil, let bench = try? Workbench(),
             let lines = try? run(bench, setGroupID: false)
@@ -49,7 +49,7 @@ private enum Probe {
 @Suite(
     "A process with raised privileges",
     .enabled(
-        if: Probe.canRun, "needs root, setpriv(1), a Swift runtime that everybody can read, and no address sanitizer"))
+        if: Probe.canRun, "needs root, setpriv(1), a Swift runtime readable by all users, and no address sanitizer"))
 struct PrivilegedProcessTests {
     /// A provider in a directory for `RDMA_DRIVER_PATH`, and one in the main directory.
     private func prepared() throws -> (bench: Workbench, environment: [String: String]) {
@@ -63,7 +63,7 @@ struct PrivilegedProcessTests {
         return (bench, ["RDMA_DRIVER_PATH": own, "RDMA_PROVIDER": "mlx5", "SYSFS_PATH": bench.sysfs.path])
     }
 
-    @Test("The environment counts for an ordinary process, and not for a set-group-ID program")
+    @Test("An ordinary process reads the environment, a set-group-ID program ignores it")
     func environment() throws {
         let (bench, environment) = try prepared()
         let ordinary = try Probe.run(bench, setGroupID: false, environment)
@@ -83,7 +83,7 @@ struct PrivilegedProcessTests {
         }
     }
 
-    @Test("A driver file of the caller counts for an ordinary process, and not for a set-group-ID program")
+    @Test("An ordinary process accepts a driver file of the caller, a set-group-ID program refuses it")
     func ownership() throws {
         let (bench, _) = try prepared()
         let file = bench.main + "/mlx5.driver"

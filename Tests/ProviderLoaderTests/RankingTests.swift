@@ -6,7 +6,7 @@ import Testing
 
 @Suite("Ranking")
 struct RankingTests {
-    @Test("The higher version wins whatever the file names are; a file without a version comes last")
+    @Test("The higher version ranks first, independent of file names; a file without a version ranks last")
     func version() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -21,9 +21,9 @@ struct RankingTests {
             entry.candidates.prefix(4).map { lastComponent($0.driverFile ?? "") }
                 == ["c.driver", "d.driver", "b.driver", "a.driver"])
         #expect(entry.verdict("c")?.outcome == .chosen)
-        #expect(entry.verdict("c")?.sentence.contains("version 1.10 goes before 1.10~rc1") == true)
-        #expect(entry.verdict("b")?.sentence.contains("version 1.10 goes before 1.9") == true)
-        #expect(entry.verdict("a")?.sentence.contains("goes before a driver file without a version") == true)
+        #expect(entry.verdict("c")?.message.contains("version 1.10 goes before 1.10~rc1") == true)
+        #expect(entry.verdict("b")?.message.contains("version 1.10 goes before 1.9") == true)
+        #expect(entry.verdict("a")?.message.contains("goes before a driver file without a version") == true)
     }
 
     @Test("Equal versions are ranked by file name, byte by byte")
@@ -38,40 +38,40 @@ struct RankingTests {
         #expect(
             entry.candidates.prefix(4).map { lastComponent($0.driverFile ?? "") }
                 == ["B.driver", "a10.driver", "a9.driver", "b.driver"])
-        #expect(entry.verdict("a10")?.sentence.contains("file name B.driver goes before a10.driver") == true)
+        #expect(entry.verdict("a10")?.message.contains("file name B.driver goes before a10.driver") == true)
     }
 
     @Test(
-        "Rules go before rank: what does not fit is not elected from any directory, and no loser's library is opened"
+        "Rules precede rank: a provider that does not match is not selected, and only the chosen library is opened"
     )
-    func fitsFirst() throws {
+    func rulesFirst() throws {
         let bench = try Workbench()
         try bench.mlx5(kernelABI: 6)
         var losers: [String] = []
-        for (stem, line) in [("abi", "provider-abi 0.2"), ("major", "provider-abi 1.0"), ("kernel", "kernel-abi 1..5")]
+        for (stem, line) in [("abi", "provider-abi 0.3"), ("major", "provider-abi 1.0"), ("kernel", "kernel-abi 1..5")]
         {
             try bench.driver(stem, "driver mlx5\nlibrary \(stem).so\nversion 9\n\(line)\n", in: bench.override)
             losers.append(try bench.library("\(stem).so", ["name": "mlx5"]))
         }
-        try bench.driver("good", "driver mlx5\nlibrary good.so\nprovider-abi 0.1\nkernel-abi 6\nproved simulator\n")
+        try bench.driver("good", "driver mlx5\nlibrary good.so\nprovider-abi 0.2\nkernel-abi 6\nproved simulator\n")
         let winner = try bench.library("good.so", ["name": "mlx5"])
         let entry = try #require(bench.loader.survey()["mlx5_0"])
         #expect(entry.chosen?.library == winner)
         #expect(entry.chosen?.proof == .simulator)
         #expect(entry.candidates.first == entry.chosen)
         #expect(entry.verdict("abi")?.rule == .providerABI)
-        #expect(entry.verdict("abi")?.sentence == "needs provider ABI 0.2; this core has 0.1")
+        #expect(entry.verdict("abi")?.message == "needs provider ABI 0.3; this core has 0.2")
         #expect(entry.verdict("major")?.rule == .providerABI)
         #expect(entry.verdict("kernel")?.rule == .kernelABI)
         #expect(
-            entry.verdict("kernel")?.sentence == "does not support kernel ABI 6 of mlx5_0 (supports 1 to 5)")
-        // They are for this device, so that they do not serve it is worth a warning each.
+            entry.verdict("kernel")?.message == "does not support kernel ABI 6 of mlx5_0 (supports 1 to 5)")
+        // The three files match this device but cannot serve it, so there is a warning for each.
         #expect(entry.warnings.count == 3)
         #expect(losers.map(bench.trace) == ["", "", ""])
         #expect(bench.trace(winner) == "mep")
     }
 
-    @Test("The election is by device: each device gets its own winner")
+    @Test("The provider is selected for each device")
     func perDevice() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -86,7 +86,7 @@ struct RankingTests {
         #expect(survey["mlx5_0"]?.verdict("rxe")?.rule == .match)
     }
 
-    @Test("A file whose library is not there counts as absent, and is shown")
+    @Test("A driver file whose library is missing has the outcome absent")
     func absent() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -95,12 +95,12 @@ struct RankingTests {
         let entry = try #require(survey["mlx5_0"])
         #expect(entry.chosen?.provider == "libibverbs")
         #expect(entry.verdict("mlx5")?.outcome == .absent)
-        #expect(entry.verdict("mlx5")?.sentence == "there is no library \(bench.providers)/mlx5.so")
+        #expect(entry.verdict("mlx5")?.message == "there is no library \(bench.providers)/mlx5.so")
         #expect(entry.warnings == [] && survey.problems == [])
     }
 
-    @Test("RDMA_PROVIDER elects among the candidates of that name alone")
-    func asked() throws {
+    @Test("RDMA_PROVIDER restricts the selection to candidates of that name")
+    func requested() throws {
         let bench = try Workbench()
         try bench.mlx5()
         try bench.driver("mlx5", "driver mlx5\n")
@@ -109,32 +109,32 @@ struct RankingTests {
         let survey = bench.loader.survey()
         #expect(survey["mlx5_0"]?.chosen?.provider == "libibverbs")
         #expect(
-            survey["mlx5_0"]?.verdict("mlx5") == Verdict(.rejected, .environment, "RDMA_PROVIDER asks for libibverbs"))
+            survey["mlx5_0"]?.verdict("mlx5") == Verdict(.rejected, .environment, "RDMA_PROVIDER names libibverbs"))
         #expect(bench.trace(library) == "")
-        // soft0 is none of libibverbs' devices.
+        // libibverbs does not serve soft0.
         let error = try #require(throws: LoaderError.self) { try bench.loader.open("soft0") }
         #expect(error.code == ENOENT)
-        #expect(error.sentence == "no provider serves it: libibverbs (built in): it is for devices of the kernel")
-        // A mask of another provider does not matter then.
+        #expect(error.message == "no provider serves it: libibverbs (built in): it is for devices of the kernel")
+        // A mask of another provider does not change the error.
         try bench.driver("soft", "", in: bench.override)
-        #expect(bench.loader.survey()["soft0"]?.error?.sentence == error.sentence)
+        #expect(bench.loader.survey()["soft0"]?.error?.message == error.message)
     }
 
-    @Test("RDMA_PROVIDER with a name that nobody has is an error that lists the names")
-    func askedForUnknown() throws {
+    @Test("The error for an unknown name in RDMA_PROVIDER lists the names of the providers")
+    func requestedUnknown() throws {
         let bench = try Workbench()
         try bench.mlx5()
         bench.configuration.environment["RDMA_PROVIDER"] = "mlx6"
         let error = try #require(throws: LoaderError.self) { try bench.loader.open("mlx5_0") }
         #expect(error.code == ENOENT)
-        #expect(error.sentence == "RDMA_PROVIDER asks for mlx6, and there is no such provider")
+        #expect(error.message == "RDMA_PROVIDER names mlx6, and there is no such provider")
         #expect(error.hint == "there are: libibverbs, soft")
         #expect(
-            bench.loader.survey().problems.map(\.sentence)
-                == ["RDMA_PROVIDER asks for `mlx6`, and there is no such provider"])
+            bench.loader.survey().problems.map(\.message)
+                == ["RDMA_PROVIDER names `mlx6`, and there is no such provider"])
     }
 
-    @Test("A name that no device has is an error that lists the devices")
+    @Test("The error for an unknown device lists the devices")
     func unknownDevice() throws {
         let bench = try Workbench()
         let error = try #require(throws: LoaderError.self) { try bench.loader.open("mlx5_7") }
@@ -142,7 +142,7 @@ struct RankingTests {
         #expect(error.hint == "there are: soft0")
     }
 
-    @Test("Two driver files with one library, also by a link, are one candidate; the second is told to be a duplicate")
+    @Test("Of two driver files with one library, also by a link, the second has the outcome duplicate")
     func duplicateLibrary() throws {
         let bench = try Workbench()
         try bench.mlx5()
@@ -154,7 +154,7 @@ struct RankingTests {
         #expect(entry.verdict("a")?.outcome == .chosen)
         #expect(entry.verdict("b")?.rule == .duplicate)
         #expect(
-            entry.verdict("b")?.sentence.contains("the same file as that of mlx5 of \(bench.override)/a.driver") == true
+            entry.verdict("b")?.message.contains("the same file as that of mlx5 of \(bench.override)/a.driver") == true
         )
         #expect(bench.trace(library) == "mep")
     }

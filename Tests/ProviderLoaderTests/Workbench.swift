@@ -1,17 +1,19 @@
 import CIBVerbs
 import CProviderABI
 import Foundation
+import Locking
 import Synchronization
 import TestSupport
 
 @testable import ProviderLoader
 
-/// What one test works on: directories of driver files and libraries, and a sysfs, which go when the test ends.
+/// Directories of driver files and libraries, and a sysfs, for one test. They are removed when the test ends.
 final class Workbench {
     let directory: TemporaryDirectory
     let sysfs: FakeSysfs
     var configuration: LoaderConfiguration
-    /// Name of a provider that no other test loads: all tests share one process, and copies are told.
+    /// Provider name that no other test uses: all tests share one process, in which a second library of the same
+    /// provider gives a warning.
     let unique = "t\(Workbench.count.add(1, ordering: .relaxed).newValue)"
 
     private static let count = Atomic(0)
@@ -20,7 +22,8 @@ final class Workbench {
     var main: String { directory.path("etc") }
     var providers: String { directory.path("lib") }
 
-    /// With `builtIn` from the test's own providers: `libibverbs` for kernel devices, `soft` with soft0.
+    /// - Parameter builtIn: By default the test providers `libibverbs`, for kernel devices, and `soft`, which lists
+    ///   soft0.
     init(builtIn: [BuiltInProvider] = [.kernelTest, .softTest]) throws {
         directory = try TemporaryDirectory()
         sysfs = try FakeSysfs()
@@ -49,13 +52,13 @@ final class Workbench {
         return path
     }
 
-    /// A driver file in the main directory, or in another.
+    /// Writes a driver file, by default in the main directory.
     @discardableResult
     func driver(_ stem: String, _ text: String, in directory: String? = nil) throws -> String {
         try write("\(directory ?? main)/\(stem).driver", text)
     }
 
-    /// A fresh copy of the test provider, which is a library of its own for the loader.
+    /// Copies the test provider to a new file, which the loader treats as a separate library.
     @discardableResult
     func library(
         _ name: String, _ settings: [String: String] = [:], variant: ProviderVariant = .good,
@@ -71,7 +74,7 @@ final class Workbench {
         return path
     }
 
-    /// What happened to a library, one letter for each event (Fixtures/provider.c).
+    /// The events of a library, one letter for each (Fixtures/provider.c): mapped, entry, probe, open, close.
     func trace(_ library: String) -> String {
         (try? String(contentsOfFile: library + ".trace", encoding: .utf8)) ?? ""
     }
@@ -82,9 +85,9 @@ final class Workbench {
             "mlx5_0", kernelABI: kernelABI, pci: FakeSysfs.PCI(0x15b3, 0x1017), kernelDriver: "mlx5_core")
     }
 
-    /// Makes somebody else the owner of a file: another user where the test runs as root, else the loader is told
-    /// that its caller is another user.
-    func giveAway(_ path: String) {
+    /// Changes the owner of a file to another user. If the test does not run as root, the loader's configuration names
+    /// another user as its caller instead.
+    func changeOwner(_ path: String) {
         if geteuid() == 0 {
             lchown(path, 65534, 65534)
         } else {
@@ -93,7 +96,7 @@ final class Workbench {
     }
 }
 
-extension Survey.Entry {
+extension ProviderSelection {
     /// The verdict on the candidate whose driver file has that stem, or on the built-in provider of that name.
     func verdict(_ name: String) -> Verdict? {
         candidates.first { candidate in
@@ -103,14 +106,10 @@ extension Survey.Entry {
     }
 }
 
-extension OpenedDevice {
-    func close() -> Int32 { ops.pointee.close_context(context) }
-}
-
-/// Fixtures/provider.c, compiled in one of several ways, once each.
+/// A variant of Fixtures/provider.c, compiled once per process.
 enum ProviderVariant: String, CaseIterable {
     case good, noEntry, undefined
-    /// Has no entry point of its own, but depends on a library that has one.
+    /// Has no entry point itself, but a dependency that has one.
     case borrowedEntry
 
     private static let compiled = Locked<[ProviderVariant: String]>([:])
@@ -136,7 +135,7 @@ enum ProviderVariant: String, CaseIterable {
                 case .borrowedEntry: ["-DNO_ENTRY", "-Wl,--no-as-needed", dependency]
                 }
             try Compiler.build(String(contentsOfFile: source, encoding: .utf8), to: fresh, flags: flags)
-            // Another test process may use the old one: it keeps its file.
+            // rename(2) replaces the file atomically: another test process may have the old file mapped.
             guard rename(fresh, path) == 0 else { throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO) }
             compiled[self] = path
             return path

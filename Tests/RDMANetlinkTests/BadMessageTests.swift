@@ -4,9 +4,9 @@ import Testing
 
 @testable import RDMANetlink
 
-@Suite("Bad messages end in an error that says where, never in a trap")
+@Suite("Malformed messages are an error with an offset, never a trap")
 struct BadMessageTests {
-    @Test("every captured datagram, cut off anywhere")
+    @Test("every captured datagram, truncated at every length")
     func truncated() {
         for datagram in Captured.all {
             for length in 0..<datagram.count { readEverything(Array(datagram.prefix(length))) }
@@ -27,35 +27,35 @@ struct BadMessageTests {
         }
     }
 
-    @Test("a message and an attribute that say they are longer than they are")
+    @Test("a message and an attribute with a length beyond their end")
     func lengths() throws {
         let message = Captured.datagrams("devices")[0]
         let short = Array(message.dropLast(4))
-        #expect(throws: MalformedMessage(offset: 0, sentence: "a message of 108 bytes, of 104 that are left")) {
+        #expect(throws: MalformedMessage(offset: 0, message: "a message of 108 bytes, of 104 that are left")) {
             try Message.all(in: short)
         }
-        #expect(throws: MalformedMessage(offset: 0, sentence: "an attribute of 3 bytes, of 8 that are left")) {
+        #expect(throws: MalformedMessage(offset: 0, message: "an attribute of 3 bytes, of 8 that are left")) {
             try Attributes([3, 0, 1, 0, 0, 0, 0, 0])
         }
-        #expect(throws: MalformedMessage(offset: 4, sentence: "2 bytes are no attribute")) {
+        #expect(throws: MalformedMessage(offset: 4, message: "2 bytes are no attribute")) {
             try Attributes([4, 0, 1, 0, 0, 0])
         }
     }
 
-    @Test("a number of the wrong width, and one that is missing")
+    @Test("an integer attribute of the wrong length, and a missing one")
     func numbers() throws {
-        #expect(throws: MalformedMessage(offset: 4, sentence: "attribute 1 of 3 bytes is no number of 32 bits")) {
+        #expect(throws: MalformedMessage(offset: 4, message: "attribute 1 of 3 bytes is no number of 32 bits")) {
             try RDMADevice(attribute(1, [1, 2, 3])[...])
         }
-        #expect(throws: MalformedMessage(offset: 4, sentence: "attribute 1 of 8 bytes is no number of 32 bits")) {
+        #expect(throws: MalformedMessage(offset: 4, message: "attribute 1 of 8 bytes is no number of 32 bits")) {
             try RDMADevice(attribute(1, [0, 0, 0, 0, 1, 0, 0, 0])[...])
         }
-        #expect(throws: MalformedMessage(offset: 0, sentence: "attribute 1 is missing")) {
+        #expect(throws: MalformedMessage(offset: 0, message: "attribute 1 is missing")) {
             try RDMADevice(attribute(2, [0x61, 0])[...])
         }
     }
 
-    @Test("attributes of unknown types are passed over, also within tables")
+    @Test("attributes of unknown types are skipped, also in nested attributes")
     func unknown() throws {
         let known = attribute(1, [5, 0, 0, 0])
         #expect(try RDMADevice((attribute(0x3fff, [1]) + known + attribute(900, []))[...]).index == 5)
@@ -63,18 +63,18 @@ struct BadMessageTests {
         #expect(try QueuePairResource.all(attribute(19, attribute(77, []) + entry)[...]).map(\.number) == [9])
     }
 
-    @Test("an answer to another request is not taken; an overrun ends in an error")
+    @Test("a response with another sequence number is ignored; NLMSG_OVERRUN is ENOBUFS")
     func others() {
-        var answers = Answers<RDMADevice>(isDump: true)
+        var response = Response<RDMADevice>(isDump: true)
         let datagram = Captured.datagrams("devices")[0]
-        answers.sequence = 0xffff
-        answers.take(datagram) { payload throws(MalformedMessage) in [try RDMADevice(payload)] }
-        #expect(answers.values.isEmpty && answers.end == nil)
-        answers.take([16, 0, 0, 0, 4, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0]) { _ in [] }
-        #expect(answers.end == .refused(ENOBUFS))
+        response.sequence = 0xffff
+        response.append(datagram) { payload throws(MalformedMessage) in [try RDMADevice(payload)] }
+        #expect(response.values.isEmpty && response.end == nil)
+        response.append([16, 0, 0, 0, 4, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0]) { _ in [] }
+        #expect(response.end == .refused(ENOBUFS))
     }
 
-    @Test("a kernel without RDMA is named in one sentence")
+    @Test("on a kernel without RDMA netlink, the error names the RDMA subsystem")
     func noRDMA() {
         let error = NetlinkError.noSocket("list the RDMA devices", errno: EPROTONOSUPPORT)
         #expect(error.description.hasPrefix("cannot list the RDMA devices: this kernel has no RDMA subsystem; load it"))

@@ -2,7 +2,7 @@ import Foundation
 
 @testable import RDMANetlink
 
-/// What a kernel sent: Fixtures/README.md.
+/// Messages that a kernel sent: Fixtures/README.md.
 enum Captured {
     private static let lines: [(name: String, datagram: [UInt8])] = {
         let url = Bundle.module.url(forResource: "linux-6.1", withExtension: "txt", subdirectory: "Fixtures")!
@@ -20,14 +20,14 @@ enum Captured {
 
     static func datagrams(_ name: String) -> [[UInt8]] { lines.filter { $0.name == name }.map(\.datagram) }
 
-    /// The answer to a request: how it ended, and its values.
-    static func answers<Value>(
+    /// The decoded responses to a request.
+    static func response<Value>(
         to name: String, isDump: Bool = true, _ read: (ArraySlice<UInt8>) throws(MalformedMessage) -> [Value]
-    ) -> Answers<Value> {
+    ) -> Response<Value> {
         let datagrams = datagrams(name)
-        var answers = Answers<Value>(isDump: isDump)
-        answers.sequence = UInt32(machineNumber(datagrams[0][8..<12]))
-        for datagram in datagrams { answers.take(datagram, read) }
-        return answers
+        var response = Response<Value>(isDump: isDump)
+        response.sequence = UInt32(machineNumber(datagrams[0][8..<12]))
+        for datagram in datagrams { response.append(datagram, read) }
+        return response
     }
 }

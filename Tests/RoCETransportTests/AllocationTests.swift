@@ -3,9 +3,9 @@ import RoCETransport
 import RoCEWire
 import Testing
 
-@Suite("The data path allocates nothing")
+@Suite("The data path allocates no memory")
 struct AllocationTests {
-    @Test("The counter sees an allocation")
+    @Test("The counter counts an allocation")
     func counter() {
         let before = allocation_count()
         let block = UnsafeMutableRawPointer.allocate(byteCount: 100, alignment: 16)
@@ -14,7 +14,7 @@ struct AllocationTests {
         #expect(after == before + 1 || allocation_count_is_blind())
     }
 
-    /// Carries every packet from one engine to the other, without a network, until nothing is left.
+    /// Passes every packet of each engine to the other, without a network, until no engine has a packet to send.
     private func exchange(_ left: Host, _ right: Host, now: UInt64) {
         var isBusy = true
         while isBusy {
@@ -36,9 +36,10 @@ struct AllocationTests {
     }
 
     @Test(
-        "Post, transmit, receive, timers and poll make no allocation, for every operation",
+        "Post, transmit, receive, timers and poll allocate no memory, for every operation",
         arguments: [
-            WorkRequestOpcode.send, .sendWithImmediate, .write, .writeWithImmediate, .read, .compareSwap, .fetchAdd,
+            WorkRequestOpcode.send, .sendWithImmediate, .write, .writeWithImmediate, .read, .compareAndSwap,
+            .fetchAndAdd,
         ])
     func reliable(opcode: WorkRequestOpcode) throws {
         let left = try Host(1)
@@ -47,29 +48,29 @@ struct AllocationTests {
         let peer = try right.makeQueuePair()
         try left.connect(pair, to: right.gid, number: peer.number)
         try right.connect(peer, to: left.gid, number: pair.number, Connection().reversed)
-        let element = left.element(left.take(opcode == .compareSwap || opcode == .fetchAdd ? 8 : 3000))
-        let target = right.element(right.take(3000))
-        var request = SendWorkRequest(id: 1, opcode: opcode, flags: .signaled)
+        let sge = left.sge(left.take(opcode == .compareAndSwap || opcode == .fetchAndAdd ? 8 : 3000))
+        let target = right.sge(right.take(3000))
+        var request = SendWQE(id: 1, opcode: opcode, flags: .signaled)
         request.remoteAddress = target.address
-        request.remoteKey = right.key
+        request.rkey = right.key
         let completions = UnsafeMutablePointer<WorkCompletion>.allocate(capacity: 16)
         defer { completions.deallocate() }
         var allocations: UInt64 = 0
         var completed = 0
-        withUnsafePointer(to: element) { element in
+        withUnsafePointer(to: sge) { sge in
             withUnsafePointer(to: target) { target in
-                // The first rounds warm up what the runtime makes on first use.
+                // The first rounds are not counted: the Swift runtime allocates memory on first use.
                 for round in 0..<20 {
                     let before = allocation_count()
-                    _ = peer.stageReceive(id: 1, elements: target, count: 1)
+                    _ = peer.stageReceive(id: 1, sgList: target, count: 1)
                     peer.commitReceives()
                     left.completions.arm(solicitedOnly: false)
-                    for _ in 0..<4 { _ = pair.stageSend(request, elements: element, count: 1) }
+                    for _ in 0..<4 { _ = pair.stageSend(request, sgList: sge, count: 1) }
                     _ = pair.commitSends()
                     exchange(left, right, now: UInt64(round) * 1_000_000)
                     left.engine.advance(to: UInt64(round) * 1_000_000 + 900_000)
                     for _ in 0..<3 {
-                        _ = peer.stageReceive(id: 1, elements: target, count: 1)
+                        _ = peer.stageReceive(id: 1, sgList: target, count: 1)
                         peer.commitReceives()
                     }
                     exchange(left, right, now: UInt64(round) * 1_000_000 + 900_000)

@@ -11,12 +11,12 @@ struct ConnectedPair {
 
     init(
         _ type: QueuePairType = .rc, _ connection: Connection = Connection(), right rightConnection: Connection? = nil,
-        signalAll: Bool = true, configure: (inout Configuration) -> Void = { _ in }
+        sqSigAll: Bool = true, configure: (inout Configuration) -> Void = { _ in }
     ) throws {
         left = try Host(1, configure: configure)
         right = try Host(2, configure: configure)
-        leftPair = try left.makeQueuePair(type, signalAll: signalAll)
-        rightPair = try right.makeQueuePair(type, signalAll: signalAll)
+        leftPair = try left.makeQueuePair(type, sqSigAll: sqSigAll)
+        rightPair = try right.makeQueuePair(type, sqSigAll: sqSigAll)
         try left.connect(leftPair, to: right.gid, number: rightPair.number, connection)
         try right.connect(
             rightPair, to: left.gid, number: leftPair.number, rightConnection ?? connection.reversed)
@@ -24,19 +24,19 @@ struct ConnectedPair {
     }
 }
 
-@Suite("A reliable connection over a perfect network")
+@Suite("RC over a network without loss")
 struct ConnectionTests {
     @Test(
-        "SEND of every size from nothing to several packets arrives whole",
+        "A SEND of 0 bytes to several packets arrives completely",
         arguments: [0, 1, 3, 1023, 1024, 1025, 5000])
     func send(size: Int) throws {
         let test = try ConnectedPair()
         let source = test.left.take(size)
         for index in 0..<size { source[index] = UInt8(truncatingIfNeeded: index &* 7) }
         let target = test.right.take(size + 10)
-        #expect(test.right.postReceive(test.rightPair, id: 9, [test.right.element(target)]) == .success)
+        #expect(test.right.postReceive(test.rightPair, id: 9, [test.right.sge(target)]) == .success)
         #expect(
-            test.left.post(test.leftPair, SendWorkRequest(id: 5, opcode: .send), [test.left.element(source)])
+            test.left.post(test.leftPair, SendWQE(id: 5, opcode: .send), [test.left.sge(source)])
                 == .success)
         test.network.run()
         let sent = test.left.poll()

@@ -3,8 +3,7 @@ import RoCETransport
 import RoCEWire
 import Testing
 
-/// Frames of the capture of the Linux kernel's rxe driver, which lies with RoCEWire's tests; which frame is what
-/// stands in the test that uses it.
+/// Frames of the capture of the kernel's rxe in the tests of RoCEWire. Fixtures/rxe.pcap.md lists them.
 struct KernelCapture {
     /// UDP payloads, BTH to ICRC, by frame number from 1 on, of the IPv4 frames; nil for the others.
     let packets: [[UInt8]?]
@@ -28,9 +27,9 @@ struct KernelCapture {
     }
 }
 
-/// The kernel's client talks to our responder: requests from the capture go in, and what comes out is compared with
-/// what the kernel's server answered.
-@Suite("Our responder and the kernel's")
+/// Passes the requests of the kernel's client in the capture to the engine's responder, and compares its responses with
+/// those of the kernel's server.
+@Suite("The responder returns the responses of the kernel's rxe")
 struct KernelCaptureTests {
     let capture: KernelCapture
 
@@ -41,7 +40,7 @@ struct KernelCaptureTests {
         return try bytes.withUnsafeBytes { try TransportPacket(parsing: $0).headers }
     }
 
-    /// A probe that stands where the kernel's server stood when `frame` arrived.
+    /// A probe in the state of the kernel's server when `frame` arrived.
     private func probe(at frame: Int, change: (inout Connection) -> Void = { _ in }) throws -> Probe {
         var connection = Connection()
         connection.peerPSN = try headers(frame).bth.psn.rawValue
@@ -50,7 +49,7 @@ struct KernelCaptureTests {
         return try Probe(.rc, connection)
     }
 
-    /// Hands a frame over, addressed to our queue pair and, where it has a RETH or AtomicETH, to our memory.
+    /// Passes a frame to the engine, with the QPN of the probe and, in RETH and AtomicETH, the address of its memory.
     private func replay(_ frame: Int, to probe: Probe, keepKey: Bool = false, offset: UInt64 = 0) throws {
         var bytes = try #require(capture.packets[frame])
         let opcode = try headers(frame).bth.opcode
@@ -63,7 +62,7 @@ struct KernelCaptureTests {
         probe.receive(bytes)
     }
 
-    /// Compares opcode, PSN and syndrome of our answers with those of the kernel's in these frames.
+    /// Compares opcode, PSN and syndrome of responses with those of the kernel in these frames.
     private func expect(_ answers: [Probe.Sent], equal frames: [Int], messages: Bool = false) throws {
         #expect(answers.count == frames.count, "frames \(frames)")
         for (answer, frame) in zip(answers, frames) {
@@ -78,7 +77,8 @@ struct KernelCaptureTests {
         }
     }
 
-    /// Plays a run of frames of one connection: requests go in, and our answers must be the frames between them.
+    /// Passes the requests among frames of one connection to the engine; its responses must equal the frames between
+    /// them.
     private func play(_ frames: ClosedRange<Int>, _ probe: Probe) throws {
         for frame in frames {
             let opcode = try headers(frame).bth.opcode
@@ -94,7 +94,7 @@ struct KernelCaptureTests {
         }
     }
 
-    @Test("SENDs of all sizes, with and without immediate: an equal ACK for each (frames 1-26)")
+    @Test("SENDs of all sizes, with and without immediate data, return the ACKs of the kernel (frames 1-26)")
     func sends() throws {
         let probe = try probe(at: 1)
         for id in 0..<11 { probe.postReceive(id: UInt64(id), bytes: 4096) }
@@ -106,26 +106,26 @@ struct KernelCaptureTests {
         #expect(completions.allSatisfy { $0.status == .success })
     }
 
-    @Test("WRITEs, WRITEs with immediate, READs and atomics, over the wrap of the PSN (frames 27-64)")
+    @Test("RDMA WRITEs, READs and atomics return the responses of the kernel, also where the PSN wraps (frames 27-64)")
     func oneSided() throws {
         let probe = try probe(at: 1)
         for id in 0..<14 { probe.postReceive(id: UInt64(id), bytes: 4096) }
         try play(1...26, probe)
         try play(27...46, probe)
-        #expect(probe.host.poll().filter { $0.opcode == .receiveWriteImmediate }.map(\.byteCount) == [0, 7, 2500])
+        #expect(probe.host.poll().filter { $0.opcode == .receiveWriteWithImmediate }.map(\.byteCount) == [0, 7, 2500])
         try play(47...58, probe)
         probe.memory.storeBytes(of: 0x1122_3344_5566_7788, as: UInt64.self)
         try play(59...64, probe)
     }
 
-    @Test("RNR NAK with the timer code of the attribute (frames 83, 84)")
+    @Test("An RNR NAK has the timer code of min_rnr_timer (frames 83, 84)")
     func rnr() throws {
         let probe = try probe(at: 83)
         try replay(83, to: probe)
         try expect(probe.sent(), equal: [84])
     }
 
-    @Test("A bad key, a READ out of range, a WRITE without permission (frames 97-102)")
+    @Test("A wrong R_Key, a READ out of range and a WRITE without access return the NAKs of the kernel (frames 97-102)")
     func refusals() throws {
         let badKey = try probe(at: 97)
         try replay(97, to: badKey, keepKey: true)
@@ -138,17 +138,17 @@ struct KernelCaptureTests {
         try expect(forbidden.sent(), equal: [102])
     }
 
-    @Test("A receive with a bad key answers as the kernel does (frames 105, 106)")
+    @Test("A receive work request with a wrong L_Key returns the NAK of the kernel (frames 105, 106)")
     func badReceive() throws {
         let probe = try probe(at: 105)
-        var element = probe.element(4096)
-        element.key ^= 1
-        probe.host.postReceive(probe.pair, id: 1, [element])
+        var sge = probe.sge(4096)
+        sge.lkey ^= 1
+        probe.host.postReceive(probe.pair, id: 1, [sge])
         try replay(105, to: probe)
         try expect(probe.sent(), equal: [106])
     }
 
-    @Test("A receive too short: 0x61 as the specification wants, where this kernel says 0x63 (frames 103, 104)")
+    @Test("A receive that is too short returns 0x61, as specified; this kernel returns 0x63 (frames 103, 104)")
     func shortReceive() throws {
         let probe = try probe(at: 103)
         probe.postReceive(bytes: 1)
@@ -157,7 +157,7 @@ struct KernelCaptureTests {
         #expect(try headers(104).aeth.syndrome.rawValue == 0x63)
     }
 
-    @Test("One PSN ahead: one NAK that names the expected PSN, then silence (frames 107-110)")
+    @Test("A PSN that is one ahead returns one NAK with the expected PSN, then no response (frames 107-110)")
     func ahead() throws {
         let probe = try probe(at: 107) { $0.peerPSN = ($0.peerPSN &- 1) & 0xFF_FFFF }
         probe.postReceive(bytes: 4096)

@@ -2,29 +2,29 @@ import RoCETransport
 import RoCEWire
 import Testing
 
-@Suite("The states of a queue pair")
+@Suite("Queue pair states")
 struct LifeTests {
     static let states: [QueuePairState] = [
         .reset, .initialized, .readyToReceive, .readyToSend, .sendQueueDrained, .sendQueueError, .error,
     ]
 
-    /// Takes a fresh queue pair to a state, by the way that leads there.
+    /// Moves a new queue pair to a state, through the states before it.
     private func bring(_ probe: Probe, to state: QueuePairState) throws {
         switch state {
         case .reset: try probe.host.move(probe.pair, to: .reset)
         case .sendQueueDrained, .error: try probe.host.move(probe.pair, to: state)
         case .sendQueueError:
-            // A UD or UC queue pair gets there by a send that fails.
-            var element = probe.element(8)
-            element.key ^= 1
-            probe.host.post(probe.pair, SendWorkRequest(id: 0, opcode: .send), [element])
+            // A failed send moves a UD or UC queue pair to SQE.
+            var sge = probe.sge(8)
+            sge.lkey ^= 1
+            probe.host.post(probe.pair, SendWQE(id: 0, opcode: .send), [sge])
             _ = probe.sent()
         default: break
         }
         #expect(probe.pair.state == state)
     }
 
-    /// From each state the states that can be gone to with all attributes that RC has.
+    /// The states to which each state has a transition.
     private static func targets(_ state: QueuePairState, _ type: QueuePairType) -> Set<QueuePairState> {
         switch state {
         case .reset: [.reset, .initialized, .error]
@@ -46,7 +46,7 @@ struct LifeTests {
         }
     }
 
-    @Test("Exactly the transitions of the specification are possible", arguments: [QueuePairType.rc, .uc])
+    @Test("modify supports exactly the transitions of the specification", arguments: [QueuePairType.rc, .uc])
     func transitions(type: QueuePairType) throws {
         for from in Self.states where from != .sendQueueError || type == .uc {
             for to in Self.states {
@@ -70,7 +70,7 @@ struct LifeTests {
         }
     }
 
-    @Test("A transition that lacks one required attribute, or has one too many, changes nothing")
+    @Test("A transition without a required attribute, or with one that is not allowed, fails and changes nothing")
     func masks() throws {
         for type in [QueuePairType.rc, .uc] {
             for (from, to) in [
@@ -90,7 +90,7 @@ struct LifeTests {
                     }
                 }
                 #expect(throws: Errno.invalid) {
-                    try probe.host.engine.modify(probe.pair, attributes, mask.union(.queueKey))
+                    try probe.host.engine.modify(probe.pair, attributes, mask.union(.qkey))
                 }
                 #expect(probe.pair.state == from)
                 try probe.host.engine.modify(probe.pair, attributes, mask)
@@ -98,12 +98,12 @@ struct LifeTests {
         }
     }
 
-    @Test("Values out of range are refused")
+    @Test("Attribute values out of range fail with EINVAL")
     func ranges() throws {
         let wrong: [(AttributeMask, (inout QueuePairAttributes) -> Void)] = [
             (.pathMTU, { $0.pathMTU = 1000 }), (.pathMTU, { $0.pathMTU = 8192 }), (.pathMTU, { $0.pathMTU = 128 }),
             (.minRNRTimer, { $0.minRNRTimer = 32 }), (.maxDestinationReadAtomic, { $0.maxDestinationReadAtomic = 17 }),
-            (.destinationQueuePair, { $0.destinationQueuePair = 1 << 24 }),
+            (.destinationQPN, { $0.destinationQPN = 1 << 24 }),
         ]
         let probe = try Probe(upTo: .initialized)
         for (_, change) in wrong {
@@ -132,11 +132,11 @@ struct LifeTests {
         let fresh = try probe.host.makeQueuePair()
         #expect(throws: Errno.invalid) { try probe.host.engine.modify(fresh, attributes, Connection.toInit) }
         attributes.port = 1
-        attributes.partitionKeyIndex = 1
+        attributes.pkeyIndex = 1
         #expect(throws: Errno.invalid) { try probe.host.engine.modify(fresh, attributes, Connection.toInit) }
     }
 
-    @Test("cur_qp_state must be the state; an alternate path is not supported")
+    @Test("A wrong cur_qp_state fails with EINVAL, an alternate path with EOPNOTSUPP")
     func currentState() throws {
         let probe = try Probe()
         var attributes = QueuePairAttributes()
@@ -153,12 +153,12 @@ struct LifeTests {
         }
     }
 
-    @Test("The attributes can be asked for, and permissions changed in RTS")
+    @Test("attributes(of:) returns the attributes, and qp_access_flags can change in RTS")
     func query() throws {
         let probe = try Probe()
         var attributes = probe.host.engine.attributes(of: probe.pair)
         #expect(attributes.state == .readyToSend && attributes.pathMTU == 1024)
-        #expect(attributes.destinationQueuePair == probe.peerNumber && attributes.sendPSN == probe.connection.psn)
+        #expect(attributes.destinationQPN == probe.peerNumber && attributes.sqPSN == probe.connection.psn)
         #expect(attributes.path.destination == probe.peer)
         attributes.access = .remoteRead
         try probe.host.engine.modify(probe.pair, attributes, .access)
@@ -166,13 +166,13 @@ struct LifeTests {
         #expect(probe.sent().map(\.syndrome) == [0x61])
     }
 
-    // MARK: - What states do
+    // MARK: - Behavior of the states
 
-    @Test("Posting: sends from RTS on, receives from INIT on")
+    @Test("Sends can be posted from RTS on, receives from INIT on")
     func postStates() throws {
         let probe = try Probe(upTo: .initialized)
         let fresh = try probe.host.makeQueuePair()
-        #expect(fresh.stageReceive(id: 0, elements: nil, count: 0) == .invalid)
+        #expect(fresh.stageReceive(id: 0, sgList: nil, count: 0) == .invalid)
         #expect(probe.post(.send) == .invalid)
         #expect(probe.host.postReceive(probe.pair, id: 0) == .success)
         let receiving = try Probe(upTo: .readyToReceive)
@@ -183,16 +183,16 @@ struct LifeTests {
         #expect(drained.sent().isEmpty)
     }
 
-    @Test("ERR flushes sends and receives in order; what is posted later is flushed too")
+    @Test("ERR flushes sends and receives in order, also those posted later")
     func flush() throws {
-        let probe = try Probe(signalAll: false)
+        let probe = try Probe(sqSigAll: false)
         for id in 0..<3 { probe.post(.send, id: UInt64(id)) }
         for id in 10..<12 { probe.postReceive(id: UInt64(id), bytes: 8) }
         _ = probe.sent(limit: 1)
         try probe.host.move(probe.pair, to: .error)
         var completions = probe.host.poll()
         #expect(completions.map(\.id) == [0, 1, 2, 10, 11])
-        #expect(completions.allSatisfy { $0.status == .flushed && $0.queuePair == probe.pair.number })
+        #expect(completions.allSatisfy { $0.status == .flushed && $0.queuePairNumber == probe.pair.number })
         #expect(probe.post(.send, id: 5) == .success)
         #expect(probe.sent().isEmpty)
         probe.postReceive(id: 6, bytes: 8)
@@ -202,7 +202,7 @@ struct LifeTests {
         #expect(completions.map(\.id) == [5, 6] && completions.allSatisfy { $0.status == .flushed })
     }
 
-    @Test("A receive that a message was being put into is flushed first")
+    @Test("The receive work request of an incomplete message is flushed first")
     func flushHeld() throws {
         let probe = try Probe(.rc, Connection(mtu: 256))
         for id in 1...2 { probe.postReceive(id: UInt64(id), bytes: 1000) }
@@ -211,7 +211,7 @@ struct LifeTests {
         #expect(probe.host.poll().map(\.id) == [1, 2])
     }
 
-    @Test("RESET empties everything: queues, completions, events, timers; the queue pair can be connected again")
+    @Test("RESET removes work requests, CQEs, events and timers, and the queue pair can be connected again")
     func reset() throws {
         let probe = try Probe()
         probe.post(.send, id: 1)
@@ -229,13 +229,13 @@ struct LifeTests {
         #expect(probe.host.poll().map(\.id) == [3])
     }
 
-    @Test("RESET takes only its own entries out of a completion queue")
+    @Test("RESET removes only the CQEs of its queue pair")
     func cleaning() throws {
         let probe = try Probe()
         let other = try probe.host.makeQueuePair()
         try probe.host.connect(other, to: probe.peer, number: 1)
         for (id, pair) in [(1, probe.pair), (2, other), (3, probe.pair), (4, other)] {
-            probe.host.post(pair, SendWorkRequest(id: UInt64(id), opcode: .send, flags: .signaled))
+            probe.host.post(pair, SendWQE(id: UInt64(id), opcode: .send, flags: .signaled))
         }
         try probe.host.move(probe.pair, to: .error)
         try probe.host.move(other, to: .error)
@@ -243,7 +243,7 @@ struct LifeTests {
         #expect(probe.host.poll().map(\.id) == [2, 4])
     }
 
-    @Test("SQD: what was begun is finished, then SQ_DRAINED; what waits goes on in RTS")
+    @Test("SQD completes begun work requests and reports SQ_DRAINED; the others continue in RTS")
     func drain() throws {
         let probe = try Probe(.rc, Connection(mtu: 256)) { $0.burst = 1 }
         probe.post(.send, id: 0, bytes: 600)
@@ -251,8 +251,8 @@ struct LifeTests {
         #expect(probe.sent(limit: 1).count == 1)
         var attributes = QueuePairAttributes()
         attributes.state = .sendQueueDrained
-        attributes.drainedNotification = true
-        try probe.host.engine.modify(probe.pair, attributes, [.state, .drainedNotification])
+        attributes.sqdAsyncNotify = true
+        try probe.host.engine.modify(probe.pair, attributes, [.state, .sqdAsyncNotify])
         #expect(probe.sentOffsets() == [1, 2])
         #expect(probe.host.queuePairEvents().isEmpty)
         probe.advance(4096 << 10)
@@ -265,75 +265,70 @@ struct LifeTests {
         #expect(probe.sentOffsets() == [3])
     }
 
-    @Test("SQD with nothing under way is drained at once")
+    @Test("SQD without outstanding work requests reports SQ_DRAINED at once")
     func drainIdle() throws {
         let probe = try Probe()
         var attributes = QueuePairAttributes()
         attributes.state = .sendQueueDrained
-        attributes.drainedNotification = true
-        try probe.host.engine.modify(probe.pair, attributes, [.state, .drainedNotification])
+        attributes.sqdAsyncNotify = true
+        try probe.host.engine.modify(probe.pair, attributes, [.state, .sqdAsyncNotify])
         #expect(probe.host.queuePairEvents() == [.sendQueueDrained])
     }
 
-    @Test("A failed UD send: SQE, later sends flushed, receives go on, and RTS again by modify")
+    @Test("A failed UD send moves to SQE, flushes later sends, and receives continue; modify moves back to RTS")
     func sendQueueError() throws {
         let probe = try Probe(.ud)
         var path = Path(source: probe.host.gid, destination: probe.peer)
-        var element = probe.element(8)
-        element.key ^= 1
+        var sge = probe.sge(8)
+        sge.lkey ^= 1
         withUnsafePointer(to: &path) { path in
-            var request = SendWorkRequest(id: 1, opcode: .send)
-            request.path = path
-            probe.host.post(probe.pair, request, [element])
+            var request = SendWQE(id: 1, opcode: .send)
+            probe.host.post(probe.pair, request, [sge], path: path)
             request.id = 2
-            probe.host.post(probe.pair, request)
+            probe.host.post(probe.pair, request, path: path)
         }
         #expect(probe.sent().isEmpty)
         #expect(probe.pair.state == .sendQueueError)
         #expect(probe.host.poll().map(\.status) == [.localProtectionError, .flushed])
         probe.postReceive(id: 3, bytes: 100)
-        probe.receive(.udSendOnly, payload: [1]) { $0.deth = DETH(queueKey: 0x1234, sourceQP: 9) }
+        probe.receive(.udSendOnly, payload: [1]) { $0.deth = DETH(qkey: 0x1234, sourceQPN: 9) }
         #expect(probe.host.poll().map(\.status) == [.success])
         withUnsafePointer(to: &path) { path in
-            var request = SendWorkRequest(id: 4, opcode: .send)
-            request.path = path
-            probe.host.post(probe.pair, request)
+            #expect(probe.host.post(probe.pair, SendWQE(id: 4, opcode: .send), path: path) == .success)
         }
         #expect(probe.sent().isEmpty)
         #expect(probe.host.poll().map(\.status) == [.flushed])
         try probe.host.move(probe.pair, to: .readyToSend)
         withUnsafePointer(to: &path) { path in
-            var request = SendWorkRequest(id: 5, opcode: .send)
-            request.path = path
-            probe.host.post(probe.pair, request)
+            #expect(probe.host.post(probe.pair, SendWQE(id: 5, opcode: .send), path: path) == .success)
         }
         #expect(probe.sent().count == 1)
         #expect(probe.host.poll().map(\.status) == [.success])
     }
 
-    // MARK: - What is refused
+    // MARK: - Posts that fail
 
-    @Test("A full queue is ENOMEM, and takes exactly as many as it was made for", arguments: [1, 3, 64] as [UInt32])
+    @Test("A queue holds exactly max_wr work requests; one more fails with ENOMEM", arguments: [1, 3, 64] as [UInt32])
     func full(size: UInt32) throws {
         let host = try Host()
         let pair = try host.makeQueuePair(sends: size, receives: size)
         try host.connect(pair, to: GID(ipv4: 1), number: 1)
         for _ in 0..<size {
-            #expect(host.post(pair, SendWorkRequest(id: 0, opcode: .send)) == .success)
+            #expect(host.post(pair, SendWQE(id: 0, opcode: .send)) == .success)
             #expect(host.postReceive(pair, id: 0) == .success)
         }
-        #expect(host.post(pair, SendWorkRequest(id: 0, opcode: .send)) == .noMemory)
+        #expect(host.post(pair, SendWQE(id: 0, opcode: .send)) == .noMemory)
         #expect(host.postReceive(pair, id: 0) == .noMemory)
     }
 
-    @Test("Too many pieces, too much inline data, unknown flags and opcodes that the type lacks are EINVAL")
+    @Test("Too many SGEs, too much inline data, and unsupported flags and opcodes fail with EINVAL")
     func invalidPosts() throws {
         let probe = try Probe()
-        let piece = probe.element(8)
+        let sge = probe.sge(8)
         #expect(
-            probe.host.post(probe.pair, SendWorkRequest(id: 0, opcode: .send), [piece, piece, piece, piece, piece])
+            probe.host.post(probe.pair, SendWQE(id: 0, opcode: .send), [sge, sge, sge, sge, sge])
                 == .invalid)
-        #expect(probe.host.postReceive(probe.pair, id: 0, [piece, piece, piece, piece, piece]) == .invalid)
+        #expect(probe.host.postReceive(probe.pair, id: 0, [sge, sge, sge, sge, sge]) == .invalid)
         #expect(probe.post(.send, bytes: 65, flags: .inline) == .invalid)
         #expect(probe.post(.send, bytes: 64, flags: .inline) == .success)
         #expect(probe.post(.read, flags: .inline) == .invalid)
@@ -342,22 +337,24 @@ struct LifeTests {
             #expect(probe.post(WorkRequestOpcode(rawValue: opcode)) == .invalid)
         }
         let unreliable = try Probe(.uc)
-        for opcode in [WorkRequestOpcode.read, .compareSwap, .fetchAdd] { #expect(unreliable.post(opcode) == .invalid) }
+        for opcode in [WorkRequestOpcode.read, .compareAndSwap, .fetchAndAdd] {
+            #expect(unreliable.post(opcode) == .invalid)
+        }
         let datagram = try Probe(.ud)
         var path = Path(source: GID(), destination: GID())
         withUnsafePointer(to: &path) { path in
-            for opcode in [WorkRequestOpcode.write, .writeWithImmediate, .read, .fetchAdd] {
-                #expect(datagram.post(opcode) { $0.path = path } == .invalid)
+            for opcode in [WorkRequestOpcode.write, .writeWithImmediate, .read, .fetchAndAdd] {
+                #expect(datagram.post(opcode, path: path) == .invalid)
             }
-            #expect(datagram.post(.send) { $0.path = path } == .success)
+            #expect(datagram.post(.send, path: path) == .success)
         }
         #expect(datagram.post(.send) == .invalid)
     }
 
-    @Test("What was staged and discarded never happens")
+    @Test("A WQE that is discarded after staging is not executed")
     func discard() throws {
         let probe = try Probe()
-        #expect(probe.pair.stageSend(SendWorkRequest(id: 1, opcode: .send), elements: nil, count: 0) == .success)
+        #expect(probe.pair.stageSend(SendWQE(id: 1, opcode: .send), sgList: nil, count: 0) == .success)
         probe.pair.discardSends()
         #expect(!probe.pair.commitSends())
         probe.post(.send, id: 2)
@@ -366,7 +363,7 @@ struct LifeTests {
         #expect(probe.host.poll().map(\.id) == [2])
     }
 
-    @Test("Inline data is what it was when it was posted")
+    @Test("Inline data is copied when it is posted")
     func inline() throws {
         let probe = try Probe()
         for index in 0..<20 { probe.memory[index] = UInt8(index) }

@@ -2,11 +2,11 @@ import RoCETransport
 import RoCEWire
 import Testing
 
-@Suite("Objects: memory, completion queues, shared receive queues, numbers")
+@Suite("Memory regions, completion queues, shared receive queues and QPNs")
 struct ObjectTests {
     // MARK: - Memory
 
-    @Test("Keys are never 0, never equal, never used again right away, and the same for the same seed")
+    @Test("Keys are not 0, differ, are not used again at once, and are equal for equal seeds")
     func keys() throws {
         func make(_ seed: UInt64) throws -> [UInt32] {
             let host = try Host(1, seed: seed)
@@ -25,7 +25,7 @@ struct ObjectTests {
         #expect(try make(2) != keys)
     }
 
-    @Test("Registration refuses what cannot work")
+    @Test("Registration fails with EINVAL for invalid domain, range or access flags")
     func registration() throws {
         let host = try Host()
         func register(
@@ -49,17 +49,17 @@ struct ObjectTests {
         #expect(throws: Errno.invalid) { try host.engine.deregisterMemory(0) }
     }
 
-    @Test("There are 65,535 regions and not one more")
+    @Test("An engine has 65,535 memory regions at most")
     func allKeys() throws {
         let host = try Host()
         var count = 1
         while (try? host.engine.registerMemory(
             host.domain, address: host.memory.baseAddress, length: 8, virtualAddress: 0, access: [])) != nil
         { count += 1 }
-        #expect(count == Int(Limits.memoryRegions))
+        #expect(count == Int(Limits.maxMR))
     }
 
-    @Test("A protection domain is busy while something belongs to it")
+    @Test("Deallocating a protection domain with a memory region fails with EBUSY")
     func domains() throws {
         let host = try Host()
         let domain = try host.engine.allocateProtectionDomain()
@@ -71,7 +71,7 @@ struct ObjectTests {
         #expect(try host.engine.allocateProtectionDomain() == domain)
     }
 
-    @Test("A region's bounds hold to the byte")
+    @Test("A READ of one byte outside a memory region is a remote access error")
     func bounds() throws {
         let probe = try Probe()
         let key = try probe.host.engine.registerMemory(
@@ -92,7 +92,7 @@ struct ObjectTests {
 
     // MARK: - Completion queues
 
-    @Test("An overrun: CQ_ERR once, QP_FATAL, the queue pair in ERR, and the old entries stay")
+    @Test("An overrun reports CQ_ERR once and QP_FATAL, moves the queue pair to ERR, and keeps the CQEs")
     func overrun() throws {
         let probe = try Probe(completions: 2)
         for id in 0..<4 { probe.post(.send, id: UInt64(id)) }
@@ -114,7 +114,7 @@ struct ObjectTests {
         #expect(probe.sent().isEmpty && probe.host.poll().isEmpty)
     }
 
-    @Test("Armed for the next: one event for the next completion. Armed for solicited: an error counts too")
+    @Test("Each arming causes one event: at the next CQE, or at the next solicited CQE or error")
     func arming() throws {
         let probe = try Probe()
         for id in 0..<4 { probe.post(.send, id: UInt64(id)) }
@@ -136,7 +136,7 @@ struct ObjectTests {
         }
     }
 
-    @Test("A resized completion queue keeps what it holds, in order; less room than that is refused")
+    @Test("A resized completion queue keeps its CQEs in order; a capacity below their number fails with EINVAL")
     func resize() throws {
         let probe = try Probe(completions: 4)
         for id in 0..<3 { probe.post(.send, id: UInt64(id)) }
@@ -152,16 +152,40 @@ struct ObjectTests {
         #expect(throws: Errno.invalid) { try probe.host.engine.resize(probe.host.completions, capacity: 0) }
     }
 
-    @Test("Peek and release see what poll sees")
-    func peek() throws {
+    @Test("show and poll return the same CQEs")
+    func show() throws {
         let probe = try Probe()
         for id in 0..<2 { probe.post(.send, id: UInt64(id)) }
         _ = probe.sent()
-        #expect(probe.host.completions.peek() == nil)
+        #expect(probe.host.completions.show() == nil)
         probe.acknowledge(1)
-        #expect(probe.host.completions.peek()?.pointee.id == 0)
+        #expect(probe.host.completions.show()?.pointee.id == 0)
         probe.host.completions.release()
         #expect(probe.host.poll().map(\.id) == [1])
+    }
+
+    @Test("A CQE that show returned stays valid, with its slot, after RESET and destroy", arguments: [false, true])
+    func shownWhileRemoved(isReset: Bool) throws {
+        let probe = try Probe(completions: 4)
+        for id in 0..<4 { probe.post(.send, id: UInt64(id)) }
+        _ = probe.sent()
+        probe.acknowledge(3)
+        let completions = probe.host.completions
+        #expect(completions.show()?.pointee.id == 0)
+        if isReset {
+            var attributes = QueuePairAttributes()
+            attributes.state = .reset
+            try probe.host.engine.modify(probe.pair, attributes, .state)
+        } else {
+            probe.host.destroy(probe.pair)
+        }
+        #expect(completions.shown.pointee.id == 0)
+        #expect(completions.show() == nil)
+        // Only the slot of that CQE is in use.
+        try probe.host.engine.resize(completions, capacity: 1)
+        #expect(completions.shown.pointee.id == 0 && completions.show() == nil)
+        completions.release()
+        #expect(completions.show() == nil && probe.host.poll().isEmpty)
     }
 
     @Test("A completion has the layout of struct ibv_wc")
@@ -171,21 +195,21 @@ struct ObjectTests {
             MemoryLayout<WorkCompletion>.offset(of: \.id), MemoryLayout<WorkCompletion>.offset(of: \.status),
             MemoryLayout<WorkCompletion>.offset(of: \.opcode), MemoryLayout<WorkCompletion>.offset(of: \.vendorError),
             MemoryLayout<WorkCompletion>.offset(of: \.byteCount), MemoryLayout<WorkCompletion>.offset(of: \.immediate),
-            MemoryLayout<WorkCompletion>.offset(of: \.queuePair),
-            MemoryLayout<WorkCompletion>.offset(of: \.sourceQueuePair),
+            MemoryLayout<WorkCompletion>.offset(of: \.queuePairNumber),
+            MemoryLayout<WorkCompletion>.offset(of: \.sourceQueuePairNumber),
             MemoryLayout<WorkCompletion>.offset(of: \.flags),
-            MemoryLayout<WorkCompletion>.offset(of: \.partitionKeyIndex),
+            MemoryLayout<WorkCompletion>.offset(of: \.pkeyIndex),
             MemoryLayout<WorkCompletion>.offset(of: \.sourceLID),
             MemoryLayout<WorkCompletion>.offset(of: \.serviceLevel),
             MemoryLayout<WorkCompletion>.offset(of: \.destinationPathBits),
         ]
         #expect(offsets == [0, 8, 12, 16, 20, 24, 28, 32, 36, 40, 42, 44, 45])
-        #expect(MemoryLayout<ScatterGatherElement>.stride == 16)
-        #expect(MemoryLayout<ScatterGatherElement>.offset(of: \.length) == 8)
-        #expect(MemoryLayout<ScatterGatherElement>.offset(of: \.key) == 12)
+        #expect(MemoryLayout<SGE>.stride == 16)
+        #expect(MemoryLayout<SGE>.offset(of: \.length) == 8)
+        #expect(MemoryLayout<SGE>.offset(of: \.lkey) == 12)
     }
 
-    @Test("Queues in use are busy")
+    @Test("Destroying a queue that a queue pair uses fails with EBUSY")
     func busy() throws {
         let host = try Host()
         let shared = try host.makeSharedReceiveQueue()
@@ -197,15 +221,15 @@ struct ObjectTests {
 
     // MARK: - Shared receive queues
 
-    @Test("The limit is reported once, when fewer receives are left, and then disarmed")
+    @Test("SRQ_LIMIT_REACHED is reported once, when fewer receive work requests than the limit are left")
     func limit() throws {
         let host = try Host()
-        let shared = try host.makeSharedReceiveQueue(workRequests: 8)
+        let shared = try host.makeSharedReceiveQueue(maxWR: 8)
         let pair = try host.makeQueuePair(shared: shared)
-        #expect(pair.stageReceive(id: 0, elements: nil, count: 0) == .invalid)
+        #expect(pair.stageReceive(id: 0, sgList: nil, count: 0) == .invalid)
         let probe = try SharedProbe(host, pair)
-        for id in 0..<8 { #expect(shared.stageReceive(id: UInt64(id), elements: nil, count: 0) == .success) }
-        #expect(shared.stageReceive(id: 8, elements: nil, count: 0) == .noMemory)
+        for id in 0..<8 { #expect(shared.stageReceive(id: UInt64(id), sgList: nil, count: 0) == .success) }
+        #expect(shared.stageReceive(id: 8, sgList: nil, count: 0) == .noMemory)
         shared.commitReceives()
         try host.engine.setLimit(of: shared, to: 7)
         probe.send(0)
@@ -213,7 +237,7 @@ struct ObjectTests {
         probe.send(1)
         let events = host.events()
         #expect(events.count == 1 && host.engine.limit(of: shared) == 0)
-        if case .sharedReceiveQueue(let queue, .sharedReceiveQueueLimit) = events.first {
+        if case .sharedReceiveQueue(let queue, .sharedReceiveQueueLimitReached) = events.first {
             #expect(queue == shared)
         } else {
             Issue.record("no limit event")
@@ -224,16 +248,16 @@ struct ObjectTests {
         #expect(throws: Errno.invalid) { try host.engine.setLimit(of: shared, to: 9) }
     }
 
-    @Test("ERR leaves a shared receive queue alone and reports that the last receive was taken")
+    @Test("ERR keeps the receive work requests of a shared receive queue and reports LAST_WQE_REACHED")
     func lastReached() throws {
         let host = try Host()
         let shared = try host.makeSharedReceiveQueue()
         let pair = try host.makeQueuePair(shared: shared)
         _ = try SharedProbe(host, pair)
-        _ = shared.stageReceive(id: 1, elements: nil, count: 0)
+        _ = shared.stageReceive(id: 1, sgList: nil, count: 0)
         shared.commitReceives()
         try host.move(pair, to: .error)
-        #expect(host.queuePairEvents() == [.lastWorkRequestReached])
+        #expect(host.queuePairEvents() == [.lastWQEReached])
         #expect(host.poll().isEmpty)
     }
 
@@ -251,7 +275,7 @@ struct ObjectTests {
 
         func send(_ offset: UInt32) {
             let headers = PacketHeaders(
-                BTH(opcode: .rcSendOnly, destinationQP: pair.number, psn: PSN(Connection().peerPSN + offset)))
+                BTH(opcode: .rcSendOnly, destinationQPN: pair.number, psn: PSN(Connection().peerPSN + offset)))
             var bytes = [UInt8](repeating: 0, count: headers.packetByteCount(payloadByteCount: 0))
             bytes.withUnsafeMutableBytes { room in
                 _ = try? headers.emit(into: room, payloadByteCount: 0)
@@ -266,11 +290,11 @@ struct ObjectTests {
 
     // MARK: - Queue pair numbers
 
-    @Test("Numbers carry the prefix, differ, avoid the reserved ones, and change when a place is used again")
+    @Test("QPNs have the prefix, differ, are not reserved ones, and change when an index is used again")
     func numbers() throws {
         let host = try Host(1) { configuration in
-            configuration.queuePairPrefix = 0xA5
-            configuration.queuePairPrefixBits = 8
+            configuration.qpnPrefix = 0xA5
+            configuration.qpnPrefixBits = 8
         }
         var numbers: [UInt32] = []
         for _ in 0..<61 { numbers.append(try host.makeQueuePair().number) }
@@ -286,21 +310,30 @@ struct ObjectTests {
         }
     }
 
-    @Test("Specifications out of range are refused")
+    @Test("Sizes out of range and unsupported service types are errors")
     func specification() throws {
         let host = try Host()
         for change in [
-            { $0.sendWorkRequests = Limits.workRequests + 1 }, { $0.receiveWorkRequests = Limits.workRequests + 1 },
-            { $0.sendElements = 33 }, { $0.receiveElements = 33 }, { $0.inlineData = 1025 },
+            { $0.maxSendWR = Limits.maxWR + 1 }, { $0.maxReceiveWR = Limits.maxWR + 1 },
+            { $0.maxSendSGE = 33 }, { $0.maxReceiveSGE = 33 }, { $0.maxInlineData = 1025 },
         ] as [(inout QueuePairCapabilities) -> Void] {
-            var sizes = QueuePairCapabilities(sendWorkRequests: 1, receiveWorkRequests: 1)
+            var sizes = QueuePairCapabilities(maxSendWR: 1, maxReceiveWR: 1)
             change(&sizes)
-            let specification = QueuePairSpecification(
+            let specification = QueuePairInitAttributes(
                 type: .rc, domain: host.domain, completions: host.completions, capabilities: sizes)
             #expect(throws: Errno.invalid) { try host.engine.createQueuePair(specification) }
         }
         #expect(throws: Errno.notSupported) { try host.makeQueuePair(QueuePairType(rawValue: 8)) }
         #expect(throws: Errno.invalid) { try host.engine.createCompletionQueue(capacity: 0) }
-        #expect(throws: Errno.invalid) { try host.engine.createSharedReceiveQueue(host.domain, workRequests: 0) }
+        #expect(throws: Errno.invalid) { try host.engine.createSharedReceiveQueue(host.domain, maxWR: 0) }
+    }
+
+    @Test("With a shared receive queue, the sizes of the receive queue are ignored and become 0", arguments: [0, .max])
+    func ignoredReceiveSizes(size: UInt32) throws {
+        let host = try Host()
+        let pair = try host.makeQueuePair(
+            receives: size, maxSGE: 3, maxReceiveSGE: size, shared: try host.makeSharedReceiveQueue())
+        #expect(pair.capabilities.maxReceiveWR == 0 && pair.capabilities.maxReceiveSGE == 0)
+        #expect(pair.capabilities.maxSendWR == 64 && pair.capabilities.maxSendSGE == 3)
     }
 }

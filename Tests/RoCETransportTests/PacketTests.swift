@@ -3,7 +3,7 @@ import RoCEWire
 import TestSupport
 import Testing
 
-@Suite("Which packets are taken, and which are dropped and counted")
+@Suite("Validation of packets, and turns of queue pairs")
 struct PacketTests {
     private func counted(_ change: (Probe) -> Void, type: QueuePairType = .rc, upTo: QueuePairState = .readyToSend)
         throws -> Counters
@@ -15,17 +15,17 @@ struct PacketTests {
         return probe.host.engine.counters
     }
 
-    @Test("Another queue pair's number")
+    @Test("Packets with the QPN of no queue pair are dropped")
     func number() throws {
         let counters = try counted { probe in
-            probe.receive(.rcSendOnly) { $0.bth.destinationQP ^= 0x10000 }
-            probe.receive(.rcSendOnly) { $0.bth.destinationQP ^= 1 }
-            probe.receive(.rcSendOnly) { $0.bth.destinationQP = 0 }
+            probe.receive(.rcSendOnly) { $0.bth.destinationQPN ^= 0x10000 }
+            probe.receive(.rcSendOnly) { $0.bth.destinationQPN ^= 1 }
+            probe.receive(.rcSendOnly) { $0.bth.destinationQPN = 0 }
         }
         #expect(counters.droppedNoQueuePair == 3)
     }
 
-    @Test("Another source or destination address")
+    @Test("Packets with another source or destination address are dropped")
     func address() throws {
         let counters = try counted { probe in
             let packet = probe.packet(.rcSendOnly)
@@ -35,17 +35,17 @@ struct PacketTests {
         #expect(counters.droppedAddress == 2)
     }
 
-    @Test("Another partition is dropped, a limited member of ours is not")
+    @Test("Packets with a P_Key of another partition are dropped; those of a limited member are not")
     func partition() throws {
-        let counters = try counted { probe in probe.receive(.rcSendOnly) { $0.bth.partitionKey = 0x1234 } }
-        #expect(counters.droppedPartitionKey == 1)
+        let counters = try counted { probe in probe.receive(.rcSendOnly) { $0.bth.pkey = 0x1234 } }
+        #expect(counters.droppedPKey == 1)
         let probe = try Probe()
         probe.postReceive(bytes: 8)
-        probe.receive(.rcSendOnly) { $0.bth.partitionKey = 0x7FFF }
+        probe.receive(.rcSendOnly) { $0.bth.pkey = 0x7FFF }
         #expect(probe.host.poll().count == 1)
     }
 
-    @Test("A queue pair that is not in RTR yet")
+    @Test("Packets for a queue pair before RTR are dropped")
     func state() throws {
         let counters = try counted({ $0.receive(.rcSendOnly) }, upTo: .initialized)
         #expect(counters.droppedState == 1)
@@ -53,7 +53,7 @@ struct PacketTests {
         #expect(responses.droppedState == 1)
     }
 
-    @Test("Opcodes of another service type")
+    @Test("Packets with an opcode of another transport service are dropped")
     func serviceType() throws {
         let counters = try counted { probe in
             probe.receive(.ucSendOnly)
@@ -64,7 +64,7 @@ struct PacketTests {
         #expect(unreliable.droppedServiceType == 1)
     }
 
-    @Test("Bytes that are no packet: every length from nothing to one byte too few, and a wrong version")
+    @Test("Truncated packets and packets with a wrong BTH.TVer are dropped")
     func malformed() throws {
         let counters = try counted { probe in
             let packet = probe.packet(.rcWriteOnly, payload: [1, 2, 3, 4])
@@ -76,7 +76,7 @@ struct PacketTests {
         #expect(counters.droppedMalformed == counters.receivedPackets)
     }
 
-    @Test("Congestion notifications are counted and ignored")
+    @Test("CNPs are counted and ignored")
     func congestion() throws {
         let counters = try counted { probe in
             var bytes = [UInt8](repeating: 0, count: 32)
@@ -86,7 +86,7 @@ struct PacketTests {
         #expect(counters.congestionNotifications == 1)
     }
 
-    @Test("The migration bit is not looked at, as rxe does not either")
+    @Test("BTH.M is ignored, as in rxe")
     func migration() throws {
         let probe = try Probe()
         probe.postReceive(bytes: 8)
@@ -96,7 +96,7 @@ struct PacketTests {
 
     // MARK: - Turns
 
-    @Test("Acknowledgements go first; queue pairs take turns after a burst")
+    @Test("Queue pairs take turns after a burst")
     func turns() throws {
         let host = try Host { $0.burst = 2 }
         let peer = GID(ipv4: 77)
@@ -105,12 +105,12 @@ struct PacketTests {
         for number in 0..<3 {
             pairs.append(try host.makeQueuePair())
             try host.connect(pairs[number], to: peer, number: UInt32(number), Connection(mtu: 256))
-            host.post(pairs[number], SendWorkRequest(id: 0, opcode: .send), [host.element(memory)])
+            host.post(pairs[number], SendWQE(id: 0, opcode: .send), [host.sge(memory)])
         }
         var order: [UInt32] = []
         for _ in 0..<12 {
             if let packet = host.engine.transmit(into: host.packet, now: 0) {
-                order.append(packet.destinationQueuePair)
+                order.append(packet.destinationQPN)
             }
         }
         #expect(order.count == 12)
@@ -118,7 +118,7 @@ struct PacketTests {
         #expect(Set(order[0..<6]).count == 3 && Array(order[0..<6]) == Array(order[6..<12]))
     }
 
-    @Test("READ responses and requests alternate, so that neither starves the other")
+    @Test("READ responses and requests alternate")
     func alternation() throws {
         let probe = try Probe(.rc, Connection(mtu: 256))
         probe.post(.send, bytes: 2000)
@@ -127,19 +127,19 @@ struct PacketTests {
         #expect(opcodes.filter { $0 }.count == 4)
     }
 
-    @Test("Thousands of timers: each runs out at its own time")
+    @Test("Each of 1000 local ACK timeouts expires at its own time")
     func timers() throws {
         let host = try Host(1, memory: 1 << 12) { $0.maximumQueuePairs = 1024 }
         var expected: [(UInt64, UInt32)] = []
         var random = SplitMix(seed: 5)
         for number in 0..<1000 {
-            let pair = try host.makeQueuePair(sends: 1, receives: 1, elements: 1, inlineData: 0)
+            let pair = try host.makeQueuePair(sends: 1, receives: 1, maxSGE: 1, maxInlineData: 0)
             var connection = Connection()
             connection.retryCount = 0
             connection.timeout = UInt8(random.within(1...20))
             try host.connect(pair, to: GID(ipv4: 5), number: UInt32(number), connection)
             let now = UInt64(random.below(1_000_000))
-            host.post(pair, SendWorkRequest(id: UInt64(number), opcode: .send))
+            host.post(pair, SendWQE(id: UInt64(number), opcode: .send))
             #expect(host.engine.transmit(into: host.packet, now: now) != nil)
             expected.append((now + 4096 << UInt64(connection.timeout), pair.number))
         }
@@ -149,7 +149,7 @@ struct PacketTests {
             now = deadline
             host.engine.advance(to: now)
             for completion in host.poll() {
-                let place = expected.firstIndex { $0.1 == completion.queuePair }!
+                let place = expected.firstIndex { $0.1 == completion.queuePairNumber }!
                 #expect(expected[place].0 == now && completion.status == .retryExceeded)
                 expected.remove(at: place)
             }

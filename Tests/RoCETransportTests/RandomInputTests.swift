@@ -3,7 +3,7 @@ import Testing
 
 @Suite("Random input")
 struct RandomInputTests {
-    @Test("Random packets, posts, times and changes of state break nothing")
+    @Test("Random packets, posts, times and transitions violate no rule of the engine")
     func random() throws {
         for seed in 1...400 as ClosedRange<UInt64> {
             var random = SplitMix(seed: seed)

@@ -2,9 +2,9 @@ import RoCETransport
 import RoCEWire
 import Testing
 
-@Suite("RC requester: what is sent, and what answers do")
+@Suite("RC requester: requests and responses")
 struct RequesterTests {
-    @Test("A SEND of several packets: first, middle, last; an acknowledgement is asked for at its end")
+    @Test("A SEND of several packets is first, middle, last; the last packet has BTH.A")
     func segmentation() throws {
         let probe = try Probe(.rc, Connection(mtu: 256))
         for (index, byte) in pattern(600).enumerated() { probe.memory[index] = byte }
@@ -18,21 +18,21 @@ struct RequesterTests {
         #expect(packets.allSatisfy { $0.path.destination == probe.peer && $0.path.source == probe.host.gid })
     }
 
-    @Test("A WRITE announces its whole length in the first packet, and PSNs wrap")
+    @Test("RETH.DMALen of the first packet is the length of the whole WRITE, and PSNs wrap")
     func write() throws {
         let probe = try Probe(.rc, Connection(mtu: 256, psn: 0xFF_FFFF))
         probe.post(.writeWithImmediate, bytes: 300)
         let packets = probe.sent()
         #expect(packets.map(\.opcode) == [.rcWriteFirst, .rcWriteLastWithImmediate])
         #expect(packets.map(\.psn) == [0xFF_FFFF, 0])
-        #expect(packets[0].headers.reth == RETH(virtualAddress: 0x10000, remoteKey: 0x4242, dmaLength: 300))
+        #expect(packets[0].headers.reth == RETH(virtualAddress: 0x10000, rkey: 0x4242, dmaLength: 300))
         probe.acknowledge(1)
         #expect(probe.host.poll().map(\.status) == [.success])
     }
 
-    @Test("An acknowledgement of a later message completes the earlier ones too, signaled or not")
+    @Test("An acknowledgement of a message also completes the earlier ones, signaled or not")
     func cumulative() throws {
-        let probe = try Probe(signalAll: false)
+        let probe = try Probe(sqSigAll: false)
         probe.post(.send, id: 1, flags: .signaled)
         probe.post(.send, id: 2)
         probe.post(.send, id: 3, flags: .signaled)
@@ -41,21 +41,21 @@ struct RequesterTests {
         #expect(probe.host.poll().map(\.id) == [1, 3])
     }
 
-    @Test("Answers to PSNs that are not outstanding are ignored", arguments: [-1, 1, 1 << 22, -(1 << 22)])
+    @Test("Responses with PSNs that are not outstanding are ignored", arguments: [-1, 1, 1 << 22, -(1 << 22)])
     func stray(offset: Int) throws {
         let probe = try Probe()
         probe.post(.send)
         #expect(probe.sent().count == 1)
         probe.acknowledge(offset)
         probe.acknowledge(offset, .nak(.remoteAccessError))
-        probe.acknowledge(offset, .rnrNak(RNRTimer(rawValue: 1)))
+        probe.acknowledge(offset, .rnrNAK(RNRTimer(rawValue: 1)))
         #expect(probe.host.poll().isEmpty && probe.pair.state == .readyToSend)
         #expect(probe.host.engine.counters.strayResponses == 3)
         probe.acknowledge(0)
         #expect(probe.host.poll().count == 1)
     }
 
-    @Test("Without an answer: retry_cnt repetitions, each after 4.096 us * 2^timeout, then RETRY_EXC_ERR and a flush")
+    @Test("Without a response: retry_cnt retries, each after 4.096 us * 2^timeout, then RETRY_EXC_ERR and a flush")
     func timeout() throws {
         let probe = try Probe(.rc, Connection(timeout: 14, retryCount: 3))
         probe.post(.send, id: 1)
@@ -76,7 +76,7 @@ struct RequesterTests {
         #expect(probe.pair.state == .error && probe.host.engine.nextDeadline == nil)
     }
 
-    @Test("Timeout 0 waits for ever")
+    @Test("With timeout 0, no local ACK timeout runs")
     func noTimeout() throws {
         let probe = try Probe(.rc, Connection(timeout: 0))
         probe.post(.send)
@@ -84,7 +84,7 @@ struct RequesterTests {
         #expect(probe.host.engine.nextDeadline == nil)
     }
 
-    @Test("Progress starts the timer and the retries afresh")
+    @Test("Progress restarts the local ACK timeout and the retry counter")
     func progress() throws {
         let probe = try Probe(.rc, Connection(timeout: 10, retryCount: 1))
         probe.post(.send)
@@ -100,8 +100,8 @@ struct RequesterTests {
         #expect(probe.pair.state == .readyToSend)
     }
 
-    @Test("A PSN sequence NAK acknowledges what is before and sends again from there, once")
-    func sequenceNak() throws {
+    @Test("A NAK for a PSN sequence error acknowledges the requests before it and causes one go-back")
+    func sequenceNAK() throws {
         let probe = try Probe()
         for id in 0..<4 { probe.post(.send, id: UInt64(id)) }
         #expect(probe.sentOffsets() == [0, 1, 2, 3])
@@ -112,7 +112,7 @@ struct RequesterTests {
         #expect(probe.sent().isEmpty)
     }
 
-    @Test("What is sent for the first time is expendable, and nothing else; what then comes through is a repair")
+    @Test("Packets are expendable when sent for the first time; an acknowledged retransmission is a repair")
     func expendable() throws {
         let probe = try Probe(.rc, Connection(mtu: 256, timeout: 10, retryCount: 1))
         probe.post(.send, bytes: 600)
@@ -131,7 +131,7 @@ struct RequesterTests {
             probe.acknowledge(offset)
         }
         #expect(probe.host.engine.counters.repairs == 3)
-        // Of a READ it is the answer that seems lost, which is the peer's matter.
+        // For a READ, the response seems lost, which the responder counts.
         probe.post(.read, bytes: 8)
         #expect(probe.sent().map(\.isExpendable) == [true])
         probe.advance(4096 << 10)
@@ -141,7 +141,7 @@ struct RequesterTests {
         #expect(probe.host.engine.repairCount == 3)
     }
 
-    @Test("A dead peer is no repair; where nothing would be sent again, nothing is expendable")
+    @Test("Retries without a response are no repairs; without retries, no packet is expendable")
     func notExpendable() throws {
         let dead = try Probe(.rc, Connection(timeout: 10, retryCount: 2))
         dead.post(.send)
@@ -161,12 +161,12 @@ struct RequesterTests {
         }
     }
 
-    @Test("After an RNR NAK nothing is sent before its time is over", arguments: [1, 20, 0] as [UInt8])
+    @Test("After an RNR NAK, no request is sent before its timer expires", arguments: [1, 20, 0] as [UInt8])
     func rnr(code: UInt8) throws {
         let probe = try Probe()
         for id in 0..<3 { probe.post(.send, id: UInt64(id)) }
         _ = probe.sent()
-        probe.acknowledge(1, .rnrNak(RNRTimer(rawValue: code)))
+        probe.acknowledge(1, .rnrNAK(RNRTimer(rawValue: code)))
         #expect(probe.host.poll().map(\.id) == [0])
         probe.post(.send, id: 3)
         let wait = RNRTimer(rawValue: code).nanoseconds
@@ -176,32 +176,47 @@ struct RequesterTests {
         #expect(probe.sentOffsets() == [1, 2, 3])
     }
 
-    @Test("rnr_retry repetitions, then RNR_RETRY_EXC_ERR; 7 never gives up", arguments: [0, 2, 7] as [UInt8])
+    @Test(
+        "A NAK does not change a running RNR timer, with or without a local ACK timeout", arguments: [0, 10] as [UInt8])
+    func nakDuringRNRWait(timeout: UInt8) throws {
+        let probe = try Probe(.rc, Connection(timeout: timeout))
+        for id in 0..<3 { probe.post(.send, id: UInt64(id)) }
+        _ = probe.sent()
+        let timer = RNRTimer(rawValue: 1)
+        probe.acknowledge(0, .rnrNAK(timer))
+        probe.acknowledge(0, .nak(.psnSequenceError))
+        probe.advance(timer.nanoseconds - 1)
+        #expect(probe.sent().isEmpty)
+        probe.advance(1)
+        #expect(probe.sentOffsets() == [0, 1, 2])
+    }
+
+    @Test("rnr_retry retries, then RNR_RETRY_EXC_ERR; 7 is infinite", arguments: [0, 2, 7] as [UInt8])
     func rnrRetry(count: UInt8) throws {
         let probe = try Probe(.rc, Connection(rnrRetry: count))
         probe.post(.send)
         for _ in 0..<Int(count) {
             #expect(probe.sentOffsets() == [0])
-            probe.acknowledge(0, .rnrNak(RNRTimer(rawValue: 1)))
+            probe.acknowledge(0, .rnrNAK(RNRTimer(rawValue: 1)))
             probe.advance(10_000)
         }
         for _ in 0..<(count == 7 ? 50 : 0) {
             #expect(probe.sentOffsets() == [0])
-            probe.acknowledge(0, .rnrNak(RNRTimer(rawValue: 1)))
+            probe.acknowledge(0, .rnrNAK(RNRTimer(rawValue: 1)))
             probe.advance(10_000)
         }
         #expect(probe.sentOffsets() == [0])
-        probe.acknowledge(0, .rnrNak(RNRTimer(rawValue: 1)))
+        probe.acknowledge(0, .rnrNAK(RNRTimer(rawValue: 1)))
         #expect(probe.host.poll().map(\.status) == (count == 7 ? [] : [.rnrRetryExceeded]))
     }
 
     @Test(
-        "A NAK ends the work request that it names with its status",
+        "A NAK completes the work request of its PSN with the status of its code",
         arguments: [
-            (AETHSyndrome.NakCode.invalidRequest, CompletionStatus.remoteInvalidRequest),
+            (AETHSyndrome.NAKCode.invalidRequest, CompletionStatus.remoteInvalidRequestError),
             (.remoteAccessError, .remoteAccessError), (.remoteOperationalError, .remoteOperationError),
         ])
-    func nak(code: AETHSyndrome.NakCode, status: CompletionStatus) throws {
+    func nak(code: AETHSyndrome.NAKCode, status: CompletionStatus) throws {
         let probe = try Probe()
         for id in 0..<3 { probe.post(.send, id: UInt64(id)) }
         _ = probe.sent()
@@ -212,13 +227,13 @@ struct RequesterTests {
         #expect(probe.pair.state == .error)
     }
 
-    @Test("A READ completes with its last response, and each answer goes to its place")
+    @Test("A READ completes with its last response, and each response is placed at its offset")
     func read() throws {
         let probe = try Probe(.rc, Connection(mtu: 256))
         probe.post(.read, bytes: 600)
         let requests = probe.sent()
         #expect(requests.map(\.opcode) == [.rcReadRequest])
-        #expect(requests[0].headers.reth == RETH(virtualAddress: 0x10000, remoteKey: 0x4242, dmaLength: 600))
+        #expect(requests[0].headers.reth == RETH(virtualAddress: 0x10000, rkey: 0x4242, dmaLength: 600))
         probe.receive(.rcReadResponseFirst, 0, payload: pattern(256))
         probe.receive(.rcReadResponseMiddle, 1, payload: pattern(256, seed: 256))
         #expect(probe.host.poll().isEmpty)
@@ -228,7 +243,7 @@ struct RequesterTests {
         #expect(Array(probe.memory[..<600]) == pattern(600))
     }
 
-    @Test("A missing READ response: the request is repeated from there, with the address and length of the rest")
+    @Test("After a missing READ response, the request is sent again with address and length of the rest")
     func missingResponse() throws {
         let probe = try Probe(.rc, Connection(mtu: 256))
         probe.post(.read, bytes: 600)
@@ -237,14 +252,14 @@ struct RequesterTests {
         probe.receive(.rcReadResponseLast, 2, payload: pattern(88, seed: 512))
         let requests = probe.sent()
         #expect(requests.map(\.psn) == [probe.connection.psn + 1])
-        #expect(requests[0].headers.reth == RETH(virtualAddress: 0x10100, remoteKey: 0x4242, dmaLength: 344))
+        #expect(requests[0].headers.reth == RETH(virtualAddress: 0x10100, rkey: 0x4242, dmaLength: 344))
         probe.receive(.rcReadResponseFirst, 1, payload: pattern(256, seed: 256))
         probe.receive(.rcReadResponseLast, 2, payload: pattern(88, seed: 512))
         #expect(probe.host.poll().map(\.status) == [.success])
         #expect(Array(probe.memory[..<600]) == pattern(600))
     }
 
-    @Test("An acknowledgement of what follows a READ says that its response was lost")
+    @Test("An acknowledgement of a request after a READ is an implied NAK for the READ")
     func impliedNak() throws {
         let probe = try Probe()
         probe.post(.send, id: 0)
@@ -254,12 +269,12 @@ struct RequesterTests {
         probe.acknowledge(2)
         #expect(probe.host.poll().map(\.id) == [0])
         #expect(probe.sentOffsets() == [1, 2])
-        #expect(probe.host.engine.counters.impliedNaks == 1)
+        #expect(probe.host.engine.counters.impliedNAKs == 1)
     }
 
-    @Test("A long READ is asked for in pieces, whose ends do not move when it is repeated")
-    func pieces() throws {
-        let probe = try Probe(.rc, Connection(mtu: 256, maxReadAtomic: 2)) { $0.readPiece = 2 }
+    @Test("A long READ is sent as several requests, whose ends are the same when sent again")
+    func readSegments() throws {
+        let probe = try Probe(.rc, Connection(mtu: 256, maxReadAtomic: 2)) { $0.readSegment = 2 }
         probe.post(.read, bytes: 5 * 256)
         var requests = probe.sent()
         #expect(requests.map(\.headers.reth.dmaLength) == [512, 512])
@@ -290,43 +305,43 @@ struct RequesterTests {
         BadResponse(testDescription: "of an atomic") { $0.receive(.rcAtomicAcknowledge) },
     ]
 
-    @Test("A response that breaks the protocol ends the READ with BAD_RESP_ERR", arguments: badResponses)
-    func badResponse(_ response: BadResponse) throws {
+    @Test("An invalid response completes the READ with BAD_RESP_ERR", arguments: badResponses)
+    func badResponseError(_ response: BadResponse) throws {
         let probe = try Probe(.rc, Connection(mtu: 256))
         probe.post(.read, bytes: 600)
         _ = probe.sent()
         response.send(probe)
-        #expect(probe.host.poll().map(\.status) == [.badResponse])
+        #expect(probe.host.poll().map(\.status) == [.badResponseError])
     }
 
-    @Test("A READ response to a SEND ends it with BAD_RESP_ERR")
+    @Test("A READ response to a SEND completes it with BAD_RESP_ERR")
     func responseToSend() throws {
         let probe = try Probe()
         probe.post(.send)
         _ = probe.sent()
         probe.receive(.rcReadResponseOnly, payload: pattern(8))
-        #expect(probe.host.poll().map(\.status) == [.badResponse])
+        #expect(probe.host.poll().map(\.status) == [.badResponseError])
     }
 
-    @Test("Atomics bring what was there in this machine's byte order, and say what to compare and to store")
+    @Test("Atomics send operands in AtomicETH and store the original value in host byte order")
     func atomics() throws {
         let probe = try Probe()
-        probe.post(.compareSwap) {
+        probe.post(.compareAndSwap) {
             $0.compareAdd = 11
             $0.swap = 22
         }
-        probe.post(.fetchAdd) { $0.compareAdd = 33 }
+        probe.post(.fetchAndAdd) { $0.compareAdd = 33 }
         let requests = probe.sent()
-        #expect(requests.map(\.opcode) == [.rcCompareSwap, .rcFetchAdd])
+        #expect(requests.map(\.opcode) == [.rcCompareAndSwap, .rcFetchAndAdd])
         #expect(requests[0].headers.atomicETH.compare == 11 && requests[0].headers.atomicETH.swapOrAdd == 22)
         #expect(requests[1].headers.atomicETH.compare == 0 && requests[1].headers.atomicETH.swapOrAdd == 33)
         probe.receive(.rcAtomicAcknowledge, 0) { $0.atomicAckETH = AtomicAckETH(original: 0x0102_0304_0506_0708) }
         #expect(probe.memory.load(as: UInt64.self) == 0x0102_0304_0506_0708)
         let completions = probe.host.poll()
-        #expect(completions.map(\.opcode) == [.compareSwap] && completions[0].byteCount == 8)
+        #expect(completions.map(\.opcode) == [.compareAndSwap] && completions[0].byteCount == 8)
     }
 
-    @Test("No more READs and atomics are outstanding than max_rd_atomic")
+    @Test("At most max_rd_atomic READs and atomics are outstanding")
     func readLimit() throws {
         let probe = try Probe(.rc, Connection(maxReadAtomic: 2))
         for _ in 0..<4 { probe.post(.read) }
@@ -336,7 +351,7 @@ struct RequesterTests {
         #expect(probe.sentOffsets() == [2])
     }
 
-    @Test("A fenced work request waits for the READs before it")
+    @Test("A fenced work request starts when the READs before it are complete")
     func fence() throws {
         let probe = try Probe()
         probe.post(.read)
@@ -347,15 +362,15 @@ struct RequesterTests {
         #expect(probe.sentOffsets() == [2])
     }
 
-    @Test("max_rd_atomic 0: a READ is a local operation error")
+    @Test("With max_rd_atomic 0, a READ completes with LOC_QP_OP_ERR")
     func noReads() throws {
         let probe = try Probe(.rc, Connection(maxReadAtomic: 0))
         probe.post(.read)
         #expect(probe.sent().isEmpty)
-        #expect(probe.host.poll().map(\.status) == [.localOperationError])
+        #expect(probe.host.poll().map(\.status) == [.localQPOperationError])
     }
 
-    @Test("The window bounds what is unacknowledged, and its last packet asks for an acknowledgement")
+    @Test("The window limits the unacknowledged packets, and its last packet has BTH.A")
     func window() throws {
         let probe = try Probe(.rc, Connection(mtu: 256)) { configuration in
             configuration.maximumWindow = 4
@@ -368,13 +383,13 @@ struct RequesterTests {
         #expect(probe.sentOffsets() == [4, 5])
     }
 
-    @Test("A work request with a bad key fails after those before it, and none of it is sent")
+    @Test("A work request with a wrong L_Key fails after those before it, and no packet of it is sent")
     func badKey() throws {
         let probe = try Probe()
         probe.post(.send, id: 0)
-        var element = probe.element(8)
-        element.key ^= 1
-        probe.host.post(probe.pair, SendWorkRequest(id: 1, opcode: .send), [probe.element(8), element])
+        var sge = probe.sge(8)
+        sge.lkey ^= 1
+        probe.host.post(probe.pair, SendWQE(id: 1, opcode: .send), [probe.sge(8), sge])
         probe.post(.send, id: 2)
         #expect(probe.sentOffsets() == [0])
         #expect(probe.host.poll().isEmpty && probe.pair.state == .readyToSend)
@@ -382,28 +397,28 @@ struct RequesterTests {
         #expect(probe.host.poll().map(\.status) == [.success, .localProtectionError, .flushed])
     }
 
-    @Test("READs and atomics need local write access; a SEND does not")
+    @Test("READs and atomics need SGEs with local write access; a SEND does not")
     func localWrite() throws {
         let probe = try Probe()
         let key = try probe.host.engine.registerMemory(
             probe.host.domain, address: probe.memory.baseAddress, length: 64, virtualAddress: 0, access: [])
-        let element = ScatterGatherElement(address: 0, length: 8, key: key)
-        probe.host.post(probe.pair, SendWorkRequest(id: 0, opcode: .send), [element])
-        probe.host.post(probe.pair, SendWorkRequest(id: 1, opcode: .read), [element])
+        let sge = SGE(address: 0, length: 8, lkey: key)
+        probe.host.post(probe.pair, SendWQE(id: 0, opcode: .send), [sge])
+        probe.host.post(probe.pair, SendWQE(id: 1, opcode: .read), [sge])
         #expect(probe.sentOffsets() == [0])
         probe.acknowledge(0)
         #expect(probe.host.poll().map(\.status) == [.success, .localProtectionError])
     }
 
     @Test(
-        "A message longer than 2^31 bytes, and an atomic with less than 8, are local length errors", arguments: [0, 1])
+        "A message longer than 2^31 bytes, and an atomic with less than 8, is LOC_LEN_ERR", arguments: [0, 1])
     func lengths(kind: Int) throws {
         let probe = try Probe()
         if kind == 0 {
-            let element = ScatterGatherElement(address: probe.address, length: .max, key: probe.host.key)
-            probe.host.post(probe.pair, SendWorkRequest(id: 0, opcode: .send), [element, element])
+            let sge = SGE(address: probe.address, length: .max, lkey: probe.host.key)
+            probe.host.post(probe.pair, SendWQE(id: 0, opcode: .send), [sge, sge])
         } else {
-            probe.post(.fetchAdd, bytes: 7)
+            probe.post(.fetchAndAdd, bytes: 7)
         }
         #expect(probe.sent().isEmpty)
         #expect(probe.host.poll().map(\.status) == [.localLengthError])

@@ -4,7 +4,7 @@ import Testing
 
 @Suite("RC responder: READs and atomics")
 struct ResponderReadTests {
-    /// A probe whose memory counts up.
+    /// A probe whose memory holds a pattern.
     private func filled(_ connection: Connection = Connection(mtu: 256)) throws -> Probe {
         let probe = try Probe(.rc, connection)
         for (index, byte) in pattern(4096).enumerated() { probe.memory[index] = byte }
@@ -12,7 +12,7 @@ struct ResponderReadTests {
     }
 
     @Test(
-        "A READ is answered with first, middle and last; the AETH counts the READ; the next PSN follows the responses")
+        "A READ returns first, middle and last; the MSN counts the READ; the next PSN follows those of the responses")
     func read() throws {
         let probe = try filled()
         probe.receiveRead(0, length: 700)
@@ -26,7 +26,7 @@ struct ResponderReadTests {
         #expect(probe.sent().map(\.psn) == [probe.connection.peerPSN + 3])
     }
 
-    @Test("An acknowledgement waits for the responses of the READ before it")
+    @Test("An acknowledgement is sent after the responses of the READ before it")
     func order() throws {
         let probe = try filled()
         probe.postReceive(bytes: 8)
@@ -38,7 +38,7 @@ struct ResponderReadTests {
             ])
     }
 
-    @Test("A NAK waits for the responses of the READ before it, although the queue pair is in error")
+    @Test("A NAK is sent after the responses of the READ before it, although the queue pair is in ERR")
     func nakAfterRead() throws {
         let probe = try filled()
         probe.receiveRead(0, length: 300)
@@ -49,7 +49,7 @@ struct ResponderReadTests {
         #expect(answers[2].syndrome == 0x62 && answers[2].psn == probe.connection.peerPSN + 2)
     }
 
-    @Test("A repeated READ is answered from the packet that it asks for")
+    @Test("A duplicate READ returns the responses from its first packet on")
     func repeatedRead() throws {
         let probe = try filled()
         probe.receiveRead(0, length: 700)
@@ -64,8 +64,8 @@ struct ResponderReadTests {
         #expect(probe.host.engine.repairCount == 1)
     }
 
-    @Test("A repeated READ with another key, address or more bytes is dropped", arguments: [0, 1, 2])
-    func wrongRepeat(kind: Int) throws {
+    @Test("A duplicate READ with another R_Key or address, or more bytes, is dropped", arguments: [0, 1, 2])
+    func wrongDuplicate(kind: Int) throws {
         let probe = try filled()
         probe.receiveRead(0, length: 300)
         _ = probe.sent()
@@ -77,7 +77,7 @@ struct ResponderReadTests {
         #expect(probe.sent().isEmpty && probe.pair.state == .readyToSend)
     }
 
-    @Test("Only as many READs as agreed are remembered")
+    @Test("The responder keeps max_dest_rd_atomic READs")
     func forgotten() throws {
         var connection = Connection(mtu: 256)
         connection.maxDestinationReadAtomic = 2
@@ -92,7 +92,7 @@ struct ResponderReadTests {
         #expect(probe.sent().count == 1)
     }
 
-    @Test("More READs at once than agreed are an invalid request")
+    @Test("More outstanding READs than max_dest_rd_atomic are an invalid request")
     func tooMany() throws {
         var connection = Connection(mtu: 256)
         connection.maxDestinationReadAtomic = 2
@@ -102,7 +102,7 @@ struct ResponderReadTests {
         #expect(probe.host.queuePairEvents() == [.requestError])
     }
 
-    @Test("With no READ agreed, the first one is an invalid request")
+    @Test("With max_dest_rd_atomic 0, a READ is an invalid request")
     func none() throws {
         var connection = Connection()
         connection.maxDestinationReadAtomic = 0
@@ -111,8 +111,8 @@ struct ResponderReadTests {
         #expect(probe.sent().map(\.syndrome) == [0x61])
     }
 
-    @Test("Fetch and add answers with what was there; its repetition answers the same and adds nothing")
-    func fetchAdd() throws {
+    @Test("Fetch and add returns the original value; a duplicate returns the same and adds nothing")
+    func fetchAndAdd() throws {
         let probe = try filled()
         let word = probe.memory.baseAddress!.assumingMemoryBound(to: UInt64.self)
         word.pointee = 100
@@ -127,21 +127,21 @@ struct ResponderReadTests {
         #expect(answers.map(\.headers.atomicAckETH.original) == [100] && word.pointee == 7)
     }
 
-    @Test("Compare and swap stores only when the comparison holds", arguments: [true, false])
-    func compareSwap(isEqual: Bool) throws {
+    @Test("Compare and swap stores the new value only when the comparison is equal", arguments: [true, false])
+    func compareAndSwap(isEqual: Bool) throws {
         let probe = try filled()
         let word = probe.memory.baseAddress!.assumingMemoryBound(to: UInt64.self)
         word.pointee = 0x1122_3344_5566_7788
-        probe.receive(.rcCompareSwap) {
+        probe.receive(.rcCompareAndSwap) {
             $0.atomicETH = AtomicETH(
-                virtualAddress: probe.address, remoteKey: probe.host.key, swapOrAdd: 9,
+                virtualAddress: probe.address, rkey: probe.host.key, swapOrAdd: 9,
                 compare: isEqual ? 0x1122_3344_5566_7788 : 1)
         }
         #expect(probe.sent().map(\.headers.atomicAckETH.original) == [0x1122_3344_5566_7788])
         #expect(word.pointee == (isEqual ? 9 : 0x1122_3344_5566_7788))
     }
 
-    @Test("A region that goes away while it is read ends the connection with a remote access error")
+    @Test("A region that is deregistered during a READ ends the connection with a remote access error")
     func deregistered() throws {
         let probe = try filled()
         let key = try probe.host.engine.registerMemory(
@@ -154,7 +154,7 @@ struct ResponderReadTests {
         #expect(probe.pair.state == .error && probe.host.queuePairEvents() == [.accessError])
     }
 
-    @Test("A duplicate SEND before a READ is acknowledged up to the READ, not beyond")
+    @Test("A duplicate SEND before a READ is acknowledged up to the READ only")
     func duplicateBeforeRead() throws {
         let probe = try filled()
         probe.postReceive(bytes: 8)

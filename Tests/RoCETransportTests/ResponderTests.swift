@@ -2,9 +2,9 @@ import RoCETransport
 import RoCEWire
 import Testing
 
-@Suite("RC responder: requests and their answers")
+@Suite("RC responder: requests and their responses")
 struct ResponderTests {
-    @Test("A SEND is placed, completed and acknowledged with its PSN and the message count")
+    @Test("A SEND is placed, completed and acknowledged with its PSN and the MSN")
     func send() throws {
         let probe = try Probe()
         probe.postReceive(id: 3, bytes: 100)
@@ -13,13 +13,13 @@ struct ResponderTests {
         #expect(answers.map(\.opcode) == [.rcAcknowledge])
         #expect(answers[0].psn == probe.connection.peerPSN && answers[0].syndrome == 0x1F)
         #expect(answers[0].headers.aeth.msn == 1)
-        #expect(answers[0].headers.bth.destinationQP == probe.peerNumber)
+        #expect(answers[0].headers.bth.destinationQPN == probe.peerNumber)
         let completions = probe.host.poll()
         #expect(completions.map(\.id) == [3] && completions[0].byteCount == 50)
         #expect(Array(probe.memory[..<50]) == pattern(50))
     }
 
-    @Test("One acknowledgement answers all that came before it was sent")
+    @Test("One acknowledgement covers all requests that arrived before it was sent")
     func coalescing() throws {
         let probe = try Probe()
         for id in 0..<3 { probe.postReceive(id: UInt64(id), bytes: 8) }
@@ -29,7 +29,7 @@ struct ResponderTests {
         #expect(answers[0].headers.aeth.msn == 3)
     }
 
-    @Test("A request that asks for no acknowledgement gets none")
+    @Test("A request without BTH.A is not acknowledged")
     func noAcknowledgeRequest() throws {
         let probe = try Probe()
         probe.postReceive(bytes: 8)
@@ -37,7 +37,7 @@ struct ResponderTests {
         #expect(probe.sent().isEmpty && probe.host.poll().count == 1)
     }
 
-    @Test("A gap is answered with one NAK that names the expected PSN, and then with silence until that comes")
+    @Test("A gap causes one NAK with the expected PSN, and no further response until that PSN arrives")
     func oneNak() throws {
         let probe = try Probe()
         for id in 0..<4 { probe.postReceive(id: UInt64(id), bytes: 8) }
@@ -54,7 +54,7 @@ struct ResponderTests {
         #expect(probe.host.engine.counters.outOfSequence == 4)
     }
 
-    @Test("A duplicate SEND is acknowledged with the last PSN and not carried out again")
+    @Test("A duplicate SEND is acknowledged with the last PSN and not executed again")
     func duplicateSend() throws {
         let probe = try Probe()
         for id in 0..<4 { probe.postReceive(id: UInt64(id), bytes: 8) }
@@ -66,7 +66,7 @@ struct ResponderTests {
         #expect(probe.host.poll().count == 2)
     }
 
-    @Test("No receive posted: RNR NAK with the timer of the attribute, then silence, then the repeated SEND")
+    @Test("Without a posted receive, a SEND causes one RNR NAK with min_rnr_timer, and succeeds when sent again")
     func receiverNotReady() throws {
         let probe = try Probe(.rc, Connection(minRNRTimer: 20))
         probe.receive(.rcSendOnly, 0, payload: [1])
@@ -79,7 +79,7 @@ struct ResponderTests {
         #expect(probe.host.poll().count == 1)
     }
 
-    @Test("WRITE with immediate and no receive: RNR NAK, and nothing is written")
+    @Test("An RDMA WRITE with immediate data without a posted receive causes an RNR NAK and writes nothing")
     func writeImmediateNotReady() throws {
         let probe = try Probe()
         probe.receiveWrite(.rcWriteOnlyWithImmediate, length: 4, payload: [1, 2, 3, 4])
@@ -89,11 +89,11 @@ struct ResponderTests {
         probe.receiveWrite(.rcWriteOnlyWithImmediate, length: 4, payload: [1, 2, 3, 4])
         #expect(probe.sent().map(\.syndrome) == [0x1F])
         let completions = probe.host.poll()
-        #expect(completions.map(\.id) == [8] && completions[0].opcode == .receiveWriteImmediate)
+        #expect(completions.map(\.id) == [8] && completions[0].opcode == .receiveWriteWithImmediate)
         #expect(completions[0].byteCount == 4 && completions[0].flags == .withImmediate)
     }
 
-    @Test("WRITE of several packets goes where the RETH says")
+    @Test("An RDMA WRITE of several packets is placed at RETH.VA")
     func write() throws {
         let probe = try Probe(.rc, Connection(mtu: 256))
         probe.receiveWrite(.rcWriteFirst, 0, length: 600, payload: pattern(256))
@@ -127,10 +127,10 @@ struct ResponderTests {
         Refusal(testDescription: "WRITE at an address that overflows", syndrome: 0x62, event: .accessError) {
             $0.receiveWrite(.rcWriteOnly, at: .max - 1, length: 4, payload: pattern(4))
         },
-        Refusal(testDescription: "WRITE that brings less than it announces", syndrome: 0x61, event: .requestError) {
+        Refusal(testDescription: "WRITE with less payload than RETH.DMALen", syndrome: 0x61, event: .requestError) {
             $0.receiveWrite(.rcWriteOnly, length: 8, payload: pattern(4))
         },
-        Refusal(testDescription: "WRITE that brings more than it announces", syndrome: 0x61, event: .requestError) {
+        Refusal(testDescription: "WRITE with more payload than RETH.DMALen", syndrome: 0x61, event: .requestError) {
             $0.receiveWrite(.rcWriteOnly, length: 3, payload: pattern(4))
         },
         Refusal(testDescription: "WRITE first that fits one packet", syndrome: 0x61, event: .requestError) {
@@ -163,17 +163,17 @@ struct ResponderTests {
         Refusal(testDescription: "SEND with invalidate", syndrome: 0x61, event: .requestError) {
             $0.receive(.rcSendOnlyWithInvalidate, payload: pattern(4))
         },
-        Refusal(testDescription: "an operation that this engine lacks", syndrome: 0x61, event: .requestError) {
+        Refusal(testDescription: "an unsupported operation", syndrome: 0x61, event: .requestError) {
             $0.receive(Opcode(rawValue: 0x1D), payload: pattern(8))
         },
-        Refusal(testDescription: "an opcode nobody knows", syndrome: 0x61, event: .requestError) { probe in
+        Refusal(testDescription: "an unknown BTH.OpCode", syndrome: 0x61, event: .requestError) { probe in
             var bytes = probe.packet(.rcSendOnly, payload: pattern(4))
             bytes[0] = 0x1F
             probe.receive(bytes)
         },
     ]
 
-    @Test("A request that breaks a rule: NAK, event, ERR, nothing written and everything flushed", arguments: refusals)
+    @Test("An invalid request causes NAK, event, ERR and a flush, and writes nothing", arguments: refusals)
     func refusal(_ refusal: Refusal) throws {
         let probe = try Probe()
         probe.postReceive(id: 1, bytes: 2000)
@@ -190,7 +190,7 @@ struct ResponderTests {
         #expect(probe.sent().isEmpty && probe.host.engine.counters.droppedState == 1)
     }
 
-    @Test("Without the queue pair's permission: WRITE, READ and atomics are invalid requests", arguments: [0, 1, 2])
+    @Test("WRITE, READ and atomics that qp_access_flags do not allow are invalid requests", arguments: [0, 1, 2])
     func noPermission(kind: Int) throws {
         let probe = try Probe(.rc, Connection(access: []))
         switch kind {
@@ -202,7 +202,7 @@ struct ResponderTests {
         #expect(probe.host.queuePairEvents() == [.requestError] && probe.memory[0] == 0)
     }
 
-    @Test("Without the region's permission, or of another domain: remote access error", arguments: [0, 1, 2, 3])
+    @Test("Requests that the memory region does not allow are remote access errors", arguments: [0, 1, 2, 3])
     func noRegionPermission(kind: Int) throws {
         let probe = try Probe()
         let domain = kind == 3 ? try probe.host.engine.allocateProtectionDomain() : probe.host.domain
@@ -213,8 +213,8 @@ struct ResponderTests {
         case 0: probe.receiveWrite(.rcWriteOnly, key: key, length: 4, payload: pattern(4, seed: 1))
         case 1: probe.receiveRead(key: key, length: 4)
         case 2:
-            probe.receive(.rcFetchAdd) {
-                $0.atomicETH = AtomicETH(virtualAddress: probe.address, remoteKey: key, swapOrAdd: 1)
+            probe.receive(.rcFetchAndAdd) {
+                $0.atomicETH = AtomicETH(virtualAddress: probe.address, rkey: key, swapOrAdd: 1)
             }
         default: probe.receiveWrite(.rcWriteOnly, key: key, length: 4, payload: pattern(4, seed: 1))
         }
@@ -222,7 +222,7 @@ struct ResponderTests {
         #expect(probe.host.queuePairEvents() == [.accessError] && probe.memory[0] == 0)
     }
 
-    @Test("A WRITE and a READ of nothing need no valid key")
+    @Test("A WRITE and a READ of length 0 need no valid R_Key")
     func zeroLength() throws {
         let probe = try Probe()
         probe.receiveWrite(.rcWriteOnly, 0, at: 5, key: 0, length: 0, payload: [])
@@ -232,7 +232,7 @@ struct ResponderTests {
         #expect(answers[0].payload.isEmpty && answers[0].headers.aeth.msn == 2)
     }
 
-    @Test("A SEND longer than the receive: invalid request there, local length error here")
+    @Test("A SEND longer than the receive is a NAK \"Invalid Request\" and a local length error")
     func tooLong() throws {
         let probe = try Probe()
         probe.postReceive(id: 4, bytes: 10)
@@ -245,18 +245,18 @@ struct ResponderTests {
         #expect(probe.pair.state == .error)
     }
 
-    @Test("A receive with a bad key: remote operational error there, local protection error here")
+    @Test("A receive with a wrong L_Key is a NAK \"Remote Operational Error\" and a local protection error")
     func badReceive() throws {
         let probe = try Probe()
-        var element = probe.element(10)
-        element.key ^= 1
-        probe.host.postReceive(probe.pair, id: 4, [element])
+        var sge = probe.sge(10)
+        sge.lkey ^= 1
+        probe.host.postReceive(probe.pair, id: 4, [sge])
         probe.receive(.rcSendOnly, payload: pattern(10))
         #expect(probe.sent().map(\.syndrome) == [0x63])
         #expect(probe.host.poll().map(\.status) == [.localProtectionError])
     }
 
-    @Test("The first packet in RTR reports that communication is established, once")
+    @Test("The first packet in RTR reports COMM_EST once")
     func established() throws {
         let probe = try Probe(upTo: .readyToReceive)
         probe.postReceive(bytes: 8)
@@ -266,7 +266,7 @@ struct ResponderTests {
         #expect(probe.host.poll().count == 1)
     }
 
-    @Test("A solicited SEND and an unsolicited one, as an armed completion queue sees them")
+    @Test("A completion queue armed for solicited events raises an event for solicited SENDs only")
     func solicited() throws {
         let probe = try Probe()
         for _ in 0..<4 { probe.postReceive(bytes: 8) }

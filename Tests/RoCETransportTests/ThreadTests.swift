@@ -3,9 +3,9 @@ import RoCETransport
 import Synchronization
 import Testing
 
-@Suite("Posting, polling and arming beside the engine")
+@Suite("Posting, polling and arming without the lock of the engine")
 struct ThreadTests {
-    /// Two hosts, driven by one thread, and what other threads need of them.
+    /// Two hosts whose engines one thread runs, and the objects that other threads use.
     private final class World: @unchecked Sendable {
         let left: Host
         let right: Host
@@ -13,7 +13,7 @@ struct ThreadTests {
         let peer: QueuePair
         let isDone = Atomic<Bool>(false)
         let notifications = Atomic<Int>(0)
-        /// Something went wrong: everybody stops.
+        /// A check failed: all threads stop.
         let hasFailed = Atomic<Bool>(false)
 
         init() throws {
@@ -21,13 +21,13 @@ struct ThreadTests {
             right = try Host(2)
             pair = try left.makeQueuePair(sends: 16)
             peer = try right.makeQueuePair(receives: 16)
-            // The time of this world runs ahead of its threads: no wait for a receive may be the last.
+            // The simulated time advances faster than the threads run, so the number of RNR retries must be infinite.
             let connection = Connection(rnrRetry: 7)
             try left.connect(pair, to: right.gid, number: peer.number, connection)
             try right.connect(peer, to: left.gid, number: pair.number, connection.reversed)
         }
 
-        /// What the owner of the engines does: nothing else touches them.
+        /// Runs the engines; no other thread does.
         func drive() {
             var now: UInt64 = 0
             while !isDone.load(ordering: .acquiring) {
@@ -48,29 +48,29 @@ struct ThreadTests {
         }
 
         func post(_ count: Int) {
-            let element = left.element(UnsafeMutableRawBufferPointer(rebasing: left.memory[..<8]))
+            let sge = left.sge(UnsafeMutableRawBufferPointer(rebasing: left.memory[..<8]))
             var posted = 0
             while posted < count && !hasFailed.load(ordering: .relaxed) {
-                let request = SendWorkRequest(id: UInt64(posted), opcode: .send, flags: .signaled)
-                let result = withUnsafePointer(to: element) { pair.stageSend(request, elements: $0, count: 1) }
+                let request = SendWQE(id: UInt64(posted), opcode: .send, flags: .signaled)
+                let result = withUnsafePointer(to: sge) { pair.stageSend(request, sgList: $0, count: 1) }
                 if result == .success { posted += 1 } else { sched_yield() }
                 pair.commitSends()
             }
         }
 
         func postReceives(_ count: Int) {
-            let element = right.element(UnsafeMutableRawBufferPointer(rebasing: right.memory[..<8]))
+            let sge = right.sge(UnsafeMutableRawBufferPointer(rebasing: right.memory[..<8]))
             var posted = 0
             while posted < count && !hasFailed.load(ordering: .relaxed) {
-                let result = withUnsafePointer(to: element) {
-                    peer.stageReceive(id: UInt64(posted), elements: $0, count: 1)
+                let result = withUnsafePointer(to: sge) {
+                    peer.stageReceive(id: UInt64(posted), sgList: $0, count: 1)
                 }
                 if result == .success { posted += 1 } else { sched_yield() }
                 peer.commitReceives()
             }
         }
 
-        /// Polls `count` completions, arming in between; true when they came in order.
+        /// Polls `count` completions, and arms the queue when it is empty. Returns true when they are in order.
         func poll(_ queue: CompletionQueue, _ count: Int) -> Bool {
             var next: UInt64 = 0
             var completion = WorkCompletion()
@@ -89,7 +89,7 @@ struct ThreadTests {
         }
     }
 
-    @Test("Four threads post sends and receives and poll both sides, without a lock; everything completes in order")
+    @Test("Four threads post and poll both queue pairs without a lock, and all work requests complete in order")
     func threads() async throws {
         let world = try World()
         let count = 3000

@@ -4,7 +4,7 @@ import Testing
 
 @Suite("CRC-32")
 struct CRC32Tests {
-    /// One bit at a time, straight from the definition.
+    /// CRC-32 by its definition, one bit at a time.
     static func bitwise(_ register: UInt32, _ bytes: some Sequence<UInt8>) -> UInt32 {
         var register = register
         for byte in bytes {
@@ -22,7 +22,7 @@ struct CRC32Tests {
         bytes.withUnsafeBytes { ccrc32_update_portable(register, $0.baseAddress, $0.count) }
     }
 
-    @Test("The check value of the CRC catalogues, and other known ones")
+    @Test("CRC-32 of known inputs, including the check value of the CRC catalogues")
     func knownValues() {
         let vectors: [(String, UInt32)] = [
             ("", 0), ("a", 0xE8B7_BE43), ("abc", 0x3524_41C2), ("123456789", 0xCBF4_3926),
@@ -36,7 +36,7 @@ struct CRC32Tests {
         #expect(Self.fast(.max, [UInt8](repeating: 0xFF, count: 8)[...]) == 0xDEBB_20E3)
     }
 
-    @Test("All implementations agree for every length up to 400 and every alignment, from any register")
+    @Test("All implementations agree for every length up to 400 and every alignment, from any initial register")
     func agreement() {
         var random = SplitMix(seed: 32)
         let bytes = random.bytes(4300)
@@ -50,7 +50,7 @@ struct CRC32Tests {
         }
     }
 
-    @Test("Multiplication modulo the polynomial agrees with its definition, and shifts by feeding zeros")
+    @Test("Multiplication modulo the polynomial agrees with its definition, and by x^8 equals one byte of zeros")
     func multiplication() {
         /// x * value, in the reflected order.
         func timesX(_ value: UInt32) -> UInt32 { value & 1 != 0 ? value >> 1 ^ 0xEDB8_8320 : value >> 1 }

@@ -5,7 +5,7 @@ import WireSupport
 
 @Suite("Headers")
 struct HeaderTests {
-    /// Parses `Header.byteCount` random bytes, with the reserved bits of `mask` cleared, and emits them again.
+    /// Parses `Header.byteCount` random bytes and emits the header; the reserved bits are 0 then.
     static func roundTrip<Header: WireFormat>(_ type: Header.Type, reserved: [Int: UInt8] = [:]) throws {
         var random = SplitMix(seed: UInt64(Header.byteCount))
         for _ in 0..<200 {
@@ -28,7 +28,7 @@ struct HeaderTests {
         }
     }
 
-    @Test("Every header, out of random bytes, is emitted to the same bytes; reserved bits become zero")
+    @Test("Every header that is parsed from random bytes is emitted as the same bytes, with reserved bits 0")
     func roundTrips() throws {
         try Self.roundTrip(BTH.self, reserved: [4: 0x3F, 8: 0x7F])
         try Self.roundTrip(DETH.self, reserved: [4: 0xFF])
@@ -41,9 +41,9 @@ struct HeaderTests {
         try Self.roundTrip(FETH.self, reserved: [0: 0xFF, 1: 0xFF, 2: 0xFF, 3: 0xC0])
     }
 
-    @Test("Each field stands where the specification puts it")
+    @Test("Each field has the position of the specification")
     func layout() throws {
-        var bth = BTH(opcode: .rcSendOnly, destinationQP: 0x12_3456, psn: PSN(0xAB_CDEF), partitionKey: 0x7FFE)
+        var bth = BTH(opcode: .rcSendOnly, destinationQPN: 0x12_3456, psn: PSN(0xAB_CDEF), pkey: 0x7FFE)
         bth.padCount = 3
         #expect(try written(12, bth.emit(into:)) == hex("04 30 7FFE 00 123456 00 ABCDEF"))
         bth.solicited = true
@@ -55,41 +55,41 @@ struct HeaderTests {
         bth.transportVersion = 5
         #expect(try written(12, bth.emit(into:)) == hex("04 F5 7FFE C0 123456 80 ABCDEF"))
         #expect(
-            try written(8, DETH(queueKey: 0x8001_0000, sourceQP: 0xFF00_0001).emit(into:)) == hex("80010000 00 000001"))
+            try written(8, DETH(qkey: 0x8001_0000, sourceQPN: 0xFF00_0001).emit(into:)) == hex("80010000 00 000001"))
         #expect(
             try written(
-                16, RETH(virtualAddress: 0x0102_0304_0506_0708, remoteKey: 0x1112_1314, dmaLength: 9).emit(into:))
+                16, RETH(virtualAddress: 0x0102_0304_0506_0708, rkey: 0x1112_1314, dmaLength: 9).emit(into:))
                 == hex("0102030405060708 11121314 00000009"))
         #expect(
             try written(
-                28, AtomicETH(virtualAddress: 1, remoteKey: 2, swapOrAdd: 3, compare: 4).emit(into:))
+                28, AtomicETH(virtualAddress: 1, rkey: 2, swapOrAdd: 3, compare: 4).emit(into:))
                 == hex("0000000000000001 00000002 0000000000000003 0000000000000004"))
         #expect(
             try written(4, AETH(syndrome: .nak(.remoteAccessError), msn: 0x0100_0007).emit(into:)) == hex("62 000007"))
         #expect(try written(8, AtomicAckETH(original: 0x1122_3344_5566_7788).emit(into:)) == hex("1122334455667788"))
         #expect(try written(4, ImmDt(value: 0xDEAD_BEEF).emit(into:)) == hex("DEADBEEF"))
-        #expect(try written(4, IETH(remoteKey: 0x0800_0106).emit(into:)) == hex("08000106"))
+        #expect(try written(4, IETH(rkey: 0x0800_0106).emit(into:)) == hex("08000106"))
         #expect(try written(4, FETH(placement: 2, selectivity: 1).emit(into:)) == hex("00000012"))
     }
 
-    @Test("AETH syndromes say what they are")
+    @Test("AETH syndromes have the kind, credit count, timer code and NAK code of the specification")
     func syndromes() {
         #expect(AETHSyndrome.ack.rawValue == 0x1F && AETHSyndrome.ack.kind == .ack)
         #expect(AETHSyndrome.ack(credits: 5).credits == 5 && AETHSyndrome.ack(credits: 5).kind == .ack)
-        #expect(AETHSyndrome.rnrNak(RNRTimer(rawValue: 20)).rawValue == 0x34)
-        #expect(AETHSyndrome(rawValue: 0x2C).kind == .rnrNak && AETHSyndrome(rawValue: 0x2C).timer.rawValue == 12)
+        #expect(AETHSyndrome.rnrNAK(RNRTimer(rawValue: 20)).rawValue == 0x34)
+        #expect(AETHSyndrome(rawValue: 0x2C).kind == .rnrNAK && AETHSyndrome(rawValue: 0x2C).timer.rawValue == 12)
         #expect(AETHSyndrome.nak(.psnSequenceError).rawValue == 0x60)
         #expect(AETHSyndrome.nak(.invalidRequest).rawValue == 0x61)
         #expect(AETHSyndrome.nak(.remoteOperationalError).rawValue == 0x63)
         #expect(AETHSyndrome.nak(.invalidRDRequest).nakCode == .invalidRDRequest)
         for byte in UInt8.min...UInt8.max {
             let expected: AETHSyndrome.Kind =
-                byte & 0x80 != 0 ? .reserved : [.ack, .rnrNak, .reserved, .nak][Int(byte >> 5)]
+                byte & 0x80 != 0 ? .reserved : [.ack, .rnrNAK, .reserved, .nak][Int(byte >> 5)]
             #expect(AETHSyndrome(rawValue: byte).kind == expected)
         }
     }
 
-    @Test("The RNR timer codes stand for the times of the specification's table")
+    @Test("RNR timer codes have the times of the specification's table")
     func timers() {
         let hundredths: [UInt64] = [
             65536, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072,
@@ -101,7 +101,7 @@ struct HeaderTests {
         #expect(RNRTimer(rawValue: 32 + 12) == RNRTimer(rawValue: 12))
     }
 
-    @Test("IPv4, IPv6 and UDP headers, out of random bytes, are emitted to the same bytes")
+    @Test("IPv4, IPv6 and UDP headers that are parsed from random bytes are emitted as the same bytes")
     func networkHeaders() throws {
         var random = SplitMix(seed: 4791)
         for _ in 0..<200 {
@@ -117,7 +117,7 @@ struct HeaderTests {
         }
     }
 
-    @Test("A sender's IP headers are those of the capture, but for what the kernel chose")
+    @Test("IP and UDP headers of a sender equal those of the capture, except identification and checksum")
     func senderHeaders() throws {
         for frame in Capture.frames {
             switch frame.ip {

@@ -4,9 +4,9 @@ import WireSupport
 
 @Suite("Invariant CRC")
 struct ICRCTests {
-    /// IP header to pad, the trailer's four bytes, taken from packets on the wire; and the value where it is known.
+    /// Captured packets: IP header to pad, and the four bytes of the ICRC.
     @Test(
-        "The published vectors",
+        "The ICRC of known IPv4 packets is correct",
         arguments: [
             (
                 "4528003014ba40004011113f0a4d00010a4d0002e34112b7001c00000430ffff0000001180fffff110000000", "04600cb7"
@@ -31,7 +31,7 @@ struct ICRCTests {
         #expect(try frame.emitted() == frame.bytes)
     }
 
-    @Test("The IPv6 vector")
+    @Test("The ICRC of a known IPv6 packet is correct")
     func ipv6() {
         let frame = Capture.frame(122)
         #expect(Array(frame.bytes.prefix(8)) == hex("62800000001c1140"))
@@ -39,7 +39,7 @@ struct ICRCTests {
         #expect(Frame.icrc(frame.ip, frame.udp, frame.transport).value == 0xF208_C3D0)
     }
 
-    /// What a router may change, as bits of each byte from the IP header on.
+    /// The bits that a router may change, of each byte from the IP header on.
     static func masked(_ frame: Frame) -> [Int: UInt8] {
         var masked: [Int: UInt8] =
             frame.isIPv4
@@ -50,7 +50,7 @@ struct ICRCTests {
         return masked
     }
 
-    /// True when the bytes parse as a packet that fills them and the ICRC is right.
+    /// True when all of the bytes parse as one packet, and its ICRC is correct.
     static func accepted(_ bytes: UnsafeRawBufferPointer, _ packetOffset: Int) -> Bool {
         let packet = UnsafeRawBufferPointer(rebasing: bytes[packetOffset...])
         let datagram = UnsafeRawBufferPointer(rebasing: bytes[(packetOffset - UDPHeader.byteCount)...])
@@ -70,8 +70,8 @@ struct ICRCTests {
 
     @Test(
         """
-        Every single wrong bit of the headers and the ICRC, and one in every byte of payload, is found, but for those \
-        a router may change, which do no harm
+        The ICRC detects each changed bit of the headers and of the ICRC, and one in each byte of payload; bits that \
+        routers may change are not covered
         """)
     func singleBits() {
         for frame in Capture.frames {
@@ -92,7 +92,7 @@ struct ICRCTests {
         }
     }
 
-    @Test("A packet whose headers and payload lie apart has the same ICRC")
+    @Test("The ICRC over headers and payload in separate buffers equals that over one buffer")
     func scattered() throws {
         for frame in Capture.frames {
             var headers = try written(PacketHeaders.maximumByteCount) { raw throws(PacketError) in

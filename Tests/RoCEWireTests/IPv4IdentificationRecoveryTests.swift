@@ -3,9 +3,9 @@ import TestSupport
 import Testing
 import WireSupport
 
-@Suite("ICRC of IPv4 packets of unknown identification")
+@Suite("ICRC of IPv4 packets with unknown identification")
 struct IPv4IdentificationRecoveryTests {
-    /// What a UDP socket tells: addresses, ports and the packet.
+    /// Checks a packet with the values that a UDP socket returns: addresses, ports and payload.
     static func check(
         _ recovery: borrowing IPv4IdentificationRecovery, _ header: IPv4Header, _ udp: UDPHeader, _ transport: [UInt8],
         expected: UInt16 = 0
@@ -18,7 +18,7 @@ struct IPv4IdentificationRecoveryTests {
             packetByteCount: transport.count)
     }
 
-    @Test("Every IPv4 packet of the kernel is accepted, and its identification found")
+    @Test("Every IPv4 packet of the kernel is accepted, and its identification is returned")
     func kernelPackets() {
         let recovery = IPv4IdentificationRecovery()
         var count = 0
@@ -32,11 +32,11 @@ struct IPv4IdentificationRecoveryTests {
         #expect(count > 100)
     }
 
-    @Test("Any identification, with and without DF, is found for every length of packet")
+    @Test("Any identification, with and without DF, is returned for every length of packet")
     func anyIdentification() throws {
         let recovery = IPv4IdentificationRecovery()
         var random = SplitMix(seed: 16)
-        let bth = BTH(opcode: .rcSendOnly, destinationQP: 0x11, psn: PSN(5))
+        let bth = BTH(opcode: .rcSendOnly, destinationQPN: 0x11, psn: PSN(5))
         for count in 0...1100 {
             let payload = random.bytes(count)
             let length = PacketHeaders(bth).packetByteCount(payloadByteCount: count)
@@ -53,7 +53,7 @@ struct IPv4IdentificationRecoveryTests {
         }
     }
 
-    @Test("A fragment is refused: more fragments, an offset, the reserved flag")
+    @Test("A fragment is rejected: MF, a fragment offset, the reserved flag")
     func fragments() throws {
         let recovery = IPv4IdentificationRecovery()
         let frame = Capture.frame(35)
@@ -68,14 +68,14 @@ struct IPv4IdentificationRecoveryTests {
         }
     }
 
-    @Test("Of all single wrong bits in the kernel's packets one position passes, and that looks like a missing DF")
+    @Test("Of all single changed bits in the kernel's packets, only one passes, and it appears as a missing DF")
     func corruption() {
         let recovery = IPv4IdentificationRecovery()
         var passed: Set<Int> = []
         for frame in Capture.frames {
             guard case .v4(let header) = frame.ip else { continue }
             var transport = frame.transport
-            // Byte 4 is masked.
+            // The ICRC does not cover byte 4.
             for bit in 0..<transport.count * 8 where bit / 8 != 4 {
                 transport[bit / 8] ^= 1 << UInt8(bit % 8)
                 if let fields = Self.check(recovery, header, frame.udp, transport) {
@@ -88,7 +88,7 @@ struct IPv4IdentificationRecoveryTests {
         #expect(passed == [173 * 8 + 3])
     }
 
-    @Test("Of packets corrupted at random about one in 2^15 passes")
+    @Test("Of randomly corrupted packets, about one in 2^15 passes")
     func randomCorruption() {
         let recovery = IPv4IdentificationRecovery()
         var random = SplitMix(seed: 15)
@@ -100,7 +100,7 @@ struct IPv4IdentificationRecoveryTests {
         #expect((16...48).contains(passed), "\(passed)")
     }
 
-    @Test("A packet sent to other addresses or ports is refused")
+    @Test("A packet with other addresses or ports is rejected")
     func spoofed() {
         let recovery = IPv4IdentificationRecovery()
         for frame in Capture.frames {
@@ -114,7 +114,7 @@ struct IPv4IdentificationRecoveryTests {
         }
     }
 
-    @Test("Lengths that no packet has are refused")
+    @Test("Lengths that no packet has are rejected")
     func lengths() {
         let recovery = IPv4IdentificationRecovery(maximumPacketByteCount: 64)
         let frame = Capture.frame(3)

@@ -3,8 +3,8 @@ import Testing
 
 @Suite("Opcodes")
 struct OpcodeTests {
-    /// The table of the specification once more, written down independently: low five bits, operation, place in the
-    /// message (first, middle, last, only), bytes behind the BTH.
+    /// The table of BTH.OpCode of the specification, written independently of Opcode.swift: low five bits, operation,
+    /// position in the message (first, middle, last, only), bytes of the extended headers.
     static let operations: [(low: UInt8, operation: Opcode.Operation, place: Character, extended: Int)] = [
         (0x00, .send, "f", 0), (0x01, .send, "m", 0), (0x02, .send, "l", 0), (0x03, .send, "l", 4),
         (0x04, .send, "o", 0), (0x05, .send, "o", 4),
@@ -14,7 +14,7 @@ struct OpcodeTests {
         (0x0D, .readResponse, "f", 4), (0x0E, .readResponse, "m", 0), (0x0F, .readResponse, "l", 4),
         (0x10, .readResponse, "o", 4),
         (0x11, .acknowledge, "o", 4), (0x12, .atomicAcknowledge, "o", 12),
-        (0x13, .compareSwap, "o", 28), (0x14, .fetchAdd, "o", 28),
+        (0x13, .compareAndSwap, "o", 28), (0x14, .fetchAndAdd, "o", 28),
         (0x16, .send, "l", 4), (0x17, .send, "o", 4),
         (0x1C, .flush, "o", 20), (0x1D, .atomicWrite, "o", 16),
     ]
@@ -36,7 +36,7 @@ struct OpcodeTests {
         #expect(opcode.hasPayload == [.send, .write, .readResponse, .atomicWrite].contains(row.operation))
     }
 
-    @Test("The table agrees with the specification's for every opcode of RC, UC and UD")
+    @Test("Every opcode of RC, UC and UD has the operation, position and headers of the specification")
     func table() {
         for row in Self.operations {
             Self.check(Opcode(rawValue: row.low), row)
@@ -54,7 +54,7 @@ struct OpcodeTests {
         }
     }
 
-    @Test("A congestion notification is neither request nor response, and has 16 reserved bytes")
+    @Test("A CNP is neither request nor response, and has 16 reserved bytes")
     func congestionNotification() {
         let opcode = Opcode.congestionNotification
         #expect(opcode.rawValue == 0x81 && opcode.transport == .congestionNotification)
@@ -62,7 +62,7 @@ struct OpcodeTests {
         #expect(opcode.headerByteCount == 28)
     }
 
-    @Test("All other bytes are unknown opcodes, and carried as they are")
+    @Test("All other values of BTH.OpCode have the operation unknown, and keep their value")
     func unknown() {
         let known = Set(
             Self.operations.map(\.low) + Self.operations.prefix(12).map { 0x20 | $0.low } + [0x64, 0x65, 0x81])
@@ -74,7 +74,7 @@ struct OpcodeTests {
         }
     }
 
-    @Test("The headers of each kind of packet are the ones it needs")
+    @Test("Each opcode has the extended headers of the specification")
     func headers() {
         #expect(Opcode.rcSendOnly.headers == [])
         #expect(Opcode.rcWriteOnlyWithImmediate.headers == [.reth, .immDt])
@@ -82,13 +82,13 @@ struct OpcodeTests {
         #expect(Opcode.rcReadRequest.headers == .reth)
         #expect(Opcode.rcReadResponseMiddle.headers == [])
         #expect(Opcode.rcAtomicAcknowledge.headers == [.aeth, .atomicAckETH])
-        #expect(Opcode.rcFetchAdd.headers == .atomicETH)
+        #expect(Opcode.rcFetchAndAdd.headers == .atomicETH)
         #expect(Opcode.rcSendOnlyWithInvalidate.headers == .ieth)
         #expect(Opcode.rcFlush.headers == [.feth, .reth])
         #expect(Opcode.udSendOnlyWithImmediate.headers == [.deth, .immDt])
     }
 
-    @Test("The opcode of a packet follows from its place in the message")
+    @Test("Each position in a SEND, RDMA WRITE or READ response has the opcode of the specification")
     func choosing() {
         #expect(Opcode.send(.reliableConnection, first: true, last: false, extra: .immediate) == .rcSendFirst)
         #expect(Opcode.send(.reliableConnection, first: false, last: false, extra: .invalidate) == .rcSendMiddle)

@@ -4,7 +4,7 @@ import Testing
 
 @Suite("Packet sequence numbers")
 struct PSNTests {
-    @Test("Counting wraps at 24 bits, both ways")
+    @Test("PSNs wrap at 24 bits in both directions")
     func wrap() {
         #expect(PSN(0xFF_FFFF).next == PSN(0))
         #expect(PSN(0) &- 1 == PSN(0xFF_FFFF))
@@ -14,7 +14,7 @@ struct PSNTests {
         #expect(PSN(0xABCD_EF01).rawValue == 0xCD_EF01)
     }
 
-    @Test("The distance is signed, and half way around counts as behind")
+    @Test("The distance is signed, and a PSN that is 2^23 away is behind")
     func distance() {
         #expect(PSN(0xFF_FFFE).distance(to: PSN(3)) == 5)
         #expect(PSN(3).distance(to: PSN(0xFF_FFFE)) == -5)
@@ -25,7 +25,7 @@ struct PSNTests {
         #expect(!PSN(0).precedes(PSN(0)) && !PSN(0).precedes(PSN(0xFF_FFFF)))
     }
 
-    @Test("Adding a distance reaches the number it was measured to")
+    @Test("A PSN plus its distance to another PSN is the other PSN")
     func roundTrip() {
         var random = SplitMix(seed: 24)
         for _ in 0..<1000 {

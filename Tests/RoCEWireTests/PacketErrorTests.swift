@@ -2,7 +2,7 @@ import RoCEWire
 import Testing
 import WireSupport
 
-@Suite("Packets that are wrong")
+@Suite("Errors of malformed packets")
 struct PacketErrorTests {
     static func error(_ bytes: [UInt8]) -> PacketError? {
         do throws(PacketError) {
@@ -13,12 +13,12 @@ struct PacketErrorTests {
         }
     }
 
-    /// The headers that an opcode calls for, zeros but for the opcode, and an ICRC.
+    /// The headers of an opcode, payload and ICRC: zeros except the opcode.
     static func packet(_ opcode: Opcode, payload: Int = 0) -> [UInt8] {
         [opcode.rawValue] + [UInt8](repeating: 0, count: opcode.headerByteCount - 1 + payload + 4)
     }
 
-    @Test("Every way to cut a captured packet short gives an error")
+    @Test("Each captured packet that is truncated at any byte is an error")
     func cutFrames() {
         for frame in Capture.frames {
             let parsed = (0..<frame.bytes.count).filter {
@@ -28,7 +28,7 @@ struct PacketErrorTests {
         }
     }
 
-    @Test("A packet cut inside its headers or its ICRC says where; one cut elsewhere fails its ICRC")
+    @Test("A packet that is truncated in a header or the ICRC names that part; elsewhere its ICRC is wrong")
     func cutPackets() {
         for frame in Capture.frames {
             let transport = frame.transport
@@ -65,7 +65,7 @@ struct PacketErrorTests {
         #expect(Self.error(Array(bytes[..<27])) == .truncated(.icrc, needed: 28, available: 27))
         #expect(Self.error(bytes) == nil)
         let ends: [(Opcode, PacketPart, Int)] = [
-            (.rcWriteOnly, .reth, 28), (.rcFlush, .feth, 16), (.rcFetchAdd, .atomicETH, 40),
+            (.rcWriteOnly, .reth, 28), (.rcFlush, .feth, 16), (.rcFetchAndAdd, .atomicETH, 40),
             (.rcAcknowledge, .aeth, 16), (.rcSendOnlyWithInvalidate, .ieth, 16),
             (.congestionNotification, .congestionReserved, 28),
         ]
@@ -79,7 +79,7 @@ struct PacketErrorTests {
                 == .truncated(.atomicAckETH, needed: 24, available: 17))
     }
 
-    @Test("A transport version other than 0 is refused")
+    @Test("BTH.TVer other than 0 is an error")
     func transportVersion() {
         for version in 1...15 {
             var bytes = Self.packet(.rcSendOnly, payload: 4)
@@ -88,20 +88,20 @@ struct PacketErrorTests {
         }
     }
 
-    @Test("An unknown opcode is refused, and named")
+    @Test("An unknown BTH.OpCode is an error that names it")
     func unknownOpcode() {
         for byte in UInt8.min...UInt8.max where !Opcode(rawValue: byte).isKnown {
-            var bytes = Self.packet(.rcFetchAdd, payload: 8)
+            var bytes = Self.packet(.rcFetchAndAdd, payload: 8)
             bytes[0] = byte
             #expect(Self.error(bytes) == .unknownOpcode(Opcode(rawValue: byte)))
         }
         #expect(throws: PacketError.unknownOpcode(Opcode(rawValue: 0x15))) {
-            let headers = PacketHeaders(BTH(opcode: Opcode(rawValue: 0x15), destinationQP: 1, psn: PSN(1)))
+            let headers = PacketHeaders(BTH(opcode: Opcode(rawValue: 0x15), destinationQPN: 1, psn: PSN(1)))
             _ = try written(64) { raw throws(PacketError) in _ = try headers.emit(into: raw, payloadByteCount: 0) }
         }
     }
 
-    @Test("A pad longer than what there is, and a payload that is not filled up to four bytes, are refused")
+    @Test("BTH.PadCnt above the payload, and a payload that is not padded to four bytes, are errors")
     func pad() {
         for pad in 1...3 {
             var bytes = Self.packet(.rcSendOnly)
@@ -113,10 +113,10 @@ struct PacketErrorTests {
         }
     }
 
-    @Test("A buffer that is too short for a packet is refused, and not written beyond")
+    @Test("A buffer that is too short for a packet is an error, and no byte beyond it is written")
     func noRoom() throws {
         for byte in UInt8.min...UInt8.max where Opcode(rawValue: byte).isKnown {
-            let headers = PacketHeaders(BTH(opcode: Opcode(rawValue: byte), destinationQP: 1, psn: PSN(1)))
+            let headers = PacketHeaders(BTH(opcode: Opcode(rawValue: byte), destinationQPN: 1, psn: PSN(1)))
             let needed = headers.packetByteCount(payloadByteCount: 5)
             #expect(needed == headers.byteCount + 5 + 3 + 4)
             for count in 0..<needed {
@@ -132,12 +132,12 @@ struct PacketErrorTests {
             }
         }
         #expect(throws: PacketError.self) {
-            let headers = PacketHeaders(BTH(opcode: .rcSendOnly, destinationQP: 1, psn: PSN(1)))
+            let headers = PacketHeaders(BTH(opcode: .rcSendOnly, destinationQPN: 1, psn: PSN(1)))
             _ = try written(64) { raw throws(PacketError) in _ = try headers.emit(into: raw, payloadByteCount: -1) }
         }
     }
 
-    @Test("IP headers of the wrong version or length, and UDP lengths that lie, are refused")
+    @Test("IP headers of the wrong version or length, and wrong UDP lengths, are errors")
     func networkHeaders() {
         let zeros = [UInt8](repeating: 0, count: 64)
         #expect(throws: PacketError.ipVersion(6)) { try parse([0x65] + zeros, IPv4Header.init(parsing:)) }
@@ -160,7 +160,7 @@ struct PacketErrorTests {
         }
     }
 
-    @Test("An error's description names the part and the numbers")
+    @Test("The description of an error contains the part and the numbers")
     func descriptions() {
         #expect(
             PacketError.truncated(.aeth, needed: 16, available: 13).description
@@ -171,7 +171,7 @@ struct PacketErrorTests {
             (.unknownOpcode(Opcode(rawValue: 21)), "opcode 21"),
             (.padExceedsPayload(pad: 3, available: 0), "3 bytes of pad, but there are 0"),
             (.unalignedPayload(5), "5 bytes together"), (.ipVersion(6), "IP version 6"),
-            (.ipHeaderLength(24), "24 bytes"), (.udpLength(7), "says 7"),
+            (.ipHeaderLength(24), "24 bytes"), (.udpLength(7), "is 7"),
         ]
         for (error, words) in errors { #expect("\(error)".contains(words), "\(error)") }
         let names: Set<String> = Set((0..<14).compactMap { PacketPart(rawValue: $0)?.name })

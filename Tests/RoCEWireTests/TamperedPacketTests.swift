@@ -3,14 +3,14 @@ import TestSupport
 import Testing
 import WireSupport
 
-@Suite("Packets that were tampered with")
+@Suite("Corrupted packets")
 struct TamperedPacketTests {
-    /// Changes bytes, bits and lengths, as a fuzzer would.
+    /// Changes bytes, bits and lengths at random, as a fuzzer does.
     static func tamper(_ packet: [UInt8], _ random: inout SplitMix) -> [UInt8] {
         var bytes = packet
         for _ in 0..<Int.random(in: 1...4, using: &random) {
             guard !bytes.isEmpty else { return bytes }
-            // Headers are where it hurts.
+            // Half of the changes are in the headers.
             let index = Int.random(
                 in: 0..<(Bool.random(using: &random) ? min(60, bytes.count) : bytes.count), using: &random)
             switch random.next() % 6 {
@@ -26,7 +26,7 @@ struct TamperedPacketTests {
     }
 
     @Test(
-        "Never crash a parser, and what parses is emitted again to the same bytes",
+        "A corrupted packet does not crash a parser, and one that parses is emitted as the same bytes",
         arguments: 1...4 as ClosedRange<UInt64>)
     func tampered(seed: UInt64) {
         let property = PacketProperty()
@@ -44,7 +44,7 @@ struct TamperedPacketTests {
         #expect((200...1800).contains(parsed), "\(parsed) of 2000 parsed")
     }
 
-    @Test("Packets as captured satisfy the same property")
+    @Test("Captured packets that are not changed satisfy the same property")
     func untouched() {
         let property = PacketProperty()
         for frame in Capture.frames {

@@ -4,11 +4,11 @@ import TestSupport
 import Testing
 import WireSupport
 
-/// Wireshark's dissector reads what we emit: a witness that nobody here wrote.
-@Suite("Wireshark as a witness", .enabled(if: Tshark.path != nil, "tshark is not installed"))
+/// Compares emitted packets with the output of Wireshark's dissector, which is an independent implementation.
+@Suite("Wireshark parses emitted packets", .enabled(if: Tshark.path != nil, "tshark is not installed"))
 struct WiresharkTests {
-    /// Opcodes whose headers Wireshark 4.0, the oldest that the supported distributions ship, does not know. It says
-    /// so, and shows the BTH alone.
+    /// Opcodes whose headers Wireshark 4.0, the oldest in the supported distributions, does not support: it
+    /// reports them, and shows the BTH only.
     static let young: Set<Opcode> = [.rcFlush, .rcAtomicWrite, .congestionNotification]
 
     /// Packets of every opcode, over IPv4 or IPv6, with random fields.
@@ -19,7 +19,7 @@ struct WiresharkTests {
             let opcode = Opcode(rawValue: byte)
             guard opcode.isKnown else { continue }
             for size in opcode.hasPayload ? [0, 1, 2, 3, 64] : [0] {
-                // As a packet over Ethernet begins that holds IPv4: no guess of Wireshark's may take it for one.
+                // Begins like an Ethernet frame with IPv4, which Wireshark's heuristics must not detect.
                 let payload = Array([0x08, 0, 0, 0].prefix(size)) + random.bytes(max(size - 4, 0))
                 let headers = Self.headers(opcode, &random)
                 let length = headers.packetByteCount(payloadByteCount: size)
@@ -38,25 +38,25 @@ struct WiresharkTests {
     }
 
     static func headers(_ opcode: Opcode, _ random: inout SplitMix) -> PacketHeaders {
-        // QP 0 and 1 would make the payload a management datagram.
+        // Wireshark dissects the payload of QP 0 and 1 as a MAD.
         let qpn = UInt32.random(in: 0x100...0xFF_FFFF, using: &random)
         var headers = PacketHeaders(
             BTH(
-                opcode: opcode, destinationQP: qpn, psn: PSN(random.any()), partitionKey: random.any(),
+                opcode: opcode, destinationQPN: qpn, psn: PSN(random.any()), pkey: random.any(),
                 acknowledgeRequest: .random(using: &random), solicited: .random(using: &random)))
         headers.bth.migrated = .random(using: &random)
-        headers.deth = DETH(queueKey: random.any(), sourceQP: UInt32.random(in: 2...0xFF_FFFF, using: &random))
-        headers.reth = RETH(virtualAddress: random.any(), remoteKey: random.any(), dmaLength: random.any())
+        headers.deth = DETH(qkey: random.any(), sourceQPN: UInt32.random(in: 2...0xFF_FFFF, using: &random))
+        headers.reth = RETH(virtualAddress: random.any(), rkey: random.any(), dmaLength: random.any())
         headers.atomicETH = AtomicETH(
-            virtualAddress: random.any(), remoteKey: random.any(), swapOrAdd: random.any(), compare: random.any())
+            virtualAddress: random.any(), rkey: random.any(), swapOrAdd: random.any(), compare: random.any())
         headers.aeth = AETH(syndrome: .ack(credits: random.any()), msn: random.any() & 0xFF_FFFF)
         headers.atomicAckETH = AtomicAckETH(original: random.any())
         headers.immDt = ImmDt(value: random.any())
-        headers.ieth = IETH(remoteKey: random.any())
+        headers.ieth = IETH(rkey: random.any())
         return headers
     }
 
-    /// What tshark is to print of a packet, field by field; nil where the field must be absent.
+    /// The fields that tshark must print of a packet; nil for a field that must be absent.
     static func expected(_ headers: PacketHeaders, payload: [UInt8], bytes: [UInt8]) -> [String: UInt64?] {
         let bth = headers.bth
         let has = bth.opcode.headers
@@ -65,19 +65,19 @@ struct WiresharkTests {
         }
         var expected: [String: UInt64?] = [
             "bth.opcode": UInt64(bth.opcode.rawValue), "bth.psn": UInt64(bth.psn.rawValue),
-            "bth.destqp": UInt64(bth.destinationQP), "bth.p_key": UInt64(bth.partitionKey),
+            "bth.destqp": UInt64(bth.destinationQPN), "bth.p_key": UInt64(bth.pkey),
             "bth.padcnt": UInt64((4 - payload.count % 4) % 4), "bth.tver": 0,
         ]
         expected["bth.se"] = bth.solicited ? 1 : 0
         expected["bth.m"] = bth.migrated ? 1 : 0
         expected["bth.a"] = bth.acknowledgeRequest ? 1 : 0
-        expected["deth.q_key"] = only(.deth, headers.deth.queueKey)
-        expected["deth.srcqp"] = only(.deth, headers.deth.sourceQP)
+        expected["deth.q_key"] = only(.deth, headers.deth.qkey)
+        expected["deth.srcqp"] = only(.deth, headers.deth.sourceQPN)
         // Wireshark has one name for the address and the key of RETH and AtomicETH.
         let remote = headers.atomicETH
         let isAtomic = has.contains(.atomicETH)
         expected["reth.va"] = only([.reth, .atomicETH], isAtomic ? remote.virtualAddress : headers.reth.virtualAddress)
-        expected["reth.r_key"] = only([.reth, .atomicETH], isAtomic ? remote.remoteKey : headers.reth.remoteKey)
+        expected["reth.r_key"] = only([.reth, .atomicETH], isAtomic ? remote.rkey : headers.reth.rkey)
         expected["reth.dmalen"] = only(.reth, headers.reth.dmaLength)
         expected["atomiceth.swapdt"] = only(.atomicETH, remote.swapOrAdd)
         expected["atomiceth.cmpdt"] = only(.atomicETH, remote.compare)
@@ -85,12 +85,12 @@ struct WiresharkTests {
         expected["aeth.msn"] = only(.aeth, headers.aeth.msn)
         expected["atomicacketh.origremdt"] = only(.atomicAckETH, headers.atomicAckETH.original)
         expected["immdt"] = only(.immDt, headers.immDt.value)
-        expected["ieth"] = only(.ieth, headers.ieth.remoteKey)
+        expected["ieth"] = only(.ieth, headers.ieth.rkey)
         expected["invariant.crc"] = UInt64(Frame.trailer(bytes).byteSwapped)
         return expected
     }
 
-    @Test("tshark reads from every opcode's packets the values that were emitted, and finds none malformed")
+    @Test("tshark prints the emitted values of packets of every opcode, and reports none as malformed")
     func dissection() throws {
         let samples = try Self.samples()
         let expected = samples.map { Self.expected($0.headers, payload: $0.payload, bytes: $0.bytes) }
@@ -109,13 +109,13 @@ struct WiresharkTests {
         }
     }
 
-    @Test("all that tshark guesses of a payload is switched off")
+    @Test("All heuristic dissectors of payloads are disabled")
     func guesses() throws {
         let known = try Tshark.knownGuesses()
         #expect(!known.isEmpty && known.isSubset(of: Tshark.guesses), "\(known)")
     }
 
-    @Test("tshark complains of a header that is cut short, and of no packet of the kernel's")
+    @Test("tshark reports truncated headers, and no packet of the kernel")
     func complaints() throws {
         // RETH, AETH with READ data, and AtomicETH; over IPv4 and IPv6.
         let cut = [27, 54, 59, 147].map { Capture.frame($0).cut(to: 3) }

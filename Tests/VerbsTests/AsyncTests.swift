@@ -5,13 +5,13 @@ import Verbs
 
 @Suite("Asynchronous sequences")
 struct AsyncTests {
-    /// One side of a connection to itself, taken apart for several tasks.
+    /// A queue pair that is connected to itself; its parts are used by several tasks.
     fileprivate final class Loop: @unchecked Sendable {
-        // Unchecked: one task posts, and only that one touches `queuePair`.
+        // Unchecked: only one task posts, and only that task accesses `queuePair`.
         let region: MemoryRegion
         let batches: CompletionBatches
         private(set) var queuePair: QueuePair
-        let taken = Atomic<UInt64>(0)
+        let polled = Atomic<UInt64>(0)
 
         init(_ device: String, batch: Int = 64) throws {
             let context = try Bench.open(device)
@@ -24,19 +24,19 @@ struct AsyncTests {
         }
 
         func post(_ id: UInt64) throws(VerbsError) {
-            try queuePair.post(.write(to: region.remote), try region.slice(0..<8), id: id)
+            try queuePair.postSend(.write(to: region.remote), try region.sge(0..<8), id: id)
         }
     }
 
-    @Test("every completion comes, once and in order, however polling and arming interleave", arguments: Bench.devices)
+    @Test("every completion is returned once, in order, for any interleaving of poll and arm", arguments: Bench.devices)
     func nothingLost(device: String) async throws {
         let count: UInt64 = 3000
         let loop = try Loop(device, batch: 7)
         try await withThrowingTaskGroup { group in
             group.addTask {
                 for id in 0..<count {
-                    // Never more outstanding than the queues hold.
-                    while id - loop.taken.load(ordering: .acquiring) >= 100 { await Task.yield() }
+                    // Keeps fewer requests outstanding than the queues hold.
+                    while id - loop.polled.load(ordering: .acquiring) >= 100 { await Task.yield() }
                     try loop.post(id)
                     if id % 17 == 0 { await Task.yield() }
                 }
@@ -48,7 +48,7 @@ struct AsyncTests {
                     #expect(completion.isSuccess && completion.id == next)
                     next += 1
                 }
-                loop.taken.store(next, ordering: .releasing)
+                loop.polled.store(next, ordering: .releasing)
                 if next == count { break }
             }
             try await group.waitForAll()
@@ -57,7 +57,7 @@ struct AsyncTests {
         #expect(queue.capacity >= 256)
     }
 
-    @Test("a waiting task sleeps until a completion comes", arguments: Bench.devices)
+    @Test("a waiting task resumes when a completion arrives", arguments: Bench.devices)
     func wake(device: String) async throws {
         let loop = try Loop(device)
         for id in 0..<20 as Range<UInt64> {
@@ -73,7 +73,7 @@ struct AsyncTests {
         return try await iterator.next()
     }
 
-    @Test("cancelling ends the sequence and loses nothing; a new iterator goes on", arguments: Bench.devices)
+    @Test("cancelling ends the sequence and loses no completion; a new iterator continues", arguments: Bench.devices)
     func cancel(device: String) async throws {
         let loop = try Loop(device)
         for id in 0..<50 as Range<UInt64> {
@@ -111,13 +111,13 @@ struct AsyncTests {
         #expect(ids.sorted() == Array(0..<40))
     }
 
-    @Test("the sequence of a queue that was taken ends", arguments: Bench.devices)
-    func taken(device: String) async throws {
+    @Test("the sequence ends after takeQueue()", arguments: Bench.devices)
+    func takenQueue(device: String) async throws {
         let loop = try Loop(device)
         try loop.post(1)
         #expect(try await next(loop.batches)?.count == 1)
         var queue = loop.batches.takeQueue()!
-        if loop.batches.takeQueue() != nil { Issue.record("it was taken twice") }
+        if loop.batches.takeQueue() != nil { Issue.record("takeQueue() returned the queue twice") }
         #expect(try await next(loop.batches) == nil)
         try loop.post(2)
         #expect(try queue.poll(timeout: .seconds(10)).id == 2)
@@ -129,28 +129,28 @@ struct AsyncTests {
         let error = failure { () throws(VerbsError) in
             _ = try context.makeCompletionQueue(capacity: 8).batches()
         }
-        #expect(error?.errno == .invalidArgument && error?.hint?.contains("no completion channel") == true)
+        #expect(error?.errno == .invalidArgument && error?.hint?.contains("completion channel") == true)
     }
 
-    @Test("a device that vanishes wakes who waits, with EIO")
-    func vanish() async throws {
+    @Test("tasks that wait for completions or events of a removed device resume with EIO")
+    func removal() async throws {
         let loop = try Loop("ctest0")
         let completions = Task { try await next(loop.batches) }
         let events = Task {
             var iterator = loop.region.protectionDomain.context.events.makeAsyncIterator()
-            #expect(try await iterator.next()?.kind == .deviceFatal)
+            #expect(try await iterator.next()?.type == .deviceFatal)
             return try await iterator.next()
         }
         await Task.yield()
         let gid = GID(bytes: [0xff, 0x0e] + Array("ctest".utf8) + [UInt8](repeating: 0, count: 7) + [1, 8])!
-        try loop.vanish(gid)
+        try loop.removeDevice(gid)
         for task in [Task { try await completions.value != nil }, Task { try await events.value != nil }] {
             let result = await task.result
             #expect((result.failure as? VerbsError)?.errno == .ioError, "\(result)")
         }
     }
 
-    @Test("asynchronous events come to one reader each; cancelling loses none")
+    @Test("each asynchronous event is delivered to one reader; cancelling loses none")
     func events() async throws {
         let context = try Bench.open("ctest0")
         let pair = try Pair(context)
@@ -163,8 +163,8 @@ struct AsyncTests {
             waiting.cancel()
             #expect(try await waiting.value == nil)
             async let event = context.events.first { _ in true }
-            try giveOrder([1, 10], to: pair.left)
-            #expect(try await event == AsynchronousEvent(kind: .portError, subject: .port(1)))
+            try sendCommand([1, 10], to: pair.left)
+            #expect(try await event == AsynchronousEvent(type: .portError, subject: .port(1)))
         }
         #expect(try context.nextEvent(timeout: .zero) == nil)
     }
@@ -177,6 +177,6 @@ extension Result {
 }
 
 extension AsyncTests.Loop {
-    /// Lets the loopback device in C vanish.
-    fileprivate func vanish(_ order: GID) throws { try queuePair.attach(to: MulticastGroup(gid: order)) }
+    /// Removes the loopback device in C.
+    fileprivate func removeDevice(_ command: GID) throws { try queuePair.attach(to: MulticastGroup(gid: command)) }
 }

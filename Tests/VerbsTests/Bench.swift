@@ -1,5 +1,6 @@
 import CProviderABI
 import ProviderLoader
+import SoftProvider
 import TestSupport
 import Verbs
 
@@ -8,10 +9,10 @@ import Verbs
 enum Bench {
     static let devices = ["ctest0", "soft0"]
 
-    /// Finds the test devices and nothing of this host.
+    /// A loader that finds only the test devices, not those of this host.
     static let loader: ProviderLoader = try! makeLoader()
 
-    // The tree of devices and the driver file stay as long as the process.
+    // Keeps the sysfs tree and the driver file until the process exits.
     private nonisolated(unsafe) static var kept: [AnyObject] = []
 
     private static func makeLoader() throws -> ProviderLoader {
@@ -23,7 +24,9 @@ enum Bench {
         var configuration = LoaderConfiguration()
         configuration.sysfsPath = sysfs.path
         configuration.environment["RDMA_DRIVER_PATH"] = drivers.path
-        configuration.builtIn = [BuiltInProvider(name: "soft", entry: rdma_provider_entry_soft)]
+        configuration.builtIn = [
+            BuiltInProvider(name: "soft", entry: { SoftProvider.providerEntry(core: $0, why: $1) })
+        ]
         return ProviderLoader(configuration: configuration)
     }
 
@@ -33,7 +36,7 @@ enum Bench {
     }
 }
 
-/// Two connected queue pairs of one device, each with a completion queue and a region of its own.
+/// Two connected queue pairs of one device, each with its own completion queue and memory region.
 struct Pair: ~Copyable {
     var left: Side
     var right: Side
@@ -43,7 +46,7 @@ struct Pair: ~Copyable {
         var completions: CompletionQueue
         var queuePair: QueuePair
 
-        init(_ context: Context, _ kind: QueuePair.Kind, _ capabilities: QueuePair.Capabilities) throws(VerbsError) {
+        init(_ context: Context, _ kind: QueuePairType, _ capabilities: QueuePair.Capabilities) throws(VerbsError) {
             let domain = try context.makeProtectionDomain()
             let region = try domain.makeMemoryRegion(
                 byteCount: 4096, access: [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic])
@@ -60,7 +63,7 @@ struct Pair: ~Copyable {
     }
 
     init(
-        _ context: Context, _ kind: QueuePair.Kind = .reliableConnection,
+        _ context: Context, _ kind: QueuePairType = .reliableConnection,
         _ capabilities: QueuePair.Capabilities = .init()
     ) throws(VerbsError) {
         let left = try Side(context, kind, capabilities)
@@ -86,9 +89,9 @@ func failure(_ body: () throws(VerbsError) -> Void) -> VerbsError? {
     } catch { return error }
 }
 
-/// Gives the loopback device in C an order (Tests/CProvider/README.md): `[1, event]` raises an asynchronous event,
+/// Sends the loopback device in C a command (Tests/CProvider/README.md): `[1, event]` raises an asynchronous event,
 /// `[2, status]` sets the status of the next send.
-func giveOrder(_ order: [UInt8], to side: borrowing Pair.Side) throws {
-    let gid = GID(bytes: [0xff, 0x0e] + Array("ctest".utf8) + [UInt8](repeating: 0, count: 7) + order)!
+func sendCommand(_ command: [UInt8], to side: borrowing Pair.Side) throws {
+    let gid = GID(bytes: [0xff, 0x0e] + Array("ctest".utf8) + [UInt8](repeating: 0, count: 7) + command)!
     try side.queuePair.attach(to: MulticastGroup(gid: gid))
 }

@@ -1,19 +1,22 @@
 import CIBVerbs
 import CProviderABI
 import Glibc
+import Locking
 import ProviderLoader
 import Verbs
 
-/// A provider in Swift whose objects do nothing: it records what the core calls, and fails when it is told to.
+/// A provider in Swift whose objects have no function: it records the core's calls, and fails those in `failures`.
 ///
-/// Its devices: `fake0` and `fake1` have every entry of the control table, `bare0` only close_context; `roce0`, `roce6` and
-/// `link0` have GID tables to choose from, `ib0` is InfiniBand, `down0` has no active port.
+/// Its devices: `fake0` and `fake1` have every entry of the control table, `bare0` only close_context; `roce0`, `roce6`
+/// and `link0` have GID tables to choose from, `ib0` is InfiniBand, `down0` has no active port.
 ///
-/// Tests that use it run one after the other (`FakeTests`).
+/// Tests that use it are serialized (`FakeTests`).
 enum Fake {
     struct State {
         var calls: [String] = []
         var failures: [String: Int32] = [:]
+        /// The errno value and message that a call passes to `rdma_explain`.
+        var explanations: [String: (error: Int32, message: String)] = [:]
         var modifications: [(mask: UInt32, attributes: ibv_qp_attr)] = []
         var flows: [[UInt8]] = []
         var lastKey: UInt32 = 0x100
@@ -25,35 +28,48 @@ enum Fake {
         state.withLock { state in body(&state) }
     }
 
-    /// Forgets everything.
+    /// Clears the recorded calls and the configured failures.
     static func reset() { with { $0 = State() } }
 
     /// The calls since the last reset.
     static var calls: [String] { with { $0.calls } }
 
-    /// Records a call: the errno value that it is to fail with, or 0.
+    /// Records a call. Returns the errno value with which it must fail, or 0.
     static func call(_ name: String) -> Int32 {
-        with { state in
+        if let explanation = with({ $0.explanations[name] }) {
+            _ = rdma_explain(core, explanation.error, explanation.message)
+        }
+        return with { state in
             let failure = state.failures[name] ?? 0
             state.calls.append(failure == 0 ? name : "\(name) fails")
             return failure
         }
     }
 
-    /// The addresses of the objects that it refused to destroy: it still has them, as a real provider would.
+    /// The addresses of the objects that it refused to destroy, which it still owns, as a real provider does.
     private static let kept = Locked<[UInt]>([])
 
     static func keep(_ object: UnsafeRawPointer?) { kept.withLock { $0.append(UInt(bitPattern: object)) } }
 
-    /// Opens one of its devices through the loader.
+    /// Opens a device of the fake provider through the loader.
     static func open(_ name: String = "fake0") throws(VerbsError) -> Context {
         try Device.named(name, from: loader).open()
     }
 
+    /// The core that was passed to the provider's entry function.
+    nonisolated(unsafe) static var core: UnsafePointer<rdma_core>?
+
     static let loader: ProviderLoader = {
         var configuration = LoaderConfiguration()
         configuration.sysfsPath = "/nonexistent"
-        configuration.builtIn = [BuiltInProvider(name: "fake", entry: { _, _ in UnsafePointer(provider) })]
+        configuration.builtIn = [
+            BuiltInProvider(
+                name: "fake",
+                entry: { core, _ in
+                    Fake.core = core
+                    return UnsafePointer(provider)
+                })
+        ]
         configuration.overrideDirectory = "/nonexistent"
         configuration.mainDirectory = "/nonexistent"
         return ProviderLoader(configuration: configuration)
@@ -83,7 +99,7 @@ enum Fake {
             }
             return 0
         }
-        provider.pointee.open_device = { device, opened, why in
+        provider.pointee.open_device = { device, _, opened, why in
             let error = Fake.call("open_device")
             guard error == 0, let device = device?.pointee, let opened else {
                 rdma_set_reason(why, "was told to fail")
@@ -120,7 +136,7 @@ enum Fake {
     nonisolated(unsafe) static let bareTable: UnsafeMutablePointer<rdma_context_ops> = {
         let table = UnsafeMutablePointer<rdma_context_ops>.allocate(capacity: 1)
         table.initialize(to: rdma_context_ops())
-        table.pointee.size = MemoryLayout<rdma_context_ops>.size
+        table.pointee.size = UInt32(MemoryLayout<rdma_context_ops>.size)
         table.pointee.close_context = { context in
             let verbs = verbs_get_ctx(context)
             rdma_fini_context(context)
@@ -140,7 +156,7 @@ enum Fake {
     }()
 }
 
-/// A zeroed object, or nil with errno.
+/// Returns a zeroed object, or nil with `errno` set.
 private func make<Object>(_ name: String, _ type: Object.Type) -> UnsafeMutablePointer<Object>? {
     let error = Fake.call(name)
     guard error == 0 else {
@@ -180,40 +196,40 @@ private func gids(of device: String) -> [(String, UInt32)] {
 
 private func addFakeQueries(_ table: inout rdma_context_ops) {
     table.query_device_ex = { context, _, attributes, size in
-        var answer = ibv_device_attr_ex()
-        answer.orig_attr.phys_port_cnt = name(of: context) == "ib0" ? 1 : 2
-        answer.orig_attr.max_qp_rd_atom = 16
-        answer.orig_attr.max_qp_init_rd_atom = 32
-        answer.orig_attr.max_qp_wr = 1000
-        memcpy(attributes!, &answer, min(size, MemoryLayout.size(ofValue: answer)))
+        var result = ibv_device_attr_ex()
+        result.orig_attr.phys_port_cnt = name(of: context) == "ib0" ? 1 : 2
+        result.orig_attr.max_qp_rd_atom = 16
+        result.orig_attr.max_qp_init_rd_atom = 32
+        result.orig_attr.max_qp_wr = 1000
+        memcpy(attributes!, &result, min(size, MemoryLayout.size(ofValue: result)))
         return Fake.call("query_device_ex")
     }
     table.query_port = { context, port, attributes, size in
-        var answer = ibv_port_attr()
+        var result = ibv_port_attr()
         let device = name(of: context)
         let isInfiniBand = device == "ib0"
         let isActive = isInfiniBand ? port == 1 : port == 2 && device != "down0"
-        answer.state = isActive ? IBV_PORT_ACTIVE : IBV_PORT_DOWN
-        answer.active_mtu = IBV_MTU_2048
-        answer.link_layer = UInt8(isInfiniBand ? 1 : 2)
-        answer.lid = isInfiniBand ? 7 : 0
-        answer.gid_tbl_len = 8
-        memcpy(attributes!, &answer, min(size, MemoryLayout.size(ofValue: answer)))
+        result.state = isActive ? IBV_PORT_ACTIVE : IBV_PORT_DOWN
+        result.active_mtu = IBV_MTU_2048
+        result.link_layer = UInt8(isInfiniBand ? 1 : 2)
+        result.lid = isInfiniBand ? 7 : 0
+        result.gid_tbl_len = 8
+        memcpy(attributes!, &result, min(size, MemoryLayout.size(ofValue: result)))
         return (1...2).contains(port) ? 0 : EINVAL
     }
     table.query_gid_ex = { context, port, index, entry, _, size in
         let table = gids(of: name(of: context))
         guard index < 8 else { return EINVAL }
-        // Entry 7 of fake0 is zero but valid; the others beyond the table are empty.
+        // Indexes beyond the table are empty entries.
         guard Int(index) < table.count else { return ENODATA }
-        var answer = ibv_gid_entry()
+        var result = ibv_gid_entry()
         let gid = GID(table[Int(index)].0)!
-        answer.gid.global.subnet_prefix = gid.prefix.bigEndian
-        answer.gid.global.interface_id = gid.interfaceID.bigEndian
-        answer.gid_index = index
-        answer.port_num = port
-        answer.gid_type = table[Int(index)].1
-        memcpy(entry!, &answer, min(size, MemoryLayout.size(ofValue: answer)))
+        result.gid.global.subnet_prefix = gid.prefix.bigEndian
+        result.gid.global.interface_id = gid.interfaceID.bigEndian
+        result.gid_index = index
+        result.port_num = port
+        result.gid_type = table[Int(index)].1
+        memcpy(entry!, &result, min(size, MemoryLayout.size(ofValue: result)))
         return 0
     }
     table.query_gid_table = { _, _, _, _, _ in -Int(EPERM) }
@@ -323,8 +339,10 @@ private func addFakeQueues(_ table: inout rdma_context_ops) {
         pair.pointee.qp_base.context = context
         pair.pointee.qp_base.qp_num = 0x11
         pair.pointee.qp_base.qp_type = attributes.qp_type
+        if attributes.send_ops_flags != 0 { addFakeWorkRequests(&pair.pointee) }
         return UnsafeMutableRawPointer(pair).assumingMemoryBound(to: ibv_qp.self)
     }
+    table.qp_to_qp_ex = { pair in UnsafeMutableRawPointer(pair)?.assumingMemoryBound(to: ibv_qp_ex.self) }
     table.modify_qp = { pair, attributes, mask in
         let error = Fake.call("modify_qp")
         guard error == 0, let pair, let attributes else { return error }
@@ -338,6 +356,27 @@ private func addFakeQueues(_ table: inout rdma_context_ops) {
         return Fake.call("query_qp")
     }
     table.destroy_qp = { unmake("destroy_qp", $0) }
+}
+
+/// The `ibv_wr_*` functions of an extended queue pair. They record their arguments, and the bytes behind a pointer.
+private func addFakeWorkRequests(_ pair: inout ibv_qp_ex) {
+    pair.wr_start = { _ in _ = Fake.call("wr_start") }
+    pair.wr_complete = { _ in Fake.call("wr_complete") }
+    pair.wr_abort = { _ in _ = Fake.call("wr_abort") }
+    pair.wr_atomic_write = { pair, rkey, address, bytes in
+        let data = Array(UnsafeRawBufferPointer(start: bytes, count: 8))
+        _ = Fake.call("wr_atomic_write id \(pair!.pointee.wr_id) flags \(pair!.pointee.wr_flags)")
+        _ = Fake.call("rkey \(rkey) address \(address) data \(data)")
+    }
+    pair.wr_send_tso = { pair, header, count, segment in
+        let bytes = Array(UnsafeRawBufferPointer(start: header, count: Int(count)))
+        _ = Fake.call("wr_send_tso id \(pair!.pointee.wr_id) flags \(pair!.pointee.wr_flags)")
+        _ = Fake.call("header \(bytes) mss \(segment)")
+    }
+    pair.wr_set_sge_list = { _, count, list in
+        let list = UnsafeBufferPointer(start: list, count: count)
+        _ = Fake.call("wr_set_sge_list \(list.map { "\($0.addr)+\($0.length) lkey \($0.lkey)" })")
+    }
 }
 
 private func addFakeRest(_ table: inout rdma_context_ops) {

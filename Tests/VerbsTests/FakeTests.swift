@@ -1,5 +1,5 @@
 import Testing
 
-/// Everything that runs on the fake provider, whose record is one for the process: one test after the other.
-@Suite("On a provider that records", .serialized)
+/// The suites that use the fake provider. They are serialized, because its record is shared by the process.
+@Suite("With the recording fake provider", .serialized)
 struct FakeTests {}

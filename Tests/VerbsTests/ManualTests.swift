@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 import Verbs
 
-@Suite("The manual's code is true")
+@Suite("The code of the manual compiles and runs")
 struct ManualTests {
     @Test("getting started")
     func gettingStarted() throws {
@@ -21,8 +21,8 @@ struct ManualTests {
             let peer = try #require(Endpoint(endpoint.description))
             try pair.connect(to: peer)
 
-            try pair.postReceive(try region.slice(1024..<2048), id: 1)
-            try pair.post(.send, try region.slice(0..<5), id: 2)
+            try pair.postReceive(try region.sge(1024..<2048), id: 1)
+            try pair.postSend(.send, try region.sge(0..<5), id: 2)
             for _ in 0..<2 {
                 let completion = try completions.poll(timeout: .seconds(5))
                 try completion.check()
@@ -30,7 +30,7 @@ struct ManualTests {
             }
 
             let remote = try #require(peer.memory)
-            try pair.post(.write(to: remote.dropFirst(2048)), try region.slice(0..<5), id: 3)
+            try pair.postSend(.write(to: remote.subrange(2048...)), try region.sge(0..<5), id: 3)
             try completions.poll(timeout: .seconds(5)).check()
             for offset in [1024, 2048] {
                 #expect(try region.copyBytes(offset..<offset + 5) == Array("hello".utf8))
@@ -38,8 +38,8 @@ struct ManualTests {
         }
     }
 
-    /// The first step of the article, on this host's own devices.
-    @Test("the first device with an active port is there on every host")
+    /// The first step of the article, on the devices of this host.
+    @Test("every host has a device with an active port")
     func first() throws {
         let context = try Device.openFirst()
         #expect(try context.firstActivePort() != nil)
@@ -59,7 +59,7 @@ struct ManualTests {
         let watcher = Task {
             for try await event in context.events { print(event) }
         }
-        for _ in 0..<3 { try pair.post(.write(to: region.remote), try region.slice(0..<8)) }
+        for _ in 0..<3 { try pair.postSend(.write(to: region.remote), try region.sge(0..<8)) }
         var left = 3
         for try await batch in batches {
             for completion in batch { try completion.check() }
@@ -71,7 +71,7 @@ struct ManualTests {
         try await watcher.value
     }
 
-    @Test("every block of code in the manual stands in this file", arguments: ["GettingStarted", "Asynchronous"])
+    @Test("every block of code in the manual is in this file", arguments: ["GettingStarted", "Asynchronous"])
     func blocks(article: String) throws {
         let root = Compiler.packageRoot
         let text = try String(contentsOfFile: "\(root)/Sources/Verbs/Verbs.docc/\(article).md", encoding: .utf8)

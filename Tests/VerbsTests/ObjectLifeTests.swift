@@ -17,9 +17,9 @@ private func calls(_ body: (Context) throws -> Void) throws -> [String] {
 }
 
 extension FakeTests {
-    @Suite("every object is made by its verb and destroyed at the end of its life, children before parents")
+    @Suite("every object is created by its verb and destroyed with its last reference, children before parents")
     struct ObjectLife {
-        @Test("protection, parent and thread domains")
+        @Test("protection, parent and thread domains are destroyed after the objects that use them")
         func domains() throws {
             let calls = try calls { context in
                 var parent: ProtectionDomain?
@@ -35,7 +35,7 @@ extension FakeTests {
             #expect(Set(calls.suffix(2)) == ["dealloc_pd", "dealloc_td"] && calls.count == 6)
         }
 
-        @Test("a region keeps its domain, and its bytes until it is deregistered")
+        @Test("a region keeps its protection domain, and its bytes until it is deregistered")
         func region() throws {
             let calls = try calls { context in
                 var region: MemoryRegion? = try context.makeProtectionDomain().makeMemoryRegion(byteCount: 10)
@@ -46,7 +46,7 @@ extension FakeTests {
             #expect(calls == ["alloc_pd", "reg_mr", "dereg_mr", "dealloc_pd"])
         }
 
-        @Test("regions of foreign memory, a dmabuf, the null region, device memory, all memory")
+        @Test("regions of foreign memory, a dmabuf, device memory and the address space, and the null region")
         func specialRegions() throws {
             let calls = try calls { context in
                 let domain = try context.makeProtectionDomain()
@@ -59,7 +59,7 @@ extension FakeTests {
                     dmabuf: FileDescriptor(rawValue: 3), offset: 0, byteCount: 4096, iova: 0x2000, access: .localWrite)
                 #expect(dmabuf.bytes.isEmpty && dmabuf.unsafeBytes.isEmpty)
                 let null = try domain.makeNullMemoryRegion()
-                #expect(try null.slice(0..<100).byteCount == 100)
+                #expect(try null.sge(0..<100).byteCount == 100)
                 let memory = try context.makeDeviceMemory(byteCount: 256, alignment: 64)
                 let device = try domain.makeMemoryRegion(memory, offset: 64, byteCount: 128, access: .localWrite)
                 #expect(device.address == 0 && device.access == [.localWrite, .zeroBased])
@@ -69,7 +69,7 @@ extension FakeTests {
                     failure { () throws(VerbsError) in _ = try memory.copyBytes(250..<257) }?.errno == .invalidArgument)
                 let all = try domain.unsafeRegisterAddressSpace(access: .localWrite)
                 #expect(all.access == [.localWrite, .onDemand])
-                try domain.advise(.prefetchForWriting, [try foreign.slice(), try foreign.slice(0..<8)], flush: true)
+                try domain.advise(.prefetchForWriting, [try foreign.sge(), try foreign.sge(0..<8)], flush: true)
             }
             let expected = [
                 "reg_mr", "reg_dmabuf_mr 3", "alloc_null_mr", "alloc_dm 6", "reg_dm_mr 64 128 33", "memcpy_to_dm 8 24",
@@ -80,7 +80,7 @@ extension FakeTests {
             #expect(calls.firstIndex(of: "free_dm")! > calls.firstIndex(of: "dereg_mr")!)
         }
 
-        @Test("re-registration hands the registration on; it is destroyed once")
+        @Test("re-registration transfers the registration to the new region; it is destroyed once")
         func reregister() throws {
             let calls = try calls { context in
                 let region = try context.makeProtectionDomain().makeMemoryRegion(byteCount: 100)
@@ -96,13 +96,13 @@ extension FakeTests {
             #expect(calls == ["alloc_pd", "reg_mr", "rereg_mr 4", "rereg_mr 1", "dereg_mr", "dealloc_pd"])
         }
 
-        @Test("completion queues: resize, moderation, the extended kind, channels")
+        @Test("completion queues: resize, moderation, extended queues and channels")
         func completionQueues() throws {
             let calls = try calls { context in
                 var queue = try context.makeCompletionQueue(capacity: 16, channel: try context.makeCompletionChannel())
                 try queue.resize(capacity: 64)
                 #expect(queue.capacity == 64)
-                try queue.moderate(count: 8, period: 100)
+                try queue.moderate(count: 8, period: .microseconds(100))
                 let extended = try context.makeCompletionQueue(
                     capacity: 16, fields: [.byteCount, .timestamp], flags: .singleThreaded,
                     parentDomain: try context.makeProtectionDomain())
@@ -113,7 +113,7 @@ extension FakeTests {
             #expect(calls.lastIndex(of: "destroy_comp_channel")! > calls.firstIndex(of: "destroy_cq")!)
         }
 
-        @Test("a queue pair outlives its parents' handles; they are destroyed after it")
+        @Test("a queue pair keeps its parents, which are destroyed after it")
         func queuePair() throws {
             let calls = try calls { context in
                 var pair: QueuePair?
@@ -122,7 +122,7 @@ extension FakeTests {
                     let send = try context.makeCompletionQueue(capacity: 1)
                     let receive = try context.makeCompletionQueue(capacity: 1)
                     let shared = try domain.makeSharedReceiveQueue()
-                    #expect(shared.limits.requests == 256)
+                    #expect(shared.attributes.maxWR == 256)
                     pair = try domain.makeQueuePair(
                         .reliableConnection, sendCompletions: send, receiveCompletions: receive,
                         sharedReceiveQueue: shared)
@@ -141,14 +141,14 @@ extension FakeTests {
             let calls = try calls { context in
                 var queue = try context.makeProtectionDomain().makeSharedReceiveQueue()
                 try queue.setLimit(5)
-                try queue.resize(requests: 9)
-                #expect(try queue.query() == SharedReceiveQueue.Limits(requests: 256, slices: 2, limit: 3))
+                try queue.resize(maxWR: 9)
+                #expect(try queue.query() == SharedReceiveQueue.Attributes(maxWR: 256, maxSGE: 2, limit: 3))
                 #expect(try queue.number() == 77)
             }
             #expect(calls.contains("modify_srq 2 5") && calls.contains("modify_srq 1 0"))
         }
 
-        @Test("XRC: domain, shared receive queue, both queue pairs, one opened by number")
+        @Test("XRC: domain, shared receive queue, send and receive queue pairs, one opened by its number")
         func xrc() throws {
             let calls = try calls { context in
                 let xrc = try context.openXRCDomain()
@@ -158,7 +158,7 @@ extension FakeTests {
                 let receiver = try xrc.makeReceiveQueuePair()
                 let opened = try xrc.openReceiveQueuePair(number: receiver.number)
                 let sender = try domain.makeQueuePair(.xrcSend, completions: queue)
-                #expect(sender.kind == .xrcSend && opened.capabilities.sendRequests == 0)
+                #expect(sender.type == .xrcSend && opened.capabilities.maxSendWR == 0)
                 #expect(try shared.number() == 77)
             }
             for call in ["open_xrcd -1", "create_srq_ex xrc", "create_qp_ex 10", "open_qp 17", "create_qp_ex 9"] {
@@ -168,7 +168,7 @@ extension FakeTests {
             #expect(calls.firstIndex(of: "close_xrcd")! > calls.lastIndex(of: "destroy_srq")!)
         }
 
-        @Test("queue pairs: rate, order, ECE, query with an unknown state")
+        @Test("queue pairs: rate limit, data in order, ECE, query with an unknown state")
         func queuePairExtras() throws {
             let calls = try calls { context in
                 let queue = try context.makeCompletionQueue(capacity: 1)
@@ -183,7 +183,7 @@ extension FakeTests {
             #expect(calls.contains("modify_qp_rate_limit 1000") && calls.contains("set_ece 2"))
         }
 
-        @Test("a queue pair leaves its multicast groups before it is destroyed")
+        @Test("a queue pair is detached from its multicast groups before it is destroyed")
         func multicast() throws {
             let calls = try calls { context in
                 let queue = try context.makeCompletionQueue(capacity: 1)
@@ -199,7 +199,7 @@ extension FakeTests {
                 ])
         }
 
-        @Test("memory windows of both types are bound, keep their region, and have a new key")
+        @Test("memory windows of both types are bound with a new rkey and keep their region")
         func memoryWindows() throws {
             let calls = try calls { context in
                 let queue = try context.makeCompletionQueue(capacity: 1)
@@ -211,7 +211,7 @@ extension FakeTests {
                     let first = try pair.bind(one, to: region, 0..<8, access: .remoteRead)
                     #expect(first.rkey == 0x5500 && one.rkey == 0x5500 && first.byteCount == 8)
                     let second = try pair.bind(two, to: region, 8..<16, access: .remoteWrite)
-                    // The low byte counts up and wraps; the rest of the key stays.
+                    // Binding increments the low byte of the rkey modulo 256; the upper 24 bits are unchanged.
                     #expect(second.rkey == 0x100 && two.rkey == 0x100 && second.address == region.address + 8)
                     let outside = failure { () throws(VerbsError) in
                         _ = try pair.bind(two, to: region, 60..<70, access: .remoteWrite)
@@ -234,14 +234,14 @@ extension FakeTests {
                 try work.modify(to: .ready)
                 #expect(work.lastKnownState == .ready && work.number == 9 && other.lastKnownState == .reset)
                 let region = try domain.makeMemoryRegion(byteCount: 64)
-                try work.postReceive(try region.slice(), id: 4)
+                try work.postReceive(try region.sge(), id: 4)
                 var places = IndirectionTable.Places()
                 places.append(work)
                 places.append(other)
                 let table = try context.makeIndirectionTable(places)
                 let hash = ReceiveHash(fields: [.sourceIPv4, .destinationIPv4], key: .init(repeating: 1, count: 40))
                 let pair = try domain.makeQueuePair(table: table, hash: hash)
-                #expect(pair.kind == .rawPacket)
+                #expect(pair.type == .rawPacket)
                 places.append(other)
                 let odd = failure { () throws(VerbsError) in _ = try context.makeIndirectionTable(places) }
                 #expect(odd?.hint?.contains("not 3") == true)
@@ -253,7 +253,7 @@ extension FakeTests {
             #expect(calls.firstIndex(of: "destroy_wq")! > calls.firstIndex(of: "destroy_rwq_ind_table")!)
         }
 
-        @Test("a flow keeps its queue pair and counters; its parts are laid out as verbs.h has them")
+        @Test("a flow keeps its queue pair and counters; its specs have the layout of verbs.h")
         func flows() throws {
             let calls = try calls { context in
                 var flow: Flow?
@@ -263,7 +263,7 @@ extension FakeTests {
                     let counters = try context.makeCounters()
                     try counters.attach(.bytes, at: 1)
                     #expect(try counters.read(count: 2, preferCached: true) == [10, 11])
-                    flow = try pair.makeFlow(FlowLayout.everyPart(counters), port: 2, priority: 3, flags: .doNotTrap)
+                    flow = try pair.makeFlow(FlowLayout.everySpec(counters), port: 2, priority: 3, flags: .doNotTrap)
                 }
                 #expect(flow != nil && !Fake.calls.contains("destroy_qp"))
                 FlowLayout.check(try #require(Fake.with { $0.flows.first }))
@@ -274,7 +274,65 @@ extension FakeTests {
             #expect(calls.firstIndex(of: "destroy_counters")! > calls.firstIndex(of: "destroy_flow")!)
         }
 
-        @Test("an object that the provider will not give back stays, with all that it needs")
+        @Test("close() destroys once and throws the provider's error; deinit tries again")
+        func closing() throws {
+            let calls = try calls { context in
+                let domain = try context.makeProtectionDomain()
+                let region = try domain.makeMemoryRegion(byteCount: 10)
+                let queue = try context.makeCompletionQueue(capacity: 1)
+                let pair = try domain.makeQueuePair(.reliableConnection, completions: queue)
+                let other = try domain.makeQueuePair(.reliableConnection, completions: queue)
+                let shared = try domain.makeSharedReceiveQueue()
+                let work = try domain.makeWorkQueue(completions: queue)
+                Fake.with { $0.failures = ["dereg_mr": EBUSY] }
+                let busy = failure { () throws(VerbsError) in try region.close() }
+                #expect(busy?.errno == .resourceBusy && busy?.hint?.contains("still use it") == true)
+                Fake.with { $0.failures = [:] }
+                #expect(region.unsafeRaw != nil)
+                try region.close()
+                try region.close()
+                #expect(region.unsafeRaw == nil && region.unsafeBytes[0] == 0)
+                try pair.close()
+                try shared.close()
+                try work.close()
+                Fake.with { $0.failures = ["destroy_cq": EBUSY] }
+                do throws(VerbsError) {
+                    try queue.close()
+                    Issue.record("a completion queue that is in use was destroyed")
+                } catch {
+                    #expect(error.errno == .resourceBusy && error.verb == .destroyCQ)
+                }
+                Fake.with { $0.failures = [:] }
+                try context.makeCompletionQueue(capacity: 1).close()
+                _ = other.number
+            }
+            #expect(
+                calls.filter { $0.hasPrefix("de") } == [
+                    "dereg_mr fails", "dereg_mr", "destroy_qp", "destroy_srq", "destroy_wq", "destroy_cq fails",
+                    "destroy_cq", "destroy_qp", "destroy_cq", "dealloc_pd",
+                ])
+        }
+
+        @Test("the connection manager does not modify a closed queue pair that a flow still references")
+        func closedButReferenced() throws {
+            let calls = try calls { context in
+                let queue = try context.makeCompletionQueue(capacity: 1)
+                let pair = try context.makeProtectionDomain().makeQueuePair(.rawPacket, completions: queue)
+                let control = QueuePairControl(pair)
+                let flow = try pair.makeFlow([.drop])
+                #expect(control.exists)
+                try pair.close()
+                #expect(!control.exists)
+                var attributes = QueuePair.Attributes()
+                attributes.state = .error
+                try control.modify(attributes)
+                try control.refreshState()
+                withExtendedLifetime(flow) {}
+            }
+            #expect(calls.count { $0 == "destroy_qp" } == 1 && !calls.contains { $0.hasPrefix("modify_qp") })
+        }
+
+        @Test("an object that the provider refuses to destroy keeps its parents")
         func refusedDestruction() throws {
             Fake.reset()
             do {
@@ -288,9 +346,9 @@ extension FakeTests {
     }
 }
 
-/// Every kind of flow part, and where each must lie.
+/// A flow with every type of spec (`ibv_flow_spec_…`), and a check of their layout.
 private enum FlowLayout {
-    static func everyPart(_ counters: Counters) -> [FlowMatch] {
+    static func everySpec(_ counters: Counters) -> [FlowMatch] {
         var ethernet = FlowMatch.Ethernet()
         ethernet.destination = [1, 2, 3, 4, 5, 6]
         ethernet.etherType = 0x0800
@@ -316,13 +374,13 @@ private enum FlowLayout {
             #expect(Int(header.size) == bytes.count && header.num_of_specs == 11)
             #expect(header.port == 2 && header.priority == 3 && header.flags == 2)
             var offset = MemoryLayout<ibv_flow_attr>.size
-            func next<Part>(_ type: UInt32, _ part: Part.Type) -> Part? {
-                guard offset + MemoryLayout<Part>.size <= all.count else { return nil }
+            func next<Spec>(_ type: UInt32, _ spec: Spec.Type) -> Spec? {
+                guard offset + MemoryLayout<Spec>.size <= all.count else { return nil }
                 let found = all.loadUnaligned(fromByteOffset: offset, as: UInt32.self)
                 let size = all.loadUnaligned(fromByteOffset: offset + 4, as: UInt16.self)
-                #expect(found == type && Int(size) == MemoryLayout<Part>.size, "part \(type): \(found), \(size)")
+                #expect(found == type && Int(size) == MemoryLayout<Spec>.size, "spec \(type): \(found), \(size)")
                 defer { offset += Int(size) }
-                return all.loadUnaligned(fromByteOffset: offset, as: Part.self)
+                return all.loadUnaligned(fromByteOffset: offset, as: Spec.self)
             }
             let ethernet = next(0x20, ibv_flow_spec_eth.self)
             #expect(ethernet?.val.dst_mac.5 == 6 && ethernet?.mask.ether_type == UInt16(0x0800).bigEndian)

@@ -1,13 +1,14 @@
 import CIBVerbs
+import CProviderABI
 import SystemPackage
 import Testing
 import Verbs
 
 extension FakeTests {
-    @Suite("the short path")
+    @Suite("addresses, connect and device selection with defaults")
     struct ShortPath {
         @Test(
-            "picks the active port and the best GID",
+            "address() selects the active port and the preferred GID",
             arguments: [
                 ("roce0", "::ffff:192.0.2.1", 5, 2), ("roce6", "2001:db8::1", 3, 2), ("link0", "fe80::1", 1, 2),
                 ("ib0", "fe80::5:6", 0, 1),
@@ -18,19 +19,19 @@ extension FakeTests {
             #expect(address.requiresGlobalRoute == (device != "ib0"))
         }
 
-        @Test("orders all addresses: RoCE v2 before v1, IPv4 before global before link-local")
+        @Test("addresses() are ordered: RoCE v2 before v1, IPv4 before global IPv6 before link-local")
         func order() throws {
             let addresses = try Fake.open("roce0").addresses()
             #expect(addresses.map(\.gidIndex) == [5, 3, 1, 4, 2, 0])
         }
 
-        @Test("says so when no port is active")
+        @Test("address() reports ENETDOWN if no port is active")
         func down() throws {
             let error = failure { () throws(VerbsError) in _ = try Fake.open("down0").address() }
             #expect(error?.errno == .networkDown && error?.hint?.contains("no port is active") == true)
         }
 
-        @Test("goes through INIT, RTR and RTS with the documented values")
+        @Test("connect(to:) modifies the queue pair to INIT, RTR and RTS with the documented values")
         func connect() throws {
             Fake.reset()
             let context = try Fake.open("roce0")
@@ -38,12 +39,12 @@ extension FakeTests {
             let pair = try context.makeProtectionDomain().makeQueuePair(.reliableConnection, completions: queue)
             let peer = Endpoint(
                 queuePairNumber: 0x22, packetSequenceNumber: 77, gid: GID("192.0.2.9")!, lid: 0, mtu: .bytes1024,
-                responderDepth: 4)
+                maxDestRdAtomic: 4)
             let early = failure { () throws(VerbsError) in try pair.connect(to: peer) }
-            #expect(early?.hint?.contains("the peer does not know this side") == true)
+            #expect(early?.hint?.contains("the peer does not have this endpoint") == true)
             let local = try pair.endpoint()
             #expect(try pair.endpoint() == local)
-            #expect(local.responderDepth == 16 && local.mtu == .bytes2048 && local.queueKey == nil)
+            #expect(local.maxDestRdAtomic == 16 && local.mtu == .bytes2048 && local.qkey == nil)
             try pair.connect(to: peer)
             #expect(pair.lastKnownState == .readyToSend)
             let steps = Fake.with { $0.modifications }
@@ -58,7 +59,7 @@ extension FakeTests {
             #expect(send.sq_psn == local.packetSequenceNumber && send.max_rd_atomic == 4)
         }
 
-        @Test("UC sets no more than UC has; options replace the defaults")
+        @Test("connect(to:) sets only the attributes of UC; options replace the defaults")
         func unreliable() throws {
             Fake.reset()
             let context = try Fake.open("roce0")
@@ -70,13 +71,13 @@ extension FakeTests {
             let steps = Fake.with { $0.modifications }
             let masks = steps.map { QueuePair.Attributes.Mask(rawValue: $0.mask) }
             #expect(masks[0] == [.state, .pkeyIndex, .port, .access])
-            #expect(masks[1] == [.state, .path, .pathMTU, .destinationNumber, .receivePSN])
-            #expect(masks[2] == [.state, .sendPSN])
+            #expect(masks[1] == [.state, .path, .pathMTU, .destinationQPNumber, .rqPSN])
+            #expect(masks[2] == [.state, .sqPSN])
             #expect(steps[0].attributes.qp_access_flags == 2 && steps[1].attributes.path_mtu == IBV_MTU_256)
             #expect(steps[1].attributes.ah_attr.grh.traffic_class == 8)
         }
 
-        @Test("InfiniBand goes by LID within a subnet and by GID across subnets")
+        @Test("InfiniBand uses the LID within a subnet and a GRH across subnets")
         func infiniBand() throws {
             Fake.reset()
             let address = try Fake.open("ib0").address()
@@ -89,7 +90,7 @@ extension FakeTests {
             #expect(AddressVector(to: peer("2001:db8::9"), from: address).route?.gid == GID("2001:db8::9"))
         }
 
-        @Test("refuses to connect an IPv4 address with an IPv6 one")
+        @Test("connecting an IPv4 address to an IPv6 one is refused")
         func families() throws {
             Fake.reset()
             let context = try Fake.open("roce0")
@@ -103,19 +104,19 @@ extension FakeTests {
             #expect(Fake.with { $0.modifications }.isEmpty)
         }
 
-        @Test("opens the first device with an active port")
+        @Test("openFirst opens the first device with an active port")
         func first() throws {
             Fake.reset()
             let context = try Device.openFirst(from: Fake.loader)
-            // bare0 and down0 come first, and cannot serve.
+            // bare0 and down0 sort before fake0, but have no active port.
             #expect(context.deviceName == "fake0")
         }
 
-        @Test("queries hand on what the device says")
+        @Test("queries return the device's values and errors")
         func queries() throws {
             Fake.reset()
             let context = try Fake.open("roce0")
-            #expect(try context.attributes().maxWorkRequests == 1000)
+            #expect(try context.attributes().maxQPWR == 1000)
             #expect(try context.ports().map(\.state) == [.down, .active])
             #expect(try context.pkey(port: 1, index: 0) == 0x8001)
             #expect(try context.rawClock() == 12345)

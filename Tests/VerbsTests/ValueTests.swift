@@ -3,10 +3,10 @@ import SystemPackage
 import Testing
 import Verbs
 
-@Suite("Values")
+@Suite("GIDs, enumerations, timers and remote memory")
 struct ValueTests {
     @Test(
-        "GIDs read and print as IPv6 addresses",
+        "GIDs are parsed and printed as IPv6 addresses",
         arguments: [
             ("::", "::"), ("::1", "::1"), ("fe80::1", "fe80::1"), ("192.0.2.1", "::ffff:192.0.2.1"),
             ("::ffff:192.0.2.1", "::ffff:192.0.2.1"), ("2001:db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
@@ -23,7 +23,7 @@ struct ValueTests {
     }
 
     @Test(
-        "what is no address is no GID",
+        "text that is not an IP address is not a GID",
         arguments: [
             "", ":", ":::", "1", "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9", "1::2::3", "g::1", "12345::", "1.2.3",
             "1.2.3.4.5",
@@ -33,7 +33,7 @@ struct ValueTests {
         #expect(GID(text) == nil)
     }
 
-    @Test("the kinds of GID are told apart")
+    @Test("link-local, loopback, IPv4-mapped, multicast and zero GIDs are recognized")
     func gidKinds() throws {
         #expect(GID("fe80::1")?.isLinkLocal == true && GID("fec0::1")?.isLinkLocal == false)
         #expect(GID("127.9.9.9")?.isLoopback == true && GID("::1")?.isLoopback == true)
@@ -44,7 +44,7 @@ struct ValueTests {
         #expect(GID(bytes: [1, 2, 3]) == nil)
     }
 
-    @Test("unknown numbers are carried, compared and printed")
+    @Test("unknown raw values are preserved, compared and printed")
     func openValues() {
         let status = WorkCompletion.Status(rawValue: 99)
         #expect(status.name == nil && status.description == "unknown (99)" && status != .success)
@@ -59,11 +59,35 @@ struct ValueTests {
         #expect(AccessFlags(rawValue: 1 << 30 | 1).description == "[LOCAL_WRITE, 0x40000000]")
     }
 
-    @Test("remote memory can be cut from the front, not beyond its end")
+    @Test("LocalACKTimeout and RNRTimer are selected by duration, and print it")
+    func timers() {
+        #expect(
+            LocalACKTimeout(atLeast: .zero).rawValue == 1 && LocalACKTimeout(atLeast: .seconds(100_000)).rawValue == 31)
+        #expect(LocalACKTimeout(atLeast: .nanoseconds(8192)).rawValue == 1)
+        #expect(LocalACKTimeout(atLeast: .nanoseconds(8193)).rawValue == 2)
+        #expect(LocalACKTimeout(rawValue: 14).duration == .nanoseconds(67_108_864))
+        #expect(LocalACKTimeout.infinite.duration == nil && "\(LocalACKTimeout.infinite)" == "0 (infinite)")
+        #expect("\(LocalACKTimeout(rawValue: 14))".hasPrefix("14 (0.067"))
+        // IBTA volume 1, table 45.
+        #expect(RNRTimer(rawValue: 0).duration == .microseconds(655_360))
+        #expect(RNRTimer(rawValue: 12).duration == .microseconds(640))
+        #expect(RNRTimer(rawValue: 31).duration == .microseconds(491_520))
+        #expect(RNRTimer(atLeast: .microseconds(641)).rawValue == 13 && RNRTimer(atLeast: .zero).rawValue == 1)
+        #expect(RNRTimer(atLeast: .milliseconds(492)).rawValue == 0 && RNRTimer(atLeast: .seconds(9)).rawValue == 0)
+        #expect("\(RNRTimer(rawValue: 12))".hasPrefix("12 (0.00064"))
+    }
+
+    @Test("a subrange of remote memory stays within its bounds")
     func remoteMemory() throws {
         let memory = RemoteMemory(address: 100, rkey: 7, byteCount: 10)
-        #expect(memory.dropFirst(4) == RemoteMemory(address: 104, rkey: 7, byteCount: 6))
-        #expect(memory.dropFirst(99) == RemoteMemory(address: 110, rkey: 7, byteCount: 0))
+        #expect(try memory.subrange(4...) == RemoteMemory(address: 104, rkey: 7, byteCount: 6))
+        #expect(try memory.subrange(10...) == RemoteMemory(address: 110, rkey: 7, byteCount: 0))
+        #expect(try memory.subrange(2..<5) == RemoteMemory(address: 102, rkey: 7, byteCount: 3))
+        for range in [11..<11, 4..<11, 11..<12] as [Range<UInt64>] {
+            let error = failure { () throws(VerbsError) in _ = try memory.subrange(range) }
+            #expect(error?.errno == .invalidArgument && error?.hint?.contains("its 10 bytes") == true)
+        }
+        #expect(failure { () throws(VerbsError) in _ = try memory.subrange(11...) }?.errno == .invalidArgument)
         #expect(try JSONDecoder().decode(RemoteMemory.self, from: JSONEncoder().encode(memory)) == memory)
     }
 }

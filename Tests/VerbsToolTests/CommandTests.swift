@@ -3,12 +3,12 @@ import TestSupport
 import Testing
 import ToolSupport
 
-@testable import verbs
+@testable import VerbsCommand
 
 @Suite("verbs devices, info, doctor, and wrong command lines")
 struct CommandTests {
     @Test(
-        "every command that describes the machine prints what its schema says",
+        "the JSON output of every command that describes the machine matches its schema",
         arguments: ["devices", "info", "doctor", "providers"])
     func documents(command: String) async throws {
         let outcome = try await Tool.run(command, "--json")
@@ -17,7 +17,7 @@ struct CommandTests {
         #expect(try SchemaValidator(named: command).faults(outcome.document()) == [])
     }
 
-    @Test("the software device is there, with its provider")
+    @Test("devices lists the software device with its provider")
     func devices() async throws {
         let outcome = try await Tool.run("devices")
         #expect(outcome.status == 0)
@@ -29,13 +29,14 @@ struct CommandTests {
         let outcome = try await Tool.run("info", "soft0")
         #expect(outcome.status == 0)
         for text in [
-            "soft0\n", "  provider: ", "  port 1\n", "    state: ", "  unsupported: ", "::ffff:127.0.0.1  RoCE v2",
+            "soft0\n", "  provider: ", "  port 1\n", "    state: ", "  unsupported verbs: ",
+            "::ffff:127.0.0.1  RoCE v2",
         ] {
             #expect(outcome.output.contains(text), "\(text)")
         }
     }
 
-    @Test("a device that is not there", arguments: ["info", "providers"])
+    @Test("an unknown device name: exit code 2 and a hint with the known names", arguments: ["info", "providers"])
     func noDevice(command: String) async throws {
         let outcome = try await Tool.run(command, "nosuch0")
         #expect(outcome.status == ToolExit.noDevice.rawValue && outcome.output.isEmpty)
@@ -47,13 +48,15 @@ struct CommandTests {
     }
 
     @Test(
-        "a wrong command line is code 64 and says what is wrong",
+        "a wrong command line: exit code 64 and a message",
         arguments: [
             ["nosuch"], ["ping", "--size", "lots"], ["ping", "--transport", "xx"], ["ping", "host", "--listen"],
             ["ping", "--operation", "read", "--transport", "ud"], ["ping", "--operation", "fetch-add", "--size", "16"],
             ["ping", "--timeout", "soon"], ["perf", "--batch", "100"], ["ping", "--size", "8k", "--transport", "ud"],
             ["ping", "--ipv4", "--ipv6"], ["perf", "host", "--in-process"], ["perf", "--listen", "--in-process"],
             ["perf", "--port", "5"], ["ping", "host", "--bind", "127.0.0.1"], ["perf", "--size", "0"],
+            ["ping", "--listen", "--count", "5"], ["perf", "--listen", "--window", "5"], ["ping", ""],
+            ["ping", "--listen", "--timeout", "10ms"], ["ping", "host", "--port", "0"], ["ping", "--device-port", "0"],
         ])
     func usage(arguments: [String]) async throws {
         let outcome = try await Tool.run(arguments)
@@ -62,7 +65,7 @@ struct CommandTests {
     }
 
     @Test(
-        "an output that cannot be written is an error that says so, not lost data",
+        "failure to write standard output is reported as an error",
         arguments: [["devices"], ["info", "--json"], ["ping", "--count", "1"]], [">/dev/full", ">&-"])
     func output(arguments: [String], redirection: String) async throws {
         let outcome = try await Tool.run(arguments, redirection: redirection)
@@ -70,28 +73,28 @@ struct CommandTests {
         #expect(outcome.errors.hasPrefix("verbs: cannot write to standard output: "), "\(outcome.errors)")
     }
 
-    @Test("standard descriptors that are closed are not mistaken for others", arguments: ["<&-", "2>&-", "<&- 2>&-"])
+    @Test("the tool works with closed standard descriptors", arguments: ["<&-", "2>&-", "<&- 2>&-"])
     func closed(redirection: String) async throws {
         let outcome = try await Tool.run("ping", "--count", "5", "--verify", redirection: redirection)
         #expect(outcome.status == 0)
-        #expect(outcome.output.contains("every byte was right"))
+        #expect(outcome.output.contains("every byte correct"))
     }
 
-    @Test("a server for inetd without a client says so")
+    @Test("--inherited without a connection on standard input is an error")
     func inherited() async throws {
         let outcome = try await Tool.run("ping", "--inherited", redirection: "</dev/null")
         #expect(outcome.status == 64)
-        #expect(outcome.errors.hasPrefix("verbs: standard input is no connection with a client\n  try: "))
+        #expect(outcome.errors.hasPrefix("verbs: standard input is not a connection to a client\n  try: "))
     }
 
-    @Test("nobody there, and somebody else there")
-    func cannotMeet() async throws {
+    @Test("no server on the port: connection refused")
+    func cannotConnect() async throws {
         let outcome = try await Tool.run("ping", "127.0.0.1", "--port", "1")
-        #expect(outcome.status == ToolExit.cannotMeet.rawValue)
+        #expect(outcome.status == ToolExit.cannotConnect.rawValue)
         #expect(outcome.errors.contains("connection refused\n  try: "))
     }
 
-    @Test("a GID index that is not there, a port that is not there")
+    @Test("an unknown GID index and an unknown port are errors")
     func noAddress() async throws {
         for option in [["--gid-index", "200"], ["--device-port", "9"]] {
             let outcome = try await Tool.run(["ping", "--device", "soft0"] + option)
@@ -100,20 +103,19 @@ struct CommandTests {
         }
     }
 
-    @Test("a kernel device without access is a fault for doctor, with a remedy")
+    @Test("doctor reports a kernel device without a device node as an error with a hint")
     func doctor() async throws {
         let sysfs = try FakeSysfs()
         try sysfs.addDevice("mlx5_7", pci: .init(0x15B3, 0x1017))
         let outcome = try await Tool.run("doctor", environment: ["SYSFS_PATH": sysfs.path])
-        #expect(outcome.status == ToolExit.faultFound.rawValue)
-        #expect(outcome.output.contains("fault: permissions: /dev/infiniband/uverbs0 is missing\n  try: "))
+        #expect(outcome.status == ToolExit.problemFound.rawValue)
+        #expect(outcome.output.contains("error: permissions: /dev/infiniband/uverbs0 is missing\n  try: "))
         #expect(outcome.output.contains("mlx5_7"))
     }
 
-    @Test("what a provider warns of when its devices are listed or opened, doctor says")
-    func doctorListens() async throws {
+    @Test("doctor reports warnings that providers log when their devices are listed or opened")
+    func doctorWarnings() async throws {
         let outcome = try await Tool.run("doctor", environment: ["RDMA_SOFT_INTERFACES": "nosuch0"])
-        #expect(outcome.output.contains("warning: providers: soft says: RDMA_SOFT_INTERFACES names nosuch0"))
+        #expect(outcome.output.contains("warning: providers: soft warns: RDMA_SOFT_INTERFACES names nosuch0"))
     }
-
 }

@@ -3,9 +3,9 @@ import ProviderLoader
 import SystemPackage
 import Testing
 
-@testable import verbs
+@testable import VerbsCommand
 
-/// A machine with one healthy kernel device, in a directory of its own; tests break one thing of it.
+/// A simulated machine with one working kernel device, in a temporary directory; each test causes one problem in it.
 private final class FakeMachine {
     let root: String
     var view: SystemView
@@ -26,10 +26,12 @@ private final class FakeMachine {
         try write("/sys/class/net/eth1/mtu", "4200\n")
         try write("/etc/libibverbs.d/mlx5.driver", "driver mlx5\n")
         try write("/proc/net/udp", Self.udpHeader)
+        try write("/proc/self/comm", "verbs\n")
     }
 
     static let udpHeader =
-        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n"
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer"
+        + " drops\n"
 
     func write(_ path: String, _ text: String) throws {
         let file = root + path
@@ -47,7 +49,7 @@ private final class FakeMachine {
                 + "        0 19243 2 0000000000000000 0\n")
     }
 
-    /// What a check says, while the directory is there.
+    /// The findings of a check; keeps the directory until the check has run.
     func check(_ body: (SystemView) -> [Finding]) -> [Finding] {
         withExtendedLifetime(self) { body(view) }
     }
@@ -55,128 +57,225 @@ private final class FakeMachine {
     deinit { try? FileManager.default.removeItem(atPath: root) }
 }
 
-/// The loader alone makes some of its values: here they come from their JSON form.
+/// Decodes a value from JSON. Some values of the loader have no public initializer.
 private func decode<Value: Decodable>(_ type: Value.Type, _ json: String) throws -> Value {
     try JSONDecoder().decode(type, from: Data(json.utf8))
 }
 
-/// The only finding that is not in order.
-private func trouble(_ findings: [Finding]) throws -> Finding {
+/// The only finding with a status other than ok.
+private func onlyProblem(_ findings: [Finding]) throws -> Finding {
     let bad = findings.filter { $0.status != .ok }
     try #require(bad.count == 1, "\(findings)")
     return bad[0]
 }
 
-@Suite("verbs doctor: every fault is found and comes with what to try")
+@Suite("verbs doctor detects every problem and gives a hint")
 struct DoctorTests {
-    @Test("a healthy machine has no finding but \"ok\", and every check has one")
+    @Test("system: no /proc, few file descriptors, a forbidden system call, no thread can be started")
+    func system() throws {
+        let machine = try FakeMachine()
+        machine.view.probes = [SystemProbe(call: "eventfd(2)", error: nil)]
+        #expect(machine.check { $0.examineSystem() }.map(\.status) == [.ok])
+
+        machine.view.freeDescriptors = 3
+        // EMFILE of a call is not reported a second time.
+        machine.view.probes = [SystemProbe(call: "eventfd(2)", error: .tooManyOpenFiles)]
+        let few = try onlyProblem(machine.check { $0.examineSystem() })
+        #expect(
+            few.status == .error && few.message.hasPrefix("only 3 more file descriptors")
+                && few.hint!.contains("ulimit -n"))
+
+        machine.view.freeDescriptors = nil
+        machine.view.probes = [SystemProbe(call: "eventfd(2)", error: .notPermitted)]
+        let forbidden = try onlyProblem(machine.check { $0.examineSystem() })
+        #expect(forbidden.message == "eventfd(2) fails: EPERM (Operation not permitted)")
+        #expect(forbidden.status == .error && forbidden.hint!.contains("seccomp"))
+
+        machine.view.probes = [SystemProbe(call: "clone(2)", error: .resourceTemporarilyUnavailable)]
+        #expect(try onlyProblem(machine.check { $0.examineSystem() }).hint!.contains("ulimit -u"))
+        #expect(try onlyProblem(machine.check { $0.examineSystem() }).hint!.contains("ulimit -v"))
+
+        machine.view.probes = [
+            SystemProbe(call: "memfd_create(2)", error: .fileTooLarge, fallback: "packets go through sockets")
+        ]
+        let small = try onlyProblem(machine.check { $0.examineSystem() })
+        #expect(small.status == .warning && small.hint!.contains("ulimit -f"))
+        #expect(small.message == "memfd_create(2) fails: EFBIG (File too large); packets go through sockets")
+
+        machine.view.probes = []
+        try machine.remove("/proc/self")
+        let proc = try onlyProblem(machine.check { $0.examineSystem() })
+        #expect(proc.status == .warning && proc.hint == "mount -t proc proc /proc")
+    }
+
+    @Test("system: all slots of soft devices are in use; another user holds some")
+    func slots() throws {
+        let machine = try FakeMachine()
+        machine.view.slots = SlotUse(own: 255, foreign: 0)
+        #expect(machine.check { $0.examineSystem() }.map(\.status) == [.ok])
+        machine.view.slots = SlotUse(own: 256, foreign: 0)
+        let full = try onlyProblem(machine.check { $0.examineSystem() })
+        #expect(full.status == .error && full.message.hasPrefix("all 256 slots") && full.hint!.contains("ss -xlp"))
+        machine.view.slots = SlotUse(own: 3, foreign: 7)
+        let foreign = try onlyProblem(machine.check { $0.examineSystem() })
+        #expect(foreign.status == .warning && foreign.hint!.contains("rootless container"))
+        #expect(foreign.message == "another user holds 7 of this user's 256 slots for soft devices")
+        machine.view.slots = SlotUse(own: 200, foreign: 56)
+        #expect(machine.check { $0.examineSystem() }.map(\.status) == [.error, .warning])
+    }
+
+    @Test("devices: if they cannot be listed, the finding has the reason, and no hint to bring up lo")
+    func unlisted() throws {
+        let machine = try FakeMachine()
+        machine.view.openings = []
+        machine.view.survey.problems = [
+            Problem(path: nil, message: "soft: it cannot list its devices: EPERM", hint: "", code: 1)
+        ]
+        let fault = try onlyProblem(machine.check { $0.examineDevices() })
+        #expect(fault.status == .error && fault.message.hasSuffix("it cannot list its devices: EPERM"))
+        #expect(!fault.hint!.contains("ip link"))
+        #expect(machine.check { $0.examineFiles() }.map(\.status) == [.ok])
+    }
+
+    @Test("a machine without problems: every check has an ok finding, and no other")
     func healthy() throws {
         let findings = try FakeMachine().check { $0.examine() }
         #expect(findings.allSatisfy { $0.status == .ok }, "\(findings)")
         #expect(Set(findings.map(\.check)) == Set(Finding.Check.allCases))
     }
 
-    @Test("the kernel: no RDMA, netlink forbidden, devices that are not shared")
+    @Test("kernel: no RDMA, netlink forbidden, devices that are not shared")
     func kernel() throws {
         let machine = try FakeMachine()
         machine.view.sharesDevices = false
-        var finding = try trouble(machine.check { $0.examineKernel() })
-        #expect(finding.status == .note && finding.remedy!.contains("rdma system set netns shared"))
-        machine.view.kernelObstacle = ToolError(.noDevice, "its netlink socket cannot be opened", hint: "seccomp")
-        finding = try trouble(machine.check { $0.examineKernel() })
+        var finding = try onlyProblem(machine.check { $0.examineKernel() })
+        #expect(finding.status == .note && finding.hint!.contains("rdma system set netns shared"))
+        machine.view.kernelProblem = ToolError(.noDevice, "its netlink socket cannot be opened", hint: "seccomp")
+        finding = try onlyProblem(machine.check { $0.examineKernel() })
         #expect(finding == .warning(.kernel, "its netlink socket cannot be opened", try: "seccomp"))
         try machine.remove("/sys/class/infiniband")
-        #expect(try trouble(machine.check { $0.examineKernel() }).status == .note)
+        #expect(try onlyProblem(machine.check { $0.examineKernel() }).status == .note)
     }
 
-    @Test("the connection manager's node: missing, not permitted")
+    @Test("connections: the device node of the connection manager is missing, or access is denied")
     func connections() throws {
         let machine = try FakeMachine()
         machine.view.accessError = { $0.hasSuffix("rdma_cm") ? .noSuchFileOrDirectory : nil }
-        var finding = try trouble(machine.check { $0.examineConnections() })
-        #expect(finding.status == .warning && finding.remedy!.contains("modprobe rdma_ucm"))
+        var finding = try onlyProblem(machine.check { $0.examineConnections() })
+        #expect(finding.status == .warning && finding.hint!.contains("modprobe rdma_ucm"))
         machine.view.accessError = { $0.hasSuffix("rdma_cm") ? .permissionDenied : nil }
-        finding = try trouble(machine.check { $0.examineConnections() })
-        #expect(finding.status == .warning && finding.found.contains("rdma_cm cannot be opened"))
+        finding = try onlyProblem(machine.check { $0.examineConnections() })
+        #expect(finding.status == .warning && finding.message.contains("rdma_cm cannot be opened"))
     }
 
-    @Test("a port without a GID, and one with link-local ones only")
+    @Test("addresses: a port without a GID, a port with link-local GIDs only")
     func addresses() throws {
         let machine = try FakeMachine()
-        machine.view.openings[0].ports[0].reach = .link
-        var finding = try trouble(machine.check { $0.examineAddresses() })
-        #expect(finding.status == .warning && finding.found.contains("only link-local GIDs"))
-        #expect(finding.remedy!.contains("ip address add ADDRESS/PREFIX dev eth1"))
-        machine.view.openings[0].ports[0].reach = .nobody
-        finding = try trouble(machine.check { $0.examineAddresses() })
-        #expect(finding.found.contains("has no GID"))
+        machine.view.openings[0].ports[0].reach = .linkLocal
+        var finding = try onlyProblem(machine.check { $0.examineAddresses() })
+        #expect(finding.status == .warning && finding.message.contains("only link-local GIDs"))
+        #expect(finding.hint!.contains("ip address add ADDRESS/PREFIX dev eth1"))
+        machine.view.openings[0].ports[0].reach = .noGID
+        finding = try onlyProblem(machine.check { $0.examineAddresses() })
+        #expect(finding.message.contains("has no GID"))
     }
 
-    @Test("no device at all")
+    @Test("addresses: duplicate address detection of an IPv6 address is not finished, or failed")
+    func duplicateAddresses() throws {
+        let machine = try FakeMachine()
+        func table(_ flags: String, _ interface: String = "eth1") throws {
+            try machine.write(
+                "/proc/net/if_inet6", "fd050000000000000000000000000001 02 40 00 \(flags)    \(interface)\n")
+        }
+        for (flags, interface) in [("80", "eth1"), ("44", "eth1"), ("08", "eth7")] {
+            try table(flags, interface)
+            #expect(machine.check { $0.examineAddresses() }.map(\.status) == [.ok])
+        }
+        try table("40")
+        var finding = try onlyProblem(machine.check { $0.examineAddresses() })
+        #expect(finding.message.contains("fd05:0000:0000:0000:0000:0000:0000:0001 yet"), "\(finding)")
+        try table("c8")
+        finding = try onlyProblem(machine.check { $0.examineAddresses() })
+        #expect(finding.message.contains("another host uses it"), "\(finding)")
+    }
+
+    @Test("devices: there is no device")
     func noDevice() throws {
         let machine = try FakeMachine()
         machine.view.openings = []
-        let finding = try trouble(machine.check { $0.examineDevices() })
-        #expect(finding.status == .fault && finding.remedy!.contains("ip link set lo up"))
+        let finding = try onlyProblem(machine.check { $0.examineDevices() })
+        #expect(finding.status == .error && finding.hint!.contains("ip link set lo up"))
     }
 
-    @Test("a device that does not open")
+    @Test("devices: only the loopback interface has a software device, another interface could have one")
+    func loopbackOnly() throws {
+        let machine = try FakeMachine()
+        machine.view.openings[0].device = "soft0"
+        machine.view.openings[0].interface = "lo"
+        #expect(machine.check { $0.examineDevices() }.allSatisfy { $0.status == .ok })
+        machine.view.interfacesOnRequest = ["eth0", "wlan0"]
+        let finding = try onlyProblem(machine.check { $0.examineDevices() })
+        #expect(finding.status == .note && finding.message.contains("soft_eth0, soft_wlan0"))
+        #expect(finding.hint!.contains("RDMA_SOFT_INTERFACES=eth0,wlan0"))
+    }
+
+    @Test("devices: a device cannot be opened")
     func doesNotOpen() throws {
         let machine = try FakeMachine()
         machine.view.openings[0].failure = ToolError(.verbFailed, "permission denied", hint: "join the group rdma")
-        let finding = try trouble(machine.check { $0.examineDevices() })
-        #expect(finding == .fault(.devices, "mlx5_0 does not open: permission denied", try: "join the group rdma"))
+        let finding = try onlyProblem(machine.check { $0.examineDevices() })
+        #expect(finding == .error(.devices, "mlx5_0 cannot be opened: permission denied", try: "join the group rdma"))
     }
 
-    @Test("a device all of whose ports are down")
+    @Test("devices: every port of a device is down")
     func portDown() throws {
         let machine = try FakeMachine()
         machine.view.openings[0].ports[0].isActive = false
         machine.view.openings[0].ports[0].state = "down"
-        let finding = try trouble(machine.check { $0.examineDevices() })
-        #expect(finding.status == .fault && finding.found.contains("port 1 is down"))
-        #expect(finding.remedy!.contains("ip link set eth1 up"))
+        let finding = try onlyProblem(machine.check { $0.examineDevices() })
+        #expect(finding.status == .error && finding.message.contains("port 1 is down"))
+        #expect(finding.hint!.contains("ip link set eth1 up"))
         var other = machine.view.openings[0]
         other.ports[0].isActive = true
         machine.view.openings.append(other)
-        #expect(try trouble(machine.check { $0.examineDevices() }).status == .warning, "another device can be used")
+        #expect(try onlyProblem(machine.check { $0.examineDevices() }).status == .warning, "another device can be used")
     }
 
-    @Test("libibverbs missing, the distribution's providers missing")
+    @Test("libraries: libibverbs is missing, the distribution's providers are missing")
     func libraries() throws {
         let machine = try FakeMachine()
         machine.view.loadError = { _ in "cannot open shared object file" }
-        #expect(try trouble(machine.check { $0.examineLibraries() }).remedy!.contains("apt install libibverbs1"))
+        #expect(try onlyProblem(machine.check { $0.examineLibraries() }).hint!.contains("apt install libibverbs1"))
         machine.view.loadError = { _ in nil }
         try machine.remove("/etc/libibverbs.d/mlx5.driver")
-        let finding = try trouble(machine.check { $0.examineLibraries() })
-        #expect(finding.status == .warning && finding.remedy!.contains("ibverbs-providers"))
+        let finding = try onlyProblem(machine.check { $0.examineLibraries() })
+        #expect(finding.status == .warning && finding.hint!.contains("ibverbs-providers"))
     }
 
-    @Test("device nodes: module not loaded, node missing, no permission")
+    @Test("permissions: module not loaded, device node missing, access denied")
     func permissions() throws {
         let machine = try FakeMachine()
         machine.view.accessError = { _ in .permissionDenied }
-        var finding = try trouble(machine.check { $0.examinePermissions() })
-        #expect(finding.status == .fault && finding.found.contains("/dev/infiniband/uverbs0 cannot be opened"))
-        #expect(finding.remedy!.contains("rdma"))
+        var finding = try onlyProblem(machine.check { $0.examinePermissions() })
+        #expect(finding.status == .error && finding.message.contains("/dev/infiniband/uverbs0 cannot be opened"))
+        #expect(finding.hint!.contains("rdma"))
         machine.view.accessError = { _ in .noSuchFileOrDirectory }
-        finding = try trouble(machine.check { $0.examinePermissions() })
-        #expect(finding.status == .fault && finding.found == "/dev/infiniband/uverbs0 is missing")
+        finding = try onlyProblem(machine.check { $0.examinePermissions() })
+        #expect(finding.status == .error && finding.message == "/dev/infiniband/uverbs0 is missing")
         try machine.remove("/sys/class/infiniband_verbs")
-        finding = try trouble(machine.check { $0.examinePermissions() })
-        #expect(finding.status == .fault && finding.remedy == "load the module: modprobe ib_uverbs")
+        finding = try onlyProblem(machine.check { $0.examinePermissions() })
+        #expect(finding.status == .error && finding.hint == "load the module: modprobe ib_uverbs")
         try machine.remove("/sys/class/infiniband")
-        #expect(try trouble(machine.check { $0.examinePermissions() }).status == .note)
+        #expect(try onlyProblem(machine.check { $0.examinePermissions() }).status == .note)
     }
 
-    @Test("the limit of pinned memory")
+    @Test("memory: the limit of pinned memory")
     func memory() throws {
         let machine = try FakeMachine()
         machine.view.lockableMemory = 8 << 20
-        var finding = try trouble(machine.check { $0.examineMemory() })
-        #expect(finding.status == .warning && finding.found.contains("8 MiB"))
-        #expect(finding.remedy!.contains("ulimit -l unlimited"))
+        var finding = try onlyProblem(machine.check { $0.examineMemory() })
+        #expect(finding.status == .warning && finding.message.contains("8 MiB"))
+        #expect(finding.hint!.contains("ulimit -l unlimited"))
         machine.view.ignoresMemoryLimit = true
         #expect(machine.check { $0.examineMemory() }.allSatisfy { $0.status == .ok })
         machine.view.ignoresMemoryLimit = false
@@ -184,89 +283,89 @@ struct DoctorTests {
         #expect(machine.check { $0.examineMemory() }.allSatisfy { $0.status == .ok })
         machine.view.lockableMemory = 64 << 10
         try machine.remove("/sys/class/infiniband")
-        finding = try trouble(machine.check { $0.examineMemory() })
+        finding = try onlyProblem(machine.check { $0.examineMemory() })
         #expect(finding.status == .note)
     }
 
-    @Test("UDP port 4791: held by another user, by a program that does not share it, by rdma_rxe, by nobody who shows")
+    @Test("port: 4791 is held by another user, without SO_REUSEPORT, by rdma_rxe, or by an unknown process")
     func port() throws {
         let machine = try FakeMachine()
         try machine.udpSocket(port: "12B7", user: 1001)
-        var finding = try trouble(machine.check { $0.examinePort() })
-        #expect(finding.status == .warning && finding.found.contains("user 1001 holds UDP port 4791"))
+        var finding = try onlyProblem(machine.check { $0.examinePort() })
+        #expect(finding.status == .warning && finding.message.contains("user 1001 holds UDP port 4791"))
         try machine.udpSocket(port: "12B7", user: 1000)
         #expect(machine.check { $0.examinePort() }.allSatisfy { $0.status == .ok })
         machine.view.bindError = { $0 == 4791 ? .addressInUse : nil }
-        finding = try trouble(machine.check { $0.examinePort() })
-        #expect(finding.status == .warning && finding.found.contains("does not share it"))
+        finding = try onlyProblem(machine.check { $0.examinePort() })
+        #expect(finding.status == .warning && finding.message.contains("without SO_REUSEPORT"))
         machine.view.bindError = { _ in nil }
         try machine.udpSocket(port: "12B8", user: 1001)
         #expect(machine.check { $0.examinePort() }.allSatisfy { $0.status == .ok })
         machine.view.bindError = { $0 == 4791 ? .addressInUse : nil }
-        finding = try trouble(machine.check { $0.examinePort() })
-        #expect(finding.status == .warning && finding.found.contains("cannot be bound"))
+        finding = try onlyProblem(machine.check { $0.examinePort() })
+        #expect(finding.status == .warning && finding.message.contains("cannot be bound"))
         try machine.write("/sys/module/rdma_rxe/initstate", "live\n")
-        finding = try trouble(machine.check { $0.examinePort() })
-        #expect(finding.found.contains("rdma_rxe") && finding.remedy!.contains("modprobe -r rdma_rxe"))
+        finding = try onlyProblem(machine.check { $0.examinePort() })
+        #expect(finding.message.contains("rdma_rxe") && finding.hint!.contains("modprobe -r rdma_rxe"))
     }
 
-    @Test("MTU: too small for RoCE, smaller than it could be")
+    @Test("mtu: too small for RoCE, smaller than the maximum")
     func mtu() throws {
         let machine = try FakeMachine()
         try machine.write("/sys/class/net/eth1/mtu", "300\n")
-        #expect(try trouble(machine.check { $0.examineMTU() }).status == .fault)
+        #expect(try onlyProblem(machine.check { $0.examineMTU() }).status == .error)
         try machine.write("/sys/class/net/eth1/mtu", "1500\n")
         machine.view.openings[0].ports[0].activeMTU = 1024
-        let finding = try trouble(machine.check { $0.examineMTU() })
-        #expect(finding.status == .note && finding.remedy!.contains("ip link set eth1 mtu 4200"))
+        let finding = try onlyProblem(machine.check { $0.examineMTU() })
+        #expect(finding.status == .note && finding.hint!.contains("ip link set eth1 mtu 4200"))
     }
 
-    @Test("a device that nobody serves, and one that is served by the second best")
+    @Test("providers: a device without a provider, and one that its second-ranked provider serves")
     func providers() throws {
         let machine = try FakeMachine()
-        let error = LoaderError(device: "mlx5_0", code: 2, sentence: "no driver file matches", hint: "install one")
+        let error = LoaderError(device: "mlx5_0", code: 2, message: "no driver file matches", hint: "install one")
         machine.view.survey.entries = [
             try entry(warnings: [], error: error), try entry(warnings: ["native refused"], error: nil),
         ]
         let findings = machine.check { $0.examineProviders() }
-        #expect(findings.map(\.status) == [.fault, .warning])
-        #expect(findings[0].remedy == "install one")
-        #expect(findings[1].remedy == "see every candidate: verbs providers mlx5_0")
+        #expect(findings.map(\.status) == [.error, .warning])
+        #expect(findings[0].hint == "install one")
+        #expect(findings[1].hint == "see every candidate: verbs providers mlx5_0")
     }
 
-    @Test("a provider that has warned of something; of the port, another check says it")
+    @Test("providers: a warning that a provider logged; the check port reports UDP port 4791")
     func providerMessages() throws {
         let machine = try FakeMachine()
         machine.view.survey.messages = ["no place for a registry", "UDP port 4791 cannot be had"].map {
             LogMessage(level: .warning, provider: "soft", text: $0)
         }
-        let finding = try trouble(machine.check { $0.examineProviders() })
-        #expect(finding.status == .warning && finding.found == "soft says: no place for a registry")
+        let finding = try onlyProblem(machine.check { $0.examineProviders() })
+        #expect(finding.status == .warning && finding.message == "soft warns: no place for a registry")
     }
 
-    @Test("driver files with faults")
+    @Test("files: a driver file with an error")
     func files() throws {
         let machine = try FakeMachine()
         machine.view.survey.problems = [
             Problem(
-                path: "/etc/ibverbs.d/x.driver", line: 3, sentence: "unknown keyword \"foo\"", hint: "remove the line")
+                path: "/etc/ibverbs.d/x.driver", line: 3, message: "unknown keyword \"foo\"", hint: "remove the line")
         ]
-        let finding = try trouble(machine.check { $0.examineFiles() })
+        let finding = try onlyProblem(machine.check { $0.examineFiles() })
         #expect(
             finding
                 == .warning(.files, "/etc/ibverbs.d/x.driver:3: unknown keyword \"foo\"", try: "remove the line"))
     }
 
-    @Test("environment variables that decide over providers")
+    @Test("settings: environment variables that affect the choice of providers")
     func settings() throws {
         let machine = try FakeMachine()
         machine.view.environment = ["RDMA_PROVIDER": "libibverbs", "RDMA_DRIVER_PATH": ""]
-        let finding = try trouble(machine.check { $0.examineSettings() })
-        let expected = "RDMA_PROVIDER=libibverbs decides over providers"
+        let finding = try onlyProblem(machine.check { $0.examineSettings() })
+        let expected = "RDMA_PROVIDER=libibverbs affects the choice of providers"
         #expect(finding == .note(.settings, expected, try: "unset RDMA_PROVIDER"))
     }
 
-    private func entry(warnings: [String], error: LoaderError?) throws -> Survey.Entry {
+    private func entry(warnings: [String], error: LoaderError?) throws -> ProviderSelection {
         struct Entry: Encodable {
             var device = DeviceDescription(name: "mlx5_0", kind: .kernel)
             var candidates: [Candidate] = []
@@ -274,6 +373,6 @@ struct DoctorTests {
             var error: LoaderError?
         }
         let json = try JSONEncoder().encode(Entry(warnings: warnings, error: error))
-        return try decode(Survey.Entry.self, String(decoding: json, as: UTF8.self))
+        return try decode(ProviderSelection.self, String(decoding: json, as: UTF8.self))
     }
 }

@@ -2,11 +2,11 @@ import Foundation
 import Testing
 import ToolSupport
 
-@testable import verbs
+@testable import VerbsCommand
 
-@Suite("The manual page and --help say the same, and it is true")
+@Suite("verbs(1) matches --help and the program")
 struct ManualTests {
-    /// `--experimental-dump-help`, as far as it is needed.
+    /// The part of the `--experimental-dump-help` output that the tests read.
     private struct Dump: Decodable {
         struct Command: Decodable {
             var commandName: String
@@ -37,7 +37,7 @@ struct ManualTests {
         return try JSONDecoder().decode(Dump.self, from: Data(outcome.output.utf8)).command.subcommands ?? []
     }
 
-    @Test("every command and option is in the manual page, and nothing else is")
+    @Test("the manual page has every command and option of the program, and no others")
     func options() async throws {
         let commands = try await commands().filter { $0.commandName != "help" }
         #expect(
@@ -64,14 +64,14 @@ struct ManualTests {
         }
     }
 
-    @Test("the exit codes are those of the program, with their meaning")
+    @Test("the exit codes and their meanings are those of the program")
     func exitCodes() throws {
         let section = try #require(manual.split(separator: ".SH EXIT STATUS\n").last?.split(separator: ".SH ").first)
         let listed = section.matches(of: /\.TP\n\.B (\d+)\n(.+)\n/).map { "\($0.1) \($0.2)" }
         #expect(listed == ToolExit.allCases.map { "\($0.rawValue) \($0.meaning)" })
     }
 
-    @Test("the operations are all named")
+    @Test("the manual page names every operation")
     func operations() {
         for operation in Operation.allCases { #expect(manual.contains(operation.rawValue)) }
     }

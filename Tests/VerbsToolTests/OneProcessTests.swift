@@ -2,11 +2,11 @@ import Foundation
 import Testing
 import ToolSupport
 
-@testable import verbs
+@testable import VerbsCommand
 
-@Suite("verbs ping and perf with both sides in one process", .serialized)
+@Suite("verbs ping and perf with both peers in one process", .serialized)
 struct OneProcessTests {
-    @Test("no second process runs, and every byte is right on each transport", arguments: Transport.allCases)
+    @Test("ping on each transport starts no second process, and every byte is correct", arguments: Transport.allCases)
     func everyTransport(transport: Transport) async throws {
         let outcome = try await Tool.run(
             "ping", "--in-process", "--transport", transport.rawValue, "--size", "1000", "--verify", "--json",
@@ -27,7 +27,7 @@ struct OneProcessTests {
         }
     }
 
-    @Test("perf measures the same rows, and says in how many processes", arguments: [1, 2])
+    @Test("perf measures the same rows in one and in two processes", arguments: [1, 2])
     func perf(processes: Int) async throws {
         let outcome = try await Tool.run(
             ["perf", "--count", "20", "--duration", "10ms", "--size", "64", "--json"]
@@ -44,7 +44,7 @@ struct OneProcessTests {
         }
     }
 
-    @Test("a server that cannot open its device: the client's error, and an end")
+    @Test("a device that cannot be opened is reported, and the command ends")
     func noDevice() async throws {
         let outcome = try await Tool.run("perf", "--in-process", "--device", "nosuch0")
         #expect(outcome.status == ToolExit.noDevice.rawValue && outcome.output.isEmpty)

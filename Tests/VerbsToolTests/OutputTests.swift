@@ -1,10 +1,10 @@
 import Testing
 
-@testable import verbs
+@testable import VerbsCommand
 
-@Suite("What people read: tables, quantities, pictures")
+@Suite("Text output: tables, quantities, histograms")
 struct OutputTests {
-    @Test("a table is as wide as its cells, numbers to the right, nothing behind the last word")
+    @Test("a table column is as wide as its widest cell, numbers are right-aligned, lines have no trailing blanks")
     func table() {
         var table = Table(.left("device"), .right("ports"), .left("state"))
         table.add("soft0", "1", "active")
@@ -18,14 +18,14 @@ struct OutputTests {
                 """)
     }
 
-    @Test("control characters of a file or a peer do not reach the terminal")
+    @Test("control characters from a file or a peer are replaced")
     func controlCharacters() {
         var table = Table(.left("why"))
         table.add("red \u{1B}[31m\n\u{7}ü")
         #expect(table.text == "why\nred ?[31m??ü\n")
     }
 
-    @Test("properties stand under each other")
+    @Test("properties are aligned")
     func properties() {
         var list = PropertyList()
         list.add("GUID", "0x2")
@@ -34,7 +34,7 @@ struct OutputTests {
     }
 
     @Test(
-        "durations have a unit and three digits",
+        "durations have a unit and three significant digits",
         arguments: [
             (0, "0 ns"), (999, "999 ns"), (1000, "1.00 us"), (1234, "1.23 us"), (99_960, "100 us"), (999_499, "999 us"),
             (999_500, "1.00 ms"), (45_600_000, "45.6 ms"), (999_499_999, "999 ms"), (999_500_000, "1.00 s"),
@@ -53,7 +53,7 @@ struct OutputTests {
         #expect(Units.size(bytes) == text)
     }
 
-    @Test("sizes are read as people write them, and nothing else is")
+    @Test("sizes are parsed, other text is rejected")
     func parseSize() {
         #expect(Units.parseSize("64") == 64)
         #expect(Units.parseSize("4k") == 4096)
@@ -64,7 +64,7 @@ struct OutputTests {
         }
     }
 
-    @Test("times are read as people write them, and nothing else is")
+    @Test("times are parsed, other text is rejected")
     func parseDuration() {
         #expect(Units.parseDuration("2") == .seconds(2))
         #expect(Units.parseDuration("500ms") == .milliseconds(500))
@@ -72,7 +72,7 @@ struct OutputTests {
         for text in ["", "s", "-1", "5 parsecs", "1e400"] { #expect(Units.parseDuration(text) == nil, "\(text)") }
     }
 
-    @Test("counts are grouped, decimals rounded, what is no number is a dash")
+    @Test("counts are grouped, decimals are rounded, NaN and infinity are a dash")
     func numbers() {
         #expect(Units.count(0) == "0")
         #expect(Units.count(1_234_567) == "1,234,567")
@@ -111,7 +111,7 @@ struct OutputTests {
         #expect(zero.first?.from == 0 && zero.reduce(0) { $0 + $1.count } == 3)
     }
 
-    @Test("an error ends in what to try, and keeps its exit code on its way to the peer")
+    @Test("the text of an error has message and hint")
     func errors() {
         let error = ToolError(.noDevice, "there is no device \"x\"", hint: "verbs devices lists them")
         #expect(error.text == "verbs: there is no device \"x\"\n  try: verbs devices lists them")

@@ -1,10 +1,10 @@
 import Testing
 
-@testable import verbs
+@testable import VerbsCommand
 
 @Suite("The contents of verified messages")
 struct PatternTests {
-    /// Message `number`, between bytes that must stay as they are.
+    /// Message `number`; checks that the bytes before and after it are not changed.
     private func message(_ number: UInt64, size: Int, _ direction: Pattern.Direction = .request) -> [UInt8] {
         var bytes = [UInt8](repeating: 0xEE, count: size + 2)
         bytes.withUnsafeMutableBytes {
@@ -18,7 +18,7 @@ struct PatternTests {
         bytes.withUnsafeBytes { Pattern.firstDifference($0, number: number, direction: direction) }
     }
 
-    @Test("of any size, what was filled verifies, and changing any one byte is found at its place")
+    @Test("a filled message of any size verifies, and a change of any byte is found at its offset")
     func everyByte() {
         for size in 1...67 {
             for number in [0, 1, 254, 255, 256, .max] as [UInt64] {
@@ -33,23 +33,23 @@ struct PatternTests {
         }
     }
 
-    @Test("neighbouring messages, and the two directions, differ")
+    @Test("consecutive messages, and the two directions, differ")
     func distinct() {
         for size in [1, 8, 16, 64] {
             #expect(difference(message(7, size: size), 8) != nil)
             #expect(size == 1 || difference(message(7, size: size), 7, .reply) != nil)
         }
-        // An old message in the place of the new one is found although both end in the same byte.
+        // An old message is detected although it ends in the same byte.
         #expect(difference(message(7, size: 64), 7 + 256) == 1)
     }
 
-    @Test("the last byte of the first message is not that of fresh memory")
+    @Test("the last byte of the first message is not 0")
     func firstMark() {
         #expect(message(0, size: 1) == [1])
         #expect(message(255, size: 1) == [0])
     }
 
-    @Test("a message tells its number, also after losses")
+    @Test("the number of a message is found, also after losses")
     func numbers() {
         for size in [1, 15, 16, 100] {
             for (expected, number) in [(0, 0), (3, 3), (3, 5), (250, 300), (1 << 40, 1 << 40)] as [(UInt64, UInt64)] {
@@ -59,7 +59,7 @@ struct PatternTests {
                 #expect(found == number, "size \(size)")
             }
         }
-        // A long message also says that it is an old one; an empty one says nothing.
+        // A long message contains its number, so an old message is detected; an empty one has no number.
         let late = message(5, size: 16).withUnsafeBytes {
             Pattern.number(of: $0, expected: 900, filled: true)
         }
@@ -69,7 +69,7 @@ struct PatternTests {
         #expect(Pattern.number(of: .init(start: nil, count: 0), expected: 9, filled: true) == 9)
     }
 
-    @Test("bytes that are another message, each of them, are told from bytes that are wrong")
+    @Test("a complete other message is distinguished from a corrupted message")
     func others() {
         for size in [1, 15, 16, 100] {
             func isOther(_ bytes: [UInt8], than number: UInt64) -> Bool {
@@ -79,12 +79,12 @@ struct PatternTests {
             #expect(isOther(message(6, size: size), than: 7) && isOther(message(8, size: size), than: 7))
             var wrong = message(6, size: size)
             wrong[size / 2] ^= 0x10
-            // One byte alone says nothing but a number.
+            // A message of one byte contains only its number.
             #expect(isOther(wrong, than: 7) == (size == 1), "size \(size)")
         }
     }
 
-    @Test("latencies: the ends are exact, the percentiles good to three digits")
+    @Test("latencies: minimum and maximum are exact, percentiles have three digits")
     func recorder() throws {
         var recorder = Recorder()
         #expect(recorder.summary == nil)

@@ -2,16 +2,16 @@ import Foundation
 import Testing
 import ToolSupport
 
-@testable import verbs
+@testable import VerbsCommand
 
 @Suite("verbs ping between two processes over the software device", .serialized)
 struct PingTests {
-    /// Looks at a document of `verbs ping --verify --json` with so many messages.
+    /// Checks a document of `verbs ping --verify --json` with `count` messages.
     private func check(_ document: [String: Any], sent count: Int) throws {
         let transport = (document["transport", in: "run"] as? String).flatMap(Transport.init(rawValue:))
-        let operation = (document["operation"] as? String).flatMap { verbs.Operation(rawValue: $0) }
+        let operation = (document["operation"] as? String).flatMap { VerbsCommand.Operation(rawValue: $0) }
         guard let transport, let operation else {
-            Issue.record("it names neither transport nor operation: \(document)")
+            Issue.record("transport or operation is missing: \(document)")
             return
         }
         let client = try #require(document["client"] as? [String: Any])
@@ -28,7 +28,7 @@ struct PingTests {
         }
     }
 
-    @Test("one operation moves its data and verifies every byte", arguments: [("rc", "read"), ("uc", "write-imm")])
+    @Test("one operation transfers its data and verifies every byte", arguments: [("rc", "read"), ("uc", "write-imm")])
     func oneOperation(transport: String, operation: String) async throws {
         let outcome = try await Tool.run(
             "ping", "--device", "soft0", "--transport", transport, "--operation", operation, "--size", "10001",
@@ -41,7 +41,7 @@ struct PingTests {
         try check(document, sent: 45)
     }
 
-    @Test("--all moves and verifies every operation of every transport", arguments: ["ipv4", "ipv6"])
+    @Test("--all runs and verifies every operation of every transport", arguments: ["ipv4", "ipv6"])
     func everyOperation(family: String) async throws {
         let outcome = try await Tool.run(
             "ping", "--device", "soft0", "--all", "--\(family)", "--size", "10001", "--count", "40", "--warm-up", "5",
@@ -64,7 +64,7 @@ struct PingTests {
         }
     }
 
-    @Test("--all of one transport, as a table")
+    @Test("--all of one transport prints a table")
     func allAsText() async throws {
         let outcome = try await Tool.run("ping", "--all", "--transport", "ud", "--count", "10", "--verify")
         #expect(outcome.status == 0 && outcome.errors.isEmpty, "\(outcome.errors)")
@@ -76,7 +76,34 @@ struct PingTests {
         #expect(lines.count == 4)
     }
 
-    @Test("--all goes with neither an operation nor a run without end")
+    @Test("--all with another size: atomics have 8 bytes", arguments: ["1", "7"])
+    func smallest(size: String) async throws {
+        let outcome = try await Tool.run("ping", "--all", "--size", size, "--count", "4", "--verify", "--json")
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        let runs = try #require(try outcome.document()["runs"] as? [[String: Any]])
+        #expect(runs.count == 13)
+        for run in runs {
+            #expect(
+                (run["size"] as? Int).map(String.init)
+                    == ("\(run["operation"]!)".contains("-add") || "\(run["operation"]!)".contains("swap") ? "8" : size)
+            )
+        }
+    }
+
+    @Test("a size that an operation does not support is rejected before the run")
+    func refusedBeforehand() async throws {
+        // There is no server on that port: the command line is checked before the connection.
+        for extra in [["--all", "--size", "0"], ["--operation", "read", "--size", "0"]] {
+            let outcome = try await Tool.run(["ping", "127.0.0.1", "--port", "1"] + extra)
+            #expect(outcome.status == ToolExit.usage.rawValue, "\(outcome.errors)")
+            #expect(
+                outcome.errors.contains("over RC cannot have 0 bytes\n  try: use at least 1"), "\(outcome.errors)")
+        }
+        let perf = try await Tool.run("perf", "127.0.0.1", "--port", "1", "--operation", "write", "--size", "0")
+        #expect(perf.status == ToolExit.usage.rawValue, "\(perf.errors)")
+    }
+
+    @Test("--all rejects --operation and --count 0")
     func allRefused() async throws {
         for extra in [["--operation", "read"], ["--count", "0"]] {
             let outcome = try await Tool.run(["ping", "--all"] + extra)
@@ -85,12 +112,12 @@ struct PingTests {
     }
 
     @Test(
-        "messages of every size, from nothing to more than a megabyte",
+        "messages of 0 bytes to 1 MiB are verified",
         arguments: ["0", "1", "7", "8", "15", "16", "4096", "4097", "1M"])
     func sizes(size: String) async throws {
         let outcome = try await Tool.run("ping", "--size", size, "--count", "10", "--warm-up", "0", "--verify")
         #expect(outcome.status == 0, "\(outcome.errors)")
-        #expect(outcome.output.contains("verified: 20 messages, every byte was right"), "\(outcome.output)")
+        #expect(outcome.output.contains("verified: 20 messages, every byte correct"), "\(outcome.output)")
     }
 
     @Test("the text has the percentiles, the histogram and the verification")
@@ -103,10 +130,10 @@ struct PingTests {
         #expect(lines[3].wholeMatch(of: /round trip +min +p50 +p99 +p99.9 +max/) != nil)
         #expect(lines[4].wholeMatch(of: /us( +[0-9]+\.[0-9]{2}){5}/) != nil)
         #expect(outcome.output.contains("%  #"))
-        #expect(outcome.output.hasSuffix("verified: 300 messages, every byte was right\n"))
+        #expect(outcome.output.hasSuffix("verified: 300 messages, every byte correct\n"))
     }
 
-    @Test("eight pairs at once on one address")
+    @Test("eight concurrent client/server pairs on one address")
     func eightPairs() async throws {
         try await withThrowingTaskGroup(of: Tool.Outcome.self) { group in
             for _ in 0..<8 {
@@ -114,12 +141,12 @@ struct PingTests {
             }
             for try await outcome in group {
                 #expect(outcome.status == 0, "\(outcome.errors)")
-                #expect(outcome.output.contains("every byte was right"))
+                #expect(outcome.output.contains("every byte correct"))
             }
         }
     }
 
-    @Test("a server on its own and a client that names its host", arguments: ["127.0.0.1", "::1"])
+    @Test("a server with --listen and a client with HOST", arguments: ["127.0.0.1", "::1"])
     func separately(host: String) async throws {
         let server = try await Tool.run("ping", "--listen", "--port", "0", "--json") { server in
             let port = try await server.port()
@@ -134,20 +161,41 @@ struct PingTests {
         #expect((jobs.first?["tally"] as? [String: Any])?["verified"] as? Int == 120)
     }
 
-    @Test("a stranger at the server's port is sent away, and the client still served")
-    func stranger() async throws {
+    @Test("connections of other programs are rejected, and the client is served")
+    func otherPrograms() async throws {
         let server = try await Tool.run("perf", "--listen", "--bind", "127.0.0.1", "--port", "0") { server in
             let port = try await server.port()
-            let curious = try await Tool.run("ping", "127.0.0.1", "--port", port, "--device", "nosuch")
-            #expect(curious.status == ToolExit.noDevice.rawValue)
-            _ = try await server.hasSaid("away")
+            let rejected = try await Tool.run("ping", "127.0.0.1", "--port", port, "--device", "nosuch")
+            #expect(rejected.status == ToolExit.noDevice.rawValue)
+            _ = try await server.hasSaid("rejected a connection")
+            // Silent connections, a browser, half a frame, a frame that is too large: they stay until the client is
+            // served.
+            let otherPrograms = try await NetworkNamespace.shellHere(
+                """
+                python3 - <<'END' >/dev/null 2>&1 &
+                import os, socket, time
+                sent = [b"", b"", b"", b"GET / HTTP/1.1\\r\\n", b"RDMA\\x02\\x01",
+                        b"RDMA\\x02\\x01\\0\\0\\xff\\xff\\xff\\xff",
+                        b"RDMA\\x02\\x03\\0\\0\\0\\0\\0\\0"]
+                held = [socket.create_connection(("127.0.0.1", \(port))) for _ in sent]
+                for one, text in zip(held, sent): one.sendall(text)
+                time.sleep(60)
+                END
+                echo $!
+                """)
+            defer { kill(pid_t(otherPrograms.filter(\.isNumber)) ?? 0, SIGKILL) }
+            _ = try await server.hasSaid("65536 are allowed")
             let client = try await Tool.run("ping", "127.0.0.1", "--port", port, "--count", "5")
             #expect(client.status == 0, "\(client.errors)")
         }
-        #expect(server.status == 0 && server.output.contains("latency"), "\(server.errors)")
+        #expect(server.status == 0, "\(server.errors)")
+        #expect(server.errors.contains("on the other machine: verbs perf HOST --port"), "\(server.errors)")
+        let lines = server.output.split(separator: "\n", omittingEmptySubsequences: false)
+        #expect(lines[0] == "soft0, client ::ffff:127.0.0.1" && lines[1].isEmpty, "\(server.output)")
+        #expect(lines[2].contains(/^transport +operation +size/) && lines[3].contains("latency"), "\(server.output)")
     }
 
-    @Test("verbs perf prints its table: latency, bandwidth and rate of every operation")
+    @Test("verbs perf measures latency, bandwidth and message rate of every operation")
     func perf() async throws {
         let outcome = try await Tool.run(
             "perf", "--count", "20", "--duration", "20ms", "--size", "64", "--size", "20k", "--json")
@@ -168,11 +216,12 @@ struct PingTests {
             "perf", "--count", "10", "--duration", "10ms", "--operation", "send", "--size", "1k", "--transport", "ud")
         #expect(text.status == 0, "\(text.errors)")
         #expect(text.output.contains("\nwindow 64, batch 16\n"))
-        #expect(text.output.contains("operation   size  min us"), "\(text.output)")
+        // The columns are as wide as their longest value.
+        #expect(text.output.contains(/operation +size +min us/), "\(text.output)")
     }
 }
 
 extension [String: Any] {
-    /// A member of a member.
+    /// A nested member.
     fileprivate subscript(_ key: String, in outer: String) -> Any? { (self[outer] as? [String: Any])?[key] }
 }

@@ -3,11 +3,11 @@ import TestSupport
 import Testing
 import ToolSupport
 
-@testable import verbs
+@testable import VerbsCommand
 
-/// A directory of driver files, which the environment puts before all others.
-@Suite("verbs providers: who serves a device, and why not the others")
+@Suite("verbs providers shows which provider serves a device, and why the others do not")
 struct ProvidersTests {
+    /// Driver files, selected by RDMA_DRIVER_PATH.
     private let directory: TemporaryDirectory
     private let sysfs: FakeSysfs
 
@@ -34,7 +34,7 @@ struct ProvidersTests {
         return try #require(all.first { $0["provider"] as? String == provider }, "\(all)")
     }
 
-    @Test("a provider that fits serves the device")
+    @Test("a matching provider serves the device")
     func chosen() async throws {
         try CTestProvider.writeDriverFile(in: directory)
         let (text, entry) = try await providers("ctest0")
@@ -44,11 +44,11 @@ struct ProvidersTests {
         #expect(text.contains(/(?m)^chosen +ctest +1\.0 +\S+\/ctest\.driver +\S/))
     }
 
-    @Test("a replacement takes over the software device, and gives way when its library is gone")
+    @Test("a replacement for the software device is skipped if its probe fails or its library is missing")
     func replacement() async throws {
         try CTestProvider.writeDriverFile(in: directory, lines: ["match name soft*"])
         var entry = try await providers("soft0").entry
-        // It is elected by its driver file; its library then says that it serves ctest devices only.
+        // Its driver file matches; the probe of its library then rejects all but ctest devices.
         #expect(entry["chosen"] as? String == "soft")
         #expect(try candidate(entry, "ctest")["rule"] as? String == "probe")
         try directory.write("driver soft\nlibrary /nonexistent/soft.so\nmatch name soft*\n", to: "soft.driver")
@@ -58,7 +58,7 @@ struct ProvidersTests {
         #expect(all.contains { $0["outcome"] as? String == "absent" && $0["rule"] as? String == "missing" }, "\(all)")
     }
 
-    @Test("a mask hides the built-in provider")
+    @Test("an empty driver file masks the built-in provider")
     func mask() async throws {
         try directory.write("", to: "soft.driver")
         let (text, entry) = try await providers("soft0")
@@ -67,7 +67,7 @@ struct ProvidersTests {
         #expect(text.contains("masked") && text.contains("  try: "))
     }
 
-    @Test("a file that others may write is refused, and doctor says so")
+    @Test("a driver file that is writable by others is rejected, and doctor reports it")
     func worldWritable() async throws {
         let file = try CTestProvider.writeDriverFile(in: directory)
         #expect(chmod(file, 0o666) == 0)
@@ -80,12 +80,12 @@ struct ProvidersTests {
         #expect(doctor.output.contains("ctest.driver"), "\(doctor.output)")
     }
 
-    @Test("another provider ABI, an unknown keyword: refused with the reason")
+    @Test("an incompatible provider ABI and an unknown keyword are rejected with the reason")
     func broken() async throws {
         try CTestProvider.writeDriverFile(in: directory, lines: ["provider-abi 9.0"])
         try directory.write("driver x\nfoo bar\n", to: "x.driver")
         let (text, entry) = try await providers("ctest0")
         #expect(entry["chosen"] == nil)
-        #expect(text.contains("passed over:") && text.contains("x.driver:2: "), "\(text)")
+        #expect(text.contains("skipped:") && text.contains("x.driver:2: "), "\(text)")
     }
 }

@@ -3,16 +3,16 @@ import ToolSupport
 
 @Suite("verbs in a sandbox that forbids netlink sockets")
 struct SandboxTests {
-    /// Runs a program under a filter by which socket(2) answers EACCES for AF_NETLINK: seccomp(2). So do services of
-    /// systemd with RestrictAddressFamilies.
+    /// Runs a program with a seccomp(2) filter that makes socket(2) fail with EACCES for AF_NETLINK, as systemd's
+    /// RestrictAddressFamilies does.
     private static let sandbox = [
         "python3", "-c",
         """
         import ctypes, os, platform, struct, sys
         number = {"x86_64": 41, "aarch64": 198}[platform.machine()]
-        load, equal, answer = 0x20, 0x15, 0x06
+        load, equal, result = 0x20, 0x15, 0x06
         program = [(load, 0, 0, 0), (equal, 0, 3, number), (load, 0, 0, 16), (equal, 0, 1, 16),
-                   (answer, 0, 0, 0x50000 | 13), (answer, 0, 0, 0x7FFF0000)]
+                   (result, 0, 0, 0x50000 | 13), (result, 0, 0, 0x7FFF0000)]
         code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
         filter = struct.pack("HP", len(program), ctypes.addressof(code))
         libc = ctypes.CDLL(None)
@@ -21,20 +21,20 @@ struct SandboxTests {
         """,
     ]
 
-    @Test("says in one sentence that it cannot ask the kernel, and goes on without")
+    @Test("every command reports that netlink is not available, and works without it")
     func works() async throws {
-        let sentence =
+        let message =
             "cannot ask the kernel about RDMA devices: its netlink socket cannot be opened (Permission denied)"
         let devices = try await Tool.run("devices", by: Self.sandbox)
         #expect(devices.status == 0 && devices.output.contains("soft0"), "\(devices)")
-        #expect(devices.output.contains(sentence) && devices.errors.isEmpty, "\(devices)")
+        #expect(devices.output.contains(message) && devices.errors.isEmpty, "\(devices)")
         let doctor = try await Tool.run("doctor", by: Self.sandbox)
-        #expect(doctor.output.contains(sentence) && doctor.output.contains("seccomp"), "\(doctor)")
+        #expect(doctor.output.contains(message) && doctor.output.contains("seccomp"), "\(doctor)")
         let ping = try await Tool.run("ping", "--count", "20", "--verify", by: Self.sandbox)
-        #expect(ping.status == 0 && ping.output.contains("every byte was right"), "\(ping.errors)")
+        #expect(ping.status == 0 && ping.output.contains("every byte correct"), "\(ping.errors)")
         let watch = try await Tool.run("watch", "--duration", "100ms", by: Self.sandbox)
-        #expect(watch.status == 0 && watch.errors.contains(sentence), "\(watch)")
+        #expect(watch.status == 0 && watch.errors.contains(message), "\(watch)")
         let top = try await Tool.run("top", by: Self.sandbox)
-        #expect(top.status == 2 && top.errors.contains(sentence), "\(top)")
+        #expect(top.status == 2 && top.errors.contains(message), "\(top)")
     }
 }

@@ -3,19 +3,19 @@ import TestSupport
 import Testing
 import ToolSupport
 
-@testable import verbs
+@testable import VerbsCommand
 
-@Suite("verbs sim: commands over the simulated device of Tests/Simulator", .serialized)
+@Suite("verbs sim runs commands over the simulated device of Sources/Simulator", .serialized)
 struct SimulatedDeviceTests {
-    /// Built beside the tests.
+    /// The library, in the build directory of the tests.
     private static let library =
         ProcessInfo.processInfo.environment["RDMA_TEST_SIMULATOR"]
         ?? URL(fileURLWithPath: Tool.path).deletingLastPathComponent().path + "/libuverbs-sim.so"
 
-    /// Kinds, with what is special about them.
+    /// Device types with their options.
     static let devices = [["hfi1"], ["mlx5"], ["mlx5", "roce"]]
 
-    /// Who serves the device: a module of this package by its driver file, or the vendor's library in C.
+    /// The provider of the device: a shared library of this package with its driver file, or the vendor's C library.
     enum Provider: String, CaseIterable, Sendable {
         case native, libibverbs
 
@@ -26,7 +26,7 @@ struct SimulatedDeviceTests {
             }
         }
 
-        /// As `verbs` calls it.
+        /// The provider's name in the output of `verbs`.
         func name(of device: [String]) -> String { self == .native ? device[0] : "libibverbs" }
     }
 
@@ -38,7 +38,7 @@ struct SimulatedDeviceTests {
                 + command, environment: provider.environment())
     }
 
-    /// Looks at a document of `verbs ping --all --verify --json`.
+    /// Checks a document of `verbs ping --all --verify --json`.
     private func check(_ document: [String: Any], client: String, server: String, count: Int) throws {
         #expect(try SchemaValidator(named: "ping-all").faults(document) == [])
         let runs = try #require(document["runs"] as? [[String: Any]])
@@ -57,7 +57,7 @@ struct SimulatedDeviceTests {
     }
 
     @Test(
-        "verbs ping between two processes: every operation of every transport, every byte looked at",
+        "verbs ping between two processes: every operation of every transport, with every byte verified",
         arguments: devices, Provider.allCases)
     func twoProcesses(device: [String], provider: Provider) async throws {
         let outcome = try await sim(
@@ -69,7 +69,9 @@ struct SimulatedDeviceTests {
         try check(outcome.document(), client: name, server: name, count: 10)
     }
 
-    @Test("the same in one process", arguments: devices, Provider.allCases)
+    @Test(
+        "verbs ping in one process: every operation of every transport, with every byte verified",
+        arguments: devices, Provider.allCases)
     func oneProcess(device: [String], provider: Provider) async throws {
         let outcome = try await sim(
             device,
@@ -80,7 +82,8 @@ struct SimulatedDeviceTests {
         try check(outcome.document(), client: name, server: name, count: 10)
     }
 
-    @Test("one side served by this package, the other by the vendor's library", arguments: devices, Provider.allCases)
+    @Test(
+        "verbs ping between a provider of this package and the vendor's library", arguments: devices, Provider.allCases)
     func mixed(device: [String], client: Provider) async throws {
         let wire = try TemporaryDirectory()
         let server: Provider = client == .native ? .libibverbs : .native
@@ -106,7 +109,7 @@ struct SimulatedDeviceTests {
         #expect(listening.status == 0, "\(listening.errors)")
     }
 
-    @Test("a peer that is killed: the other side says so and ends", arguments: ["hfi1", "mlx5"])
+    @Test("the client reports a killed server and ends", arguments: ["hfi1", "mlx5"])
     func killed(device: String) async throws {
         let outcome = try await Tool.run(
             ["sim", device, "--library", Self.library, "--", Tool.path, "ping", "--count", "0"],
@@ -121,7 +124,8 @@ struct SimulatedDeviceTests {
     }
 
     @Test(
-        "verbs providers: a driver file chooses ours, RDMA_PROVIDER the vendor's", arguments: devices, Provider.allCases
+        "verbs providers: a driver file selects the native provider, RDMA_PROVIDER the vendor's library",
+        arguments: devices, Provider.allCases
     )
     func providers(device: [String], provider: Provider) async throws {
         let outcome = try await sim(device, [Tool.path, "providers", "\(device[0])_0", "--json"], by: provider)
@@ -139,7 +143,7 @@ struct SimulatedDeviceTests {
         }
     }
 
-    @Test("verbs info says that the provider was proved on the simulator, not on silicon", arguments: ["hfi1", "mlx5"])
+    @Test("verbs info shows that the provider was proved on a simulator", arguments: ["hfi1", "mlx5"])
     func proved(device: String) async throws {
         let text = try await sim([device], [Tool.path, "info", "\(device)_0"], by: .native)
         #expect(text.status == 0, "\(text.errors)")
@@ -149,7 +153,7 @@ struct SimulatedDeviceTests {
         #expect(entry["proved", in: "provider"] == "simulator")
     }
 
-    @Test("each process has a port of its own, seen by verbs devices and by Debian's ibv_devinfo", arguments: devices)
+    @Test("each process has its own port, as verbs devices and Debian's ibv_devinfo show", arguments: devices)
     func ports(device: [String]) async throws {
         let outcome = try await sim(
             device, ["sh", "-c", "\"$0\" devices && ibv_devinfo && ibv_devinfo -v", Tool.path])
@@ -161,7 +165,7 @@ struct SimulatedDeviceTests {
         #expect(Set(lids).count == (device.count > 1 ? 1 : 2), "\(outcome.output)")
     }
 
-    @Test("the command's exit code and signals, and nothing left of the wire")
+    @Test("exit code and signals of the command; the directory of the simulated network is removed")
     func command() async throws {
         #expect(try await sim(["mlx5"], ["sh", "-c", "exit 7"]).status == 7)
         #expect(try await sim(["mlx5"], ["sh", "-c", "kill -TERM $$"]).status == 143)
@@ -179,7 +183,7 @@ struct SimulatedDeviceTests {
         }
     }
 
-    @Test("what cannot be is said before anything runs")
+    @Test("wrong arguments are rejected before the command runs")
     func refused() async throws {
         for arguments in [["cxgb4", "--", "true"], ["mlx5"], ["hfi1", "--option", "roce", "--", "true"]] {
             #expect(try await Tool.run(["sim"] + arguments).status == ToolExit.usage.rawValue, "\(arguments)")
@@ -188,14 +192,14 @@ struct SimulatedDeviceTests {
         #expect(absent.status == 1 && absent.output.isEmpty)
         #expect(absent.errors.contains("swift build --product uverbs-sim"), "\(absent.errors)")
         let other = try await Tool.run("sim", "mlx5", "--library", "/bin/sh", "--", "echo", "hello")
-        #expect(other.status == 1 && other.errors.contains("is no simulator"), "\(other.errors)")
+        #expect(other.status == 1 && other.errors.contains("is not a simulator library"), "\(other.errors)")
         let unknown = try await sim(["mlx5"], ["/nonexistent/command"])
         #expect(unknown.status == 1 && unknown.errors.contains("cannot start /nonexistent/command"))
     }
 }
 
 extension [String: Any] {
-    /// The text of a member of a member.
+    /// The text of a nested member.
     fileprivate subscript(key: String, inner: String, in outer: String) -> String? {
         ((self[outer] as? [String: Any])?[inner] as? [String: Any])?[key] as? String
     }

@@ -1,15 +1,15 @@
-# The tree as it stands, elsewhere. Sourced, not run.
+# Copies the current tree. Sourced, not run.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
-# tree_files: every file that git tracks or does not ignore, each ended by a zero byte.
+# tree_files: every file that git tracks or does not ignore, each followed by a zero byte.
 tree_files() {
     (cd "$root" && git ls-files -z --cached --others --exclude-standard | sort -z -u |
         while IFS= read -r -d '' file; do [ ! -f "$file" ] || printf '%s\0' "$file"; done)
 }
 
-# copy_tree DIRECTORY: makes it a copy of the tree. Files that are already alike are left alone, so that a build in the
-# copy compiles only what changed.
+# copy_tree DIRECTORY: makes DIRECTORY a copy of the tree. Does not touch equal files, so that a build in the copy
+# compiles only changed files.
 copy_tree() {
     mkdir -p "$1"
     (cd "$1" && find . -type f -printf '%P\0') |

@@ -36,8 +36,8 @@ static inline int post_sixteen(struct ibv_qp *qp, const struct ibv_sge *sge, str
 	return ibv_post_send(qp, wr, &bad_wr);
 }
 
-/* What an application does with completions: one look at each, and its own id. Without the id the compiler would
- * turn the counting of successes into vector code, which no application's handling becomes. */
+/* Handles completions as an application does: checks the status of each and uses its id. Without the id, the compiler would
+ * turn the loop into vector code, which is not representative. */
 static inline int consume(const struct ibv_wc *wc, int count, uint64_t *seen)
 {
 	for (int i = 0; i < count; i++) {

@@ -1,12 +1,12 @@
 /*
- * The data path of one provider on the kernel's rxe0, for `valgrind --tool=callgrind --collect-atstart=no`: instructions
- * are counted in the calls that are compared, and nowhere else. Benchmarks/post-poll-rxe runs it.
+ * The data path of one provider on the kernel's rxe0, for `valgrind --tool=callgrind --collect-atstart=no`: counts only
+ * the instructions of the calls that are compared. Benchmarks/post-poll-rxe runs it.
  *
  *	post-poll-rxe libibverbs         the device through libibverbs and its provider
- *	post-poll-rxe MODULE.so          through a provider of rdma_provider.h, to which this program is the core
+ *	post-poll-rxe MODULE.so          through a provider of rdma_provider.h, with this program as the core
  *
- * The queue pair is connected to itself. Each case runs ROUNDS times over the provider, which makes one dump of
- * callgrind's with the name of the case, and then over functions that do nothing, which makes another: the loop itself.
+ * The queue pair is connected to itself. Each case runs ROUNDS times over the provider, for one callgrind dump with the
+ * name of the case, and then over empty functions, for another dump: the instructions of the loop itself.
  */
 #include <valgrind/callgrind.h>
 
@@ -15,18 +15,18 @@
 
 #define ROUNDS 10
 
-/* The index of the IPv4 address in the GID table, and that GID. */
+/* Returns the GID index of the IPv4 address with RoCE v2, and that GID. */
 static int find_gid(struct ibv_device *device, union ibv_gid *gid)
 {
-	struct ibv_context *asked = ibv_open_device(device);
+	struct ibv_context *context = ibv_open_device(device);
 	struct ibv_gid_entry entry;
 
-	must(!!asked, "open");
+	must(!!context, "open");
 	for (int index = 0; index < 16; index++)
-		if (ibv_query_gid_ex(asked, 1, index, &entry, 0) == 0 && entry.gid_type == IBV_GID_TYPE_ROCE_V2 &&
+		if (ibv_query_gid_ex(context, 1, index, &entry, 0) == 0 && entry.gid_type == IBV_GID_TYPE_ROCE_V2 &&
 		    entry.gid.global.subnet_prefix == 0) {
 			*gid = entry.gid;
-			ibv_close_device(asked);
+			ibv_close_device(context);
 			return index;
 		}
 	must(0, "no IPv4 address");
@@ -39,34 +39,34 @@ static void round_of(const struct test *test)
 	struct ibv_recv_wr *bad;
 	int error;
 
-	prepare(test->opcode, test->flags, test->count, test->pieces);
+	prepare(test->opcode, test->flags, test->count, test->num_sge);
 	for (int i = 0; i < messages; i++) {
 		struct ibv_recv_wr one = receives[0];
 
 		one.next = NULL;
-		must(!ibv_post_recv(now->qp, &one, &bad), "receive");
+		must(!ibv_post_recv(current->qp, &one, &bad), "receive");
 	}
 	if (test->polls) {
 		must(!post(), "post");
-		/* Long enough for 16 packets within one host. */
+		/* Enough time for 16 packets within one host. */
 		usleep(100000);
 	}
 	CALLGRIND_TOGGLE_COLLECT;
 	error = test->call();
 	CALLGRIND_TOGGLE_COLLECT;
 	must(!error, test->name);
-	now->outstanding += test->posts + messages;
+	current->outstanding += test->posts + messages;
 	drain();
 	if (test->receives) {
-		/* Messages that take the receives away again. */
+		/* Sends messages that consume the posted receives. */
 		prepare(IBV_WR_SEND, 0, test->receives, 1);
 		must(!post(), "post");
-		now->outstanding += 2 * test->receives;
+		current->outstanding += 2 * test->receives;
 		drain();
 	}
 }
 
-/* ---- functions that do nothing ----------------------------------------------------------------------------------- */
+/* ---- empty functions --------------------------------------------------------------------------------------------- */
 
 static int polled;
 
@@ -76,7 +76,7 @@ static int no_poll(struct ibv_cq *cq, int count, struct ibv_wc *wc) { return pol
 static void no_start(struct ibv_qp_ex *q) {}
 static int no_complete(struct ibv_qp_ex *q) { return 0; }
 static void no_write(struct ibv_qp_ex *q, uint32_t key, uint64_t address) {}
-static void no_element(struct ibv_qp_ex *q, uint32_t key, uint64_t address, uint32_t length) {}
+static void no_sge(struct ibv_qp_ex *q, uint32_t key, uint64_t address, uint32_t length) {}
 static void no_inline(struct ibv_qp_ex *q, void *data, size_t length) {}
 static int no_first(struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attr) { return 0; }
 static int no_next(struct ibv_cq_ex *cq) { return 0; }
@@ -84,21 +84,21 @@ static void no_end(struct ibv_cq_ex *cq) {}
 static enum ibv_wc_opcode no_opcode(struct ibv_cq_ex *cq) { return 0; }
 static uint32_t no_length(struct ibv_cq_ex *cq) { return 0; }
 
-static void do_nothing(void)
+static void use_empty_functions(void)
 {
-	now->context->ops.post_send = no_send;
-	now->context->ops.post_recv = no_receive;
-	now->context->ops.poll_cq = no_poll;
-	now->qp_ex->wr_start = now->qp_ex->wr_send = no_start;
-	now->qp_ex->wr_complete = no_complete;
-	now->qp_ex->wr_rdma_write = no_write;
-	now->qp_ex->wr_set_sge = no_element;
-	now->qp_ex->wr_set_inline_data = no_inline;
-	now->sent_ex->start_poll = no_first;
-	now->sent_ex->next_poll = no_next;
-	now->sent_ex->end_poll = no_end;
-	now->sent_ex->read_opcode = no_opcode;
-	now->sent_ex->read_byte_len = no_length;
+	current->context->ops.post_send = no_send;
+	current->context->ops.post_recv = no_receive;
+	current->context->ops.poll_cq = no_poll;
+	current->qp_ex->wr_start = current->qp_ex->wr_send = no_start;
+	current->qp_ex->wr_complete = no_complete;
+	current->qp_ex->wr_rdma_write = no_write;
+	current->qp_ex->wr_set_sge = no_sge;
+	current->qp_ex->wr_set_inline_data = no_inline;
+	current->sent_ex->start_poll = no_first;
+	current->sent_ex->next_poll = no_next;
+	current->sent_ex->end_poll = no_end;
+	current->sent_ex->read_opcode = no_opcode;
+	current->sent_ex->read_byte_len = no_length;
 }
 
 static void dump(const char *kind, const char *name)
@@ -115,7 +115,7 @@ int main(int argc, char **argv)
 	struct ibv_device **list, *device = NULL;
 	struct side side = {};
 
-	now = &side;
+	current = &side;
 	must(argc == 2, "usage: post-poll-rxe libibverbs | MODULE.so");
 	must(!!(list = ibv_get_device_list(NULL)), "devices");
 	for (int i = 0; list[i]; i++)
@@ -130,14 +130,14 @@ int main(int argc, char **argv)
 	connect_to_itself(address);
 
 	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
-		/* The first resolves what is resolved late. */
+		/* The first call resolves lazily bound symbols. */
 		round_of(&tests[i]);
 		dump("warm", tests[i].name);
 		for (int round = 0; round < ROUNDS; round++)
 			round_of(&tests[i]);
 		dump("call", tests[i].name);
 	}
-	do_nothing();
+	use_empty_functions();
 	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
 		polled = tests[i].polls;
 		must(!tests[i].call(), tests[i].name);

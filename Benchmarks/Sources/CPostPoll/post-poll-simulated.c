@@ -1,12 +1,12 @@
 /*
- * The data path of a native provider and of the vendor's C library on one simulated device, in turn, in one process.
- * Benchmarks/post-poll-simulated runs it, with the simulated device (Tests/Simulator) loaded before.
+ * The data paths of a native provider and of the vendor's C library on one simulated device, alternately, in one
+ * process. Benchmarks/post-poll-simulated runs it, with the simulated device (Sources/Simulator) preloaded.
  *
  *	post-poll-simulated MODULE.so
  *
- * A block is 256 calls, or as many as make 256 requests; the device carries out what was posted between blocks, where no
- * time is taken. Each line is a case: its name, nanoseconds per call of the C library and of the module (medians over the
- * blocks), and the median of the ratio of neighbouring blocks, with its quartiles.
+ * A block is 256 work requests, in one call each or in chains. The device executes them between blocks, which is not
+ * timed. Each line of the output is a case: its name, nanoseconds per call of the C library and of the module (medians
+ * over the blocks), and the median of the ratios of adjacent blocks, with its quartiles.
  */
 #include <time.h>
 
@@ -27,7 +27,7 @@ static double nanoseconds(void)
 	return time.tv_sec * 1e9 + time.tv_nsec;
 }
 
-/* The device carries out everything, and every completion is taken. */
+/* Lets the device execute all work requests, and polls every completion. */
 static void settle(void)
 {
 	sim->step(0);
@@ -48,16 +48,16 @@ static void post_receives(int count)
 
 	one.next = NULL;
 	for (int i = 0; i < count; i++)
-		must(!ibv_post_recv(now->qp, &one, &bad), "receive");
+		must(!ibv_post_recv(current->qp, &one, &bad), "receive");
 }
 
-/* One block: nanoseconds per call. */
+/* Runs one block; returns nanoseconds per call. */
 static double block(const struct test *test)
 {
 	int calls = calls_of(test), is_send = test->opcode == IBV_WR_SEND, error = 0;
 	double start, end;
 
-	prepare(test->opcode, test->flags, test->count, test->pieces);
+	prepare(test->opcode, test->flags, test->count, test->num_sge);
 	if (is_send && test->posts)
 		post_receives(calls * test->posts);
 	if (test->polls) {
@@ -70,14 +70,14 @@ static double block(const struct test *test)
 		error |= test->call();
 	end = nanoseconds();
 	must(!error, test->name);
-	now->outstanding += calls * test->posts * (is_send ? 2 : 1);
+	current->outstanding += calls * test->posts * (is_send ? 2 : 1);
 	settle();
 	if (test->receives) {
-		/* Messages that take the receives away again. */
+		/* Sends messages that consume the posted receives. */
 		prepare(IBV_WR_SEND, 0, 1, 1);
 		for (int i = 0; i < calls * test->receives; i++)
 			must(!post(), "post");
-		now->outstanding += 2 * calls * test->receives;
+		current->outstanding += 2 * calls * test->receives;
 		settle();
 	}
 	return (end - start) / calls;
@@ -90,10 +90,10 @@ static int ascending(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
-static double quantile(double *values, double part)
+static double quantile(double *values, double fraction)
 {
 	qsort(values, BLOCKS, sizeof(*values), ascending);
-	return values[(int)(part * (BLOCKS - 1))];
+	return values[(int)(fraction * (BLOCKS - 1))];
 }
 
 static void compare(const struct test *test, struct side *c, struct side *native)
@@ -106,7 +106,7 @@ static void compare(const struct test *test, struct side *c, struct side *native
 		for (int turn = 0; turn < 2; turn++) {
 			int is_native = turn ^ (i & 1);
 
-			now = is_native ? native : c;
+			current = is_native ? native : c;
 			times[is_native] = block(test);
 		}
 		if (i < 0)
@@ -134,17 +134,17 @@ int main(int argc, char **argv)
 	must(!!(list = ibv_get_device_list(NULL)) && !!list[0], "devices");
 	is_hfi1 = !strncmp(list[0]->name, "hfi1", 4);
 	driver = is_hfi1 ? (struct driver){RDMA_DRIVER_HFI1, 2} : (struct driver){RDMA_DRIVER_MLX5, 1};
-	now = &c;
+	current = &c;
 	open_by_libibverbs(list[0], !is_hfi1);
-	must(!ibv_query_port(now->context, 1, &port), "port");
+	must(!ibv_query_port(current->context, 1, &port), "port");
 	address.dlid = port.lid;
 	connect_to_itself(address);
-	now = &native;
+	current = &native;
 	open_by_module(argv[1], list[0], driver, !is_hfi1);
 	connect_to_itself(address);
 
 	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
-		/* What hfi1 does not have. */
+		/* hfi1 supports neither extended objects nor inline data. */
 		if (is_hfi1 && (tests[i].needs_extended || tests[i].flags & IBV_SEND_INLINE))
 			continue;
 		compare(&tests[i], &c, &native);

@@ -1,6 +1,6 @@
 /*
- * One queue pair of a provider, made through libibverbs or by the waist (rdma_provider.h), to which the program is the core;
- * and calls of its data path to be compared. For programs that define DEPTH, the entries of each queue.
+ * One queue pair of a provider, created through libibverbs or through the provider ABI (rdma_provider.h) with the
+ * program as the core; and the data-path calls to compare. Programs define DEPTH, the depth of each queue.
  */
 #ifndef POST_POLL_SIDE_H
 #define POST_POLL_SIDE_H
@@ -18,30 +18,30 @@
 
 #define OPERATIONS (IBV_QP_EX_WITH_SEND | IBV_QP_EX_WITH_RDMA_WRITE)
 
-static void must(int holds, const char *what)
+static void must(int condition, const char *what)
 {
-	if (holds)
+	if (condition)
 		return;
 	fprintf(stderr, "post-poll: %s: %s\n", what, strerror(errno));
 	exit(1);
 }
 
-/* ---- what is made, by either way ------------------------------------------------------------------------------- */
+/* ---- creation of the objects ----------------------------------------------------------------------------------- */
 
 /* A provider, and a queue pair that is connected to itself. */
 struct side {
 	struct ibv_context *context;
 	struct ibv_mr *region;
 	struct ibv_cq *sent, *received;
-	struct ibv_cq_ex *sent_ex; /* null where the provider has none */
+	struct ibv_cq_ex *sent_ex; /* null if the provider does not support it */
 	struct ibv_qp *qp;
-	struct ibv_qp_ex *qp_ex; /* the same */
+	struct ibv_qp_ex *qp_ex; /* null if the provider does not support it */
 	int (*modify)(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask);
-	int outstanding; /* completions that are still to come */
+	int outstanding; /* completions that are not yet polled */
 };
 
-/* Whose turn it is. */
-static struct side *now;
+/* The provider that is being measured. */
+static struct side *current;
 
 static char memory[4096] __attribute__((aligned(4096)));
 
@@ -50,8 +50,8 @@ static struct ibv_cq_init_attr_ex cq_attr = {.cqe = DEPTH, .wc_flags = IBV_WC_ST
 static struct ibv_qp_init_attr_ex qp_attr(struct ibv_pd *pd, int is_extended)
 {
 	return (struct ibv_qp_init_attr_ex){
-		.send_cq = now->sent,
-		.recv_cq = now->received,
+		.send_cq = current->sent,
+		.recv_cq = current->received,
 		.cap = {.max_send_wr = DEPTH, .max_recv_wr = DEPTH, .max_send_sge = 4, .max_recv_sge = 4,
 			.max_inline_data = is_extended ? 128 : 0},
 		.qp_type = IBV_QPT_RC,
@@ -64,40 +64,40 @@ static struct ibv_qp_init_attr_ex qp_attr(struct ibv_pd *pd, int is_extended)
 static const int all_access = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
 			      IBV_ACCESS_REMOTE_ATOMIC;
 
-/* is_extended: with builders, and with completions that are read field by field. */
+/* is_extended: with an ibv_qp_ex for work request builders, and an ibv_cq_ex. */
 static void open_by_libibverbs(struct ibv_device *device, int is_extended)
 {
 	struct ibv_qp_init_attr_ex attr;
 	struct ibv_pd *pd;
 
-	must(!!(now->context = ibv_open_device(device)), "open");
-	must(!!(pd = ibv_alloc_pd(now->context)), "PD");
-	must(!!(now->region = ibv_reg_mr(pd, memory, sizeof(memory), all_access)), "MR");
+	must(!!(current->context = ibv_open_device(device)), "open");
+	must(!!(pd = ibv_alloc_pd(current->context)), "PD");
+	must(!!(current->region = ibv_reg_mr(pd, memory, sizeof(memory), all_access)), "MR");
 	if (is_extended) {
-		must(!!(now->sent_ex = ibv_create_cq_ex(now->context, &cq_attr)), "CQ");
-		now->sent = ibv_cq_ex_to_cq(now->sent_ex);
+		must(!!(current->sent_ex = ibv_create_cq_ex(current->context, &cq_attr)), "CQ");
+		current->sent = ibv_cq_ex_to_cq(current->sent_ex);
 	} else {
-		must(!!(now->sent = ibv_create_cq(now->context, DEPTH, NULL, NULL, 0)), "CQ");
+		must(!!(current->sent = ibv_create_cq(current->context, DEPTH, NULL, NULL, 0)), "CQ");
 	}
-	must(!!(now->received = ibv_create_cq(now->context, DEPTH, NULL, NULL, 0)), "CQ");
+	must(!!(current->received = ibv_create_cq(current->context, DEPTH, NULL, NULL, 0)), "CQ");
 	attr = qp_attr(pd, is_extended);
-	must(!!(now->qp = ibv_create_qp_ex(now->context, &attr)), "QP");
+	must(!!(current->qp = ibv_create_qp_ex(current->context, &attr)), "QP");
 	if (is_extended)
-		now->qp_ex = ibv_qp_to_qp_ex(now->qp);
-	now->modify = ibv_modify_qp;
+		current->qp_ex = ibv_qp_to_qp_ex(current->qp);
+	current->modify = ibv_modify_qp;
 }
 
-static void say(enum rdma_log_level level, const char *provider, const char *message)
+static void log_message(enum rdma_log_level level, const char *provider, const char *message)
 {
 	fprintf(stderr, "%s: %s\n", provider, message);
 }
 
-/* What the kernel's driver of a device says of itself. */
+/* The driver ID and ABI version of the kernel driver of a device. */
 struct driver {
 	uint32_t id, abi;
 };
 
-/* A device as the core describes it, with the zeroed room that the waist asks for. */
+/* A struct rdma_device for `device`; its ibv_device is followed by the zeroed memory that the provider ABI requires. */
 static struct rdma_device *describe(struct ibv_device *device, struct driver driver)
 {
 	static struct rdma_device described;
@@ -121,7 +121,7 @@ static struct rdma_device *describe(struct ibv_device *device, struct driver dri
 static void open_by_module(const char *path, struct ibv_device *device, struct driver driver, int is_extended)
 {
 	static const struct rdma_core core = {.size = sizeof(core), .abi_major = RDMA_PROVIDER_ABI_MAJOR,
-					      .abi_minor = RDMA_PROVIDER_ABI_MINOR, .version = "0", .log = say};
+					      .abi_minor = RDMA_PROVIDER_ABI_MINOR, .version = "0", .log = log_message};
 	struct rdma_reason why = {.size = sizeof(why)};
 	struct rdma_context opened = {.size = sizeof(opened)};
 	const struct rdma_context_ops *ops;
@@ -136,77 +136,80 @@ static void open_by_module(const char *path, struct ibv_device *device, struct d
 	must(!!(provider = entry(&core, &why)), why.text);
 	errno = provider->open_device(describe(device, driver), &opened, &why);
 	must(errno == 0, why.text);
-	now->context = opened.context;
+	current->context = opened.context;
 	ops = opened.ops;
-	must(!!(pd = ops->alloc_pd(now->context)), "PD");
-	now->region = ops->reg_mr(pd, memory, sizeof(memory), (uintptr_t)memory, all_access);
-	must(!!now->region, "MR");
+	must(!!(pd = ops->alloc_pd(current->context)), "PD");
+	current->region = ops->reg_mr(pd, memory, sizeof(memory), (uintptr_t)memory, all_access);
+	must(!!current->region, "MR");
 	if (is_extended) {
-		must(!!(now->sent_ex = ops->create_cq_ex(now->context, &cq_attr)), "CQ");
-		now->sent = ibv_cq_ex_to_cq(now->sent_ex);
+		must(!!(current->sent_ex = ops->create_cq_ex(current->context, &cq_attr)), "CQ");
+		current->sent = ibv_cq_ex_to_cq(current->sent_ex);
 	} else {
-		must(!!(now->sent = ops->create_cq(now->context, DEPTH, NULL, NULL, 0)), "CQ");
+		must(!!(current->sent = ops->create_cq(current->context, DEPTH, NULL, NULL, 0)), "CQ");
 	}
-	must(!!(now->received = ops->create_cq(now->context, DEPTH, NULL, NULL, 0)), "CQ");
+	must(!!(current->received = ops->create_cq(current->context, DEPTH, NULL, NULL, 0)), "CQ");
 	attr = qp_attr(pd, is_extended);
-	must(!!(now->qp = ops->create_qp_ex(now->context, &attr)), "QP");
+	must(!!(current->qp = ops->create_qp_ex(current->context, &attr)), "QP");
 	if (is_extended)
-		now->qp_ex = ops->qp_to_qp_ex(now->qp);
-	now->modify = ops->modify_qp;
+		current->qp_ex = ops->qp_to_qp_ex(current->qp);
+	current->modify = ops->modify_qp;
 }
 
-/* Brings the queue pair to RTS. `address` is the way to itself. */
+/* Brings the queue pair to RTS. `address` is its own address. */
 static void connect_to_itself(struct ibv_ah_attr address)
 {
 	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = all_access};
 
-	must(!now->modify(now->qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS), "INIT");
+	must(!current->modify(current->qp, &attr,
+			      IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS), "INIT");
 	attr.qp_state = IBV_QPS_RTR;
 	attr.path_mtu = IBV_MTU_1024;
-	attr.dest_qp_num = now->qp->qp_num;
+	attr.dest_qp_num = current->qp->qp_num;
 	attr.max_dest_rd_atomic = 16;
 	attr.min_rnr_timer = 12;
 	attr.ah_attr = address;
 	attr.ah_attr.port_num = 1;
-	must(!now->modify(now->qp, &attr, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-					  IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER), "RTR");
+	must(!current->modify(current->qp, &attr,
+			      IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+			      IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER), "RTR");
 	attr.qp_state = IBV_QPS_RTS;
 	attr.timeout = 14;
 	attr.retry_cnt = 7;
 	attr.rnr_retry = 7;
 	attr.max_rd_atomic = 16;
-	must(!now->modify(now->qp, &attr, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
-					  IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC), "RTS");
+	must(!current->modify(current->qp, &attr,
+			      IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
+			      IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC), "RTS");
 }
 
 /* ---- the calls --------------------------------------------------------------------------------------------------- */
 
-static struct ibv_sge elements[4];
+static struct ibv_sge sges[4];
 static struct ibv_send_wr sends[16];
 static struct ibv_recv_wr receives[16];
 static struct ibv_wc completions[16];
 static uint64_t seen;
 
-/* A chain of `count` requests, each of 16 bytes in `pieces`. */
-static void prepare(enum ibv_wr_opcode opcode, unsigned int flags, int count, int pieces)
+/* A list of `count` work requests, each of 16 bytes in `num_sge` SGEs. */
+static void prepare(enum ibv_wr_opcode opcode, unsigned int flags, int count, int num_sge)
 {
 	for (int i = 0; i < 4; i++)
-		elements[i] = (struct ibv_sge){.addr = (uintptr_t)memory, .length = 16 / pieces, .lkey = now->region->lkey};
+		sges[i] = (struct ibv_sge){.addr = (uintptr_t)memory, .length = 16 / num_sge, .lkey = current->region->lkey};
 	if (opcode == IBV_WR_ATOMIC_FETCH_AND_ADD)
-		elements[0].length = 8;
+		sges[0].length = 8;
 	for (int i = 0; i < count; i++) {
 		sends[i] = (struct ibv_send_wr){.wr_id = i, .next = i + 1 < count ? &sends[i + 1] : NULL,
-						.sg_list = elements, .num_sge = pieces, .opcode = opcode,
+						.sg_list = sges, .num_sge = num_sge, .opcode = opcode,
 						.send_flags = flags | IBV_SEND_SIGNALED};
 		if (opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
 			sends[i].wr.atomic.remote_addr = (uintptr_t)memory + 1024;
-			sends[i].wr.atomic.rkey = now->region->rkey;
+			sends[i].wr.atomic.rkey = current->region->rkey;
 		} else {
 			sends[i].wr.rdma.remote_addr = (uintptr_t)memory + 1024;
-			sends[i].wr.rdma.rkey = now->region->rkey;
+			sends[i].wr.rdma.rkey = current->region->rkey;
 		}
 		receives[i] = (struct ibv_recv_wr){.wr_id = i, .next = i + 1 < count ? &receives[i + 1] : NULL,
-						   .sg_list = elements, .num_sge = pieces};
+						   .sg_list = sges, .num_sge = num_sge};
 	}
 }
 
@@ -214,48 +217,48 @@ static int post(void)
 {
 	struct ibv_send_wr *bad;
 
-	return ibv_post_send(now->qp, sends, &bad);
+	return ibv_post_send(current->qp, sends, &bad);
 }
 
 static int receive(void)
 {
 	struct ibv_recv_wr *bad;
 
-	return ibv_post_recv(now->qp, receives, &bad);
+	return ibv_post_recv(current->qp, receives, &bad);
 }
 
-static int poll_1(void) { return ibv_poll_cq(now->sent, 1, completions) != 1; }
-static int poll_16(void) { return ibv_poll_cq(now->sent, 16, completions) != 16; }
-static int poll_empty(void) { return ibv_poll_cq(now->sent, 16, completions) != 0; }
+static int poll_1(void) { return ibv_poll_cq(current->sent, 1, completions) != 1; }
+static int poll_16(void) { return ibv_poll_cq(current->sent, 16, completions) != 16; }
+static int poll_empty(void) { return ibv_poll_cq(current->sent, 16, completions) != 0; }
 
 static int build_send(void)
 {
-	struct ibv_qp_ex *qp_ex = now->qp_ex;
+	struct ibv_qp_ex *qp_ex = current->qp_ex;
 
 	ibv_wr_start(qp_ex);
 	qp_ex->wr_id = 1;
 	qp_ex->wr_flags = IBV_SEND_SIGNALED;
 	ibv_wr_send(qp_ex);
-	ibv_wr_set_sge(qp_ex, now->region->lkey, (uintptr_t)memory, 16);
+	ibv_wr_set_sge(qp_ex, current->region->lkey, (uintptr_t)memory, 16);
 	return ibv_wr_complete(qp_ex);
 }
 
 static int build_inline(void)
 {
-	struct ibv_qp_ex *qp_ex = now->qp_ex;
+	struct ibv_qp_ex *qp_ex = current->qp_ex;
 
 	ibv_wr_start(qp_ex);
 	qp_ex->wr_id = 1;
 	qp_ex->wr_flags = IBV_SEND_SIGNALED | IBV_SEND_INLINE;
-	ibv_wr_rdma_write(qp_ex, now->region->rkey, (uintptr_t)memory + 1024);
+	ibv_wr_rdma_write(qp_ex, current->region->rkey, (uintptr_t)memory + 1024);
 	ibv_wr_set_inline_data(qp_ex, memory, 16);
 	return ibv_wr_complete(qp_ex);
 }
 
-static int look(int count)
+static int poll_extended(int count)
 {
 	struct ibv_poll_cq_attr attr = {};
-	struct ibv_cq_ex *sent = now->sent_ex;
+	struct ibv_cq_ex *sent = current->sent_ex;
 	int error = ibv_start_poll(sent, &attr);
 
 	if (error)
@@ -272,16 +275,16 @@ static int look(int count)
 	return error;
 }
 
-static int look_1(void) { return look(1); }
-static int look_16(void) { return look(16); }
+static int poll_extended_1(void) { return poll_extended(1); }
+static int poll_extended_16(void) { return poll_extended(16); }
 
 struct test {
 	const char *name;
 	int (*call)(void);
 	enum ibv_wr_opcode opcode;
 	unsigned int flags;
-	int count, pieces;
-	int posts, receives, polls; /* what the call adds to a queue, or takes from one */
+	int count, num_sge;
+	int posts, receives, polls; /* the work requests or completions that the call adds to or removes from a queue */
 	int needs_extended;
 };
 
@@ -291,7 +294,7 @@ static const struct test tests[] = {
 	{"post-write", post, IBV_WR_RDMA_WRITE, 0, 1, 1, 1},
 	{"post-read", post, IBV_WR_RDMA_READ, 0, 1, 1, 1},
 	{"post-fetch-add", post, IBV_WR_ATOMIC_FETCH_AND_ADD, 0, 1, 1, 1},
-	{"post-send-4-pieces", post, IBV_WR_SEND, 0, 1, 4, 1},
+	{"post-send-4-sge", post, IBV_WR_SEND, 0, 1, 4, 1},
 	{"post-16-sends", post, IBV_WR_SEND, 0, 16, 1, 16},
 	{"post-16-inline", post, IBV_WR_SEND, IBV_SEND_INLINE, 16, 1, 16},
 	{"post-receive", receive, IBV_WR_SEND, 0, 1, 1, 0, 1},
@@ -301,22 +304,22 @@ static const struct test tests[] = {
 	{"poll-empty", poll_empty, IBV_WR_RDMA_WRITE, 0, 1, 1},
 	{"wr-send", build_send, IBV_WR_SEND, 0, 1, 1, 1, 0, 0, 1},
 	{"wr-write-inline", build_inline, IBV_WR_RDMA_WRITE, 0, 1, 1, 1, 0, 0, 1},
-	{"start-poll-1", look_1, IBV_WR_RDMA_WRITE, 0, 1, 1, 0, 0, 1, 1},
-	{"start-poll-16", look_16, IBV_WR_RDMA_WRITE, 0, 16, 1, 0, 0, 16, 1},
+	{"start-poll-1", poll_extended_1, IBV_WR_RDMA_WRITE, 0, 1, 1, 0, 0, 1, 1},
+	{"start-poll-16", poll_extended_16, IBV_WR_RDMA_WRITE, 0, 16, 1, 0, 0, 16, 1},
 };
 
-/* Waits for everything that was posted. */
+/* Waits for all completions. */
 static void drain(void)
 {
 	struct ibv_wc wc;
 
-	while (now->outstanding > 0) {
-		int n = ibv_poll_cq(now->sent, 1, &wc);
+	while (current->outstanding > 0) {
+		int n = ibv_poll_cq(current->sent, 1, &wc);
 
 		if (n == 0)
-			n = ibv_poll_cq(now->received, 1, &wc);
+			n = ibv_poll_cq(current->received, 1, &wc);
 		must(n >= 0 && (n == 0 || wc.status == IBV_WC_SUCCESS), "completion");
-		now->outstanding -= n;
+		current->outstanding -= n;
 	}
 }
 

@@ -2,10 +2,10 @@
 
 #include <stdlib.h>
 
-#define ENTRIES 256u /* of every queue; a power of two */
+#define DEPTH 256u /* WQEs of each queue; a power of two */
 #define MAX_SGE 2
 
-struct entry {
+struct wqe {
 	uint64_t wr_id;
 	uint32_t opcode;
 	uint32_t flags;
@@ -20,7 +20,7 @@ struct entry {
 };
 
 struct queue {
-	struct entry *entries;
+	struct wqe *wqes;
 	uint32_t head;
 	uint32_t tail;
 	volatile uint32_t doorbell;
@@ -50,11 +50,11 @@ static int post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_sen
 	struct queue *queue = &ring_qp(ibqp)->send;
 
 	for (; wr; wr = wr->next) {
-		struct entry *entry = &queue->entries[queue->head & (ENTRIES - 1)];
+		struct wqe *wqe = &queue->wqes[queue->head & (DEPTH - 1)];
 		uint32_t length = 0;
 		int i;
 
-		if (queue->head - queue->tail >= ENTRIES) {
+		if (queue->head - queue->tail >= DEPTH) {
 			*bad_wr = wr;
 			return ENOMEM;
 		}
@@ -62,17 +62,17 @@ static int post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_sen
 			*bad_wr = wr;
 			return EINVAL;
 		}
-		entry->wr_id = wr->wr_id;
-		entry->opcode = wr->opcode;
-		entry->flags = wr->send_flags;
+		wqe->wr_id = wr->wr_id;
+		wqe->opcode = wr->opcode;
+		wqe->flags = wr->send_flags;
 		for (i = 0; i < wr->num_sge; i++) {
-			entry->sge[i].addr = wr->sg_list[i].addr;
-			entry->sge[i].length = wr->sg_list[i].length;
-			entry->sge[i].lkey = wr->sg_list[i].lkey;
+			wqe->sge[i].addr = wr->sg_list[i].addr;
+			wqe->sge[i].length = wr->sg_list[i].length;
+			wqe->sge[i].lkey = wr->sg_list[i].lkey;
 			length += wr->sg_list[i].length;
 		}
-		entry->length = length;
-		entry->sge_count = (uint32_t)wr->num_sge;
+		wqe->length = length;
+		wqe->sge_count = (uint32_t)wr->num_sge;
 		queue->head++;
 	}
 	queue->doorbell = queue->head;
@@ -84,20 +84,20 @@ static int post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr, struct ibv_rec
 	struct queue *queue = &ring_qp(ibqp)->receive;
 
 	for (; wr; wr = wr->next) {
-		struct entry *entry = &queue->entries[queue->head & (ENTRIES - 1)];
+		struct wqe *wqe = &queue->wqes[queue->head & (DEPTH - 1)];
 
-		if (queue->head - queue->tail >= ENTRIES) {
+		if (queue->head - queue->tail >= DEPTH) {
 			*bad_wr = wr;
 			return ENOMEM;
 		}
-		entry->wr_id = wr->wr_id;
+		wqe->wr_id = wr->wr_id;
 		queue->head++;
 	}
 	queue->doorbell = queue->head;
 	return 0;
 }
 
-/* What was sent is complete, in order. */
+/* Every posted send is complete at once; completions are returned in order. */
 static int poll_cq(struct ibv_cq *ibcq, int count, struct ibv_wc *wc)
 {
 	struct ring_qp *qp = ((struct ring_cq *)ibcq)->qp;
@@ -105,12 +105,12 @@ static int poll_cq(struct ibv_cq *ibcq, int count, struct ibv_wc *wc)
 	int n;
 
 	for (n = 0; n < count && queue->tail != queue->head; n++, wc++) {
-		const struct entry *entry = &queue->entries[queue->tail & (ENTRIES - 1)];
+		const struct wqe *wqe = &queue->wqes[queue->tail & (DEPTH - 1)];
 
-		wc->wr_id = entry->wr_id;
+		wc->wr_id = wqe->wr_id;
 		wc->status = IBV_WC_SUCCESS;
 		wc->opcode = IBV_WC_SEND;
-		wc->byte_len = entry->length;
+		wc->byte_len = wqe->length;
 		wc->qp_num = qp->qp_ex.qp_base.qp_num;
 		wc->wc_flags = 0;
 		queue->tail++;
@@ -167,14 +167,14 @@ static struct ibv_cq *create_cq(struct ibv_context *context, int cqe, void *cq_c
 	struct ring_cq *cq;
 
 	(void)comp_vector;
-	if (cqe > (int)ENTRIES) {
+	if (cqe > (int)DEPTH) {
 		errno = EINVAL;
 		return NULL;
 	}
 	cq = zeroed(sizeof(*cq));
 	if (!cq)
 		return NULL;
-	rdma_init_cq(&cq->cq, context, channel, cq_context, (int)ENTRIES);
+	rdma_init_cq(&cq->cq, context, channel, cq_context, (int)DEPTH);
 	return &cq->cq;
 }
 
@@ -189,7 +189,7 @@ static struct ibv_qp *create_qp_ex(struct ibv_context *context, struct ibv_qp_in
 {
 	struct ring_qp *qp;
 
-	if (attr->cap.max_send_wr > ENTRIES || attr->cap.max_recv_wr > ENTRIES ||
+	if (attr->cap.max_send_wr > DEPTH || attr->cap.max_recv_wr > DEPTH ||
 	    attr->cap.max_send_sge > MAX_SGE || attr->cap.max_recv_sge > MAX_SGE) {
 		errno = EINVAL;
 		return NULL;
@@ -197,19 +197,19 @@ static struct ibv_qp *create_qp_ex(struct ibv_context *context, struct ibv_qp_in
 	qp = zeroed(sizeof(*qp));
 	if (!qp)
 		return NULL;
-	qp->send.entries = aligned_alloc(64, ENTRIES * sizeof(struct entry));
-	qp->receive.entries = aligned_alloc(64, ENTRIES * sizeof(struct entry));
-	if (!qp->send.entries || !qp->receive.entries) {
-		free(qp->send.entries);
-		free(qp->receive.entries);
+	qp->send.wqes = aligned_alloc(64, DEPTH * sizeof(struct wqe));
+	qp->receive.wqes = aligned_alloc(64, DEPTH * sizeof(struct wqe));
+	if (!qp->send.wqes || !qp->receive.wqes) {
+		free(qp->send.wqes);
+		free(qp->receive.wqes);
 		free(qp);
 		return NULL;
 	}
 	rdma_init_qp(&qp->qp_ex, context, attr);
 	qp->qp_ex.qp_base.qp_num = 1;
 	((struct ring_cq *)attr->send_cq)->qp = qp;
-	attr->cap.max_send_wr = ENTRIES;
-	attr->cap.max_recv_wr = ENTRIES;
+	attr->cap.max_send_wr = DEPTH;
+	attr->cap.max_recv_wr = DEPTH;
 	return &qp->qp_ex.qp_base;
 }
 
@@ -217,8 +217,8 @@ static int destroy_qp(struct ibv_qp *ibqp)
 {
 	struct ring_qp *qp = ring_qp(ibqp);
 
-	free(qp->send.entries);
-	free(qp->receive.entries);
+	free(qp->send.wqes);
+	free(qp->receive.wqes);
 	rdma_fini_qp(ibqp);
 	free(qp);
 	return 0;
@@ -238,9 +238,9 @@ static int query_device_ex(struct ibv_context *context, const struct ibv_query_d
 	(void)input;
 	memset(attr, 0, size);
 	attr->orig_attr.phys_port_cnt = 1;
-	attr->orig_attr.max_qp_wr = (int)ENTRIES;
+	attr->orig_attr.max_qp_wr = (int)DEPTH;
 	attr->orig_attr.max_sge = MAX_SGE;
-	attr->orig_attr.max_cqe = (int)ENTRIES;
+	attr->orig_attr.max_cqe = (int)DEPTH;
 	return 0;
 }
 

@@ -1,19 +1,19 @@
 import Verbs
 
-/// The same loops as CLoops, written as a user of the Swift API writes them.
+/// The loops of CLoops, written with the Swift API.
 struct SwiftLoops: ~Copyable {
     var queuePair: QueuePair
     var completions: CompletionQueue
     var buffer = WorkCompletionBuffer(capacity: 16)
     var list = SendRequestList(capacity: 16)
-    let slice: MemoryRegion.Slice
-    /// The ids of all completions that were seen, combined.
+    let sge: ScatterGatherElement
+    /// The combined ids of all polled completions.
     var ids: UInt64 = 0
 
     mutating func postAndPoll(_ rounds: UInt64) throws(VerbsError) -> UInt64 {
         var seen: UInt64 = 0
         for id in 0..<rounds {
-            try queuePair.post(.send, slice, id: id)
+            try queuePair.postSend(.send, sge, id: id)
             if let completion = try completions.poll() {
                 guard completion.status == .success else { break }
                 ids ^= completion.id
@@ -33,7 +33,7 @@ struct SwiftLoops: ~Copyable {
     }
 
     mutating func post(_ count: UInt64) throws(VerbsError) -> UInt64 {
-        for id in 0..<count { try queuePair.post(.send, slice, id: id) }
+        for id in 0..<count { try queuePair.postSend(.send, sge, id: id) }
         return count
     }
 
@@ -65,9 +65,9 @@ extension SwiftLoops {
     @inline(__always)
     private mutating func postChain(_ id: UInt64) throws(VerbsError) {
         list.removeAll()
-        let slice = slice
-        try list.append(count: 16) { SendRequest(.send, slice, id: id + UInt64($0)) }
-        try queuePair.post(list)
+        let sge = sge
+        try list.append(count: 16) { SendRequest(.send, sge, id: id + UInt64($0)) }
+        try queuePair.postSend(list)
     }
 
     @inline(__always)

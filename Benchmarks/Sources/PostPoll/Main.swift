@@ -4,12 +4,12 @@ import Glibc
 import ProviderLoader
 import Verbs
 
-/// Post and poll through the Swift API against the same loops in C, on one queue pair of one provider.
+/// Compares post and poll through the Swift API with the same loops in C, on one queue pair of one provider.
 ///
 /// `swift run -c release --package-path Benchmarks PostPoll [ROUNDS]`
 @main
 struct PostPoll {
-    /// What the project wants of itself: at most this much of the time that C needs.
+    /// The project's goal: the highest ratio to the time of C.
     static let goal = 1.05
 
     static func main() throws(VerbsError) {
@@ -24,11 +24,11 @@ struct PostPoll {
         let queuePair = try domain.makeQueuePair(.reliableConnection, completions: completions)
         let qp = queuePair.unsafeRaw
         let cq = completions.unsafeRaw
-        let slice = try region.slice()
-        var sge = ibv_sge(addr: slice.address, length: UInt32(slice.byteCount), lkey: slice.lkey)
-        var loops = SwiftLoops(queuePair: queuePair, completions: completions, slice: slice)
+        let sge = try region.sge()
+        var sge = ibv_sge(addr: sge.address, length: UInt32(sge.byteCount), lkey: sge.lkey)
+        var loops = SwiftLoops(queuePair: queuePair, completions: completions, sge: sge)
 
-        // Of the queue's 256 entries, so that posts and polls can also be timed apart.
+        // The queue has 256 entries, so that posts and polls can be timed separately.
         let depth: UInt64 = 256
         let fills = 8
         var results: [Comparison] = []
@@ -45,11 +45,11 @@ struct PostPoll {
             swift: { must { () throws(VerbsError) in try loops.postAndPoll16(256) } })
         results.append(batches)
 
-        // The queue must be emptied after a block of posts, and filled before one of polls: outside of the clock.
+        // The queue is emptied after a block of posts, and filled before a block of polls; neither is timed.
         var posts = Comparison("post, single")
         var posts16 = Comparison("post, chains of 16")
         var polls = Comparison("poll, single")
-        var polls16 = Comparison("poll, 16 a call")
+        var polls16 = Comparison("poll, 16 per call")
         for _ in 0..<fills * rounds {
             posts.runOnce(
                 operations: depth, c: { c_post(qp, &sge, depth) },
@@ -70,13 +70,13 @@ struct PostPoll {
         report(results)
     }
 
-    /// A benchmark has no use for an error.
+    /// The result of `body`; an error ends the benchmark.
     static func must(_ body: () throws(VerbsError) -> UInt64) -> UInt64 {
         do throws(VerbsError) { return try body() } catch { fatalError("\(error)") }
     }
 
     static func report(_ results: [Comparison]) {
-        print("Swift against C on one provider, blocks in turn; nanoseconds are medians, for proportion only")
+        print("Swift compared with C on one provider, alternating blocks; nanoseconds are medians and only indicate the scale")
         print("")
         print(row("", "C", "Swift", "ratio", "quartiles"))
         for result in results {

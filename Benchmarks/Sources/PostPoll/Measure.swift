@@ -1,9 +1,9 @@
 import Glibc
 
-/// Two ways to do the same work, timed in turn: first one block of the one, then one of the other, and so on, so
-/// that what else the machine does meets both alike.
+/// Two implementations of the same work, timed in alternating blocks, so that other load of the machine affects both
+/// equally.
 struct Comparison {
-    /// What is measured.
+    /// The name of the measurement.
     let name: String
     /// Nanoseconds per operation of each block, in the order of the run.
     private(set) var c: [Double] = []
@@ -11,15 +11,15 @@ struct Comparison {
 
     init(_ name: String) { self.name = name }
 
-    /// Runs `rounds` pairs of blocks. Each block does `operations` operations and answers how many it saw complete.
+    /// Runs `rounds` pairs of blocks. Each block runs `operations` operations and returns the number of completions.
     mutating func run(rounds: Int, operations: UInt64, c runC: () -> UInt64, swift runSwift: () -> UInt64) {
-        // Not counted: caches and branch predictors get to know both.
+        // Warms up caches and branch predictors; not timed.
         check(runC(), operations)
         check(runSwift(), operations)
         for _ in 0..<rounds { runOnce(operations: operations, c: runC, swift: runSwift) }
     }
 
-    /// Runs one pair of blocks, each with something before and after it that is not timed.
+    /// Runs one pair of blocks. `before` and `after` run around each block and are not timed.
     mutating func runOnce(
         operations: UInt64, before: () -> Void = {}, c runC: () -> UInt64, swift runSwift: () -> UInt64,
         after: () -> Void = {}
@@ -29,7 +29,7 @@ struct Comparison {
             defer { after() }
             return time(operations, body)
         }
-        // Who goes first changes: being second must not be an advantage.
+        // The order alternates, so that it favors neither.
         if c.count.isMultiple(of: 2) {
             c.append(timed(runC))
             swift.append(timed(runSwift))
@@ -57,8 +57,7 @@ struct Comparison {
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 
-    /// The median of the ratios of neighbouring blocks, and its quartiles: what both blocks of a pair suffered
-    /// together cancels.
+    /// The median and the quartiles of the ratios of adjacent blocks, in which common disturbances cancel.
     var ratio: (lower: Double, median: Double, upper: Double) {
         let ratios = zip(swift, c).map { $0 / $1 }.sorted()
         return (ratios[ratios.count / 4], ratios[ratios.count / 2], ratios[ratios.count * 3 / 4])

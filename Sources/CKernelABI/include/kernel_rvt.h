@@ -1,4 +1,4 @@
-// Where things lie in the queues that rdmavt, the software half of hfi1, shares with userspace (<rdma/rvt-abi.h>), in
+// Offsets in the queues that rdmavt, the software half of hfi1, shares with userspace (<rdma/rvt-abi.h>), in
 // bytes. rvt_layouts.c checks every line of it against the installed header.
 //
 // Offsets in place of the structs: their entries are flexible arrays, which Swift does not import.

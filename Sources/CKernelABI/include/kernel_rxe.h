@@ -1,4 +1,4 @@
-// Where things lie in the queues that rdma_rxe shares with userspace (<rdma/rdma_user_rxe.h>), in bytes. rxe_layouts.c
+// Offsets in the queues that rdma_rxe shares with userspace (<rdma/rdma_user_rxe.h>), in bytes. rxe_layouts.c
 // checks every line of it against the installed header.
 //
 // Offsets in place of the structs: entries end in flexible arrays and hold unions, which Swift does not import or reads
@@ -41,7 +41,7 @@ enum {
 	RXE_SEND_MW_MW_RKEY = 44,
 	RXE_SEND_MW_RKEY = 48,
 	RXE_SEND_MW_ACCESS = 52,
-	// What the kernel keeps in the entry; the owner of the queue starts it at 0.
+	// State that the kernel keeps in the entry; the provider sets it to 0.
 	RXE_SEND_STATUS = 144,
 	RXE_SEND_STATE = 148,
 	RXE_SEND_IOVA = 152,
@@ -87,12 +87,12 @@ struct rxe_doorbell {
 	unsigned int wqe_size;
 };
 
-// What stands in it, whoever rings.
+// Its content, for every doorbell.
 enum {
 	RXE_DOORBELL_COMMAND = 28,
 	RXE_DOORBELL_IN_WORDS = 8,
 	RXE_DOORBELL_OUT_WORDS = 1,
-	// What libibverbs says, sizeof(struct ibv_send_wr): the kernel asks for at least its own struct's size, 56.
+	// The value of libibverbs, sizeof(struct ibv_send_wr): the kernel asks for at least its own struct's size, 56.
 	RXE_DOORBELL_WQE_SIZE = 128,
 };
 

@@ -4,7 +4,7 @@
 #ifndef SWIFT_RDMA_KERNEL_SENDS_H
 #define SWIFT_RDMA_KERNEL_SENDS_H
 
-/// struct ib_uverbs_cmd_hdr and struct ib_uverbs_post_send. Behind it lie the work requests, then the elements of their
+/// struct ib_uverbs_cmd_hdr and struct ib_uverbs_post_send. Behind it lie the work requests, then the SGEs of their
 /// lists.
 struct kernel_post_send {
 	unsigned int command;
@@ -27,7 +27,7 @@ enum {
 enum {
 	KERNEL_SEND_WR_ID = 0,
 	KERNEL_SEND_SGE_COUNT = 8,
-	// As in enum ibv_wr_opcode.
+	// A value of enum ibv_wr_opcode.
 	KERNEL_SEND_OPCODE = 12,
 	KERNEL_SEND_FLAGS = 16,
 	// Immediate data, big endian, or the rkey to invalidate.

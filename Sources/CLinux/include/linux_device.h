@@ -1,15 +1,15 @@
-// Memory that a device reads and writes by itself, and its registers: the order of accesses. Inline, because they stand in
-// the middle of the data path.
+// Barriers and stores for memory that a device accesses by DMA, and for its registers. Inline, because the data path
+// uses them.
 #ifndef SWIFT_RDMA_LINUX_DEVICE_H
 #define SWIFT_RDMA_LINUX_DEVICE_H
 
 #include <stdint.h>
 
-// Always: a call would cost more than what it does, and the compilers of Swift and C do not agree on when.
+// always_inline: a call would cost more than the instruction, and the compilers of Swift and C decide differently.
 #define LINUX_DEVICE_INLINE static inline __attribute__((always_inline))
 
-/// What was stored to memory before can be seen by the device before what is stored after. x86 keeps the order of stores;
-/// the compiler must.
+/// Orders stores to memory for the device: stores before the barrier are visible to it before stores after the barrier.
+/// x86 keeps the order of stores, so a compiler barrier is sufficient there.
 LINUX_DEVICE_INLINE void linux_barrier_to_device(void)
 {
 #if defined(__aarch64__)
@@ -19,7 +19,7 @@ LINUX_DEVICE_INLINE void linux_barrier_to_device(void)
 #endif
 }
 
-/// What is loaded after was written by the device no earlier than what was loaded before.
+/// Orders loads from memory that the device writes: loads before the barrier are performed before loads after it.
 LINUX_DEVICE_INLINE void linux_barrier_from_device(void)
 {
 #if defined(__x86_64__)
@@ -31,8 +31,8 @@ LINUX_DEVICE_INLINE void linux_barrier_from_device(void)
 #endif
 }
 
-/// What was stored before, to memory or to a write-combining register, arrives before what is stored after to a
-/// write-combining register; and what such a buffer holds is sent on its way.
+/// Orders stores to memory and to write-combining registers before later stores to a write-combining register, and
+/// flushes the write-combining buffers.
 LINUX_DEVICE_INLINE void linux_flush_to_device(void)
 {
 #if defined(__x86_64__)
@@ -44,13 +44,13 @@ LINUX_DEVICE_INLINE void linux_flush_to_device(void)
 #endif
 }
 
-/// One store of 8 bytes, as they lie in `value`.
+/// Stores 8 bytes with one instruction, in the byte order of `value`.
 LINUX_DEVICE_INLINE void linux_store_to_device(void *address, uint64_t value)
 {
 	*(volatile uint64_t *)address = value;
 }
 
-/// 64 bytes in 8 stores, in the order of their addresses.
+/// Copies 64 bytes with 8 stores, in the order of their addresses.
 LINUX_DEVICE_INLINE void linux_copy_to_device(void *address, const void *bytes)
 {
 	volatile uint64_t *target = (volatile uint64_t *)address;
@@ -61,7 +61,7 @@ LINUX_DEVICE_INLINE void linux_copy_to_device(void *address, const void *bytes)
 		target[index] = source[index];
 }
 
-/// A byte that the device may write at any time.
+/// Loads a byte that the device may write at any time.
 LINUX_DEVICE_INLINE uint8_t linux_load_byte(const void *address) { return *(const volatile uint8_t *)address; }
 
 #endif

@@ -1,8 +1,8 @@
-// What dlopen(3) has brought into the process.
+// Shared libraries that are loaded in the process.
 #ifndef SWIFT_RDMA_LINUX_LIBRARIES_H
 #define SWIFT_RDMA_LINUX_LIBRARIES_H
 
-/// Whether `symbol` lies in the very library of `handle`, not in one that it depends on.
+/// Whether `symbol` is defined in the library of `handle` itself, not in one that it depends on.
 int linux_symbol_is_own(void *handle, void *symbol);
 
 /// Calls `visit` with the path of every library that is mapped in this process.

@@ -6,18 +6,30 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/// Whether these bytes are mapped and may be read (and written, where asked for): 0, or EFAULT. Touches nothing. Says 0
-/// where the kernel does not tell.
+/// Checks that these bytes are mapped, and may be read and, with `writable`, written. Returns 0, or EFAULT. Does not
+/// access them. Where /proc/self/maps cannot be read, it checks only that they are mapped.
 int linux_check_memory(const void *address, size_t size, bool writable);
 
 /// Size of a page in bytes.
 int linux_page_size(void);
 
-/// Zeroed pages of this process alone, for a device to read and write, which a child of fork(2) does not get. Null and
-/// errno when there are none.
+/// Maps zeroed private pages for a device to read and write, which a child of fork(2) does not inherit. Returns null
+/// and sets errno on failure.
 void *linux_map_memory(size_t size);
 
-/// Maps registers of a device from its node, to be written. Null and errno when that fails.
+/// Maps registers of a device from its node, for writing. Returns null and sets errno on failure.
 void *linux_map_registers(int fd, uint64_t offset, size_t size);
+
+/// Maps part of a file, shared, readable and writable; a child of fork(2) does not inherit it. Returns null and sets
+/// errno on failure.
+void *linux_map_file(int fd, uint64_t offset, size_t size);
+
+/// Unmaps memory that a function of this file mapped.
+void linux_unmap(void *address, size_t size);
+
+/// Creates a file in memory (memfd_create(2)). Returns the descriptor, or a negative errno value.
+int linux_memory_file(const char *name);
+/// Sets the size of a file (ftruncate(2)). Returns 0, or a positive errno value.
+int linux_resize_file(int fd, uint64_t size);
 
 #endif

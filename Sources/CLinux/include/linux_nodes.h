@@ -4,10 +4,10 @@
 
 #include <stdint.h>
 
-/// Whether this process may open the file for reading and writing: 0, or the errno value of faccessat(2).
+/// Checks that this process may open the file for reading and writing. Returns 0, or the errno value of faccessat(2).
 int linux_check_access(const char *path);
 
-/// Device number of what the descriptor refers to, as dev_t holds it; 0 where that is no device.
+/// The device number (dev_t) of the device that the descriptor refers to; 0 where it is not a device.
 uint64_t linux_device_number(int fd);
 
 #endif

@@ -10,7 +10,7 @@ uint64_t linux_monotonic_ns(void);
 /// CLOCK_REALTIME in nanoseconds since 1970.
 uint64_t linux_realtime_ns(void);
 
-/// 64 random bits of the kernel, good enough for keys.
+/// 64 random bits from getrandom(2), suitable for keys.
 uint64_t linux_random64(void);
 
 #endif

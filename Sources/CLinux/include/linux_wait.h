@@ -1,20 +1,20 @@
 // Waiting: futexes and event descriptors.
 //
-// Like every header of this target that Swift imports, it names no type of the C library: two modules that see the C
-// library under different feature macros cannot be imported together.
+// Like every header of this target that Swift imports, it uses no type of the C library: two modules that include the C
+// library with different feature macros cannot be imported together.
 #ifndef SWIFT_RDMA_LINUX_WAIT_H
 #define SWIFT_RDMA_LINUX_WAIT_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/// Sleeps as long as *word is `expected`, or until woken, or for no reason at all.
+/// Sleeps while *word is `expected`, until woken; it may also return early (futex(2), FUTEX_WAIT).
 void linux_futex_wait(const void *word, uint32_t expected);
 
-/// Wakes one that sleeps on the word.
+/// Wakes one thread that sleeps on the word (FUTEX_WAKE).
 void linux_futex_wake_one(const void *word);
 
-/// Tells the processor that this is a waiting loop.
+/// Hints to the processor that this is a spin loop.
 static inline void linux_spin_hint(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -24,20 +24,22 @@ static inline void linux_spin_hint(void)
 #endif
 }
 
+/// Closes a descriptor (close(2)).
 void linux_close(int fd);
 
-/// An event descriptor that is not readable: the descriptor, or a negative errno value.
+/// Creates a blocking event descriptor (eventfd(2)), which is not readable. Returns it, or a negative errno value.
 int linux_eventfd(void);
 
 /// Makes an event descriptor readable.
 void linux_eventfd_raise(int fd);
 
-/// Makes an event descriptor unreadable again. Waits if it is not readable and may wait.
+/// Reads an event descriptor, so that it is not readable. Blocks while it is not readable, unless it has O_NONBLOCK.
 void linux_eventfd_clear(int fd);
 
+/// Whether the descriptor has O_NONBLOCK.
 bool linux_is_nonblocking(int fd);
 
-/// Waits until the descriptor is readable: 0, or EINTR.
+/// Waits until the descriptor is readable. Returns 0, or the errno value of poll(2): EINTR after a signal.
 int linux_wait_readable(int fd);
 
 #endif

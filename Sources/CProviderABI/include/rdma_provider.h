@@ -1,143 +1,207 @@
 /*
- * rdma_provider.h - the contract between the verbs core and a provider
+ * rdma_provider.h - the provider ABI: the contract between the verbs core and a provider
  *
- * This header is all that a provider needs: it can be written in C, C++ or Swift, from this file and
- * <infiniband/verbs.h> alone, and be shipped as a shared library of its own. Core and provider meet
- * nowhere else.
+ * This header is all that a provider needs: a provider can be written in C, C++ or Swift, from this file and
+ * <infiniband/verbs.h> alone, and be shipped as a shared library of its own. Core and provider have no other
+ * interface.
  *
  *
  * 1. VERSIONS
  *
- * The contract has a version, MAJOR.MINOR. Within one major version structs only grow at their end, no
- * field changes its meaning, and a function that was allowed to be absent stays so. Every struct that
- * crosses begins with `size`: what its maker filled. A reader looks at a field only after
- * RDMA_PROVIDES(pointer, field) has said that it is there. So an old provider runs on a new core, and a
- * new provider on an old core.
+ * The ABI has a version, MAJOR.MINOR. Within one major version structs only grow at their end, no field
+ * changes its meaning, and a function that may be absent may always be absent. Every struct that core and
+ * provider exchange begins with `size`, a uint32_t: the bytes of the struct in the header of the side that made
+ * it. A reader accesses a field only when RDMA_PROVIDES(pointer, field) is true. So an old provider runs on a new
+ * core, and a new provider on an old core. Where one side makes a struct and the other fills it (rdma_context,
+ * rdma_reason, rdma_software_device), its maker zeroes it first: a field that the filling side does not know
+ * reads as 0, and 0 always means absent.
  *
  * Version 0.x is for the time in which the first providers are written: a new minor version may then
  * still break what is below it. Version 1.0 freezes the above.
  *
- * Negotiation goes both ways. The core hands its version to the entry point; a provider that needs more
- * answers NULL and a sentence. The provider answers the version that it was built against; a core that
- * cannot serve it refuses it with a sentence: another major version, or a minor version below
+ * Negotiation goes both ways. The core passes its version to the entry point; a provider that needs a later
+ * one returns NULL and a reason. The provider returns the version that it was built against; a core that
+ * does not support it refuses it with a reason: another major version, or a minor version below
  * RDMA_PROVIDER_ABI_MINOR_OLDEST.
+ *
+ * Core, provider and application can each be built with another version of <infiniband/verbs.h>, from that of
+ * rdma-core 44 on, and run together. For the structs of verbs.h these rules hold:
+ *
+ *   struct verbs_context    It grows at its front. rdma_init_context stores its size in the provider's verbs.h in
+ *                           `sz`; the core, and the inline functions of verbs.h, access the slots within it only.
+ *   ibv_qp_ex, ibv_cq_ex    They grow by functions at their end. A caller uses a new function only on an object
+ *                           made with its flag (send_ops_flags, wc_flags), and create_qp_ex and create_cq_ex
+ *                           refuse a flag that they do not know.
+ *   objects of the provider At least RDMA_OBJECT_ROOM zeroed bytes follow each public struct that a provider
+ *                           returns, except ibv_context, and stay zero: a member that a later verbs.h adds
+ *                           reads as 0. The private state of the provider follows them.
+ *   attributes with a mask  ibv_*_init_attr(_ex), ibv_qp_attr, ibv_wq_attr and others (comp_mask, attr_mask):
+ *                           a field is read or written only if its bit is set, and an unknown bit is
+ *                           EOPNOTSUPP. query_qp writes rate_limit only with IBV_QP_RATE_LIMIT in the mask.
+ *   structs with their size ibv_port_attr, ibv_device_attr_ex, ibv_gid_entry, ibv_ece: passed with the size
+ *                           in the caller's verbs.h (struct rdma_context_ops).
+ *   all others              Their layout does not change (ibv_context_ops, ibv_send_wr, ibv_recv_wr, ibv_sge,
+ *                           ibv_wc, ibv_ah_attr, ibv_srq_attr, ibv_async_event, ibv_mw_bind): the libibverbs
+ *                           ABI has fixed it.
+ *
+ * Enums of verbs.h are open: a value that a provider does not know is EOPNOTSUPP, or EINVAL where verbs.h says so.
  *
  *
  * 2. OBJECTS
  *
- * What a provider hands out is the public struct of verbs.h - ibv_context, ibv_pd, ibv_mr, ibv_cq (as
- * ibv_cq_ex where it was made by create_cq_ex), ibv_srq, ibv_qp (always as ibv_qp_ex), ibv_ah, ... - as
- * the first member of a struct of its own, which holds its private state behind it. The provider
+ * A provider returns pointers to the public structs of verbs.h - ibv_context, ibv_pd, ibv_mr, ibv_cq (as
+ * ibv_cq_ex where it was made by create_cq_ex), ibv_srq, ibv_qp (always as ibv_qp_ex), ibv_ah and others.
+ * Each is the first member of a struct of the provider, whose private state follows it and RDMA_OBJECT_ROOM
+ * zeroed bytes (chapter 1). The provider
  * allocates that struct in create_*, alloc_*, open_* or reg_*, and frees it in the matching destroy_*,
- * dealloc_*, close_*, free_* or dereg_* when that returns 0. After an error the object is as it was.
+ * dealloc_*, close_*, free_* or dereg_* when that returns 0. After an error the object is unchanged.
  *
- * The initialisers at the end of this header (rdma_init_context, rdma_init_cq, ...) set what verbs.h
- * promises to every user: parents, mutexes, condition variables, counters. Call them before the kernel
- * or another thread can learn of the object.
+ * The initialisers at the end of this header (rdma_init_context, rdma_init_cq and others) set the members
+ * that verbs.h promises to every user: parents, mutexes, condition variables, counters. There is one for each
+ * object, and its comment lists the members that the provider sets itself. Call them before the
+ * kernel or another thread can access the object.
  *
  * A context is the `context` member of a zeroed struct verbs_context (rdma_init_context does that).
  * When open_device has returned, the core fills every null slot of `context->ops` with a function that
- * answers EOPNOTSUPP (and sets *bad_wr to the first request), and the slots of struct verbs_context from
- * the provider's control table, so that the inline functions of verbs.h work on the context too. An
- * extended queue pair or completion queue has no such filling: create_qp_ex and create_cq_ex fill every
- * function pointer that the asked-for send_ops_flags and wc_flags call for, or refuse the flags.
+ * returns EOPNOTSUPP (and sets *bad_wr to the first request), and the slots of struct verbs_context from
+ * the provider's control table, so that the inline functions of verbs.h work on the context too. The
+ * core does not fill extended queue pairs and completion queues: create_qp_ex and create_cq_ex fill every
+ * function pointer for the given send_ops_flags and wc_flags, or refuse the flags.
  *
  * The data path is what verbs.h defines: context->ops (post_send, post_recv, post_srq_recv, poll_cq,
  * req_notify_cq, alloc_mw, dealloc_mw, bind_mw), the functions of struct ibv_qp_ex (wr_*) and of struct
- * ibv_cq_ex (start_poll, next_poll, end_poll, read_*). It goes from the application straight to the
- * provider; the core does not stand between. It must not allocate.
+ * ibv_cq_ex (start_poll, next_poll, end_poll, read_*). The application calls the
+ * provider directly, without the core. The data path must not allocate.
  *
  *
  * 3. ERRORS
  *
- * A function that returns int answers 0 or a positive errno value. A function that returns a pointer
- * answers NULL and sets errno. post_* set *bad_wr to the first request that was not taken; those before
- * it were. poll_cq answers the number of completions, or a negative errno value.
+ * A function whose result is int returns 0 or a positive errno value. A function whose result is a pointer
+ * returns NULL and sets errno. post_* set *bad_wr to the first work request that was not posted; those before
+ * it were. poll_cq returns the number of completions, or a negative errno value.
  *
- *   EOPNOTSUPP  this provider or device cannot do that: a null entry of the table, an unknown bit in a
+ *   EOPNOTSUPP  this provider or device does not support it: a null entry of the table, an unknown bit in a
  *               comp_mask, a flag or a queue pair type that it does not know
- *   EINVAL      an argument is out of range, objects do not belong together, a wrong state
+ *   EINVAL      an argument is out of range, objects do not belong together, or the state is wrong
  *   ENOMEM      no memory, a full queue (post_*), or a limit of the device
- *   EBUSY       something still uses the object (destroy_*)
- *   EAGAIN      nothing there yet, on a descriptor with O_NONBLOCK (get_*_event)
- *   EIO         the device is gone or has failed (chapter 6)
+ *   EBUSY       another object still uses the object (destroy_*)
+ *   EAGAIN      no event is queued, on a descriptor with O_NONBLOCK (get_*_event)
+ *   EIO         the device was removed or has failed (chapter 6)
  *
- * What one function says beyond that stands beside it and in its man page (ibv_post_send(3), ...).
- * struct rdma_reason carries a sentence for a person: say what, where, and what to try.
+ * Errors specific to one function are documented at its declaration and in its man page (ibv_post_send(3), for
+ * example). struct rdma_reason holds an explanation for the user: what failed, on which object, why, and what
+ * to try.
+ *
+ * The functions of the control table and list_devices have no such argument. One that fails can explain its
+ * errno value with rdma_explain, on the calling thread, before it returns: "4093 queue pairs are open:
+ * maxQueuePairs". The core drops earlier explanations of the thread before it calls such a function, and shows
+ * the explanation to the user if the function returns the same errno value. Without an explanation the user sees
+ * the general meaning of the errno value; a provider explains nothing where it knows no more. An error of a
+ * system call is returned unchanged: ENOMEM, EMFILE or EPERM of the kernel is never replaced by a guess.
  *
  *
  * 4. THREADS
  *
- * The core may call any function of the tables from any thread, several at once, also on one object. It
- * never calls a destroying function while another call on that object, or on one of its children, is
- * under way, and destroys children before parents. The functions of the data path may be called from
- * several threads at once, too, unless the object was made under a thread domain (alloc_parent_domain
- * with a td) or with IBV_CREATE_CQ_ATTR_SINGLE_THREADED: then from one at a time, and the provider may
- * leave its locks out. A wr_start ... wr_complete pair and a start_poll ... end_poll pair belong to one
+ * The core may call any function of the tables from any thread, concurrently, also on one object. It never
+ * calls a destroying function during another call on that object or on one of its children, and destroys
+ * children before parents. The functions of the data path may be called from
+ * several threads concurrently, too, unless the object was made under a thread domain (alloc_parent_domain
+ * with a td) or with IBV_CREATE_CQ_ATTR_SINGLE_THREADED: then from one thread at a time, and the
+ * provider may omit its locks. A wr_start ... wr_complete pair and a start_poll ... end_poll pair belong to one
  * thread each. No function may be called in a child after fork(2), except exec.
  *
- * On the data path a provider trusts the pointers that it is given: to the object, the first request of a
- * list, its elements, and bad_wr. The inline functions of verbs.h hand them through as their user gave
- * them, and looking costs every call. Numbers it does not trust: opcodes, flags, counts and lengths.
+ * Between start_poll and end_poll (a batch) the polling thread may call any other function, whether the
+ * completion queue has a lock or not. The current completion counts as consumed from the moment that start_poll
+ * or next_poll returns it: wr_id, status and read_* describe it until next_poll or end_poll, and only its slot
+ * stays in use until then. So
  *
- * A provider may have threads of its own. They block all signals, and are gone when close_context
- * returns. A provider never installs a signal handler, never prints, never exits; it says what it has to
- * say through rdma_core.log. It is never unloaded.
+ *   destroy_qp, modify_qp   Any queue pair: its completions that were not returned yet are removed where the
+ *                           provider removes completions at all; those of other queue pairs stay, in order.
+ *   resize_cq               Moves the current completion along with the others, or refuses.
+ *   req_notify_cq, post_*   Work as outside a batch.
+ *   poll_cq, start_poll     On the same completion queue they return -EBUSY and EBUSY, or work; they never
+ *                           wait.
+ *   destroy_cq              Of the same completion queue: EBUSY.
+ *   next_poll               May be called again after ENOENT. Without a batch it returns EINVAL, and end_poll
+ *                           does nothing, where the provider can detect that.
+ *
+ * Another thread's call waits for the end of the batch. Two threads that, each inside a batch, destroy or
+ * modify queue pairs of the other's completion queue must not wait for each other. Two programs deadlock
+ * nevertheless: one whose thread waits, inside a batch, for another thread whose call waits for the batch; and
+ * one that calls modify_qp or destroy_qp of a queue pair between its wr_start and wr_complete.
+ *
+ * On the data path a provider trusts pointers: to the object, the first work request of a list, its SGEs, and
+ * bad_wr. The inline functions of verbs.h pass them unchecked, and a check would cost every call. It does not
+ * trust numbers: opcodes, flags, counts and lengths.
+ *
+ * A provider may have threads of its own. They block all signals, and have ended when close_context
+ * returns. A provider never installs a signal handler, never prints and never exits; it logs messages with
+ * rdma_core.log. It is never unloaded.
  *
  *
  * 5. EVENTS
  *
  * A completion channel and a context each have a descriptor (ibv_comp_channel.fd, ibv_context.async_fd)
- * that is readable when an event waits; the user may set O_NONBLOCK on it or hand it to poll(2).
+ * that is readable while an event is queued; the user may set O_NONBLOCK on it or pass it to poll(2).
  *
  * Where the events come from the kernel's uverbs, the core reads the kernel's records from these
  * descriptors itself (struct ib_uverbs_comp_event_desc, struct ib_uverbs_async_event_desc of
- * <rdma/ib_user_verbs.h>). So the user_handle that the provider gives to the kernel when it makes a CQ,
- * QP, SRQ or WQ is the address of that object's verbs.h struct. Having read one, the core calls cq_event
- * or async_event, if the provider has it, before the user sees it.
+ * <rdma/ib_user_verbs.h>). So the user_handle that the provider passes to the kernel when it makes a CQ,
+ * QP, SRQ or WQ must be the address of that object's verbs.h struct. After it has read a record, the core calls
+ * cq_event or async_event, if the provider has it, before it returns the event to the user.
  *
- * Where they come from elsewhere (a software device, another library) the provider sets get_cq_event and
- * get_async_event, and the core calls these in place of reading. They wait, or answer EAGAIN where
+ * Where the events have another source (a software device, another library), the provider sets get_cq_event
+ * and get_async_event, and the core calls these instead of reading. They wait, or return EAGAIN where
  * O_NONBLOCK is set.
  *
- * An event that would repeat one which waits unread may be left out: it tells the reader nothing new.
+ * An event that would repeat an unread one may be omitted.
  *
  * Each event must be acknowledged: the core counts acknowledgements in the object's public struct
  * (comp_events_completed, async_events_completed, events_completed), under its mutex, and signals its
  * condition variable. destroy_cq, destroy_qp, destroy_srq and destroy_wq first make sure that no
- * further event of that object can be read, drop those that wait unread, and then wait until those which
- * were read are acknowledged (rdma_wait_cq_events, rdma_wait_qp_events, rdma_wait_srq_events,
+ * further event of that object can be read, drop the unread ones, and then wait until those that were read
+ * are acknowledged (rdma_wait_cq_events, rdma_wait_qp_events, rdma_wait_srq_events,
  * rdma_wait_wq_events); then they free the object.
  *
  *
  * 6. A DEVICE THAT GOES
  *
- * A device can be removed or fail while contexts of it are open. From the moment that the provider learns
- * of it, no call waits for the device any more, and its users hear of it in whatever way they listen:
+ * A device can be removed or fail while contexts of it are open. From the moment that the provider detects
+ * it, no call waits for the device any more, and every interface reports it:
  *
- *   events      IBV_EVENT_DEVICE_FATAL is raised once, as the last event of the context. What waits can
- *               still be read, then get_cq_event and get_async_event answer EIO, also to those who were
- *               waiting, and the descriptors stay readable.
- *   polling     poll_cq first answers what is in the CQ, and after that -EIO where it would have answered
- *               0; start_poll and next_poll answer EIO in place of ENOENT. The work requests that had not
+ *   events      IBV_EVENT_DEVICE_FATAL is raised once, as the last event of the context. Queued
+ *               events can still be read, then get_cq_event and get_async_event return EIO, also to threads
+ *               that were waiting, and the descriptors stay readable.
+ *   polling     poll_cq first returns the completions in the CQ, and after that -EIO where it would have
+ *               returned 0; start_poll and next_poll return EIO instead of ENOENT. The work requests that had not
  *               completed are flushed to the CQ before (IBV_WC_WR_FLUSH_ERR: whether they took effect at
- *               the peer is not known) where the provider can still tell which they are. Once poll_cq has
- *               answered -EIO, no completion comes any more.
- *   posting     post_*, bind_mw and wr_complete answer EIO and take nothing; *bad_wr is the first request.
- *               The same holds whenever a device does not take what was written for it: a request that
- *               was refused never completes.
- *               req_notify_cq answers EIO.
- *   the table   All else answers EIO, but what destroys (close_*, destroy_*, dealloc_*, dereg_*, detach_*,
- *               free_*): that frees what it always frees, and answers 0.
+ *               the peer is not known) where the provider can still determine them. Once poll_cq has
+ *               returned -EIO, no further completion is returned.
+ *   posting     post_*, bind_mw and wr_complete return EIO and post nothing; *bad_wr is the first request.
+ *               The same holds whenever a device does not accept a work request: a request that was
+ *               refused never completes.
+ *               req_notify_cq returns EIO.
+ *   the table   All other functions return EIO, except those that destroy (close_*, destroy_*, dealloc_*,
+ *               dereg_*, detach_*, free_*): they free the object as always, and return 0.
  *
- * Of a foreign context (RDMA_CONTEXT_FOREIGN) the library that made it decides what its data path answers.
+ * For a foreign context (RDMA_CONTEXT_FOREIGN), the library that made it determines the results of its data path.
  *
  *
- * 7. NOT IN THIS VERSION
+ * 7. EXTENSIONS
+ *
+ * An interface of a provider beyond this header (direct access to its queues, device commands, statistics) is an
+ * extension: static data, usually a struct of functions that begins with its size, which the provider's own header
+ * declares under a name and a version. A program asks for it with query_extension of a context, a device or
+ * a provider, and gets NULL from a provider that does not have it. So no program needs the address of a
+ * symbol in a provider, and two providers of one device can offer the same extension. A name begins with the name
+ * of the provider that defined it and a hyphen, such as "mlx5-direct".
+ *
+ *
+ * 8. NOT IN THIS VERSION
  *
  * Of the families that libibverbs 44 (Debian 12) has, these have no entry yet: import of a device, PD,
  * MR or DM from another process; IPsec flow actions (flow_action_esp); tag matching (post_srq_ops). The
- * core answers EOPNOTSUPP for them.
+ * core returns EOPNOTSUPP for them.
  */
 #ifndef RDMA_PROVIDER_H
 #define RDMA_PROVIDER_H
@@ -156,26 +220,35 @@ extern "C" {
 #endif
 
 #define RDMA_PROVIDER_ABI_MAJOR 0
-#define RDMA_PROVIDER_ABI_MINOR 1
+#define RDMA_PROVIDER_ABI_MINOR 2
 /* The oldest minor version of a provider that a core of this version still serves. */
-#define RDMA_PROVIDER_ABI_MINOR_OLDEST 1
+#define RDMA_PROVIDER_ABI_MINOR_OLDEST 2
 
-/* Has the maker of *(pointer) filled `field`? Usable on every struct that begins with `size`. */
+/* Zeroed bytes behind each public struct of an object (chapter 1). */
+#define RDMA_OBJECT_ROOM 64
+
+/* Whether the maker of *(pointer) filled `field`. For every struct that begins with `size`. */
 #define RDMA_PROVIDES(pointer, field)                                                                      \
 	((pointer)->size >= offsetof(__typeof__(*(pointer)), field) + sizeof((pointer)->field))
 
-/* A sentence for a person, in UTF-8 with its terminating zero; empty when there is nothing to say. The
- * caller of the function that fills it owns it. */
+/* An explanation for the user, one line of UTF-8 with its terminating zero; empty when there is none. The caller of
+ * the function that fills it owns it. */
 struct rdma_reason {
 	uint32_t size;
-	char text[508];
+	char text[508]; /* this long in every version: later fields follow it */
 };
 
 enum rdma_log_level {
-	RDMA_LOG_ERROR = 0,   /* something the user asked for failed */
+	RDMA_LOG_ERROR = 0,   /* a request of the user failed */
 	RDMA_LOG_WARNING = 1, /* it works, but not as it should */
 	RDMA_LOG_INFO = 2,
 	RDMA_LOG_DEBUG = 3,
+};
+
+enum rdma_core_flags {
+	/* The process runs with raised privileges (getauxval(3), AT_SECURE): ignore variables of the environment, and
+	 * open no file that they name. */
+	RDMA_CORE_RAISED_PRIVILEGES = 1 << 0,
 };
 
 /* The core, as a provider sees it. Lives as long as the process. */
@@ -183,11 +256,19 @@ struct rdma_core {
 	uint32_t size;
 	uint16_t abi_major;
 	uint16_t abi_minor;
-	/* Version of the package, such as "0.1.0": to be shown, not to be compared. */
+	/* Version of the package, such as "0.1.0", for display; do not compare it. */
 	const char *version;
-	/* Any thread, never from the data path. `provider` is the caller's name, `message` one line. The
-	 * core copies both. */
+	/* Logs a message. From any thread, never from the data path. `provider` is the caller's name, `message`
+	 * one line. The core copies both. */
 	void (*log)(enum rdma_log_level level, const char *provider, const char *message);
+	/* Explains the errno value that a function of the control table is about to return on this thread
+	 * (chapter 3). `message` is one line, which the core copies, up to 507 bytes. Never from the data
+	 * path. An older core does not have this field: call it through rdma_explain. */
+	void (*explain)(int error, const char *message);
+	uint32_t flags; /* enum rdma_core_flags */
+	/* Messages above this level are discarded (enum rdma_log_level). It changes while the process runs: test it
+	 * with rdma_logs. */
+	uint32_t log_level;
 };
 
 enum rdma_device_kind {
@@ -200,7 +281,14 @@ enum rdma_device_kind {
 /* No kernel driver id is known (an old kernel without netlink, a software device). */
 #define RDMA_DRIVER_ID_UNKNOWN UINT32_MAX
 
-/* A software device, as list_devices writes it. */
+enum rdma_software_device_flags {
+	/* The device is opened on request only, by its name or for an address of its interface. The core lists it
+	 * nowhere else, so that a program that takes the first device does not open it. */
+	RDMA_SOFTWARE_DEVICE_ON_REQUEST = 1,
+};
+
+/* A software device, as list_devices writes it. It has no `size`, because `stride` is the distance between two: the
+ * provider writes the fields it knows. */
 struct rdma_software_device {
 	/* As ibv_device.name: unique on the host, [A-Za-z0-9_.-], ends with a zero. */
 	char name[IBV_SYSFS_NAME_MAX];
@@ -209,16 +297,16 @@ struct rdma_software_device {
 	uint32_t ifindex;
 	uint32_t node_type;      /* enum ibv_node_type */
 	uint32_t transport_type; /* enum ibv_transport_type */
-	uint32_t reserved;
+	uint32_t flags;          /* enum rdma_software_device_flags */
 	__be64 node_guid;
 };
 
-/* A device that is to be opened. The core makes it; it lives as long as the process. */
+/* A device to be opened. The core makes it; it lives as long as the process. */
 struct rdma_device {
 	uint32_t size;
 	uint32_t kind; /* enum rdma_device_kind: open */
-	/* The public struct, filled by the core, with 1024 zeroed bytes behind it, because other libraries
-	 * look there. A context's `device` is this one, unless the context is foreign. */
+	/* The public struct, filled by the core, followed by 1024 zeroed bytes, because other libraries access
+	 * them. ibv_context.device is this struct, unless the context is foreign. */
 	struct ibv_device *device;
 	__be64 node_guid;
 	/* enum rdma_driver_id of <rdma/ib_user_ioctl_verbs.h>, or RDMA_DRIVER_ID_UNKNOWN. */
@@ -232,24 +320,41 @@ struct rdma_device {
 	uint16_t pci_device;
 	uint16_t pci_subsystem_vendor;
 	uint16_t pci_subsystem_device;
-	/* Device number of the uverbs character device, 0 for a software device. Compare it with what was
-	 * opened. */
+	/* Device number of the uverbs character device, 0 for a software device. Compare it with the opened
+	 * file. */
 	dev_t uverbs_dev;
 	/* Network interface of a software device, else empty. */
 	const char *interface;
 	uint32_t ifindex;
 	uint32_t reserved;
+	/* What init_device of the provider that opens the device has stored, else NULL. */
+	void *provider_state;
 };
 
 struct rdma_context_ops;
 
 enum rdma_context_flags {
-	/* The context belongs to another library, which has filled all of it: the core leaves context->ops
-	 * and the struct around the context alone. */
+	/* The context belongs to another library, which has filled it: the core does not change context->ops
+	 * and the struct around the context. */
 	RDMA_CONTEXT_FOREIGN = 1 << 0,
 };
 
-/* What open_device answers. The core sets `size` to what it has room for, and zeroes the rest. */
+/* How to open a device. The core makes it; it is valid during the call. */
+struct rdma_open_attr {
+	uint32_t size;
+	/* A descriptor of the device's uverbs node that already has a context in the kernel, as for
+	 * ibv_import_device(3), or -1: open the node. On success the provider owns it. A provider that does not
+	 * import refuses it with EOPNOTSUPP. */
+	int32_t cmd_fd;
+	/* Names of extensions (query_extension) that the user wants in this context and that must be prepared when it is
+	 * opened; NULL where there are none. A provider ignores names that it does not know: the user
+	 * learns from query_extension what it got. */
+	const char *const *extensions;
+	uint32_t extension_count;
+	uint32_t reserved;
+};
+
+/* The result of open_device. The core sets `size` to the size of its struct, and zeroes the rest. */
 struct rdma_context {
 	uint32_t size;
 	uint32_t flags; /* enum rdma_context_flags */
@@ -266,27 +371,44 @@ struct rdma_provider {
 	uint16_t abi_minor;
 	/* Name as in the `driver` line of its driver file: [a-z0-9_-]+, at most 63 bytes. */
 	const char *name;
-	/* Version and maker, to be shown. */
+	/* Version and vendor, for display. */
 	const char *version;
 	const char *vendor;
-	/* The range of rdma_device.kernel_abi that it can serve; 0 and UINT32_MAX: any. */
+	/* The range of rdma_device.kernel_abi that it supports; 0 and UINT32_MAX: any. */
 	uint32_t kernel_abi_min;
 	uint32_t kernel_abi_max;
 
 	/* Optional: writes up to `capacity` software devices that exist on this host to `devices`, and
 	 * their number, which may be greater than `capacity`, to *count. `stride` is the distance from one
-	 * to the next in bytes. Is called for built-in providers only: the devices of a loaded one are
-	 * those which its driver file matches. */
+	 * to the next in bytes. Called for built-in providers only: the devices of a loaded one are
+	 * those that its driver file matches. Returns 0, or an errno value where it cannot list them: it is then
+	 * unknown whether there is a device. */
 	int (*list_devices)(struct rdma_software_device *devices, size_t stride, uint32_t capacity,
 			    uint32_t *count);
 
-	/* Optional: whether it can serve this device: 0, or ENODEV and the reason. Must be cheap and open
-	 * nothing. Absent: it serves every device that it is matched with. */
+	/* Optional: checks whether it can serve this device. Returns 0, or ENODEV and the reason. Must be cheap and
+	 * open nothing. When absent, the provider serves every device that its driver file matches. */
 	int (*probe_device)(const struct rdma_device *device, struct rdma_reason *why);
 
-	/* Opens the device and fills *context, or answers an errno value and the reason. */
-	int (*open_device)(const struct rdma_device *device, struct rdma_context *context,
-			   struct rdma_reason *why);
+	/* Opens the device and fills *context. Returns 0, or an errno value and the reason. */
+	int (*open_device)(const struct rdma_device *device, const struct rdma_open_attr *attr,
+			   struct rdma_context *context, struct rdma_reason *why);
+
+	/* Optional: state of the provider that all contexts of a device share, such as a table of queue
+	 * numbers. The core calls init_device before the first open_device of a device, and passes *state in
+	 * rdma_device.provider_state to it, and to every later call for this device; it calls fini_device
+	 * after the last context was closed. Both or neither is present. Calls for one device are never
+	 * concurrent with another init_device, fini_device or open_device of it. init_device returns 0, or an
+	 * errno value and the reason. */
+	int (*init_device)(const struct rdma_device *device, void **state, struct rdma_reason *why);
+	void (*fini_device)(const struct rdma_device *device, void *state);
+
+	/* Optional: an interface of the provider beyond this header, by a name that begins with the provider's, such as
+	 * "mlx5-direct". It is found here where it belongs to a device that is not open, or to the
+	 * provider as a whole (`device` is NULL), and in rdma_context_ops where it belongs to a context. The result is
+	 * static data whose layout the provider's own header declares for that name and version; NULL where
+	 * it does not have that version. */
+	const void *(*query_extension)(const struct rdma_device *device, const char *name, uint32_t version);
 };
 
 /*
@@ -297,42 +419,45 @@ struct rdma_provider {
  *
  *     __attribute__((visibility("default"))) rdma_provider_entry_function rdma_provider_entry;
  *
- * Is called before anything else, and once by each core in the process (a program can hold two, when a
- * library that it loads has one of its own): a later call answers the same provider and leaves alone what
- * the first one prepared. Answers NULL and in *why what it misses ("needs provider ABI 1.4 or later, this
- * core has 1.2").
+ * It is called before any other function, and once by each core in the process (a program can contain two,
+ * when a library that it loads contains one): a later call returns the same provider and does not change the
+ * state that the first one prepared. Returns NULL, and the reason in *why, when it does not support the core
+ * ("needs provider ABI 1.4 or later, this core has 1.2").
  */
 typedef const struct rdma_provider *rdma_provider_entry_function(const struct rdma_core *core,
 								 struct rdma_reason *why);
 #define RDMA_PROVIDER_ENTRY_SYMBOL "rdma_provider_entry"
 
 /*
- * The control table. An entry that is NULL, or lies beyond `size`, is not supported: the core answers
- * EOPNOTSUPP for it. An object can only be made if its destroying function is there as well.
+ * The control table. An entry that is NULL, or lies beyond `size`, is not supported: the core returns
+ * EOPNOTSUPP for it. An object can be made only if its destroying function is present as well.
  *
- * Where verbs.h has an inline function of the same family, the entry has the very type of its slot in
- * struct verbs_context. Structs that verbs.h extends under a comp_mask cross as they are: an unknown bit
- * answers EOPNOTSUPP, a field is read only if its bit is set. Those which grow without one (ibv_port_attr,
- * ibv_device_attr_ex, ibv_gid_entry, ibv_ece) cross with their size in bytes: the provider fills the
+ * Where verbs.h has an inline function of the same family, the entry has the type of its slot in struct
+ * verbs_context. Structs that verbs.h extends under a comp_mask are passed unchanged: an unknown bit is
+ * EOPNOTSUPP, and a field is read only if its bit is set. Structs that grow without one (ibv_port_attr,
+ * ibv_device_attr_ex, ibv_gid_entry, ibv_ece) are passed with their size in bytes: the provider fills the
  * fields that fit and zeroes the rest.
  */
 struct rdma_context_ops {
-	size_t size;
+	uint32_t size;
+	uint32_t reserved;
 
-	/* Closes the context; the core has destroyed all objects under it. Always there. */
+	/* Closes the context; the core has destroyed all its objects. Always present. */
 	int (*close_context)(struct ibv_context *context);
+	/* As rdma_provider.query_extension, for this context. */
+	const void *(*query_extension)(struct ibv_context *context, const char *name, uint32_t version);
 
 	/* --- device, port, GID, P_Key: ibv_query_device_ex(3), ibv_query_port(3), ibv_query_gid_ex(3),
 	 *     ibv_query_gid_table(3), ibv_query_pkey(3), ibv_query_rt_values_ex(3) --- */
 	int (*query_device_ex)(struct ibv_context *context, const struct ibv_query_device_ex_input *input,
 			       struct ibv_device_attr_ex *attr, size_t attr_size);
-	/* Ports count from 1. EINVAL for another one. */
+	/* Ports are numbered from 1. EINVAL for another one. */
 	int (*query_port)(struct ibv_context *context, uint8_t port, struct ibv_port_attr *attr,
 			  size_t attr_size);
 	/* ENODATA where that entry of the table is empty. */
 	int (*query_gid_ex)(struct ibv_context *context, uint32_t port, uint32_t gid_index,
 			    struct ibv_gid_entry *entry, uint32_t flags, size_t entry_size);
-	/* All valid entries of all ports: their number, or a negative errno value. */
+	/* Writes all valid entries of all ports. Returns their number, or a negative errno value. */
 	ssize_t (*query_gid_table)(struct ibv_context *context, struct ibv_gid_entry *entries,
 				   size_t max_entries, uint32_t flags, size_t entry_size);
 	int (*query_pkey)(struct ibv_context *context, uint8_t port, int index, __be16 *pkey);
@@ -341,7 +466,7 @@ struct rdma_context_ops {
 	/* --- protection, parent and thread domains: ibv_alloc_pd(3), ibv_alloc_parent_domain(3),
 	 *     ibv_alloc_td(3) --- */
 	struct ibv_pd *(*alloc_pd)(struct ibv_context *context);
-	/* A parent domain, too, is given back here. */
+	/* Deallocates parent domains, too. */
 	int (*dealloc_pd)(struct ibv_pd *pd);
 	struct ibv_pd *(*alloc_parent_domain)(struct ibv_context *context,
 					      struct ibv_parent_domain_init_attr *attr);
@@ -349,14 +474,14 @@ struct rdma_context_ops {
 	int (*dealloc_td)(struct ibv_td *td);
 
 	/* --- memory regions: ibv_reg_mr(3). `access` is enum ibv_access_flags; unknown bits within
-	 *     IBV_ACCESS_OPTIONAL_RANGE are ignored, others answer EOPNOTSUPP. `iova` is the address by which
+	 *     IBV_ACCESS_OPTIONAL_RANGE are ignored, others are EOPNOTSUPP. `iova` is the address by which
 	 *     work requests and peers name the first byte. --- */
 	struct ibv_mr *(*reg_mr)(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova,
 				 unsigned int access);
 	struct ibv_mr *(*reg_dmabuf_mr)(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova,
 					int fd, int access);
-	/* As ibv_rereg_mr(3), but answers 0 or a positive errno value; the region is unchanged after
-	 * EINVAL and EOPNOTSUPP, and can only be deregistered after any other error. */
+	/* As ibv_rereg_mr(3), but returns 0 or a positive errno value. The region is unchanged after EINVAL and
+	 * EOPNOTSUPP, and can only be deregistered after any other error. */
 	int (*rereg_mr)(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length,
 			int access);
 	int (*dereg_mr)(struct ibv_mr *mr);
@@ -370,33 +495,33 @@ struct rdma_context_ops {
 	struct ibv_mr *(*reg_dm_mr)(struct ibv_pd *pd, struct ibv_dm *dm, uint64_t dm_offset, size_t length,
 				    unsigned int access);
 
-	/* Memory windows are made, bound and given back in context->ops (alloc_mw, bind_mw, dealloc_mw). */
+	/* Memory windows are allocated, bound and deallocated in context->ops (alloc_mw, bind_mw, dealloc_mw). */
 
 	/* --- completion channels and events (chapter 5): ibv_create_comp_channel(3), ibv_get_cq_event(3),
 	 *     ibv_get_async_event(3) --- */
 	struct ibv_comp_channel *(*create_comp_channel)(struct ibv_context *context);
-	/* EBUSY while a CQ uses it. */
+	/* EBUSY while a CQ uses the channel. */
 	int (*destroy_comp_channel)(struct ibv_comp_channel *channel);
 	int (*get_cq_event)(struct ibv_comp_channel *channel, struct ibv_cq **cq);
-	/* The user is about to see a completion event of this CQ (hook; may be NULL). */
+	/* Hook, may be NULL: the core is about to return a completion event of this CQ to the user. */
 	void (*cq_event)(struct ibv_cq *cq);
 	int (*get_async_event)(struct ibv_context *context, struct ibv_async_event *event);
-	/* The user is about to see this asynchronous event (hook; may be NULL). */
+	/* Hook, may be NULL: the core is about to return this asynchronous event to the user. */
 	void (*async_event)(struct ibv_context *context, struct ibv_async_event *event);
 
 	/* --- completion queues: ibv_create_cq(3), ibv_create_cq_ex(3), ibv_resize_cq(3), ibv_modify_cq(3).
-	 *     The CQ has room for at least `cqe` completions and says in ibv_cq.cqe for how many. --- */
+	 *     The CQ has room for at least `cqe` completions; ibv_cq.cqe is its capacity. --- */
 	struct ibv_cq *(*create_cq)(struct ibv_context *context, int cqe, void *cq_context,
 				    struct ibv_comp_channel *channel, int comp_vector);
 	struct ibv_cq_ex *(*create_cq_ex)(struct ibv_context *context, struct ibv_cq_init_attr_ex *attr);
-	/* EINVAL if more completions than that wait in it. */
+	/* EINVAL if the CQ contains more completions than that. */
 	int (*resize_cq)(struct ibv_cq *cq, int cqe);
 	int (*modify_cq)(struct ibv_cq *cq, struct ibv_modify_cq_attr *attr);
 	int (*destroy_cq)(struct ibv_cq *cq);
 
 	/* --- shared receive queues and XRC: ibv_create_srq_ex(3), ibv_modify_srq(3), ibv_open_xrcd(3),
-	 *     ibv_open_qp(3), ibv_get_srq_num(3). create_srq_ex serves the basic kind as well, and writes
-	 *     the true limits back to attr->attr. --- */
+	 *     ibv_open_qp(3), ibv_get_srq_num(3). create_srq_ex makes the basic kind as well, and writes
+	 *     the actual limits back to attr->attr. --- */
 	struct ibv_srq *(*create_srq_ex)(struct ibv_context *context, struct ibv_srq_init_attr_ex *attr);
 	int (*modify_srq)(struct ibv_srq *srq, struct ibv_srq_attr *attr, int mask);
 	int (*query_srq)(struct ibv_srq *srq, struct ibv_srq_attr *attr);
@@ -406,9 +531,10 @@ struct rdma_context_ops {
 	int (*close_xrcd)(struct ibv_xrcd *xrcd);
 	struct ibv_qp *(*open_qp)(struct ibv_context *context, struct ibv_qp_open_attr *attr);
 
-	/* --- queue pairs: ibv_create_qp_ex(3), ibv_modify_qp(3), ibv_query_qp(3). create_qp_ex serves the
+	/* --- queue pairs: ibv_create_qp_ex(3), ibv_modify_qp(3), ibv_query_qp(3). create_qp_ex makes the
 	 *     basic kind as well (comp_mask is then IBV_QP_INIT_ATTR_PD; for create_srq_ex that and
-	 *     IBV_SRQ_INIT_ATTR_TYPE), and writes the true limits back to attr->cap. modify_qp checks the
+	 *     IBV_SRQ_INIT_ATTR_TYPE), and writes the actual limits back to attr->cap. With a shared
+	 *     receive queue, max_recv_wr and max_recv_sge are ignored and written back as 0. modify_qp checks the
 	 *     transition (EINVAL for a missing or a superfluous attribute, IBTA volume 1, 11.2.5.2) and keeps
 	 *     ibv_qp.state true. --- */
 	struct ibv_qp *(*create_qp_ex)(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr);
@@ -417,7 +543,8 @@ struct rdma_context_ops {
 	int (*modify_qp)(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask);
 	int (*query_qp)(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask, struct ibv_qp_init_attr *init);
 	int (*modify_qp_rate_limit)(struct ibv_qp *qp, struct ibv_qp_rate_limit_attr *attr);
-	/* 1 if data arrives in memory in order for that opcode, 0 if that is not promised. */
+	/* A set of enum ibv_query_qp_data_in_order_caps of newer versions of verbs.h. With flags 0 only the bit for the whole
+	 * message (1) may be set; with IBV_QUERY_QP_DATA_IN_ORDER_RETURN_CAPS (1) any. Unknown flags: 0. */
 	int (*query_qp_data_in_order)(struct ibv_qp *qp, enum ibv_wr_opcode opcode, uint32_t flags);
 	int (*query_ece)(struct ibv_qp *qp, struct ibv_ece *ece, size_t ece_size);
 	int (*set_ece)(struct ibv_qp *qp, struct ibv_ece *ece, size_t ece_size);
@@ -450,22 +577,39 @@ struct rdma_context_ops {
 };
 
 /*
- * Initialisers. Each is to be called on zeroed memory.
+ * Initialisers. Call each on zeroed memory. Those of objects without a mutex zero the public struct and the padding at
+ * its end, into which a later verbs.h may put a member.
  */
 
-/* Writes a sentence, cut to what fits. */
+/* Writes a reason, truncated to the room for it. */
 static inline void rdma_set_reason(struct rdma_reason *why, const char *text)
 {
-	size_t room;
+	size_t room = sizeof(why->text) - 1;
 
-	if (!why || why->size <= offsetof(struct rdma_reason, text))
+	if (!why || !RDMA_PROVIDES(why, text))
 		return;
-	room = why->size - offsetof(struct rdma_reason, text) - 1;
 	strncpy(why->text, text, room);
 	why->text[room] = '\0';
 }
 
-/* async_fd and cmd_fd: -1 where there is none. num_comp_vectors: at least 1. */
+/* Whether a message of that level reaches a reader: whether it is worth formatting. */
+static inline int rdma_logs(const struct rdma_core *core, enum rdma_log_level level)
+{
+	if (!core || !RDMA_PROVIDES(core, log_level))
+		return 1;
+	return __atomic_load_n(&core->log_level, __ATOMIC_RELAXED) >= (uint32_t)level;
+}
+
+/* Explains `error` to the user (chapter 3), and returns it, for use as `return rdma_explain(core, EINVAL, text);`. On a
+ * core without rdma_core.explain it only returns the error. */
+static inline int rdma_explain(const struct rdma_core *core, int error, const char *message)
+{
+	if (core && RDMA_PROVIDES(core, explain) && core->explain)
+		core->explain(error, message);
+	return error;
+}
+
+/* Initialises a context. async_fd and cmd_fd: -1 where there is none. num_comp_vectors: at least 1. */
 static inline struct ibv_context *rdma_init_context(struct verbs_context *verbs, struct ibv_device *device,
 						    int cmd_fd, int async_fd, int num_comp_vectors)
 {
@@ -486,6 +630,94 @@ static inline void rdma_fini_context(struct ibv_context *context)
 	pthread_mutex_destroy(&context->mutex);
 }
 
+/* ibv_alloc_pd, and ibv_alloc_parent_domain: a parent domain has the handle of its protection domain. */
+static inline void rdma_init_pd(struct ibv_pd *pd, struct ibv_context *context, uint32_t handle)
+{
+	memset(pd, 0, sizeof(*pd));
+	pd->context = context;
+	pd->handle = handle;
+}
+
+static inline void rdma_init_td(struct ibv_td *td, struct ibv_context *context)
+{
+	memset(td, 0, sizeof(*td));
+	td->context = context;
+}
+
+/* Every kind of memory region. `addr` is the address that reg_mr was called with; the offset as a pointer for
+ * reg_dmabuf_mr; NULL for reg_dm_mr and alloc_null_mr, whose length is SIZE_MAX. rereg_mr calls it again, with what the
+ * region is afterwards, before it returns 0: the object stays, its keys may change. */
+static inline void rdma_init_mr(struct ibv_mr *mr, struct ibv_pd *pd, void *addr, size_t length, uint32_t handle,
+				uint32_t lkey, uint32_t rkey)
+{
+	memset(mr, 0, sizeof(*mr));
+	mr->context = pd->context;
+	mr->pd = pd;
+	mr->addr = addr;
+	mr->length = length;
+	mr->handle = handle;
+	mr->lkey = lkey;
+	mr->rkey = rkey;
+}
+
+/* bind_mw sets mw->rkey of a type 1 window to the new key; that of a type 2 window changes by
+ * ibv_inc_rkey in the application, with the work request. */
+static inline void rdma_init_mw(struct ibv_mw *mw, struct ibv_pd *pd, enum ibv_mw_type type, uint32_t handle,
+				uint32_t rkey)
+{
+	memset(mw, 0, sizeof(*mw));
+	mw->context = pd->context;
+	mw->pd = pd;
+	mw->rkey = rkey;
+	mw->handle = handle;
+	mw->type = type;
+}
+
+static inline void rdma_init_ah(struct ibv_ah *ah, struct ibv_pd *pd, uint32_t handle)
+{
+	memset(ah, 0, sizeof(*ah));
+	ah->context = pd->context;
+	ah->pd = pd;
+	ah->handle = handle;
+}
+
+/* The provider sets memcpy_to_dm and memcpy_from_dm, which ibv_memcpy_to_dm(3) calls without a check. */
+static inline void rdma_init_dm(struct ibv_dm *dm, struct ibv_context *context, uint32_t handle)
+{
+	memset(dm, 0, sizeof(*dm));
+	dm->context = context;
+	dm->handle = handle;
+}
+
+static inline void rdma_init_xrcd(struct ibv_xrcd *xrcd, struct ibv_context *context)
+{
+	memset(xrcd, 0, sizeof(*xrcd));
+	xrcd->context = context;
+}
+
+/* ibv_rwq_ind_table.ind_tbl_num is the QP number that flows address, or 0. */
+static inline void rdma_init_rwq_ind_table(struct ibv_rwq_ind_table *table, struct ibv_context *context, int handle,
+					   int number)
+{
+	memset(table, 0, sizeof(*table));
+	table->context = context;
+	table->ind_tbl_handle = handle;
+	table->ind_tbl_num = number;
+}
+
+static inline void rdma_init_flow(struct ibv_flow *flow, struct ibv_context *context, uint32_t handle)
+{
+	memset(flow, 0, sizeof(*flow));
+	flow->context = context;
+	flow->handle = handle;
+}
+
+static inline void rdma_init_counters(struct ibv_counters *counters, struct ibv_context *context)
+{
+	memset(counters, 0, sizeof(*counters));
+	counters->context = context;
+}
+
 /* A completion channel counts the CQs that use it: rdma_init_cq and rdma_fini_cq keep the count. */
 static inline void rdma_init_comp_channel(struct ibv_comp_channel *channel, struct ibv_context *context, int fd)
 {
@@ -494,7 +726,7 @@ static inline void rdma_init_comp_channel(struct ibv_comp_channel *channel, stru
 	channel->refcnt = 0;
 }
 
-/* Whether a CQ uses the channel. */
+/* Returns 1 while a CQ uses the channel, else 0. */
 static inline int rdma_comp_channel_busy(struct ibv_comp_channel *channel)
 {
 	int busy;
@@ -505,6 +737,7 @@ static inline int rdma_comp_channel_busy(struct ibv_comp_channel *channel)
 	return busy;
 }
 
+/* The provider sets cq->handle, where the kernel has one, and the functions of an extended CQ. */
 static inline void rdma_init_cq(struct ibv_cq *cq, struct ibv_context *context,
 				struct ibv_comp_channel *channel, void *cq_context, int cqe)
 {
@@ -534,6 +767,7 @@ static inline void rdma_fini_cq(struct ibv_cq *cq)
 	pthread_mutex_destroy(&cq->mutex);
 }
 
+/* The provider sets srq->handle. */
 static inline void rdma_init_srq(struct ibv_srq *srq, struct ibv_context *context,
 				 const struct ibv_srq_init_attr_ex *attr)
 {
@@ -551,6 +785,7 @@ static inline void rdma_fini_srq(struct ibv_srq *srq)
 	pthread_mutex_destroy(&srq->mutex);
 }
 
+/* The provider sets qp->handle and qp->qp_num, keeps qp->state true, and sets the functions of an extended QP. */
 static inline void rdma_init_qp(struct ibv_qp_ex *qp_ex, struct ibv_context *context,
 				const struct ibv_qp_init_attr_ex *attr)
 {
@@ -575,6 +810,7 @@ static inline void rdma_fini_qp(struct ibv_qp *qp)
 	pthread_mutex_destroy(&qp->mutex);
 }
 
+/* The provider sets wq->handle, wq->wq_num and wq->post_recv, and keeps wq->state true. */
 static inline void rdma_init_wq(struct ibv_wq *wq, struct ibv_context *context,
 				const struct ibv_wq_init_attr *attr)
 {
@@ -597,7 +833,7 @@ static inline void rdma_fini_wq(struct ibv_wq *wq)
 
 /* Counters of acknowledged events wrap at 2^32, as those of the kernel do. */
 
-/* `comp` and `async` are how many events of this CQ were read in all. */
+/* Waits until the events of a CQ are acknowledged. `comp` and `async`: how many were read in all. */
 static inline void rdma_wait_cq_events(struct ibv_cq *cq, uint32_t comp, uint32_t async)
 {
 	pthread_mutex_lock(&cq->mutex);

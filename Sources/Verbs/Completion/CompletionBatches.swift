@@ -1,16 +1,16 @@
-import ProviderLoader
+import Locking
 import SystemPackage
 
 /// The completions of a queue as an asynchronous sequence of batches.
 ///
-/// Each step takes what is there. When there is nothing it arms the queue, looks once more, and only then waits
-/// for the channel: so nothing is lost between looking and waiting. A batch is never empty, and completions come
-/// in the order in which the device added them. The sequence ends when its task is cancelled; what was not taken
-/// stays in the queue, for the next iteration or for `takeQueue`.
+/// Each step polls the queue. When it is empty, the step arms it, polls once more, and then waits for an event of the
+/// channel, so that no completion is missed. A batch is never empty, and completions keep the order in which the device
+/// added them. The sequence ends when its task is cancelled. Completions that were not taken stay in the queue, for the
+/// next iteration or for `takeQueue`.
 public final class CompletionBatches: AsyncSequence, Sendable {
     /// One or more completions.
     public typealias Element = [WorkCompletion]
-    /// What polling, arming or waiting throws.
+    /// The error of polling, arming or waiting.
     public typealias Failure = VerbsError
 
     private let source: Locked<Source?>
@@ -35,7 +35,7 @@ public final class CompletionBatches: AsyncSequence, Sendable {
         }
     }
 
-    /// A step through the sequence. Several at a time share the completions between them.
+    /// Makes an iterator. Several iterators at a time share the completions between them.
     public func makeAsyncIterator() -> Iterator { Iterator(batches: self) }
 
     /// Steps through the sequence.
@@ -64,7 +64,8 @@ public final class CompletionBatches: AsyncSequence, Sendable {
         return nil
     }
 
-    /// What is there; empty when there is nothing, and the queue is armed then. Nil when the queue was taken.
+    /// Takes the completions that are in the queue. When there are none, it arms the queue and returns an empty array.
+    /// Returns nil when `takeQueue` removed the queue.
     private func take() throws(VerbsError) -> [WorkCompletion]? {
         try source.withLock { (source: inout sending Source?) throws(VerbsError) -> [WorkCompletion]? in
             try source?.takeOrArm(solicitedOnly: solicitedOnly)
@@ -72,12 +73,12 @@ public final class CompletionBatches: AsyncSequence, Sendable {
     }
 }
 
-/// A queue, and the room that it is polled into again and again: only the batches that are handed out are allocated.
+/// A queue and a reused buffer for polling it: only the arrays that are returned are allocated.
 private struct Source: ~Copyable {
     var queue: CompletionQueue
     var polled: WorkCompletionBuffer
 
-    /// What is there. When there is nothing, arms the queue and looks once more.
+    /// Takes the completions that are in the queue. When there are none, it arms the queue and polls once more.
     mutating func takeOrArm(solicitedOnly: Bool) throws(VerbsError) -> [WorkCompletion] {
         if try queue.poll(into: &polled) == 0 {
             try queue.arm(solicitedOnly: solicitedOnly)
@@ -93,8 +94,8 @@ extension CompletionQueue {
     /// The sequence takes the queue over; `CompletionBatches.takeQueue` gives it back.
     ///
     /// - Parameters:
-    ///   - maxCount: most completions of a batch.
-    ///   - solicitedOnly: wake only for receives that the peer marked as solicited, and for failures.
+    ///   - maxCount: The largest number of completions of a batch.
+    ///   - solicitedOnly: Whether only solicited receives and failed requests end a wait.
     /// - Throws: `EINVAL` when the queue has no completion channel.
     public consuming func batches(
         of maxCount: Int = 64, solicitedOnly: Bool = false
@@ -102,7 +103,7 @@ extension CompletionQueue {
         guard let channel else {
             throw VerbsError(
                 .reqNotifyCQ, errno: .invalidArgument, object: owner.object,
-                hint: "it has no completion channel: make it with one")
+                hint: "pass a completion channel to makeCompletionQueue(capacity:channel:)")
         }
         return CompletionBatches(self, channel: channel, maxCount: maxCount, solicitedOnly: solicitedOnly)
     }

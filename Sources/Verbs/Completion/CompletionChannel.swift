@@ -1,14 +1,16 @@
 import CIBVerbs
 import CProviderABI
+import CProviderCore
 import Glibc
-import ProviderLoader
+import Locking
 import SystemPackage
 
-/// A completion channel: tells which completion queues have something (ibv_create_comp_channel(3)).
+/// A completion channel: delivers the events of armed completion queues (`struct ibv_comp_channel`,
+/// ibv_create_comp_channel(3)).
 ///
 /// Each event is acknowledged as soon as it is read, so that destroying a queue never waits for one.
 public final class CompletionChannel: @unchecked Sendable {
-    // Unchecked: the pointer never changes, and the waist allows calls from any thread.
+    // Unchecked: the pointer never changes, and the provider ABI allows calls from any thread.
 
     /// The device.
     public let context: Context
@@ -16,10 +18,10 @@ public final class CompletionChannel: @unchecked Sendable {
     private let state = Locked(State())
 
     private struct State {
-        /// The queues of this channel that live, and whether one of their events was read that nobody has taken.
+        /// The live queues of this channel; true when an event of the queue was read and no task has taken it yet.
         var pending: [CompletionQueue.ID: Bool] = [:]
         var waiters: [CompletionQueue.ID: [Waiter]] = [:]
-        /// The wait for the descriptor, while somebody waits.
+        /// The reactor's wait for the descriptor, while a task waits.
         var token: Reactor.Token?
     }
 
@@ -35,8 +37,8 @@ public final class CompletionChannel: @unchecked Sendable {
 
     var object: VerbsObject { context.object("completion channel", raw.pointee.fd) }
 
-    /// Its descriptor: readable when an event waits. For event loops of one's own: call `wait(timeout: .zero)`
-    /// until it answers nil.
+    /// The file descriptor, which is readable when an event is pending (`ibv_comp_channel.fd`). An event loop calls
+    /// `wait(timeout: .zero)` until it returns nil.
     public var fileDescriptor: FileDescriptor { FileDescriptor(rawValue: raw.pointee.fd) }
 
     func add(_ queue: CompletionQueue.ID) { state.withLock { $0.pending[queue] = false } }
@@ -58,13 +60,13 @@ extension Context {
     }
 }
 
-/// Sets O_NONBLOCK on a descriptor: whether that worked.
+/// Sets O_NONBLOCK on a descriptor. Returns false when that fails.
 package func setNonBlocking(_ descriptor: Int32) -> Bool {
     let flags = fcntl(descriptor, F_GETFL)
     return flags >= 0 && fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) == 0
 }
 
-/// Waits until a descriptor is readable: false when the time is over. A nil timeout waits for ever.
+/// Waits until a descriptor is readable. Returns false after the deadline; nil waits without limit.
 package func waitUntilReadable(_ descriptor: Int32, until deadline: ContinuousClock.Instant?) -> Bool {
     while true {
         var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
@@ -84,8 +86,8 @@ extension CompletionChannel {
     /// Waits for an event: ibv_get_cq_event(3), ibv_ack_cq_events(3). Blocks the thread; tasks use
     /// `CompletionQueue.batches` instead.
     ///
-    /// - Parameter timeout: how long; nil waits for ever, zero not at all.
-    /// - Returns: the queue that the event is about, to be armed and polled again; nil when the time is over.
+    /// - Parameter timeout: The longest time to wait; nil waits without limit, `.zero` does not wait.
+    /// - Returns: The queue of the event, which must be armed again and polled; nil after the timeout.
     /// - Throws: `EIO` when the device is gone.
     public func wait(timeout: Duration? = nil) throws(VerbsError) -> CompletionQueue.ID? {
         let deadline = timeout.map { ContinuousClock.now + $0 }
@@ -93,7 +95,7 @@ extension CompletionChannel {
             if let queue = takePending() { return queue }
             if let queue = try readEvent() {
                 deliver(queue)
-                // A task that waits for this queue has it now.
+                // A task that waits for this queue has taken the event.
                 if let queue = takePending() { return queue }
                 continue
             }
@@ -109,25 +111,26 @@ extension CompletionChannel {
         }
     }
 
-    /// Reads one event and acknowledges it; nil when none waits.
+    /// Reads one event and acknowledges it. Returns nil when no event is pending.
     private func readEvent() throws(VerbsError) -> CompletionQueue.ID? {
         while true {
             var queue: UnsafeMutablePointer<ibv_cq>?
+            rdma_drop_explanation()
             let code = rdma_get_cq_event(context.providerTable, raw, &queue)
             if code == EAGAIN { return nil }
             if code == EINTR { continue }
-            try context.check(.getCQEvent, object, code)
-            // Not yet acknowledged, so it cannot be destroyed before the next line.
+            if code != 0 { throw context.failure(.getCQEvent, object, code) }
+            // The event is not yet acknowledged, so the queue cannot be destroyed before the next line.
             rdma_ack_cq_events(queue, 1)
             return CompletionQueue.ID(queue)
         }
     }
 
-    /// Wakes who waits for the queue, or remembers the event.
+    /// Wakes the waiters of the queue, or stores the event.
     private func deliver(_ queue: CompletionQueue.ID) {
         let waiters = state.withLock { state in
             let waiters = state.waiters.removeValue(forKey: queue)
-            // A queue that is gone has no entry, and its last events mean nothing.
+            // A destroyed queue has no entry; its last events are ignored.
             if waiters == nil, state.pending[queue] != nil { state.pending[queue] = true }
             return waiters ?? []
         }
@@ -135,10 +138,10 @@ extension CompletionChannel {
     }
 }
 
-// MARK: - Tasks that wait
+// MARK: - Waiting tasks
 
 extension CompletionChannel {
-    /// Waits until an event of that queue has been read: false when the task is cancelled.
+    /// Waits until an event of that queue has been read. Returns false when the task is cancelled.
     func event(of queue: CompletionQueue.ID) async throws(VerbsError) -> Bool {
         let waiter = Waiter()
         let outcome = await withTaskCancellationHandler {
@@ -167,7 +170,7 @@ extension CompletionChannel {
             return false
         }
         if isReady {
-            // Cancelled in between: the event is for the next who waits.
+            // The task was cancelled meanwhile: the next waiting task takes the event.
             if !waiter.finish(.ready) { state.withLock { $0.pending[queue] = true } }
             return
         }
@@ -185,7 +188,7 @@ extension CompletionChannel {
         }
     }
 
-    /// Lets the reactor look at the descriptor while somebody waits.
+    /// Registers the descriptor with the reactor while a task waits.
     private func watch() {
         let failure: VerbsError? = state.withLock { state in
             guard state.token == nil, !state.waiters.isEmpty else { return nil }

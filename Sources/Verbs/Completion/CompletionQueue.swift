@@ -2,9 +2,10 @@ import CIBVerbs
 import CProviderABI
 import SystemPackage
 
-/// A completion queue: where the device says which work requests are done (ibv_create_cq(3)).
+/// A completion queue (CQ): the device adds a completion (CQE) for each work request that is done (`struct ibv_cq`,
+/// ibv_create_cq(3)).
 ///
-/// Whoever holds the value polls; nobody else can. Queue pairs that report here keep the queue itself alive.
+/// Polling needs exclusive access to the value. Queue pairs that use the queue keep it alive.
 @frozen public struct CompletionQueue: ~Copyable, @unchecked Sendable {
     // Unchecked: the value has one owner, and polling needs it exclusively.
     @usableFromInline let raw: UnsafeMutablePointer<ibv_cq>
@@ -15,21 +16,23 @@ import SystemPackage
         self.owner = owner
     }
 
-    /// Says which queue an event is about.
+    /// The identity of the queue in events.
     public struct ID: Hashable, Sendable {
         let address: UInt
         init(_ raw: UnsafeMutablePointer<ibv_cq>?) { address = UInt(bitPattern: raw) }
     }
 
-    /// Keeps the queue and what it needs alive, and destroys it.
+    /// Keeps the queue and the objects that it needs alive, and destroys it.
     @usableFromInline final class Owner: @unchecked Sendable {
-        // Unchecked: the pointer never changes, and the waist allows calls from any thread.
+        // Unchecked: the pointer never changes, and the provider ABI allows calls from any thread.
         let context: Context
         let channel: CompletionChannel?
         let parentDomain: ProtectionDomain?
         let raw: UnsafeMutablePointer<ibv_cq>
-        /// What extended polling reads, where it was made by ibv_create_cq_ex and is an `ibv_cq_ex`.
+        /// The fields that extended polling reads; nil unless the queue was made by ibv_create_cq_ex(3).
         let fields: Fields?
+        /// Set by `close`, which needs the value, and read at the end of its life.
+        private nonisolated(unsafe) var isDestroyed = false
 
         init(
             _ raw: UnsafeMutablePointer<ibv_cq>, context: Context, channel: CompletionChannel?,
@@ -43,8 +46,21 @@ import SystemPackage
             channel?.add(ID(raw))
         }
 
+        func close() throws(VerbsError) {
+            guard let destroy = context.table.destroy_cq else { return }
+            channel?.remove(ID(raw))
+            do {
+                try context.close(.destroyCQ, object, destroy(raw))
+                isDestroyed = true
+            } catch {
+                channel?.add(ID(raw))
+                throw error
+            }
+        }
+
         deinit {
-            // First, so that the address can belong to a new queue as soon as this one is destroyed.
+            guard !isDestroyed else { return }
+            // Comes first, since the address can belong to a new queue as soon as this one is destroyed.
             channel?.remove(ID(raw))
             guard let destroy = context.table.destroy_cq else { return }
             context.destroy(.destroyCQ, object, keeping: [channel, parentDomain], destroy(raw))
@@ -53,13 +69,21 @@ import SystemPackage
         var object: VerbsObject { context.object("completion queue", raw.pointee.handle) }
     }
 
-    /// The device.
+    /// Destroys the completion queue and reports a failure: ibv_destroy_cq(3).
+    ///
+    /// Without this call the same happens when the value goes, and a failure reaches the log only. After a failure, the
+    /// completion queue is destroyed when the last object that uses it goes.
+    ///
+    /// - Throws: `EBUSY` while other objects use it.
+    public consuming func close() throws(VerbsError) { try owner.close() }
+
+    /// The open device.
     public var context: Context { owner.context }
-    /// The channel that tells of its completions; nil where it has none.
+    /// The completion channel (`ibv_cq.channel`); nil when the queue has none.
     public var channel: CompletionChannel? { owner.channel }
-    /// Says which queue an event is about.
+    /// The identity of the queue in events.
     public var id: ID { ID(raw) }
-    /// How many completions it holds: at least as many as were asked for.
+    /// The largest number of completions in the queue, at least the requested one (`ibv_cq.cqe`).
     public var capacity: Int { Int(raw.pointee.cqe) }
     /// The struct of verbs.h, for calls into C.
     public var unsafeRaw: UnsafeMutablePointer<ibv_cq> { raw }
@@ -69,10 +93,10 @@ extension Context {
     /// Makes a completion queue: ibv_create_cq(3).
     ///
     /// - Parameters:
-    ///   - capacity: how many completions it must hold. When more come than fit, the queue fails with an
-    ///     asynchronous event `completionQueueError`, and the queue pairs that report to it as well.
-    ///   - channel: where its events go; without one it can only be polled.
-    ///   - vector: completion vector, below `completionVectorCount`.
+    ///   - capacity: The smallest number of completions to hold (`cqe`). When more completions arrive than fit, the
+    ///     queue and the queue pairs that use it fail; the device raises `completionQueueError` (`IBV_EVENT_CQ_ERR`).
+    ///   - channel: The completion channel of the queue's events. Without one the queue can only be polled.
+    ///   - vector: The completion vector (`comp_vector`), below `completionVectorCount`.
     /// - Throws: `EINVAL` for a capacity or vector out of range, `ENOMEM`.
     public func makeCompletionQueue(
         capacity: Int, channel: CompletionChannel? = nil, vector: Int = 0
@@ -96,20 +120,37 @@ extension CompletionQueue {
         if !(0..<vectorCount).contains(vector) {
             return .text("completion vector \(vector) does not exist: there are \(vectorCount), from 0")
         }
-        return .text("\(capacity) completions: it takes from 1 to DeviceAttributes.maxCompletions")
+        return .text("\(capacity) completions: the range is 1 to DeviceAttributes.maxCQE")
     }
 
-    /// Changes how many completions it holds: ibv_resize_cq(3).
+    /// Changes the capacity: ibv_resize_cq(3).
     ///
-    /// - Throws: `EINVAL` when more completions wait in it than would fit, or the device cannot hold so many.
+    /// - Throws: `EINVAL` when the queue holds more completions than `capacity`, or `capacity` exceeds the device's
+    ///   limit.
     public mutating func resize(capacity: Int) throws(VerbsError) {
         let resize = try context.entry(context.table.resize_cq, .resizeCQ, owner.object)
         try context.check(.resizeCQ, owner.object, resize(raw, Int32(clamping: capacity)))
     }
 
-    /// Moderates its events: one comes after `count` completions, or `period` microseconds after the first of
-    /// them: ibv_modify_cq(3). 0 and 0 switch moderation off.
-    public func moderate(count: UInt16, period: UInt16) throws(VerbsError) {
+    /// Moderates the queue's events: ibv_modify_cq(3) with `IBV_CQ_ATTR_MODERATE`.
+    ///
+    /// The device raises one event after `count` completions, or `period` after the first of them. 0 and `.zero` switch
+    /// moderation off.
+    ///
+    /// This call has run only against a fake provider and, as a refused call, against the kernel's rxe.
+    ///
+    /// - Parameters:
+    ///   - count: Completions per event (`ibv_moderate_cq.cq_count`).
+    ///   - period: At most 65,535 µs (`ibv_moderate_cq.cq_period`), rounded up to whole microseconds.
+    /// - Throws: `EINVAL` for a longer or negative period or values that the device refuses, `EOPNOTSUPP`.
+    public func moderate(count: UInt16, period: Duration) throws(VerbsError) {
+        let (seconds, attoseconds) = period.components
+        let microseconds = Double(seconds) * 1e6 + Double(attoseconds) / 1e12
+        guard let period = UInt16(exactly: microseconds.rounded(.up)) else {
+            throw VerbsError(
+                .modifyCQ, errno: .invalidArgument, object: owner.object,
+                hint: "the period is \(period): the range is 0 to 65535 microseconds")
+        }
         let modify = try context.entry(context.table.modify_cq, .modifyCQ, owner.object)
         var attributes = ibv_modify_cq_attr()
         attributes.attr_mask = IBV_CQ_ATTR_MODERATE.rawValue
@@ -118,12 +159,11 @@ extension CompletionQueue {
         try context.check(.modifyCQ, owner.object, modify(raw, &attributes))
     }
 
-    /// Asks for an event on the channel when the next completion comes: ibv_req_notify_cq(3).
+    /// Requests one event on the channel for the next completion: ibv_req_notify_cq(3).
     ///
-    /// One event comes, once, for a completion that is added after the call. So poll again afterwards: what came
-    /// before raises none.
+    /// Completions that were added before the call raise no event, so poll again after arming.
     ///
-    /// - Parameter solicitedOnly: wait for a receive that the peer marked as solicited, or a failure.
+    /// - Parameter solicitedOnly: Whether only a solicited receive or a failed request raises the event.
     @inlinable @inline(__always)
     public mutating func arm(solicitedOnly: Bool = false) throws(VerbsError) {
         let code = raw.pointee.context.pointee.ops.req_notify_cq.unsafelyUnwrapped(raw, solicitedOnly ? 1 : 0)

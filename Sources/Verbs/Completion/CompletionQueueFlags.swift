@@ -1,3 +1,6 @@
+import CIBVerbs
+import CProviderABI
+
 extension CompletionQueue {
     /// Fields of a completion that extended polling reads (enum ibv_create_cq_wc_flags).
     @frozen public struct Fields: OptionSet, Hashable, Sendable, CustomStringConvertible {
@@ -6,30 +9,35 @@ extension CompletionQueue {
         /// The set with those bits.
         @inlinable public init(rawValue: UInt64) { self.rawValue = rawValue }
 
-        /// Number of bytes.
-        @inlinable public static var byteCount: Self { Self(rawValue: 1 << 0) }
-        /// Immediate data or the invalidated key.
-        @inlinable public static var immediate: Self { Self(rawValue: 1 << 1) }
-        /// Number of the queue pair here.
-        @inlinable public static var queuePairNumber: Self { Self(rawValue: 1 << 2) }
-        /// UD: number of the queue pair that sent it.
-        @inlinable public static var sourceQueuePair: Self { Self(rawValue: 1 << 3) }
-        /// UD: the LID that it came from.
-        @inlinable public static var sourceLID: Self { Self(rawValue: 1 << 4) }
-        /// UD: its service level.
-        @inlinable public static var serviceLevel: Self { Self(rawValue: 1 << 5) }
-        /// UD: the path bits of the LID that it came to.
-        @inlinable public static var pathBits: Self { Self(rawValue: 1 << 6) }
-        /// The device's clock when it completed.
-        @inlinable public static var timestamp: Self { Self(rawValue: 1 << 7) }
-        /// VLAN tag.
-        @inlinable public static var vlan: Self { Self(rawValue: 1 << 8) }
-        /// Tag of the flow that took it.
-        @inlinable public static var flowTag: Self { Self(rawValue: 1 << 9) }
-        /// Tag and private data of tag matching.
-        @inlinable public static var tagMatching: Self { Self(rawValue: 1 << 10) }
-        /// Time of day when it completed.
-        @inlinable public static var wallClock: Self { Self(rawValue: 1 << 11) }
+        /// Number of bytes (`IBV_WC_EX_WITH_BYTE_LEN`).
+        @inlinable public static var byteCount: Self { Self(rawValue: UInt64(IBV_WC_EX_WITH_BYTE_LEN.rawValue)) }
+        /// Immediate data or the invalidated key (`IBV_WC_EX_WITH_IMM`).
+        @inlinable public static var immediate: Self { Self(rawValue: UInt64(IBV_WC_EX_WITH_IMM.rawValue)) }
+        /// The QPN of the local queue pair (`IBV_WC_EX_WITH_QP_NUM`).
+        @inlinable public static var queuePairNumber: Self { Self(rawValue: UInt64(IBV_WC_EX_WITH_QP_NUM.rawValue)) }
+        /// UD: the QPN of the sender (`IBV_WC_EX_WITH_SRC_QP`).
+        @inlinable public static var sourceQueuePair: Self { Self(rawValue: UInt64(IBV_WC_EX_WITH_SRC_QP.rawValue)) }
+        /// UD: the LID of the sender (`IBV_WC_EX_WITH_SLID`).
+        @inlinable public static var sourceLID: Self { Self(rawValue: UInt64(IBV_WC_EX_WITH_SLID.rawValue)) }
+        /// UD: the service level of the packet (`IBV_WC_EX_WITH_SL`).
+        @inlinable public static var serviceLevel: Self { Self(rawValue: UInt64(IBV_WC_EX_WITH_SL.rawValue)) }
+        /// UD: the path bits of the destination LID (`IBV_WC_EX_WITH_DLID_PATH_BITS`).
+        @inlinable public static var pathBits: Self { Self(rawValue: UInt64(IBV_WC_EX_WITH_DLID_PATH_BITS.rawValue)) }
+        /// The device's clock at the completion (`IBV_WC_EX_WITH_COMPLETION_TIMESTAMP`).
+        @inlinable public static var timestamp: Self {
+            Self(rawValue: UInt64(IBV_WC_EX_WITH_COMPLETION_TIMESTAMP.rawValue))
+        }
+        /// VLAN tag (`IBV_WC_EX_WITH_CVLAN`).
+        @inlinable public static var vlan: Self { Self(rawValue: UInt64(IBV_WC_EX_WITH_CVLAN.rawValue)) }
+        /// Tag of the flow rule that matched (`IBV_WC_EX_WITH_FLOW_TAG`).
+        @inlinable public static var flowTag: Self { Self(rawValue: UInt64(IBV_WC_EX_WITH_FLOW_TAG.rawValue)) }
+        /// Tag and private data of tag matching (`IBV_WC_EX_WITH_TM_INFO`). `ExtendedCompletion` does not read them
+        /// (`ibv_wc_read_tm_info`).
+        @inlinable public static var tagMatching: Self { Self(rawValue: UInt64(IBV_WC_EX_WITH_TM_INFO.rawValue)) }
+        /// The time of day at the completion (`IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK`).
+        @inlinable public static var wallClock: Self {
+            Self(rawValue: UInt64(IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK.rawValue))
+        }
 
         /// The names of the bits that are set.
         public var description: String {
@@ -51,23 +59,29 @@ extension CompletionQueue {
                 ])
         }
 
-        /// What `WorkCompletion` has.
-        @inlinable public static var standard: Self { Self(rawValue: 0x7f) }
+        /// The fields of `WorkCompletion` (`IBV_WC_STANDARD_FLAGS`).
+        @inlinable public static var standard: Self { Self(rawValue: UInt64(IBV_WC_STANDARD_FLAGS)) }
     }
 }
 
 extension CompletionQueue {
-    /// Special treatment of a completion queue (enum ibv_create_cq_attr_flags).
+    /// Creation flags of a completion queue (enum ibv_create_cq_attr_flags).
     @frozen public struct CreationFlags: OptionSet, Hashable, Sendable, CustomStringConvertible {
         /// The bits in verbs.h; unknown ones are kept.
         public let rawValue: UInt32
         /// The set with those bits.
         @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-        /// One thread at a time polls, so the provider leaves its lock out: what this type promises anyway.
-        @inlinable public static var singleThreaded: Self { Self(rawValue: 1 << 0) }
-        /// An overrun is no error; the caller knows that none happens.
-        @inlinable public static var ignoreOverrun: Self { Self(rawValue: 1 << 1) }
+        /// One thread at a time uses the queue, so the provider leaves its lock out
+        /// (`IBV_CREATE_CQ_ATTR_SINGLE_THREADED`). `CompletionQueue` already ensures that one thread at a time polls.
+        /// The caller must also ensure that no other thread modifies or destroys a queue pair of the queue during a
+        /// poll.
+        @inlinable public static var singleThreaded: Self {
+            Self(rawValue: IBV_CREATE_CQ_ATTR_SINGLE_THREADED.rawValue)
+        }
+        /// The device does not check for an overrun; the caller ensures that none happens
+        /// (`IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN`).
+        @inlinable public static var ignoreOverrun: Self { Self(rawValue: IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN.rawValue) }
 
         /// The names of the bits that are set.
         public var description: String {

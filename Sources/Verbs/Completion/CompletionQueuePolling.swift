@@ -1,10 +1,11 @@
 import CIBVerbs
 import CProviderABI
+import CProviderCore
 import Glibc
 import SystemPackage
 
 extension CompletionQueue {
-    /// Takes one completion, if there is one: ibv_poll_cq(3). Never waits, allocates nothing.
+    /// Polls one completion; nil when the queue is empty: ibv_poll_cq(3). Never waits, allocates nothing.
     ///
     /// - Throws: `EIO` when the queue or the device has failed.
     @inlinable @inline(__always)
@@ -15,10 +16,10 @@ extension CompletionQueue {
         return WorkCompletion(polled.wc)
     }
 
-    /// Takes as many completions as there are and fit, from the start of `completions`: ibv_poll_cq(3). Never
-    /// waits, allocates nothing.
+    /// Polls at most `completions.count` completions into `completions`, from its start: ibv_poll_cq(3). Never waits,
+    /// allocates nothing.
     ///
-    /// - Returns: how many were taken.
+    /// - Returns: The number of completions that were taken.
     /// - Throws: `EIO` when the queue or the device has failed.
     @inlinable @inline(__always)
     public mutating func poll(into completions: inout MutableSpan<WorkCompletion>) throws(VerbsError) -> Int {
@@ -32,10 +33,10 @@ extension CompletionQueue {
         return Int(count)
     }
 
-    /// Takes as many completions as there are and fit in place of what `buffer` held: ibv_poll_cq(3). Never
+    /// Polls at most `buffer.capacity` completions and replaces the contents of `buffer` by them: ibv_poll_cq(3). Never
     /// waits, allocates nothing.
     ///
-    /// - Returns: how many were taken; `buffer.count`.
+    /// - Returns: The number of completions that were taken, `buffer.count`.
     /// - Throws: `EIO` when the queue or the device has failed; the buffer is then empty.
     @inlinable @inline(__always) @discardableResult
     public mutating func poll(into buffer: inout WorkCompletionBuffer) throws(VerbsError) -> Int {
@@ -45,18 +46,18 @@ extension CompletionQueue {
         return Int(count)
     }
 
-    /// Takes completions through the provider's function: their number, or a negative value.
+    /// Calls the provider's `poll_cq`. Returns the number of completions or a negative value.
     @inlinable @inline(__always)
     func unsafePoll(_ completions: UnsafeMutablePointer<WorkCompletion>, _ count: Int32) -> Int32 {
-        // The layouts are one: a WorkCompletion is an ibv_wc and nothing else.
+        // A WorkCompletion has the layout of its only field, an ibv_wc.
         let raws = UnsafeMutableRawPointer(completions).assumingMemoryBound(to: ibv_wc.self)
         return raw.pointee.context.pointee.ops.poll_cq.unsafelyUnwrapped(raw, count, raws)
     }
 
-    /// Polls until a completion comes. Keeps the processor busy for a few microseconds, then gives it to other
-    /// threads in between; `batches` sleeps instead.
+    /// Polls until a completion arrives. After every 256 polls of an empty queue it yields the processor; `batches`
+    /// sleeps instead.
     ///
-    /// - Throws: `ETIMEDOUT` when none came in time; else as `poll`.
+    /// - Throws: `ETIMEDOUT` when no completion arrived in time; otherwise the errors of `poll`.
     public mutating func poll(timeout: Duration) throws(VerbsError) -> WorkCompletion {
         let deadline = ContinuousClock.now + timeout
         while true {

@@ -4,16 +4,18 @@ import Glibc
 import SystemPackage
 
 extension Context {
-    /// Makes a completion queue for extended polling: ibv_create_cq_ex(3). It can be polled either way.
+    /// Makes a completion queue for extended polling: ibv_create_cq_ex(3). `poll` works on it as well, so
+    /// `ibv_cq_ex_to_cq` has no counterpart.
     ///
     /// - Parameters:
-    ///   - capacity: how many completions it must hold.
-    ///   - fields: what `pollExtended` can read of each.
-    ///   - channel: where its events go; without one it can only be polled.
-    ///   - vector: completion vector, below `completionVectorCount`.
-    ///   - flags: special treatment.
-    ///   - parentDomain: a parent domain whose thread domain it belongs to.
-    /// - Throws: `EOPNOTSUPP` for a field or flag that the device lacks, else as the plain kind.
+    ///   - capacity: The smallest number of completions to hold (`ibv_cq_init_attr_ex.cqe`).
+    ///   - fields: The fields that `pollExtended` can read (`wc_flags`).
+    ///   - channel: The completion channel of the queue's events. Without one the queue can only be polled.
+    ///   - vector: The completion vector (`comp_vector`), below `completionVectorCount`.
+    ///   - flags: Creation flags (`ibv_cq_init_attr_ex.flags`).
+    ///   - parentDomain: A parent domain with the thread domain of the queue.
+    /// - Throws: `EOPNOTSUPP` for a field or flag that the device does not support; otherwise the errors of
+    ///   ibv_create_cq(3).
     public func makeCompletionQueue(
         capacity: Int, fields: CompletionQueue.Fields, channel: CompletionChannel? = nil, vector: Int = 0,
         flags: CompletionQueue.CreationFlags = [], parentDomain: ProtectionDomain? = nil
@@ -43,7 +45,8 @@ extension Context {
     }
 }
 
-/// One completion, while `CompletionQueue.pollExtended` looks at it. What the queue was not made to read is nil.
+/// The current completion of `CompletionQueue.pollExtended` (`struct ibv_cq_ex`). A field that is not among the fields
+/// of the queue is nil. It can be read even after its queue pair was destroyed.
 @frozen public struct ExtendedCompletion: ~Copyable {
     @usableFromInline let raw: UnsafeMutablePointer<ibv_cq_ex>
     @usableFromInline let fields: CompletionQueue.Fields
@@ -53,81 +56,90 @@ extension Context {
         self.fields = fields
     }
 
-    /// The id that the work request was posted with.
+    /// The work request's id (`ibv_cq_ex.wr_id`).
     @inlinable public var id: UInt64 { raw.pointee.wr_id }
-    /// How it ended.
+    /// The status of the work request (`ibv_cq_ex.status`).
     @inlinable public var status: WorkCompletion.Status { WorkCompletion.Status(rawValue: raw.pointee.status.rawValue) }
-    /// Whether it ended well.
+    /// Whether `status` is `success`.
     @inlinable public var isSuccess: Bool { raw.pointee.status.rawValue == 0 }
-    /// What it did.
+    /// The operation that completed (`ibv_wc_read_opcode`). Undefined unless `status` is `success`.
     @inlinable public var opcode: WorkCompletion.Opcode {
         WorkCompletion.Opcode(rawValue: raw.pointee.read_opcode.unsafelyUnwrapped(raw).rawValue)
     }
-    /// The device's own code for what went wrong.
+    /// The vendor's error code (`ibv_wc_read_vendor_err`).
     @inlinable public var vendorError: UInt32 { raw.pointee.read_vendor_err.unsafelyUnwrapped(raw) }
-    /// Which of the other fields are valid.
+    /// Flags that say which of the other fields are valid (`ibv_wc_read_wc_flags`).
     @inlinable public var flags: WorkCompletion.Flags {
         WorkCompletion.Flags(rawValue: raw.pointee.read_wc_flags.unsafelyUnwrapped(raw))
     }
-    /// Number of bytes that were received, read or swapped.
+    /// Number of bytes that were received, read or swapped (`ibv_wc_read_byte_len`).
     @inlinable public var byteCount: Int? {
         fields.contains(.byteCount) ? raw.pointee.read_byte_len.map { Int($0(raw)) } : nil
     }
-    /// The peer's 32 bits beside the data, in host byte order; nil when it sent none.
+    /// Immediate data in host byte order; nil when the message has none (`ibv_wc_read_imm_data`).
     @inlinable public var immediate: UInt32? {
         fields.contains(.immediate) && flags.contains(.immediate)
             ? raw.pointee.read_imm_data.map { UInt32(bigEndian: $0(raw)) } : nil
     }
-    /// The key that the peer invalidated; nil when it did not.
+    /// The rkey that the peer invalidated; nil when it invalidated none (`ibv_wc_read_invalidated_rkey`).
     @inlinable public var invalidatedKey: UInt32? {
         fields.contains(.immediate) && flags.contains(.invalidated) ? raw.pointee.read_imm_data.map { $0(raw) } : nil
     }
-    /// Number of the queue pair here.
+    /// The QPN of the local queue pair (`ibv_wc_read_qp_num`).
     @inlinable public var queuePairNumber: UInt32? {
         fields.contains(.queuePairNumber) ? raw.pointee.read_qp_num.map { $0(raw) } : nil
     }
-    /// UD: number of the queue pair that sent it.
+    /// UD: the QPN of the sender (`ibv_wc_read_src_qp`).
     @inlinable public var sourceQueuePairNumber: UInt32? {
         fields.contains(.sourceQueuePair) ? raw.pointee.read_src_qp.map { $0(raw) } : nil
     }
-    /// UD: the LID that it came from.
+    /// UD: the LID of the sender (`ibv_wc_read_slid`).
     @inlinable public var sourceLID: UInt32? {
         fields.contains(.sourceLID) ? raw.pointee.read_slid.map { $0(raw) } : nil
     }
-    /// UD: its service level.
+    /// UD: the service level (`ibv_wc_read_sl`).
     @inlinable public var serviceLevel: UInt8? {
         fields.contains(.serviceLevel) ? raw.pointee.read_sl.map { $0(raw) } : nil
     }
-    /// UD: the path bits of the LID that it came to.
+    /// UD: the path bits of the destination LID (`ibv_wc_read_dlid_path_bits`).
     @inlinable public var pathBits: UInt8? {
         fields.contains(.pathBits) ? raw.pointee.read_dlid_path_bits.map { $0(raw) } : nil
     }
-    /// The device's clock when it completed: ticks of `DeviceAttributes.coreClock`.
+    /// The device's clock at the completion, in ticks of `DeviceAttributes.coreClock` (`ibv_wc_read_completion_ts`).
     @inlinable public var timestamp: UInt64? {
         fields.contains(.timestamp) ? raw.pointee.read_completion_ts.map { $0(raw) } : nil
     }
-    /// Time of day when it completed, in nanoseconds since 1970.
+    /// The time of the completion in nanoseconds since 1970 (`ibv_wc_read_completion_wallclock_ns`).
     @inlinable public var wallClock: UInt64? {
         fields.contains(.wallClock) ? raw.pointee.read_completion_wallclock_ns.map { $0(raw) } : nil
     }
-    /// VLAN tag.
+    /// The VLAN tag (`ibv_wc_read_cvlan`).
     @inlinable public var vlan: UInt16? {
         fields.contains(.vlan) ? raw.pointee.read_cvlan.map { $0(raw) } : nil
     }
-    /// Tag of the flow that took it.
+    /// The tag of the flow that matched (`ibv_wc_read_flow_tag`).
     @inlinable public var flowTag: UInt32? {
         fields.contains(.flowTag) ? raw.pointee.read_flow_tag.map { $0(raw) } : nil
     }
 }
 
 extension CompletionQueue {
-    /// Looks at completions one by one, reading only what is asked: ibv_start_poll, ibv_next_poll, ibv_end_poll of
-    /// ibv_create_cq_ex(3). Never waits, allocates nothing.
+    /// Polls completions one by one and reads only the fields that `body` uses: ibv_start_poll, ibv_next_poll,
+    /// ibv_end_poll of ibv_create_cq_ex(3). Never waits, allocates nothing.
+    /// `body` may post, and modify, reset or destroy queue pairs, also the one of the current completion: that
+    /// completion can be read until `body` returns, `body` is not called with it again, and completions of other queue
+    /// pairs follow. It must not wait for another thread that changes a queue pair of this queue, because that waits
+    /// until `pollExtended` returns.
+    /// The C providers of libibverbs guarantee less (devices that `verbs providers` shows as served by `libibverbs`):
+    /// libmlx5, libmlx4, libefa, libhns and libirdma hold a spin lock during the batch, and destroying or resetting a
+    /// queue pair of this queue in `body` hangs. With them, make the queue `.singleThreaded`, or destroy and reset
+    /// queue pairs after `pollExtended`.
     ///
     /// - Parameters:
-    ///   - limit: most completions.
-    ///   - body: looks at one. It must not use the queue.
-    /// - Returns: how many there were.
+    ///   - limit: Maximum number of completions.
+    ///   - body: Called with each completion. It must not use the queue: polling it through `unsafeRaw` returns
+    ///     `EBUSY`.
+    /// - Returns: The number of completions.
     /// - Throws: `EOPNOTSUPP` when the queue was made without fields, `EIO` when it has failed.
     @inlinable @discardableResult
     public mutating func pollExtended(

@@ -1,14 +1,14 @@
-/// Room for completions, to be used again and again: polling fills it without allocating.
+/// A buffer for completions that is allocated once. Polling fills it without allocating.
 @frozen public struct WorkCompletionBuffer: ~Copyable, @unchecked Sendable {
     // Unchecked: the memory belongs to this value alone.
     @usableFromInline let base: UnsafeMutablePointer<WorkCompletion>
-    /// How many completions it has room for.
+    /// The largest number of completions that one poll returns.
     @inlinable public var capacity: Int { Int(room) }
-    /// As poll_cq takes it.
+    /// `capacity` as the `num_entries` of `poll_cq`.
     @usableFromInline let room: Int32
     @usableFromInline var taken: Int
 
-    /// Room for at most `capacity` completions per poll, at least one.
+    /// Makes a buffer for at most `capacity` completions per poll, at least 1.
     public init(capacity: Int) {
         room = Int32(clamping: max(capacity, 1))
         base = .allocate(capacity: Int(room))
@@ -18,13 +18,13 @@
 
     deinit { base.deallocate() }
 
-    /// How many the last poll took.
+    /// The number of completions that the last poll returned.
     @inlinable public var count: Int { taken }
 
-    /// Whether the last poll took none.
+    /// Whether the last poll returned no completion.
     @inlinable public var isEmpty: Bool { taken == 0 }
 
-    /// The completions that the last poll took.
+    /// The completions that the last poll returned.
     @inlinable public var span: Span<WorkCompletion> {
         @_lifetime(borrow self)
         get { _overrideLifetime(Span(_unsafeStart: base, count: taken), borrowing: self) }

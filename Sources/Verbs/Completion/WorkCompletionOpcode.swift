@@ -1,49 +1,54 @@
+import CIBVerbs
+import CProviderABI
+
 extension WorkCompletion {
-    /// What a completion is the completion of (enum ibv_wc_opcode). Undefined unless the status is success.
+    /// The operation that a completion reports (enum ibv_wc_opcode). Undefined unless the status is `success`.
     @frozen public struct Opcode: OpenEnumeration {
         /// The number in verbs.h.
         public let rawValue: UInt32
         /// The value that stands for that number; every number is accepted.
         @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-        /// A send.
-        @inlinable public static var send: Self { Self(rawValue: 0) }
-        /// An RDMA write.
-        @inlinable public static var write: Self { Self(rawValue: 1) }
-        /// An RDMA read.
-        @inlinable public static var read: Self { Self(rawValue: 2) }
-        /// A compare and swap.
-        @inlinable public static var compareAndSwap: Self { Self(rawValue: 3) }
-        /// A fetch and add.
-        @inlinable public static var fetchAndAdd: Self { Self(rawValue: 4) }
-        /// A bind of a memory window.
-        @inlinable public static var bindMemoryWindow: Self { Self(rawValue: 5) }
-        /// A local invalidation.
-        @inlinable public static var localInvalidate: Self { Self(rawValue: 6) }
-        /// A TCP segmentation offload.
-        @inlinable public static var tso: Self { Self(rawValue: 7) }
-        /// An atomic write.
-        @inlinable public static var atomicWrite: Self { Self(rawValue: 9) }
-        /// A receive, of a send.
-        @inlinable public static var receive: Self { Self(rawValue: 128) }
-        /// A receive, consumed by a write with immediate data.
-        @inlinable public static var receiveWriteWithImmediate: Self { Self(rawValue: 129) }
-        /// A tag was added.
-        @inlinable public static var tagAdd: Self { Self(rawValue: 130) }
-        /// A tag was deleted.
-        @inlinable public static var tagDelete: Self { Self(rawValue: 131) }
-        /// Tags were synchronised.
-        @inlinable public static var tagSync: Self { Self(rawValue: 132) }
-        /// A receive with a matching tag.
-        @inlinable public static var tagReceive: Self { Self(rawValue: 133) }
-        /// A receive without a matching tag.
-        @inlinable public static var tagNone: Self { Self(rawValue: 134) }
-        /// The provider's own, 1.
-        @inlinable public static var driver1: Self { Self(rawValue: 135) }
-        /// The provider's own, 2.
-        @inlinable public static var driver2: Self { Self(rawValue: 136) }
-        /// The provider's own, 3.
-        @inlinable public static var driver3: Self { Self(rawValue: 137) }
+        /// A send (`IBV_WC_SEND`).
+        @inlinable public static var send: Self { Self(rawValue: IBV_WC_SEND.rawValue) }
+        /// An RDMA write (`IBV_WC_RDMA_WRITE`).
+        @inlinable public static var write: Self { Self(rawValue: IBV_WC_RDMA_WRITE.rawValue) }
+        /// An RDMA read (`IBV_WC_RDMA_READ`).
+        @inlinable public static var read: Self { Self(rawValue: IBV_WC_RDMA_READ.rawValue) }
+        /// A compare and swap (`IBV_WC_COMP_SWAP`).
+        @inlinable public static var compareAndSwap: Self { Self(rawValue: IBV_WC_COMP_SWAP.rawValue) }
+        /// A fetch and add (`IBV_WC_FETCH_ADD`).
+        @inlinable public static var fetchAndAdd: Self { Self(rawValue: IBV_WC_FETCH_ADD.rawValue) }
+        /// A bind of a memory window (`IBV_WC_BIND_MW`).
+        @inlinable public static var bindMemoryWindow: Self { Self(rawValue: IBV_WC_BIND_MW.rawValue) }
+        /// A local invalidation (`IBV_WC_LOCAL_INV`).
+        @inlinable public static var localInvalidate: Self { Self(rawValue: IBV_WC_LOCAL_INV.rawValue) }
+        /// A TCP segmentation offload (`IBV_WC_TSO`).
+        @inlinable public static var tso: Self { Self(rawValue: IBV_WC_TSO.rawValue) }
+        /// An atomic write (`IBV_WC_ATOMIC_WRITE`).
+        @inlinable public static var atomicWrite: Self { Self(rawValue: IBV_WC_ATOMIC_WRITE.rawValue) }
+        /// A receive, of a send (`IBV_WC_RECV`).
+        @inlinable public static var receive: Self { Self(rawValue: IBV_WC_RECV.rawValue) }
+        /// A receive, consumed by a write with immediate data (`IBV_WC_RECV_RDMA_WITH_IMM`).
+        @inlinable public static var receiveWriteWithImmediate: Self {
+            Self(rawValue: IBV_WC_RECV_RDMA_WITH_IMM.rawValue)
+        }
+        /// A tag was added (`IBV_WC_TM_ADD`).
+        @inlinable public static var tagAdd: Self { Self(rawValue: IBV_WC_TM_ADD.rawValue) }
+        /// A tag was deleted (`IBV_WC_TM_DEL`).
+        @inlinable public static var tagDelete: Self { Self(rawValue: IBV_WC_TM_DEL.rawValue) }
+        /// Tags were synchronised (`IBV_WC_TM_SYNC`).
+        @inlinable public static var tagSync: Self { Self(rawValue: IBV_WC_TM_SYNC.rawValue) }
+        /// A receive with a matching tag (`IBV_WC_TM_RECV`).
+        @inlinable public static var tagReceive: Self { Self(rawValue: IBV_WC_TM_RECV.rawValue) }
+        /// A receive without a matching tag (`IBV_WC_TM_NO_TAG`).
+        @inlinable public static var tagNone: Self { Self(rawValue: IBV_WC_TM_NO_TAG.rawValue) }
+        /// The provider's own, 1 (`IBV_WC_DRIVER1`).
+        @inlinable public static var driver1: Self { Self(rawValue: IBV_WC_DRIVER1.rawValue) }
+        /// The provider's own, 2 (`IBV_WC_DRIVER2`).
+        @inlinable public static var driver2: Self { Self(rawValue: IBV_WC_DRIVER2.rawValue) }
+        /// The provider's own, 3 (`IBV_WC_DRIVER3`).
+        @inlinable public static var driver3: Self { Self(rawValue: IBV_WC_DRIVER3.rawValue) }
 
         /// The name in the specification's terms; nil for a number that this package does not know.
         public var name: String? {
@@ -71,33 +76,33 @@ extension WorkCompletion {
             }
         }
 
-        /// Whether it took a receive from a receive queue.
+        /// Whether the completion is of a receive work request (the bit `IBV_WC_RECV`).
         @inlinable public var isReceive: Bool { rawValue & 128 != 0 }
     }
 }
 
 extension WorkCompletion {
-    /// Which fields of a completion are valid (enum ibv_wc_flags).
+    /// Flags of a completion: the fields that are valid, and properties of the packet (enum ibv_wc_flags).
     @frozen public struct Flags: OptionSet, Hashable, Sendable, CustomStringConvertible {
         /// The bits in verbs.h; unknown ones are kept.
         public let rawValue: UInt32
         /// The set with those bits.
         @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-        /// UD: the first 40 bytes of the buffer hold a global route header.
-        @inlinable public static var globalRoute: Self { Self(rawValue: 1 << 0) }
-        /// There is immediate data.
-        @inlinable public static var immediate: Self { Self(rawValue: 1 << 1) }
-        /// The device found the IP, TCP and UDP checksums right.
-        @inlinable public static var checksumValid: Self { Self(rawValue: 1 << 2) }
-        /// The peer invalidated an rkey.
-        @inlinable public static var invalidated: Self { Self(rawValue: 1 << 3) }
-        /// Tag matching: software must synchronise.
-        @inlinable public static var tagSyncRequested: Self { Self(rawValue: 1 << 4) }
-        /// Tag matching: the tag matched.
-        @inlinable public static var tagMatched: Self { Self(rawValue: 1 << 5) }
-        /// Tag matching: the data is in the buffer.
-        @inlinable public static var tagDataValid: Self { Self(rawValue: 1 << 6) }
+        /// UD: the first 40 bytes of the buffer hold a global route header (`IBV_WC_GRH`, `struct ibv_grh`).
+        @inlinable public static var globalRoute: Self { Self(rawValue: IBV_WC_GRH.rawValue) }
+        /// There is immediate data (`IBV_WC_WITH_IMM`).
+        @inlinable public static var immediate: Self { Self(rawValue: IBV_WC_WITH_IMM.rawValue) }
+        /// The device found the IP, TCP and UDP checksums correct (`IBV_WC_IP_CSUM_OK`).
+        @inlinable public static var checksumValid: Self { Self(rawValue: IBV_WC_IP_CSUM_OK.rawValue) }
+        /// The peer invalidated an rkey (`IBV_WC_WITH_INV`).
+        @inlinable public static var invalidated: Self { Self(rawValue: IBV_WC_WITH_INV.rawValue) }
+        /// Tag matching: software must synchronise (`IBV_WC_TM_SYNC_REQ`).
+        @inlinable public static var tagSyncRequested: Self { Self(rawValue: IBV_WC_TM_SYNC_REQ.rawValue) }
+        /// Tag matching: the tag matched (`IBV_WC_TM_MATCH`).
+        @inlinable public static var tagMatched: Self { Self(rawValue: IBV_WC_TM_MATCH.rawValue) }
+        /// Tag matching: the data is in the buffer (`IBV_WC_TM_DATA_VALID`).
+        @inlinable public static var tagDataValid: Self { Self(rawValue: IBV_WC_TM_DATA_VALID.rawValue) }
 
         /// The names of the bits that are set.
         public var description: String {

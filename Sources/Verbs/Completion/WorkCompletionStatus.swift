@@ -1,61 +1,67 @@
+import CIBVerbs
+import CProviderABI
+
 extension WorkCompletion {
-    /// How a work request ended (IBTA volume 1, 11.6.2; enum ibv_wc_status).
+    /// The status of a work completion (IBTA volume 1, 11.6.2; enum ibv_wc_status).
     @frozen public struct Status: OpenEnumeration {
         /// The number in verbs.h.
         public let rawValue: UInt32
         /// The value that stands for that number; every number is accepted.
         @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-        /// The work request is done.
-        @inlinable public static var success: Self { Self(rawValue: 0) }
-        /// The message does not fit what was posted, or exceeds the device's limit.
-        @inlinable public static var localLengthError: Self { Self(rawValue: 1) }
-        /// The work request was inconsistent, as the device found when it ran it.
-        @inlinable public static var localQPOperationError: Self { Self(rawValue: 2) }
-        /// An end-to-end context failed; not used any more.
-        @inlinable public static var localEECOperationError: Self { Self(rawValue: 3) }
-        /// A slice lies outside its region, or its lkey is not valid for this.
-        @inlinable public static var localProtectionError: Self { Self(rawValue: 4) }
-        /// The queue pair was in, or went to, the error state before this was done.
-        @inlinable public static var flushed: Self { Self(rawValue: 5) }
-        /// Binding a memory window failed.
-        @inlinable public static var memoryWindowBindError: Self { Self(rawValue: 6) }
-        /// The peer answered with an unexpected packet.
-        @inlinable public static var badResponseError: Self { Self(rawValue: 7) }
-        /// A protection error in the local buffer during a write with immediate data.
-        @inlinable public static var localAccessError: Self { Self(rawValue: 8) }
-        /// The peer refused the request: too long, or not supported by its queue pair.
-        @inlinable public static var remoteInvalidRequestError: Self { Self(rawValue: 9) }
-        /// The peer's memory does not allow the access: rkey, range or permission.
-        @inlinable public static var remoteAccessError: Self { Self(rawValue: 10) }
-        /// The peer could not complete the operation.
-        @inlinable public static var remoteOperationError: Self { Self(rawValue: 11) }
-        /// No answer from the peer after all retries.
-        @inlinable public static var retryExceeded: Self { Self(rawValue: 12) }
-        /// The peer had no receive posted after all RNR retries.
-        @inlinable public static var rnrRetryExceeded: Self { Self(rawValue: 13) }
-        /// Reliable datagram domain violation; not used any more.
-        @inlinable public static var localRDDViolation: Self { Self(rawValue: 14) }
-        /// Invalid reliable datagram request; not used any more.
-        @inlinable public static var remoteInvalidRDRequest: Self { Self(rawValue: 15) }
-        /// The peer aborted the operation.
-        @inlinable public static var remoteAborted: Self { Self(rawValue: 16) }
-        /// Invalid end-to-end context number; not used any more.
-        @inlinable public static var invalidEECN: Self { Self(rawValue: 17) }
-        /// Invalid end-to-end context state; not used any more.
-        @inlinable public static var invalidEECState: Self { Self(rawValue: 18) }
-        /// The device has failed.
-        @inlinable public static var fatalError: Self { Self(rawValue: 19) }
-        /// The response did not come in time.
-        @inlinable public static var responseTimeout: Self { Self(rawValue: 20) }
-        /// Something else went wrong.
-        @inlinable public static var generalError: Self { Self(rawValue: 21) }
-        /// A tag matching operation failed.
-        @inlinable public static var tagMatchingError: Self { Self(rawValue: 22) }
-        /// A tag matching rendezvous was not done by hardware.
-        @inlinable public static var tagMatchingRendezvousIncomplete: Self { Self(rawValue: 23) }
+        /// The work request is done (`IBV_WC_SUCCESS`).
+        @inlinable public static var success: Self { Self(rawValue: IBV_WC_SUCCESS.rawValue) }
+        /// The message is longer than the posted receive, or exceeds the device's limit (`IBV_WC_LOC_LEN_ERR`).
+        @inlinable public static var localLengthError: Self { Self(rawValue: IBV_WC_LOC_LEN_ERR.rawValue) }
+        /// The device detected an inconsistency when it executed the work request (`IBV_WC_LOC_QP_OP_ERR`).
+        @inlinable public static var localQPOperationError: Self { Self(rawValue: IBV_WC_LOC_QP_OP_ERR.rawValue) }
+        /// An end-to-end context failed; not used any more (`IBV_WC_LOC_EEC_OP_ERR`).
+        @inlinable public static var localEECOperationError: Self { Self(rawValue: IBV_WC_LOC_EEC_OP_ERR.rawValue) }
+        /// An SGE lies outside its region, or its lkey is not valid for the access (`IBV_WC_LOC_PROT_ERR`).
+        @inlinable public static var localProtectionError: Self { Self(rawValue: IBV_WC_LOC_PROT_ERR.rawValue) }
+        /// The queue pair was in, or moved to, the error state before the request completed (`IBV_WC_WR_FLUSH_ERR`).
+        @inlinable public static var flushed: Self { Self(rawValue: IBV_WC_WR_FLUSH_ERR.rawValue) }
+        /// Binding a memory window failed (`IBV_WC_MW_BIND_ERR`).
+        @inlinable public static var memoryWindowBindError: Self { Self(rawValue: IBV_WC_MW_BIND_ERR.rawValue) }
+        /// The peer sent an unexpected response (`IBV_WC_BAD_RESP_ERR`).
+        @inlinable public static var badResponseError: Self { Self(rawValue: IBV_WC_BAD_RESP_ERR.rawValue) }
+        /// A protection error in the local buffer during a write with immediate data (`IBV_WC_LOC_ACCESS_ERR`).
+        @inlinable public static var localAccessError: Self { Self(rawValue: IBV_WC_LOC_ACCESS_ERR.rawValue) }
+        /// The peer refused the request: too long, or not supported by its queue pair (`IBV_WC_REM_INV_REQ_ERR`).
+        @inlinable public static var remoteInvalidRequestError: Self { Self(rawValue: IBV_WC_REM_INV_REQ_ERR.rawValue) }
+        /// The peer's memory does not allow the access: rkey, range or permission (`IBV_WC_REM_ACCESS_ERR`).
+        @inlinable public static var remoteAccessError: Self { Self(rawValue: IBV_WC_REM_ACCESS_ERR.rawValue) }
+        /// The peer could not complete the operation (`IBV_WC_REM_OP_ERR`).
+        @inlinable public static var remoteOperationError: Self { Self(rawValue: IBV_WC_REM_OP_ERR.rawValue) }
+        /// No response from the peer after all retries (`IBV_WC_RETRY_EXC_ERR`).
+        @inlinable public static var retryExceeded: Self { Self(rawValue: IBV_WC_RETRY_EXC_ERR.rawValue) }
+        /// The peer had no receive posted after all RNR retries (`IBV_WC_RNR_RETRY_EXC_ERR`).
+        @inlinable public static var rnrRetryExceeded: Self { Self(rawValue: IBV_WC_RNR_RETRY_EXC_ERR.rawValue) }
+        /// Reliable datagram domain violation; not used any more (`IBV_WC_LOC_RDD_VIOL_ERR`).
+        @inlinable public static var localRDDViolation: Self { Self(rawValue: IBV_WC_LOC_RDD_VIOL_ERR.rawValue) }
+        /// Invalid reliable datagram request; not used any more (`IBV_WC_REM_INV_RD_REQ_ERR`).
+        @inlinable public static var remoteInvalidRDRequest: Self { Self(rawValue: IBV_WC_REM_INV_RD_REQ_ERR.rawValue) }
+        /// The peer aborted the operation (`IBV_WC_REM_ABORT_ERR`).
+        @inlinable public static var remoteAborted: Self { Self(rawValue: IBV_WC_REM_ABORT_ERR.rawValue) }
+        /// Invalid end-to-end context number; not used any more (`IBV_WC_INV_EECN_ERR`).
+        @inlinable public static var invalidEECN: Self { Self(rawValue: IBV_WC_INV_EECN_ERR.rawValue) }
+        /// Invalid end-to-end context state; not used any more (`IBV_WC_INV_EEC_STATE_ERR`).
+        @inlinable public static var invalidEECState: Self { Self(rawValue: IBV_WC_INV_EEC_STATE_ERR.rawValue) }
+        /// The device has failed (`IBV_WC_FATAL_ERR`).
+        @inlinable public static var fatalError: Self { Self(rawValue: IBV_WC_FATAL_ERR.rawValue) }
+        /// The response did not come in time (`IBV_WC_RESP_TIMEOUT_ERR`).
+        @inlinable public static var responseTimeout: Self { Self(rawValue: IBV_WC_RESP_TIMEOUT_ERR.rawValue) }
+        /// Another transport error (`IBV_WC_GENERAL_ERR`).
+        @inlinable public static var generalError: Self { Self(rawValue: IBV_WC_GENERAL_ERR.rawValue) }
+        /// A tag matching operation failed (`IBV_WC_TM_ERR`).
+        @inlinable public static var tagMatchingError: Self { Self(rawValue: IBV_WC_TM_ERR.rawValue) }
+        /// The hardware did not complete a tag matching rendezvous (`IBV_WC_TM_RNDV_INCOMPLETE`).
+        @inlinable public static var tagMatchingRendezvousIncomplete: Self {
+            Self(rawValue: IBV_WC_TM_RNDV_INCOMPLETE.rawValue)
+        }
 
-        /// The name in the specification's terms; nil for a number that this package does not know.
+        /// The name in verbs.h without `IBV_WC_`; nil for a number that this package does not know. It is used where C
+        /// uses `ibv_wc_status_str`.
         public var name: String? {
             switch rawValue {
             case 0: "SUCCESS"
@@ -89,7 +95,7 @@ extension WorkCompletion {
 }
 
 extension WorkCompletion.Status {
-    /// What a person can look at when they meet this status; nil where nothing can be said.
+    /// The hint for this status; nil when there is none.
     var advice: String? {
         switch self {
         case .success: nil

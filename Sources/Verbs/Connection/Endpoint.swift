@@ -1,11 +1,11 @@
-/// One end of a connection, or a receiver of datagrams, as its peer must know it.
+/// One end of a connection, or a receiver of datagrams: the attributes that its peer needs.
 ///
 /// Two programs exchange their endpoints by any means, such as a TCP connection, and each connects to the
 /// other's. It travels as text (`description`, `init(_:)`), as bytes (`bytes`, `init(bytes:)`) or through Codable.
 public struct Endpoint: Hashable, Sendable {
-    /// Number of the queue pair: 24 bits.
+    /// The QPN: 24 bits (`ibv_qp.qp_num`; the peer's `ibv_qp_attr.dest_qp_num`).
     public var queuePairNumber: UInt32
-    /// Number of the first packet that it sends: 24 bits. 0 for datagrams.
+    /// The PSN of the first packet that it sends: 24 bits (`ibv_qp_attr.sq_psn`; the peer's `rq_psn`). 0 for UD.
     public var packetSequenceNumber: UInt32
     /// GID of its port.
     public var gid: GID
@@ -13,31 +13,31 @@ public struct Endpoint: Hashable, Sendable {
     public var lid: UInt16
     /// MTU of its port.
     public var mtu: MTU
-    /// Most reads and atomics that it answers at a time.
-    public var responderDepth: UInt8
-    /// Datagrams: the key that they must carry.
-    public var queueKey: UInt32?
-    /// Memory that the peer may use, if any.
+    /// The largest number of outstanding reads and atomics that it serves as responder (`max_dest_rd_atomic`).
+    public var maxDestRdAtomic: UInt8
+    /// UD: the Q_Key that datagrams to it must carry.
+    public var qkey: UInt32?
+    /// Memory that the peer may access, if any.
     public var memory: RemoteMemory?
 
     /// An endpoint with those values.
     public init(
         queuePairNumber: UInt32, packetSequenceNumber: UInt32, gid: GID, lid: UInt16, mtu: MTU,
-        responderDepth: UInt8 = 0, queueKey: UInt32? = nil, memory: RemoteMemory? = nil
+        maxDestRdAtomic: UInt8 = 0, qkey: UInt32? = nil, memory: RemoteMemory? = nil
     ) {
         self.queuePairNumber = queuePairNumber & 0xff_ffff
         self.packetSequenceNumber = packetSequenceNumber & 0xff_ffff
         self.gid = gid
         self.lid = lid
         self.mtu = mtu
-        self.responderDepth = responderDepth
-        self.queueKey = queueKey
+        self.maxDestRdAtomic = maxDestRdAtomic
+        self.qkey = qkey
         self.memory = memory
     }
 }
 
-// The text: the version, then `name=value` fields in this order, all numbers hexadecimal. A reader refuses what it
-// does not know, since half an endpoint connects to the wrong thing.
+// The text is the version, then `name=value` fields in this order, all numbers hexadecimal. A reader rejects unknown
+// fields, since an endpoint that is read in part connects to the wrong queue pair.
 //
 //     rdma1,qpn=11,psn=8f3a01,lid=0,mtu=5,depth=10,gid=::ffff:192.0.2.1[,qkey=…][,addr=…,rkey=…,len=…]
 extension Endpoint: LosslessStringConvertible {
@@ -47,9 +47,9 @@ extension Endpoint: LosslessStringConvertible {
     public var description: String {
         var fields = [
             Endpoint.version, "qpn=" + hex(queuePairNumber), "psn=" + hex(packetSequenceNumber), "lid=" + hex(lid),
-            "mtu=" + hex(mtu.rawValue), "depth=" + hex(responderDepth), "gid=\(gid)",
+            "mtu=" + hex(mtu.rawValue), "depth=" + hex(maxDestRdAtomic), "gid=\(gid)",
         ]
-        if let queueKey { fields.append("qkey=" + hex(queueKey)) }
+        if let qkey { fields.append("qkey=" + hex(qkey)) }
         if let memory {
             fields += ["addr=" + hex(memory.address), "rkey=" + hex(memory.rkey), "len=" + hex(memory.byteCount)]
         }
@@ -65,7 +65,7 @@ extension Endpoint: LosslessStringConvertible {
             let lid = fields.number("lid", UInt16.self), let mtu = fields.number("mtu", UInt32.self),
             let depth = fields.number("depth", UInt8.self), let gid = fields.value("gid").flatMap(GID.init)
         else { return nil }
-        let queueKey = fields.number("qkey", UInt32.self)
+        let qkey = fields.number("qkey", UInt32.self)
         var memory: RemoteMemory?
         if let address = fields.number("addr", UInt64.self) {
             guard let rkey = fields.number("rkey", UInt32.self), let count = fields.number("len", UInt64.self) else {
@@ -76,7 +76,7 @@ extension Endpoint: LosslessStringConvertible {
         guard fields.isAtEnd else { return nil }
         self.init(
             queuePairNumber: number, packetSequenceNumber: psn, gid: gid, lid: lid, mtu: MTU(rawValue: mtu),
-            responderDepth: depth, queueKey: queueKey, memory: memory)
+            maxDestRdAtomic: depth, qkey: qkey, memory: memory)
     }
 }
 
@@ -107,22 +107,22 @@ private struct FieldReader {
     }
 }
 
-// The bytes, all numbers in network order: version 1 (1), flags (1: bit 0 queue key, bit 1 memory), LID (2),
-// queue pair number (4), PSN (4), MTU code (1), responder depth (1), reserved (2), GID (16), queue key (4),
-// memory: rkey (4), address (8), length (8).
+// The bytes are, with all numbers in network order: version 1 (1), flags (1: bit 0 Q_Key, bit 1 memory), LID (2), QPN
+// (4), PSN (4), MTU code (1), max_dest_rd_atomic (1), reserved (2), GID (16), Q_Key (4), memory: rkey (4), address (8),
+// length (8).
 extension Endpoint {
     /// Number of bytes of `bytes`.
     public static let byteCount = 56
 
     /// The endpoint as `byteCount` bytes.
     public var bytes: [UInt8] {
-        var bytes: [UInt8] = [1, (queueKey == nil ? 0 : 1) | (memory == nil ? 0 : 2)]
+        var bytes: [UInt8] = [1, (qkey == nil ? 0 : 1) | (memory == nil ? 0 : 2)]
         bytes.append(bigEndian: lid)
         bytes.append(bigEndian: queuePairNumber)
         bytes.append(bigEndian: packetSequenceNumber)
-        bytes += [UInt8(clamping: mtu.rawValue), responderDepth, 0, 0]
+        bytes += [UInt8(clamping: mtu.rawValue), maxDestRdAtomic, 0, 0]
         bytes += gid.bytes
-        bytes.append(bigEndian: queueKey ?? 0)
+        bytes.append(bigEndian: qkey ?? 0)
         bytes.append(bigEndian: memory?.rkey ?? 0)
         bytes.append(bigEndian: memory?.address ?? 0)
         bytes.append(bigEndian: memory?.byteCount ?? 0)
@@ -138,8 +138,8 @@ extension Endpoint {
             address: bytes.bigEndian(at: 40), rkey: bytes.bigEndian(at: 36), byteCount: bytes.bigEndian(at: 48))
         self.init(
             queuePairNumber: bytes.bigEndian(at: 4), packetSequenceNumber: bytes.bigEndian(at: 8), gid: gid,
-            lid: bytes.bigEndian(at: 2), mtu: MTU(rawValue: UInt32(bytes[12])), responderDepth: bytes[13],
-            queueKey: bytes[1] & 1 == 0 ? nil : bytes.bigEndian(at: 32), memory: bytes[1] & 2 == 0 ? nil : memory)
+            lid: bytes.bigEndian(at: 2), mtu: MTU(rawValue: UInt32(bytes[12])), maxDestRdAtomic: bytes[13],
+            qkey: bytes[1] & 1 == 0 ? nil : bytes.bigEndian(at: 32), memory: bytes[1] & 2 == 0 ? nil : memory)
     }
 }
 

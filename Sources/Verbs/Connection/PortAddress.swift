@@ -1,22 +1,22 @@
 import SystemPackage
 
-/// An address of this device that peers can be told: a port, and a place in its GID table.
+/// An address of this device: a port and an entry of its GID table.
 public struct PortAddress: Hashable, Sendable, CustomStringConvertible {
     /// The port, from 1.
     public let port: UInt8
-    /// Place in the port's GID table.
+    /// The GID index: index of the entry in the port's GID table.
     public let gidIndex: UInt8
-    /// The GID there.
+    /// The GID of that entry.
     public let gid: GID
-    /// How packets look that go from it.
+    /// The RoCE version of packets that are sent from the GID (`ibv_gid_entry.gid_type`).
     public let type: GIDType
     /// LID of the port; 0 on Ethernet.
     public let lid: UInt16
     /// MTU of the port.
     public let mtu: MTU
-    /// What lies under the port.
+    /// The link layer of the port (`ibv_port_attr.link_layer`).
     public let linkLayer: LinkLayer
-    /// Whether every packet needs a global route header.
+    /// Whether every packet needs a global route header (`IBV_QPF_GRH_REQUIRED`, and on Ethernet always).
     public let requiresGlobalRoute: Bool
 
     init(_ entry: GIDEntry, _ port: PortAttributes) {
@@ -30,13 +30,13 @@ public struct PortAddress: Hashable, Sendable, CustomStringConvertible {
         requiresGlobalRoute = port.requiresGlobalRoute || port.linkLayer == .ethernet
     }
 
-    /// Such as `port 1, GID ::ffff:192.0.2.1 (RoCE v2, index 3)`.
+    /// Text such as `port 1, GID ::ffff:192.0.2.1 (RoCE v2, index 3)`.
     public var description: String {
         linkLayer == .ethernet ? "port \(port), GID \(gid) (\(type), index \(gidIndex))" : "port \(port), LID \(lid)"
     }
 
-    /// The better address is the lower one: RoCE v2 goes through routers and v1 does not; an IPv4 or global
-    /// address is known beyond its link. On InfiniBand the first entry is the port's own GID.
+    /// Whether `left` comes before `right`: RoCE v2 is routable and v1 is not; an IPv4 or global address is valid
+    /// beyond its link. On InfiniBand the first entry is the port's own GID.
     static func isBetter(_ left: PortAddress, _ right: PortAddress) -> Bool {
         (left.port, left.rank, left.gidIndex) < (right.port, right.rank, right.gidIndex)
     }
@@ -51,7 +51,8 @@ public struct PortAddress: Hashable, Sendable, CustomStringConvertible {
 
 extension Context {
     /// The addresses of all active ports, the best first: lower ports before higher ones; on Ethernet RoCE v2
-    /// before v1, and an IPv4 address before a global IPv6 one before a link-local one.
+    /// before v1, and an IPv4 address before a global IPv6 one before a link-local one. After
+    /// ``Device/openFirst(reaching:from:)``, the address by which that peer is reached goes before all others.
     public func addresses() throws(VerbsError) -> [PortAddress] {
         var addresses: [PortAddress] = []
         for port in try ports() where port.state == .active || port.state == .activeDefer {
@@ -64,10 +65,13 @@ extension Context {
                 }
             }
         }
-        return addresses.sorted(by: PortAddress.isBetter)
+        return addresses.sorted { left, right in
+            let preferred = (left.gid == preferredGID, right.gid == preferredGID)
+            return preferred.0 == preferred.1 ? PortAddress.isBetter(left, right) : preferred.0
+        }
     }
 
-    /// The best address, as `addresses` orders them, of any port or of one.
+    /// The first of `addresses()`, of any port or of the port `port`.
     ///
     /// - Throws: `ENETDOWN` when no port is active or has a GID.
     public func address(port: UInt8? = nil) throws(VerbsError) -> PortAddress {

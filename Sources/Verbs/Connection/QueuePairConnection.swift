@@ -1,39 +1,42 @@
 import SystemPackage
 
-/// What this side of a queue pair has told its peer.
+/// The attributes that this side of a queue pair has sent to its peer.
 struct LocalEnd: Sendable {
     let address: PortAddress
     let endpoint: Endpoint
-    /// Most reads and atomics that the device has outstanding on one queue pair.
-    let initiatorDepth: UInt8
+    /// The largest number of reads and atomics that the device has outstanding on one queue pair.
+    let maxRdAtomic: UInt8
 }
 
-/// How a connection behaves. The defaults suit most.
-public struct ConnectionOptions: Sendable {
-    /// How long to wait for an answer: 4.096 us times 2 to this power. 14 is 67 ms.
-    public var timeout: UInt8 = 14
-    /// How often to try again when no answer comes: 0 to 7.
+/// The attributes of a connection that `QueuePair.connect` sets. The defaults suit most applications.
+public struct ConnectionOptions: Hashable, Sendable {
+    /// The time that the requester waits for a response before it retries (`ibv_qp_attr.timeout`). The default has
+    /// exponent 14 and is 67 ms.
+    public var timeout = LocalACKTimeout(rawValue: 14)
+    /// The number of retries after a timeout: 0 to 7 (`ibv_qp_attr.retry_cnt`).
     public var retryCount: UInt8 = 7
-    /// How often to try again when the peer has no receive posted: 0 to 6; 7 tries for ever.
+    /// The number of retries after an RNR NAK: 0 to 6; 7 is unlimited (`ibv_qp_attr.rnr_retry`).
     public var rnrRetry: UInt8 = 7
-    /// How long the peer waits when no receive is posted here: a code from 0 to 31 (IBTA volume 1, table 45).
-    /// 12 is 0.64 ms; 0 is 655 ms, which makes every such wait a thousand times as long.
-    public var minRNRTimer: UInt8 = 12
-    /// Largest payload of a packet; by default the smaller of the two ports' MTUs.
+    /// The time that the peer waits after an RNR NAK before it sends again (`ibv_qp_attr.min_rnr_timer`). The
+    /// default has code 12 and is 0.64 ms.
+    public var minRNRTimer = RNRTimer(rawValue: 12)
+    /// The path MTU (`ibv_qp_attr.path_mtu`); by default the smaller of the two ports' MTUs.
     public var pathMTU: MTU?
-    /// Most reads and atomics that are outstanding from here; by default as many as both sides can.
-    public var initiatorDepth: UInt8?
-    /// What the peer may do through this queue pair. Its regions' own flags and keys decide as well.
+    /// The largest number of outstanding reads and atomics as the requester (`ibv_qp_attr.max_rd_atomic`); by default
+    /// the smaller limit of the two sides.
+    public var maxRdAtomic: UInt8?
+    /// The operations that the peer may do through this queue pair (`ibv_qp_attr.qp_access_flags`). The access flags of
+    /// each region apply as well.
     public var access: AccessFlags = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic]
-    /// Place of the P_Key in the port's table.
+    /// Index of the P_Key in the port's table (`ibv_qp_attr.pkey_index`).
     public var pkeyIndex: UInt16 = 0
-    /// Service level, 0 to 15.
+    /// Service level, 0 to 15 (`ibv_ah_attr.sl`).
     public var serviceLevel: UInt8 = 0
-    /// Traffic class; on RoCE v2 the DSCP and ECN bits.
+    /// Traffic class; on RoCE v2 the DSCP and ECN bits (`ibv_global_route.traffic_class`).
     public var trafficClass: UInt8 = 0
-    /// Flow label, 20 bits.
+    /// Flow label, 20 bits (`ibv_global_route.flow_label`).
     public var flowLabel: UInt32 = 0
-    /// How many routers a packet may pass.
+    /// The hop limit of packets (`ibv_global_route.hop_limit`): the number of routers that a packet may pass, plus 1.
     public var hopLimit: UInt8 = 64
 
     /// The defaults.
@@ -41,14 +44,13 @@ public struct ConnectionOptions: Sendable {
 }
 
 extension QueuePair {
-    /// This side as the peer must know it, to be sent to it before `connect`.
-    ///
-    /// The first call chooses the address and a random first packet number; later calls, without an address of
-    /// their own, answer with the same.
+    /// The endpoint of this side. Send it to the peer before `connect`.
+    /// The first call chooses the address and a random initial PSN; later calls without an address return the same
+    /// endpoint.
     ///
     /// - Parameters:
-    ///   - address: where the queue pair is reached; by default the best one of `Context.addresses`.
-    ///   - memory: memory that the peer may use, such as `region.remote`.
+    ///   - address: The local address of the queue pair, by default the first of `Context.addresses`.
+    ///   - memory: Memory that the peer may access, such as `region.remote`.
     /// - Throws: `ENETDOWN` when no port is active.
     public func endpoint(at address: PortAddress? = nil, memory: RemoteMemory? = nil) throws(VerbsError) -> Endpoint {
         if address == nil, var known = owner.state.withLock({ $0.local?.endpoint }) {
@@ -57,24 +59,23 @@ extension QueuePair {
         }
         let chosen: PortAddress
         if let address { chosen = address } else { chosen = try context.address() }
-        let isDatagram = kind == .unreliableDatagram
+        let isDatagram = type == .unreliableDatagram
         let limits = try context.attributes()
         let endpoint = Endpoint(
             queuePairNumber: number, packetSequenceNumber: isDatagram ? 0 : .random(in: 0...0xff_ffff),
             gid: chosen.gid, lid: chosen.lid, mtu: chosen.mtu,
-            responderDepth: isDatagram ? 0 : UInt8(clamping: limits.maxResponderDepth),
-            // The upper half of the keys is for privileged users (IBTA volume 1, 10.2.5).
-            queueKey: isDatagram ? .random(in: 1...0x7fff_ffff) : nil, memory: memory)
+            maxDestRdAtomic: isDatagram ? 0 : UInt8(clamping: limits.maxQPRdAtom),
+            // Q_Keys with bit 31 set are for privileged users (IBTA volume 1, 10.2.5).
+            qkey: isDatagram ? .random(in: 1...0x7fff_ffff) : nil, memory: memory)
         let local = LocalEnd(
-            address: chosen, endpoint: endpoint, initiatorDepth: UInt8(clamping: limits.maxInitiatorDepth))
+            address: chosen, endpoint: endpoint, maxRdAtomic: UInt8(clamping: limits.maxQPInitRdAtom))
         owner.state.withLock { $0.local = local }
         return endpoint
     }
 
     /// Connects to a peer that was sent this side's `endpoint`: RC and UC, from RESET through INIT and RTR to RTS.
-    ///
-    /// Receives may be posted before, in INIT, or after. The peer connects to this side's endpoint likewise;
-    /// packets that come before it does are repeated by RC and lost by UC.
+    /// Receives may be posted before, in INIT, or after. The peer connects to this side's endpoint likewise; packets
+    /// that arrive at the peer before it has connected are sent again by RC and lost by UC.
     ///
     /// - Throws: `EINVAL` when `endpoint` was not called before, when the two addresses are of different families,
     ///   or as `modify`; `ENETUNREACH`, `EHOSTUNREACH` or `ETIMEDOUT` when the peer's address does not resolve.
@@ -88,10 +89,10 @@ extension QueuePair {
         try modify(readyToSend(local, peer, options))
     }
 
-    /// Moves the queue pair to INIT, where receives can be posted: RC, UC and UD. `connect` and `activate` do it
-    /// when it has not been done.
+    /// Moves the queue pair to INIT, where receives can be posted: RC, UC and UD. `connect` and `activate` do the same
+    /// to a queue pair in RESET.
     ///
-    /// - Throws: as `modify`.
+    /// - Throws: The errors of `modify`.
     public func initialize(options: ConnectionOptions = ConnectionOptions()) throws(VerbsError) {
         _ = try endpoint()
         try initialize(at: try localEnd(), options)
@@ -99,7 +100,7 @@ extension QueuePair {
 
     /// Lets a UD queue pair send and receive: from RESET through INIT and RTR to RTS.
     ///
-    /// - Throws: as `modify`.
+    /// - Throws: The errors of `modify`.
     public func activate(options: ConnectionOptions = ConnectionOptions()) throws(VerbsError) {
         _ = try endpoint()
         let local = try localEnd()
@@ -109,7 +110,7 @@ extension QueuePair {
         try modify(receive)
         var send = Attributes()
         send.state = .readyToSend
-        send.sendPSN = local.endpoint.packetSequenceNumber
+        send.sqPSN = local.endpoint.packetSequenceNumber
         try modify(send)
     }
 
@@ -117,7 +118,8 @@ extension QueuePair {
         guard let local = owner.state.withLock({ $0.local }) else {
             throw VerbsError(
                 .modifyQP, errno: .invalidArgument, object: owner.object,
-                hint: "the peer does not know this side: take its endpoint, send it to the peer, then connect")
+                hint: "the peer does not have this endpoint: call endpoint(), send the result to the peer, then connect"
+            )
         }
         return local
     }
@@ -135,8 +137,8 @@ extension QueuePair {
         attributes.state = .initialized
         attributes.port = local.address.port
         attributes.pkeyIndex = options.pkeyIndex
-        if kind == .unreliableDatagram {
-            attributes.queueKey = local.endpoint.queueKey
+        if type == .unreliableDatagram {
+            attributes.qkey = local.endpoint.qkey
         } else {
             attributes.access = options.access
         }
@@ -150,10 +152,10 @@ extension QueuePair {
         attributes.state = .readyToReceive
         attributes.path = AddressVector(to: peer, from: local.address, options)
         attributes.pathMTU = options.pathMTU ?? MTU(rawValue: min(local.address.mtu.rawValue, peer.mtu.rawValue))
-        attributes.destinationNumber = peer.queuePairNumber
-        attributes.receivePSN = peer.packetSequenceNumber
-        if kind != .unreliableConnection {
-            attributes.responderDepth = local.endpoint.responderDepth
+        attributes.destinationQPNumber = peer.queuePairNumber
+        attributes.rqPSN = peer.packetSequenceNumber
+        if type != .unreliableConnection {
+            attributes.maxDestRdAtomic = local.endpoint.maxDestRdAtomic
             attributes.minRNRTimer = options.minRNRTimer
         }
         return attributes
@@ -162,20 +164,20 @@ extension QueuePair {
     private func readyToSend(_ local: LocalEnd, _ peer: Endpoint, _ options: ConnectionOptions) -> Attributes {
         var attributes = Attributes()
         attributes.state = .readyToSend
-        attributes.sendPSN = local.endpoint.packetSequenceNumber
-        if kind != .unreliableConnection {
+        attributes.sqPSN = local.endpoint.packetSequenceNumber
+        if type != .unreliableConnection {
             attributes.timeout = options.timeout
             attributes.retryCount = options.retryCount
             attributes.rnrRetry = options.rnrRetry
-            attributes.initiatorDepth = options.initiatorDepth ?? min(local.initiatorDepth, peer.responderDepth)
+            attributes.maxRdAtomic = options.maxRdAtomic ?? min(local.maxRdAtomic, peer.maxDestRdAtomic)
         }
         return attributes
     }
 }
 
 extension AddressVector {
-    /// The way to a peer's endpoint from an address of this side. On Ethernet it is a global route; on InfiniBand
-    /// only across subnets, or where the port asks for it.
+    /// The address vector of a peer's endpoint, from a local address. It has a global route on Ethernet; on InfiniBand
+    /// only across subnets, or when the port requires it (`IBV_QPF_GRH_REQUIRED`).
     public init(to peer: Endpoint, from local: PortAddress, _ options: ConnectionOptions = ConnectionOptions()) {
         let isGlobal = local.requiresGlobalRoute || (!peer.gid.isZero && peer.gid.prefix != local.gid.prefix)
         let route = GlobalRoute(
@@ -187,17 +189,17 @@ extension AddressVector {
 }
 
 extension ProtectionDomain {
-    /// Makes ready to send datagrams to a peer's endpoint.
+    /// Makes a destination of datagrams from a peer's endpoint, with an address handle of its own: ibv_create_ah(3).
     ///
     /// - Parameters:
-    ///   - peer: the endpoint of a UD queue pair.
-    ///   - address: where they leave from; by default the best one of `Context.addresses`.
-    ///   - options: service level, traffic class, flow label and hop limit count.
-    /// - Throws: as `makeAddressHandle`; `EINVAL` when the endpoint has no queue key.
+    ///   - peer: The endpoint of a UD queue pair.
+    ///   - address: The local address, by default the first of `Context.addresses`.
+    ///   - options: The service level, traffic class, flow label and hop limit; the other options are ignored.
+    /// - Throws: The errors of `makeAddressHandle`; `EINVAL` when the endpoint has no Q_Key.
     public func makeDestination(
         _ peer: Endpoint, from address: PortAddress? = nil, options: ConnectionOptions = ConnectionOptions()
     ) throws(VerbsError) -> DatagramDestination {
-        guard let queueKey = peer.queueKey else {
+        guard let qkey = peer.qkey else {
             throw VerbsError(
                 .createAH, errno: .invalidArgument, object: object,
                 hint: "the endpoint is not that of a UD queue pair: it has no queue key")
@@ -205,6 +207,6 @@ extension ProtectionDomain {
         let local: PortAddress
         if let address { local = address } else { local = try context.address() }
         let handle = try makeAddressHandle(AddressVector(to: peer, from: local, options))
-        return DatagramDestination(handle: handle, queuePairNumber: peer.queuePairNumber, queueKey: queueKey)
+        return DatagramDestination(handle: handle, queuePairNumber: peer.queuePairNumber, qkey: qkey)
     }
 }

@@ -1,64 +1,95 @@
 import CIBVerbs
+import CProviderABI
 
 extension DeviceAttributes {
-    /// What a device can do (enum ibv_device_cap_flags).
+    /// Capabilities of a device (enum ibv_device_cap_flags).
     @frozen public struct Capabilities: OptionSet, Hashable, Sendable, CustomStringConvertible {
         /// The bits in verbs.h; unknown ones are kept.
         public let rawValue: UInt64
         /// The set with those bits.
         @inlinable public init(rawValue: UInt64) { self.rawValue = rawValue }
 
-        /// Queue pairs can be resized.
-        @inlinable public static var resizeMaxWorkRequests: Self { Self(rawValue: 1 << 0) }
-        /// Counts P_Key violations.
-        @inlinable public static var badPKeyCounter: Self { Self(rawValue: 1 << 1) }
-        /// Counts Q_Key violations.
-        @inlinable public static var badQKeyCounter: Self { Self(rawValue: 1 << 2) }
-        /// Raw multicast.
-        @inlinable public static var rawMulticast: Self { Self(rawValue: 1 << 3) }
-        /// Automatic path migration.
-        @inlinable public static var automaticPathMigration: Self { Self(rawValue: 1 << 4) }
-        /// A queue pair can change its port in SQD.
-        @inlinable public static var changePhysicalPort: Self { Self(rawValue: 1 << 5) }
-        /// Checks the port of UD address handles.
-        @inlinable public static var addressPortEnforced: Self { Self(rawValue: 1 << 6) }
-        /// Takes the current state in a modification.
-        @inlinable public static var currentStateModifier: Self { Self(rawValue: 1 << 7) }
-        /// Ports can be shut down.
-        @inlinable public static var portShutdown: Self { Self(rawValue: 1 << 8) }
-        /// Node initialisation types.
-        @inlinable public static var initType: Self { Self(rawValue: 1 << 9) }
-        /// Raises an event when a port becomes active.
-        @inlinable public static var portActiveEvent: Self { Self(rawValue: 1 << 10) }
-        /// Has a system image GUID.
-        @inlinable public static var systemImageGUID: Self { Self(rawValue: 1 << 11) }
-        /// Sends RNR NAKs.
-        @inlinable public static var rnrNAKGeneration: Self { Self(rawValue: 1 << 12) }
-        /// Shared receive queues can be resized.
-        @inlinable public static var sharedReceiveQueueResize: Self { Self(rawValue: 1 << 13) }
-        /// Raises an event after N completions.
-        @inlinable public static var notifyCount: Self { Self(rawValue: 1 << 14) }
-        /// Memory windows of type 1.
-        @inlinable public static var memoryWindows: Self { Self(rawValue: 1 << 17) }
-        /// Computes IP checksums on UD.
-        @inlinable public static var unreliableDatagramChecksum: Self { Self(rawValue: 1 << 18) }
-        /// Extended reliable connections.
-        @inlinable public static var xrc: Self { Self(rawValue: 1 << 20) }
-        /// Memory management extensions.
-        @inlinable public static var memoryManagementExtensions: Self { Self(rawValue: 1 << 21) }
-        /// Memory windows of type 2A.
-        @inlinable public static var memoryWindows2A: Self { Self(rawValue: 1 << 23) }
-        /// Memory windows of type 2B.
-        @inlinable public static var memoryWindows2B: Self { Self(rawValue: 1 << 24) }
-        /// Computes IP checksums on RC.
-        @inlinable public static var reliableConnectionChecksum: Self { Self(rawValue: 1 << 25) }
-        /// Computes IP checksums on raw packets.
-        @inlinable public static var rawPacketChecksum: Self { Self(rawValue: 1 << 26) }
-        /// Flow steering.
-        @inlinable public static var managedFlowSteering: Self { Self(rawValue: 1 << 29) }
-        /// Delivers the frame check sequence of raw packets.
+        /// Queue pairs can be resized (`IBV_DEVICE_RESIZE_MAX_WR`).
+        @inlinable public static var resizeMaxWorkRequests: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_RESIZE_MAX_WR.rawValue))
+        }
+        /// Counts P_Key violations (`IBV_DEVICE_BAD_PKEY_CNTR`).
+        @inlinable public static var badPKeyCounter: Self { Self(rawValue: UInt64(IBV_DEVICE_BAD_PKEY_CNTR.rawValue)) }
+        /// Counts Q_Key violations (`IBV_DEVICE_BAD_QKEY_CNTR`).
+        @inlinable public static var badQKeyCounter: Self { Self(rawValue: UInt64(IBV_DEVICE_BAD_QKEY_CNTR.rawValue)) }
+        /// Raw multicast (`IBV_DEVICE_RAW_MULTI`).
+        @inlinable public static var rawMulticast: Self { Self(rawValue: UInt64(IBV_DEVICE_RAW_MULTI.rawValue)) }
+        /// Automatic path migration (`IBV_DEVICE_AUTO_PATH_MIG`).
+        @inlinable public static var automaticPathMigration: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_AUTO_PATH_MIG.rawValue))
+        }
+        /// A queue pair can change its port in SQD (`IBV_DEVICE_CHANGE_PHY_PORT`).
+        @inlinable public static var changePhysicalPort: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_CHANGE_PHY_PORT.rawValue))
+        }
+        /// Checks the port of UD address handles (`IBV_DEVICE_UD_AV_PORT_ENFORCE`).
+        @inlinable public static var addressPortEnforced: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_UD_AV_PORT_ENFORCE.rawValue))
+        }
+        /// Supports `IBV_QP_CUR_STATE` in a modification (`IBV_DEVICE_CURR_QP_STATE_MOD`).
+        @inlinable public static var currentStateModifier: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_CURR_QP_STATE_MOD.rawValue))
+        }
+        /// Ports can be shut down (`IBV_DEVICE_SHUTDOWN_PORT`).
+        @inlinable public static var portShutdown: Self { Self(rawValue: UInt64(IBV_DEVICE_SHUTDOWN_PORT.rawValue)) }
+        /// Node initialisation types (`IBV_DEVICE_INIT_TYPE`).
+        @inlinable public static var initType: Self { Self(rawValue: UInt64(IBV_DEVICE_INIT_TYPE.rawValue)) }
+        /// Raises an event when a port becomes active (`IBV_DEVICE_PORT_ACTIVE_EVENT`).
+        @inlinable public static var portActiveEvent: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_PORT_ACTIVE_EVENT.rawValue))
+        }
+        /// Has a system image GUID (`IBV_DEVICE_SYS_IMAGE_GUID`).
+        @inlinable public static var systemImageGUID: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_SYS_IMAGE_GUID.rawValue))
+        }
+        /// Sends RNR NAKs (`IBV_DEVICE_RC_RNR_NAK_GEN`).
+        @inlinable public static var rnrNAKGeneration: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_RC_RNR_NAK_GEN.rawValue))
+        }
+        /// Shared receive queues can be resized (`IBV_DEVICE_SRQ_RESIZE`).
+        @inlinable public static var sharedReceiveQueueResize: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_SRQ_RESIZE.rawValue))
+        }
+        /// Raises an event after N completions (`IBV_DEVICE_N_NOTIFY_CQ`).
+        @inlinable public static var notifyCount: Self { Self(rawValue: UInt64(IBV_DEVICE_N_NOTIFY_CQ.rawValue)) }
+        /// Memory windows of type 1 (`IBV_DEVICE_MEM_WINDOW`).
+        @inlinable public static var memoryWindows: Self { Self(rawValue: UInt64(IBV_DEVICE_MEM_WINDOW.rawValue)) }
+        /// Computes IP checksums on UD (`IBV_DEVICE_UD_IP_CSUM`).
+        @inlinable public static var unreliableDatagramChecksum: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_UD_IP_CSUM.rawValue))
+        }
+        /// Extended reliable connections (`IBV_DEVICE_XRC`).
+        @inlinable public static var xrc: Self { Self(rawValue: UInt64(IBV_DEVICE_XRC.rawValue)) }
+        /// Memory management extensions (`IBV_DEVICE_MEM_MGT_EXTENSIONS`).
+        @inlinable public static var memoryManagementExtensions: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_MEM_MGT_EXTENSIONS.rawValue))
+        }
+        /// Memory windows of type 2A (`IBV_DEVICE_MEM_WINDOW_TYPE_2A`).
+        @inlinable public static var memoryWindows2A: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_MEM_WINDOW_TYPE_2A.rawValue))
+        }
+        /// Memory windows of type 2B (`IBV_DEVICE_MEM_WINDOW_TYPE_2B`).
+        @inlinable public static var memoryWindows2B: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_MEM_WINDOW_TYPE_2B.rawValue))
+        }
+        /// Computes IP checksums on RC (`IBV_DEVICE_RC_IP_CSUM`).
+        @inlinable public static var reliableConnectionChecksum: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_RC_IP_CSUM.rawValue))
+        }
+        /// Computes IP checksums on raw packets (`IBV_DEVICE_RAW_IP_CSUM`).
+        @inlinable public static var rawPacketChecksum: Self { Self(rawValue: UInt64(IBV_DEVICE_RAW_IP_CSUM.rawValue)) }
+        /// Flow steering (`IBV_DEVICE_MANAGED_FLOW_STEERING`).
+        @inlinable public static var managedFlowSteering: Self {
+            Self(rawValue: UInt64(IBV_DEVICE_MANAGED_FLOW_STEERING.rawValue))
+        }
+        /// Delivers the frame check sequence of raw packets (`IBV_DEVICE_RAW_SCATTER_FCS`).
         @inlinable public static var rawScatterFCS: Self { Self(rawValue: 1 << 34) }
-        /// Pads writes to memory to cache lines.
+        /// Pads writes to memory to cache lines (`IBV_DEVICE_PCI_WRITE_END_PADDING`).
         @inlinable public static var pciWriteEndPadding: Self { Self(rawValue: 1 << 36) }
 
         /// The names of the bits that are set.
@@ -98,19 +129,19 @@ extension DeviceAttributes {
 }
 
 extension DeviceAttributes {
-    /// How far atomic operations are atomic (enum ibv_atomic_cap).
+    /// The scope in which atomic operations are atomic (enum ibv_atomic_cap).
     @frozen public struct AtomicCapability: OpenEnumeration {
         /// The number in verbs.h.
         public let rawValue: UInt32
         /// The value that stands for that number; every number is accepted.
         @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-        /// There are no atomic operations.
-        @inlinable public static var none: Self { Self(rawValue: 0) }
-        /// Among the operations of this device.
-        @inlinable public static var device: Self { Self(rawValue: 1) }
-        /// Also against the processors and other devices.
-        @inlinable public static var global: Self { Self(rawValue: 2) }
+        /// There are no atomic operations (`IBV_ATOMIC_NONE`).
+        @inlinable public static var none: Self { Self(rawValue: IBV_ATOMIC_NONE.rawValue) }
+        /// Among the operations of this device (`IBV_ATOMIC_HCA`).
+        @inlinable public static var device: Self { Self(rawValue: IBV_ATOMIC_HCA.rawValue) }
+        /// Also against the processors and other devices (`IBV_ATOMIC_GLOB`).
+        @inlinable public static var global: Self { Self(rawValue: IBV_ATOMIC_GLOB.rawValue) }
 
         /// The name in the specification's terms; nil for a number that this package does not know.
         public var name: String? {
@@ -132,10 +163,10 @@ extension DeviceAttributes {
         /// The set with those bits.
         @inlinable public init(rawValue: UInt64) { self.rawValue = rawValue }
 
-        /// There is on-demand paging.
-        @inlinable public static var supported: Self { Self(rawValue: 1 << 0) }
-        /// All of the address space can be registered at once.
-        @inlinable public static var implicit: Self { Self(rawValue: 1 << 1) }
+        /// There is on-demand paging (`IBV_ODP_SUPPORT`).
+        @inlinable public static var supported: Self { Self(rawValue: UInt64(IBV_ODP_SUPPORT.rawValue)) }
+        /// Implicit ODP: one region can cover the whole address space (`IBV_ODP_SUPPORT_IMPLICIT`).
+        @inlinable public static var implicit: Self { Self(rawValue: UInt64(IBV_ODP_SUPPORT_IMPLICIT.rawValue)) }
 
         /// The names of the bits that are set.
         public var description: String {
@@ -157,18 +188,18 @@ extension DeviceAttributes {
         /// The set with those bits.
         @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-        /// Sends.
-        @inlinable public static var send: Self { Self(rawValue: 1 << 0) }
-        /// Receives.
-        @inlinable public static var receive: Self { Self(rawValue: 1 << 1) }
-        /// RDMA writes.
-        @inlinable public static var write: Self { Self(rawValue: 1 << 2) }
-        /// RDMA reads.
-        @inlinable public static var read: Self { Self(rawValue: 1 << 3) }
-        /// Atomics.
-        @inlinable public static var atomic: Self { Self(rawValue: 1 << 4) }
-        /// Receives from a shared receive queue.
-        @inlinable public static var sharedReceive: Self { Self(rawValue: 1 << 5) }
+        /// Sends (`IBV_ODP_SUPPORT_SEND`).
+        @inlinable public static var send: Self { Self(rawValue: IBV_ODP_SUPPORT_SEND.rawValue) }
+        /// Receives (`IBV_ODP_SUPPORT_RECV`).
+        @inlinable public static var receive: Self { Self(rawValue: IBV_ODP_SUPPORT_RECV.rawValue) }
+        /// RDMA writes (`IBV_ODP_SUPPORT_WRITE`).
+        @inlinable public static var write: Self { Self(rawValue: IBV_ODP_SUPPORT_WRITE.rawValue) }
+        /// RDMA reads (`IBV_ODP_SUPPORT_READ`).
+        @inlinable public static var read: Self { Self(rawValue: IBV_ODP_SUPPORT_READ.rawValue) }
+        /// Atomics (`IBV_ODP_SUPPORT_ATOMIC`).
+        @inlinable public static var atomic: Self { Self(rawValue: IBV_ODP_SUPPORT_ATOMIC.rawValue) }
+        /// Receives from a shared receive queue (`IBV_ODP_SUPPORT_SRQ_RECV`).
+        @inlinable public static var sharedReceive: Self { Self(rawValue: IBV_ODP_SUPPORT_SRQ_RECV.rawValue) }
 
         /// The names of the bits that are set.
         public var description: String {
@@ -187,21 +218,21 @@ extension DeviceAttributes {
 }
 
 extension DeviceAttributes {
-    /// What a device can do with raw packets (enum ibv_raw_packet_caps).
+    /// Capabilities of a device for raw packets (enum ibv_raw_packet_caps).
     @frozen public struct RawPacketCapabilities: OptionSet, Hashable, Sendable, CustomStringConvertible {
         /// The bits in verbs.h; unknown ones are kept.
         public let rawValue: UInt32
         /// The set with those bits.
         @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-        /// Takes VLAN tags off.
-        @inlinable public static var vlanStripping: Self { Self(rawValue: 1 << 0) }
-        /// Delivers the frame check sequence.
-        @inlinable public static var scatterFCS: Self { Self(rawValue: 1 << 1) }
-        /// Computes IP checksums.
-        @inlinable public static var ipChecksum: Self { Self(rawValue: 1 << 2) }
-        /// Waits for a receive before it drops.
-        @inlinable public static var delayDrop: Self { Self(rawValue: 1 << 3) }
+        /// Strips VLAN tags (`IBV_RAW_PACKET_CAP_CVLAN_STRIPPING`).
+        @inlinable public static var vlanStripping: Self { Self(rawValue: IBV_RAW_PACKET_CAP_CVLAN_STRIPPING.rawValue) }
+        /// Delivers the frame check sequence (`IBV_RAW_PACKET_CAP_SCATTER_FCS`).
+        @inlinable public static var scatterFCS: Self { Self(rawValue: IBV_RAW_PACKET_CAP_SCATTER_FCS.rawValue) }
+        /// Computes IP checksums (`IBV_RAW_PACKET_CAP_IP_CSUM`).
+        @inlinable public static var ipChecksum: Self { Self(rawValue: IBV_RAW_PACKET_CAP_IP_CSUM.rawValue) }
+        /// Delays the drop of a packet when no receive is posted (`IBV_RAW_PACKET_CAP_DELAY_DROP`).
+        @inlinable public static var delayDrop: Self { Self(rawValue: IBV_RAW_PACKET_CAP_DELAY_DROP.rawValue) }
 
         /// The names of the bits that are set.
         public var description: String {
@@ -218,25 +249,25 @@ extension DeviceAttributes {
 }
 
 extension DeviceAttributes {
-    /// Limits of tag matching (struct ibv_tm_caps); all 0 where there is none.
+    /// Limits of tag matching (struct ibv_tm_caps); all 0 when the device does not support it.
     public struct TagMatching: Hashable, Sendable {
-        /// Largest header of a rendezvous request, in bytes.
+        /// Largest header of a rendezvous request, in bytes (`max_rndv_hdr_size`).
         public let maxRendezvousHeader: Int
-        /// Most tagged buffers of one matching list.
+        /// The largest number of tagged buffers of one matching list (`max_num_tags`).
         public let maxTags: Int
-        /// Flags (enum ibv_tm_cap_flags).
+        /// Flags (enum ibv_tm_cap_flags): `IBV_TM_CAP_RC`.
         public let flags: UInt32
-        /// Most outstanding operations on a list.
+        /// The largest number of outstanding operations on a list (`max_ops`).
         public let maxOperations: Int
-        /// Most slices of a tagged buffer.
-        public let maxSlices: Int
+        /// The largest number of SGEs of a tagged buffer (`max_sge`).
+        public let maxSGE: Int
 
         init(_ raw: ibv_tm_caps) {
             maxRendezvousHeader = Int(raw.max_rndv_hdr_size)
             maxTags = Int(raw.max_num_tags)
             flags = raw.flags
             maxOperations = Int(raw.max_ops)
-            maxSlices = Int(raw.max_sge)
+            maxSGE = Int(raw.max_sge)
         }
     }
 }

@@ -3,7 +3,7 @@ import CProviderABI
 import SystemPackage
 
 extension Context {
-    /// What the device can do and how much of it: ibv_query_device_ex(3).
+    /// The attributes of the device: ibv_query_device_ex(3), which also returns those of ibv_query_device(3).
     public func attributes() throws(VerbsError) -> DeviceAttributes {
         let query = try entry(table.query_device_ex, .queryDevice, object("device"))
         var raw = ibv_device_attr_ex()
@@ -17,8 +17,8 @@ extension Context {
     public func port(_ number: UInt8) throws(VerbsError) -> PortAttributes {
         let query = try entry(table.query_port, .queryPort, object("port", number))
         var raw = ibv_port_attr()
-        let code = query(unsafeRaw, number, &raw, MemoryLayout.size(ofValue: raw))
-        try check(.queryPort, object("port", number), code) { errno in
+        let size = MemoryLayout<ibv_port_attr>.size
+        try check(.queryPort, object("port", number), query(unsafeRaw, number, &raw, size)) { errno in
             errno == .invalidArgument ? .text("ports count from 1 to DeviceAttributes.portCount") : .general(errno)
         }
         return PortAttributes(number: number, raw)
@@ -32,20 +32,22 @@ extension Context {
         return ports
     }
 
-    /// The first port that carries data, or nil.
+    /// The first port in state ACTIVE or ACTIVE_DEFER, or nil.
     public func firstActivePort() throws(VerbsError) -> PortAttributes? {
         try ports().first { $0.state == .active || $0.state == .activeDefer }
     }
 
-    /// One entry of a port's GID table: ibv_query_gid_ex(3).
+    /// One entry of a port's GID table: ibv_query_gid_ex(3), `ibv_query_gid`.
     ///
     /// - Throws: `ENODATA` when the entry is empty, `EINVAL` when there is no such entry or port.
     public func gid(port: UInt8, index: Int) throws(VerbsError) -> GIDEntry {
         let query = try entry(table.query_gid_ex, .queryGID, object("GID index", index))
         var raw = ibv_gid_entry()
-        let code = query(
-            unsafeRaw, UInt32(port), UInt32(truncatingIfNeeded: index), &raw, 0, MemoryLayout.size(ofValue: raw))
-        try check(.queryGID, object("GID index", index), code) { errno in
+        let size = MemoryLayout<ibv_gid_entry>.size
+        try check(
+            .queryGID, object("GID index", index),
+            query(unsafeRaw, UInt32(port), UInt32(truncatingIfNeeded: index), &raw, 0, size)
+        ) { errno in
             errno == .noData ? .text("that entry of the GID table is empty") : .general(errno)
         }
         return GIDEntry(raw)
@@ -55,17 +57,17 @@ extension Context {
     public func gidTable() throws(VerbsError) -> [GIDEntry] {
         let query = try entry(table.query_gid_table, .queryGIDTable, object("device"))
         let capacity = try ports().reduce(0) { $0 + $1.gidTableLength }
+        var entries = [ibv_gid_entry](repeating: ibv_gid_entry(), count: capacity)
         var count = 0
-        let entries = [ibv_gid_entry](unsafeUninitializedCapacity: capacity) { buffer, initialized in
-            buffer.initialize(repeating: ibv_gid_entry())
-            count = query(unsafeRaw, buffer.baseAddress, capacity, 0, MemoryLayout<ibv_gid_entry>.size)
-            initialized = min(max(count, 0), capacity)
+        func ask() -> Int32 {
+            count = query(unsafeRaw, &entries, capacity, 0, MemoryLayout<ibv_gid_entry>.size)
+            return Int32(clamping: min(count, 0))
         }
-        try check(.queryGIDTable, object("device"), Int32(clamping: min(count, 0)))
-        return entries.map(GIDEntry.init)
+        try check(.queryGIDTable, object("device"), ask())
+        return entries.prefix(count).map(GIDEntry.init)
     }
 
-    /// One entry of a port's P_Key table: ibv_query_pkey(3). Bit 15 says full member.
+    /// One entry of a port's P_Key table, in host byte order: ibv_query_pkey(3). Bit 15 is set for a full member.
     public func pkey(port: UInt8, index: Int) throws(VerbsError) -> UInt16 {
         let query = try entry(table.query_pkey, .queryPKey, object("P_Key index", index))
         var pkey: UInt16 = 0
@@ -74,7 +76,10 @@ extension Context {
         return UInt16(bigEndian: pkey)
     }
 
-    /// The device's clock now, in the ticks of completion timestamps: ibv_query_rt_values_ex(3).
+    /// The device's clock now, in the ticks of completion timestamps: ibv_query_rt_values_ex(3),
+    /// `ibv_values_ex.raw_clock`.
+    ///
+    /// This call has run only against a fake provider.
     public func rawClock() throws(VerbsError) -> UInt64 {
         let query = try entry(table.query_rt_values, .queryRealTimeValues, object("device"))
         var values = ibv_values_ex()
@@ -89,17 +94,17 @@ extension Context {
     }
 }
 
-/// A valid entry of a port's GID table.
+/// A valid entry of a port's GID table (`struct ibv_gid_entry`).
 public struct GIDEntry: Hashable, Sendable, CustomStringConvertible {
     /// The GID.
     public let gid: GID
-    /// Its place in the port's table.
+    /// The GID index (`ibv_gid_entry.gid_index`).
     public let index: Int
     /// The port, from 1.
     public let port: UInt8
-    /// How packets look that go from it.
+    /// The RoCE version of packets that are sent from the GID (`ibv_gid_entry.gid_type`).
     public let type: GIDType
-    /// Index of the network interface behind it; 0 where there is none.
+    /// Index of the network interface of the GID; 0 when it has none (`ibv_gid_entry.ndev_ifindex`).
     public let interfaceIndex: UInt32
 
     init(_ raw: ibv_gid_entry) {
@@ -119,6 +124,6 @@ public struct GIDEntry: Hashable, Sendable, CustomStringConvertible {
         self.interfaceIndex = interfaceIndex
     }
 
-    /// Such as `fe80::1 (RoCE v2, index 1)`.
+    /// Text such as `fe80::1 (RoCE v2, index 1)`.
     public var description: String { "\(gid) (\(type), index \(index))" }
 }

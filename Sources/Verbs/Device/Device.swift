@@ -1,57 +1,65 @@
 import CIBVerbs
 import CProviderABI
+import LibibverbsProvider
 import ProviderLoader
+import SoftProvider
 import SystemPackage
 
-/// An RDMA device of this host, as far as it is known before it is opened.
+/// An RDMA device of this host that is not open (`struct ibv_device`).
+///
+/// ``list(from:)`` lists the devices, ``open(extensions:)`` opens one. A device stands for the state of the system at the time of
+/// its listing: list again after a device or a driver file was added or removed.
 public struct Device: Sendable {
-    /// What is known about the device.
+    /// The description of the device, from sysfs or from the provider of a software device.
     public let details: DeviceDescription
-    /// Every provider that could serve it, and what became of each.
-    public let candidates: [Candidate]
-    /// What a user should know although the device is served.
-    public let warnings: [String]
-    /// Why nothing serves the device; nil where a provider is elected.
-    public let obstacle: LoaderError?
 
-    private let loader: ProviderLoader
+    private let snapshot: SystemSnapshot
 
-    private init(_ entry: Survey.Entry, loader: ProviderLoader) {
-        details = entry.device
-        candidates = entry.candidates
-        warnings = entry.warnings
-        obstacle = entry.error
-        self.loader = loader
+    init(_ details: DeviceDescription, in snapshot: SystemSnapshot) {
+        self.details = details
+        self.snapshot = snapshot
     }
 
-    /// The devices of this host: those of the kernel, then those in software.
-    public static var all: [Device] { all(from: .standard) }
-
-    /// The devices that a loader of one's own finds.
-    public static func all(from loader: ProviderLoader) -> [Device] {
-        loader.survey().entries.map { Device($0, loader: loader) }
-    }
-
-    /// The device of that name.
+    /// Lists the devices of this host (`ibv_get_device_list`): those of the kernel, then those in software. Opens no
+    /// device and no library. The list needs no `ibv_free_device_list`.
     ///
-    /// - Throws: `ENODEV` when there is none.
+    /// - Throws: The errno value that kept the devices from being listed, such as `EMFILE`. If some could be listed,
+    ///   the others are in ``DeviceList/problems``.
+    public static func list(from loader: ProviderLoader = .standard) throws(VerbsError) -> DeviceList {
+        let list = DeviceList(loader.snapshot())
+        if list.isEmpty, let error = list.error { throw error }
+        return list
+    }
+
+    /// The device of that name, one of ``list(from:)`` or of ``DeviceList/onRequest``. Opens no library.
+    ///
+    /// - Throws: `ENODEV` when there is no such device; the errno value that kept the devices from being listed, such
+    ///   as `EMFILE`.
     public static func named(_ name: String, from loader: ProviderLoader = .standard) throws(VerbsError) -> Device {
-        let devices = all(from: loader)
-        guard let device = devices.first(where: { $0.name == name }) else {
-            let names = devices.map(\.name).joined(separator: ", ")
-            throw VerbsError(
-                .openDevice, errno: .operationNotSupportedByDevice, object: VerbsObject("device", device: name),
-                hint: names.isEmpty ? "this host has no RDMA device" : "there is no such device; there are: \(names)")
-        }
-        return device
+        let list = DeviceList(loader.snapshot())
+        if let device = list[name] { return device }
+        if let error = list.error { throw error }
+        let names = (list + list.onRequest).map(\.name).joined(separator: ", ")
+        throw VerbsError(
+            .openDevice, errno: .operationNotSupportedByDevice, object: VerbsObject("device", device: name),
+            hint: names.isEmpty ? "this host has no RDMA device" : "there is no such device; there are: \(names)")
     }
 
-    /// Opens the first device that has an active port: hardware goes before software.
+    /// Opens the first device that has an active port. Kernel devices go before software devices.
     ///
-    /// - Throws: `ENODEV` when there is none, or what opening the only one answered.
+    /// Without a kernel device that is `soft0` on the loopback interface, which reaches this host only. Use
+    /// ``openFirst(reaching:from:)`` for a peer that may be on another host. Only libraries of devices that are tried
+    /// are opened.
+    ///
+    /// - Throws: `ENODEV` when there is none; the error of the first device that could not be opened, when none could;
+    ///   the errno value that kept the devices from being listed, such as `EMFILE`.
     public static func openFirst(from loader: ProviderLoader = .standard) throws(VerbsError) -> Context {
+        try openFirst(of: DeviceList(loader.snapshot()))
+    }
+
+    static func openFirst(of list: DeviceList) throws(VerbsError) -> Context {
         var failure: VerbsError?
-        for device in all(from: loader) {
+        for device in list {
             do throws(VerbsError) {
                 let context = try device.open()
                 if try context.firstActivePort() != nil { return context }
@@ -59,38 +67,58 @@ public struct Device: Sendable {
                 failure = failure ?? error
             }
         }
-        throw failure
+        throw failure ?? list.error
             ?? VerbsError(
                 .openDevice, errno: .operationNotSupportedByDevice, object: VerbsObject("device", device: ""),
-                hint: "no device has an active port: `verbs devices` lists them, `verbs doctor` says what is missing")
+                hint: "no device has an active port: `verbs devices` lists the devices, `verbs doctor` names the cause")
     }
 
-    /// Opens the device with its elected provider.
+    /// Selects the provider of the device, as ``open(extensions:)`` does, and returns every candidate with its verdict. Opens the
+    /// library of the provider, but not the device.
+    public func selectProvider() -> ProviderSelection { snapshot.select(for: details) }
+
+    /// Opens the device with its selected provider (`ibv_open_device`).
     ///
-    /// - Throws: what the provider or the loader answered: `EPERM`, `EACCES` (permissions of /dev/infiniband),
-    ///   `ENODEV` (gone), `ENOENT` (no provider serves it).
-    public func open() throws(VerbsError) -> Context {
+    /// - Throws: The errno value of the provider or of the loader: `EPERM`, `EACCES` (permissions of /dev/infiniband),
+    ///   `ENODEV` (the device is gone), `ENOENT` (no provider serves it).
+    /// - Parameter extensions: Names of extensions of the provider that it is to prepare when it opens the device
+    ///   (`rdma_open_attr.extensions`); it ignores those it does not know. ``Context/providerExtension(_:version:)``
+    ///   returns them.
+    public func open(extensions: [String] = []) throws(VerbsError) -> Context {
+        try open(preferring: nil, extensions: extensions)
+    }
+
+    /// An interface of the provider beyond verbs.h that belongs to the device, by its name and version
+    /// (`rdma_provider.query_extension` of rdma_provider.h). Opens the library of the selected provider, but not the
+    /// device.
+    ///
+    /// - Returns: Static data, whose layout the provider's header declares; nil where the provider does not have it.
+    public func providerExtension(_ name: String, version: UInt32) -> UnsafeRawPointer? {
+        snapshot.queryExtension(name, version: version, of: details)
+    }
+
+    /// Opens the device. `Context.addresses()` begins with the GID `preferred`.
+    func open(preferring preferred: GID?, extensions: [String] = []) throws(VerbsError) -> Context {
         do throws(LoaderError) {
-            return Context(try loader.open(name), loader: loader)
+            return Context(
+                try snapshot.open(name, extensions: extensions), loader: snapshot.loader, preferred: preferred)
         } catch {
             throw VerbsError(
                 .openDevice, errno: Errno(rawValue: error.code), object: VerbsObject("device", device: name),
-                hint: error.hint.isEmpty ? error.sentence : "\(error.sentence); \(error.hint)")
+                hint: error.hint.isEmpty ? error.message : "\(error.message); \(error.hint)")
         }
     }
 
-    /// Its name, such as `mlx5_0` or `soft0`: unique on the host.
+    /// Name, such as `mlx5_0` or `soft0`: unique on the host (`ibv_get_device_name`).
     public var name: String { details.name }
-    /// Its node GUID in host byte order; 0 where it is not known.
+    /// Node GUID in host byte order; 0 where it is not known (`ibv_get_device_guid`).
     public var guid: UInt64 { details.nodeGUID }
-    /// What it is.
+    /// Node type (`ibv_device.node_type`).
     public var nodeType: NodeType { NodeType(rawValue: details.nodeType) }
-    /// The transport that it speaks.
+    /// Transport (`ibv_device.transport_type`).
     public var transportType: TransportType { TransportType(rawValue: details.transportType) }
-    /// Whether it exists in userspace only.
+    /// Whether it is a software device, which exists in userspace only.
     public var isSoftware: Bool { details.kind == .software }
-    /// Name of the provider that serves it; nil when none does.
-    public var provider: String? { candidates.first { $0.verdict.outcome == .chosen }?.provider }
 }
 
 extension Device: CustomStringConvertible {
@@ -99,11 +127,11 @@ extension Device: CustomStringConvertible {
 }
 
 extension ProviderLoader {
-    /// The loader of this process: the directories and the environment that DESIGN names, and the providers
-    /// that are linked into every program of this package.
+    /// The loader of this process: `LoaderConfiguration.standard` with the providers that are linked into every program
+    /// of this package, `libibverbs` and `soft`.
     public static let standard = ProviderLoader(
         configuration: .standard(builtIn: [
-            BuiltInProvider(name: "libibverbs", entry: rdma_provider_entry_libibverbs),
-            BuiltInProvider(name: "soft", entry: rdma_provider_entry_soft),
+            BuiltInProvider(name: "libibverbs", entry: { LibibverbsProvider.providerEntry(core: $0, why: $1) }),
+            BuiltInProvider(name: "soft", entry: { SoftProvider.providerEntry(core: $0, why: $1) }),
         ]))
 }

@@ -1,11 +1,19 @@
 import CProviderABI
 
 extension Context {
-    /// The verbs that the provider implements, of those that a provider may leave out. The others answer
+    /// An interface of the provider beyond verbs.h, by its name and version (`rdma_context_ops.query_extension` of
+    /// rdma_provider.h), such as direct access to the queues of a device.
+    /// - Returns: Static data, whose layout the provider's header declares for that name and version; nil where the
+    ///   provider does not have it. The provider stays loaded as long as the process lives.
+    public func providerExtension(_ name: String, version: UInt32) -> UnsafeRawPointer? {
+        table.query_extension?(unsafeRaw, name, version)
+    }
+
+    /// The verbs that the provider implements, of those that a provider may leave out. The others throw
     /// `EOPNOTSUPP`; a device may refuse one of these as well.
     public var supportedVerbs: [Verb] { optionalVerbs.filter(\.isThere).map(\.verb) }
 
-    /// The verbs that the provider leaves out: they answer `EOPNOTSUPP`.
+    /// The verbs that the provider leaves out. They throw `EOPNOTSUPP`.
     public var unsupportedVerbs: [Verb] { optionalVerbs.filter { !$0.isThere }.map(\.verb) }
 
     private var optionalVerbs: [(verb: Verb, isThere: Bool)] {

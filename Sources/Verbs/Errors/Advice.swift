@@ -1,7 +1,7 @@
 import CLinux
 import SystemPackage
 
-/// What to try, kept as small values: an error on the data path must not cost a text that nobody reads.
+/// The hint of an error, as small values: most errors of the data path are never printed, so they must not format text.
 enum Advice: Sendable {
     case none
     case text(String)
@@ -9,27 +9,27 @@ enum Advice: Sendable {
     case completion(WorkCompletion.Status)
     case sendQueueFull(depth: UInt32)
     case receiveQueueFull(depth: UInt32)
-    case tooManySlices(given: Int32, limit: UInt32)
+    case tooManySGEs(given: Int32, limit: UInt32)
     case inlineTooLong(given: UInt32, limit: UInt32)
     case cannotSend(in: QueuePair.State)
     case cannotReceive(in: QueuePair.State)
-    case operation(SendOperation.Opcode, unfitFor: QueuePair.Kind)
+    case operation(SendOperation.Opcode, unfitFor: QueuePairType)
     case memoryLock
 
-    /// The sentence for a person.
-    var sentence: String? {
+    /// The text of the hint.
+    var message: String? {
         switch self {
         case .none: nil
         case .text(let text): text
-        case .general(let errno): Advice.sentence(for: errno)
+        case .general(let errno): Advice.message(for: errno)
         case .completion(let status): status.advice
         case .sendQueueFull(let depth):
             "the send queue holds \(depth) work requests and is full: poll completions first; an unsignaled request"
                 + " frees its place when a later signaled one completes"
         case .receiveQueueFull(let depth):
             "the receive queue holds \(depth) work requests and is full: poll completions first"
-        case .tooManySlices(let given, let limit):
-            "\(given) slices, but the queue was made for \(limit): make it with more, or gather the data first"
+        case .tooManySGEs(let given, let limit):
+            "\(given) SGEs, but the queue was made for \(limit): make it with more, or gather the data first"
         case .inlineTooLong(let given, let limit):
             "\(given) bytes inline, but the queue pair was made for \(limit): make it with more, or send from a"
                 + " registered region"
@@ -40,14 +40,14 @@ enum Advice: Sendable {
         }
     }
 
-    /// Why a queue of `depth` work requests, each of at most `limit` slices, refused a receive.
-    static func receive(_ errno: Errno, slices: Int, limit: UInt32, depth: UInt32) -> Advice {
-        if slices > Int(limit) { return .tooManySlices(given: Int32(clamping: slices), limit: limit) }
+    /// The cause for which a queue of `depth` work requests, each of at most `limit` SGEs, refused a receive.
+    static func receive(_ errno: Errno, sgeCount: Int, limit: UInt32, depth: UInt32) -> Advice {
+        if sgeCount > Int(limit) { return .tooManySGEs(given: Int32(clamping: sgeCount), limit: limit) }
         return errno == .noMemory ? .receiveQueueFull(depth: depth) : .general(errno)
     }
 
-    /// What an errno value means for every verb.
-    static func sentence(for errno: Errno) -> String? {
+    /// The hint for an errno value, valid for all verbs.
+    static func message(for errno: Errno) -> String? {
         switch errno {
         case .notSupported:
             "this device or its provider cannot do that; `verbs info` lists what it can"
@@ -55,7 +55,15 @@ enum Advice: Sendable {
             "the device has failed or was removed: close everything that belongs to it and open it again"
         case .resourceBusy: "something still uses the object: destroy that first"
         case .permissionDenied, .notPermitted:
-            "the process may not do that: see the permissions of /dev/infiniband, or run `verbs doctor`"
+            "the process may not do that: `verbs doctor` looks at the permissions of devices and at what a sandbox"
+                + " forbids"
+        case .tooManyOpenFiles:
+            "the process has all descriptors open that it may (RLIMIT_NOFILE is \(linux_descriptor_limit())): raise it"
+                + " with `ulimit -n` or LimitNOFILE=, or close some"
+        case .tooManyOpenFilesInSystem:
+            "all descriptors of the system are in use: raise fs.file-max with sysctl, or end programs that hold many"
+        case .noFunction:
+            "the kernel lacks a system call, or a sandbox forbids it: `verbs doctor` looks for what is forbidden"
         case .noMemory: "no memory is left, or a limit of the device is reached: see the device's attributes"
         case .networkUnreachable, .noRouteToHost, .timedOut:
             "the peer's GID does not resolve to a neighbour: check the address, the route and the link"
@@ -67,7 +75,8 @@ enum Advice: Sendable {
     private static func memoryLockSentence() -> String {
         let limit = linux_memlock_limit()
         guard limit != .max else {
-            return "no memory is left to pin, or a limit of the device is reached: register less"
+            return "no memory is left to pin, or a limit of the device is reached: register less, or compare with"
+                + " maxMemoryRegions and maxRegionByteCount of the device's attributes"
         }
         return "RLIMIT_MEMLOCK is \(byteText(limit)): raise it with `ulimit -l` or LimitMEMLOCK=,"
             + " or register less"
@@ -75,7 +84,7 @@ enum Advice: Sendable {
 
     /// A number of bytes in the largest unit that divides it.
     static func byteText(_ bytes: UInt64) -> String {
-        let units: [(UInt64, String)] = [(30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
+        let units: [(UInt64, String)] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
         for (size, unit) in units where bytes >= size && bytes % size == 0 { return "\(bytes / size) \(unit)" }
         return "\(bytes) bytes"
     }

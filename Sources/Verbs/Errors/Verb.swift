@@ -14,6 +14,8 @@ public struct Verb: RawRepresentable, Hashable, Sendable, CustomStringConvertibl
 }
 
 extension Verb {
+    /// ibv_get_device_list(3)
+    public static var getDeviceList: Verb { "ibv_get_device_list" }
     /// ibv_open_device(3)
     public static var openDevice: Verb { "ibv_open_device" }
     /// ibv_query_device_ex(3)

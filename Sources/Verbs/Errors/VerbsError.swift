@@ -1,8 +1,8 @@
 import SystemPackage
 
-/// Why a verb failed: which one, with what errno, on which object, and what to try.
+/// The failure of a verb: the verb, the errno value, the object, and what to try.
 public struct VerbsError: Error, Sendable {
-    // One reference: an error passes through many hands, and most code only passes it on.
+    // One reference keeps the error small: most functions only pass it to their caller.
     private let storage: Storage
 
     private final class Storage: Sendable {
@@ -26,7 +26,7 @@ public struct VerbsError: Error, Sendable {
         }
     }
 
-    /// An error of `verb` on `object`; `hint` is a sentence that says what to try.
+    /// An error of `verb` on `object`; `hint` says what to try.
     public init(_ verb: Verb, errno: Errno, object: VerbsObject, hint: String? = nil) {
         self.init(verb, errno, object, hint.map(Advice.text) ?? .general(errno))
     }
@@ -41,13 +41,13 @@ public struct VerbsError: Error, Sendable {
 
     /// The verb that failed.
     public var verb: Verb { storage.verb }
-    /// What it answered.
+    /// The errno that the verb returned.
     public var errno: Errno { storage.errno }
     /// The object that it was called on.
     public var object: VerbsObject { storage.object }
-    /// What a person can try; nil where nothing better is known than what the errno says.
-    public var hint: String? { storage.advice.sentence }
-    /// After a failed post: how many work requests, from the first on, were taken. They will complete.
+    /// The hint: an action that can resolve the error; nil when there is nothing to add to the errno value.
+    public var hint: String? { storage.advice.message }
+    /// After a failed post: the number of work requests, from the first, that were posted.
     public var postedCount: Int { storage.postedCount }
     /// After `WorkCompletion.check()`: the status of the completion.
     public var completionStatus: WorkCompletion.Status? { storage.status }
@@ -62,13 +62,17 @@ extension VerbsError: CustomStringConvertible {
 }
 
 extension Errno {
-    /// The name of the errno values that verbs use, such as `EINVAL`; of others the number.
+    /// The hint for this errno value, for any operation; nil when there is none.
+    package var advice: String? { Advice.message(for: self) }
+
+    /// The name of an errno value that verbs use, such as `EINVAL`; the number of any other.
     package var symbol: String {
         switch self {
         case .notPermitted: "EPERM"
         case .noSuchFileOrDirectory: "ENOENT"
         case .interrupted: "EINTR"
         case .ioError: "EIO"
+        case .noSuchAddressOrDevice: "ENXIO"
         case .badFileDescriptor: "EBADF"
         case .resourceTemporarilyUnavailable: "EAGAIN"
         case .noMemory: "ENOMEM"
@@ -77,11 +81,18 @@ extension Errno {
         case .resourceBusy: "EBUSY"
         case .operationNotSupportedByDevice: "ENODEV"
         case .invalidArgument: "EINVAL"
+        case .tooManyOpenFilesInSystem: "ENFILE"
+        case .tooManyOpenFiles: "EMFILE"
+        case .fileTooLarge: "EFBIG"
         case .noSpace: "ENOSPC"
+        case .noFunction: "ENOSYS"
         case .noData: "ENODATA"
         case .overflow: "EOVERFLOW"
         case .protocolError: "EPROTO"
         case .notSupported: "EOPNOTSUPP"
+        case .addressInUse: "EADDRINUSE"
+        case .addressNotAvailable: "EADDRNOTAVAIL"
+        case .networkDown: "ENETDOWN"
         case .networkUnreachable: "ENETUNREACH"
         case .noRouteToHost: "EHOSTUNREACH"
         case .timedOut: "ETIMEDOUT"

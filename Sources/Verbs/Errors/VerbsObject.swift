@@ -1,8 +1,8 @@
-/// Which object an error is about: its kind, its number if it has one, and its device.
+/// The object of an error: its kind, its number if it has one, and its device.
 public struct VerbsObject: Hashable, Sendable, CustomStringConvertible {
-    /// What kind of object it is, such as `queue pair`.
+    /// The kind of object, such as `queue pair`.
     public let kind: String
-    /// The number by which it is known: a queue pair number, a port, a table index, an lkey.
+    /// The number that identifies it: a QPN, a port, a table index, an lkey.
     public let number: UInt64?
     /// Name of the device that it belongs to; empty where there is none.
     public let device: String
@@ -14,7 +14,7 @@ public struct VerbsObject: Hashable, Sendable, CustomStringConvertible {
         self.device = device
     }
 
-    /// Such as `queue pair 0x11 of soft0`.
+    /// Text such as `queue pair 0x11 of soft0`.
     public var description: String {
         let numbered = number.map { "\(kind) 0x" + String($0, radix: 16) } ?? kind
         return device.isEmpty ? numbered : "\(numbered) of \(device)"

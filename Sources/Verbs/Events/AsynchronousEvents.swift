@@ -4,7 +4,7 @@
 public struct AsynchronousEvents: AsyncSequence, Sendable {
     /// One event.
     public typealias Element = AsynchronousEvent
-    /// What reading throws: `EIO` when the device is gone.
+    /// The error of reading: `EIO` when the device is gone.
     public typealias Failure = VerbsError
 
     let context: Context

@@ -1,12 +1,12 @@
 import CLinux
 import Glibc
-import ProviderLoader
+import Locking
 
 /// Waits for descriptors on one thread for the whole process, so that no task blocks a thread of its own.
 ///
-/// Who waits holds the object that owns the descriptor: it cannot be closed meanwhile.
+/// Each waiter holds the object that owns the descriptor, so that the descriptor is not closed during the wait.
 package final class Reactor: Sendable {
-    /// The one of this process.
+    /// The reactor of this process.
     package static let shared = Reactor()
 
     /// Identifies one wait.
@@ -27,7 +27,7 @@ package final class Reactor: Sendable {
 
     /// Calls `handler` once, on the reactor's thread, when the descriptor is readable or has failed.
     ///
-    /// - Returns: nil, with errno in `error`, when the system has no room for it.
+    /// - Returns: Nil, with the errno in `error`, when the system has no resources for another descriptor.
     package func whenReadable(_ descriptor: Int32, _ handler: @escaping @Sendable () -> Void) -> Result<Token, Failure>
     {
         state.withLock { state in
@@ -48,7 +48,7 @@ package final class Reactor: Sendable {
         package let code: Int32
     }
 
-    /// Forgets a wait. Its handler may be running, but is not called any more.
+    /// Cancels a wait. Its handler may be running, but is not called any more.
     package func cancel(_ token: Token) {
         state.withLock { state in
             guard state.handlers[token.descriptor]?.removeValue(forKey: token.number) != nil else { return }
@@ -75,7 +75,7 @@ package final class Reactor: Sendable {
         pthread_attr_init(&attributes)
         defer { pthread_attr_destroy(&attributes) }
         pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-        // A thread inherits the mask of its maker: no signal handler of the application runs here.
+        // The thread inherits this mask, so no signal handler of the application runs on it.
         var all = sigset_t()
         var before = sigset_t()
         sigfillset(&all)

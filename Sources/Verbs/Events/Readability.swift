@@ -1,15 +1,15 @@
 import SystemPackage
 
-/// Lets the task wait until a descriptor is readable; no thread is blocked meanwhile. Who calls holds the object that
-/// owns the descriptor.
+/// Lets the task wait until a descriptor is readable; no thread is blocked meanwhile. The caller keeps the
+/// object that owns the descriptor alive.
 ///
 /// - Parameters:
-///   - descriptor: what to wait for.
-///   - deadline: until when; nil waits for ever.
-///   - verb: whose answer is awaited, for the error.
-///   - object: what it is about, for the error.
-/// - Returns: false when the time is over or the task is cancelled.
-/// - Throws: when the system has no room for one more wait.
+///   - descriptor: The file descriptor.
+///   - deadline: The end of the wait; nil waits without limit.
+///   - verb: The verb that an error names.
+///   - object: The object that an error names.
+/// - Returns: False after the deadline or when the task is cancelled.
+/// - Throws: The errno of a wait that the system refuses.
 package func waitUntilReadable(
     _ descriptor: Int32, until deadline: ContinuousClock.Instant? = nil, for verb: Verb, _ object: VerbsObject
 ) async throws(VerbsError) -> Bool {

@@ -1,8 +1,8 @@
-import ProviderLoader
+import Locking
 
-/// One task that waits for one thing: whoever is first, the thing, the cancellation or the end of the time, wakes it.
+/// One waiting task. The first of these wakes it: the awaited event, the cancellation, the end of the time limit.
 package final class Waiter: Sendable {
-    /// Why it woke.
+    /// The reason of the wake-up.
     package enum Outcome: Sendable {
         case ready
         case cancelled
@@ -18,10 +18,10 @@ package final class Waiter: Sendable {
 
     private let state = Locked(State.new)
 
-    /// Something to wait for.
+    /// Makes a waiter that has no outcome yet.
     package init() {}
 
-    /// Lets the task wait; wakes it at once when the outcome is known already.
+    /// Suspends the task, or resumes it at once when the outcome is already known.
     func wait(_ continuation: CheckedContinuation<Outcome, Never>) {
         let outcome: Outcome? = state.withLock { state in
             if case .done(let outcome) = state { return outcome }
@@ -33,7 +33,7 @@ package final class Waiter: Sendable {
 
     /// Wakes the task, unless something else did so before.
     ///
-    /// - Returns: whether this call decided.
+    /// - Returns: Whether this call ended the wait; false when another call did before.
     @discardableResult
     package func finish(_ outcome: Outcome) -> Bool {
         let (decided, continuation): (Bool, CheckedContinuation<Outcome, Never>?) = state.withLock { state in
@@ -51,11 +51,11 @@ package final class Waiter: Sendable {
         return decided
     }
 
-    /// Lets the task wait until something decides, the time is over, or the task is cancelled.
+    /// Suspends the task until `finish` is called, the deadline passes, or the task is cancelled.
     package func outcome(until deadline: ContinuousClock.Instant?) async -> Outcome {
         let alarm = deadline.map { deadline in
             Task {
-                // Cancelled when something else has decided.
+                // Cancelled when another outcome came first.
                 guard (try? await Task.sleep(until: deadline, clock: .continuous)) != nil else { return }
                 finish(.timedOut)
             }

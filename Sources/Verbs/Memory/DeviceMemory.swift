@@ -2,9 +2,9 @@ import CIBVerbs
 import CProviderABI
 import SystemPackage
 
-/// Memory on the device itself (ibv_alloc_dm(3)): near to it, and far from the processor.
+/// Device memory: memory on the device itself (`struct ibv_dm`, ibv_alloc_dm(3)).
 public final class DeviceMemory: @unchecked Sendable {
-    // Unchecked: the pointer never changes, and the waist allows calls from any thread.
+    // Unchecked: the pointer never changes, and the provider ABI allows calls from any thread.
 
     /// The device.
     public let context: Context
@@ -29,9 +29,11 @@ public final class DeviceMemory: @unchecked Sendable {
 extension Context {
     /// Allocates memory on the device: ibv_alloc_dm(3).
     ///
+    /// This call has run only against a fake provider.
+    ///
     /// - Parameters:
-    ///   - byteCount: size; `DeviceAttributes.maxDeviceMemory` says how much there is in all.
-    ///   - alignment: a power of two; the first byte lies at a multiple of it.
+    ///   - byteCount: Size in bytes, at most `DeviceAttributes.maxDeviceMemory` for all allocations together.
+    ///   - alignment: Alignment of the first byte, a power of two (`ibv_alloc_dm_attr.log_align_req`).
     public func makeDeviceMemory(byteCount: Int, alignment: Int = 1) throws(VerbsError) -> DeviceMemory {
         let alloc = try entry(table.alloc_dm, destroyedBy: table.free_dm, .allocDM, object("context"))
         guard alignment > 0, alignment & (alignment - 1) == 0, byteCount > 0 else {
@@ -51,14 +53,14 @@ extension Context {
 extension DeviceMemory {
     /// Copies bytes to the device: ibv_memcpy_to_dm(3).
     ///
-    /// - Throws: `EINVAL` when they do not fit.
+    /// - Throws: `EINVAL` when the range lies outside.
     public func copyBytes(from source: RawSpan, at offset: Int = 0) throws(VerbsError) {
         try requireInside(.memcpyToDM, offset, source.byteCount)
         guard let copy = raw.pointee.memcpy_to_dm else {
             throw VerbsError(.memcpyToDM, errno: .notSupported, object: object)
         }
-        let code = source.withUnsafeBytes { copy(raw, UInt64(offset), $0.baseAddress, $0.count) }
-        try context.check(.memcpyToDM, object, code)
+        try context.check(
+            .memcpyToDM, object, source.withUnsafeBytes { copy(raw, UInt64(offset), $0.baseAddress, $0.count) })
     }
 
     /// Copies bytes from the device: ibv_memcpy_from_dm(3).
@@ -69,12 +71,8 @@ extension DeviceMemory {
         guard let copy = raw.pointee.memcpy_from_dm else {
             throw VerbsError(.memcpyFromDM, errno: .notSupported, object: object)
         }
-        var code: Int32 = 0
-        let bytes = [UInt8](unsafeUninitializedCapacity: range.count) { buffer, count in
-            code = copy(buffer.baseAddress, raw, UInt64(range.lowerBound), range.count)
-            count = code == 0 ? range.count : 0
-        }
-        try context.check(.memcpyFromDM, object, code)
+        var bytes = [UInt8](repeating: 0, count: range.count)
+        try context.check(.memcpyFromDM, object, copy(&bytes, raw, UInt64(range.lowerBound), range.count))
         return bytes
     }
 
@@ -88,13 +86,15 @@ extension DeviceMemory {
 }
 
 extension ProtectionDomain {
-    /// Registers memory of the device: ibv_reg_dm_mr(3). Addresses in it count from 0.
+    /// Registers device memory: ibv_reg_dm_mr(3) with `IBV_ACCESS_ZERO_BASED`, so addresses in the region count from 0.
+    ///
+    /// This call has run only against a fake provider.
     ///
     /// - Parameters:
-    ///   - memory: the memory; it stays as long as the region.
-    ///   - offset: where in it the region begins.
-    ///   - byteCount: size of the region.
-    ///   - access: who may do what with it.
+    ///   - memory: The device memory. The region keeps it alive.
+    ///   - offset: Offset of the region in the device memory, in bytes.
+    ///   - byteCount: Size of the region in bytes.
+    ///   - access: The operations that are allowed on the region (`ibv_access_flags`).
     public func makeMemoryRegion(
         _ memory: DeviceMemory, offset: Int = 0, byteCount: Int, access: AccessFlags
     ) throws(VerbsError) -> MemoryRegion {

@@ -1,55 +1,55 @@
 import CIBVerbs
 import CProviderABI
-import ProviderLoader
+import Locking
 import SystemPackage
 
-/// Memory that the device may read and write, under a key (IBTA volume 1, 10.6).
+/// A memory region (MR): registered memory that the device may access (`struct ibv_mr`; IBTA volume 1, 10.6).
 ///
-/// A region that was made by `makeMemoryRegion` owns its bytes: whole pages, zeroed. They are given back only
-/// after the region is deregistered, and the region is deregistered when its last reference goes. So a posted
-/// work request can never make the device touch memory that is in use for something else: if the region goes
-/// while the request is outstanding, the request completes with a protection error. Keep the region for as long
-/// as requests on it are outstanding.
+/// A region that was made by `makeMemoryRegion` owns its bytes: whole pages, zeroed. They are freed only after the
+/// region is deregistered, and the region is deregistered when its last reference is released. So a posted work request
+/// can never make the device access memory that is in use for something else: if the region is released while the
+/// request is outstanding, the request completes with a protection error. Keep the region for as long as requests on it
+/// are outstanding.
 ///
-/// The bytes are shared: the device writes a posted receive until it completes, and a peer that was given the
-/// rkey may read and write whenever it likes. Spans over them are views, not snapshots. Where a peer may write
-/// meanwhile, take a copy (`copyBytes`), or read single words with `loadAcquiring`.
+/// The bytes are shared: the device writes a posted receive until it completes, and a peer that has the rkey may read
+/// and write at any time. Spans over them are views, not snapshots. Where a peer may write at the same time, make a
+/// copy (`copyBytes`), or read single words with `loadAcquiring`.
 public final class MemoryRegion: @unchecked Sendable {
     // Unchecked: all fields but `registration` never change; the bytes are shared with the device by design.
 
-    /// Where the bytes come from.
+    /// The origin of the bytes.
     enum Backing {
         case pages(Pages)
-        /// Somebody else's memory; the object, if any, keeps it there.
+        /// Memory that the caller owns; the object, if any, keeps it mapped.
         case foreign(AnyObject?)
         case deviceMemory(DeviceMemory)
-        /// Nothing in this process: a dmabuf, the null region.
+        /// No memory of this process: a dmabuf or the null region.
         case none
     }
 
     /// The domain that it belongs to.
     public let protectionDomain: ProtectionDomain
-    /// Who may do what with it.
+    /// The operations that are allowed on the region (`ibv_access_flags`).
     public let access: AccessFlags
     /// Size in bytes.
     public let byteCount: Int
-    /// The address by which work requests and peers name the first byte (iova).
+    /// The address of the first byte in work requests and for peers (iova).
     public let address: UInt64
-    /// Key for work requests of this process.
+    /// The lkey, for SGEs of this process (`ibv_mr.lkey`).
     public let lkey: UInt32
-    /// Key to give to peers.
+    /// The rkey, for peers (`ibv_mr.rkey`).
     public let rkey: UInt32
 
     let backing: Backing
     private let host: UnsafeMutableRawBufferPointer
-    /// The region, until another object takes it over by re-registration.
+    /// The registration, until re-registration moves it to another object.
     private let registration: Locked<Registration>
 
-    /// Lets the pointer across threads.
+    /// Makes the pointer `Sendable`.
     struct Registration: @unchecked Sendable {
         // Unchecked: it is only used under the mutex.
         var raw: UnsafeMutablePointer<ibv_mr>?
-        /// Memory of a re-registration that failed half-way: the device may refer to it.
+        /// Memory of a re-registration that failed and left the region unusable: the device may still access it.
         var disputed: Pages?
     }
 
@@ -74,11 +74,26 @@ public final class MemoryRegion: @unchecked Sendable {
         context.destroy(.deregMR, object, keeping: [protectionDomain, backing.owner, disputed], dereg(raw))
     }
 
+    /// Deregisters the memory and reports a failure: ibv_dereg_mr(3).
+    ///
+    /// Without this call the same happens when the last reference is released, and a failure is only logged. The bytes
+    /// stay readable here until then. A work request that names the lkey or rkey afterwards completes with a protection
+    /// error.
+    ///
+    /// - Throws: `EBUSY` while a memory window is bound to the region.
+    public func close() throws(VerbsError) {
+        try withRegistration { (state: inout Registration) throws(VerbsError) in
+            guard let raw = state.raw, let dereg = context.table.dereg_mr else { return }
+            try context.close(.deregMR, object, dereg(raw))
+            state.raw = nil
+        }
+    }
+
     var context: Context { protectionDomain.context }
     /// The region, as errors name it.
     var object: VerbsObject { context.object("memory region with lkey", lkey) }
 
-    /// Hands the registration to `body`, which may take it.
+    /// Calls `body` with the registration, which `body` may change.
     func withRegistration<Result>(
         _ body: (inout Registration) throws(VerbsError) -> Result
     ) throws(VerbsError) -> Result {
@@ -87,12 +102,12 @@ public final class MemoryRegion: @unchecked Sendable {
 
     /// The struct of verbs.h, for calls into C; nil after `reregister`.
     public var unsafeRaw: UnsafeMutablePointer<ibv_mr>? { registration.withLock { $0.raw } }
-    /// Its bytes in this process, for calls into C; empty where it has none. Valid as long as the region is.
+    /// The bytes in this process, for calls into C; empty when it has none. The pointer is valid as long as the region.
     public var unsafeBytes: UnsafeMutableRawBufferPointer { host }
 }
 
 extension MemoryRegion.Backing {
-    /// What must stay as long as the device may write.
+    /// The object that must stay alive as long as the device may write.
     var owner: AnyObject? {
         switch self {
         case .pages(let pages): return pages

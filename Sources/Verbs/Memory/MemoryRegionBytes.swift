@@ -1,10 +1,11 @@
 import CProviderABI
+import CProviderCore
 import SystemPackage
 
 extension MemoryRegion {
     /// The bytes, to be read. Empty for a region without memory in this process (device memory, dmabuf, null).
     ///
-    /// A posted receive or read, and a peer with the rkey, may change them while you look.
+    /// A posted receive or read, and a peer with the rkey, may change them at any time.
     public var bytes: RawSpan {
         @_lifetime(borrow self)
         get {
@@ -14,9 +15,8 @@ extension MemoryRegion {
     }
 
     /// The bytes, to be written. Empty for a region without memory in this process.
-    ///
-    /// The region does not know who else writes: two tasks, or a task and the device, that write the same bytes
-    /// race with each other.
+    /// Nothing prevents concurrent writes: two tasks, or a task and the device, that write the same bytes are a data
+    /// race.
     public var mutableBytes: MutableRawSpan {
         @_lifetime(borrow self)
         get { _overrideLifetime(MutableRawSpan(_unsafeBytes: unsafeBytes), borrowing: self) }
@@ -40,8 +40,8 @@ extension MemoryRegion {
         }
     }
 
-    /// Reads 8 bytes at once, in host byte order, that a peer or the device may be writing. What was written
-    /// before them is seen afterwards.
+    /// Reads 8 bytes atomically, in host byte order, that a peer or the device may be writing. Later loads see the data
+    /// that was written before these bytes (acquire).
     ///
     /// - Throws: `EINVAL` when `offset` is not a multiple of 8 within the region.
     public func loadAcquiring(at offset: Int) throws(VerbsError) -> UInt64 {
@@ -49,8 +49,8 @@ extension MemoryRegion {
         return rdma_load_acquire(unsafeBytes.baseAddress! + offset)
     }
 
-    /// Writes 8 bytes at once, in host byte order, that a peer or the device may be reading. What was written
-    /// before is seen before them.
+    /// Writes 8 bytes atomically, in host byte order, that a peer or the device may be reading. Earlier stores are
+    /// visible before them (release).
     ///
     /// - Throws: `EINVAL` when `offset` is not a multiple of 8 within the region.
     public func storeReleasing(_ value: UInt64, at offset: Int) throws(VerbsError) {
@@ -70,7 +70,7 @@ extension MemoryRegion {
         }
     }
 
-    /// The error for what lies outside.
+    /// The error for a range outside the region.
     func outside(_ hint: String) -> VerbsError {
         VerbsError("MemoryRegion", errno: .invalidArgument, object: object, hint: hint)
     }

@@ -4,13 +4,13 @@ import Glibc
 import SystemPackage
 
 extension ProtectionDomain {
-    /// Allocates zeroed memory and registers it: ibv_reg_mr(3).
+    /// Allocates zeroed memory and registers it: ibv_reg_mr(3), with `iova` `ibv_reg_mr_iova`.
     ///
     /// - Parameters:
-    ///   - byteCount: at least 1; whole pages are taken.
-    ///   - access: who may do what with it.
-    ///   - iova: the address by which work requests and peers name the first byte; its own address by default, or
-    ///     0 with `AccessFlags.zeroBased`.
+    ///   - byteCount: Size in bytes, at least 1. The region occupies whole pages.
+    ///   - access: The operations that are allowed on the region (`ibv_access_flags`).
+    ///   - iova: The address of the first byte in work requests of this process and of peers; its own address by
+    ///     default, or 0 with `AccessFlags.zeroBased`.
     /// - Throws: `ENOMEM` (RLIMIT_MEMLOCK, or a limit of the device), `EINVAL` for an access that contradicts
     ///   itself, `EOPNOTSUPP` for a flag that the device does not know.
     public func makeMemoryRegion(
@@ -21,12 +21,11 @@ extension ProtectionDomain {
         return try register(host, access: access, iova: iova, backing: .pages(pages))
     }
 
-    /// Registers memory that somebody else owns: ibv_reg_mr(3).
+    /// Registers memory that the caller owns: ibv_reg_mr(3).
+    /// Unsafe: the memory must stay allocated and mapped until the region is deregistered; otherwise the device writes
+    /// to memory of something else. The region keeps `owner` alive.
     ///
-    /// Unsafe: the memory must stay where it is until the region is gone, or the device writes to what took its
-    /// place. `owner`, if there is one, is kept as long as the region.
-    ///
-    /// - Throws: as `makeMemoryRegion`, and `EFAULT` where there is no memory.
+    /// - Throws: The errors of `makeMemoryRegion`; `EFAULT` when the memory is not mapped.
     public func unsafeRegister(
         _ memory: UnsafeMutableRawBufferPointer, access: AccessFlags, iova: UInt64? = nil, owner: AnyObject? = nil
     ) throws(VerbsError) -> MemoryRegion {
@@ -35,8 +34,10 @@ extension ProtectionDomain {
 
     /// Registers all of the address space of the process, with on-demand paging: ibv_reg_mr(3), implicit ODP.
     ///
-    /// Unsafe: whoever has the rkey reaches all memory of the process that `access` allows. Slices are named by
-    /// absolute addresses.
+    /// This call has run only against a fake provider.
+    ///
+    /// Unsafe: a peer that has the rkey can access all memory of the process as `access` allows. SGEs take absolute
+    /// addresses.
     ///
     /// - Throws: `EOPNOTSUPP` where the device lacks `DeviceAttributes.OnDemandPaging.implicit`.
     public func unsafeRegisterAddressSpace(access: AccessFlags) throws(VerbsError) -> MemoryRegion {
@@ -55,7 +56,7 @@ extension ProtectionDomain {
     ) throws(VerbsError) -> MemoryRegion {
         let reg = try context.entry(context.table.reg_mr, destroyedBy: context.table.dereg_mr, .regMR, object)
         let address = iova ?? (access.contains(.zeroBased) ? 0 : UInt64(UInt(bitPattern: host.baseAddress)))
-        let advice = { (errno: Errno) in MemoryRegion.registrationAdvice(errno, access) }
+        let advice = { (errno: Errno) in self.context.registrationAdvice(errno, access) }
         let raw = try context.made(.regMR, object, advice: advice) {
             reg(unsafeRaw, host.baseAddress, host.count, address, access.rawValue)
         }
@@ -66,13 +67,15 @@ extension ProtectionDomain {
 
     /// Registers a dmabuf, such as memory of a GPU: ibv_reg_dmabuf_mr(3). Its bytes are not mapped here.
     ///
+    /// This call has run only against a fake provider.
+    ///
     /// - Parameters:
-    ///   - descriptor: the dmabuf; may be closed afterwards.
-    ///   - offset: where in the dmabuf the region begins.
-    ///   - byteCount: size of the region.
-    ///   - iova: the address by which work requests and peers name the first byte. Its offset within a page must
-    ///     be that of `offset`.
-    ///   - access: who may do what with it.
+    ///   - descriptor: The dmabuf. It may be closed afterwards.
+    ///   - offset: Offset of the region in the dmabuf, in bytes.
+    ///   - byteCount: Size of the region in bytes.
+    ///   - iova: The address of the first byte in work requests of this process and of peers. Its offset within a page
+    ///     must be that of `offset`.
+    ///   - access: The operations that are allowed on the region (`ibv_access_flags`).
     public func makeMemoryRegion(
         dmabuf descriptor: FileDescriptor, offset: UInt64, byteCount: Int, iova: UInt64, access: AccessFlags
     ) throws(VerbsError) -> MemoryRegion {
@@ -86,7 +89,9 @@ extension ProtectionDomain {
             host: UnsafeMutableRawBufferPointer(start: nil, count: 0), backing: .none)
     }
 
-    /// Makes the null region: ibv_alloc_null_mr(3). What is written there is lost, reads give zeroes.
+    /// Makes the null region: ibv_alloc_null_mr(3). Writes to it are discarded, and reads return zeroes.
+    ///
+    /// This call has run only against a fake provider.
     public func makeNullMemoryRegion() throws(VerbsError) -> MemoryRegion {
         let alloc = try context.entry(
             context.table.alloc_null_mr, destroyedBy: context.table.dereg_mr, .allocNullMR, object)
@@ -96,34 +101,37 @@ extension ProtectionDomain {
             host: UnsafeMutableRawBufferPointer(start: nil, count: 0), backing: .none)
     }
 
-    /// Advises the device about slices of regions with on-demand paging: ibv_advise_mr(3).
+    /// Advises the device about SGEs of regions with on-demand paging: ibv_advise_mr(3).
+    ///
+    /// This call has run only against a fake provider.
     ///
     /// - Parameters:
-    ///   - advice: what is going to happen.
-    ///   - slices: to which memory.
-    ///   - flush: wait until it is done.
+    ///   - advice: The advice (`ibv_advise_mr_advice`).
+    ///   - sgList: SGEs of the memory.
+    ///   - flush: Whether the call waits until the operation is done (`IBV_ADVISE_MR_FLAG_FLUSH`).
     public func advise(
-        _ advice: MemoryAdvice, _ slices: [MemoryRegion.Slice], flush: Bool = false
+        _ advice: MemoryAdvice, _ sgList: [ScatterGatherElement], flush: Bool = false
     ) throws(VerbsError) {
         let advise = try context.entry(context.table.advise_mr, .adviseMR, object)
-        var elements = slices.map(\.raw)
-        let code = advise(
-            unsafeRaw, ib_uverbs_advise_mr_advice(rawValue: advice.rawValue),
-            flush ? IB_UVERBS_ADVISE_MR_FLAG_FLUSH.rawValue : 0, &elements, UInt32(elements.count))
-        try context.check(.adviseMR, object, code)
+        var sges = sgList.map(\.raw)
+        try context.check(
+            .adviseMR, object,
+            advise(
+                unsafeRaw, ib_uverbs_advise_mr_advice(rawValue: advice.rawValue),
+                flush ? IB_UVERBS_ADVISE_MR_FLAG_FLUSH.rawValue : 0, &sges, UInt32(sges.count)))
     }
 }
 
 extension MemoryRegion {
     /// Changes the registration in place: ibv_rereg_mr(3). Cheaper than a new one where the memory stays.
     ///
-    /// The answer stands for the region from now on; this object can no longer be used in work requests, but its
-    /// bytes stay until it goes. No work request on the region may be outstanding.
+    /// The returned object is the region from now on. This object can no longer be used in work requests; its bytes
+    /// stay until it is destroyed. No work request on the region may be outstanding.
     ///
     /// - Parameters:
-    ///   - protectionDomain: the new domain; the same by default.
-    ///   - access: the new access; the same by default.
-    ///   - byteCount: for new, zeroed memory of that size; the same memory by default.
+    ///   - protectionDomain: The new protection domain; by default it does not change.
+    ///   - access: The new access flags; by default they do not change.
+    ///   - byteCount: Size of new, zeroed memory; by default the memory does not change.
     /// - Throws: `EINVAL` when it was re-registered before. After `EINVAL` and `EOPNOTSUPP` the region is as it
     ///   was; after any other error it can no longer be used.
     public func reregister(
@@ -139,14 +147,20 @@ extension MemoryRegion {
             | (access == nil ? 0 : IBV_REREG_MR_CHANGE_ACCESS.rawValue)
         return try withRegistration { (registration: inout Registration) throws(VerbsError) in
             guard let raw = registration.raw else {
-                throw outside("it was re-registered before: use the region that reregister answered then")
+                throw outside("it was re-registered before: use the region that reregister returned")
             }
-            let code = rereg(
-                raw, Int32(flags), protectionDomain?.unsafeRaw, newHost.baseAddress, newHost.count,
-                Int32(bitPattern: newAccess.rawValue))
-            // The waist: any other error leaves a region that can only be deregistered.
-            if code != 0, code != EINVAL, code != EOPNOTSUPP { registration.disputed = pages }
-            try context.check(.reregMR, object, code) { MemoryRegion.registrationAdvice($0, newAccess) }
+            do throws(VerbsError) {
+                try context.check(
+                    .reregMR, object,
+                    rereg(
+                        raw, Int32(flags), protectionDomain?.unsafeRaw, newHost.baseAddress, newHost.count,
+                        Int32(bitPattern: newAccess.rawValue))
+                ) { context.registrationAdvice($0, newAccess) }
+            } catch {
+                // The provider ABI: any other error leaves a region that can only be deregistered.
+                if ![.invalidArgument, .notSupported].contains(error.errno) { registration.disputed = pages }
+                throw error
+            }
             registration.raw = nil
             return MemoryRegion(
                 raw, protectionDomain: protectionDomain ?? self.protectionDomain, access: newAccess,
@@ -155,11 +169,14 @@ extension MemoryRegion {
                 backing: pages.map(Backing.pages) ?? backing)
         }
     }
+}
 
-    /// What to try when registration fails.
-    static func registrationAdvice(_ errno: Errno, _ access: AccessFlags) -> Advice {
+extension Context {
+    /// The hint for a failed registration.
+    func registrationAdvice(_ errno: Errno, _ access: AccessFlags) -> Advice {
         switch errno {
-        case .noMemory: .memoryLock
+        // The kernel pins the memory; a userspace device accesses it without pinning.
+        case .noMemory where !isSoftware: .memoryLock
         case .invalidArgument
         where !access.isDisjoint(with: [.remoteWrite, .remoteAtomic])
             && !access.contains(.localWrite):

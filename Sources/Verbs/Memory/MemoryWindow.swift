@@ -1,32 +1,25 @@
 import CIBVerbs
 import CProviderABI
-import ProviderLoader
+import CProviderCore
+import Locking
 import SystemPackage
 
-/// A memory window: a piece of a region under a key of its own, which is given and taken away by work requests
-/// (ibv_alloc_mw(3); IBTA volume 1, 10.6.7).
+/// A memory window: a range of a region with its own rkey, which work requests bind and invalidate
+/// (`struct ibv_mw`, ibv_alloc_mw(3); IBTA volume 1, 10.6.7).
 public final class MemoryWindow: @unchecked Sendable {
-    // Unchecked: the pointer never changes, and what lies behind it is written under `bound` only.
-
-    /// How a window is bound (enum ibv_mw_type).
-    public enum Kind: UInt32, Sendable {
-        /// Bound by a call of its own; the provider makes the new key.
-        case one = 1
-        /// Bound by a send work request; the key's low byte counts up.
-        case two = 2
-    }
+    // Unchecked: the pointer never changes, and the struct behind it is written under `bound` only.
 
     /// The domain that it belongs to.
     public let protectionDomain: ProtectionDomain
-    /// How it is bound.
-    public let kind: Kind
+    /// The type of the window (`ibv_mw.type`).
+    public let type: MemoryWindowType
     let raw: UnsafeMutablePointer<ibv_mw>
-    /// The region that it was last bound to: it stays as long as the window.
+    /// The region of the last binding. The window keeps it alive.
     private let bound = Locked<MemoryRegion?>(nil)
 
-    init(_ raw: UnsafeMutablePointer<ibv_mw>, kind: Kind, protectionDomain: ProtectionDomain) {
+    init(_ raw: UnsafeMutablePointer<ibv_mw>, type: MemoryWindowType, protectionDomain: ProtectionDomain) {
         self.raw = raw
-        self.kind = kind
+        self.type = type
         self.protectionDomain = protectionDomain
     }
 
@@ -38,11 +31,11 @@ public final class MemoryWindow: @unchecked Sendable {
 
     var object: VerbsObject { protectionDomain.context.object("memory window", raw.pointee.handle) }
 
-    /// Its key now.
+    /// The current rkey (`ibv_mw.rkey`).
     public var rkey: UInt32 { bound.withLock { _ in raw.pointee.rkey } }
 
-    /// Runs `post` with the key before; after success the window stands for `region` under the key that `post`
-    /// answers.
+    /// Calls `post` with the current rkey. After success the window is bound to `region` with the rkey that `post`
+    /// returned.
     func bind(
         to region: MemoryRegion, _ post: (UnsafeMutablePointer<ibv_mw>) throws(VerbsError) -> UInt32
     ) throws(VerbsError) -> UInt32 {
@@ -55,56 +48,65 @@ public final class MemoryWindow: @unchecked Sendable {
     }
 }
 
+/// The type of a memory window (enum ibv_mw_type).
+public enum MemoryWindowType: UInt32, Sendable {
+    /// `IBV_MW_TYPE_1`: bound by ibv_bind_mw(3); the provider chooses the new rkey.
+    case one = 1
+    /// `IBV_MW_TYPE_2`: bound by a send work request; each binding increments the low byte of the rkey
+    /// (`ibv_inc_rkey`).
+    case two = 2
+}
+
 extension ProtectionDomain {
-    /// Makes a memory window: ibv_alloc_mw(3). It stands for nothing until it is bound.
-    public func makeMemoryWindow(_ kind: MemoryWindow.Kind) throws(VerbsError) -> MemoryWindow {
+    /// Makes a memory window: ibv_alloc_mw(3). It gives no access until it is bound.
+    public func makeMemoryWindow(_ type: MemoryWindowType) throws(VerbsError) -> MemoryWindow {
         let alloc = try context.entry(context.unsafeRaw.pointee.ops.alloc_mw, .allocMW, object)
-        let raw = try context.made(.allocMW, object) { alloc(unsafeRaw, ibv_mw_type(rawValue: kind.rawValue)) }
-        return MemoryWindow(raw, kind: kind, protectionDomain: self)
+        let raw = try context.made(.allocMW, object) { alloc(unsafeRaw, ibv_mw_type(rawValue: type.rawValue)) }
+        return MemoryWindow(raw, type: type, protectionDomain: self)
     }
 }
 
 extension QueuePair {
-    /// Lets a window stand for a piece of a region: ibv_bind_mw(3), or IBV_WR_BIND_MW for a window of type 2. The
-    /// queue pair gets a completion `bindMemoryWindow`; the key is good from then on.
+    /// Binds a window to a range of a region: ibv_bind_mw(3), or IBV_WR_BIND_MW for a window of type 2. The bind
+    /// completes with the opcode `bindMemoryWindow`; the rkey is valid from then on.
     ///
     /// - Parameters:
-    ///   - window: the window. What it stood for before, it does no more.
-    ///   - region: a region with `AccessFlags.memoryWindowBind`.
-    ///   - range: which bytes of it.
-    ///   - access: what peers may do there.
-    ///   - id: is in the completion.
-    ///   - flags: how the work request is treated; reported by default.
-    /// - Returns: what to tell the peer.
+    ///   - window: The memory window. Its earlier binding ends.
+    ///   - region: A region with `AccessFlags.memoryWindowBind`.
+    ///   - range: The bytes of the region.
+    ///   - access: The operations that peers may do.
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Returns: The address, rkey and size for the peer.
     /// - Throws: `EINVAL` when the range lies outside the region, or as `post`.
     public mutating func bind(
         _ window: MemoryWindow, to region: MemoryRegion, _ range: Range<Int>, access: AccessFlags, id: UInt64 = 0,
         flags: SendFlags = .signaled
     ) throws(VerbsError) -> RemoteMemory {
-        let slice = try region.slice(range)
+        let sge = try region.sge(range)
         guard let memory = region.unsafeRaw else {
-            throw region.outside("it was re-registered: use the region that reregister answered")
+            throw region.outside("it was re-registered: use the region that reregister returned")
         }
         let info = ibv_mw_bind_info(
-            mr: memory, addr: slice.address, length: UInt64(range.count), mw_access_flags: access.rawValue)
+            mr: memory, addr: sge.address, length: UInt64(range.count), mw_access_flags: access.rawValue)
         let queuePair = raw
         let bindOne = context.unsafeRaw.pointee.ops.bind_mw
         var code: Int32 = 0
         let key = try window.bind(to: region) { (window) throws(VerbsError) -> UInt32 in
-            if kindOf(window) == .one {
+            if typeOf(window) == .one {
                 var request = ibv_mw_bind(wr_id: id, send_flags: flags.rawValue, bind_info: info)
                 code = bindOne.map { $0(queuePair, window, &request) } ?? Int32(Errno.notSupported.rawValue)
             } else {
                 code = rdma_post_bind_mw(queuePair, id, flags.rawValue, window, info)
             }
-            if code != 0 { throw sendFailure(SendOperation.Opcode.bindMemoryWindow.rawValue, slices: 0, code) }
-            return kindOf(window) == .one ? window.pointee.rkey : rdma_next_rkey(window.pointee.rkey)
+            if code != 0 { throw sendFailure(SendOperation.Opcode.bindMemoryWindow.rawValue, sgeCount: 0, code) }
+            return typeOf(window) == .one ? window.pointee.rkey : rdma_next_rkey(window.pointee.rkey)
         }
-        return RemoteMemory(address: slice.address, rkey: key, byteCount: UInt64(range.count))
+        return RemoteMemory(address: sge.address, rkey: key, byteCount: UInt64(range.count))
     }
 }
 
-/// How the window is bound, as verbs.h keeps it.
-private func kindOf(_ window: UnsafeMutablePointer<ibv_mw>) -> MemoryWindow.Kind {
+/// The type of the window (`ibv_mw.type`).
+private func typeOf(_ window: UnsafeMutablePointer<ibv_mw>) -> MemoryWindowType {
     window.pointee.type == IBV_MW_TYPE_2 ? .two : .one
 }

@@ -1,10 +1,10 @@
 import Glibc
 import SystemPackage
 
-/// Zeroed memory of whole pages, which nothing else shares: what the device writes there cannot touch the
-/// heap, and a child of fork(2) cannot move it.
+/// Zeroed memory of whole pages, which nothing else shares: a write of the device cannot reach the
+/// heap, and a fork(2) cannot move the memory.
 final class Pages: @unchecked Sendable {
-    // Unchecked: the pointer never changes; what lies behind it is shared with the device by design.
+    // Unchecked: the pointer never changes; the memory behind it is shared with the device by design.
 
     /// The first byte, at the start of a page.
     let base: UnsafeMutableRawPointer

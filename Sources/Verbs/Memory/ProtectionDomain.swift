@@ -1,16 +1,17 @@
 import CIBVerbs
 import CProviderABI
 
-/// A protection domain: what may be used together (IBTA volume 1, 10.2.3). Memory regions, queue pairs,
-/// shared receive queues and address handles are made in one, and work only with each other.
+/// A protection domain (PD): objects that may be used together (`struct ibv_pd`; IBTA volume 1, 10.2.3). Memory
+/// regions, queue pairs, shared receive queues and address handles belong to one, and work only with others of the same
+/// one.
 public final class ProtectionDomain: @unchecked Sendable {
-    // Unchecked: the pointer never changes, and the waist allows calls from any thread.
+    // Unchecked: the pointer never changes, and the provider ABI allows calls from any thread.
 
     /// The device.
     public let context: Context
-    /// The domain that this one, a parent domain, stands for; else nil.
+    /// The protection domain of a parent domain (`ibv_parent_domain_init_attr.pd`); nil for other domains.
     public let base: ProtectionDomain?
-    /// The thread domain of a parent domain; else nil.
+    /// The thread domain of a parent domain (`ibv_parent_domain_init_attr.td`); nil when there is none.
     public let threadDomain: ThreadDomain?
     /// The struct of verbs.h, for calls into C.
     public let unsafeRaw: UnsafeMutablePointer<ibv_pd>
@@ -43,8 +44,8 @@ extension Context {
         return ProtectionDomain(raw, context: self)
     }
 
-    /// Makes a thread domain: ibv_alloc_td(3). What is made in a parent domain over it is used by one thread
-    /// at a time, so the provider leaves its locks out.
+    /// Makes a thread domain: ibv_alloc_td(3). Objects that are made in a parent domain with it are used by one thread
+    /// at a time, so the provider uses no locks.
     public func makeThreadDomain() throws(VerbsError) -> ThreadDomain {
         let alloc = try entry(table.alloc_td, destroyedBy: table.dealloc_td, .allocTD, object("context"))
         var attributes = ibv_td_init_attr()
@@ -54,8 +55,8 @@ extension Context {
 }
 
 extension ProtectionDomain {
-    /// Makes a parent domain over this one: ibv_alloc_parent_domain(3). It is used like this one; what is made
-    /// in it belongs to the thread domain as well.
+    /// Makes a parent domain of this one: ibv_alloc_parent_domain(3). It is used like this one; objects that are made
+    /// in it belong to the thread domain as well.
     public func makeParentDomain(threadDomain: ThreadDomain? = nil) throws(VerbsError) -> ProtectionDomain {
         let alloc = try context.entry(
             context.table.alloc_parent_domain, destroyedBy: context.table.dealloc_pd, .allocParentDomain, object)
@@ -67,9 +68,9 @@ extension ProtectionDomain {
     }
 }
 
-/// A promise that objects are used by one thread at a time (ibv_alloc_td(3)).
+/// A thread domain: its objects are used by one thread at a time (`struct ibv_td`, ibv_alloc_td(3)).
 public final class ThreadDomain: @unchecked Sendable {
-    // Unchecked: the pointer never changes, and the waist allows calls from any thread.
+    // Unchecked: the pointer never changes, and the provider ABI allows calls from any thread.
 
     /// The device.
     public let context: Context

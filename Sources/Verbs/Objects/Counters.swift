@@ -2,9 +2,9 @@ import CIBVerbs
 import CProviderABI
 import SystemPackage
 
-/// Counters of the device that can be attached to flows (ibv_create_counters(3)).
+/// Counters of the device that can be attached to flows (`struct ibv_counters`, ibv_create_counters(3)).
 public final class Counters: @unchecked Sendable {
-    // Unchecked: the pointer never changes, and the waist allows calls from any thread.
+    // Unchecked: the pointer never changes, and the provider ABI allows calls from any thread.
 
     /// The device.
     public let context: Context
@@ -22,16 +22,16 @@ public final class Counters: @unchecked Sendable {
 
     var object: VerbsObject { context.object("counters") }
 
-    /// What is counted (enum ibv_counter_description).
+    /// The unit that a counter counts (enum ibv_counter_description).
     @frozen public struct Description: OpenEnumeration {
         /// The number in verbs.h.
         public let rawValue: UInt32
         /// The value that stands for that number; every number is accepted.
         @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
-        /// Packets.
-        @inlinable public static var packets: Self { Self(rawValue: 0) }
-        /// Bytes.
-        @inlinable public static var bytes: Self { Self(rawValue: 1) }
+        /// Packets (`IBV_COUNTER_PACKETS`).
+        @inlinable public static var packets: Self { Self(rawValue: IBV_COUNTER_PACKETS.rawValue) }
+        /// Bytes (`IBV_COUNTER_BYTES`).
+        @inlinable public static var bytes: Self { Self(rawValue: IBV_COUNTER_BYTES.rawValue) }
         /// The name in the specification's terms; nil for a number that this package does not know.
         public var name: String? {
             switch rawValue {
@@ -45,6 +45,8 @@ public final class Counters: @unchecked Sendable {
 
 extension Context {
     /// Makes counters: ibv_create_counters(3).
+    ///
+    /// This call has run only against a fake provider.
     public func makeCounters() throws(VerbsError) -> Counters {
         let create = try entry(
             table.create_counters, destroyedBy: table.destroy_counters, .createCounters, object("context"))
@@ -55,27 +57,27 @@ extension Context {
 }
 
 extension Counters {
-    /// Counts something at `index`, from 0: ibv_attach_counters_point_flow(3).
+    /// Attaches a counter with index `index`, from 0: ibv_attach_counters_point_flow(3).
     ///
     /// - Parameters:
-    ///   - description: what is counted.
-    ///   - index: its place in what `read` answers.
-    ///   - flow: a flow that is counted from now on; nil for a flow that is made later with the action
+    ///   - description: The unit to count (`ibv_counter_attach_attr.counter_desc`).
+    ///   - index: Index of the counter in the result of `read`.
+    ///   - flow: The flow to count; nil for a flow that is made later with the action
     ///     `FlowMatch.count`.
     public func attach(_ description: Description, at index: UInt32, flow: Flow? = nil) throws(VerbsError) {
         let attach = try context.entry(context.table.attach_counters_point_flow, .attachCounters, object)
         var attributes = ibv_counter_attach_attr()
         attributes.counter_desc = ibv_counter_description(rawValue: description.rawValue)
         attributes.index = index
-        let code = withExtendedLifetime(flow) { attach(raw, &attributes, flow?.raw) }
-        try context.check(.attachCounters, object, code)
+        try context.check(
+            .attachCounters, object, withExtendedLifetime(flow) { attach(raw, &attributes, flow?.raw) })
     }
 
     /// Reads the first `count` counters: ibv_read_counters(3).
     ///
     /// - Parameters:
-    ///   - count: how many.
-    ///   - preferCached: what the device said last will do.
+    ///   - count: The number of counters.
+    ///   - preferCached: Whether a cached value may be returned (`IBV_READ_COUNTERS_ATTR_PREFER_CACHED`).
     public func read(count: Int, preferCached: Bool = false) throws(VerbsError) -> [UInt64] {
         let read = try context.entry(context.table.read_counters, .readCounters, object)
         var values = [UInt64](repeating: 0, count: max(count, 0))

@@ -1,11 +1,11 @@
-/// One part of what a flow takes: the headers that a packet must have, or what is done with it (struct
-/// ibv_flow_spec_*). All numbers are in host byte order; a field counts where its mask has bits set.
+/// One spec of a flow rule: a header to match, or an action (`struct ibv_flow_spec`). A header has a value and a mask
+/// (`val`, `mask`); the bits that the mask sets are compared. All numbers are in host byte order.
 public struct FlowMatch: Sendable {
-    /// enum ibv_flow_spec_type.
+    /// The type (enum ibv_flow_spec_type).
     let type: UInt32
-    /// What follows type and size, as verbs.h lays it out: values, then masks.
+    /// The bytes after type and size in the layout of verbs.h: values, then masks.
     let body: [UInt8]
-    /// What must stay as long as the flow.
+    /// The object that must stay alive as long as the flow.
     var keeps: Counters?
 
     private init(_ type: UInt32, _ body: [UInt8], inner: Bool = false, keeps: Counters? = nil) {
@@ -14,15 +14,15 @@ public struct FlowMatch: Sendable {
         self.keeps = keeps
     }
 
-    /// Ethernet addresses: six bytes as they stand in the header.
+    /// An Ethernet header (`struct ibv_flow_eth_filter`). Addresses are six bytes in the order of the header.
     public struct Ethernet: Hashable, Sendable {
-        /// Destination address.
+        /// Destination address (`dst_mac`).
         public var destination: [UInt8] = .init(repeating: 0, count: 6)
-        /// Source address.
+        /// Source address (`src_mac`).
         public var source: [UInt8] = .init(repeating: 0, count: 6)
-        /// Type of what follows.
+        /// EtherType (`ether_type`).
         public var etherType: UInt16 = 0
-        /// VLAN tag: priority 3 bits, CFI 1, VLAN 12.
+        /// VLAN tag (`vlan_tag`): priority 3 bits, CFI 1, VLAN 12.
         public var vlan: UInt16 = 0
 
         /// All zero: as a mask, nothing counts.
@@ -34,17 +34,17 @@ public struct FlowMatch: Sendable {
         }
     }
 
-    /// An IPv4 header.
+    /// An IPv4 header (`struct ibv_flow_ipv4_ext_filter`; its first two fields are those of `ibv_flow_ipv4_filter`).
     public struct IPv4: Hashable, Sendable {
-        /// Source address.
+        /// Source address (`src_ip`).
         public var source: UInt32 = 0
-        /// Destination address.
+        /// Destination address (`dst_ip`).
         public var destination: UInt32 = 0
-        /// Protocol of what follows.
+        /// Protocol of the payload (`proto`).
         public var nextProtocol: UInt8 = 0
-        /// Type of service.
+        /// Type of service (`tos`).
         public var typeOfService: UInt8 = 0
-        /// Time to live.
+        /// Time to live (`ttl`).
         public var timeToLive: UInt8 = 0
         /// Flags, the upper 3 bits of the fragment field.
         public var flags: UInt8 = 0
@@ -55,7 +55,7 @@ public struct FlowMatch: Sendable {
         var bytes: [UInt8] { big(source) + big(destination) + [nextProtocol, typeOfService, timeToLive, flags] }
     }
 
-    /// An IPv6 header.
+    /// An IPv6 header (`struct ibv_flow_ipv6_filter`).
     public struct IPv6: Hashable, Sendable {
         /// Source address.
         public var source = GID.zero
@@ -63,7 +63,7 @@ public struct FlowMatch: Sendable {
         public var destination = GID.zero
         /// Flow label, 20 bits.
         public var flowLabel: UInt32 = 0
-        /// Next header.
+        /// Next header (`next_hdr`).
         public var nextHeader: UInt8 = 0
         /// Traffic class.
         public var trafficClass: UInt8 = 0
@@ -78,11 +78,11 @@ public struct FlowMatch: Sendable {
         }
     }
 
-    /// Ports of TCP or UDP.
+    /// Ports of TCP or UDP (`struct ibv_flow_tcp_udp_filter`).
     public struct Ports: Hashable, Sendable {
-        /// Destination port.
+        /// Destination port (`dst_port`).
         public var destination: UInt16 = 0
-        /// Source port.
+        /// Source port (`src_port`).
         public var source: UInt16 = 0
 
         /// All zero: as a mask, nothing counts.
@@ -91,11 +91,11 @@ public struct FlowMatch: Sendable {
         var bytes: [UInt8] { big(destination) + big(source) }
     }
 
-    /// A GRE header.
+    /// A GRE header (`struct ibv_flow_gre_filter`).
     public struct GRE: Hashable, Sendable {
-        /// Bits 0 to 15: checksum, key and sequence number present, version.
+        /// Bits 0 to 15: checksum, key and sequence number present, version (`c_ks_res0_ver`).
         public var flagsAndVersion: UInt16 = 0
-        /// Protocol of what follows.
+        /// Protocol of the payload (`protocol`).
         public var nextProtocol: UInt16 = 0
         /// Key.
         public var key: UInt32 = 0
@@ -106,62 +106,66 @@ public struct FlowMatch: Sendable {
         var bytes: [UInt8] { big(flagsAndVersion) + big(nextProtocol) + big(key) }
     }
 
-    /// Packets with that Ethernet header; with `inner`, within a tunnel.
+    /// Packets with that Ethernet header (`IBV_FLOW_SPEC_ETH`); with `inner`, within a tunnel (`IBV_FLOW_SPEC_INNER`).
     public static func ethernet(_ value: Ethernet, mask: Ethernet, inner: Bool = false) -> FlowMatch {
         FlowMatch(0x20, value.bytes + mask.bytes, inner: inner)
     }
 
-    /// Packets with that IPv4 header; with `inner`, within a tunnel.
+    /// Packets with that IPv4 header (`IBV_FLOW_SPEC_IPV4_EXT`); with `inner`, within a tunnel.
     public static func ipv4(_ value: IPv4, mask: IPv4, inner: Bool = false) -> FlowMatch {
         // IBV_FLOW_SPEC_IPV4_EXT: IBV_FLOW_SPEC_IPV4 is the same without the last four fields.
         FlowMatch(0x32, value.bytes + mask.bytes, inner: inner)
     }
 
-    /// Packets with that IPv6 header; with `inner`, within a tunnel.
+    /// Packets with that IPv6 header (`IBV_FLOW_SPEC_IPV6`); with `inner`, within a tunnel.
     public static func ipv6(_ value: IPv6, mask: IPv6, inner: Bool = false) -> FlowMatch {
         FlowMatch(0x31, value.bytes + mask.bytes, inner: inner)
     }
 
-    /// Packets with those TCP ports; with `inner`, within a tunnel.
+    /// Packets with those TCP ports (`IBV_FLOW_SPEC_TCP`); with `inner`, within a tunnel.
     public static func tcp(_ value: Ports, mask: Ports, inner: Bool = false) -> FlowMatch {
         FlowMatch(0x40, value.bytes + mask.bytes, inner: inner)
     }
 
-    /// Packets with those UDP ports; with `inner`, within a tunnel.
+    /// Packets with those UDP ports (`IBV_FLOW_SPEC_UDP`); with `inner`, within a tunnel.
     public static func udp(_ value: Ports, mask: Ports, inner: Bool = false) -> FlowMatch {
         FlowMatch(0x41, value.bytes + mask.bytes, inner: inner)
     }
 
-    /// IPsec packets with that security parameter index and sequence number.
+    /// IPsec packets with that security parameter index and sequence number (`IBV_FLOW_SPEC_ESP`, `struct
+    /// ibv_flow_esp_filter`).
     public static func esp(spi: UInt32, sequence: UInt32, spiMask: UInt32, sequenceMask: UInt32) -> FlowMatch {
         FlowMatch(0x34, big(spi) + big(sequence) + big(spiMask) + big(sequenceMask))
     }
 
-    /// VXLAN packets with that network identifier, 24 bits.
+    /// VXLAN packets with that network identifier, 24 bits (`IBV_FLOW_SPEC_VXLAN_TUNNEL`,
+    /// `ibv_flow_tunnel_filter.tunnel_id`).
     public static func vxlan(identifier: UInt32, mask: UInt32 = 0xff_ffff) -> FlowMatch {
         FlowMatch(0x50, big(identifier) + big(mask))
     }
 
-    /// GRE packets with that header.
+    /// GRE packets with that header (`IBV_FLOW_SPEC_GRE`).
     public static func gre(_ value: GRE, mask: GRE) -> FlowMatch { FlowMatch(0x51, value.bytes + mask.bytes) }
 
-    /// MPLS packets with that label entry: label 20 bits, traffic class 3, bottom of stack 1, time to live 8.
+    /// MPLS packets with that label entry (`IBV_FLOW_SPEC_MPLS`): label 20 bits, traffic class 3, bottom of stack 1,
+    /// time to live 8.
     public static func mpls(label: UInt32, mask: UInt32) -> FlowMatch { FlowMatch(0x60, big(label) + big(mask)) }
 
-    /// Action: completions carry this tag (`ExtendedCompletion.flowTag`).
+    /// Action: completions have this tag (`IBV_FLOW_SPEC_ACTION_TAG`, `ibv_flow_spec_action_tag.tag_id`;
+    /// `ExtendedCompletion.flowTag`).
     public static func tag(_ tag: UInt32) -> FlowMatch { FlowMatch(0x1000, host(tag)) }
 
-    /// Action: the packets are dropped.
+    /// Action: the packets are dropped (`IBV_FLOW_SPEC_ACTION_DROP`).
     public static var drop: FlowMatch { FlowMatch(0x1001, []) }
 
-    /// Action: the packets are counted.
+    /// Action: the packets are counted (`IBV_FLOW_SPEC_ACTION_COUNT`).
     public static func count(_ counters: Counters) -> FlowMatch {
         FlowMatch(0x1003, host(UInt(bitPattern: counters.raw)), keeps: counters)
     }
 
-    /// The part as verbs.h lays it out: type (4 bytes), size (2), then what follows at its alignment.
+    /// The spec in the layout of verbs.h: type (4 bytes), size (2), then `body` at its alignment.
     var bytes: [UInt8] {
-        // A pointer stands at offset 8, numbers of 4 bytes at 8 and 6 bytes of an address at 6.
+        // The body starts at offset 8 for a pointer or 4-byte numbers, at 6 for MAC addresses or 2-byte ports.
         let offset: Int
         switch type & ~0x100 {
         case 0x20: offset = 6
@@ -181,5 +185,5 @@ public struct FlowMatch: Sendable {
 /// Bytes in network order.
 private func big(_ value: some FixedWidthInteger) -> [UInt8] { host(value.bigEndian) }
 
-/// Bytes as they lie in memory.
+/// Bytes in host order.
 private func host(_ value: some FixedWidthInteger) -> [UInt8] { withUnsafeBytes(of: value) { Array($0) } }

@@ -2,13 +2,14 @@ import CIBVerbs
 import CProviderABI
 import SystemPackage
 
-/// Work queues among which a queue pair spreads what it receives (ibv_create_rwq_ind_table(3)).
+/// A receive work queue indirection table: the work queues over which a queue pair distributes received packets (RSS;
+/// `struct ibv_rwq_ind_table`, ibv_create_rwq_ind_table(3)).
 public final class IndirectionTable: @unchecked Sendable {
-    // Unchecked: the pointer never changes, and the waist allows calls from any thread.
+    // Unchecked: the pointer never changes, and the provider ABI allows calls from any thread.
 
     /// The device.
     public let context: Context
-    /// How many places it has: a power of two.
+    /// The number of entries: a power of two.
     public let count: Int
     let raw: UnsafeMutablePointer<ibv_rwq_ind_table>
     private let queues: [WorkQueue.Owner]
@@ -29,14 +30,14 @@ public final class IndirectionTable: @unchecked Sendable {
 }
 
 extension IndirectionTable {
-    /// The work queues of a table to be made, place by place.
+    /// The entries of a new table, in order (`ibv_rwq_ind_table_init_attr.ind_tbl`).
     public struct Places: Sendable {
         fileprivate var queues: [WorkQueue.Owner] = []
 
-        /// A table without places.
+        /// No entries.
         public init() {}
 
-        /// Puts a work queue into the next place. One queue may stand in several.
+        /// Appends an entry. Several entries may have the same work queue.
         public mutating func append(_ queue: borrowing WorkQueue) { queues.append(queue.owner) }
     }
 }
@@ -44,7 +45,9 @@ extension IndirectionTable {
 extension Context {
     /// Makes an indirection table: ibv_create_rwq_ind_table(3).
     ///
-    /// - Throws: `EINVAL` when the number of places is no power of two.
+    /// This call has run only against a fake provider.
+    ///
+    /// - Throws: `EINVAL` when the number of entries is not a power of two.
     public func makeIndirectionTable(_ places: IndirectionTable.Places) throws(VerbsError) -> IndirectionTable {
         let create = try entry(
             table.create_rwq_ind_table, destroyedBy: table.destroy_rwq_ind_table, .createIndirectionTable,
@@ -69,16 +72,18 @@ extension Context {
 }
 
 extension ProtectionDomain {
-    /// Makes a queue pair that spreads what it receives over work queues: ibv_create_qp_ex(3) with
-    /// IBV_QP_INIT_ATTR_RX_HASH. It sends nothing.
+    /// Makes a queue pair that distributes received packets over work queues: ibv_create_qp_ex(3) with
+    /// `IBV_QP_INIT_ATTR_RX_HASH`. It has no send queue.
+    ///
+    /// This call has run only against a fake provider.
     public func makeQueuePair(
-        _ kind: QueuePair.Kind = .rawPacket, table: IndirectionTable, hash: ReceiveHash
+        _ type: QueuePairType = .rawPacket, table: IndirectionTable, hash: ReceiveHash
     ) throws(VerbsError) -> QueuePair {
         var attributes = ibv_qp_init_attr_ex()
         attributes.comp_mask =
             IBV_QP_INIT_ATTR_PD.rawValue | IBV_QP_INIT_ATTR_IND_TABLE.rawValue | IBV_QP_INIT_ATTR_RX_HASH.rawValue
         attributes.pd = unsafeRaw
-        attributes.qp_type = ibv_qp_type(rawValue: kind.rawValue)
+        attributes.qp_type = ibv_qp_type(rawValue: type.rawValue)
         attributes.rwq_ind_tbl = table.raw
         attributes.rx_hash_conf.rx_hash_function = UInt8(IBV_RX_HASH_FUNC_TOEPLITZ.rawValue)
         attributes.rx_hash_conf.rx_hash_key_len = UInt8(clamping: hash.key.count)

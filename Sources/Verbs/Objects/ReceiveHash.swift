@@ -1,8 +1,10 @@
-/// How received packets are spread over the work queues of an indirection table (struct ibv_rx_hash_conf).
+import CIBVerbs
+
+/// The hash that distributes received packets over the work queues of an indirection table (struct ibv_rx_hash_conf).
 public struct ReceiveHash: Hashable, Sendable {
-    /// Header fields that are hashed.
+    /// Header fields that are hashed (`rx_hash_fields_mask`).
     public var fields: Fields
-    /// The key of the Toeplitz function.
+    /// The key of the Toeplitz function (`rx_hash_key`).
     public var key: [UInt8]
 
     /// The Toeplitz hash of those fields under that key.
@@ -13,33 +15,37 @@ public struct ReceiveHash: Hashable, Sendable {
 }
 
 extension ReceiveHash {
-    /// Header fields that a receive hash takes (enum ibv_rx_hash_fields).
+    /// Header fields that a receive hash uses (enum ibv_rx_hash_fields).
     @frozen public struct Fields: OptionSet, Hashable, Sendable, CustomStringConvertible {
         /// The bits in verbs.h; unknown ones are kept.
         public let rawValue: UInt64
         /// The set with those bits.
         @inlinable public init(rawValue: UInt64) { self.rawValue = rawValue }
 
-        /// Source address of IPv4.
-        @inlinable public static var sourceIPv4: Self { Self(rawValue: 1 << 0) }
-        /// Destination address of IPv4.
-        @inlinable public static var destinationIPv4: Self { Self(rawValue: 1 << 1) }
-        /// Source address of IPv6.
-        @inlinable public static var sourceIPv6: Self { Self(rawValue: 1 << 2) }
-        /// Destination address of IPv6.
-        @inlinable public static var destinationIPv6: Self { Self(rawValue: 1 << 3) }
-        /// Source port of TCP.
-        @inlinable public static var sourceTCPPort: Self { Self(rawValue: 1 << 4) }
-        /// Destination port of TCP.
-        @inlinable public static var destinationTCPPort: Self { Self(rawValue: 1 << 5) }
-        /// Source port of UDP.
-        @inlinable public static var sourceUDPPort: Self { Self(rawValue: 1 << 6) }
-        /// Destination port of UDP.
-        @inlinable public static var destinationUDPPort: Self { Self(rawValue: 1 << 7) }
-        /// Security parameter index of IPsec.
-        @inlinable public static var ipsecSPI: Self { Self(rawValue: 1 << 8) }
-        /// The fields of the inner headers of a tunnel.
-        @inlinable public static var inner: Self { Self(rawValue: 1 << 31) }
+        /// Source address of IPv4 (`IBV_RX_HASH_SRC_IPV4`).
+        @inlinable public static var sourceIPv4: Self { Self(rawValue: UInt64(IBV_RX_HASH_SRC_IPV4.rawValue)) }
+        /// Destination address of IPv4 (`IBV_RX_HASH_DST_IPV4`).
+        @inlinable public static var destinationIPv4: Self { Self(rawValue: UInt64(IBV_RX_HASH_DST_IPV4.rawValue)) }
+        /// Source address of IPv6 (`IBV_RX_HASH_SRC_IPV6`).
+        @inlinable public static var sourceIPv6: Self { Self(rawValue: UInt64(IBV_RX_HASH_SRC_IPV6.rawValue)) }
+        /// Destination address of IPv6 (`IBV_RX_HASH_DST_IPV6`).
+        @inlinable public static var destinationIPv6: Self { Self(rawValue: UInt64(IBV_RX_HASH_DST_IPV6.rawValue)) }
+        /// Source port of TCP (`IBV_RX_HASH_SRC_PORT_TCP`).
+        @inlinable public static var sourceTCPPort: Self { Self(rawValue: UInt64(IBV_RX_HASH_SRC_PORT_TCP.rawValue)) }
+        /// Destination port of TCP (`IBV_RX_HASH_DST_PORT_TCP`).
+        @inlinable public static var destinationTCPPort: Self {
+            Self(rawValue: UInt64(IBV_RX_HASH_DST_PORT_TCP.rawValue))
+        }
+        /// Source port of UDP (`IBV_RX_HASH_SRC_PORT_UDP`).
+        @inlinable public static var sourceUDPPort: Self { Self(rawValue: UInt64(IBV_RX_HASH_SRC_PORT_UDP.rawValue)) }
+        /// Destination port of UDP (`IBV_RX_HASH_DST_PORT_UDP`).
+        @inlinable public static var destinationUDPPort: Self {
+            Self(rawValue: UInt64(IBV_RX_HASH_DST_PORT_UDP.rawValue))
+        }
+        /// Security parameter index of IPsec (`IBV_RX_HASH_IPSEC_SPI`).
+        @inlinable public static var ipsecSPI: Self { Self(rawValue: UInt64(IBV_RX_HASH_IPSEC_SPI.rawValue)) }
+        /// The fields of the inner headers of a tunnel (`IBV_RX_HASH_INNER`).
+        @inlinable public static var inner: Self { Self(rawValue: UInt64(IBV_RX_HASH_INNER.rawValue)) }
 
         /// The names of the bits that are set.
         public var description: String {

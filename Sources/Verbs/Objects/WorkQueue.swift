@@ -2,10 +2,10 @@ import CIBVerbs
 import CProviderABI
 import SystemPackage
 
-/// A receive work queue without a queue pair (ibv_create_wq(3)): several of them in an `IndirectionTable` take
-/// the packets of one queue pair by their hash.
+/// A receive work queue without a queue pair (`struct ibv_wq`, ibv_create_wq(3)): several of them in an
+/// `IndirectionTable` receive the packets of one queue pair, distributed by a hash.
 ///
-/// Whoever holds the value posts; nobody else can.
+/// Posting needs exclusive access to the value.
 @frozen public struct WorkQueue: ~Copyable, @unchecked Sendable {
     // Unchecked: the value has one owner, and posting needs it exclusively.
     @usableFromInline let raw: UnsafeMutablePointer<ibv_wq>
@@ -16,13 +16,15 @@ import SystemPackage
         self.owner = owner
     }
 
-    /// Keeps the queue and what it needs alive, and destroys it.
+    /// Keeps the queue and the objects that it needs alive, and destroys it.
     @usableFromInline final class Owner: @unchecked Sendable {
-        // Unchecked: the pointer never changes, and the waist allows calls from any thread.
+        // Unchecked: the pointer never changes, and the provider ABI allows calls from any thread.
         let context: Context
         let raw: UnsafeMutablePointer<ibv_wq>
         let needs: [AnyObject]
         let limits: Limits
+        /// Set by `close`, which needs the value, and read at the end of its life.
+        private nonisolated(unsafe) var isDestroyed = false
 
         init(_ raw: UnsafeMutablePointer<ibv_wq>, context: Context, needs: [AnyObject], limits: Limits) {
             self.raw = raw
@@ -31,40 +33,56 @@ import SystemPackage
             self.limits = limits
         }
 
-        deinit {
+        func close() throws(VerbsError) {
             guard let destroy = context.table.destroy_wq else { return }
+            try context.close(.destroyWQ, object, destroy(raw))
+            isDestroyed = true
+        }
+
+        deinit {
+            guard !isDestroyed, let destroy = context.table.destroy_wq else { return }
             context.destroy(.destroyWQ, object, keeping: needs, destroy(raw))
         }
 
         var object: VerbsObject { context.object("work queue", raw.pointee.wq_num) }
     }
 
-    /// What it holds.
+    /// The size of a work queue (`ibv_wq_init_attr`).
     public struct Limits: Hashable, Sendable {
-        /// Most outstanding work requests.
-        public var requests: UInt32
-        /// Most slices of a work request.
-        public var slices: UInt32
+        /// The largest number of outstanding work requests (`max_wr`).
+        public var maxWR: UInt32
+        /// The largest number of SGEs of a work request (`max_sge`).
+        public var maxSGE: UInt32
 
-        /// Room for that much.
-        public init(requests: UInt32 = 128, slices: UInt32 = 1) {
-            self.requests = requests
-            self.slices = slices
+        /// Makes a value with these limits.
+        public init(maxWR: UInt32 = 128, maxSGE: UInt32 = 1) {
+            self.maxWR = maxWR
+            self.maxSGE = maxSGE
         }
     }
 
-    /// The device.
+    /// Destroys the work queue and reports a failure: ibv_destroy_wq(3).
+    ///
+    /// Without this call the same happens when the value goes, and a failure reaches the log only. After a failure, the
+    /// work queue is destroyed when the last object that uses it goes.
+    ///
+    /// - Throws: `EBUSY` while other objects use it.
+    public consuming func close() throws(VerbsError) { try owner.close() }
+
+    /// The open device.
     public var context: Context { owner.context }
-    /// Its number on this device.
+    /// Its number on this device (`ibv_wq.wq_num`).
     public var number: UInt32 { raw.pointee.wq_num }
-    /// Its state as last set from here.
+    /// The state that `modify` last set (`ibv_wq.state`).
     public var lastKnownState: State { State(rawValue: raw.pointee.state.rawValue) }
-    /// What it holds: at least what was asked for.
+    /// The size of the queue, at least the requested one.
     public var limits: Limits { owner.limits }
 }
 
 extension ProtectionDomain {
     /// Makes a receive work queue: ibv_create_wq(3). It is in state RESET.
+    ///
+    /// This call has run only against a fake provider.
     public func makeWorkQueue(
         _ limits: WorkQueue.Limits = .init(), completions: borrowing CompletionQueue, flags: WorkQueue.Flags = []
     ) throws(VerbsError) -> WorkQueue {
@@ -72,8 +90,8 @@ extension ProtectionDomain {
             context.table.create_wq, destroyedBy: context.table.destroy_wq, .createWQ, object)
         var attributes = ibv_wq_init_attr()
         attributes.wq_type = IBV_WQT_RQ
-        attributes.max_wr = limits.requests
-        attributes.max_sge = limits.slices
+        attributes.max_wr = limits.maxWR
+        attributes.max_sge = limits.maxSGE
         attributes.pd = unsafeRaw
         attributes.cq = completions.raw
         if !flags.isEmpty {
@@ -84,17 +102,17 @@ extension ProtectionDomain {
         return WorkQueue(
             WorkQueue.Owner(
                 raw, context: context, needs: [self, completions.owner],
-                limits: WorkQueue.Limits(requests: attributes.max_wr, slices: attributes.max_sge)))
+                limits: WorkQueue.Limits(maxWR: attributes.max_wr, maxSGE: attributes.max_sge)))
     }
 }
 
 extension WorkQueue {
-    /// Moves it to another state, and changes its flags: ibv_modify_wq(3).
+    /// Changes the state and the flags: ibv_modify_wq(3).
     ///
     /// - Parameters:
-    ///   - state: where to; RESET to RDY, RDY to ERR, any to RESET. Nil leaves it where it is.
-    ///   - flags: the values of the flags in `mask`.
-    ///   - mask: which flags change.
+    ///   - state: The new state: RESET to RDY, RDY to ERR, any to RESET. Nil does not change it.
+    ///   - flags: The values of the flags in `mask` (`ibv_wq_attr.flags`).
+    ///   - mask: The flags to change (`ibv_wq_attr.flags_mask`).
     public mutating func modify(
         to state: State? = nil, flags: Flags = [], mask: Flags = []
     ) throws(VerbsError) {
@@ -123,11 +141,11 @@ extension WorkQueue: ReceiveQueue {
         raw.pointee.post_recv.unsafelyUnwrapped(raw, first, &refused)
     }
 
-    /// The error for a receive that was refused, after `posted` others.
+    /// Makes the error for a receive that the provider refused, after `posted` others.
     @inline(never)
-    public func receiveFailure(slices: Int, _ code: Int32, posted: Int) -> VerbsError {
+    public func receiveFailure(sgeCount: Int, _ code: Int32, posted: Int) -> VerbsError {
         let errno = Errno(rawValue: abs(code))
-        let advice = Advice.receive(errno, slices: slices, limit: limits.slices, depth: limits.requests)
+        let advice = Advice.receive(errno, sgeCount: sgeCount, limit: limits.maxSGE, depth: limits.maxWR)
         return VerbsError(.postWQReceive, errno, owner.object, advice, postedCount: posted)
     }
 }

@@ -3,10 +3,10 @@ import CProviderABI
 import Glibc
 import SystemPackage
 
-/// A domain of extended reliable connections (ibv_open_xrcd(3); IBTA volume 1, annex A14): its receiving queue
-/// pairs put messages into whichever of its shared receive queues the sender names.
+/// An XRC domain (`struct ibv_xrcd`, ibv_open_xrcd(3); IBTA volume 1, annex A14): its receiving queue pairs consume
+/// receives of the shared receive queue of the domain that the sender specifies (`remote_srqn`).
 public final class XRCDomain: @unchecked Sendable {
-    // Unchecked: the pointer never changes, and the waist allows calls from any thread.
+    // Unchecked: the pointer never changes, and the provider ABI allows calls from any thread.
 
     /// The device.
     public let context: Context
@@ -28,10 +28,13 @@ public final class XRCDomain: @unchecked Sendable {
 extension Context {
     /// Opens an XRC domain: ibv_open_xrcd(3).
     ///
+    /// This call has run only against a fake provider.
+    ///
     /// - Parameters:
-    ///   - file: processes that name the same inode share the domain; nil for one of this process.
-    ///   - create: make it when it is not there.
-    ///   - exclusive: fail with `EEXIST` when it is there.
+    ///   - file: A file (`ibv_xrcd_init_attr.fd`). Processes that open a domain with the same inode share it. Nil
+    ///     makes a domain of this process only.
+    ///   - create: Whether a domain that does not exist is made (`O_CREAT`).
+    ///   - exclusive: Whether an existing domain is refused with `EEXIST` (`O_EXCL`).
     public func openXRCDomain(
         file: FileDescriptor? = nil, create: Bool = true, exclusive: Bool = false
     ) throws(VerbsError) -> XRCDomain {
@@ -46,32 +49,37 @@ extension Context {
 }
 
 extension ProtectionDomain {
-    /// Makes a shared receive queue for extended reliable connections: ibv_create_srq_ex(3), the XRC kind. Peers
-    /// name it by its `number`.
+    /// Makes a shared receive queue for extended reliable connections: ibv_create_srq_ex(3) with `IBV_SRQT_XRC`.
+    /// Senders specify it by its `number`.
+    ///
+    /// This call has run only against a fake provider.
     ///
     /// - Parameters:
-    ///   - limits: what it must hold.
-    ///   - xrcDomain: the domain whose queue pairs fill it.
-    ///   - completions: where its receives are reported.
+    ///   - attributes: The smallest limits of the queue.
+    ///   - xrcDomain: The XRC domain of the queue pairs that use the queue.
+    ///   - completions: The completion queue of the receives.
     public func makeSharedReceiveQueue(
-        _ limits: SharedReceiveQueue.Limits = .init(), xrcDomain: XRCDomain, completions: borrowing CompletionQueue
+        _ attributes: SharedReceiveQueue.Attributes = .init(), xrcDomain: XRCDomain,
+        completions: borrowing CompletionQueue
     ) throws(VerbsError) -> SharedReceiveQueue {
-        var attributes = ibv_srq_init_attr_ex()
-        attributes.comp_mask =
+        var initial = ibv_srq_init_attr_ex()
+        initial.comp_mask =
             IBV_SRQ_INIT_ATTR_TYPE.rawValue | IBV_SRQ_INIT_ATTR_PD.rawValue | IBV_SRQ_INIT_ATTR_XRCD.rawValue
             | IBV_SRQ_INIT_ATTR_CQ.rawValue
-        attributes.srq_type = IBV_SRQT_XRC
-        attributes.pd = unsafeRaw
-        attributes.xrcd = xrcDomain.raw
-        attributes.cq = completions.raw
-        attributes.attr = limits.raw
-        return try context.makeSharedReceiveQueue(&attributes, needs: [self, xrcDomain, completions.owner], object)
+        initial.srq_type = IBV_SRQT_XRC
+        initial.pd = unsafeRaw
+        initial.xrcd = xrcDomain.raw
+        initial.cq = completions.raw
+        initial.attr = attributes.raw
+        return try context.makeSharedReceiveQueue(&initial, needs: [self, xrcDomain, completions.owner], object)
     }
 }
 
 extension XRCDomain {
     /// Makes the receiving side of an extended reliable connection: ibv_create_qp_ex(3), IBV_QPT_XRC_RECV. The
     /// sending side is made by `ProtectionDomain.makeQueuePair(.xrcSend, …)`.
+    ///
+    /// This call has run only against a fake provider.
     public func makeReceiveQueuePair() throws(VerbsError) -> QueuePair {
         var attributes = ibv_qp_init_attr_ex()
         attributes.comp_mask = IBV_QP_INIT_ATTR_XRCD.rawValue
@@ -80,10 +88,12 @@ extension XRCDomain {
         return try context.makeQueuePair(&attributes, needs: [self], object)
     }
 
-    /// Opens a receiving queue pair of the domain that another process made: ibv_open_qp(3). It lives as long as
-    /// one of those who opened it.
+    /// Opens a receiving queue pair of the domain that another process made: ibv_open_qp(3). The queue pair exists
+    /// until the last process that made or opened it has destroyed it.
     ///
-    /// - Throws: `ENOENT` when the domain has none of that number.
+    /// This call has run only against a fake provider.
+    ///
+    /// - Throws: `ENOENT` when the domain has no queue pair with that number.
     public func openReceiveQueuePair(number: UInt32) throws(VerbsError) -> QueuePair {
         let open = try context.entry(
             context.table.open_qp, destroyedBy: context.table.destroy_qp, .openQP, object)

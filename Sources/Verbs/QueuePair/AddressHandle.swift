@@ -2,32 +2,32 @@ import CIBVerbs
 import CProviderABI
 import SystemPackage
 
-/// The way to a port: what verbs calls an address vector (struct ibv_ah_attr).
+/// An address vector: the path to a destination port (`struct ibv_ah_attr`).
 public struct AddressVector: Hashable, Sendable {
-    /// The local port that it leaves from, from 1.
+    /// The local port, from 1 (`ibv_ah_attr.port_num`).
     public var port: UInt8
-    /// LID of the destination; 0 on Ethernet.
+    /// LID of the destination; 0 on Ethernet (`ibv_ah_attr.dlid`).
     public var lid: UInt16
-    /// The global route; needed on Ethernet, and across InfiniBand subnets.
+    /// The global route (`ibv_ah_attr.grh`, `is_global`); needed on Ethernet, and across InfiniBand subnets.
     public var route: GlobalRoute?
-    /// Service level, 0 to 15.
+    /// Service level, 0 to 15 (`ibv_ah_attr.sl`).
     public var serviceLevel: UInt8
-    /// Low bits of the source LID.
+    /// The path bits of the source LID (`ibv_ah_attr.src_path_bits`).
     public var sourcePathBits: UInt8
-    /// Most packets that may follow each other.
+    /// The static rate: the limit of the data rate to the destination (`ibv_ah_attr.static_rate`).
     public var staticRate: Rate
 
-    /// What a global route header says (IBTA volume 1, 8.3).
+    /// The fields of a global route header, GRH (IBTA volume 1, 8.3; struct ibv_global_route).
     public struct GlobalRoute: Hashable, Sendable {
-        /// The destination.
+        /// The destination GID (`ibv_global_route.dgid`).
         public var gid: GID
-        /// Place of the source in the port's GID table.
+        /// The GID index of the source (`ibv_global_route.sgid_index`).
         public var sourceIndex: UInt8
-        /// Flow label, 20 bits.
+        /// Flow label, 20 bits (`ibv_global_route.flow_label`).
         public var flowLabel: UInt32
-        /// How many routers it may pass; 1 keeps it in its subnet.
+        /// The hop limit; 1 keeps the packet in its subnet (`ibv_global_route.hop_limit`).
         public var hopLimit: UInt8
-        /// Traffic class; on RoCE v2 the DSCP and ECN bits.
+        /// Traffic class; on RoCE v2 the DSCP and ECN bits (`ibv_global_route.traffic_class`).
         public var trafficClass: UInt8
 
         /// A route to `gid`.
@@ -42,7 +42,7 @@ public struct AddressVector: Hashable, Sendable {
         }
     }
 
-    /// A way from `port`.
+    /// An address vector from the local port `port`.
     public init(
         port: UInt8, lid: UInt16 = 0, route: GlobalRoute? = nil, serviceLevel: UInt8 = 0, sourcePathBits: UInt8 = 0,
         staticRate: Rate = .max
@@ -55,7 +55,7 @@ public struct AddressVector: Hashable, Sendable {
         self.staticRate = staticRate
     }
 
-    /// The way that verbs.h's form describes.
+    /// Makes the value from the struct of verbs.h.
     package init(_ raw: ibv_ah_attr) {
         let route = GlobalRoute(
             gid: GID(raw.grh.dgid), sourceIndex: raw.grh.sgid_index, flowLabel: raw.grh.flow_label,
@@ -84,9 +84,10 @@ public struct AddressVector: Hashable, Sendable {
     }
 }
 
-/// The way to a port, made ready for the device: datagrams are sent along it (ibv_create_ah(3)).
+/// An address handle (AH): an address vector that the device uses to send datagrams (`struct ibv_ah`,
+/// ibv_create_ah(3)).
 public final class AddressHandle: @unchecked Sendable {
-    // Unchecked: the pointer never changes, and the waist allows calls from any thread.
+    // Unchecked: the pointer never changes, and the provider ABI allows calls from any thread.
 
     /// The domain that it belongs to.
     public let protectionDomain: ProtectionDomain
@@ -121,31 +122,32 @@ extension ProtectionDomain {
     }
 }
 
-/// Where a datagram goes: the way to the port, and a queue pair there.
+/// The destination of a datagram: an address handle, and a queue pair's QPN and Q_Key (`ibv_send_wr.wr.ud`).
 ///
-/// Keeps its address handle alive. It must itself stay until the datagram's completion.
+/// It keeps its address handle alive, and must exist until the datagram's completion.
 @frozen public struct DatagramDestination: @unchecked Sendable {
     // Unchecked: the pointer is the handle's, which never changes.
 
-    /// The way to the port.
+    /// The address handle (`wr.ud.ah`).
     public let handle: AddressHandle
-    /// The queue pair there: 24 bits.
+    /// The QPN of the destination: 24 bits (`wr.ud.remote_qpn`).
     public let queuePairNumber: UInt32
-    /// Its key: the receiver drops what has another. With bit 31 set, the sender's own key is sent instead.
-    public let queueKey: UInt32
+    /// The Q_Key of the destination, which drops datagrams with another Q_Key (`wr.ud.remote_qkey`). With bit 31 set,
+    /// the sender's own Q_Key is sent instead.
+    public let qkey: UInt32
     @usableFromInline let raw: UnsafeMutablePointer<ibv_ah>
 
-    /// The queue pair of that number at the end of that way.
-    public init(handle: AddressHandle, queuePairNumber: UInt32, queueKey: UInt32) {
+    /// The queue pair with that QPN at the port of the address handle.
+    public init(handle: AddressHandle, queuePairNumber: UInt32, qkey: UInt32) {
         self.handle = handle
         self.queuePairNumber = queuePairNumber
-        self.queueKey = queueKey
+        self.qkey = qkey
         raw = handle.unsafeRaw
     }
 
-    /// The operation addressed to here.
+    /// The operation with this destination.
     @inlinable @inline(__always)
     func addressed(_ operation: SendOperation) -> SendOperation {
-        operation.to(raw, queuePairNumber, queueKey)
+        operation.to(raw, queuePairNumber, qkey)
     }
 }

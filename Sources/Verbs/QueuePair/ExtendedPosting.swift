@@ -2,8 +2,11 @@ import CIBVerbs
 import CProviderABI
 import SystemPackage
 
-/// Send work requests that are being built by the extended interface (ibv_wr_post(3)), within
-/// `QueuePair.postExtended`. The provider writes each straight into its queue.
+/// Send work requests that `QueuePair.postExtended` builds with the `ibv_wr_*` functions of verbs.h (ibv_wr_post(3)).
+/// The provider writes each one directly into its send queue.
+///
+/// Appending calls the function of the operation, such as `ibv_wr_send`, then `ibv_wr_set_sge`, `ibv_wr_set_sge_list`
+/// or `ibv_wr_set_inline_data`, and on XRC `ibv_wr_set_xrc_srqn`.
 @frozen public struct ExtendedRequests: ~Copyable {
     @usableFromInline let raw: UnsafeMutablePointer<ibv_qp_ex>
     @usableFromInline let operations: QueuePair.ExtendedOperations
@@ -13,49 +16,50 @@ import SystemPackage
         self.operations = operations
     }
 
-    /// Adds a request with one slice.
+    /// Appends a request with one SGE.
     ///
     /// - Parameters:
-    ///   - operation: what it does.
-    ///   - slice: its data, or where the data of a read or atomic goes.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
-    /// - Throws: `EOPNOTSUPP` for an operation that the queue pair was not made for.
+    ///   - operation: Opcode and operands (`ibv_send_wr.opcode`, `wr`).
+    ///   - sge: The data, or the buffer for the result of a read or atomic (`ibv_send_wr.sg_list`).
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: `EOPNOTSUPP` for an operation that is not in the queue pair's `extendedOperations`.
     @inlinable @inline(__always)
     public mutating func append(
-        _ operation: SendOperation, _ slice: MemoryRegion.Slice, id: UInt64 = 0, flags: SendFlags = .signaled
+        _ operation: SendOperation, _ sge: ScatterGatherElement, id: UInt64 = 0, flags: SendFlags = .signaled
     ) throws(VerbsError) {
         try begin(operation, id, flags.rawValue)
-        raw.pointee.wr_set_sge.unsafelyUnwrapped(raw, slice.raw.lkey, slice.raw.addr, slice.raw.length)
+        raw.pointee.wr_set_sge.unsafelyUnwrapped(raw, sge.raw.lkey, sge.raw.addr, sge.raw.length)
     }
 
-    /// Adds a request that gathers several slices, or has none.
+    /// Appends a request with any number of SGEs.
     ///
     /// - Parameters:
-    ///   - operation: what it does.
-    ///   - slices: its data, piece by piece.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
-    /// - Throws: as with one slice.
+    ///   - operation: Opcode and operands (`ibv_send_wr.opcode`, `wr`).
+    ///   - sgList: SGEs of the data, in order (`ibv_send_wr.sg_list`).
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: The errors of posting one SGE.
     @inlinable @inline(__always)
     public mutating func append(
-        _ operation: SendOperation, slices: Span<MemoryRegion.Slice>, id: UInt64 = 0, flags: SendFlags = .signaled
+        _ operation: SendOperation, sgList: Span<ScatterGatherElement>, id: UInt64 = 0, flags: SendFlags = .signaled
     ) throws(VerbsError) {
         try begin(operation, id, flags.rawValue)
-        _ = slices.withUnsafeElements { elements, count in
-            raw.pointee.wr_set_sge_list.unsafelyUnwrapped(raw, Int(count), elements)
+        _ = sgList.withUnsafeSGEs { sges, count in
+            raw.pointee.wr_set_sge_list.unsafelyUnwrapped(raw, Int(count), sges)
             return 0
         }
     }
 
-    /// Adds a request whose data is copied into it. An atomic write takes 8 bytes.
+    /// Appends a request with inline data (`ibv_wr_set_inline_data`). An atomic write has 8 bytes
+    /// (`ibv_wr_atomic_write`); that call has run only against a fake provider.
     ///
     /// - Parameters:
-    ///   - operation: what it does: a send or write.
-    ///   - bytes: its data, at most `capabilities.inlineBytes`.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
-    /// - Throws: as with one slice.
+    ///   - operation: A send or an RDMA write.
+    ///   - bytes: The data, at most `capabilities.maxInlineData` bytes.
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: The errors of posting one SGE.
     @inlinable
     public mutating func append(
         _ operation: SendOperation, inline bytes: RawSpan, id: UInt64 = 0, flags: SendFlags = .signaled
@@ -65,37 +69,40 @@ import SystemPackage
         setInline(bytes)
     }
 
-    /// Adds a datagram with one slice.
+    /// Appends a datagram with one SGE (`ibv_wr_set_ud_addr`).
     ///
     /// - Parameters:
-    ///   - operation: a send.
-    ///   - slice: its data.
-    ///   - destination: where it goes.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
-    /// - Throws: as with one slice.
+    ///   - operation: A send, with or without immediate data.
+    ///   - sge: The data (`ibv_send_wr.sg_list`).
+    ///   - destination: Address handle, QPN and Q_Key of the receiver (`ibv_send_wr.wr.ud`).
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: The errors of posting one SGE.
     @inlinable
     public mutating func append(
-        _ operation: SendOperation, _ slice: MemoryRegion.Slice, to destination: DatagramDestination, id: UInt64 = 0,
+        _ operation: SendOperation, _ sge: ScatterGatherElement, to destination: DatagramDestination, id: UInt64 = 0,
         flags: SendFlags = .signaled
     ) throws(VerbsError) {
-        try append(operation, slice, id: id, flags: flags)
+        try append(operation, sge, id: id, flags: flags)
         raw.pointee.wr_set_ud_addr.unsafelyUnwrapped(
-            raw, destination.raw, destination.queuePairNumber, destination.queueKey)
+            raw, destination.raw, destination.queuePairNumber, destination.qkey)
     }
 
-    /// Adds a packet that the device cuts into segments of TCP (IBV_WR_TSO).
+    /// Appends a packet that the device splits into TCP segments (`ibv_wr_send_tso`, `IBV_WR_TSO`).
+    ///
+    /// This call has run only against a fake provider.
     ///
     /// - Parameters:
-    ///   - header: the headers of each segment.
-    ///   - segment: most bytes of a segment.
-    ///   - slices: the payload.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
-    /// - Throws: as with one slice.
+    ///   - header: The headers of each segment, at most `CreationOptions.maxTSOHeader` bytes (`ibv_send_wr.tso.hdr`,
+    ///     `hdr_sz`).
+    ///   - segment: Largest number of payload bytes of a segment (`mss`).
+    ///   - sgList: SGEs of the payload.
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: The errors of posting one SGE.
     @inlinable
     public mutating func appendSegmented(
-        header: RawSpan, segment: UInt16, slices: Span<MemoryRegion.Slice>, id: UInt64 = 0,
+        header: RawSpan, segment: UInt16, sgList: Span<ScatterGatherElement>, id: UInt64 = 0,
         flags: SendFlags = .signaled
     ) throws(VerbsError) {
         try require(.tso)
@@ -105,8 +112,8 @@ import SystemPackage
             raw.pointee.wr_send_tso.unsafelyUnwrapped(
                 raw, UnsafeMutableRawPointer(mutating: bytes.baseAddress), UInt16(clamping: bytes.count), segment)
         }
-        _ = slices.withUnsafeElements { elements, count in
-            raw.pointee.wr_set_sge_list.unsafelyUnwrapped(raw, Int(count), elements)
+        _ = sgList.withUnsafeSGEs { sges, count in
+            raw.pointee.wr_set_sge_list.unsafelyUnwrapped(raw, Int(count), sges)
             return 0
         }
     }
@@ -116,7 +123,7 @@ import SystemPackage
         _ operation: SendOperation, _ bytes: RawSpan, _ id: UInt64, _ flags: SendFlags
     ) throws(VerbsError) {
         try require(.atomicWrite)
-        guard bytes.byteCount == 8 else { throw refusal(.invalidArgument, "an atomic write takes 8 bytes") }
+        guard bytes.byteCount == 8 else { throw refusal(.invalidArgument, "an atomic write has 8 bytes") }
         raw.pointee.wr_id = id
         raw.pointee.wr_flags = flags.rawValue
         bytes.withUnsafeBytes {
@@ -128,13 +135,13 @@ import SystemPackage
     @inlinable
     func setInline(_ bytes: RawSpan) {
         bytes.withUnsafeBytes { buffer in
-            // Not const in verbs.h; it is only read.
+            // Not const in verbs.h, but only read.
             raw.pointee.wr_set_inline_data.unsafelyUnwrapped(
                 raw, UnsafeMutableRawPointer(mutating: buffer.baseAddress), buffer.count)
         }
     }
 
-    /// Begins a request with the function of its operation.
+    /// Calls the `ibv_wr_*` function of the operation.
     @inlinable @inline(__always)
     mutating func begin(_ operation: SendOperation, _ id: UInt64, _ flags: UInt32) throws(VerbsError) {
         raw.pointee.wr_id = id
@@ -180,7 +187,7 @@ import SystemPackage
             try require(.localInvalidate)
             raw.pointee.wr_local_inv.unsafelyUnwrapped(raw, operation.immediate)
         default:
-            throw refusal(.notSupported, "\(operation.opcode) cannot be built like this")
+            throw refusal(.notSupported, "\(operation.opcode) has no function in ibv_qp_ex: use postSend")
         }
     }
 
@@ -203,12 +210,13 @@ import SystemPackage
 }
 
 extension QueuePair {
-    /// Builds send work requests in the provider's queue and posts them at once: ibv_wr_start, ibv_wr_complete of
-    /// ibv_wr_post(3). When `build` throws, none is posted.
+    /// Builds send work requests in the provider's send queue and posts them together: `ibv_wr_start`,
+    /// `ibv_wr_complete` and `ibv_wr_abort` of ibv_wr_post(3).
     ///
-    /// - Parameter build: adds the requests. It must not wait.
-    /// - Throws: what `build` throws; `ENOMEM` when the queue is too full for all, `EINVAL` as a single post;
-    ///   `EOPNOTSUPP` when the queue pair was made without extended operations. None is posted then.
+    /// - Parameter build: Appends the requests. It runs between `ibv_wr_start` and `ibv_wr_complete`, with the send
+    ///   queue locked, so it must not wait.
+    /// - Throws: The error of `build`; `ENOMEM` when the send queue has no room for all requests; `EINVAL` as
+    ///   `postSend`; `EOPNOTSUPP` when the queue pair was made without `extendedOperations`. No request is posted then.
     @inlinable
     public mutating func postExtended(
         _ build: (inout ExtendedRequests) throws(VerbsError) -> Void
@@ -242,7 +250,7 @@ extension QueuePair {
         let errno = Errno(rawValue: abs(code))
         let advice: Advice =
             switch errno {
-            case .noMemory: .sendQueueFull(depth: capabilities.sendRequests)
+            case .noMemory: .sendQueueFull(depth: capabilities.maxSendWR)
             case .invalidArgument where [.reset, .initialized, .readyToReceive].contains(lastKnownState):
                 .cannotSend(in: lastKnownState)
             default: .general(errno)

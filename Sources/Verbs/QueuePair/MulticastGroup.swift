@@ -2,7 +2,7 @@ import CIBVerbs
 import CProviderABI
 import SystemPackage
 
-/// A multicast group of datagrams: its GID, and on InfiniBand its LID.
+/// A multicast group of UD queue pairs: its GID, and on InfiniBand its LID.
 public struct MulticastGroup: Hashable, Sendable {
     /// GID of the group.
     public let gid: GID
@@ -17,18 +17,19 @@ public struct MulticastGroup: Hashable, Sendable {
 }
 
 extension QueuePair {
-    /// Receives the datagrams of a group: ibv_attach_mcast(3). The subnet must know that the port is a member.
+    /// Attaches the queue pair to a multicast group, whose datagrams it then receives: ibv_attach_mcast(3). On
+    /// InfiniBand the port must have joined the group at the subnet manager.
     ///
-    /// It is detached by `detach`, or before the queue pair is destroyed.
+    /// `detach` or the destruction of the queue pair detaches it.
     ///
-    /// - Throws: `EINVAL` for a GID that is no multicast GID, or a queue pair that is not UD.
+    /// - Throws: `EINVAL` for a GID that is not a multicast GID, or a queue pair that is not UD.
     public func attach(to group: MulticastGroup) throws(VerbsError) {
         try owner.attach(to: group)
     }
 
-    /// Receives the datagrams of a group no more: ibv_detach_mcast(3).
+    /// Detaches the queue pair from a multicast group: ibv_detach_mcast(3).
     ///
-    /// - Throws: `EINVAL` when it is not in the group.
+    /// - Throws: `EINVAL` when it is not attached to the group.
     public func detach(from group: MulticastGroup) throws(VerbsError) {
         try owner.detach(from: group)
     }
@@ -39,13 +40,12 @@ extension QueuePair.Owner {
         let attach = try context.entry(
             context.table.attach_mcast, destroyedBy: context.table.detach_mcast, .attachMulticast, object)
         var gid = group.gid.raw
-        let code = attach(raw, &gid, group.lid)
-        let kind = QueuePair.Kind(rawValue: raw.pointee.qp_type.rawValue)
-        try context.check(.attachMulticast, object, code) { errno in
+        let type = QueuePairType(rawValue: raw.pointee.qp_type.rawValue)
+        try context.check(.attachMulticast, object, attach(raw, &gid, group.lid)) { errno in
             guard errno == .invalidArgument else { return .general(errno) }
             return group.gid.isMulticast
-                ? .text("only UD queue pairs receive multicasts, this one is \(kind)")
-                : .text("\(group.gid) is no multicast GID")
+                ? .text("only UD queue pairs receive multicasts, this one is \(type)")
+                : .text("\(group.gid) is not a multicast GID")
         }
         state.withLock { $0.groups.append(group) }
     }

@@ -1,19 +1,20 @@
 import CIBVerbs
+import CProviderABI
 import SystemPackage
 
-// The errors of posting. Out of line: the path that works should hold nothing of them.
+// The errors of posting. These functions are not inlined, so that the code of a successful post stays small.
 
 extension QueuePair {
     @usableFromInline @inline(never)
-    func sendFailure(_ opcode: UInt32, slices: Int, _ code: Int32, posted: Int = 0) -> VerbsError {
+    func sendFailure(_ opcode: UInt32, sgeCount: Int, _ code: Int32, posted: Int = 0) -> VerbsError {
         let errno = Errno(rawValue: abs(code))
         let advice: Advice =
             if let advice = operationAdvice(errno, opcode) {
                 advice
-            } else if slices > Int(capabilities.sendSlices) {
-                .tooManySlices(given: Int32(clamping: slices), limit: capabilities.sendSlices)
+            } else if sgeCount > Int(capabilities.maxSendSGE) {
+                .tooManySGEs(given: Int32(clamping: sgeCount), limit: capabilities.maxSendSGE)
             } else if errno == .noMemory {
-                .sendQueueFull(depth: capabilities.sendRequests)
+                .sendQueueFull(depth: capabilities.maxSendWR)
             } else {
                 .general(errno)
             }
@@ -22,15 +23,15 @@ extension QueuePair {
 
     @usableFromInline @inline(never)
     func inlineFailure(_ opcode: UInt32, _ byteCount: Int, _ code: Int32) -> VerbsError {
-        guard byteCount > Int(capabilities.inlineBytes) else { return sendFailure(opcode, slices: 0, code) }
-        let advice = Advice.inlineTooLong(given: UInt32(clamping: byteCount), limit: capabilities.inlineBytes)
+        guard byteCount > Int(capabilities.maxInlineData) else { return sendFailure(opcode, sgeCount: 0, code) }
+        let advice = Advice.inlineTooLong(given: UInt32(clamping: byteCount), limit: capabilities.maxInlineData)
         return VerbsError(.postSend, Errno(rawValue: abs(code)), owner.object, advice)
     }
 
     private func operationAdvice(_ errno: Errno, _ opcode: UInt32) -> Advice? {
         guard errno == .invalidArgument || errno == .notSupported else { return nil }
         let opcode = SendOperation.Opcode(rawValue: opcode)
-        if !opcode.isAllowed(on: kind) { return .operation(opcode, unfitFor: kind) }
+        if !opcode.isAllowed(on: type) { return .operation(opcode, unfitFor: type) }
         let state = lastKnownState
         if errno == .invalidArgument, [.reset, .initialized, .readyToReceive].contains(state) {
             return .cannotSend(in: state)
@@ -48,35 +49,35 @@ extension QueuePair: ReceiveQueue {
         raw.pointee.context.pointee.ops.post_recv.unsafelyUnwrapped(raw, first, &refused)
     }
 
-    /// The error for a receive that was refused, after `posted` others.
+    /// Makes the error for a receive that the provider refused, after `posted` others.
     @inline(never)
-    public func receiveFailure(slices: Int, _ code: Int32, posted: Int) -> VerbsError {
+    public func receiveFailure(sgeCount: Int, _ code: Int32, posted: Int) -> VerbsError {
         let errno = Errno(rawValue: abs(code))
         let advice: Advice =
             if raw.pointee.srq != nil {
-                .text("it takes its receives from a shared receive queue: post there")
+                .text("the queue pair has a shared receive queue: post receives there")
             } else if lastKnownState == .reset, errno == .invalidArgument {
                 .cannotReceive(in: lastKnownState)
             } else {
                 .receive(
-                    errno, slices: slices, limit: capabilities.receiveSlices, depth: capabilities.receiveRequests)
+                    errno, sgeCount: sgeCount, limit: capabilities.maxReceiveSGE, depth: capabilities.maxReceiveWR)
             }
         return VerbsError(.postReceive, errno, owner.object, advice, postedCount: posted)
     }
 }
 
 extension SendOperation.Opcode {
-    /// Which transport service has which operation (IBTA volume 1, table 43; ibv_post_send(3)).
-    func isAllowed(on kind: QueuePair.Kind) -> Bool {
+    /// Whether queue pairs of this type support the operation (IBTA volume 1, table 43; ibv_post_send(3)).
+    func isAllowed(on type: QueuePairType) -> Bool {
         switch self {
-        case .send, .sendWithImmediate: kind != .xrcReceive
+        case .send, .sendWithImmediate: type != .xrcReceive
         case .write, .writeWithImmediate:
-            [.reliableConnection, .unreliableConnection, .xrcSend, .driver].contains(kind)
+            [.reliableConnection, .unreliableConnection, .xrcSend, .driver].contains(type)
         case .read, .compareAndSwap, .fetchAndAdd, .atomicWrite:
-            [.reliableConnection, .xrcSend, .driver].contains(kind)
+            [.reliableConnection, .xrcSend, .driver].contains(type)
         case .sendWithInvalidate, .localInvalidate, .bindMemoryWindow:
-            [.reliableConnection, .unreliableConnection, .xrcSend, .driver].contains(kind)
-        case .tso: [.unreliableDatagram, .rawPacket, .driver].contains(kind)
+            [.reliableConnection, .unreliableConnection, .xrcSend, .driver].contains(type)
+        case .tso: [.unreliableDatagram, .rawPacket, .driver].contains(type)
         default: true
         }
     }

@@ -1,12 +1,13 @@
 import CIBVerbs
 import CProviderABI
-import ProviderLoader
+import Locking
 import SystemPackage
 
-/// A queue pair: one end of a connection, or a sender and receiver of datagrams (IBTA volume 1, 10.2.4).
+/// A queue pair (QP): one end of a connection, or a sender and receiver of datagrams (`struct ibv_qp`; IBTA volume 1,
+/// 10.2.4).
 ///
-/// Whoever holds the value posts; nobody else can. It keeps its protection domain, its completion queues and its
-/// shared receive queue alive, and is destroyed when it goes; what is outstanding then never completes.
+/// Posting needs exclusive access to the value. The queue pair keeps its protection domain, completion queues and
+/// shared receive queue alive. It is destroyed with the value; outstanding work requests then never complete.
 @frozen public struct QueuePair: ~Copyable, @unchecked Sendable {
     // Unchecked: the value has one owner, and posting needs it exclusively.
     @usableFromInline let raw: UnsafeMutablePointer<ibv_qp>
@@ -17,26 +18,29 @@ import SystemPackage
         self.owner = owner
     }
 
-    /// Keeps the queue pair and what it needs alive, and destroys it.
+    /// Keeps the queue pair and the objects that it needs alive, and destroys it.
     @usableFromInline final class Owner: @unchecked Sendable {
-        // Unchecked: all fields but `state` never change, and the waist allows calls from any thread.
+        // Unchecked: all fields but `state` never change, and the provider ABI allows calls from any thread.
         let context: Context
         let raw: UnsafeMutablePointer<ibv_qp>
-        /// The protection domain, completion queues and so on that it was made from.
+        /// The objects that it was made from, such as protection domain and completion queues.
         let needs: [AnyObject]
-        /// What it was made for.
+        /// The limits of its queues.
         let capabilities: Capabilities
-        /// The form that takes the extended work requests; nil where it was not made for them.
+        /// The queue pair as `ibv_qp_ex`; nil when it was made without `extendedOperations`.
         let extended: UnsafeMutablePointer<ibv_qp_ex>?
-        /// The operations that it takes so.
+        /// The operations of the `ibv_wr_*` functions that it supports.
         let extendedOperations: ExtendedOperations
         let state = Locked(State())
+        /// Whether `close` has destroyed the queue pair. The connection manager may hold a reference at that moment: it
+        /// holds this lock during its calls.
+        let isDestroyed = Locked(false)
 
-        /// What the short path remembers between its steps, and what must be undone before the end.
+        /// The state of `endpoint` and `connect`, and the multicast groups to leave before the queue pair is destroyed.
         struct State {
             var local: LocalEnd?
             var groups: [MulticastGroup] = []
-            /// Whether the connection manager has it.
+            /// Whether a connection of the connection manager uses it.
             var isClaimed = false
         }
 
@@ -52,12 +56,30 @@ import SystemPackage
             extended = extendedOperations.isEmpty ? nil : context.table.qp_to_qp_ex?(raw)
         }
 
-        deinit {
-            // The kernel refuses to destroy a queue pair that is in a group.
-            for group in state.withLock({ $0.groups }) {
+        func close() throws(VerbsError) {
+            guard let destroy = context.table.destroy_qp else { return }
+            try isDestroyed.withLock { (isDestroyed: inout Bool) throws(VerbsError) in
+                leaveGroups()
+                try context.close(.destroyQP, object, destroy(raw))
+                isDestroyed = true
+            }
+        }
+
+        /// Detaches it from its multicast groups: the kernel refuses to destroy an attached queue pair.
+        private func leaveGroups() {
+            let groups = state.withLock { state in
+                defer { state.groups = [] }
+                return state.groups
+            }
+            for group in groups {
                 var gid = group.gid.raw
                 _ = context.table.detach_mcast?(raw, &gid, group.lid)
             }
+        }
+
+        deinit {
+            guard !isDestroyed.withLock({ $0 }) else { return }
+            leaveGroups()
             guard let destroy = context.table.destroy_qp else { return }
             context.destroy(.destroyQP, object, keeping: needs, destroy(raw))
         }
@@ -65,56 +87,65 @@ import SystemPackage
         var object: VerbsObject { context.object("queue pair", raw.pointee.qp_num) }
     }
 
-    /// The device.
+    /// Destroys the queue pair and reports a failure: ibv_destroy_qp(3).
+    ///
+    /// Without this call the same happens when the value goes, and a failure reaches the log only. After a failure, the
+    /// queue pair is destroyed when the last object that uses it goes.
+    ///
+    /// - Throws: `EBUSY` while other objects use it.
+    public consuming func close() throws(VerbsError) { try owner.close() }
+
+    /// The open device.
     public var context: Context { owner.context }
-    /// Its number on this device: 24 bits.
+    /// Its QPN: 24 bits (`ibv_qp.qp_num`).
     public var number: UInt32 { raw.pointee.qp_num }
-    /// Its transport service.
-    public var kind: Kind { Kind(rawValue: raw.pointee.qp_type.rawValue) }
-    /// Its state as last set from here. The device may have moved it to the error state since; `query` asks.
+    /// Its transport service (`ibv_qp.qp_type`).
+    public var type: QueuePairType { QueuePairType(rawValue: raw.pointee.qp_type.rawValue) }
+    /// The state as last set or queried (`ibv_qp.state`). The device may have moved the queue pair to the error state
+    /// since then; `query` returns the current state.
     public var lastKnownState: State { State(rawValue: raw.pointee.state.rawValue) }
-    /// What its queues hold: at least what was asked for.
+    /// The limits of its queues, at least the requested ones.
     public var capabilities: Capabilities { owner.capabilities }
     /// The struct of verbs.h, for calls into C.
     public var unsafeRaw: UnsafeMutablePointer<ibv_qp> { raw }
 }
 
 extension QueuePair {
-    /// What the queues of a queue pair hold (struct ibv_qp_cap).
+    /// The limits of a queue pair's queues (struct ibv_qp_cap).
     public struct Capabilities: Hashable, Sendable {
-        /// Most outstanding work requests of the send queue.
-        public var sendRequests: UInt32
-        /// Most outstanding work requests of the receive queue.
-        public var receiveRequests: UInt32
-        /// Most slices of a send work request.
-        public var sendSlices: UInt32
-        /// Most slices of a receive work request.
-        public var receiveSlices: UInt32
-        /// Most bytes that a send work request carries inline.
-        public var inlineBytes: UInt32
+        /// The largest number of outstanding work requests of the send queue (`max_send_wr`).
+        public var maxSendWR: UInt32
+        /// The largest number of outstanding work requests of the receive queue (`max_recv_wr`).
+        public var maxReceiveWR: UInt32
+        /// The largest number of SGEs of a send work request (`max_send_sge`).
+        public var maxSendSGE: UInt32
+        /// The largest number of SGEs of a receive work request (`max_recv_sge`).
+        public var maxReceiveSGE: UInt32
+        /// The largest number of bytes that a send work request carries inline (`max_inline_data`).
+        public var maxInlineData: UInt32
 
-        /// Room for that much.
+        /// Makes a value with these limits.
         public init(
-            sendRequests: UInt32 = 128, receiveRequests: UInt32 = 128, sendSlices: UInt32 = 1,
-            receiveSlices: UInt32 = 1, inlineBytes: UInt32 = 0
+            maxSendWR: UInt32 = 128, maxReceiveWR: UInt32 = 128, maxSendSGE: UInt32 = 1,
+            maxReceiveSGE: UInt32 = 1, maxInlineData: UInt32 = 0
         ) {
-            self.sendRequests = sendRequests
-            self.receiveRequests = receiveRequests
-            self.sendSlices = sendSlices
-            self.receiveSlices = receiveSlices
-            self.inlineBytes = inlineBytes
+            self.maxSendWR = maxSendWR
+            self.maxReceiveWR = maxReceiveWR
+            self.maxSendSGE = maxSendSGE
+            self.maxReceiveSGE = maxReceiveSGE
+            self.maxInlineData = maxInlineData
         }
 
         init(_ raw: ibv_qp_cap) {
             self.init(
-                sendRequests: raw.max_send_wr, receiveRequests: raw.max_recv_wr, sendSlices: raw.max_send_sge,
-                receiveSlices: raw.max_recv_sge, inlineBytes: raw.max_inline_data)
+                maxSendWR: raw.max_send_wr, maxReceiveWR: raw.max_recv_wr, maxSendSGE: raw.max_send_sge,
+                maxReceiveSGE: raw.max_recv_sge, maxInlineData: raw.max_inline_data)
         }
 
         var raw: ibv_qp_cap {
             ibv_qp_cap(
-                max_send_wr: sendRequests, max_recv_wr: receiveRequests, max_send_sge: sendSlices,
-                max_recv_sge: receiveSlices, max_inline_data: inlineBytes)
+                max_send_wr: maxSendWR, max_recv_wr: maxReceiveWR, max_send_sge: maxSendSGE,
+                max_recv_sge: maxReceiveSGE, max_inline_data: maxInlineData)
         }
     }
 }

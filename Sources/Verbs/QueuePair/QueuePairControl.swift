@@ -1,33 +1,49 @@
 import CIBVerbs
 
-/// A queue pair as the connection manager has it: it moves the queue pair through its states while somebody else owns
-/// it and posts. It does not keep the queue pair alive.
+/// The connection manager's reference to a queue pair, with which it modifies the state; posting stays with the owner.
+/// It does not keep the queue pair alive.
 package struct QueuePairControl: @unchecked Sendable {
-    // Unchecked: the reference never changes, and the waist allows calls from any thread.
+    // Unchecked: the reference never changes, and the provider ABI allows calls from any thread.
     private weak var owner: QueuePair.Owner?
 
     /// The control of that queue pair.
     package init(_ queuePair: borrowing QueuePair) { owner = queuePair.owner }
 
     /// Whether the queue pair still exists.
-    package var exists: Bool { owner != nil }
+    package var exists: Bool { owner.map { !$0.isDestroyed.withLock { $0 } } ?? false }
 
-    /// Changes attributes, as `QueuePair.modify`; does nothing when the queue pair is gone.
-    package func modify(_ attributes: QueuePair.Attributes) throws(VerbsError) { try owner?.modify(attributes) }
-
-    /// As `QueuePair.attach`; does nothing when the queue pair is gone.
-    package func attach(to group: MulticastGroup) throws(VerbsError) { try owner?.attach(to: group) }
-
-    /// As `QueuePair.detach`; does nothing when the queue pair is gone.
-    package func detach(from group: MulticastGroup) throws(VerbsError) { try owner?.detach(from: group) }
-
-    /// Asks the device for the state and remembers it: a kernel that moves the queue pair itself does not say so.
-    package func refreshState() throws(VerbsError) {
-        guard let owner, let state = try owner.query().state else { return }
-        owner.raw.pointee.state = ibv_qp_state(rawValue: state.rawValue)
+    /// Calls `body` unless the queue pair is gone. `QueuePair.close` waits until it returns.
+    private func whileAlive(_ body: (QueuePair.Owner) throws(VerbsError) -> Void) throws(VerbsError) {
+        guard let owner else { return }
+        try owner.isDestroyed.withLock { (isDestroyed: inout Bool) throws(VerbsError) in
+            if !isDestroyed { try body(owner) }
+        }
     }
 
-    /// Takes the queue pair for one connection: false when another has it.
+    /// Changes attributes, as `QueuePair.modify`; does nothing when the queue pair is gone.
+    package func modify(_ attributes: QueuePair.Attributes) throws(VerbsError) {
+        try whileAlive { (owner) throws(VerbsError) in try owner.modify(attributes) }
+    }
+
+    /// Does the same as `QueuePair.attach`, and nothing when the queue pair is gone.
+    package func attach(to group: MulticastGroup) throws(VerbsError) {
+        try whileAlive { (owner) throws(VerbsError) in try owner.attach(to: group) }
+    }
+
+    /// Does the same as `QueuePair.detach`, and nothing when the queue pair is gone.
+    package func detach(from group: MulticastGroup) throws(VerbsError) {
+        try whileAlive { (owner) throws(VerbsError) in try owner.detach(from: group) }
+    }
+
+    /// Queries the state and stores it, since a kernel that modifies the queue pair itself does not report that.
+    package func refreshState() throws(VerbsError) {
+        try whileAlive { (owner) throws(VerbsError) in
+            guard let state = try owner.query().state else { return }
+            owner.raw.pointee.state = ibv_qp_state(rawValue: state.rawValue)
+        }
+    }
+
+    /// Claims the queue pair for one connection. Returns false when another connection has it.
     package func claim() -> Bool {
         owner?.state.withLock { state in
             if state.isClaimed { return false }
@@ -36,11 +52,11 @@ package struct QueuePairControl: @unchecked Sendable {
         } ?? false
     }
 
-    /// Gives the queue pair back for the next connection.
+    /// Releases the queue pair for the next connection.
     package func release() { owner?.state.withLock { $0.isClaimed = false } }
 }
 
 extension QueuePair {
-    /// Whether it takes its receives from a shared receive queue.
+    /// Whether it uses a shared receive queue.
     package var hasSharedReceiveQueue: Bool { raw.pointee.srq != nil }
 }

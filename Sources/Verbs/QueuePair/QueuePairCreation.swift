@@ -3,91 +3,96 @@ import CProviderABI
 import SystemPackage
 
 extension QueuePair {
-    /// What a queue pair can be made with beyond the usual (struct ibv_qp_init_attr_ex). The default asks for
-    /// nothing.
-    public struct CreationOptions: Sendable {
-        /// Report every send, whatever its flags say.
-        public var signalsAllSends = false
-        /// Special treatment.
+    /// Optional attributes of a new queue pair (struct ibv_qp_init_attr_ex). The default sets none.
+    public struct CreationOptions: Hashable, Sendable {
+        /// Whether every send work request is signaled, regardless of its flags (`ibv_qp_init_attr.sq_sig_all`).
+        public var sqSigAll = false
+        /// Creation flags (`ibv_qp_init_attr_ex.create_flags`).
         public var flags: CreationFlags = []
-        /// Operations for which `postExtended` is wanted; with none it is not there.
+        /// The operations of `postExtended` (`ibv_qp_init_attr_ex.send_ops_flags`). If empty, `postExtended` throws.
         public var extendedOperations: ExtendedOperations = []
-        /// Longest header of a TCP segmentation offload, in bytes.
+        /// Longest header of a TCP segmentation offload, in bytes (`ibv_qp_init_attr_ex.max_tso_header`).
         public var maxTSOHeader: UInt16 = 0
-        /// Number to send with, with `CreationFlags.sourceQPN`.
+        /// The source QPN of packets, with `CreationFlags.sourceQPN` (`ibv_qp_init_attr_ex.source_qpn`).
         public var sourceQPN: UInt32 = 0
 
-        /// Options that ask for nothing.
+        /// The default options.
         public init() {}
     }
 }
 
 extension ProtectionDomain {
-    /// Makes a queue pair: ibv_create_qp_ex(3). It is in state RESET.
+    /// Makes a queue pair with a shared receive queue: ibv_create_qp_ex(3), ibv_create_qp(3). It is in state RESET.
     ///
     /// - Parameters:
-    ///   - kind: its transport service.
-    ///   - sendCompletions: where completed sends are reported.
-    ///   - receiveCompletions: where completed receives are reported.
-    ///   - sharedReceiveQueue: where it takes receives from; without one it has a receive queue of its own.
-    ///   - capabilities: what its queues must hold. It may get more.
-    ///   - options: what else it should be.
-    /// - Throws: `EINVAL` for more than the device allows, `EOPNOTSUPP` for a kind or option that it lacks,
+    ///   - type: The transport service (`ibv_qp_init_attr.qp_type`).
+    ///   - sendCompletions: The completion queue of the send queue (`send_cq`).
+    ///   - receiveCompletions: The completion queue of the receive queue (`recv_cq`).
+    ///   - sharedReceiveQueue: The shared receive queue (`srq`). The queue pair then has no receive queue.
+    ///   - capabilities: The smallest limits of its queues (`cap`). The provider may grant more. `maxReceiveWR` and
+    ///     `maxReceiveSGE` (`ibv_qp_cap.max_recv_wr`, `max_recv_sge`) are ignored: the shared receive queue has limits
+    ///     of its own.
+    ///   - options: Optional attributes.
+    /// - Throws: `EINVAL` for more than the device allows, `EOPNOTSUPP` for a type or option that it does not support,
     ///   `ENOMEM`.
     public func makeQueuePair(
-        _ kind: QueuePair.Kind, sendCompletions: borrowing CompletionQueue,
+        _ type: QueuePairType, sendCompletions: borrowing CompletionQueue,
         receiveCompletions: borrowing CompletionQueue, sharedReceiveQueue: borrowing SharedReceiveQueue,
         capabilities: QueuePair.Capabilities = .init(), options: QueuePair.CreationOptions = .init()
     ) throws(VerbsError) -> QueuePair {
         try makeQueuePair(
-            kind, sendCompletions.owner, receiveCompletions.owner, sharedReceiveQueue.owner, capabilities, options)
+            type, sendCompletions.owner, receiveCompletions.owner, sharedReceiveQueue.owner, capabilities, options)
     }
 
-    /// Makes a queue pair with a receive queue of its own: ibv_create_qp_ex(3). It is in state RESET.
+    /// Makes a queue pair with a receive queue of its own: ibv_create_qp_ex(3), ibv_create_qp(3). It is in state RESET.
     ///
     /// - Parameters:
-    ///   - kind: its transport service.
-    ///   - sendCompletions: where completed sends are reported.
-    ///   - receiveCompletions: where completed receives are reported.
-    ///   - capabilities: what its queues must hold. It may get more.
-    ///   - options: what else it should be.
-    /// - Throws: as with a shared receive queue.
+    ///   - type: The transport service (`ibv_qp_init_attr.qp_type`).
+    ///   - sendCompletions: The completion queue of the send queue (`send_cq`).
+    ///   - receiveCompletions: The completion queue of the receive queue (`recv_cq`).
+    ///   - capabilities: The smallest limits of its queues (`cap`). The provider may grant more.
+    ///   - options: Optional attributes.
+    /// - Throws: `EINVAL` for more than the device allows, `EOPNOTSUPP` for a type or option that it does not support,
+    ///   `ENOMEM`.
     public func makeQueuePair(
-        _ kind: QueuePair.Kind, sendCompletions: borrowing CompletionQueue,
+        _ type: QueuePairType, sendCompletions: borrowing CompletionQueue,
         receiveCompletions: borrowing CompletionQueue, capabilities: QueuePair.Capabilities = .init(),
         options: QueuePair.CreationOptions = .init()
     ) throws(VerbsError) -> QueuePair {
-        try makeQueuePair(kind, sendCompletions.owner, receiveCompletions.owner, nil, capabilities, options)
+        try makeQueuePair(type, sendCompletions.owner, receiveCompletions.owner, nil, capabilities, options)
     }
 
-    /// Makes a queue pair that reports sends and receives to one completion queue: ibv_create_qp_ex(3).
+    /// Makes a queue pair that reports sends and receives to one completion queue: ibv_create_qp_ex(3),
+    /// ibv_create_qp(3). It is in state RESET.
     ///
     /// - Parameters:
-    ///   - kind: its transport service.
-    ///   - completions: where all completions are reported.
-    ///   - capabilities: what its queues must hold. It may get more.
-    ///   - options: what else it should be.
-    /// - Throws: as with a shared receive queue.
+    ///   - type: The transport service (`ibv_qp_init_attr.qp_type`).
+    ///   - completions: The completion queue of both queues.
+    ///   - capabilities: The smallest limits of its queues (`cap`). The provider may grant more.
+    ///   - options: Optional attributes.
+    /// - Throws: `EINVAL` for more than the device allows, `EOPNOTSUPP` for a type or option that it does not support,
+    ///   `ENOMEM`.
     public func makeQueuePair(
-        _ kind: QueuePair.Kind, completions: borrowing CompletionQueue,
+        _ type: QueuePairType, completions: borrowing CompletionQueue,
         capabilities: QueuePair.Capabilities = .init(), options: QueuePair.CreationOptions = .init()
     ) throws(VerbsError) -> QueuePair {
-        try makeQueuePair(kind, completions.owner, completions.owner, nil, capabilities, options)
+        try makeQueuePair(type, completions.owner, completions.owner, nil, capabilities, options)
     }
 
     private func makeQueuePair(
-        _ kind: QueuePair.Kind, _ send: CompletionQueue.Owner, _ receive: CompletionQueue.Owner,
+        _ type: QueuePairType, _ send: CompletionQueue.Owner, _ receive: CompletionQueue.Owner,
         _ shared: SharedReceiveQueue.Owner?, _ capabilities: QueuePair.Capabilities,
         _ options: QueuePair.CreationOptions
     ) throws(VerbsError) -> QueuePair {
         var attributes = ibv_qp_init_attr_ex()
         attributes.comp_mask = IBV_QP_INIT_ATTR_PD.rawValue
         attributes.pd = unsafeRaw
-        attributes.qp_type = ibv_qp_type(rawValue: kind.rawValue)
+        attributes.qp_type = ibv_qp_type(rawValue: type.rawValue)
         attributes.send_cq = send.raw
         attributes.recv_cq = receive.raw
         attributes.srq = shared?.raw
         attributes.cap = capabilities.raw
+        if shared != nil { (attributes.cap.max_recv_wr, attributes.cap.max_recv_sge) = (0, 0) }
         options.apply(to: &attributes)
         var needs: [AnyObject] = [self, send, receive]
         if let shared { needs.append(shared) }
@@ -97,7 +102,7 @@ extension ProtectionDomain {
 
 extension QueuePair.CreationOptions {
     func apply(to attributes: inout ibv_qp_init_attr_ex) {
-        attributes.sq_sig_all = signalsAllSends ? 1 : 0
+        attributes.sq_sig_all = sqSigAll ? 1 : 0
         if !flags.isEmpty {
             attributes.comp_mask |= IBV_QP_INIT_ATTR_CREATE_FLAGS.rawValue
             attributes.create_flags = flags.rawValue
@@ -136,9 +141,9 @@ extension QueuePair {
         switch errno {
         case .invalidArgument, .noMemory:
             .text(
-                "asked for \(asked.sendRequests) sends of \(asked.sendSlices) slices, \(asked.receiveRequests)"
-                    + " receives of \(asked.receiveSlices) slices and \(asked.inlineBytes) bytes inline: compare with"
-                    + " maxWorkRequests and maxSlices of the device's attributes")
+                "requested \(asked.maxSendWR) sends of \(asked.maxSendSGE) SGEs, \(asked.maxReceiveWR)"
+                    + " receives of \(asked.maxReceiveSGE) SGEs and \(asked.maxInlineData) bytes inline: compare with"
+                    + " maxQPWR, maxSGE and maxQueuePairs of the device's attributes")
         default: .general(errno)
         }
     }

@@ -1,112 +1,115 @@
 import CIBVerbs
 import CProviderABI
+import CProviderCore
 import SystemPackage
 
-// Posting hands a work request to the device: ibv_post_send(3). It allocates nothing and never waits. What it says about a request is only what can be known at once; the rest comes as a completion.
+// Posting passes a work request to the device: ibv_post_send(3). It allocates nothing and never waits. It reports only
+// the errors that are known immediately; all others arrive as the status of a completion.
 
 extension QueuePair {
-    /// Posts one send work request with one slice.
+    /// Posts one send work request with one SGE: ibv_post_send(3).
     ///
-    /// The slice must stay registered, and unchanged unless the operation writes it, until the request completes.
+    /// The memory must stay registered, and the data of a send or write unchanged, until the request completes.
     ///
     /// - Parameters:
-    ///   - operation: what it does.
-    ///   - slice: its data, or where the data of a read or atomic goes.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
-    /// - Throws: `ENOMEM` when the queue is full, `EINVAL` for a state, an operation or a number of slices that
-    ///   this queue pair does not allow, `EOPNOTSUPP` for an operation that the device lacks.
+    ///   - operation: Opcode and operands (`ibv_send_wr.opcode`, `wr`).
+    ///   - sge: The data, or the buffer for the result of a read or atomic (`ibv_send_wr.sg_list`).
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: `ENOMEM` when the send queue is full; `EINVAL` when the queue pair's state or type does not allow the
+    ///   operation, or for more SGEs than `maxSendSGE`; `EOPNOTSUPP` for an operation that the device does not support.
     @inlinable @inline(__always)
-    public mutating func post(
-        _ operation: SendOperation, _ slice: MemoryRegion.Slice, id: UInt64 = 0, flags: SendFlags = .signaled
+    public mutating func postSend(
+        _ operation: SendOperation, _ sge: ScatterGatherElement, id: UInt64 = 0, flags: SendFlags = .signaled
     ) throws(VerbsError) {
-        var element = slice.raw
-        let code = unsafePost(operation, &element, 1, id, flags.rawValue)
-        if code != 0 { throw sendFailure(operation.opcodeRaw, slices: 1, code) }
+        var raw = sge.raw
+        let code = unsafePost(operation, &raw, 1, id, flags.rawValue)
+        if code != 0 { throw sendFailure(operation.opcodeRaw, sgeCount: 1, code) }
     }
 
-    /// Posts one send work request that gathers several slices, or has none.
+    /// Posts one send work request with any number of SGEs: ibv_post_send(3).
     ///
     /// - Parameters:
-    ///   - operation: what it does.
-    ///   - slices: its data, piece by piece; the list itself may be reused at once.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
-    /// - Throws: as with one slice.
+    ///   - operation: Opcode and operands (`ibv_send_wr.opcode`, `wr`).
+    ///   - sgList: SGEs of the data, in order (`ibv_send_wr.sg_list`). The list may be reused immediately.
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: The errors of posting one SGE.
     @inlinable @inline(__always)
-    public mutating func post(
-        _ operation: SendOperation, slices: Span<MemoryRegion.Slice>, id: UInt64 = 0, flags: SendFlags = .signaled
+    public mutating func postSend(
+        _ operation: SendOperation, sgList: Span<ScatterGatherElement>, id: UInt64 = 0, flags: SendFlags = .signaled
     ) throws(VerbsError) {
-        let code = slices.withUnsafeElements { elements, count in
-            unsafePost(operation, elements, count, id, flags.rawValue)
+        let code = sgList.withUnsafeSGEs { sges, count in
+            unsafePost(operation, sges, count, id, flags.rawValue)
         }
-        if code != 0 { throw sendFailure(operation.opcodeRaw, slices: slices.count, code) }
+        if code != 0 { throw sendFailure(operation.opcodeRaw, sgeCount: sgList.count, code) }
     }
 
-    /// Posts one send work request without data: an empty message, or an invalidation.
+    /// Posts one send work request without data, for an empty message or an invalidation: ibv_post_send(3).
     ///
     /// - Parameters:
-    ///   - operation: what it does.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
-    /// - Throws: as with one slice.
+    ///   - operation: Opcode and operands (`ibv_send_wr.opcode`, `wr`).
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: The errors of posting one SGE.
     @inlinable @inline(__always)
-    public mutating func post(
+    public mutating func postSend(
         _ operation: SendOperation, id: UInt64 = 0, flags: SendFlags = .signaled
     ) throws(VerbsError) {
         let code = unsafePost(operation, nil, 0, id, flags.rawValue)
-        if code != 0 { throw sendFailure(operation.opcodeRaw, slices: 0, code) }
+        if code != 0 { throw sendFailure(operation.opcodeRaw, sgeCount: 0, code) }
     }
 
-    /// Posts one send work request whose data is copied into the request: it need not be registered, and may
-    /// change at once. Sends and writes only.
+    /// Posts one send or RDMA write with inline data (`IBV_SEND_INLINE`): ibv_post_send(3).
+    ///
+    /// The data is copied before this call returns. It need not be registered and may change afterwards.
     ///
     /// - Parameters:
-    ///   - operation: what it does.
-    ///   - bytes: its data, at most `capabilities.inlineBytes`.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
-    /// - Throws: as with one slice; `EINVAL` or `ENOMEM` for more bytes than it was made for.
+    ///   - operation: Opcode and operands (`ibv_send_wr.opcode`, `wr`).
+    ///   - bytes: The data, at most `capabilities.maxInlineData` bytes.
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: The errors of posting one SGE; `EINVAL` or `ENOMEM` for more bytes than `maxInlineData`.
     @inlinable @inline(__always)
-    public mutating func post(
+    public mutating func postSend(
         _ operation: SendOperation, inline bytes: RawSpan, id: UInt64 = 0, flags: SendFlags = .signaled
     ) throws(VerbsError) {
         let code = unsafePost(operation, inline: bytes, id, flags)
         if code != 0 { throw inlineFailure(operation.opcodeRaw, bytes.byteCount, code) }
     }
 
-    /// Posts one datagram with one slice.
+    /// Posts one datagram with one SGE: ibv_post_send(3).
     ///
     /// - Parameters:
-    ///   - operation: a send.
-    ///   - slice: its data, at most one MTU.
-    ///   - destination: where it goes.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
-    /// - Throws: as a send over a connection.
+    ///   - operation: A send, with or without immediate data.
+    ///   - sge: The data, at most one path MTU (`ibv_send_wr.sg_list`).
+    ///   - destination: Address handle, QPN and Q_Key of the receiver (`ibv_send_wr.wr.ud`).
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: The errors of posting one SGE.
     @inlinable @inline(__always)
-    public mutating func post(
-        _ operation: SendOperation, _ slice: MemoryRegion.Slice, to destination: DatagramDestination, id: UInt64 = 0,
+    public mutating func postSend(
+        _ operation: SendOperation, _ sge: ScatterGatherElement, to destination: DatagramDestination, id: UInt64 = 0,
         flags: SendFlags = .signaled
     ) throws(VerbsError) {
-        var element = slice.raw
+        var raw = sge.raw
         let code = withExtendedLifetime(destination) {
-            unsafePost(destination.addressed(operation), &element, 1, id, flags.rawValue)
+            unsafePost(destination.addressed(operation), &raw, 1, id, flags.rawValue)
         }
-        if code != 0 { throw sendFailure(operation.opcodeRaw, slices: 1, code) }
+        if code != 0 { throw sendFailure(operation.opcodeRaw, sgeCount: 1, code) }
     }
 
-    /// Posts one datagram whose data is copied into the request.
+    /// Posts one datagram with inline data (`IBV_SEND_INLINE`): ibv_post_send(3).
     ///
     /// - Parameters:
-    ///   - operation: a send.
-    ///   - bytes: its data, at most `capabilities.inlineBytes`.
-    ///   - destination: where it goes.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
-    /// - Throws: as a send over a connection.
+    ///   - operation: A send, with or without immediate data.
+    ///   - bytes: The data, at most `capabilities.maxInlineData` bytes.
+    ///   - destination: Address handle, QPN and Q_Key of the receiver (`ibv_send_wr.wr.ud`).
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: The errors of posting one SGE.
     @inlinable @inline(__always)
-    public mutating func post(
+    public mutating func postSend(
         _ operation: SendOperation, inline bytes: RawSpan, to destination: DatagramDestination, id: UInt64 = 0,
         flags: SendFlags = .signaled
     ) throws(VerbsError) {
@@ -116,38 +119,38 @@ extension QueuePair {
         if code != 0 { throw inlineFailure(operation.opcodeRaw, bytes.byteCount, code) }
     }
 
-    /// Posts through the provider's function: 0 or an errno value.
+    /// Calls the provider's `post_send`. Returns 0 or an errno value.
     @inlinable @inline(__always)
     func unsafePost(
-        _ operation: SendOperation, _ elements: UnsafePointer<ibv_sge>?, _ count: Int32, _ id: UInt64, _ flags: UInt32
+        _ operation: SendOperation, _ sges: UnsafePointer<ibv_sge>?, _ count: Int32, _ id: UInt64, _ flags: UInt32
     ) -> Int32 {
         rdma_post_one_send(
             raw, id, ibv_wr_opcode(rawValue: operation.opcodeRaw), operation.immediate, operation.word0,
-            operation.word1, operation.word2, operation.word3, operation.remoteSRQ, flags, elements, count)
+            operation.word1, operation.word2, operation.word3, operation.remoteSRQ, flags, sges, count)
     }
 
-    /// Posts bytes, which the provider copies before it answers.
+    /// Calls the provider's `post_send` with inline data, which it copies before it returns.
     @inlinable @inline(__always)
     func unsafePost(_ operation: SendOperation, inline bytes: RawSpan, _ id: UInt64, _ flags: SendFlags) -> Int32 {
         bytes.withUnsafeBytes { buffer in
-            var element = ibv_sge(
+            var raw = ibv_sge(
                 addr: UInt64(UInt(bitPattern: buffer.baseAddress)), length: UInt32(clamping: buffer.count), lkey: 0)
-            return unsafePost(operation, &element, 1, id, flags.rawValue | SendFlags.inlineBit)
+            return unsafePost(operation, &raw, 1, id, flags.rawValue | SendFlags.inlineBit)
         }
     }
 }
 
 extension SendFlags {
-    /// IBV_SEND_INLINE: it has no name in public, because it makes the address of a slice unsafe.
+    /// `IBV_SEND_INLINE`. Not public: with it, the address of an SGE is one of this process, not one of a region.
     @inlinable static var inlineBit: UInt32 { 1 << 3 }
 }
 
-extension Span<MemoryRegion.Slice> {
-    /// The slices as verbs.h's list.
+extension Span<ScatterGatherElement> {
+    /// Passes the SGEs as the array of `struct ibv_sge` that verbs.h takes.
     @inlinable @inline(__always)
-    func withUnsafeElements(_ body: (UnsafePointer<ibv_sge>?, Int32) -> Int32) -> Int32 {
+    func withUnsafeSGEs(_ body: (UnsafePointer<ibv_sge>?, Int32) -> Int32) -> Int32 {
         withUnsafeBytes { bytes in
-            // The layouts are one: a Slice is an ibv_sge and nothing else.
+            // ScatterGatherElement has the layout of its only field, an ibv_sge.
             body(bytes.baseAddress?.assumingMemoryBound(to: ibv_sge.self), Int32(clamping: count))
         }
     }

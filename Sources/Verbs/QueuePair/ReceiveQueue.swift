@@ -1,74 +1,76 @@
 import CIBVerbs
+import CProviderABI
 import SystemPackage
 
-/// Where receive work requests are posted: a queue pair, a shared receive queue or a work queue.
+/// A queue for receive work requests: a `QueuePair`, a `SharedReceiveQueue` or a `WorkQueue`.
 ///
-/// Whoever holds the value posts; nobody else can. Posting allocates nothing and never waits. What it says about a
-/// request is only what can be known at once; the rest comes as a completion.
+/// Posting needs exclusive access to the value. It allocates nothing and never waits. It reports only the errors that
+/// are known immediately; all others arrive as the status of a completion.
 public protocol ReceiveQueue: ~Copyable {
     /// Posts a chain of work requests through the provider's function, unchecked: ibv_post_recv(3),
     /// ibv_post_srq_recv(3) or ibv_post_wq_recv(3).
     ///
     /// - Parameters:
-    ///   - first: the first of them. Their memory regions must stay registered until they complete.
-    ///   - refused: after an error the first that was not taken.
+    ///   - first: The first request of the chain. Its memory must stay registered until it completes.
+    ///   - refused: Set to the first request that was not posted, after an error (`bad_wr`).
     /// - Returns: 0 or an errno value.
     mutating func unsafePostReceive(
         _ first: UnsafeMutablePointer<ibv_recv_wr>, _ refused: inout UnsafeMutablePointer<ibv_recv_wr>?
     ) -> Int32
 
-    /// The error for a work request that was refused.
+    /// Makes the error for a work request that the provider refused.
     ///
     /// - Parameters:
-    ///   - slices: how many slices it has.
-    ///   - code: the errno value.
-    ///   - posted: how many work requests before it were taken.
-    func receiveFailure(slices: Int, _ code: Int32, posted: Int) -> VerbsError
+    ///   - sgeCount: Number of SGEs of the request.
+    ///   - code: The errno value.
+    ///   - posted: Number of requests of the chain that were posted.
+    func receiveFailure(sgeCount: Int, _ code: Int32, posted: Int) -> VerbsError
 }
 
 extension ReceiveQueue where Self: ~Copyable {
-    /// Posts one receive work request with one slice.
+    /// Posts one receive work request with one SGE: ibv_post_recv(3).
     ///
-    /// On UD the first 40 bytes are for the global route header, also where the packet has none.
-    ///
-    /// - Parameters:
-    ///   - slice: where the data goes. It must stay registered until the request completes.
-    ///   - id: is in its completion.
-    /// - Throws: `ENOMEM` when the queue is full, `EINVAL` for too many slices, and on a queue pair in state RESET or
-    ///   with a shared receive queue.
-    @inlinable @inline(__always)
-    public mutating func postReceive(_ slice: MemoryRegion.Slice, id: UInt64 = 0) throws(VerbsError) {
-        var element = slice.raw
-        let code = unsafePostReceive(&element, 1, id)
-        if code != 0 { throw receiveFailure(slices: 1, code, posted: 0) }
-    }
-
-    /// Posts one receive work request that scatters to several slices, or has none.
+    /// On UD the first 40 bytes are reserved for the GRH, also when the packet has none (IBTA volume 1, 11.4.1.2).
     ///
     /// - Parameters:
-    ///   - slices: where the data goes, piece by piece; the list itself may be reused at once.
-    ///   - id: is in its completion.
-    /// - Throws: as with one slice.
+    ///   - sge: The buffer (`ibv_recv_wr.sg_list`). It must stay registered until the request completes.
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    /// - Throws: `ENOMEM` when the queue is full; `EINVAL` for more SGEs than the queue was made for, and on a queue
+    ///   pair that is in state RESET or has a shared receive queue.
     @inlinable @inline(__always)
-    public mutating func postReceive(slices: Span<MemoryRegion.Slice>, id: UInt64 = 0) throws(VerbsError) {
-        let code = slices.withUnsafeElements { elements, count in unsafePostReceive(elements, count, id) }
-        if code != 0 { throw receiveFailure(slices: slices.count, code, posted: 0) }
+    public mutating func postReceive(_ sge: ScatterGatherElement, id: UInt64 = 0) throws(VerbsError) {
+        var raw = sge.raw
+        let code = unsafePostReceive(&raw, 1, id)
+        if code != 0 { throw receiveFailure(sgeCount: 1, code, posted: 0) }
     }
 
-    /// Posts one receive work request without room for data: for messages without data, such as a write with
-    /// immediate data.
+    /// Posts one receive work request with any number of SGEs: ibv_post_recv(3).
     ///
-    /// - Parameter id: is in its completion.
-    /// - Throws: as with one slice.
+    /// - Parameters:
+    ///   - sgList: SGEs of the buffer, in order (`ibv_recv_wr.sg_list`). The list may be reused immediately.
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    /// - Throws: The errors of posting one SGE.
+    @inlinable @inline(__always)
+    public mutating func postReceive(sgList: Span<ScatterGatherElement>, id: UInt64 = 0) throws(VerbsError) {
+        let code = sgList.withUnsafeSGEs { sges, count in unsafePostReceive(sges, count, id) }
+        if code != 0 { throw receiveFailure(sgeCount: sgList.count, code, posted: 0) }
+    }
+
+    /// Posts one receive work request without a buffer: ibv_post_recv(3). It is consumed by a message without data or
+    /// by an RDMA write with immediate data.
+    ///
+    /// - Parameter id: Returned as the completion's `id` (`wr_id`).
+    /// - Throws: The errors of posting one SGE.
     @inlinable @inline(__always)
     public mutating func postReceive(id: UInt64 = 0) throws(VerbsError) {
         let code = unsafePostReceive(nil, 0, id)
-        if code != 0 { throw receiveFailure(slices: 0, code, posted: 0) }
+        if code != 0 { throw receiveFailure(sgeCount: 0, code, posted: 0) }
     }
 
-    /// Posts all requests of a list, in order.
+    /// Posts all requests of a list, in order: ibv_post_recv(3).
     ///
-    /// - Throws: as a single post; `VerbsError.postedCount` says how many, from the first on, were taken.
+    /// - Throws: The errors of posting one request. `VerbsError.postedCount` is the number of requests, from the first,
+    ///   that were posted.
     @inlinable
     public mutating func postReceive(_ list: borrowing ReceiveRequestList) throws(VerbsError) {
         guard let last = list.last else { return }
@@ -79,15 +81,15 @@ extension ReceiveQueue where Self: ~Copyable {
         last.pointee.next = next
         if code != 0 {
             let posted = min(max(refused.map { $0 - list.requests } ?? 0, 0), list.count - 1)
-            throw receiveFailure(slices: Int(list.requests[posted].num_sge), code, posted: posted)
+            throw receiveFailure(sgeCount: Int(list.requests[posted].num_sge), code, posted: posted)
         }
     }
 
-    /// Posts one work request, which the provider copies before it answers.
+    /// Posts one request from the stack. The provider copies it before it returns.
     @inlinable @inline(__always)
-    mutating func unsafePostReceive(_ elements: UnsafePointer<ibv_sge>?, _ count: Int32, _ id: UInt64) -> Int32 {
+    mutating func unsafePostReceive(_ sges: UnsafePointer<ibv_sge>?, _ count: Int32, _ id: UInt64) -> Int32 {
         var request = ibv_recv_wr(
-            wr_id: id, next: nil, sg_list: UnsafeMutablePointer(mutating: elements), num_sge: count)
+            wr_id: id, next: nil, sg_list: UnsafeMutablePointer(mutating: sges), num_sge: count)
         var refused: UnsafeMutablePointer<ibv_recv_wr>?
         return unsafePostReceive(&request, &refused)
     }

@@ -1,74 +1,75 @@
 import CIBVerbs
+import CProviderABI
 import SystemPackage
 
-/// Receive work requests that are posted together, in room that is allocated once and used again and again.
+/// A chain of receive work requests (`struct ibv_recv_wr`) in memory that is allocated once.
 ///
-/// A list can be posted several times; it keeps its requests until `removeAll`.
+/// A list can be posted several times. It keeps its requests until `removeAll`.
 public struct ReceiveRequestList: ~Copyable, @unchecked Sendable {
     // Unchecked: the memory belongs to this value alone.
     @usableFromInline let requests: UnsafeMutablePointer<ibv_recv_wr>
-    @usableFromInline let elements: UnsafeMutablePointer<ibv_sge>
-    @usableFromInline let sliceCapacity: Int
-    /// How many requests it has room for.
+    @usableFromInline let sges: UnsafeMutablePointer<ibv_sge>
+    @usableFromInline let maxSGE: Int
+    /// The largest number of requests.
     public let capacity: Int
     @usableFromInline var taken = 0
 
-    /// Room for `capacity` requests, each of at most `slices` slices.
-    public init(capacity: Int, slices: Int = 1) {
+    /// Makes a list of at most `capacity` requests, each with at most `maxSGE` SGEs. Both are at least 1.
+    public init(capacity: Int, maxSGE: Int = 1) {
         self.capacity = max(capacity, 1)
-        sliceCapacity = max(slices, 1)
+        self.maxSGE = max(maxSGE, 1)
         requests = .allocate(capacity: self.capacity)
         requests.initialize(repeating: ibv_recv_wr(), count: self.capacity)
-        elements = .allocate(capacity: self.capacity * sliceCapacity)
-        elements.initialize(repeating: ibv_sge(), count: self.capacity * sliceCapacity)
+        sges = .allocate(capacity: self.capacity * self.maxSGE)
+        sges.initialize(repeating: ibv_sge(), count: self.capacity * self.maxSGE)
         for index in 0..<self.capacity {
-            requests[index].sg_list = elements + index * sliceCapacity
+            requests[index].sg_list = sges + index * self.maxSGE
             requests[index].next = index + 1 < self.capacity ? requests + index + 1 : nil
         }
     }
 
     deinit {
-        elements.deallocate()
+        sges.deallocate()
         requests.deallocate()
     }
 
-    /// How many requests it holds.
+    /// The number of requests.
     @inlinable public var count: Int { taken }
-    /// Whether it holds none.
+    /// Whether the list has no requests.
     @inlinable public var isEmpty: Bool { taken == 0 }
-    /// Whether it has no room for another.
+    /// Whether `count` equals `capacity`.
     @inlinable public var isFull: Bool { taken == capacity }
 
-    /// Forgets all requests. Those that were posted go on.
+    /// Removes all requests from the list. Requests that were posted are not affected.
     @inlinable public mutating func removeAll() { taken = 0 }
 
-    /// Adds a request with one slice.
+    /// Appends a request with one SGE.
     ///
     /// - Parameters:
-    ///   - slice: where the data goes.
-    ///   - id: is in its completion.
+    ///   - sge: The buffer (`ibv_recv_wr.sg_list`).
+    ///   - id: Returned as the completion's `id` (`wr_id`).
     /// - Throws: `ENOMEM` when the list is full.
     @inlinable @inline(__always)
-    public mutating func append(_ slice: MemoryRegion.Slice, id: UInt64 = 0) throws(VerbsError) {
+    public mutating func append(_ sge: ScatterGatherElement, id: UInt64 = 0) throws(VerbsError) {
         let request = try add(id)
-        request.pointee.sg_list[0] = slice.raw
+        request.pointee.sg_list[0] = sge.raw
         request.pointee.num_sge = 1
     }
 
-    /// Adds a request that scatters to several slices, or has none.
+    /// Appends a request with any number of SGEs.
     ///
     /// - Parameters:
-    ///   - slices: where the data goes, piece by piece.
-    ///   - id: is in its completion.
-    /// - Throws: `ENOMEM` when the list is full, `EINVAL` for more slices than it was made for.
+    ///   - sgList: SGEs of the buffer, in order (`ibv_recv_wr.sg_list`).
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    /// - Throws: `ENOMEM` when the list is full, `EINVAL` for more SGEs than `maxSGE`.
     @inlinable
-    public mutating func append(slices: Span<MemoryRegion.Slice>, id: UInt64 = 0) throws(VerbsError) {
-        guard slices.count <= sliceCapacity else {
-            throw refusal(.invalidArgument, "\(slices.count) slices, but it was made for \(sliceCapacity)")
+    public mutating func append(sgList: Span<ScatterGatherElement>, id: UInt64 = 0) throws(VerbsError) {
+        guard sgList.count <= maxSGE else {
+            throw refusal(.invalidArgument, "\(sgList.count) SGEs, but it was made for \(maxSGE)")
         }
         let request = try add(id)
-        for index in 0..<slices.count { request.pointee.sg_list[index] = slices[index].raw }
-        request.pointee.num_sge = Int32(truncatingIfNeeded: slices.count)
+        for index in 0..<sgList.count { request.pointee.sg_list[index] = sgList[index].raw }
+        request.pointee.num_sge = Int32(truncatingIfNeeded: sgList.count)
     }
 
     @inlinable @inline(__always)
@@ -88,7 +89,7 @@ public struct ReceiveRequestList: ~Copyable, @unchecked Sendable {
             .postReceive, errno: errno, object: VerbsObject("receive request list", device: ""), hint: hint)
     }
 
-    /// The last request; nil when the list is empty.
+    /// The last request, or nil when the list is empty.
     @inlinable @inline(__always)
     var last: UnsafeMutablePointer<ibv_recv_wr>? { taken > 0 ? requests + (taken - 1) : nil }
 }

@@ -1,37 +1,41 @@
+import CIBVerbs
+import CProviderABI
+
 extension SendOperation {
-    /// What a send work request does (enum ibv_wr_opcode).
+    /// The opcode of a send work request (enum ibv_wr_opcode).
     @frozen public struct Opcode: OpenEnumeration {
         /// The number in verbs.h.
         public let rawValue: UInt32
         /// The value that stands for that number; every number is accepted.
         @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-        /// An RDMA write.
-        @inlinable public static var write: Self { Self(rawValue: 0) }
-        /// An RDMA write that takes a receive of the peer and hands it 32 bits.
-        @inlinable public static var writeWithImmediate: Self { Self(rawValue: 1) }
-        /// A send.
-        @inlinable public static var send: Self { Self(rawValue: 2) }
-        /// A send with 32 bits beside the data.
-        @inlinable public static var sendWithImmediate: Self { Self(rawValue: 3) }
-        /// An RDMA read.
-        @inlinable public static var read: Self { Self(rawValue: 4) }
-        /// A compare and swap of 64 bits.
-        @inlinable public static var compareAndSwap: Self { Self(rawValue: 5) }
-        /// A fetch and add of 64 bits.
-        @inlinable public static var fetchAndAdd: Self { Self(rawValue: 6) }
-        /// Invalidates a local key.
-        @inlinable public static var localInvalidate: Self { Self(rawValue: 7) }
-        /// Binds a memory window of type 2.
-        @inlinable public static var bindMemoryWindow: Self { Self(rawValue: 8) }
-        /// A send that invalidates a key of the peer.
-        @inlinable public static var sendWithInvalidate: Self { Self(rawValue: 9) }
-        /// TCP segmentation offload.
-        @inlinable public static var tso: Self { Self(rawValue: 10) }
-        /// The provider's own.
-        @inlinable public static var driver1: Self { Self(rawValue: 11) }
-        /// An atomic write of 8 bytes.
-        @inlinable public static var atomicWrite: Self { Self(rawValue: 15) }
+        /// An RDMA write (`IBV_WR_RDMA_WRITE`).
+        @inlinable public static var write: Self { Self(rawValue: IBV_WR_RDMA_WRITE.rawValue) }
+        /// An RDMA write with 32 bits of immediate data, which consumes one posted receive at the peer
+        /// (`IBV_WR_RDMA_WRITE_WITH_IMM`).
+        @inlinable public static var writeWithImmediate: Self { Self(rawValue: IBV_WR_RDMA_WRITE_WITH_IMM.rawValue) }
+        /// A send (`IBV_WR_SEND`).
+        @inlinable public static var send: Self { Self(rawValue: IBV_WR_SEND.rawValue) }
+        /// A send with 32 bits of immediate data (`IBV_WR_SEND_WITH_IMM`).
+        @inlinable public static var sendWithImmediate: Self { Self(rawValue: IBV_WR_SEND_WITH_IMM.rawValue) }
+        /// An RDMA read (`IBV_WR_RDMA_READ`).
+        @inlinable public static var read: Self { Self(rawValue: IBV_WR_RDMA_READ.rawValue) }
+        /// A compare and swap of 64 bits (`IBV_WR_ATOMIC_CMP_AND_SWP`).
+        @inlinable public static var compareAndSwap: Self { Self(rawValue: IBV_WR_ATOMIC_CMP_AND_SWP.rawValue) }
+        /// A fetch and add of 64 bits (`IBV_WR_ATOMIC_FETCH_AND_ADD`).
+        @inlinable public static var fetchAndAdd: Self { Self(rawValue: IBV_WR_ATOMIC_FETCH_AND_ADD.rawValue) }
+        /// Invalidates a local rkey (`IBV_WR_LOCAL_INV`).
+        @inlinable public static var localInvalidate: Self { Self(rawValue: IBV_WR_LOCAL_INV.rawValue) }
+        /// Binds a memory window of type 2 (`IBV_WR_BIND_MW`).
+        @inlinable public static var bindMemoryWindow: Self { Self(rawValue: IBV_WR_BIND_MW.rawValue) }
+        /// A send that invalidates an rkey of the peer (`IBV_WR_SEND_WITH_INV`).
+        @inlinable public static var sendWithInvalidate: Self { Self(rawValue: IBV_WR_SEND_WITH_INV.rawValue) }
+        /// TCP segmentation offload (`IBV_WR_TSO`).
+        @inlinable public static var tso: Self { Self(rawValue: IBV_WR_TSO.rawValue) }
+        /// An opcode that the provider defines (`IBV_WR_DRIVER1`).
+        @inlinable public static var driver1: Self { Self(rawValue: IBV_WR_DRIVER1.rawValue) }
+        /// An atomic write of 8 bytes (`IBV_WR_ATOMIC_WRITE`).
+        @inlinable public static var atomicWrite: Self { Self(rawValue: IBV_WR_ATOMIC_WRITE.rawValue) }
 
         /// The name in the specification's terms; nil for a number that this package does not know.
         public var name: String? {

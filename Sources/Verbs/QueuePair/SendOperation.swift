@@ -1,26 +1,29 @@
 import CIBVerbs
+import CProviderABI
 
-/// What a send work request does, apart from its data: `post(.write(to: peer), slice)`.
+/// The opcode of a send work request with its operands, without its data (`ibv_send_wr.opcode`, `wr`):
+/// `postSend(.write(to: remote), sge)`.
 ///
-/// A plain value that is built in place and costs nothing.
-@frozen public struct SendOperation: Sendable {
+/// A plain value without references.
+@frozen public struct SendOperation: Hashable, Sendable {
     @usableFromInline let opcodeRaw: UInt32
-    /// Immediate data in network byte order, or the key to invalidate.
+    /// Immediate data in network byte order (`imm_data`), or the rkey to invalidate (`invalidate_rkey`).
     @usableFromInline let immediate: UInt32
-    // The union `wr` of struct ibv_send_wr.
+    // The union `wr` of struct ibv_send_wr: `wr.rdma` (`remote_addr`, `rkey`), `wr.atomic` (`remote_addr`,
+    // `compare_add`, `swap`, `rkey`) or `wr.ud` (`ah`, `remote_qpn`, `remote_qkey`).
     @usableFromInline let word0: UInt64
     @usableFromInline let word1: UInt64
     @usableFromInline let word2: UInt64
     @usableFromInline let word3: UInt64
-    /// XRC: number of the peer's shared receive queue.
+    /// XRC: number of the peer's shared receive queue (`qp_type.xrc.remote_srqn`).
     @usableFromInline let remoteSRQ: UInt32
 
     @inlinable @inline(__always)
     init(
-        _ opcode: UInt32, immediate: UInt32 = 0, _ word0: UInt64 = 0, _ word1: UInt64 = 0, _ word2: UInt64 = 0,
+        _ opcode: ibv_wr_opcode, immediate: UInt32 = 0, _ word0: UInt64 = 0, _ word1: UInt64 = 0, _ word2: UInt64 = 0,
         _ word3: UInt64 = 0, remoteSRQ: UInt32 = 0
     ) {
-        opcodeRaw = opcode
+        opcodeRaw = opcode.rawValue
         self.immediate = immediate
         self.word0 = word0
         self.word1 = word1
@@ -29,81 +32,91 @@ import CIBVerbs
         self.remoteSRQ = remoteSRQ
     }
 
-    /// Whether it names anything beyond its data.
+    /// Whether it has operands besides its data.
     @inlinable @inline(__always)
     var hasOperands: Bool { word0 | word1 | word2 | word3 != 0 || remoteSRQ != 0 }
 
     /// Its opcode.
     @inlinable public var opcode: Opcode { Opcode(rawValue: opcodeRaw) }
 
-    /// Sends the data to a receive of the peer. RC, UC, UD (with a destination), XRC.
+    /// Sends the data to a posted receive of the peer (`IBV_WR_SEND`). RC, UC, UD (with a destination), XRC.
     @inlinable public static var send: SendOperation {
-        @inline(__always) get { SendOperation(2) }
+        @inline(__always) get { SendOperation(IBV_WR_SEND) }
     }
 
-    /// Sends the data and 32 bits beside it, in host byte order. RC, UC, UD (with a destination), XRC.
+    /// Sends the data with 32 bits of immediate data in host byte order (`IBV_WR_SEND_WITH_IMM`). RC, UC, UD (with a
+    /// destination), XRC.
     @inlinable @inline(__always)
-    public static func send(immediate: UInt32) -> SendOperation { SendOperation(3, immediate: immediate.bigEndian) }
+    public static func send(immediate: UInt32) -> SendOperation {
+        SendOperation(IBV_WR_SEND_WITH_IMM, immediate: immediate.bigEndian)
+    }
 
-    /// Sends the data and invalidates a key of the peer. RC.
+    /// Sends the data and invalidates an rkey of the peer (`IBV_WR_SEND_WITH_INV`). RC, UC, XRC.
     @inlinable @inline(__always)
-    public static func send(invalidating rkey: UInt32) -> SendOperation { SendOperation(9, immediate: rkey) }
+    public static func send(invalidating rkey: UInt32) -> SendOperation {
+        SendOperation(IBV_WR_SEND_WITH_INV, immediate: rkey)
+    }
 
-    /// Writes the data to the peer's memory. The peer is not told. RC, UC, XRC.
+    /// Writes the data to the peer's memory, without a completion at the peer (`IBV_WR_RDMA_WRITE`). RC, UC, XRC.
     @inlinable @inline(__always)
     public static func write(to remote: RemoteMemory) -> SendOperation {
-        SendOperation(0, remote.address, UInt64(remote.rkey))
+        SendOperation(IBV_WR_RDMA_WRITE, remote.address, UInt64(remote.rkey))
     }
 
-    /// Writes the data to the peer's memory, takes one of its receives and hands it 32 bits. RC, UC, XRC.
+    /// Writes the data to the peer's memory, consumes one posted receive at the peer and delivers 32 bits of immediate
+    /// data (`IBV_WR_RDMA_WRITE_WITH_IMM`). RC, UC, XRC.
     @inlinable @inline(__always)
     public static func write(to remote: RemoteMemory, immediate: UInt32) -> SendOperation {
-        SendOperation(1, immediate: immediate.bigEndian, remote.address, UInt64(remote.rkey))
+        SendOperation(IBV_WR_RDMA_WRITE_WITH_IMM, immediate: immediate.bigEndian, remote.address, UInt64(remote.rkey))
     }
 
-    /// Reads the peer's memory into the slices. RC, XRC.
+    /// Reads the peer's memory into the SGEs (`IBV_WR_RDMA_READ`). RC, XRC.
     @inlinable @inline(__always)
     public static func read(from remote: RemoteMemory) -> SendOperation {
-        SendOperation(4, remote.address, UInt64(remote.rkey))
+        SendOperation(IBV_WR_RDMA_READ, remote.address, UInt64(remote.rkey))
     }
 
-    /// Compares 8 bytes of the peer's memory with `expected`, puts `desired` there if they are equal, and in any
-    /// case answers what was there, into an 8-byte slice. RC, XRC; the address must be a multiple of 8.
+    /// Compares 8 bytes of the peer's memory with `expected`, writes `desired` if they are equal, and in any case
+    /// returns the original value in an 8-byte SGE (`IBV_WR_ATOMIC_CMP_AND_SWP`). RC, XRC; the address must be a
+    /// multiple of 8.
     @inlinable @inline(__always)
     public static func compareAndSwap(
         at remote: RemoteMemory, expected: UInt64, desired: UInt64
     ) -> SendOperation {
-        SendOperation(5, remote.address, expected, desired, UInt64(remote.rkey))
+        SendOperation(IBV_WR_ATOMIC_CMP_AND_SWP, remote.address, expected, desired, UInt64(remote.rkey))
     }
 
-    /// Adds to 8 bytes of the peer's memory and answers what was there, into an 8-byte slice. RC, XRC; the address
-    /// must be a multiple of 8.
+    /// Atomically adds to 8 bytes of the peer's memory and returns the original value in an 8-byte SGE
+    /// (`IBV_WR_ATOMIC_FETCH_AND_ADD`). RC, XRC; the address must be a multiple of 8.
     @inlinable @inline(__always)
     public static func fetchAndAdd(at remote: RemoteMemory, adding value: UInt64) -> SendOperation {
-        SendOperation(6, remote.address, value, 0, UInt64(remote.rkey))
+        SendOperation(IBV_WR_ATOMIC_FETCH_AND_ADD, remote.address, value, 0, UInt64(remote.rkey))
     }
 
-    /// Writes 8 bytes at once to the peer's memory. RC; the address must be a multiple of 8.
+    /// Writes 8 bytes atomically to the peer's memory (`IBV_WR_ATOMIC_WRITE`). RC; the address must be a multiple of 8.
     @inlinable @inline(__always)
     public static func atomicWrite(to remote: RemoteMemory) -> SendOperation {
-        SendOperation(15, remote.address, UInt64(remote.rkey))
+        SendOperation(IBV_WR_ATOMIC_WRITE, remote.address, UInt64(remote.rkey))
     }
 
-    /// Invalidates a key of this side, of a memory window of type 2. Has no data.
+    /// Invalidates a local rkey, of a memory window of type 2 (`IBV_WR_LOCAL_INV`). It has no data.
     @inlinable @inline(__always)
-    public static func localInvalidate(_ rkey: UInt32) -> SendOperation { SendOperation(7, immediate: rkey) }
+    public static func localInvalidate(_ rkey: UInt32) -> SendOperation {
+        SendOperation(IBV_WR_LOCAL_INV, immediate: rkey)
+    }
 
-    /// The same operation for an XRC queue pair, which names the shared receive queue that it goes to.
+    /// The same operation for an XRC queue pair, with the number of the peer's shared receive queue
+    /// (`ibv_send_wr.qp_type.xrc.remote_srqn`).
     @inlinable @inline(__always)
     public func to(sharedReceiveQueue number: UInt32) -> SendOperation {
-        SendOperation(opcodeRaw, immediate: immediate, word0, word1, word2, word3, remoteSRQ: number)
+        SendOperation(ibv_wr_opcode(opcodeRaw), immediate: immediate, word0, word1, word2, word3, remoteSRQ: number)
     }
 
-    /// The same operation to a destination of datagrams. Whoever uses it keeps the address handle alive.
+    /// The same operation to a destination of datagrams. The caller keeps the address handle alive.
     @inlinable @inline(__always)
-    func to(_ handle: UnsafeMutablePointer<ibv_ah>, _ number: UInt32, _ queueKey: UInt32) -> SendOperation {
+    func to(_ handle: UnsafeMutablePointer<ibv_ah>, _ number: UInt32, _ qkey: UInt32) -> SendOperation {
         SendOperation(
-            opcodeRaw, immediate: immediate, UInt64(UInt(bitPattern: handle)),
-            UInt64(number) | UInt64(queueKey) << 32, remoteSRQ: remoteSRQ)
+            ibv_wr_opcode(opcodeRaw), immediate: immediate, UInt64(UInt(bitPattern: handle)),
+            UInt64(number) | UInt64(qkey) << 32, remoteSRQ: remoteSRQ)
     }
 }

@@ -1,42 +1,44 @@
 import CIBVerbs
 import CProviderABI
+import CProviderCore
 import SystemPackage
 
-/// Send work requests that are posted together, in room that is allocated once and used again and again.
+/// A chain of send work requests (`struct ibv_send_wr`) in memory that is allocated once.
 ///
-/// One post of a list rings the device's doorbell once. A list can be posted several times; it keeps its requests
-/// until `removeAll`.
+/// Posting a list rings the device's doorbell once. A list can be posted several times. It keeps its requests until
+/// `removeAll`.
 public struct SendRequestList: ~Copyable, @unchecked Sendable {
     // Unchecked: the memory belongs to this value alone.
     @usableFromInline let requests: UnsafeMutablePointer<ibv_send_wr>
-    @usableFromInline let elements: UnsafeMutablePointer<ibv_sge>
-    @usableFromInline let inlineBytes: UnsafeMutableRawPointer
-    /// Address handles of datagrams: they stay as long as the list holds the request.
+    @usableFromInline let sges: UnsafeMutablePointer<ibv_sge>
+    @usableFromInline let inlineData: UnsafeMutableRawPointer
+    /// Address handles of datagrams. They stay alive as long as the list has the request.
     @usableFromInline let handles: UnsafeMutablePointer<AddressHandle?>
-    @usableFromInline let inlineCapacity: Int
-    @usableFromInline let sliceCapacity: Int
-    /// How many requests it has room for.
+    @usableFromInline let maxInlineData: Int
+    @usableFromInline let maxSGE: Int
+    /// The largest number of requests.
     public let capacity: Int
     @usableFromInline var taken = 0
     @usableFromInline var takenHandles = false
-    /// Whether any request may still hold operands of an operation: then each one that has none must be cleared, or
-    /// a send would carry the address handle of an earlier one.
+    /// Whether a request of the list may have operands from an earlier use. The operands of new requests must then be
+    /// cleared: a send would otherwise have the address handle of an earlier request.
     @usableFromInline var hasOperands = false
 
-    /// Room for `capacity` requests, each of at most `slices` slices or `inlineBytes` bytes of inline data.
-    public init(capacity: Int, slices: Int = 1, inlineBytes: Int = 0) {
+    /// Makes a list of at most `capacity` requests, each with at most `maxSGE` SGEs or `maxInlineData` bytes of inline
+    /// data. `capacity` and `maxSGE` are at least 1.
+    public init(capacity: Int, maxSGE: Int = 1, maxInlineData: Int = 0) {
         self.capacity = max(capacity, 1)
-        sliceCapacity = max(slices, 1)
-        inlineCapacity = max(inlineBytes, 0)
+        self.maxSGE = max(maxSGE, 1)
+        self.maxInlineData = max(maxInlineData, 0)
         requests = .allocate(capacity: self.capacity)
         requests.initialize(repeating: ibv_send_wr(), count: self.capacity)
-        elements = .allocate(capacity: self.capacity * sliceCapacity)
-        elements.initialize(repeating: ibv_sge(), count: self.capacity * sliceCapacity)
-        self.inlineBytes = .allocate(byteCount: max(self.capacity * inlineCapacity, 1), alignment: 16)
+        sges = .allocate(capacity: self.capacity * self.maxSGE)
+        sges.initialize(repeating: ibv_sge(), count: self.capacity * self.maxSGE)
+        inlineData = .allocate(byteCount: max(self.capacity * self.maxInlineData, 1), alignment: 16)
         handles = .allocate(capacity: self.capacity)
         handles.initialize(repeating: nil, count: self.capacity)
         for index in 0..<self.capacity {
-            requests[index].sg_list = elements + index * sliceCapacity
+            requests[index].sg_list = sges + index * self.maxSGE
             requests[index].next = index + 1 < self.capacity ? requests + index + 1 : nil
         }
     }
@@ -44,19 +46,19 @@ public struct SendRequestList: ~Copyable, @unchecked Sendable {
     deinit {
         handles.deinitialize(count: capacity)
         handles.deallocate()
-        inlineBytes.deallocate()
-        elements.deallocate()
+        inlineData.deallocate()
+        sges.deallocate()
         requests.deallocate()
     }
 
-    /// How many requests it holds.
+    /// The number of requests.
     @inlinable public var count: Int { taken }
-    /// Whether it holds none.
+    /// Whether the list has no requests.
     @inlinable public var isEmpty: Bool { taken == 0 }
-    /// Whether it has no room for another.
+    /// Whether `count` equals `capacity`.
     @inlinable public var isFull: Bool { taken == capacity }
 
-    /// Forgets all requests. Those that were posted go on.
+    /// Removes all requests from the list. Requests that were posted are not affected.
     @inlinable @inline(__always)
     public mutating func removeAll() {
         if takenHandles { releaseHandles() }
@@ -69,36 +71,36 @@ public struct SendRequestList: ~Copyable, @unchecked Sendable {
         takenHandles = false
     }
 
-    /// Adds a request with one slice.
+    /// Appends a request with one SGE.
     ///
     /// - Parameters:
-    ///   - operation: what it does.
-    ///   - slice: its data, or where the data of a read or atomic goes.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
+    ///   - operation: Opcode and operands (`ibv_send_wr.opcode`, `wr`).
+    ///   - sge: The data, or the buffer for the result of a read or atomic (`ibv_send_wr.sg_list`).
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
     /// - Throws: `ENOMEM` when the list is full.
     @inlinable @inline(__always)
     public mutating func append(
-        _ operation: SendOperation, _ slice: MemoryRegion.Slice, id: UInt64 = 0, flags: SendFlags = .signaled
+        _ operation: SendOperation, _ sge: ScatterGatherElement, id: UInt64 = 0, flags: SendFlags = .signaled
     ) throws(VerbsError) {
         let request = try add(operation, id, flags.rawValue)
-        request.pointee.sg_list[0] = slice.raw
+        request.pointee.sg_list[0] = sge.raw
         request.pointee.num_sge = 1
     }
 
-    /// Adds `count` requests with one slice each: the cheapest way to build a chain.
+    /// Appends `count` requests with one SGE each. This is the fastest way to fill a list.
     ///
     /// - Parameters:
-    ///   - count: how many.
-    ///   - make: answers the request at an index, from 0 to `count` - 1.
-    /// - Throws: `ENOMEM` when the list has no room for all of them; it then is as it was.
+    ///   - count: The number of requests.
+    ///   - make: Returns the request with an index from 0 to `count` - 1.
+    /// - Throws: `ENOMEM` when the list has no room for all of them. The list is unchanged then.
     @inlinable @inline(__always)
     public mutating func append(count: Int, _ make: (_ index: Int) -> SendRequest) throws(VerbsError) {
         guard count <= capacity - taken else { throw full() }
-        // In locals: for all the compiler knows, a store into a request could change the list itself.
+        // Local copies, since the compiler must assume that a store to a request changes the list itself.
         let firstRequest = requests + taken
-        let firstElement = elements + taken * sliceCapacity
-        let stride = sliceCapacity
+        let firstSGE = sges + taken * maxSGE
+        let stride = maxSGE
         let mustClear = hasOperands
         var hasOperands = mustClear
         var index = 0
@@ -113,45 +115,45 @@ public struct SendRequestList: ~Copyable, @unchecked Sendable {
                 setOperands(request, made.operation)
                 hasOperands = true
             }
-            firstElement[index &* stride] = made.slice.raw
+            firstSGE[index &* stride] = made.sge.raw
             index &+= 1
         }
         self.hasOperands = hasOperands
         taken += max(count, 0)
     }
 
-    /// Adds a request that gathers several slices, or has none.
+    /// Appends a request with any number of SGEs.
     ///
     /// - Parameters:
-    ///   - operation: what it does.
-    ///   - slices: its data, piece by piece.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
-    /// - Throws: `ENOMEM` when the list is full, `EINVAL` for more slices than it was made for.
+    ///   - operation: Opcode and operands (`ibv_send_wr.opcode`, `wr`).
+    ///   - sgList: SGEs of the data, in order (`ibv_send_wr.sg_list`).
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: `ENOMEM` when the list is full, `EINVAL` for more SGEs than `maxSGE`.
     @inlinable
     public mutating func append(
-        _ operation: SendOperation, slices: Span<MemoryRegion.Slice>, id: UInt64 = 0, flags: SendFlags = .signaled
+        _ operation: SendOperation, sgList: Span<ScatterGatherElement>, id: UInt64 = 0, flags: SendFlags = .signaled
     ) throws(VerbsError) {
-        guard slices.count <= sliceCapacity else { throw tooMuch(slices.count, sliceCapacity, "slices") }
+        guard sgList.count <= maxSGE else { throw tooMuch(sgList.count, maxSGE, "SGEs") }
         let request = try add(operation, id, flags.rawValue)
-        for index in 0..<slices.count { request.pointee.sg_list[index] = slices[index].raw }
-        request.pointee.num_sge = Int32(truncatingIfNeeded: slices.count)
+        for index in 0..<sgList.count { request.pointee.sg_list[index] = sgList[index].raw }
+        request.pointee.num_sge = Int32(truncatingIfNeeded: sgList.count)
     }
 
-    /// Adds a request whose data is copied, at once into the list and when posted into the request.
+    /// Appends a request with inline data (`IBV_SEND_INLINE`). The list copies the data.
     ///
     /// - Parameters:
-    ///   - operation: what it does: a send or write.
-    ///   - bytes: its data.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
-    /// - Throws: `ENOMEM` when the list is full, `EINVAL` for more bytes than it was made for.
+    ///   - operation: A send or an RDMA write.
+    ///   - bytes: The data.
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: `ENOMEM` when the list is full, `EINVAL` for more bytes than `maxInlineData`.
     @inlinable
     public mutating func append(
         _ operation: SendOperation, inline bytes: RawSpan, id: UInt64 = 0, flags: SendFlags = .signaled
     ) throws(VerbsError) {
-        guard bytes.byteCount <= inlineCapacity else { throw tooMuch(bytes.byteCount, inlineCapacity, "bytes") }
-        let room = inlineBytes + taken * inlineCapacity
+        guard bytes.byteCount <= maxInlineData else { throw tooMuch(bytes.byteCount, maxInlineData, "bytes") }
+        let room = inlineData + taken * maxInlineData
         let request = try add(operation, id, flags.rawValue | SendFlags.inlineBit)
         bytes.withUnsafeBytes { source in
             if let base = source.baseAddress { room.copyMemory(from: base, byteCount: source.count) }
@@ -161,22 +163,22 @@ public struct SendRequestList: ~Copyable, @unchecked Sendable {
         request.pointee.num_sge = 1
     }
 
-    /// Adds a datagram with one slice. The list keeps the destination's address handle.
+    /// Appends a datagram with one SGE. The list keeps the destination's address handle alive.
     ///
     /// - Parameters:
-    ///   - operation: a send.
-    ///   - slice: its data.
-    ///   - destination: where it goes.
-    ///   - id: is in its completion.
-    ///   - flags: how it is treated; reported by default.
+    ///   - operation: A send, with or without immediate data.
+    ///   - sge: The data (`ibv_send_wr.sg_list`).
+    ///   - destination: Address handle, QPN and Q_Key of the receiver (`ibv_send_wr.wr.ud`).
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
     /// - Throws: `ENOMEM` when the list is full.
     @inlinable
     public mutating func append(
-        _ operation: SendOperation, _ slice: MemoryRegion.Slice, to destination: DatagramDestination, id: UInt64 = 0,
+        _ operation: SendOperation, _ sge: ScatterGatherElement, to destination: DatagramDestination, id: UInt64 = 0,
         flags: SendFlags = .signaled
     ) throws(VerbsError) {
         let request = try add(destination.addressed(operation), id, flags.rawValue)
-        request.pointee.sg_list[0] = slice.raw
+        request.pointee.sg_list[0] = sge.raw
         request.pointee.num_sge = 1
         handles[taken - 1] = destination.handle
         takenHandles = true
@@ -219,24 +221,24 @@ public struct SendRequestList: ~Copyable, @unchecked Sendable {
     }
 }
 
-/// A send work request with one slice, as a value: what a list of requests is filled with.
-@frozen public struct SendRequest: Sendable {
-    /// What it does.
+/// A send work request with one SGE, as a value (`struct ibv_send_wr`). `SendRequestList.append(count:_:)` takes them.
+@frozen public struct SendRequest: Hashable, Sendable {
+    /// Opcode and operands (`ibv_send_wr.opcode`, `wr`).
     public var operation: SendOperation
-    /// Its data, or where the data of a read or atomic goes.
-    public var slice: MemoryRegion.Slice
-    /// Is in its completion.
+    /// The data, or the buffer for the result of a read or atomic (`ibv_send_wr.sg_list`).
+    public var sge: ScatterGatherElement
+    /// Returned as the completion's `id` (`wr_id`).
     public var id: UInt64
-    /// How it is treated.
+    /// Send flags (`ibv_send_flags`).
     public var flags: SendFlags
 
-    /// A request; its completion is reported by default.
+    /// Makes a request. By default it produces a completion.
     @inlinable @inline(__always)
     public init(
-        _ operation: SendOperation, _ slice: MemoryRegion.Slice, id: UInt64 = 0, flags: SendFlags = .signaled
+        _ operation: SendOperation, _ sge: ScatterGatherElement, id: UInt64 = 0, flags: SendFlags = .signaled
     ) {
         self.operation = operation
-        self.slice = slice
+        self.sge = sge
         self.id = id
         self.flags = flags
     }
@@ -245,9 +247,10 @@ public struct SendRequestList: ~Copyable, @unchecked Sendable {
 extension QueuePair {
     /// Posts all requests of a list, in order: ibv_post_send(3).
     ///
-    /// - Throws: as a single post; `VerbsError.postedCount` says how many, from the first on, were taken.
+    /// - Throws: The errors of posting one request. `VerbsError.postedCount` is the number of requests, from the first,
+    ///   that were posted.
     @inlinable @inline(__always)
-    public mutating func post(_ list: borrowing SendRequestList) throws(VerbsError) {
+    public mutating func postSend(_ list: borrowing SendRequestList) throws(VerbsError) {
         guard list.taken > 0 else { return }
         let last = list.requests + (list.taken - 1)
         let next = last.pointee.next
@@ -258,7 +261,7 @@ extension QueuePair {
         if code != 0 { throw sendFailure(list.requests, list.taken, bad, code) }
     }
 
-    /// What to throw when a list was refused from `bad` on.
+    /// Makes the error for a list of which the provider refused `bad` and all that follow.
     @usableFromInline @inline(never)
     func sendFailure(
         _ requests: UnsafeMutablePointer<ibv_send_wr>, _ count: Int, _ bad: UnsafeMutablePointer<ibv_send_wr>?,
@@ -266,6 +269,6 @@ extension QueuePair {
     ) -> VerbsError {
         let posted = min(max(bad.map { $0 - requests } ?? 0, 0), count)
         let refused = requests[min(posted, count - 1)]
-        return sendFailure(refused.opcode.rawValue, slices: Int(refused.num_sge), code, posted: posted)
+        return sendFailure(refused.opcode.rawValue, sgeCount: Int(refused.num_sge), code, posted: posted)
     }
 }

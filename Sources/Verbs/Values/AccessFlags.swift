@@ -1,29 +1,34 @@
-/// Who may do what with registered memory, or through a queue pair (enum ibv_access_flags).
-/// The owner may always read. `remoteWrite` and `remoteAtomic` need `localWrite` as well (IBTA volume 1, 10.6.3.1).
+import CIBVerbs
+import CProviderABI
+
+/// The operations that are allowed on registered memory or through a queue pair (enum ibv_access_flags).
+/// Local reads are always allowed. `remoteWrite` and `remoteAtomic` need `localWrite` as well (IBTA volume 1,
+/// 10.6.3.1).
 @frozen public struct AccessFlags: OptionSet, Hashable, Sendable, CustomStringConvertible {
     /// The bits in verbs.h; unknown ones are kept.
     public let rawValue: UInt32
     /// The set with those bits.
     @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-    /// The device may write on the owner's behalf: receives, and the results of reads and atomics.
-    @inlinable public static var localWrite: Self { Self(rawValue: 1 << 0) }
-    /// Peers may write.
-    @inlinable public static var remoteWrite: Self { Self(rawValue: 1 << 1) }
-    /// Peers may read.
-    @inlinable public static var remoteRead: Self { Self(rawValue: 1 << 2) }
-    /// Peers may do atomic operations.
-    @inlinable public static var remoteAtomic: Self { Self(rawValue: 1 << 3) }
-    /// Memory windows may be bound to it.
-    @inlinable public static var memoryWindowBind: Self { Self(rawValue: 1 << 4) }
-    /// Remote addresses count from 0 instead of from the virtual address.
-    @inlinable public static var zeroBased: Self { Self(rawValue: 1 << 5) }
-    /// Pages are not pinned; the device faults them in (on-demand paging).
-    @inlinable public static var onDemand: Self { Self(rawValue: 1 << 6) }
-    /// All pages are huge pages; only with `onDemand`.
-    @inlinable public static var hugeTLB: Self { Self(rawValue: 1 << 7) }
-    /// The bus may order writes freely. A hint: devices that cannot, ignore it.
-    @inlinable public static var relaxedOrdering: Self { Self(rawValue: 1 << 20) }
+    /// The device may write: receives, and the results of reads and atomics (`IBV_ACCESS_LOCAL_WRITE`).
+    @inlinable public static var localWrite: Self { Self(rawValue: IBV_ACCESS_LOCAL_WRITE.rawValue) }
+    /// Peers may write (`IBV_ACCESS_REMOTE_WRITE`).
+    @inlinable public static var remoteWrite: Self { Self(rawValue: IBV_ACCESS_REMOTE_WRITE.rawValue) }
+    /// Peers may read (`IBV_ACCESS_REMOTE_READ`).
+    @inlinable public static var remoteRead: Self { Self(rawValue: IBV_ACCESS_REMOTE_READ.rawValue) }
+    /// Peers may do atomic operations (`IBV_ACCESS_REMOTE_ATOMIC`).
+    @inlinable public static var remoteAtomic: Self { Self(rawValue: IBV_ACCESS_REMOTE_ATOMIC.rawValue) }
+    /// Memory windows may be bound to it (`IBV_ACCESS_MW_BIND`).
+    @inlinable public static var memoryWindowBind: Self { Self(rawValue: IBV_ACCESS_MW_BIND.rawValue) }
+    /// Remote addresses count from 0 instead of from the virtual address (`IBV_ACCESS_ZERO_BASED`).
+    @inlinable public static var zeroBased: Self { Self(rawValue: IBV_ACCESS_ZERO_BASED.rawValue) }
+    /// Pages are not pinned; the device faults them in (on-demand paging) (`IBV_ACCESS_ON_DEMAND`).
+    @inlinable public static var onDemand: Self { Self(rawValue: IBV_ACCESS_ON_DEMAND.rawValue) }
+    /// All pages are huge pages; only with `onDemand` (`IBV_ACCESS_HUGETLB`).
+    @inlinable public static var hugeTLB: Self { Self(rawValue: IBV_ACCESS_HUGETLB.rawValue) }
+    /// The PCI bus may reorder writes (`IBV_ACCESS_RELAXED_ORDERING`). The flag is optional
+    /// (`IBV_ACCESS_OPTIONAL_RANGE`): a device without support ignores it.
+    @inlinable public static var relaxedOrdering: Self { Self(rawValue: IBV_ACCESS_RELAXED_ORDERING.rawValue) }
 
     /// The names of the bits that are set.
     public var description: String {

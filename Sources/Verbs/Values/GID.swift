@@ -1,13 +1,14 @@
 import CIBVerbs
+import CProviderABI
 
-/// A global identifier: 128 bits that name a port (IBTA volume 1, 4.1.1).
+/// A global identifier: 128 bits that identify a port (`union ibv_gid`; IBTA volume 1, 4.1.1).
 ///
 /// On InfiniBand it is the subnet prefix and the port's GUID; on RoCE it is an IPv6 address, with an
 /// IPv4 address written as `::ffff:a.b.c.d`. Its text is that of an IPv6 address (RFC 5952).
 @frozen public struct GID: Hashable, Sendable {
-    /// The upper 64 bits, in host byte order: an InfiniBand subnet prefix.
+    /// The upper 64 bits, in host byte order: on InfiniBand the subnet prefix (`global.subnet_prefix`).
     public let prefix: UInt64
-    /// The lower 64 bits, in host byte order: an InfiniBand interface identifier.
+    /// The lower 64 bits, in host byte order: on InfiniBand the interface identifier (`global.interface_id`).
     public let interfaceID: UInt64
 
     /// The GID of an empty table entry.

@@ -1,6 +1,6 @@
 /// A number with a name, as verbs.h and the kernel define many of them.
 ///
-/// The set of values is open: a newer device or kernel may answer a number that this package has no name
+/// The set of values is open: a newer device or kernel may return a number that this package has no name
 /// for. Such a value is carried unchanged; it compares, hashes and prints like every other.
 public protocol OpenEnumeration: RawRepresentable, Hashable, Sendable, CustomStringConvertible
 where RawValue: FixedWidthInteger & Sendable {
@@ -15,7 +15,7 @@ extension OpenEnumeration {
     public var description: String { name ?? "unknown (\(rawValue))" }
 }
 
-/// Prints the names of the bits that are set, and what is left over as a hexadecimal number.
+/// Prints the names of the bits that are set, and the remaining bits as a hexadecimal number.
 func describeBits(_ bits: some FixedWidthInteger, _ names: [(Int, String)]) -> String {
     var rest = UInt64(truncatingIfNeeded: bits)
     var parts: [String] = []

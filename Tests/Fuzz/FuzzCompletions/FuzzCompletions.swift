@@ -3,10 +3,10 @@ import ProviderKit
 
 @testable import Mlx5Provider
 
-/// Whatever a device writes to a completion queue of mlx5: nothing outside the queue, the work completion and the memory
-/// of the posted requests is touched (the address sanitizer sees it), and no number of completions is invented.
+/// For any bytes in an mlx5 completion queue: polling and cleaning access only the queue, the work completion and the
+/// memory of the posted requests (checked by the address sanitizer), and return at most one completion per CQE.
 ///
-/// The input is the memory of a ring; its first byte chooses the size of the entries, and which queue pair goes away.
+/// The first byte of the input selects the CQE size and the queue pair that is cleaned; the rest is the queue's memory.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzzCompletions(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     guard let start, count >= 1 else { return 0 }
@@ -18,26 +18,26 @@ public func fuzzCompletions(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CIn
     let words = UnsafeMutableRawPointer.allocate(byteCount: 16, alignment: 8)
     defer { words.deallocate() }
     var ring = CompletionRing(
-        memory: memory, mask: entries - 1, shift: shift, record: words, armSequence: words + 8, register: words,
-        // Not looked at by what is tested here.
+        memory: memory, mask: entries - 1, shift: shift, doorbellRecord: words, armSequence: words + 8, uarPage: words,
+        // Not accessed by the tested functions.
         context: Mlx5ContextPointer(bitPattern: 64)!)
     if choice & 2 != 0 {
-        ring.clean(UInt32(choice >> 2), hasUserIndex: choice & 4 != 0, shared: nil)
-        if ring.consumer > entries { fatalError("more completions were removed than there can be") }
+        ring.clean(UInt32(choice >> 2), hasUserIndex: choice & 4 != 0, shared: nil, isInBatch: choice & 1 != 0)
+        if ring.consumer > entries { fatalError("more completions were removed than the queue holds") }
     }
     let requests = PostedRequests()
-    var taken: UInt32 = 0
+    var polled: UInt32 = 0
     while let completion = ring.next() {
-        taken += 1
-        // One round at most: the owner's bits do not turn by themselves.
-        if taken > entries { fatalError("more completions than entries") }
+        polled += 1
+        // At most one pass over the ring, because the owner bits do not change.
+        if polled > entries { fatalError("more completions than entries") }
         requests.complete(completion)
     }
     memory.free()
     return 0
 }
 
-/// A READ and a receive, whose memory lies between bytes that must stay as they are.
+/// A READ and a receive with memory of exactly the size of their SGEs.
 private struct PostedRequests: ~Copyable {
     private let queue = UnsafeMutableRawPointer.allocate(byteCount: 256, alignment: 64)
     private let data = UnsafeMutableRawPointer.allocate(byteCount: 64, alignment: 8)
@@ -52,12 +52,12 @@ private struct PostedRequests: ~Copyable {
         retired.storeBytes(of: 0, as: UInt64.self)
         let address = UInt64(UInt(bitPattern: data))
         for index in 0..<4 {
-            let entry = queue + 64 * index
-            entry.put(
+            let wqe = queue + 64 * index
+            wqe.put(
                 Filled(ControlSegment.index, UInt32(index)), Filled(ControlSegment.opcode, Opcode.read))
-            entry.put(Filled(ControlSegment.queuePair, 1), Filled(ControlSegment.segments, 4))
-            (entry + 32).putPiece(16, 1, address)
-            (entry + 48).putPiece(48, 1, address + 16)
+            wqe.put(Filled(ControlSegment.queuePair, 1), Filled(ControlSegment.segments, 4))
+            (wqe + 32).putSGE(16, 1, address)
+            (wqe + 48).putSGE(48, 1, address + 16)
         }
     }
 
@@ -71,19 +71,19 @@ private struct PostedRequests: ~Copyable {
 
     func complete(_ completion: Completion) {
         var wc = ibv_wc()
-        let sends = SendRing(memory: queue, blocks: 4, posted: posted, retired: retired)
-        // Of a receive, the pieces are all that there is.
+        let sends = SendRing(memory: queue, wqebbs: 4, posted: posted, retired: retired)
+        // A receive WQE consists only of SGEs.
         let receives = ReceiveRing(memory: queue + 32, count: 1, shift: 5, posted: ids, retired: retired + 4)
-        switch completion.kind {
+        switch completion.opcode {
         case .request:
-            completion.writeSent(&wc, noted: 0)
+            completion.writeSent(&wc, postedOpcode: 0)
             _ = sends.scatter(completion, to: completion.index)
         case .send, .sendImmediate, .sendInvalidate, .writeImmediate:
             completion.writeReceived(&wc)
             _ = receives.scatter(completion, to: completion.index)
         default:
             completion.writeError(&wc)
-            if wc.status == IBV_WC_SUCCESS { fatalError("an error that is none") }
+            if wc.status == IBV_WC_SUCCESS { fatalError("an error completion with status IBV_WC_SUCCESS") }
         }
     }
 }

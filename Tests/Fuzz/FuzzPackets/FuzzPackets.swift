@@ -1,6 +1,6 @@
 private let property = PacketProperty()
 
-/// Feeds the parsers of RoCEWire with whatever libFuzzer thinks of: first as a packet in UDP, then as an IP packet.
+/// Passes the fuzzer's input to the parsers of RoCEWire: first as a UDP payload, then as an IP packet.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzzPackets(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     if let violation = property.violation(Array(UnsafeBufferPointer(start: start, count: count))) {

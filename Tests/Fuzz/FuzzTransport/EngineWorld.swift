@@ -1,16 +1,16 @@
 import RoCETransport
 import RoCEWire
 
-/// One engine with queue pairs of all kinds, driven by a string of bytes. Whatever the bytes say, the engine must not
-/// crash, must not touch memory that nobody registered, and must keep its books: at most one completion per work
-/// request, in order. The test suite feeds it random bytes, the fuzzer whatever it can think of.
+/// One engine with queue pairs of all types, whose operations are read from bytes. For any bytes, the engine must not
+/// crash, must access only registered memory, and must return at most one completion per work request, in order. The
+/// test suite passes random bytes, the fuzzer its input.
 final class EngineWorld {
     private let engine: Engine
     private let gid = GID(ipv4: 0x0A00_0001)
     private let domain: ProtectionDomain
     private let completions: CompletionQueue
     private let shared: SharedReceiveQueue
-    /// Each region has its own block, so that a sanitizer sees the first byte beyond.
+    /// Each region is a separate allocation, so that a sanitizer detects an access beyond it.
     private let writable = UnsafeMutableRawBufferPointer.allocate(byteCount: 2048, alignment: 8)
     private let readable = UnsafeMutableRawBufferPointer.allocate(byteCount: 512, alignment: 8)
     private let packet = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 8)
@@ -20,7 +20,7 @@ final class EngineWorld {
     private var now: UInt64 = 1
     private var input = Input(bytes: [])
 
-    /// A queue pair, and what was posted to it since RESET.
+    /// A queue pair, and its numbers of posted and completed work requests since RESET.
     private struct Tracked {
         let pair: QueuePair
         let peer: UInt32
@@ -33,14 +33,14 @@ final class EngineWorld {
 
     struct Input {
         var bytes: [UInt8]
-        var place = 0
+        var offset = 0
 
-        var isEmpty: Bool { place >= bytes.count }
+        var isEmpty: Bool { offset >= bytes.count }
 
         mutating func byte() -> UInt8 {
             guard !isEmpty else { return 0 }
-            place += 1
-            return bytes[place - 1]
+            offset += 1
+            return bytes[offset - 1]
         }
 
         mutating func number(_ count: Int) -> UInt64 {
@@ -58,11 +58,11 @@ final class EngineWorld {
         configuration.activeMTU = 1024
         configuration.maximumWindow = 8
         configuration.initialWindow = 4
-        configuration.readPiece = 2
+        configuration.readSegment = 2
         engine = Engine(configuration)
         domain = try engine.allocateProtectionDomain()
         completions = try engine.createCompletionQueue(capacity: 256)
-        shared = try engine.createSharedReceiveQueue(domain, workRequests: 8, elements: 2)
+        shared = try engine.createSharedReceiveQueue(domain, maxWR: 8, maxSGE: 2)
         writable.initializeMemory(as: UInt8.self, repeating: 0)
         readable.initializeMemory(as: UInt8.self, repeating: Self.readablePattern)
         let everything: AccessFlags = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic]
@@ -70,7 +70,7 @@ final class EngineWorld {
             domain, address: writable.baseAddress, length: 2048, virtualAddress: 0x1000, access: everything)
         readableKey = try engine.registerMemory(
             domain, address: readable.baseAddress, length: 512, virtualAddress: 0x8000, access: .remoteRead)
-        // Two of RC that talk to each other, one of RC with the shared queue whose peer is the input, UC, and UD.
+        // Two connected RC queue pairs, one RC with the SRQ whose peer is the input, UC connected to itself, and UD.
         let types: [QueuePairType] = [.rc, .rc, .rc, .uc, .ud]
         var created: [QueuePair] = []
         for (index, type) in types.enumerated() { created.append(try create(type, shared: index == 2)) }
@@ -91,17 +91,17 @@ final class EngineWorld {
     }
 
     private func create(_ type: QueuePairType, shared isShared: Bool) throws -> QueuePair {
-        var specification = QueuePairSpecification(
+        var specification = QueuePairInitAttributes(
             type: type, domain: domain, completions: completions,
             capabilities: QueuePairCapabilities(
-                sendWorkRequests: 8, receiveWorkRequests: 8, sendElements: 2, receiveElements: 2, inlineData: 16))
+                maxSendWR: 8, maxReceiveWR: 8, maxSendSGE: 2, maxReceiveSGE: 2, maxInlineData: 16))
         if isShared { specification.sharedReceiveQueue = shared }
         return try engine.createQueuePair(specification)
     }
 
     // MARK: - Running
 
-    /// Says what went wrong, nil if all is well.
+    /// Runs the operations in `bytes` and returns the violated property, or nil.
     func violation(_ bytes: [UInt8]) -> String? {
         input = Input(bytes: bytes)
         while !input.isEmpty {
@@ -116,7 +116,7 @@ final class EngineWorld {
 
     private func act() -> String? {
         switch input.byte() % 10 {
-        case 0, 1, 2: receiveMade()
+        case 0, 1, 2: receiveConstructed()
         case 3: receiveRaw()
         case 4: postSend()
         case 5: postReceive()
@@ -138,7 +138,7 @@ final class EngineWorld {
     private func pollAll() -> String? {
         var completion = WorkCompletion()
         while completions.poll(into: &completion, count: 1) == 1 {
-            guard let index = pairs.firstIndex(where: { $0.pair.number == completion.queuePair }) else {
+            guard let index = pairs.firstIndex(where: { $0.pair.number == completion.queuePairNumber }) else {
                 return "completion of a queue pair that does not exist"
             }
             if completion.opcode.rawValue & 0x80 == 0 {
@@ -156,13 +156,13 @@ final class EngineWorld {
         return nil
     }
 
-    /// Sends everything, and delivers what goes to this address. With the time standing still there is an end to it.
+    /// Transmits all packets and delivers most of them to the engine. It must end, because the time does not advance.
     private func transmitAll() -> String? {
         for _ in 0..<10_000 {
             guard let sent = engine.transmit(into: packet, now: now) else { return nil }
             let bytes = UnsafeRawBufferPointer(rebasing: packet[..<sent.byteCount])
             guard let parsed = try? TransportPacket(parsing: bytes) else { return "an unreadable packet was sent" }
-            guard parsed.headers.bth.destinationQP == sent.destinationQueuePair else { return "wrong destination" }
+            guard parsed.headers.bth.destinationQPN == sent.destinationQPN else { return "wrong destination" }
             if input.byte() & 7 == 7 { continue }
             engine.receive(
                 bytes,
@@ -170,31 +170,32 @@ final class EngineWorld {
                     source: gid, destination: gid, header: UnsafeRawBufferPointer(rebasing: readable[..<40])),
                 now: now)
         }
-        return "transmit does not come to an end"
+        return "transmit does not end"
     }
 
     // MARK: - Packets
 
-    /// A packet whose fields are near what is right.
-    private func receiveMade() {
+    /// Receives a packet whose fields are correct or slightly wrong.
+    private func receiveConstructed() {
         let index = Int(input.byte()) % pairs.count
         let opcode = Opcode(rawValue: input.byte())
         guard opcode.isKnown else { return }
         let attributes = engine.attributes(of: pairs[index].pair)
-        let base = opcode.isResponse ? attributes.sendPSN : attributes.receivePSN
+        let base = opcode.isResponse ? attributes.sqPSN : attributes.rqPSN
         let flags = input.byte()
-        let offset = UInt32(bitPattern: Int32(Int8(bitPattern: input.byte())) >> 4)
+        // Near the expected PSN, or 2^23 (half of the PSN space) away from it.
+        let offset = UInt32(bitPattern: Int32(Int8(bitPattern: input.byte())) >> 4) &+ (flags & 128 != 0 ? 1 << 23 : 0)
         var headers = PacketHeaders(
             BTH(
-                opcode: opcode, destinationQP: pairs[index].pair.number, psn: PSN(base &+ offset),
+                opcode: opcode, destinationQPN: pairs[index].pair.number, psn: PSN(base &+ offset),
                 acknowledgeRequest: flags & 1 != 0, solicited: flags & 2 != 0))
         let key = flags & 4 != 0 ? readableKey : writableKey
         let address = (flags & 4 != 0 ? 0x8000 : 0x1000) &+ UInt64(input.byte()) &* 8 &- (flags & 8 != 0 ? 4 : 0)
         let length = [0, 1, 8, 256, 255, 512, 1024, 3][Int(input.byte() & 7)]
         let announced = flags & 16 != 0 ? UInt32(truncatingIfNeeded: input.number(2)) : UInt32(length)
-        headers.deth = DETH(queueKey: 0x1234, sourceQP: 5)
-        headers.reth = RETH(virtualAddress: address, remoteKey: key, dmaLength: announced)
-        headers.atomicETH = AtomicETH(virtualAddress: address, remoteKey: key, swapOrAdd: 3)
+        headers.deth = DETH(qkey: 0x1234, sourceQPN: 5)
+        headers.reth = RETH(virtualAddress: address, rkey: key, dmaLength: announced)
+        headers.atomicETH = AtomicETH(virtualAddress: address, rkey: key, swapOrAdd: 3)
         headers.aeth = AETH(syndrome: AETHSyndrome(rawValue: flags & 32 != 0 ? input.byte() : 0x1F), msn: 0)
         let payload = opcode.hasPayload ? length : 0
         let bytes = UnsafeMutableRawBufferPointer.allocate(
@@ -210,14 +211,14 @@ final class EngineWorld {
             now: now)
     }
 
-    /// Bytes as they come, but for the destination.
+    /// Receives bytes of the input with the destination QP number of a queue pair.
     private func receiveRaw() {
         let index = Int(input.byte()) % pairs.count
         var bytes: [UInt8] = []
         for _ in 0..<input.byte() { bytes.append(input.byte()) }
         let number = pairs[index].pair.number
         if bytes.count > 7 {
-            for place in 5...7 { bytes[place] = UInt8(truncatingIfNeeded: number >> UInt32(8 * (7 - place))) }
+            for offset in 5...7 { bytes[offset] = UInt8(truncatingIfNeeded: number >> UInt32(8 * (7 - offset))) }
         }
         bytes.withUnsafeBytes { bytes in
             engine.receive(
@@ -230,14 +231,14 @@ final class EngineWorld {
 
     // MARK: - Work
 
-    private func element() -> ScatterGatherElement {
+    private func sge() -> SGE {
         let kind = input.byte()
         let address = UInt64(input.byte()) &* 8
         let length = UInt32(kind & 15) &* 37
         switch kind >> 6 {
-        case 0: return ScatterGatherElement(address: 0x8000 &+ address, length: length, key: readableKey)
-        case 1: return ScatterGatherElement(address: address, length: length, key: writableKey ^ 1)
-        default: return ScatterGatherElement(address: 0x1000 &+ address, length: length, key: writableKey)
+        case 0: return SGE(address: 0x8000 &+ address, length: length, lkey: readableKey)
+        case 1: return SGE(address: address, length: length, lkey: writableKey ^ 1)
+        default: return SGE(address: 0x1000 &+ address, length: length, lkey: writableKey)
         }
     }
 
@@ -245,28 +246,27 @@ final class EngineWorld {
         let index = Int(input.byte()) % pairs.count
         let tracked = pairs[index]
         var flags = SendFlags(rawValue: UInt32(input.byte() & 15))
-        var request = SendWorkRequest(
+        var request = SendWQE(
             id: tracked.sends, opcode: WorkRequestOpcode(rawValue: UInt32(input.byte() % 8)))
-        request.remoteKey = writableKey
+        request.rkey = writableKey
         request.remoteAddress = 0x1000 &+ UInt64(input.byte()) &* 4
-        request.remoteQueuePair = tracked.pair.number
-        request.remoteQueueKey = 0x1234
+        request.remoteQPN = tracked.pair.number
+        request.remoteQKey = 0x1234
         request.compareAdd = 1
         // Inline data is read at its address in this process.
-        var elements = [element(), element()]
+        var sgList = [sge(), sge()]
         if flags.contains(.inline) {
-            elements = [
-                ScatterGatherElement(
-                    address: UInt64(UInt(bitPattern: readable.baseAddress)), length: UInt32(input.byte() & 31), key: 0)
+            sgList = [
+                SGE(
+                    address: UInt64(UInt(bitPattern: readable.baseAddress)), length: UInt32(input.byte() & 31), lkey: 0)
             ]
         }
-        if input.byte() & 3 == 0 { elements = [] }
-        if elements.isEmpty { flags.remove(.inline) }
+        if input.byte() & 3 == 0 { sgList = [] }
+        if sgList.isEmpty { flags.remove(.inline) }
         request.flags = flags
         var path = Path(source: gid, destination: gid)
         let result = withUnsafePointer(to: &path) { path in
-            request.path = path
-            return tracked.pair.stageSend(request, elements: elements, count: elements.count)
+            tracked.pair.stageSend(request, path: path, sgList: sgList, count: sgList.count)
         }
         if result == .success { pairs[index].sends += 1 }
         tracked.pair.commitSends()
@@ -275,13 +275,13 @@ final class EngineWorld {
     private func postReceive() {
         let index = Int(input.byte()) % pairs.count
         let tracked = pairs[index]
-        let elements = input.byte() & 3 == 0 ? [] : [element(), element()]
+        let sgList = input.byte() & 3 == 0 ? [] : [sge(), sge()]
         if tracked.hasSharedQueue {
-            _ = shared.stageReceive(id: 0, elements: elements, count: elements.count)
+            _ = shared.stageReceive(id: 0, sgList: sgList, count: sgList.count)
             shared.commitReceives()
             return
         }
-        if tracked.pair.stageReceive(id: tracked.receives, elements: elements, count: elements.count) == .success {
+        if tracked.pair.stageReceive(id: tracked.receives, sgList: sgList, count: sgList.count) == .success {
             pairs[index].receives += 1
         }
         tracked.pair.commitReceives()
@@ -290,9 +290,9 @@ final class EngineWorld {
     // MARK: - Control
 
     private func change() {
-        let what = input.byte()
-        if what & 0xC0 == 0xC0 {
-            // The region goes away and comes back under another key.
+        let choice = input.byte()
+        if choice & 0xC0 == 0xC0 {
+            // The region is deregistered and registered again with another key.
             try? engine.deregisterMemory(writableKey)
             writableKey =
                 (try? engine.registerMemory(
@@ -300,11 +300,11 @@ final class EngineWorld {
                     access: [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic])) ?? 0
             return
         }
-        let index = Int(what & 7) % pairs.count
+        let index = Int(choice & 7) % pairs.count
         let states: [QueuePairState] = [
             .reset, .initialized, .readyToReceive, .readyToSend, .sendQueueDrained, .error, .readyToSend,
         ]
-        modify(index, to: states[Int(what >> 3 & 7) % states.count])
+        modify(index, to: states[Int(choice >> 3 & 7) % states.count])
     }
 
     private func modify(_ index: Int, to state: QueuePairState) {
@@ -315,17 +315,17 @@ final class EngineWorld {
         attributes.access = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic]
         attributes.path = Path(source: gid, destination: gid)
         attributes.pathMTU = 256
-        attributes.destinationQueuePair = tracked.peer
-        attributes.queueKey = 0x1234
-        attributes.receivePSN = 0xFF_FFFE
-        attributes.sendPSN = 0xFF_FFFE
+        attributes.destinationQPN = tracked.peer
+        attributes.qkey = 0x1234
+        attributes.rqPSN = 0xFF_FFFE
+        attributes.sqPSN = 0xFF_FFFE
         attributes.maxReadAtomic = 2
         attributes.maxDestinationReadAtomic = 2
         attributes.minRNRTimer = 1
         attributes.timeout = 1
         attributes.retryCount = 2
         attributes.rnrRetry = 2
-        attributes.drainedNotification = true
+        attributes.sqdAsyncNotify = true
         let mask = Self.mask(state, tracked.pair)
         guard (try? engine.modify(tracked.pair, attributes, mask)) != nil, state == .reset else { return }
         pairs[index].sends = 0
@@ -339,14 +339,14 @@ final class EngineWorld {
         switch (pair.state, state) {
         case (.reset, .initialized):
             return isDatagram
-                ? [.state, .partitionKeyIndex, .port, .queueKey] : [.state, .partitionKeyIndex, .port, .access]
+                ? [.state, .pkeyIndex, .port, .qkey] : [.state, .pkeyIndex, .port, .access]
         case (.initialized, .readyToReceive):
             if isDatagram { return .state }
-            let connected: AttributeMask = [.state, .path, .pathMTU, .destinationQueuePair, .receivePSN]
+            let connected: AttributeMask = [.state, .path, .pathMTU, .destinationQPN, .rqPSN]
             return pair.type == .uc ? connected : connected.union([.maxDestinationReadAtomic, .minRNRTimer])
         case (.readyToReceive, .readyToSend):
             return pair.type == .rc
-                ? [.state, .sendPSN, .timeout, .retryCount, .rnrRetry, .maxReadAtomic] : [.state, .sendPSN]
+                ? [.state, .sqPSN, .timeout, .retryCount, .rnrRetry, .maxReadAtomic] : [.state, .sqPSN]
         default: return .state
         }
     }

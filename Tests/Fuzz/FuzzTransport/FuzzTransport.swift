@@ -1,4 +1,4 @@
-/// Feeds an engine with whatever libFuzzer thinks of: packets, posts, changes of state and time, read from the bytes.
+/// Reads packets, posts, state changes and time steps from the fuzzer's input and runs them on an engine.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzzTransport(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     guard let world = try? EngineWorld() else { fatalError("the engine refused its objects") }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * hfi1_0 without hardware, for tests: rdmavt, which is the software half of the kernel's hfi1 driver, as one adapter
- * on a fabric where there is no other. What is sent comes back to a queue pair of the same adapter.
+ * hfi1_0 without hardware, for tests: one loopback adapter on rdmavt, the software half of the kernel's hfi1 driver.
+ * Every packet is delivered to a queue pair of the same adapter.
  *
- * To user space it is an hfi1: the driver's id, rdmavt's commands and queues, LIDs, an Omni-Path port. RC and UC are
- * looped back by rdmavt itself, UD and multicast here. There are no MADs, hence no connection manager.
+ * To user space it is an hfi1: the driver ID, rdmavt's commands and queues, LIDs, an Omni-Path port. rdmavt itself
+ * loops back RC and UC; this module loops back UD and multicast. It has no MADs, hence no connection manager.
  *
  * Copyright (c) 2026, the swift-rdma maintainers
  */
@@ -22,13 +22,13 @@
 #define PSN_MASK 0xffffff
 
 struct adapter {
-	struct rvt_dev_info rdi; /* first: both are freed as the ib_device in it */
+	struct rvt_dev_info rdi; /* first member: freeing its ib_device frees the adapter */
 	struct rvt_ibport port;
-	struct pci_dev *pci; /* whose name rdmavt writes before its messages: any */
+	struct pci_dev *pci; /* any device: rdmavt prefixes its log messages with the name */
 	u16 pkeys[1];
 };
 
-/* What a queue pair has beyond rdmavt's: the work that sends when nobody waits for it. */
+/* qp->priv: the work item that sends asynchronously. */
 struct sender {
 	struct rvt_qp *qp;
 	struct work_struct work;
@@ -36,9 +36,9 @@ struct sender {
 
 static struct adapter *adapter;
 
-/* ---- sending: what rdmavt has queued is delivered in order, by one thread at a time ---- */
+/* ---- sending: rdmavt's send queue is processed in order, by one thread at a time ---- */
 
-/* A datagram to one queue pair of this adapter, or to nobody who wants it. Under RCU. */
+/* Delivers a datagram to a queue pair of this adapter, or drops it. Runs under RCU. */
 static void deliver(struct rvt_qp *from, struct rvt_swqe *wqe, struct rvt_qp *to)
 {
 	struct rdma_ah_attr *address = rvt_get_swqe_ah_attr(wqe);
@@ -54,7 +54,7 @@ static void deliver(struct rvt_qp *from, struct rvt_swqe *wqe, struct rvt_qp *to
 	unsigned long flags;
 	int found;
 
-	/* IBTA volume 1, 10.2.5: with its highest bit set a Q_Key stands for that of the sender. */
+	/* IBTA volume 1, 10.2.5: a Q_Key with its highest bit set selects the sending queue pair's Q_Key. */
 	if (qkey & BIT(31))
 		qkey = from->qkey;
 	if (to->ibqp.qp_type != IB_QPT_UD || qkey != to->qkey)
@@ -67,7 +67,7 @@ static void deliver(struct rvt_qp *from, struct rvt_swqe *wqe, struct rvt_qp *to
 	spin_lock_irqsave(&to->r_lock, flags);
 	if (!(ib_rvt_state_ops[to->state] & RVT_PROCESS_RECV_OK))
 		goto unlock;
-	/* The request that was too short for one datagram waits for the next. */
+	/* A receive that was too short for one datagram is used for the next. */
 	found = to->r_flags & RVT_R_REUSE_SGE ? 1 : rvt_get_rwqe(to, false);
 	to->r_flags &= ~RVT_R_REUSE_SGE;
 	if (found < 0)
@@ -82,7 +82,7 @@ static void deliver(struct rvt_qp *from, struct rvt_swqe *wqe, struct rvt_qp *to
 		const struct ib_global_route *route = rdma_ah_read_grh(address);
 		struct ib_grh header = {
 			.version_tclass_flow = cpu_to_be32(6U << 28 | route->traffic_class << 20 | route->flow_label),
-			/* BTH, DETH and ICRC around the data (IBTA volume 1, 8.3). */
+			/* BTH, DETH, data and ICRC (IBTA volume 1, 8.3). */
 			.paylen = cpu_to_be16(12 + 8 + left + 4), .next_hdr = 0x1b, .hop_limit = route->hop_limit,
 			.sgid.global = { .subnet_prefix = adapter->port.gid_prefix, .interface_id = cpu_to_be64(GUID) },
 			.dgid = route->dgid,
@@ -132,7 +132,7 @@ static void deliver_to_all(struct rvt_qp *from, struct rvt_swqe *wqe)
 	list_for_each_entry_rcu(member, &members->qp_list, list)
 		if (member->qp != from)
 			deliver(from, wqe, member->qp);
-	/* Who detaches the last member waits until nobody else holds the group. */
+	/* The thread that detaches the last member waits until there are no other references. */
 	if (atomic_dec_return(&members->refcount) <= 1)
 		wake_up(&members->wait);
 }
@@ -190,7 +190,7 @@ static bool schedule_send(struct rvt_qp *qp)
 	return queue_work(system_highpri_wq, &((struct sender *)qp->priv)->work);
 }
 
-/* ---- what rdmavt asks of a driver ---- */
+/* ---- callbacks of rdmavt ---- */
 
 static void *qp_priv_alloc(struct rvt_dev_info *rdi, struct rvt_qp *qp)
 {
@@ -266,7 +266,7 @@ static int query_port(struct rvt_dev_info *rdi, u32 port, struct ib_port_attr *a
 	return 0;
 }
 
-/* Nobody else is here. */
+/* The only unicast LID is this adapter's own. */
 static int check_ah(struct ib_device *device, struct rdma_ah_attr *address)
 {
 	u32 lid = rdma_ah_get_dlid(address);
@@ -328,7 +328,7 @@ static const struct rvt_driver_provided calls = {
 	.get_pmtu_from_attr = pmtu_from_attr,
 	.flush_qp_waiters = nothing,
 	.stop_send_queue = stop_send_queue,
-	.quiesce_qp = stop_send_queue, /* once more: a timer may have begun it between the two */
+	.quiesce_qp = stop_send_queue, /* again: a timer may have queued the work since stop_send_queue */
 	.notify_error_qp = nothing,
 	.mtu_from_qp = mtu_from_qp,
 	.mtu_to_path_mtu = mtu_to_path_mtu,
@@ -342,7 +342,7 @@ static const struct rvt_driver_provided calls = {
 	.notify_restart_rc = nothing_to_restart,
 };
 
-/* About what hfi1 has: rdmavt compares with these, and user space is told them. */
+/* Approximately the limits of hfi1. rdmavt checks against these and reports them to user space. */
 static const struct ib_device_attr limits = {
 	.sys_image_guid = cpu_to_be64(GUID),
 	.device_cap_flags = IB_DEVICE_SRQ_RESIZE | IB_DEVICE_RC_RNR_NAK_GEN | IB_DEVICE_MEM_MGT_EXTENSIONS,

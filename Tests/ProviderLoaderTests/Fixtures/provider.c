@@ -1,10 +1,10 @@
 /*
- * A provider for the tests of the loader, from the header alone. It opens and closes a context, and
- * nothing else. What it does wrong is said in the file <path of this library>.conf, in lines of
- * `key value`; what happens to it is added to <path of this library>.trace, one letter for each event:
- * m mapped, e entry called, p probed, o opened, c closed.
+ * A provider for the tests of the loader, from the header alone. It only opens and closes a context. The file
+ * <path of this library>.conf configures its faults, in lines of `key value`. It appends one letter for each
+ * event to <path of this library>.trace: m mapped, e entry called, p probed, i device state made, o opened,
+ * c closed, f device state freed.
  *
- * -DNO_ENTRY leaves the entry point out, -DUNDEFINED needs a symbol that nobody has.
+ * -DNO_ENTRY leaves the entry point out; -DUNDEFINED adds a reference to an undefined symbol.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -32,7 +32,7 @@ static void trace(const char *event)
 }
 
 #ifdef UNDEFINED
-void nobody_has_this_symbol(void);
+void undefined_symbol(void);
 #endif
 
 __attribute__((constructor)) static void mapped(void)
@@ -43,13 +43,13 @@ __attribute__((constructor)) static void mapped(void)
 		snprintf(own_path, sizeof(own_path), "%s", info.dli_fname);
 	trace("m");
 #ifdef UNDEFINED
-	nobody_has_this_symbol();
+	undefined_symbol();
 #endif
 }
 
 #ifndef NO_ENTRY
 
-/* What is never freed: a leak checker finds it here. */
+/* Memory that is never freed, referenced here for a leak checker. */
 static void *kept[64];
 static size_t kept_count;
 
@@ -81,22 +81,76 @@ static const char *setting(const char *key)
 	return value;
 }
 
-static uint32_t number(const char *key, uint32_t otherwise)
+static uint32_t number(const char *key, uint32_t default_value)
 {
 	const char *value = setting(key);
 
-	return value ? (uint32_t)strtoul(value, NULL, 0) : otherwise;
+	return value ? (uint32_t)strtoul(value, NULL, 0) : default_value;
 }
+
+static int query_port(struct ibv_context *context, uint8_t port, struct ibv_port_attr *attr, size_t attr_size)
+{
+	(void)context;
+	(void)port;
+	(void)attr;
+	(void)attr_size;
+	return 0;
+}
+
+/* Slots that a later verbs.h has in front of struct verbs_context, in bytes. */
+static size_t later_slots;
 
 static int close_context(struct ibv_context *context)
 {
 	trace("c");
 	rdma_fini_context(context);
-	free(verbs_get_ctx(context));
+	free((char *)verbs_get_ctx(context) - later_slots);
 	return 0;
 }
 
-static struct rdma_context_ops ops = { .size = sizeof(ops), .close_context = close_context };
+/* The extensions "acme-numbers" of the provider, of the device and of a context: version 2 only. */
+static const int numbers[] = { 1, 2, 3 };
+static int wants_numbers;
+
+static const void *query_extension(const struct rdma_device *device, const char *name, uint32_t version)
+{
+	return version == 2 && !strcmp(name, "acme-numbers") ? &numbers[device ? 1 : 0] : NULL;
+}
+
+static const void *query_context_extension(struct ibv_context *context, const char *name, uint32_t version)
+{
+	(void)context;
+	return version == 2 && !strcmp(name, "acme-numbers") && wants_numbers ? &numbers[2] : NULL;
+}
+
+static struct rdma_context_ops ops = {
+	.size = sizeof(ops), .close_context = close_context, .query_port = query_port,
+	.query_extension = query_context_extension,
+};
+
+static int device_state;
+
+static int init_device(const struct rdma_device *device, void **state, struct rdma_reason *why)
+{
+	const char *reason = setting("init-fails");
+
+	trace("i");
+	if (device->provider_state)
+		abort();
+	if (reason) {
+		rdma_set_reason(why, reason);
+		return ENOMEM;
+	}
+	*state = &device_state;
+	return 0;
+}
+
+static void fini_device(const struct rdma_device *device, void *state)
+{
+	if (state != &device_state || device->provider_state)
+		abort();
+	trace("f");
+}
 
 static int probe_device(const struct rdma_device *device, struct rdma_reason *why)
 {
@@ -110,49 +164,61 @@ static int probe_device(const struct rdma_device *device, struct rdma_reason *wh
 	return ENODEV;
 }
 
-static int open_device(const struct rdma_device *device, struct rdma_context *answer, struct rdma_reason *why)
+static int open_device(const struct rdma_device *device, const struct rdma_open_attr *attr,
+		       struct rdma_context *opened, struct rdma_reason *why)
 {
-	static struct ibv_device stranger;
+	static struct ibv_device other_device;
 	const char *reason = setting("open-fails");
 	struct verbs_context *verbs;
+	uint32_t index;
 
 	trace("o");
+	if (attr->size < sizeof(*attr) || attr->cmd_fd != -1)
+		abort();
+	for (index = 0; index < attr->extension_count; index++)
+		wants_numbers |= !strcmp(attr->extensions[index], "acme-numbers");
+	if (device->provider_state != (setting("device-state") ? &device_state : NULL))
+		abort();
 	if (reason) {
 		rdma_set_reason(why, reason);
 		return (int)number("open-errno", EACCES);
 	}
 	if (setting("no-context"))
 		return 0;
-	verbs = calloc(1, sizeof(*verbs));
+	later_slots = number("later-slots", 0) * sizeof(void *);
+	verbs = calloc(1, sizeof(*verbs) + later_slots);
 	if (!verbs)
 		return ENOMEM;
-	answer->context = rdma_init_context(verbs, setting("strange-device") ? &stranger : device->device, -1, -1, 1);
+	verbs = (struct verbs_context *)((char *)verbs + later_slots);
+	opened->context = rdma_init_context(verbs, setting("strange-device") ? &other_device : device->device, -1, -1, 1);
+	verbs->sz += later_slots;
 	if (setting("short-context"))
-		verbs->sz = sizeof(*verbs) - 8;
+		verbs->sz = sizeof(*verbs) - offsetof(struct verbs_context, query_port) - 8;
 	if (setting("no-close")) {
 		ops.close_context = NULL;
 		keep(verbs);
 	}
-	answer->ops = &ops;
+	opened->ops = &ops;
 	return 0;
 }
 
-/* Larger than this core's struct, as that of a newer header is. */
+/* Larger than this core's struct rdma_provider, like that of a newer header. */
 static struct {
 	struct rdma_provider provider;
 	uint64_t more[4];
-} answer = {
+} description = {
 	.provider = {
 		.kernel_abi_max = UINT32_MAX,
 		.probe_device = probe_device,
 		.open_device = open_device,
+		.query_extension = query_extension,
 	},
 };
 
 __attribute__((visibility("default"))) const struct rdma_provider *
 rdma_provider_entry(const struct rdma_core *core, struct rdma_reason *why)
 {
-	struct rdma_provider *provider = &answer.provider;
+	struct rdma_provider *provider = &description.provider;
 	const char *reason = setting("refuses");
 
 	trace("e");
@@ -165,6 +231,8 @@ rdma_provider_entry(const struct rdma_core *core, struct rdma_reason *why)
 	provider->size = number("size", sizeof(*provider));
 	provider->abi_major = (uint16_t)number("major", core->abi_major);
 	provider->abi_minor = (uint16_t)number("minor", core->abi_minor);
+	provider->init_device = setting("device-state") ? init_device : NULL;
+	provider->fini_device = setting("device-state") ? fini_device : NULL;
 	provider->name = setting("nameless") ? NULL : setting("name") ? setting("name") : "acme";
 	provider->version = setting("version");
 	provider->vendor = setting("vendor");

@@ -1,7 +1,7 @@
 import RoCETransport
 import TestSupport
 
-/// A random world of reliable connections: hosts, a network, work of all kinds, all drawn from one seed.
+/// Random reliable connections: hosts, a network, and work requests of all opcodes, all drawn from one seed.
 final class ReliableScenario {
     private var random: SplitMix
     private let network: Network
@@ -32,7 +32,7 @@ final class ReliableScenario {
                 configuration.maximumWindow = random.pick([1, 2, 8, 64, 256])
                 configuration.initialWindow = random.pick([1, 4, 32])
                 configuration.acknowledgeInterval = random.pick([1, 4, 32])
-                configuration.readPiece = random.pick([1, 3, 64])
+                configuration.readSegment = random.pick([1, 3, 64])
                 configuration.burst = random.pick([1, 8])
             }
         }
@@ -77,26 +77,26 @@ final class ReliableScenario {
     }
 
     private func makeStreams(_ name: String, _ left: Host, _ right: Host) throws -> (ReliableStream, ReliableStream) {
-        let signalAll = random.chance(30)
+        let sqSigAll = random.chance(30)
         let sends = UInt32(random.pick([1, 3, 16, 64]))
         let receives = UInt32(random.pick([2, 16, 64]))
         let leftPair = try left.makeQueuePair(
-            sends: sends, receives: receives, shared: try sharedQueue(of: left), signalAll: signalAll)
+            sends: sends, receives: receives, shared: try sharedQueue(of: left), sqSigAll: sqSigAll)
         let rightPair = try right.makeQueuePair(
-            sends: sends, receives: receives, shared: try sharedQueue(of: right), signalAll: signalAll)
+            sends: sends, receives: receives, shared: try sharedQueue(of: right), sqSigAll: sqSigAll)
         return (
-            stream("\(name) ->", left, right, leftPair, rightPair, signalAll),
-            stream("\(name) <-", right, left, rightPair, leftPair, signalAll)
+            stream("\(name) ->", left, right, leftPair, rightPair, sqSigAll),
+            stream("\(name) <-", right, left, rightPair, leftPair, sqSigAll)
         )
     }
 
     private func stream(
-        _ name: String, _ sender: Host, _ receiver: Host, _ pair: QueuePair, _ peer: QueuePair, _ signalAll: Bool
+        _ name: String, _ sender: Host, _ receiver: Host, _ pair: QueuePair, _ peer: QueuePair, _ sqSigAll: Bool
     ) -> ReliableStream {
         let remote = RemoteMemory(receiver, oracle: oracle, size: random.pick([64, 1024, 8192]), random: &random)
         let stream = ReliableStream(
             name: name, sender: sender, receiver: receiver, pair: pair, peer: peer, remote: remote,
-            signalAll: signalAll)
+            sqSigAll: sqSigAll)
         streams.append(stream)
         return stream
     }
@@ -110,7 +110,7 @@ final class ReliableScenario {
     private func sharedQueue(of host: Host) throws -> SharedReceiveQueue? {
         guard usesShared else { return nil }
         if let found = shared.first(where: { $0.host === host }) { return found.queue }
-        let queue = try host.makeSharedReceiveQueue(workRequests: 16)
+        let queue = try host.makeSharedReceiveQueue(maxWR: 16)
         shared.append((queue, host, [], 0))
         return queue
     }
@@ -137,10 +137,10 @@ final class ReliableScenario {
     private func makeWork(_ stream: ReliableStream, isLast: Bool, faulty: Bool) -> Work {
         let opcode = random.pick([
             WorkRequestOpcode.send, .send, .sendWithImmediate, .write, .write, .writeWithImmediate, .read, .read,
-            .compareSwap, .fetchAdd,
+            .compareAndSwap, .fetchAndAdd,
         ])
         var work = Work(
-            opcode: opcode, flags: [], size: 0, pieces: [], payload: UnsafeRawBufferPointer(start: nil, count: 0),
+            opcode: opcode, flags: [], size: 0, buffers: [], payload: UnsafeRawBufferPointer(start: nil, count: 0),
             remoteOffset: 0, immediate: UInt32(truncatingIfNeeded: random.next()), compareAdd: random.next() & 0xFF,
             swap: random.next())
         work.size = work.isAtomic ? 8 : makeSize(stream, isSend: work.isSend)
@@ -151,9 +151,9 @@ final class ReliableScenario {
         } else if !work.isSend {
             work.remoteOffset = random.below(stream.remote.window.count - work.size + 1)
         }
-        work.pieces = take(work.size, of: stream.sender)
+        work.buffers = take(work.size, of: stream.sender)
         let payload = oracle.take(work.size)
-        if !work.isAtomic && work.opcode != .read { fill(work.pieces, and: payload) }
+        if !work.isAtomic && work.opcode != .read { fill(work.buffers, and: payload) }
         work.payload = UnsafeRawBufferPointer(payload)
         work.flags = makeFlags(work, stream, isLast: isLast)
         return work
@@ -169,7 +169,7 @@ final class ReliableScenario {
         if work.size == 0 { work.size = 1 }
         var faults: [Fault] = [.localKey]
         if work.isAtomic { faults.append(.alignment) }
-        if !work.isSend { faults += [.remoteKey, .remoteRange, .remoteKey] }
+        if !work.isSend { faults += [.rkey, .remoteRange, .rkey] }
         if work.isSend && !usesShared { faults += [.receiveTooSmall, .receiveKey, .receiveTooSmall] }
         work.fault = random.pick(faults)
     }
@@ -184,25 +184,25 @@ final class ReliableScenario {
         return flags
     }
 
-    /// Memory for `size` bytes in one to four pieces, some of them empty.
+    /// Memory for `size` bytes in up to five buffers, some of them empty.
     private func take(_ size: Int, of host: Host) -> [UnsafeMutableRawBufferPointer] {
         var left = size
-        var pieces: [UnsafeMutableRawBufferPointer] = []
+        var buffers: [UnsafeMutableRawBufferPointer] = []
         for _ in 0..<random.pick([0, 0, 0, 1, 3]) {
             let part = random.below(left + 1)
-            pieces.append(host.take(part))
+            buffers.append(host.take(part))
             left -= part
         }
-        if left > 0 || pieces.isEmpty && random.chance(50) { pieces.append(host.take(left)) }
-        return pieces
+        if left > 0 || buffers.isEmpty && random.chance(50) { buffers.append(host.take(left)) }
+        return buffers
     }
 
-    private func fill(_ pieces: [UnsafeMutableRawBufferPointer], and payload: UnsafeMutableRawBufferPointer) {
+    private func fill(_ buffers: [UnsafeMutableRawBufferPointer], and payload: UnsafeMutableRawBufferPointer) {
         random.fill(payload)
         var offset = 0
-        for piece in pieces where piece.count > 0 {
-            piece.copyMemory(from: UnsafeRawBufferPointer(rebasing: payload[offset..<offset + piece.count]))
-            offset += piece.count
+        for buffer in buffers where buffer.count > 0 {
+            buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: payload[offset..<offset + buffer.count]))
+            offset += buffer.count
         }
     }
 
@@ -246,20 +246,21 @@ final class ReliableScenario {
     private func postReceives(_ stream: ReliableStream) {
         guard isCurrent(stream), stream.peer.state != .reset else { return }
         attempt { try stream.postReceives(random.pick([1, 3, 20])) }
-        // A full queue whose sender is gone stays full.
+        // A full receive queue stays full when the peer sends no more.
         if stream.hasReceivesToPost && stream.peer.state != .error && stream.pair.state != .error && !isDead(stream) {
             network.schedule(after: random.within(1_000...200_000)) { [unowned self] in postReceives(stream) }
         }
     }
 
-    /// - Parameter tries: how often the queue was full; when all its queue pairs are broken it stays so.
+    /// - Parameter tries: The number of calls that found the queue full. It stays full when all its queue pairs are in
+    ///   ERR.
     private func postShared(_ index: Int, tries: Int = 0) {
         let queue = shared[index].queue
         let before = shared[index].posted
         for _ in 0..<random.pick([1, 4, 16]) where shared[index].posted < shared[index].buffers.count {
-            let elements = shared[index].buffers[shared[index].posted].map { shared[index].host.element($0) }
+            let sgList = shared[index].buffers[shared[index].posted].map { shared[index].host.sge($0) }
             guard
-                queue.stageReceive(id: UInt64(shared[index].posted), elements: elements, count: elements.count)
+                queue.stageReceive(id: UInt64(shared[index].posted), sgList: sgList, count: sgList.count)
                     == .success
             else { break }
             shared[index].posted += 1
@@ -279,8 +280,8 @@ final class ReliableScenario {
                 guard
                     let stream = streams.first(where: {
                         isReceive
-                            ? $0.peer.number == completion.queuePair && $0.receiver === host
-                            : $0.pair.number == completion.queuePair && $0.sender === host
+                            ? $0.peer.number == completion.queuePairNumber && $0.receiver === host
+                            : $0.pair.number == completion.queuePairNumber && $0.sender === host
                     })
                 else { throw Violation("completion of an unknown queue pair") }
                 if isReceive { try stream.receiveCompleted(completion) } else { try stream.sendCompleted(completion) }
@@ -305,25 +306,25 @@ final class ReliableScenario {
             try collect()
             if let firstViolation { throw firstViolation }
         }
-        try require(network.now < limit - 5_000_000_000, "the simulation does not come to rest")
+        try require(network.now < limit - 5_000_000_000, "the simulation does not end")
         try collect()
         for link in links { try checkEnd(link) }
     }
 
-    /// Both ends of the first connection go back to RESET in the middle of things and begin anew.
+    /// Moves both queue pairs of the first connection to RESET while requests are outstanding, and connects them again.
     private func reconnect() throws {
         let old = links[0]
         let (left, right) = (old.left, old.right)
         try collect()
         try left.sender.move(left.pair, to: .reset)
         try right.sender.move(right.pair, to: .reset)
-        // Both directions, and what arrives meanwhile finds a queue pair in RESET.
+        // Both directions. Packets that arrive meanwhile are for queue pairs in RESET.
         streams.removeAll { $0 === left || $0 === right }
         network.schedule(after: random.below(5_000)) { [unowned self] in
             attempt {
                 let new = (
-                    stream("again ->", left.sender, left.receiver, left.pair, left.peer, left.signalAll),
-                    stream("again <-", right.sender, right.receiver, right.pair, right.peer, right.signalAll)
+                    stream("again ->", left.sender, left.receiver, left.pair, left.peer, left.sqSigAll),
+                    stream("again <-", right.sender, right.receiver, right.pair, right.peer, right.sqSigAll)
                 )
                 var connection = old.connection
                 connection.psn = (connection.psn + 0x40_0000) & 0xFF_FFFF
@@ -338,7 +339,7 @@ final class ReliableScenario {
         }
     }
 
-    // MARK: - Judging
+    // MARK: - Checks
 
     private(set) var unexplainedRetries = 0
 
@@ -353,17 +354,18 @@ final class ReliableScenario {
             if isDead && hosts[hosts.count - 1] === stream.sender { continue }
             let gaveUp = link.left.failure?.status == .retryExceeded || link.right.failure?.status == .retryExceeded
             let mayBreak = isDead || hadFault || gaveUp && !network.profile.isPerfect
-            try stream.checkEnd(mayBreak: mayBreak)
+            let receiverIsDead = isDead && hosts[hosts.count - 1] === stream.receiver
+            try stream.checkEnd(mayBreak: mayBreak, receiverIsDead: receiverIsDead)
             if gaveUp && !isDead && !hadFault { unexplainedRetries += 1 }
             try checkFailure(stream, isDead: isDead, hadFault: hadFault)
         }
     }
 
-    /// A failure has its own status, and the responder reports what the specification wants.
+    /// A failed work request has the status of its fault, and the responder reports the event of the specification.
     private func checkFailure(_ stream: ReliableStream, isDead: Bool, hadFault: Bool) throws {
         guard let failure = stream.failure else { return }
         if let fault = stream.works[failure.index].fault {
-            // The peer can have gone before it answered.
+            // The peer can fail before it responds.
             guard failure.status == fault.status else {
                 return try require(failure.status == .retryExceeded, "\(stream.name): \(fault) gave \(failure.status)")
             }
@@ -381,7 +383,7 @@ final class ReliableScenario {
         }
     }
 
-    /// What the engines counted, for checks over many seeds.
+    /// The counters of the engines, for checks over many seeds.
     var counters: [Counters] { hosts.map { $0.engine.counters } }
     var packetsCorrupted: Int { network.corrupted }
     var packetsRejected: Int { network.rejected }

@@ -1,9 +1,9 @@
 import Glibc
 import RoCETransport
 
-/// One direction of a reliable connection: the work requests of one side, and what must become of them. The model of
-/// RC is short: work requests are carried out once each and in order; each ends well, or one ends with an error that
-/// has a reason and all after it are flushed.
+/// One direction of a reliable connection: the work requests of one side, and their expected results. The model of RC:
+/// each work request is executed once and in order; all complete successfully, or one completes with an error that has
+/// a reason and all later ones are flushed.
 final class ReliableStream {
     let name: String
     let sender: Host
@@ -13,27 +13,27 @@ final class ReliableStream {
     let remote: RemoteMemory
     var works: [Work] = []
     private(set) var posted = 0
-    /// Work requests known to have ended well.
+    /// The number of work requests that completed successfully.
     private(set) var done = 0
-    /// The first that did not.
+    /// The first work request that failed.
     private(set) var failure: (index: Int, status: CompletionStatus)?
     private var flushed = 0
-    /// The works that take a receive, in order, and how many of them arrived.
+    /// The work requests that consume a receive, in order, and the number of those that arrived.
     private(set) var arrivals: [Int] = []
     private(set) var arrived = 0
     private(set) var receiveFailure: CompletionStatus?
-    /// Receives of this stream's own queue: buffers by number.
+    /// The receive work requests of this stream's own queue: buffers by `wr_id`.
     var receives: [[UnsafeMutableRawBufferPointer]] = []
     private(set) var postedReceives = 0
     private var flushedReceives = 0
-    /// A shared receive queue's buffers by number, when there is one.
+    /// The buffers of the shared receive queue by `wr_id`, if there is one.
     var sharedReceives: [[UnsafeMutableRawBufferPointer]]?
     let capacity: Int
-    let signalAll: Bool
+    let sqSigAll: Bool
 
     init(
         name: String, sender: Host, receiver: Host, pair: QueuePair, peer: QueuePair, remote: RemoteMemory,
-        signalAll: Bool
+        sqSigAll: Bool
     ) {
         self.name = name
         self.sender = sender
@@ -41,8 +41,8 @@ final class ReliableStream {
         self.pair = pair
         self.peer = peer
         self.remote = remote
-        self.signalAll = signalAll
-        capacity = Int(pair.capabilities.sendWorkRequests)
+        self.sqSigAll = sqSigAll
+        capacity = Int(pair.capabilities.maxSendWR)
     }
 
     func add(_ work: Work) {
@@ -60,23 +60,23 @@ final class ReliableStream {
         defer { pair.commitSends() }
         for _ in 0..<count where posted < works.count {
             var work = works[posted]
-            var request = SendWorkRequest(id: UInt64(posted), opcode: work.opcode, flags: work.flags)
+            var request = SendWQE(id: UInt64(posted), opcode: work.opcode, flags: work.flags)
             request.immediate = work.immediate
             request.compareAdd = work.compareAdd
             request.swap = work.swap
-            request.remoteKey = work.fault == .remoteKey ? receiver.key ^ 0x55 : receiver.key
+            request.rkey = work.fault == .rkey ? receiver.key ^ 0x55 : receiver.key
             request.remoteAddress = address(of: work)
-            var elements = work.pieces.map { sender.element($0) }
-            if work.fault == .localKey { for index in elements.indices { elements[index].key ^= 1 } }
-            let result = pair.stageSend(request, elements: elements, count: elements.count)
+            var sgList = work.buffers.map { sender.sge($0) }
+            if work.fault == .localKey { for index in sgList.indices { sgList[index].lkey ^= 1 } }
+            let result = pair.stageSend(request, sgList: sgList, count: sgList.count)
             if result == .noMemory {
                 try require(
                     posted - done - flushed >= capacity, "\(name): queue full with \(posted - done) outstanding")
                 return false
             }
             try require(result == .success, "\(name): post \(posted) refused with \(result.rawValue)")
-            // Inline data was copied; what the program does with its memory no longer matters.
-            if work.flags.contains(.inline) { work.pieces.forEach { memset($0.baseAddress!, 0xEE, $0.count) } }
+            // Inline data was copied: later changes of the memory have no effect.
+            if work.flags.contains(.inline) { work.buffers.forEach { memset($0.baseAddress!, 0xEE, $0.count) } }
             if work.isAtomic && work.fault == nil { work.original = remote.apply(work) }
             works[posted] = work
             posted += 1
@@ -98,11 +98,11 @@ final class ReliableStream {
     func postReceives(_ count: Int) throws {
         defer { peer.commitReceives() }
         for _ in 0..<count where postedReceives < receives.count {
-            var elements = receives[postedReceives].map { receiver.element($0) }
+            var sgList = receives[postedReceives].map { receiver.sge($0) }
             if postedReceives < arrivals.count, works[arrivals[postedReceives]].fault == .receiveKey {
-                for index in elements.indices { elements[index].key ^= 1 }
+                for index in sgList.indices { sgList[index].lkey ^= 1 }
             }
-            let result = peer.stageReceive(id: UInt64(postedReceives), elements: elements, count: elements.count)
+            let result = peer.stageReceive(id: UInt64(postedReceives), sgList: sgList, count: sgList.count)
             if result == .noMemory { return }
             try require(result == .success, "\(name): receive refused with \(result.rawValue)")
             postedReceives += 1
@@ -111,7 +111,7 @@ final class ReliableStream {
 
     var hasReceivesToPost: Bool { postedReceives < receives.count }
 
-    // MARK: - What comes of it
+    // MARK: - Completions
 
     func sendCompleted(_ completion: WorkCompletion) throws {
         let index = Int(completion.id)
@@ -121,10 +121,10 @@ final class ReliableStream {
                 completion.status == .flushed, "\(name): \(index) ended with \(completion.status) after a failure")
             let expected = failure.map { $0.index + 1 + flushed } ?? done + flushed
             if failure == nil && flushed == 0 {
-                // Those in between were not signaled and ended well.
+                // The work requests before it were not signaled and succeeded.
                 try succeed(upTo: index)
             } else {
-                try require(index == expected, "\(name): flushed \(index) where \(expected) was next")
+                try require(index == expected, "\(name): flushed \(index), but \(expected) was the next")
             }
             flushed += 1
             return
@@ -132,7 +132,7 @@ final class ReliableStream {
         try require(flushed == 0 && index >= done, "\(name): completion of \(index) out of order")
         if completion.status == .success {
             try require(
-                signalAll || works[index].flags.contains(.signaled), "\(name): \(index) completed and was not signaled")
+                sqSigAll || works[index].flags.contains(.signaled), "\(name): \(index) completed and was not signaled")
             try checkFields(completion, works[index])
             try succeed(upTo: index + 1, signaled: index)
         } else {
@@ -145,13 +145,13 @@ final class ReliableStream {
         let expected: CompletionOpcode
         switch work.opcode {
         case .read: expected = .read
-        case .compareSwap: expected = .compareSwap
-        case .fetchAdd: expected = .fetchAdd
+        case .compareAndSwap: expected = .compareAndSwap
+        case .fetchAndAdd: expected = .fetchAndAdd
         case .write, .writeWithImmediate: expected = .write
         default: expected = .send
         }
         try require(completion.opcode == expected, "\(name): opcode \(completion.opcode) for \(work.opcode)")
-        try require(completion.queuePair == pair.number, "\(name): completion of another queue pair")
+        try require(completion.queuePairNumber == pair.number, "\(name): completion of another queue pair")
         if work.opcode == .read { try require(completion.byteCount == UInt32(work.size), "\(name): READ length") }
     }
 
@@ -159,21 +159,20 @@ final class ReliableStream {
         while done < end {
             let work = works[done]
             try require(
-                done == signaled || !(signalAll || work.flags.contains(.signaled)),
+                done == signaled || !(sqSigAll || work.flags.contains(.signaled)),
                 "\(name): \(done) was signaled and has no completion")
-            try require(work.fault == nil, "\(name): \(done) ended well with fault \(work.fault!)")
+            try require(work.fault == nil, "\(name): \(done) succeeded with fault \(work.fault!)")
             if work.opcode == .read { try checkRead(done) }
             if work.isAtomic {
-                let answer = join(work)
-                let value = answer.loadUnaligned(as: UInt64.self)
-                try require(value == work.original, "\(name): atomic \(done) found \(value), not \(work.original)")
+                let value = join(work).loadUnaligned(as: UInt64.self)
+                try require(value == work.original, "\(name): atomic \(done) returned \(value), not \(work.original)")
             }
             done += 1
         }
     }
 
-    /// A READ may see WRITEs that were posted after it, unless a fence is between them (IBTA volume 1, 10.8.3.3,
-    /// table "Work Request Operation Ordering").
+    /// A READ may return data of WRITEs that were posted after it, unless a fence is between them (IBTA volume 1, table
+    /// "Work Request Operation Ordering").
     private func checkRead(_ index: Int) throws {
         let work = works[index]
         guard work.size > 0 else { return }
@@ -184,17 +183,17 @@ final class ReliableStream {
             remote.explains(
                 bytes.baseAddress!, at: work.remoteOffset..<work.remoteOffset + work.size, after: index, upTo: end,
                 works),
-            "\(name): READ \(index) of \(work.size) bytes at \(work.remoteOffset) brought wrong data")
+            "\(name): READ \(index) of \(work.size) bytes at \(work.remoteOffset) returned wrong data")
     }
 
     private func join(_ work: Work) -> UnsafeRawBufferPointer {
-        if work.pieces.count == 1 { return UnsafeRawBufferPointer(work.pieces[0]) }
-        // Room for the joined bytes was taken with the work request.
+        if work.buffers.count == 1 { return UnsafeRawBufferPointer(work.buffers[0]) }
+        // `payload` has room for the joined bytes.
         let target = UnsafeMutableRawBufferPointer(mutating: work.payload)
         var offset = 0
-        for piece in work.pieces where piece.count > 0 {
-            memcpy(target.baseAddress! + offset, piece.baseAddress!, piece.count)
-            offset += piece.count
+        for buffer in work.buffers where buffer.count > 0 {
+            memcpy(target.baseAddress! + offset, buffer.baseAddress!, buffer.count)
+            offset += buffer.count
         }
         return work.payload
     }
@@ -214,14 +213,15 @@ final class ReliableStream {
             receiveFailure = completion.status
             return
         }
-        try require(work.fault == nil, "\(name): received in spite of fault")
+        try require(work.fault == nil, "\(name): received with fault \(work.fault!)")
         if sharedReceives == nil {
-            try require(completion.id == UInt64(arrived), "\(name): receive \(completion.id) where \(arrived) was next")
+            try require(
+                completion.id == UInt64(arrived), "\(name): receive \(completion.id), but \(arrived) was the next")
         }
         let buffers = (sharedReceives ?? receives)[Int(completion.id)]
         try checkArrival(completion, work, buffers)
         arrived += 1
-        // Everything before it has happened too.
+        // All work requests before it are executed, too.
         try require(
             remote.holds(after: arrivals[arrived - 1] + 1, upTo: posted, works),
             "\(name): memory is wrong when receive \(arrived - 1) completes")
@@ -234,7 +234,8 @@ final class ReliableStream {
             completion.byteCount == UInt32(work.size), "\(name): received \(completion.byteCount) of \(work.size)")
         try require(completion.flags.contains(.withImmediate) == work.hasImmediate, "\(name): immediate flag")
         if work.hasImmediate { try require(completion.immediate == work.immediate, "\(name): immediate data") }
-        try require(completion.opcode == (work.isSend ? .receive : .receiveWriteImmediate), "\(name): receive opcode")
+        try require(
+            completion.opcode == (work.isSend ? .receive : .receiveWriteWithImmediate), "\(name): receive opcode")
         guard work.isSend else { return }
         var offset = 0
         for buffer in buffers where offset < work.size && buffer.count > 0 {
@@ -246,11 +247,13 @@ final class ReliableStream {
         }
     }
 
-    // MARK: - The end
+    // MARK: - Final checks
 
-    /// What must hold when nothing happens any more.
-    /// - Parameter mayBreak: the connection had a reason to fail.
-    func checkEnd(mayBreak: Bool) throws {
+    /// Checks the results when there are no more packets, timers and actions.
+    /// - Parameters:
+    ///   - mayBreak: The connection had a reason to fail.
+    ///   - receiverIsDead: The receiver's engine does not run any more, so it does not flush work requests.
+    func checkEnd(mayBreak: Bool, receiverIsDead: Bool) throws {
         let works = self.works
         if let failure {
             let own = works[failure.index].fault?.status
@@ -269,19 +272,19 @@ final class ReliableStream {
         if isComplete {
             try require(arrived == arrivals.count, "\(name): \(arrived) of \(arrivals.count) arrived")
             for (index, value) in remote.model.enumerated() {
-                try require(remote.words[index] == value, "\(name): word \(index) is not what the atomics leave")
+                try require(remote.words[index] == value, "\(name): word \(index) is not the result of the atomics")
             }
         }
-        try require(remote.holds(after: done, upTo: posted, works), "\(name): the remote memory is wrong in the end")
-        if peer.state == .error && sharedReceives == nil {
+        try require(remote.holds(after: done, upTo: posted, works), "\(name): the remote memory is wrong at the end")
+        if peer.state == .error && sharedReceives == nil && !receiverIsDead {
             let used = arrived + (receiveFailure == nil ? 0 : 1)
             try require(used + flushedReceives == postedReceives, "\(name): receives were not flushed")
         }
     }
 
-    /// A send that is complete has arrived; checked while things are under way.
+    /// A send that is complete has arrived; checked while requests are outstanding.
     func checkOrder() throws {
-        let owed = arrivals.prefix { $0 < done }.count
-        try require(arrived >= owed, "\(name): \(owed) complete sends, \(arrived) arrived")
+        let complete = arrivals.prefix { $0 < done }.count
+        try require(arrived >= complete, "\(name): \(complete) complete sends, \(arrived) arrived")
     }
 }

@@ -2,13 +2,13 @@ import Glibc
 import RoCETransport
 import TestSupport
 
-/// The part of a receiver's memory that one stream alone writes to, and what it must hold: the effect of the stream's
-/// WRITEs in their order. WRITEs that are not acknowledged may have happened or not, byte by byte.
+/// The part of a receiver's memory that only one stream writes to, and its expected contents: the effect of the
+/// stream's WRITEs in their order. Each byte of a WRITE that is not acknowledged may be written or not.
 final class RemoteMemory {
     let window: UnsafeMutableRawBufferPointer
     /// Words for atomics.
     let words: UnsafeMutablePointer<UInt64>
-    /// What the words must hold.
+    /// The expected values of the words.
     private(set) var model: [UInt64]
     private let initial: UnsafeMutableRawBufferPointer
     /// The window after all WRITEs before work request `applied`.
@@ -29,11 +29,11 @@ final class RemoteMemory {
         for index in 0..<Self.wordCount { words[index] = model[index] }
     }
 
-    /// Carries out an atomic in the model, and returns what it finds.
+    /// Executes an atomic in the model, and returns the original value.
     func apply(_ work: Work) -> UInt64 {
         let index = work.remoteOffset / 8
         let original = model[index]
-        if work.opcode == .fetchAdd {
+        if work.opcode == .fetchAndAdd {
             model[index] &+= work.compareAdd
         } else if original == work.compareAdd {
             model[index] = work.swap
@@ -41,7 +41,7 @@ final class RemoteMemory {
         return original
     }
 
-    /// The window as all WRITEs before `index` leave it.
+    /// The window after all WRITEs before `index`.
     private func state(before index: Int, _ works: [Work]) -> UnsafeMutableRawBufferPointer {
         if index < applied {
             state.copyMemory(from: UnsafeRawBufferPointer(initial))
@@ -57,8 +57,8 @@ final class RemoteMemory {
         return state
     }
 
-    /// Whether `bytes` can be what `range` of the window holds when everything before work request `index` was carried
-    /// out, and any part of those after it up to `end`.
+    /// Whether `bytes` are possible contents of `range` of the window after all work requests before `index`, and any
+    /// part of those from `index` to `end`.
     func explains(
         _ bytes: UnsafeRawPointer, at range: Range<Int>, after index: Int, upTo end: Int, _ works: [Work]
     ) -> Bool {
@@ -74,7 +74,7 @@ final class RemoteMemory {
         return true
     }
 
-    /// Whether the real window can be what it must be; see above.
+    /// Whether the contents of the window are possible: see `explains`.
     func holds(after index: Int, upTo end: Int, _ works: [Work]) -> Bool {
         explains(UnsafeRawPointer(window.baseAddress!), at: 0..<window.count, after: index, upTo: end, works)
     }

@@ -2,7 +2,7 @@ import Foundation
 import RoCETransport
 import Testing
 
-/// Seeds of a run. `SIM_COUNT` asks for more or fewer; `SIM_SEED` plays one seed again.
+/// The seeds of a run. `SIM_COUNT` sets their number; `SIM_SEED` repeats one seed.
 func simulationSeeds(_ usual: Int) -> ClosedRange<UInt64> {
     let environment = ProcessInfo.processInfo.environment
     if let text = environment["SIM_SEED"], let seed = UInt64(text) { return seed...seed }
@@ -14,9 +14,9 @@ func report(_ kind: String, _ seed: UInt64, _ error: any Error) {
     Issue.record("\(kind), SIM_SEED=\(seed): \(error)")
 }
 
-@Suite("Simulation from a seed")
+@Suite("Simulation of networks with loss")
 struct SimulationTests {
-    @Test("Reliable connections keep their promise: once, in order, or a named error; and nothing hangs")
+    @Test("RC executes each work request once and in order, or completes it with an error, and does not hang")
     func reliable() throws {
         var broken = 0
         var scenarios = 0
@@ -38,18 +38,27 @@ struct SimulationTests {
             }
         }
         print("\(scenarios) scenarios, \(broken) gave up, \(timeouts) timeouts, \(retransmitted) packets sent again")
-        // Seven retries against at most 10 % of loss: giving up must be rare.
+        // With 7 retries and at most 10 % loss, RETRY_EXC_ERR must be rare.
         #expect(broken * 50 <= max(scenarios, 50))
     }
 
-    @Test("Unreliable connections deliver whole messages or nothing")
+    /// `scripts/test laps` runs the same scenarios over distances up to one and a half laps (2^24 PSNs).
+    @Test(
+        "RC recovers from each type of lost response, some PSNs after a READ and an atomic",
+        arguments: LapScenario.Loss.allCases.indices)
+    func losses(first: Int) throws {
+        try LapScenario(first: first, psn: 0xFF_FFC0).run(distances: [5, 64, 300])
+        try UnreliableLapScenario(psn: 0xFF_FFC0).run(messages: 200, lossInterval: 37)
+    }
+
+    @Test("UC delivers complete messages or none")
     func unreliable() {
         for seed in simulationSeeds(300) {
             do { try UnreliableScenario(seed: seed).run() } catch { report("unreliable", seed, error) }
         }
     }
 
-    @Test("Datagrams arrive whole, with their header and source, or not at all")
+    @Test("Datagrams arrive complete, with GRH area and source QPN, or not at all")
     func datagrams() {
         for seed in simulationSeeds(300) {
             do { try DatagramScenario(seed: seed).run() } catch { report("datagram", seed, error) }

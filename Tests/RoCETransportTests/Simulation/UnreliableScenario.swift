@@ -2,8 +2,9 @@ import Glibc
 import RoCETransport
 import TestSupport
 
-/// Random messages over UC. The promise is weak: a message arrives whole or not at all, and a perfect network loses
-/// none for which a receive is posted. What the network doubles or reorders can arrive twice or late.
+/// Random messages over UC: a message arrives completely or not at all, and a network without loss loses no message
+/// with a posted receive work request. Messages of packets that the network duplicates or reorders can arrive twice or
+/// late.
 final class UnreliableScenario {
     private var random: SplitMix
     private let network: Network
@@ -80,14 +81,14 @@ final class UnreliableScenario {
         try checkWindow()
         if network.profile.isPerfect && plenty {
             let expected = messages.indices.filter { messages[$0].isSend || messages[$0].hasImmediate }
-            try require(arrived == expected, "a perfect network lost or reordered messages")
+            try require(arrived == expected, "a network without loss lost or reordered messages")
         }
     }
 
     private func postReceives(_ count: Int) {
         for _ in 0..<min(count, 60 - (postedReceives - arrived.count)) {
             buffers.append(right.take(4096))
-            right.postReceive(peer, id: UInt64(postedReceives), [right.element(buffers[postedReceives])])
+            right.postReceive(peer, id: UInt64(postedReceives), [right.sge(buffers[postedReceives])])
             postedReceives += 1
         }
     }
@@ -95,16 +96,16 @@ final class UnreliableScenario {
     private func send(_ count: Int) throws {
         for _ in 0..<count where sent < messages.count {
             let message = messages[sent]
-            var request = SendWorkRequest(id: UInt64(sent), opcode: message.opcode, flags: .signaled)
+            var request = SendWQE(id: UInt64(sent), opcode: message.opcode, flags: .signaled)
             request.immediate = message.immediate
-            request.remoteKey = right.key
+            request.rkey = right.key
             request.remoteAddress = UInt64(UInt(bitPattern: window.baseAddress!)) + UInt64(message.remoteOffset)
-            let result = left.post(pair, request, [left.element(message.source)])
+            let result = left.post(pair, request, [left.sge(message.source)])
             try require(result == .success, "post refused with \(result.rawValue)")
             sent += 1
         }
         network.flushAll()
-        // Unreliable: complete when sent, in order.
+        // UC: a send completes when it is sent, in order.
         for completion in left.poll() {
             try require(completion.status == .success, "send ended with \(completion.status)")
         }
@@ -116,9 +117,9 @@ final class UnreliableScenario {
             let bytes = UnsafeRawBufferPointer(buffers[Int(completion.id)])
             guard let index = messages.indices.first(where: { fits(completion, bytes, messages[$0]) && $0 < sent })
             else {
-                throw Violation("received \(completion.byteCount) bytes that nobody sent")
+                throw Violation("received \(completion.byteCount) bytes that were not sent")
             }
-            // Equal messages (empty ones without immediate) count as the next that is due.
+            // Equal messages (empty ones without immediate data) count as the next one that has not arrived.
             let due = messages.indices.first { fits(completion, bytes, messages[$0]) && !arrived.contains($0) }
             let isDoubled = due == nil && network.profile.duplication > 0
             try require(due != nil || isDoubled, "message \(index) arrived twice")
@@ -136,7 +137,7 @@ final class UnreliableScenario {
             || memcmp(bytes.baseAddress!, message.source.baseAddress!, message.source.count) == 0
     }
 
-    /// Every byte is the one that stood there or one that a WRITE brought there.
+    /// Each byte has its initial value or one that a WRITE wrote.
     private func checkWindow() throws {
         for offset in 0..<window.count where window[offset] != initial[offset] {
             let isExplained = messages.contains { message in
@@ -144,12 +145,13 @@ final class UnreliableScenario {
                     && offset < message.remoteOffset + message.source.count
                     && message.source[offset - message.remoteOffset] == window[offset]
             }
-            try require(isExplained, "byte \(offset) of the window was written by nobody")
+            try require(isExplained, "byte \(offset) of the window has a value that no WRITE wrote")
         }
     }
 }
 
-/// Random datagrams among several queue pairs. Each arrives whole, with the right header and source, or not at all.
+/// Random datagrams among several queue pairs. Each arrives completely, with the correct GRH area and source QPN, or
+/// not at all.
 final class DatagramScenario {
     private var random: SplitMix
     private let network: Network
@@ -170,7 +172,7 @@ final class DatagramScenario {
         network = Network(hosts, seed: random.next(), profile: profile)
         for host in hosts + [hosts[0]] {
             let pair = try host.makeQueuePair(.ud)
-            try host.activate(pair, queueKey: 0x1122_3344, psn: UInt32(random.below(1 << 24)))
+            try host.activate(pair, qkey: 0x1122_3344, psn: UInt32(random.below(1 << 24)))
             ends.append((host, pair, [], []))
         }
     }
@@ -189,7 +191,8 @@ final class DatagramScenario {
         guard network.profile.isPerfect && plenty else { return }
         for index in ends.indices {
             try require(
-                ends[index].arrived == sent.indices.filter { sent[$0].to == index }, "a perfect network lost datagrams")
+                ends[index].arrived == sent.indices.filter { sent[$0].to == index },
+                "a network without loss lost datagrams")
         }
     }
 
@@ -198,11 +201,11 @@ final class DatagramScenario {
         for _ in 0..<min(count, 60 - (end.buffers.count - end.arrived.count)) {
             let buffer = end.host.take(40 + 1024)
             let cut = random.below(41)
-            let elements = [
-                end.host.element(UnsafeMutableRawBufferPointer(rebasing: buffer[..<cut])),
-                end.host.element(UnsafeMutableRawBufferPointer(rebasing: buffer[cut...])),
+            let sgList = [
+                end.host.sge(UnsafeMutableRawBufferPointer(rebasing: buffer[..<cut])),
+                end.host.sge(UnsafeMutableRawBufferPointer(rebasing: buffer[cut...])),
             ]
-            end.host.postReceive(end.pair, id: UInt64(ends[index].buffers.count), elements)
+            end.host.postReceive(end.pair, id: UInt64(ends[index].buffers.count), sgList)
             ends[index].buffers.append(buffer)
         }
     }
@@ -214,16 +217,15 @@ final class DatagramScenario {
         random.fill(source)
         let immediate = random.chance(30) ? UInt32(truncatingIfNeeded: random.next()) : nil
         var path = Path(source: host.gid, destination: ends[to].host.gid)
-        var request = SendWorkRequest(
+        var request = SendWQE(
             id: UInt64(sent.count), opcode: immediate == nil ? .send : .sendWithImmediate, flags: .signaled)
         request.immediate = immediate ?? 0
-        request.remoteQueuePair = ends[to].pair.number
-        request.remoteQueueKey = random.chance(50) ? 0x1122_3344 : 0x8000_0000
-        let element = host.element(source)
+        request.remoteQPN = ends[to].pair.number
+        request.remoteQKey = random.chance(50) ? 0x1122_3344 : 0x8000_0000
+        let sge = host.sge(source)
         let pair = ends[from].pair
         let result = withUnsafePointer(to: &path) { path in
-            request.path = path
-            return withUnsafePointer(to: element) { pair.stageSend(request, elements: $0, count: 1) }
+            withUnsafePointer(to: sge) { pair.stageSend(request, path: path, sgList: $0, count: 1) }
         }
         try require(result == .success, "post refused with \(result.rawValue)")
         pair.commitSends()
@@ -236,7 +238,10 @@ final class DatagramScenario {
             for completion in host.poll() {
                 try require(completion.status == .success, "ended with \(completion.status)")
                 guard completion.opcode == .receive else { continue }
-                guard let index = ends.firstIndex(where: { $0.pair.number == completion.queuePair && $0.host === host })
+                guard
+                    let index = ends.firstIndex(where: {
+                        $0.pair.number == completion.queuePairNumber && $0.host === host
+                    })
                 else { throw Violation("completion of an unknown queue pair") }
                 try check(completion, index)
             }
@@ -247,7 +252,7 @@ final class DatagramScenario {
         let buffer = ends[index].buffers[Int(completion.id)]
         try require(completion.flags.contains(.grh) && completion.byteCount >= 40, "no GRH area")
         let matches = sent.indices.filter { fits(completion, buffer, sent[$0], to: index) }
-        try require(!matches.isEmpty, "received \(completion.byteCount) bytes that nobody sent")
+        try require(!matches.isEmpty, "received \(completion.byteCount) bytes that were not sent")
         let due = matches.first { !ends[index].arrived.contains($0) }
         try require(due != nil || network.profile.duplication > 0, "a datagram arrived twice")
         ends[index].arrived.append(due ?? matches[0])
@@ -259,7 +264,7 @@ final class DatagramScenario {
     ) -> Bool {
         let size = datagram.source.count
         guard datagram.to == index, Int(completion.byteCount) == 40 + size,
-            completion.sourceQueuePair == ends[datagram.from].pair.number,
+            completion.sourceQueuePairNumber == ends[datagram.from].pair.number,
             completion.flags.contains(.withImmediate) == (datagram.immediate != nil),
             datagram.immediate == nil || completion.immediate == datagram.immediate
         else { return false }

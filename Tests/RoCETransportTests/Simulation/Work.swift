@@ -1,30 +1,30 @@
 import Glibc
 import RoCETransport
 
-/// What is wrong with a work request on purpose, and how it must end.
+/// A deliberate fault of a work request, and its expected result.
 enum Fault {
-    case localKey, remoteKey, remoteRange, alignment, receiveTooSmall, receiveKey
+    case localKey, rkey, remoteRange, alignment, receiveTooSmall, receiveKey
 
-    /// How the sender's work request ends.
+    /// The status of the sender's work request.
     var status: CompletionStatus {
         switch self {
         case .localKey: .localProtectionError
-        case .remoteKey, .remoteRange: .remoteAccessError
-        case .alignment, .receiveTooSmall: .remoteInvalidRequest
+        case .rkey, .remoteRange: .remoteAccessError
+        case .alignment, .receiveTooSmall: .remoteInvalidRequestError
         case .receiveKey: .remoteOperationError
         }
     }
 
-    /// What the responder reports.
+    /// The asynchronous event of the responder.
     var event: AsyncEventType? {
         switch self {
-        case .remoteKey, .remoteRange: .accessError
+        case .rkey, .remoteRange: .accessError
         case .alignment: .requestError
         default: nil
         }
     }
 
-    /// How the responder's receive ends.
+    /// The status of the responder's receive.
     var receiveStatus: CompletionStatus? {
         switch self {
         case .receiveTooSmall: .localLengthError
@@ -34,14 +34,14 @@ enum Fault {
     }
 }
 
-/// A work request of a simulation, with what its memory holds and where.
+/// A work request of a simulation, with its memory and data.
 struct Work {
     var opcode: WorkRequestOpcode
     var flags: SendFlags
     var size: Int
-    /// SEND, WRITE: what is sent. READ, atomics: where the answer goes, in pieces.
-    var pieces: [UnsafeMutableRawBufferPointer]
-    /// SEND, WRITE: the same bytes, where nobody touches them.
+    /// The memory of its SGEs: the data of a SEND or WRITE, the buffers of a READ or atomic.
+    var buffers: [UnsafeMutableRawBufferPointer]
+    /// SEND, WRITE: a copy of the data, which is not changed.
     var payload: UnsafeRawBufferPointer
     /// Offset in the stream's window, or for an atomic in its words.
     var remoteOffset: Int
@@ -49,34 +49,23 @@ struct Work {
     var compareAdd: UInt64
     var swap: UInt64
     var fault: Fault?
-    /// Atomics: what the answer must be.
+    /// Atomics: the expected original value.
     var original: UInt64 = 0
 
     var isWrite: Bool { opcode == .write || opcode == .writeWithImmediate }
     var isSend: Bool { opcode == .send || opcode == .sendWithImmediate }
-    var isAtomic: Bool { opcode == .compareSwap || opcode == .fetchAdd }
+    var isAtomic: Bool { opcode == .compareAndSwap || opcode == .fetchAndAdd }
     var takesReceive: Bool { isSend || opcode == .writeWithImmediate }
     var hasImmediate: Bool { opcode == .sendWithImmediate || opcode == .writeWithImmediate }
 }
 
-/// The simulated world broke a promise.
-struct Violation: Error, CustomStringConvertible {
-    let description: String
-
-    init(_ description: String) { self.description = description }
-}
-
-func require(_ condition: Bool, _ message: @autoclosure () -> String) throws {
-    if !condition { throw Violation(message()) }
-}
-
-/// Bytes that are taken one after the other and given back all at once.
+/// Memory that is allocated in parts and freed all at once.
 final class Arena {
     let bytes: UnsafeMutableRawBufferPointer
     private var used = 0
 
     init(_ byteCount: Int) {
-        // calloc: untouched pages cost nothing, and there are many simulations.
+        // calloc: pages that are not accessed cost nothing, and there are many simulations.
         bytes = UnsafeMutableRawBufferPointer(start: calloc(byteCount, 1)!, count: byteCount)
     }
 

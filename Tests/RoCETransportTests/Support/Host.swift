@@ -2,17 +2,17 @@ import Glibc
 import RoCETransport
 import RoCEWire
 
-/// One machine of a test: an engine, memory with a key for everything, and a completion queue.
+/// One host of a test: an engine, a memory region with all access flags, and a completion queue.
 final class Host {
     let engine: Engine
     let gid: GID
     let domain: ProtectionDomain
     let completions: CompletionQueue
     let memory: UnsafeMutableRawBufferPointer
-    /// Key of all of `memory`, with every right; its virtual addresses are the real ones.
+    /// The key of `memory`, with every access flag; `iova` is the address in this process.
     let key: UInt32
     private var used = 0
-    /// Room for one outgoing packet.
+    /// A buffer for one outgoing packet.
     let packet = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 16)
     private var queuePairs: [QueuePair] = []
     private var sharedReceiveQueues: [SharedReceiveQueue] = []
@@ -30,7 +30,7 @@ final class Host {
         gid = GID(ipv4: 0x0A00_0000 + number)
         domain = try engine.allocateProtectionDomain()
         completions = try engine.createCompletionQueue(capacity: capacity)
-        // calloc: untouched pages cost nothing, and simulations make many hosts.
+        // calloc: pages that are not accessed cost nothing, and simulations create many hosts.
         memory = UnsafeMutableRawBufferPointer(start: calloc(byteCount, 1)!, count: byteCount)
         key = try engine.registerMemory(
             domain, address: memory.baseAddress, length: UInt64(byteCount),
@@ -47,7 +47,7 @@ final class Host {
 
     // MARK: - Memory
 
-    /// Takes `count` bytes of the memory; they start at a multiple of 8.
+    /// Allocates `count` bytes of the memory, aligned to 8.
     func take(_ count: Int) -> UnsafeMutableRawBufferPointer {
         precondition(used + count <= memory.count, "the test needs more memory")
         let part = UnsafeMutableRawBufferPointer(rebasing: memory[used..<used + count])
@@ -55,33 +55,34 @@ final class Host {
         return part
     }
 
-    /// The piece of memory as a work request names it.
-    func element(_ bytes: UnsafeMutableRawBufferPointer) -> ScatterGatherElement {
-        ScatterGatherElement(
-            address: UInt64(UInt(bitPattern: bytes.baseAddress)), length: UInt32(bytes.count), key: key)
+    /// The SGE of a memory range.
+    func sge(_ bytes: UnsafeMutableRawBufferPointer) -> SGE {
+        SGE(
+            address: UInt64(UInt(bitPattern: bytes.baseAddress)), length: UInt32(bytes.count), lkey: key)
     }
 
     // MARK: - Queue pairs
 
     func makeQueuePair(
-        _ type: QueuePairType = .rc, sends: UInt32 = 64, receives: UInt32 = 64, elements: UInt32 = 4,
-        inlineData: UInt32 = 64, shared: SharedReceiveQueue? = nil, signalAll: Bool = false,
+        _ type: QueuePairType = .rc, sends: UInt32 = 64, receives: UInt32 = 64, maxSGE: UInt32 = 4,
+        maxReceiveSGE: UInt32? = nil, maxInlineData: UInt32 = 64, shared: SharedReceiveQueue? = nil,
+        sqSigAll: Bool = false,
         completions: CompletionQueue? = nil
     ) throws -> QueuePair {
-        var specification = QueuePairSpecification(
+        var specification = QueuePairInitAttributes(
             type: type, domain: domain, completions: completions ?? self.completions,
             capabilities: QueuePairCapabilities(
-                sendWorkRequests: sends, receiveWorkRequests: receives, sendElements: elements,
-                receiveElements: elements, inlineData: inlineData))
+                maxSendWR: sends, maxReceiveWR: receives, maxSendSGE: maxSGE,
+                maxReceiveSGE: maxReceiveSGE ?? maxSGE, maxInlineData: maxInlineData))
         specification.sharedReceiveQueue = shared
-        specification.signalAll = signalAll
+        specification.sqSigAll = sqSigAll
         let pair = try engine.createQueuePair(specification)
         queuePairs.append(pair)
         return pair
     }
 
-    func makeSharedReceiveQueue(workRequests: UInt32 = 64, elements: UInt32 = 4) throws -> SharedReceiveQueue {
-        let queue = try engine.createSharedReceiveQueue(domain, workRequests: workRequests, elements: elements)
+    func makeSharedReceiveQueue(maxWR: UInt32 = 64, maxSGE: UInt32 = 4) throws -> SharedReceiveQueue {
+        let queue = try engine.createSharedReceiveQueue(domain, maxWR: maxWR, maxSGE: maxSGE)
         sharedReceiveQueues.append(queue)
         return queue
     }
@@ -94,15 +95,17 @@ final class Host {
     // MARK: - Work
 
     @discardableResult
-    func post(_ pair: QueuePair, _ request: SendWorkRequest, _ elements: [ScatterGatherElement] = []) -> Errno {
-        let result = pair.stageSend(request, elements: elements, count: elements.count)
+    func post(
+        _ pair: QueuePair, _ request: SendWQE, _ sgList: [SGE] = [], path: UnsafePointer<Path>? = nil
+    ) -> Errno {
+        let result = pair.stageSend(request, path: path, sgList: sgList, count: sgList.count)
         pair.commitSends()
         return result
     }
 
     @discardableResult
-    func postReceive(_ pair: QueuePair, id: UInt64, _ elements: [ScatterGatherElement] = []) -> Errno {
-        let result = pair.stageReceive(id: id, elements: elements, count: elements.count)
+    func postReceive(_ pair: QueuePair, id: UInt64, _ sgList: [SGE] = []) -> Errno {
+        let result = pair.stageReceive(id: id, sgList: sgList, count: sgList.count)
         pair.commitReceives()
         return result
     }
@@ -120,13 +123,13 @@ final class Host {
         return result
     }
 
-    /// The asynchronous events of queue pairs that wait, by their verbs.h numbers.
+    /// Takes all events, and returns those of queue pairs.
     func queuePairEvents() -> [AsyncEventType] {
         events().compactMap { if case .queuePair(_, let type) = $0 { type } else { nil } }
     }
 }
 
-/// What a test wants to say about a connection.
+/// The settings of a connection.
 struct Connection {
     var mtu: UInt32 = 1024
     var psn: UInt32 = 0x100
@@ -139,7 +142,7 @@ struct Connection {
     var maxDestinationReadAtomic: UInt8 = 4
     var access = Host.everything
 
-    /// The same seen from the other side.
+    /// The same connection from the peer's view.
     var reversed: Connection {
         var result = self
         result.psn = peerPSN
@@ -147,15 +150,15 @@ struct Connection {
         return result
     }
 
-    static let toInit: AttributeMask = [.state, .partitionKeyIndex, .port, .access]
+    static let toInit: AttributeMask = [.state, .pkeyIndex, .port, .access]
 
     static func toReceive(_ type: QueuePairType) -> AttributeMask {
-        let mask: AttributeMask = [.state, .path, .pathMTU, .destinationQueuePair, .receivePSN]
+        let mask: AttributeMask = [.state, .path, .pathMTU, .destinationQPN, .rqPSN]
         return type == .uc ? mask : mask.union([.maxDestinationReadAtomic, .minRNRTimer])
     }
 
     static func toSend(_ type: QueuePairType) -> AttributeMask {
-        type == .uc ? [.state, .sendPSN] : [.state, .sendPSN, .timeout, .retryCount, .rnrRetry, .maxReadAtomic]
+        type == .uc ? [.state, .sqPSN] : [.state, .sqPSN, .timeout, .retryCount, .rnrRetry, .maxReadAtomic]
     }
 
     func attributes(from gid: GID, to peer: GID, number: UInt32) -> QueuePairAttributes {
@@ -164,9 +167,9 @@ struct Connection {
         result.access = access
         result.path = Path(source: gid, destination: peer)
         result.pathMTU = mtu
-        result.destinationQueuePair = number
-        result.receivePSN = peerPSN
-        result.sendPSN = psn
+        result.destinationQPN = number
+        result.rqPSN = peerPSN
+        result.sqPSN = psn
         result.maxDestinationReadAtomic = maxDestinationReadAtomic
         result.minRNRTimer = minRNRTimer
         result.timeout = timeout
@@ -178,7 +181,7 @@ struct Connection {
 }
 
 extension Host {
-    /// Takes a queue pair from RESET to `state`, connected to number `number` at `peer`.
+    /// Moves a queue pair from RESET to `state`, connected to the QPN `number` at `peer`.
     func connect(
         _ pair: QueuePair, to peer: GID, number: UInt32, _ connection: Connection = Connection(),
         upTo state: QueuePairState = .readyToSend
@@ -194,18 +197,18 @@ extension Host {
         try engine.modify(pair, attributes, Connection.toSend(pair.type))
     }
 
-    /// Takes a UD queue pair to RTS.
-    func activate(_ pair: QueuePair, queueKey: UInt32, psn: UInt32 = 0) throws {
+    /// Moves a UD queue pair from RESET to RTS.
+    func activate(_ pair: QueuePair, qkey: UInt32, psn: UInt32 = 0) throws {
         var attributes = QueuePairAttributes()
         attributes.port = 1
-        attributes.queueKey = queueKey
-        attributes.sendPSN = psn
+        attributes.qkey = qkey
+        attributes.sqPSN = psn
         attributes.state = .initialized
-        try engine.modify(pair, attributes, [.state, .partitionKeyIndex, .port, .queueKey])
+        try engine.modify(pair, attributes, [.state, .pkeyIndex, .port, .qkey])
         attributes.state = .readyToReceive
         try engine.modify(pair, attributes, .state)
         attributes.state = .readyToSend
-        try engine.modify(pair, attributes, [.state, .sendPSN])
+        try engine.modify(pair, attributes, [.state, .sqPSN])
     }
 
     func move(_ pair: QueuePair, to state: QueuePairState) throws {

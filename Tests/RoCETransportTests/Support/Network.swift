@@ -2,20 +2,20 @@ import RoCETransport
 import RoCEWire
 import TestSupport
 
-/// How a network treats packets.
+/// The faults of a network.
 struct NetworkProfile {
     /// Percent of the packets.
     var loss = 0
     var duplication = 0
     var corruption = 0
-    /// Nanoseconds; a packet takes anything in between, so that a wide range reorders.
+    /// The delay of a packet in nanoseconds, drawn from this range; a wide range reorders packets.
     var delay: ClosedRange<Int> = 1_000...1_000
 
-    /// Whether everything arrives once, whole and in order.
+    /// Whether all packets arrive once, unchanged and in order.
     var isPerfect: Bool { loss == 0 && duplication == 0 && corruption == 0 && delay.count == 1 }
 }
 
-/// Hosts, packets on their way between them, and the time. Nothing happens but what the seed says.
+/// Hosts, the packets in flight between them, and the simulated time. The seed determines all events.
 final class Network {
     var hosts: [Host]
     var profile: NetworkProfile
@@ -24,11 +24,11 @@ final class Network {
     private var travelling: [Travelling] = []
     private var order: UInt64 = 0
     private var actions: [(time: UInt64, order: UInt64, body: () -> Void)] = []
-    /// A host that nothing reaches and that sends nothing any more.
+    /// The hosts that receive and send no packets any more.
     var dead: Set<Int> = []
     private(set) var corrupted = 0
     private(set) var rejected = 0
-    /// What was sent, for tests that look: called before anything happens to the packet. Returning false loses it.
+    /// Called with each sent packet, before the faults of the network. The packet is lost if it returns false.
     var inspect: ((TransportPacket, OutgoingPacket) -> Bool)?
 
     private struct Travelling {
@@ -63,10 +63,10 @@ final class Network {
         actions.insert((time, order, body), at: place)
     }
 
-    // MARK: - The course of time
+    // MARK: - Time
 
-    /// Lets everything happen that is due, and moves to the next time at which something is. False when nothing is
-    /// left to happen at or before `limit`.
+    /// Advances to the time of the next packet, timer or action, and executes it. Returns false when there is none at
+    /// or before `limit`.
     func step(until limit: UInt64 = .max) -> Bool {
         flushAll()
         var next = UInt64.max
@@ -87,13 +87,13 @@ final class Network {
         return true
     }
 
-    /// Lets the time go on until nothing more happens, or `duration` is over.
+    /// Advances the time until there are no more packets, timers and actions, or for `duration`.
     func run(for duration: UInt64 = 60_000_000_000) {
         let limit = now + duration
         while step(until: limit) {}
     }
 
-    /// Sends everything that the engines have.
+    /// Sends all packets of the engines.
     func flushAll() {
         for index in hosts.indices where !dead.contains(index) {
             while let packet = hosts[index].engine.transmit(into: hosts[index].packet, now: now) {
@@ -133,7 +133,7 @@ final class Network {
                 time: time, order: order, host: target, source: packet.path.source, ip: ip, udp: udp, bytes: bytes))
     }
 
-    /// Flips one to four bits, but not in the byte of the BTH that the ICRC leaves out.
+    /// Changes one to four bits, except in the byte of the BTH that the ICRC does not cover.
     private func corrupt(_ bytes: UnsafeMutableRawBufferPointer) {
         corrupted += 1
         for _ in 0...random.below(4) {
@@ -161,7 +161,7 @@ final class Network {
     private func receive(_ bytes: UnsafeRawBufferPointer, _ packet: Travelling) {
         let host = hosts[packet.host]
         withUnsafeTemporaryAllocation(byteCount: 20, alignment: 4) { header in
-            // The headers of the test's own packets always fit.
+            // The buffer is long enough, so emit does not throw.
             try? packet.ip.emit(into: header)
             host.engine.receive(
                 bytes,

@@ -1,7 +1,8 @@
 import RoCETransport
 import RoCEWire
 
-/// One queue pair of an engine whose peer is the test itself: packets are made by hand, and answers looked at.
+/// One queue pair of an engine whose peer is the test: the test makes the packets of the peer, and checks the
+/// responses.
 final class Probe {
     let host: Host
     let pair: QueuePair
@@ -9,27 +10,29 @@ final class Probe {
     let peerNumber: UInt32 = 0x77
     var connection: Connection
     var now: UInt64 = 1_000_000
-    /// Memory of the host that receives and READs may use.
+    /// The shared receive queue, if the queue pair has one.
+    let shared: SharedReceiveQueue?
+    /// The memory of the host for receives and READs.
     let memory: UnsafeMutableRawBufferPointer
 
     init(
         _ type: QueuePairType = .rc, _ connection: Connection = Connection(), upTo state: QueuePairState = .readyToSend,
-        shared: Bool = false, completions capacity: UInt32 = 1024, signalAll: Bool = true,
+        shared isShared: Bool = false, completions capacity: UInt32 = 1024, sqSigAll: Bool = true,
         configure: (inout Configuration) -> Void = { _ in }
     ) throws {
         host = try Host(1, completions: capacity, configure: configure)
         self.connection = connection
-        pair = try host.makeQueuePair(
-            type, shared: shared ? try host.makeSharedReceiveQueue() : nil, signalAll: signalAll)
+        shared = isShared ? try host.makeSharedReceiveQueue() : nil
+        pair = try host.makeQueuePair(type, shared: shared, sqSigAll: sqSigAll)
         memory = host.take(16384)
         if type == .ud {
-            try host.activate(pair, queueKey: 0x1234)
+            try host.activate(pair, qkey: 0x1234)
         } else {
             try host.connect(pair, to: peer, number: peerNumber, connection, upTo: state)
         }
     }
 
-    // MARK: - What the peer sends
+    // MARK: - Packets of the peer
 
     /// A packet of the peer. `offset` counts from the connection's first PSN.
     func packet(
@@ -39,18 +42,18 @@ final class Probe {
         let first = opcode.isResponse ? connection.psn : connection.peerPSN
         let psn = PSN(first &+ UInt32(truncatingIfNeeded: offset))
         var headers = PacketHeaders(
-            BTH(opcode: opcode, destinationQP: pair.number, psn: psn, acknowledgeRequest: acknowledge))
+            BTH(opcode: opcode, destinationQPN: pair.number, psn: psn, acknowledgeRequest: acknowledge))
         adjust(&headers)
         var bytes = [UInt8](repeating: 0, count: headers.packetByteCount(payloadByteCount: payload.count))
         bytes.withUnsafeMutableBytes { room in
-            // Known opcodes and room for the whole packet: this cannot fail.
+            // The opcode is known and the buffer is long enough, so emit does not throw.
             guard let range = try? headers.emit(into: room, payloadByteCount: payload.count) else { return }
             for (index, byte) in zip(range, payload) { room[index] = byte }
         }
         return bytes
     }
 
-    /// Hands a packet over as if the peer, or `source`, had sent it.
+    /// Passes a packet to the engine, with the peer or `source` as its sender.
     func receive(_ bytes: [UInt8], from source: GID? = nil, to destination: GID? = nil) {
         bytes.withUnsafeBytes { bytes in
             host.engine.receive(
@@ -74,21 +77,21 @@ final class Probe {
     ) {
         receive(opcode, offset, payload: payload) { headers in
             headers.reth = RETH(
-                virtualAddress: address ?? self.address, remoteKey: key ?? self.host.key, dmaLength: UInt32(length))
+                virtualAddress: address ?? self.address, rkey: key ?? self.host.key, dmaLength: UInt32(length))
         }
     }
 
     func receiveRead(_ offset: Int = 0, at address: UInt64? = nil, key: UInt32? = nil, length: Int) {
         receive(.rcReadRequest, offset) { headers in
             headers.reth = RETH(
-                virtualAddress: address ?? self.address, remoteKey: key ?? self.host.key, dmaLength: UInt32(length))
+                virtualAddress: address ?? self.address, rkey: key ?? self.host.key, dmaLength: UInt32(length))
         }
     }
 
     func receiveFetchAdd(_ offset: Int = 0, at address: UInt64? = nil, add: UInt64) {
-        receive(.rcFetchAdd, offset) { headers in
+        receive(.rcFetchAndAdd, offset) { headers in
             headers.atomicETH = AtomicETH(
-                virtualAddress: address ?? self.address, remoteKey: self.host.key, swapOrAdd: add)
+                virtualAddress: address ?? self.address, rkey: self.host.key, swapOrAdd: add)
         }
     }
 
@@ -96,7 +99,7 @@ final class Probe {
         receive(.rcAcknowledge, offset) { $0.aeth = AETH(syndrome: syndrome, msn: 0) }
     }
 
-    // MARK: - What the engine sends
+    // MARK: - Packets of the engine
 
     struct Sent {
         let headers: PacketHeaders
@@ -109,7 +112,7 @@ final class Probe {
         var syndrome: UInt8 { headers.aeth.syndrome.rawValue }
     }
 
-    /// Everything that the engine has to send now.
+    /// All packets that the engine has to send now.
     func sent(limit: Int = .max) -> [Sent] {
         var result: [Sent] = []
         while result.count < limit, let packet = host.engine.transmit(into: host.packet, now: now) {
@@ -131,26 +134,26 @@ final class Probe {
         host.engine.advance(to: now)
     }
 
-    // MARK: - What the program does
+    // MARK: - Work requests
 
     var address: UInt64 { UInt64(UInt(bitPattern: memory.baseAddress!)) }
 
     @discardableResult
     func post(
         _ opcode: WorkRequestOpcode, id: UInt64 = 0, bytes: Int = 8, flags: SendFlags = [],
-        adjust: (inout SendWorkRequest) -> Void = { _ in }
+        path: UnsafePointer<Path>? = nil, adjust: (inout SendWQE) -> Void = { _ in }
     ) -> Errno {
-        var request = SendWorkRequest(id: id, opcode: opcode, flags: flags)
+        var request = SendWQE(id: id, opcode: opcode, flags: flags)
         request.remoteAddress = 0x10000
-        request.remoteKey = 0x4242
+        request.rkey = 0x4242
         adjust(&request)
-        return host.post(pair, request, [element(bytes)])
+        return host.post(pair, request, [sge(bytes)], path: path)
     }
 
-    func postReceive(id: UInt64 = 0, bytes: Int) { host.postReceive(pair, id: id, [element(bytes)]) }
+    func postReceive(id: UInt64 = 0, bytes: Int) { host.postReceive(pair, id: id, [sge(bytes)]) }
 
-    func element(_ bytes: Int) -> ScatterGatherElement {
-        host.element(UnsafeMutableRawBufferPointer(rebasing: memory[..<bytes]))
+    func sge(_ bytes: Int) -> SGE {
+        host.sge(UnsafeMutableRawBufferPointer(rebasing: memory[..<bytes]))
     }
 }
 

@@ -1,7 +1,7 @@
 import Foundation
 import WireSupport
 
-/// What the Linux kernel sent: see Fixtures/rxe.pcap.md.
+/// Packets that the Linux kernel sent: see Fixtures/rxe.pcap.md.
 enum Capture {
     /// All 249 frames.
     static let frames: [Frame] = {

@@ -1,31 +1,31 @@
 import RoCEWire
 import WireSupport
 
-/// What must hold for any bytes at all. The test suite feeds it captured packets that were tampered with, the fuzzer
-/// whatever it can think of.
+/// A property of parsing and emitting that holds for any bytes. The test suite checks it with corrupted captured
+/// packets, the fuzzer with any input.
 struct PacketProperty: ~Copyable, Sendable {
     let recovery = IPv4IdentificationRecovery()
 
-    /// Says what is wrong with how `bytes` are read as an IP packet and as what UDP carries, nil if all is well.
+    /// The violation when `bytes` are parsed as an IP packet and as the payload of UDP; nil if there is none.
     func violation(_ bytes: [UInt8]) -> String? {
         bytes.withUnsafeBytes { Self.transport($0) ?? network($0) }
     }
 
-    /// A packet that parses is emitted again to the same bytes, but for reserved bits and the pad; one that does not
-    /// gets an error that says the truth.
+    /// A packet that parses is emitted as the same bytes, except reserved bits and the pad; one that does not parse
+    /// throws an error that is correct.
     static func transport(_ bytes: UnsafeRawBufferPointer) -> String? {
         let packet: TransportPacket
         do throws(PacketError) {
             packet = try TransportPacket(parsing: bytes)
         } catch {
-            return isTrue(error, of: bytes) ? nil : "untrue error: \(error)"
+            return isCorrect(error, of: bytes) ? nil : "wrong error: \(error)"
         }
         let headers = packet.headers
         let pad = Int(headers.bth.padCount)
         guard packet.payloadOffset == headers.byteCount, packet.payload.upperBound + pad + 4 == bytes.count,
             headers.packetByteCount(payloadByteCount: packet.payloadByteCount) == bytes.count
         else { return "lengths do not add up: \(packet)" }
-        // Longer than needed, so that a byte written too far is seen.
+        // Longer than needed, so that bytes written beyond the end are detected.
         var again = [UInt8](repeating: 0xEE, count: bytes.count + 8)
         let payload = again.withUnsafeMutableBytes { raw in
             try? headers.emit(into: raw, payloadByteCount: packet.payloadByteCount)
@@ -39,7 +39,7 @@ struct PacketProperty: ~Copyable, Sendable {
         return nil
     }
 
-    /// The bytes with what is ignored when parsing written as a sender writes it.
+    /// The bytes as a sender writes them: with reserved bits and the pad 0.
     private static func normalized(_ bytes: UnsafeRawBufferPointer, _ packet: TransportPacket) -> [UInt8] {
         var normal = Array(bytes)
         normal[4] &= 0xC0
@@ -57,7 +57,7 @@ struct PacketProperty: ~Copyable, Sendable {
         return normal
     }
 
-    private static func isTrue(_ error: PacketError, of bytes: UnsafeRawBufferPointer) -> Bool {
+    private static func isCorrect(_ error: PacketError, of bytes: UnsafeRawBufferPointer) -> Bool {
         switch error {
         case .truncated(_, let needed, let available): available == bytes.count && needed > available
         case .unsupportedTransportVersion(let version): version != 0 && version == bytes[1] & 15
@@ -68,8 +68,8 @@ struct PacketProperty: ~Copyable, Sendable {
         }
     }
 
-    /// IP and UDP headers that parse are emitted again to the same bytes. A packet within them whose ICRC is made
-    /// right is accepted without knowing its identification, and the identification is found.
+    /// IP and UDP headers that parse are emitted as the same bytes. A packet in them with a correct ICRC is accepted
+    /// without its identification, and `IPv4IdentificationRecovery` returns the identification.
     func network(_ bytes: UnsafeRawBufferPointer) -> String? {
         if let header = try? IPv4Header(parsing: bytes) {
             guard let again = try? written(IPv4Header.byteCount, header.emit(into:)),
@@ -85,10 +85,10 @@ struct PacketProperty: ~Copyable, Sendable {
             else { return "IPv6 header emitted differently" }
             return udp(UnsafeRawBufferPointer(rebasing: bytes[again.count...])) { udp, packet in
                 let whole = ICRC(ipv6: header, udp: udp, packet: ICRC.covered(of: packet))
-                var pieces = ICRC(
+                var parts = ICRC(
                     ipv6: header, udp: udp, packet: UnsafeRawBufferPointer(rebasing: packet[..<BTH.byteCount]))
-                pieces.update(UnsafeRawBufferPointer(rebasing: ICRC.covered(of: packet)[BTH.byteCount...]))
-                return whole == pieces ? nil : "an ICRC in two pieces differs"
+                parts.update(UnsafeRawBufferPointer(rebasing: ICRC.covered(of: packet)[BTH.byteCount...]))
+                return whole == parts ? nil : "an ICRC over two parts differs"
             }
         }
         return nil
@@ -114,7 +114,9 @@ struct PacketProperty: ~Copyable, Sendable {
         known.fragmentation = header.fragmentation & IPv4Header.dontFragment
         let right = ICRC(ipv4: known, udp: udp, packet: ICRC.covered(of: packet))
         let fields = recovery.fields(computed: assumed, received: right.value, packetByteCount: packet.count)
-        if packet.count > 4140 { return fields == nil || assumed == right ? nil : "a packet too long was accepted" }
+        if packet.count > PacketHeaders.maximumPacketByteCount {
+            return fields == nil || assumed == right ? nil : "a packet that is too long was accepted"
+        }
         let expected = IPv4IdentificationRecovery.Fields(
             identification: header.identification, dontFragment: known.fragmentation != 0)
         return fields == expected ? nil : "found \(fields as Any) instead of \(expected)"

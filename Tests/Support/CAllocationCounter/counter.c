@@ -15,7 +15,7 @@ uint64_t allocation_count(void) { return count; }
 #endif
 #endif
 
-// The sanitizers bring allocators of their own; there is nothing to count behind their back.
+// The sanitizers have their own allocators, whose calls cannot be counted.
 #if defined(SANITIZED) || !defined(__GLIBC__)
 
 bool allocation_count_is_blind(void) { return true; }

@@ -1,11 +1,13 @@
 import ProviderLoader
 
-// What the loader makes of this process: for tests that run it with raised privileges.
+// Prints the loader's configuration and survey, for tests that run it with raised privileges.
 //
 //   LoaderProbe OVERRIDE-DIRECTORY MAIN-DIRECTORY PROVIDER-DIRECTORY SYSFS
 
 let paths = CommandLine.arguments.dropFirst()
-guard paths.count == 4 else { fatalError("four paths are wanted") }
+guard paths.count == 4 else {
+    fatalError("usage: LoaderProbe OVERRIDE-DIRECTORY MAIN-DIRECTORY PROVIDER-DIRECTORY SYSFS")
+}
 var configuration = LoaderConfiguration.standard(builtIn: [])
 configuration.overrideDirectory = paths[1]
 configuration.mainDirectory = paths[2]
@@ -18,6 +20,6 @@ for problem in survey.problems { print("problem: \(problem)") }
 for entry in survey.entries {
     for candidate in entry.candidates {
         let file = candidate.driverFile ?? "built in"
-        print("\(entry.device.name): \(file): \(candidate.verdict.outcome): \(candidate.verdict.sentence)")
+        print("\(entry.device.name): \(file): \(candidate.verdict.outcome): \(candidate.verdict.message)")
     }
 }

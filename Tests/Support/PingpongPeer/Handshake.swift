@@ -1,12 +1,12 @@
 import Glibc
 import Verbs
 
-/// What the ibv_*_pingpong programs say to each other over TCP: for each queue pair a line of 52 bytes with LID, queue
-/// pair number, PSN and GID in hexadecimal, first the client's; and in the end "done" from the client. ibv_srq_pingpong
-/// always says 256 such lines, whatever the number of its queue pairs: those of the first count.
+/// The protocol of the ibv_*_pingpong programs over TCP: for each queue pair a line of 52 bytes with LID, QPN, PSN and
+/// GID in hexadecimal, first the client's; at the end "done" from the client. ibv_srq_pingpong always sends 256 such
+/// lines; only as many as it has queue pairs are valid.
 struct Handshake {
-    /// The queue key of ibv_ud_pingpong.
-    static let queueKey: UInt32 = 0x1111_1111
+    /// The Q_Key of ibv_ud_pingpong.
+    static let qkey: UInt32 = 0x1111_1111
     private static let byteCount = "0000:000000:000000:".utf8.count + 32 + 1
 
     private static let sharedLines = 256
@@ -20,7 +20,7 @@ struct Handshake {
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = settings.port.bigEndian
         guard inet_pton(AF_INET, settings.host ?? "0.0.0.0", &address.sin_addr) == 1 else {
-            throw Failure("\(settings.host ?? "") is no IPv4 address")
+            throw Failure("\(settings.host ?? "") is not an IPv4 address")
         }
         let new = Glibc.socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
         let size = socklen_t(MemoryLayout<sockaddr_in>.size)
@@ -64,23 +64,23 @@ struct Handshake {
             let fields = text.split(separator: ":")
             guard fields.count == 4, let lid = UInt16(fields[0], radix: 16), let number = UInt32(fields[1], radix: 16),
                 let psn = UInt32(fields[2], radix: 16), let gid = gid(fields[3])
-            else { throw Failure("the other side says \"\(text)\"") }
-            // The programs take a path MTU of 1024 unless told otherwise.
+            else { throw Failure("unexpected line from the peer: \"\(text)\"") }
+            // The default path MTU of the programs is 1024.
             return Endpoint(
                 queuePairNumber: number, packetSequenceNumber: psn, gid: gid, lid: lid, mtu: .bytes1024,
-                responderDepth: 1, queueKey: Self.queueKey)
+                maxDestRdAtomic: 1, qkey: Self.qkey)
         }
         for _ in 0..<padding(count) { _ = try receive(byteCount: Self.byteCount) }
         return endpoints
     }
 
-    /// The last word, which is the client's.
+    /// The last message, from the client.
     func finish() throws {
         let done = Array("done\0".utf8)
         if settings.host != nil {
             try send(bytes: done)
         } else if try receive(byteCount: done.count) != done {
-            throw Failure("the client does not say that it is done")
+            throw Failure("the client did not send \"done\"")
         }
     }
 
@@ -98,14 +98,14 @@ struct Handshake {
 
     private func send(bytes: [UInt8]) throws {
         guard Glibc.send(socket, bytes, bytes.count, CInt(MSG_NOSIGNAL)) == bytes.count else {
-            throw Failure("the other side does not listen")
+            throw Failure("cannot send to the peer")
         }
     }
 
     private func receive(byteCount: Int) throws -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: byteCount)
         guard recv(socket, &bytes, byteCount, CInt(MSG_WAITALL)) == byteCount else {
-            throw Failure("the other side is gone")
+            throw Failure("the peer closed the connection")
         }
         return bytes
     }

@@ -1,9 +1,9 @@
-// The other side of Debian's ibv_rc_pingpong, ibv_uc_pingpong, ibv_ud_pingpong and ibv_srq_pingpong, over the Swift API.
+// A peer for Debian's ibv_rc_pingpong, ibv_uc_pingpong, ibv_ud_pingpong and ibv_srq_pingpong, over the Swift API.
 //
 //     pingpong-peer rc|uc|ud|srq [host=ADDRESS] [port=N] [device=NAME] [gid=N] [count=N] [size=N] [pairs=N] [then …]
-//
-// Without a host it is the server. After "then" comes another play, which begins when the one before it has ended. Those programs send from the buffer that they receive
-// into, so what this side sends comes back: it sends other bytes each time, and compares every byte of what it gets.
+// Without a host it is the server. After "then" follow the settings of another run, which begins when the previous one
+// has ended. The programs send from the buffer into which they receive, so the bytes that this peer sends come back: it
+// sends different bytes each time, and compares every received byte.
 
 import Glibc
 import Verbs
@@ -14,7 +14,7 @@ struct Failure: Error, CustomStringConvertible {
 }
 
 struct Settings {
-    var kind: QueuePair.Kind
+    var kind: QueuePairType
     var isShared = false
     var host: String?
     var port: UInt16 = 18515
@@ -30,7 +30,7 @@ struct Settings {
         case "uc": kind = .unreliableConnection
         case "ud": kind = .unreliableDatagram
         case "srq": (kind, isShared) = (.reliableConnection, true)
-        default: throw Failure("name a service: rc, uc, ud or srq")
+        default: throw Failure("the first argument must be rc, uc, ud or srq")
         }
         for argument in arguments.dropFirst() {
             let parts = argument.split(separator: "=", maxSplits: 1).map(String.init)
@@ -49,13 +49,13 @@ struct Settings {
     }
 }
 
-/// One queue pair of ours, and what it waits for before it may send again.
+/// One queue pair of this peer, and the events before it may send again.
 final class Pair {
     var queuePair: QueuePair
     var destination: DatagramDestination?
     var awaitsSend = false
     var awaitsReceive = true
-    /// Number of the message whose bytes come next: what we have sent last. Nil before that.
+    /// Number of the message whose bytes are expected next: the last one that was sent. Nil before the first.
     var expected: Int?
 
     init(_ queuePair: consuming QueuePair) { self.queuePair = queuePair }
@@ -65,7 +65,7 @@ final class Pair {
 func filling(_ number: Int) -> UInt8 { UInt8(truncatingIfNeeded: 0x80 | number) }
 
 func run(_ settings: Settings) throws {
-    let device = Device.all.first { settings.device == nil || $0.name == settings.device }
+    let device = try Device.list().first { settings.device == nil || $0.name == settings.device }
     guard let device else { throw Failure("there is no device \(settings.device ?? "")") }
     let context = try device.open()
     let addresses = try context.addresses()
@@ -77,8 +77,8 @@ func run(_ settings: Settings) throws {
     let depth = 16
     let domain = try context.makeProtectionDomain()
     let memory = try domain.makeMemoryRegion(byteCount: header + 2 * settings.size + 64)
-    let incoming = try memory.slice(0..<header + settings.size)
-    let outgoing = try memory.slice(header + settings.size..<header + 2 * settings.size)
+    let incoming = try memory.sge(0..<header + settings.size)
+    let outgoing = try memory.sge(header + settings.size..<header + 2 * settings.size)
     var completions = try context.makeCompletionQueue(capacity: 2 * settings.pairs * depth)
     var shared = try context.makeShared(domain, settings, depth: depth * settings.pairs)
 
@@ -87,7 +87,7 @@ func run(_ settings: Settings) throws {
     var endpoints: [Endpoint] = []
     for _ in 0..<settings.pairs {
         let capabilities = QueuePair.Capabilities(
-            sendRequests: UInt32(depth), receiveRequests: settings.isShared ? 0 : UInt32(depth))
+            maxSendWR: UInt32(depth), maxReceiveWR: settings.isShared ? 0 : UInt32(depth))
         let pair: Pair
         if shared != nil {
             pair = Pair(
@@ -99,7 +99,7 @@ func run(_ settings: Settings) throws {
                 try domain.makeQueuePair(settings.kind, completions: completions, capabilities: capabilities))
         }
         var endpoint = try pair.queuePair.endpoint(at: address)
-        // Where LIDs lead to a port their programs take a GID only from a peer that was told to use one, as they were.
+        // On InfiniBand, the programs expect a GID only from a peer that uses one, as they do with -g.
         if address.linkLayer == .infiniBand && settings.gidIndex == nil { endpoint.gid = .zero }
         endpoints.append(endpoint)
         if isDatagram {
@@ -107,7 +107,7 @@ func run(_ settings: Settings) throws {
             attributes.state = .initialized
             attributes.port = address.port
             attributes.pkeyIndex = 0
-            attributes.queueKey = Handshake.queueKey
+            attributes.qkey = Handshake.qkey
             try pair.queuePair.modify(attributes)
         } else {
             try pair.queuePair.initialize()
@@ -117,7 +117,7 @@ func run(_ settings: Settings) throws {
     }
     if shared != nil { for _ in 0..<depth { try shared!.postReceive(incoming) } }
 
-    // Who is who, over TCP. A server connects before it answers, since the client sends at once.
+    // Exchange endpoints over TCP. A server connects before it sends its endpoints, because the client sends at once.
     let handshake = try Handshake(settings)
     var peers: [Endpoint] = []
     func connect() throws {
@@ -142,20 +142,20 @@ func run(_ settings: Settings) throws {
         try connect()
     }
 
-    // Back and forth.
+    // Exchange messages.
     var sent = 0
     var received = 0
     var number = 0
     func post(_ pair: Pair, _ index: Int) throws {
-        // With several queue pairs their program's one buffer holds what any of them has brought.
+        // With several queue pairs, the program has one buffer, which holds the last message of any of them.
         let filled = settings.pairs == 1 ? number : 0
         number += 1
         let place = memory.unsafeBytes[header + settings.size..<header + 2 * settings.size]
         UnsafeMutableRawBufferPointer(rebasing: place).initializeMemory(as: UInt8.self, repeating: filling(filled))
         if let destination = pair.destination {
-            try pair.queuePair.post(.send, outgoing, to: destination, id: UInt64(index))
+            try pair.queuePair.postSend(.send, outgoing, to: destination, id: UInt64(index))
         } else {
-            try pair.queuePair.post(.send, outgoing, id: UInt64(index))
+            try pair.queuePair.postSend(.send, outgoing, id: UInt64(index))
         }
         pair.expected = filled
         pair.awaitsSend = true
@@ -166,21 +166,21 @@ func run(_ settings: Settings) throws {
         let completion = try completions.poll(timeout: .seconds(60))
         try completion.check()
         guard let index = pairs.firstIndex(where: { $0.queuePair.number == completion.queuePairNumber }) else {
-            throw Failure("a completion of queue pair \(completion.queuePairNumber), which is not ours")
+            throw Failure("a completion of queue pair \(completion.queuePairNumber), which is unknown")
         }
         let pair = pairs[index]
         if completion.opcode == .receive {
             received += 1
             pair.awaitsReceive = false
             guard completion.byteCount == header + settings.size else {
-                throw Failure("\(completion.byteCount) bytes came instead of \(header + settings.size)")
+                throw Failure("\(completion.byteCount) bytes were received instead of \(header + settings.size)")
             }
             let bytes = memory.unsafeBytes[header..<header + settings.size]
-            // Several queue pairs of theirs write into one buffer and send from it, at the same time.
-            let first: UInt8 = settings.isShared ? 0 : 0x7b  // Of what the programs send first.
+            // The queue pairs of the program receive into one buffer and send from it concurrently.
+            let first: UInt8 = settings.isShared ? 0 : 0x7b  // The byte that the programs send first.
             let right = settings.pairs == 1 ? [pair.expected.map(filling) ?? first] : [first, filling(0)]
             guard bytes.allSatisfy(right.contains) else {
-                throw Failure("message \(received) is not what it must be: \(Array(bytes.prefix(16)))")
+                throw Failure("message \(received) has wrong bytes: \(Array(bytes.prefix(16)))")
             }
             if shared != nil { try shared!.postReceive(incoming) } else { try pair.queuePair.postReceive(incoming) }
         } else {
@@ -197,11 +197,11 @@ extension Context {
         _ domain: ProtectionDomain, _ settings: Settings, depth: Int
     ) throws -> SharedReceiveQueue? {
         guard settings.isShared else { return nil }
-        return try domain.makeSharedReceiveQueue(SharedReceiveQueue.Limits(requests: UInt32(depth)))
+        return try domain.makeSharedReceiveQueue(SharedReceiveQueue.Attributes(maxWR: UInt32(depth)))
     }
 }
 
-/// Says something on standard error.
+/// Prints a line on standard error.
 func say(_ text: String) {
     let line = Array((text + "\n").utf8)
     write(STDERR_FILENO, line, line.count)

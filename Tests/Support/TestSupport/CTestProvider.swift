@@ -1,17 +1,15 @@
 import Foundation
 
-/// The provider in Tests/CProvider, written in C from rdma_provider.h alone: a loopback device whose names begin with
-/// `ctest`.
-///
-/// Its multicast groups are orders to the device; see `Order`.
+/// The provider in Tests/CProvider, written in C from rdma_provider.h alone, for loopback devices whose names begin
+/// with `ctest`. Their multicast GIDs are commands to the device; see `Command`.
 public enum CTestProvider {
-    /// Path of the library. It is compiled once in a process.
+    /// Path of the library. It is compiled once per process.
     /// - Throws: `Compiler.Failure`.
     public static func library() throws -> String { try built.get() }
 
     private static let built = Result { () throws -> String in
-        // Not below the checkout: the loader refuses what lies where others may write, and that is nobody's choice
-        // in a shared one. What is static outlives every test, so the process itself removes it.
+        // Not in the checkout, which may be writable by others: the loader would reject the library. A static value is
+        // never released, so atexit removes the directory.
         _ = atexit { (try? directory.get())?.remove() }
         let library = try directory.get().path("ctest.so")
         try Compiler.run("/bin/sh", [Compiler.packageRoot + "/Tests/CProvider/build.sh", library])
@@ -22,30 +20,30 @@ public enum CTestProvider {
 
     /// Writes a driver file `ctest.driver` that matches every `ctest*` device.
     /// - Parameters:
-    ///   - directory: where; for `RDMA_DRIVER_PATH` or a directory of `LoaderConfiguration`.
-    ///   - relative: a directory within it.
-    ///   - lines: further lines, such as `critical yes`.
+    ///   - directory: The directory for `RDMA_DRIVER_PATH` or for `LoaderConfiguration`.
+    ///   - relative: A directory within it.
+    ///   - lines: Further lines, such as `critical yes`.
     /// - Returns: path of the driver file.
     @discardableResult
     public static func writeDriverFile(
         in directory: TemporaryDirectory, _ relative: String = "", lines: [String] = []
     ) throws -> String {
         let standard = [
-            "driver ctest", "library \(try library())", "version 1.0", "vendor swift-rdma tests", "provider-abi 0.1",
+            "driver ctest", "library \(try library())", "version 1.0", "vendor swift-rdma tests", "provider-abi 0.2",
             "match name ctest*",
         ]
         let text = (standard + lines).map { $0 + "\n" }.joined()
         return try directory.write(text, to: relative.isEmpty ? "ctest.driver" : "\(relative)/ctest.driver")
     }
 
-    /// An order to the device: the GID of a multicast group. A queue pair that joins it gives the order.
-    public enum Order: Sendable {
-        /// Raise the asynchronous event of that number (`enum ibv_event_type`) about the queue pair, its receive
-        /// completion queue, its shared receive queue or the port. 8, `IBV_EVENT_DEVICE_FATAL`: the device
-        /// vanishes. What was posted is flushed, and all calls but the destroying ones answer EIO.
+    /// A command to the device: the GID of a multicast group, executed when a queue pair joins the group.
+    public enum Command: Sendable {
+        /// Raise this asynchronous event (`enum ibv_event_type`) of the queue pair, its receive completion queue, its
+        /// shared receive queue or the port. 8, `IBV_EVENT_DEVICE_FATAL`: the device is removed. Posted work requests
+        /// are flushed, and all calls except destroy calls fail with EIO.
         case raise(event: UInt8)
-        /// Complete the next send request with that status (`enum ibv_wc_status`; not 0), even one that verbs.h
-        /// does not know.
+        /// Complete the next send work request with this status (`enum ibv_wc_status`; not 0), also with a status that
+        /// verbs.h does not define.
         case complete(status: UInt8)
 
         /// The 16 bytes of the GID, in network byte order.

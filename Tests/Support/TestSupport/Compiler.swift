@@ -1,14 +1,14 @@
 import Foundation
 
-/// Runs the C compiler for tests that need a library of C.
+/// Runs the C compiler for tests that need a C library.
 public enum Compiler {
-    /// A compilation that failed, with what the compiler said.
+    /// A compilation that failed, with the compiler's output.
     public struct Failure: Error, CustomStringConvertible {
-        /// The command, and all its output.
+        /// The command and its output.
         public let description: String
     }
 
-    /// The package that the tests belong to.
+    /// Path of the package of the tests.
     public static let packageRoot: String = {
         var url = URL(fileURLWithPath: #filePath)
         for _ in 0..<4 { url.deleteLastPathComponent() }
@@ -17,9 +17,9 @@ public enum Compiler {
 
     /// Builds a shared library from one C source text, which can include <rdma_provider.h>.
     /// - Parameters:
-    ///   - source: the text, C11.
-    ///   - library: path of the library.
-    ///   - flags: further arguments for the compiler.
+    ///   - source: C11 source text.
+    ///   - library: Path of the library.
+    ///   - flags: Further arguments for the compiler.
     public static func build(_ source: String, to library: String, flags: [String] = []) throws {
         let scratch = try TemporaryDirectory()
         let file = try scratch.write(source, to: "source.c")

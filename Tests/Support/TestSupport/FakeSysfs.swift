@@ -1,10 +1,10 @@
-/// A tree like the part of /sys that tells of RDMA devices: for `SYSFS_PATH` and `LoaderConfiguration.sysfsPath`.
+/// A directory tree like the RDMA part of sysfs, for `SYSFS_PATH` and `LoaderConfiguration.sysfsPath`.
 public final class FakeSysfs: Sendable {
-    /// The numbers of a PCI function.
+    /// The IDs of a PCI function.
     public struct PCI: Sendable {
         let vendor, device, subsystemVendor, subsystemDevice: UInt16
 
-        /// Vendor and device, and those of the board.
+        /// Vendor and device ID, and those of the subsystem.
         public init(_ vendor: UInt16, _ device: UInt16, subsystemVendor: UInt16 = 0, subsystemDevice: UInt16 = 0) {
             self.vendor = vendor
             self.device = device
@@ -24,7 +24,7 @@ public final class FakeSysfs: Sendable {
 
     private let directory: TemporaryDirectory
 
-    /// What to set `SYSFS_PATH` to.
+    /// The path for `SYSFS_PATH`.
     public var path: String { directory.path }
 
     /// A tree without devices.
@@ -37,13 +37,13 @@ public final class FakeSysfs: Sendable {
 
     /// Adds a device with its uverbs node `uverbs<index>`.
     /// - Parameters:
-    ///   - name: such as `ctest0` or `mlx5_0`.
-    ///   - index: number of the uverbs node; its device number is 231:(192 + index).
-    ///   - nodeGUID: in host byte order.
-    ///   - nodeType: as the kernel writes it: "1: CA", "4: RNIC".
+    ///   - name: Name of the device, such as `ctest0` or `mlx5_0`.
+    ///   - index: Number of the uverbs node; its device number is 231:(192 + index).
+    ///   - nodeGUID: Node GUID, in host byte order.
+    ///   - nodeType: Contents of the file node_type: "1: CA", "4: RNIC".
     ///   - kernelABI: ABI version of the kernel driver.
-    ///   - pci: the function behind it; nil for a device without one, such as rxe's.
-    ///   - kernelDriver: name of the kernel driver that is bound to the function.
+    ///   - pci: The PCI function of the device; nil for a device without one, such as rxe.
+    ///   - kernelDriver: Name of the kernel driver that is bound to the function.
     public func addDevice(
         _ name: String, index: Int = 0, nodeGUID: UInt64 = 0x0002_c903_0012_3456, nodeType: String = "1: CA",
         kernelABI: Int = 1, pci: PCI? = nil, kernelDriver: String? = nil

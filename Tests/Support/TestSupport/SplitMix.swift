@@ -1,4 +1,4 @@
-/// Random numbers from a seed, the same on every machine: SplitMix64.
+/// SplitMix64: random numbers from a seed, the same on every machine.
 public struct SplitMix: RandomNumberGenerator {
     private var state: UInt64
 
@@ -12,12 +12,12 @@ public struct SplitMix: RandomNumberGenerator {
         return z ^ z >> 31
     }
 
-    /// 0 to `bound` - 1.
+    /// A number from 0 to `bound` - 1.
     public mutating func below(_ bound: Int) -> Int { Int(next() >> 33) % bound }
 
     public mutating func within(_ range: ClosedRange<Int>) -> Int { range.lowerBound + below(range.count) }
 
-    /// True in `percent` of 100 cases.
+    /// True with a probability of `percent` percent.
     public mutating func chance(_ percent: Int) -> Bool { percent > 0 && below(100) < percent }
 
     public mutating func pick<T>(_ choices: [T]) -> T { choices[below(choices.count)] }

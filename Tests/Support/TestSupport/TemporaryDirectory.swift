@@ -1,11 +1,11 @@
 import Foundation
 
-/// A directory of a test's own, which only its owner can read. It goes away with the last reference.
+/// A temporary directory that only its owner can read. It is removed with the last reference.
 public final class TemporaryDirectory: Sendable {
     /// Its absolute path.
     public let path: String
 
-    /// A new and empty one.
+    /// Creates an empty directory.
     public init() throws {
         let parent = FileManager.default.temporaryDirectory.path
         var template = Array("\(parent)/swift-rdma-test.XXXXXX".utf8CString)
@@ -17,25 +17,25 @@ public final class TemporaryDirectory: Sendable {
         remove()
     }
 
-    /// Removes it at once.
+    /// Removes the directory.
     public func remove() {
         try? FileManager.default.removeItem(atPath: path)
     }
 
-    /// The absolute path of a place in it.
+    /// The absolute path of a relative path in the directory.
     public func path(_ relative: String) -> String { path + "/" + relative }
 
-    /// Makes a directory in it, with those above.
-    /// - Returns: its absolute path.
+    /// Creates a directory in it, with its parents.
+    /// - Returns: The absolute path.
     @discardableResult
     public func makeDirectory(_ relative: String) throws -> String {
         try FileManager.default.createDirectory(atPath: path(relative), withIntermediateDirectories: true)
         return path(relative)
     }
 
-    /// Writes a file in it, and makes the directories above.
-    /// - Parameter mode: permission bits, whatever the umask is.
-    /// - Returns: its absolute path.
+    /// Writes a file in it, and creates the parent directories.
+    /// - Parameter mode: Permission bits, independent of the umask.
+    /// - Returns: The absolute path.
     @discardableResult
     public func write(_ contents: String, to relative: String, mode: Int = 0o644) throws -> String {
         let file = path(relative)
@@ -45,8 +45,8 @@ public final class TemporaryDirectory: Sendable {
         return file
     }
 
-    /// Copies a file into it, and makes the directories above.
-    /// - Returns: the absolute path of the copy.
+    /// Copies a file into it, and creates the parent directories.
+    /// - Returns: The absolute path of the copy.
     @discardableResult
     public func copy(_ file: String, to relative: String) throws -> String {
         try makeDirectory((relative as NSString).deletingLastPathComponent)
@@ -54,8 +54,8 @@ public final class TemporaryDirectory: Sendable {
         return path(relative)
     }
 
-    /// Makes a symbolic link in it, and the directories above.
-    /// - Returns: the absolute path of the link.
+    /// Creates a symbolic link in it, and the parent directories.
+    /// - Returns: The absolute path of the link.
     @discardableResult
     public func link(_ relative: String, to target: String) throws -> String {
         try makeDirectory((relative as NSString).deletingLastPathComponent)

@@ -2,17 +2,17 @@ import CIBVerbs
 import CProviderABI
 import Foundation
 
-/// A device as the core shows it to a provider: of the kernel's kind, with nothing but a name and a GUID.
+/// A device as the core passes it to a provider: a kernel device that has only a name and a GUID.
 public final class TestDevice: @unchecked Sendable {
-    // Unchecked: nobody writes to it once it is made.
+    // Unchecked: it is not modified after its initialization.
 
-    /// What the provider gets; valid as long as this object.
+    /// The device for the provider; valid as long as this object.
     public let pointer: UnsafePointer<rdma_device>
-    /// The public struct with its room behind it.
+    /// The public struct, followed by the provider's memory.
     private let verbs: UnsafeMutablePointer<ibv_device>
     private let interface: UnsafeMutablePointer<CChar>
 
-    /// A device of that name, with that uverbs node; each has at most 63 bytes.
+    /// A device with this name and this uverbs node; each has at most 63 bytes.
     public init(_ name: String, node: String = "uverbs0", nodeGUID: UInt64 = 0x0002_c903_0012_3456) {
         let size = MemoryLayout<ibv_device>.size + 1024
         let room = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 16)

@@ -2,20 +2,19 @@ import Foundation
 import Subprocess
 import SystemPackage
 
-/// A network of its own on this machine, which is to RoCE what another host is. It lasts as long as a process that
-/// does nothing else.
+/// A network namespace, which RoCE treats as another host. It exists as long as its sleeping process.
 public struct NetworkNamespace: Sendable {
-    /// The process that keeps it.
+    /// The process of the namespace.
     public let holder: pid_t
 
-    /// Whether this process may make one.
+    /// Whether this process may create one.
     public static let isPossible = geteuid() == 0 && system("unshare --net true") == 0
 
-    /// What goes before a command that is to run there.
+    /// The prefix of a command that runs in the namespace.
     public var entrance: [String] { ["nsenter", "--target", "\(holder)", "--net"] }
 
-    /// Runs `body` with two hosts that an Ethernet joins: eth0 has 10.9.0.1 and fd09::1 on the one, 10.9.0.2 and fd09::2
-    /// on the other.
+    /// Runs `body` with two hosts that an Ethernet connects: eth0 has 10.9.0.1 and fd09::1 on the first host, 10.9.0.2
+    /// and fd09::2 on the second.
     public static func withTwo(_ body: (NetworkNamespace, NetworkNamespace) async throws -> Void) async throws {
         try await withOne { first in
             try await withOne { second in
@@ -27,13 +26,12 @@ public struct NetworkNamespace: Sendable {
         }
     }
 
-    /// The lines of a shell that set up an interface of host `own` on the Ethernet with host `peer`: 10.9.0.N, and
-    /// fd09::N where the MTU is enough for IPv6.
-    ///
-    /// The two know each other's addresses: a search for a neighbour that is lost is only repeated after a second, when
-    /// a queue pair has given up.
+    /// The shell commands that set up an interface of host `own` on the Ethernet with host `peer`: 10.9.0.N, and
+    /// fd09::N if the MTU is large enough for IPv6.
+    /// The link-layer addresses are static: neighbor discovery repeats a lost request only after a second, when a queue
+    /// pair has already failed.
     public static func joining(_ interface: String, as own: Int, to peer: Int, mtu: Int = 1500) -> String {
-        // One start of `ip` for all: where processors are emulated, starts of programs are what takes the time.
+        // One run of `ip` for all commands: on emulated processors, starting a program is slow.
         var lines = """
             ip -batch - <<END
             link set \(interface) address 02:00:00:00:09:0\(own) mtu \(mtu)
@@ -41,7 +39,7 @@ public struct NetworkNamespace: Sendable {
             link set \(interface) up
             neighbour replace 10.9.0.\(peer) lladdr 02:00:00:00:09:0\(peer) dev \(interface)
             """
-        // RFC 8200: IPv6 needs 1280 bytes.
+        // RFC 8200: the minimum MTU of IPv6 is 1280 bytes.
         if mtu >= 1280 {
             lines += """
 
@@ -52,7 +50,7 @@ public struct NetworkNamespace: Sendable {
         return lines + "\nEND"
     }
 
-    /// Runs `body` with a host that has nothing but its loopback.
+    /// Runs `body` with a host that has only a loopback interface.
     public static func withOne(_ body: (NetworkNamespace) async throws -> Void) async throws {
         let command = ["unshare", "--net", "sh", "-ec", "ip link set lo up; exec sleep infinity"]
         try await whileRunning(command) { holder in
@@ -60,7 +58,7 @@ public struct NetworkNamespace: Sendable {
         }
     }
 
-    /// A host that has nothing but its loopback, until `end`.
+    /// A host that has only a loopback interface, until `end`.
     public static func start() async throws -> NetworkNamespace {
         let said = try await shellHere(
             "unshare --net sh -ec 'ip link set lo up; exec sleep infinity' </dev/null >/dev/null 2>&1 & echo $!")
@@ -68,10 +66,10 @@ public struct NetworkNamespace: Sendable {
         return try await NetworkNamespace(sleeping: holder)
     }
 
-    /// Ends a host that was started.
+    /// Ends a host that `start` created.
     public func end() { kill(holder, SIGKILL) }
 
-    /// The host of a process that is about to sleep: until it does, `nsenter` would lead back to where we are.
+    /// The host of a process that will run sleep(1). Before that, `nsenter` could enter the current namespace.
     private init(sleeping holder: pid_t) async throws {
         while try String(contentsOfFile: "/proc/\(holder)/comm", encoding: .utf8) != "sleep\n" {
             try await Task.sleep(for: .milliseconds(5))
@@ -79,7 +77,7 @@ public struct NetworkNamespace: Sendable {
         self.holder = holder
     }
 
-    /// Starts a program there that does not end by itself, and ends it after `body`.
+    /// Runs a program in the namespace during `body`, and kills it afterwards.
     public func whileRunning(_ command: [String], _ body: () async throws -> Void) async throws {
         try await Self.whileRunning(entrance + command) { _ in try await body() }
     }
@@ -94,14 +92,14 @@ public struct NetworkNamespace: Sendable {
         }
     }
 
-    /// Lines of a shell that failed.
+    /// Shell commands that failed, with their output.
     public struct Failure: Error { public var lines, said: String }
 
-    /// Runs lines of a shell there, and returns what they print.
+    /// Runs shell commands in the namespace, and returns their output.
     @discardableResult
     public func shell(_ lines: String) async throws -> String { try await Self.shell(lines, entrance) }
 
-    /// Runs lines of a shell where this process is, and returns what they print.
+    /// Runs shell commands in the current namespace, and returns their output.
     @discardableResult
     public static func shellHere(_ lines: String) async throws -> String { try await shell(lines, []) }
 

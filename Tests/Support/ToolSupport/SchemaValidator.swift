@@ -1,7 +1,7 @@
 import Foundation
 
-/// Checks JSON documents against the schemas in Documentation/schema. Knows the part of JSON Schema 2020-12 that they
-/// use, and refuses the rest, so that no rule is passed over.
+/// Checks JSON documents against the schemas in Documentation/schema. Implements the part of JSON Schema 2020-12 that
+/// they use, and reports other keywords, so that no rule is ignored.
 public struct SchemaValidator {
     private let root: [String: Any]
 
@@ -13,7 +13,7 @@ public struct SchemaValidator {
         self.root = root
     }
 
-    /// What is wrong with a document; empty if nothing is.
+    /// The violations of a document; empty if it is valid.
     public func faults(_ document: Any) -> [String] { faults(document, root, "$") }
 
     private func faults(_ value: Any, _ schema: [String: Any], _ path: String) -> [String] {
@@ -22,17 +22,17 @@ public struct SchemaValidator {
         }
     }
 
-    /// What is wrong within the parts of a value; nil if the rule is about the value itself.
+    /// The violations within the parts of a value; nil if the rule applies to the value itself.
     private func inner(_ value: Any, _ keyword: String, _ rule: Any, _ path: String) -> [String]? {
         switch keyword {
-        // Of an object whose members have no names that the schema knows.
+        // A schema for members that `properties` does not list.
         case "additionalProperties":
             guard let rule = rule as? [String: Any] else { return nil }
             return (value as? [String: Any] ?? [:]).flatMap { faults($0.value, rule, "\(path).\($0.key)") }
         case "$ref":
             guard let name = (rule as? String)?.split(separator: "/").last,
                 let target = (root["$defs"] as? [String: Any])?[String(name)] as? [String: Any]
-            else { return ["\(path): \(rule) leads nowhere"] }
+            else { return ["\(path): \(rule) does not exist"] }
             return faults(value, target, path)
         case "items":
             guard let items = value as? [Any], let rule = rule as? [String: Any] else { return [] }
@@ -47,23 +47,25 @@ public struct SchemaValidator {
     private func outer(_ value: Any, _ keyword: String, _ rule: Any, _ schema: [String: Any]) -> [String] {
         switch keyword {
         case "$schema", "title", "description", "$defs": return []
-        case "type": return isOfType(value, rule as? String ?? "") ? [] : ["\(value) is no \(rule)"]
+        case "type": return isOfType(value, rule as? String ?? "") ? [] : ["\(value) is not of type \(rule)"]
         case "const": return same(value, rule) ? [] : ["\(value) is not \(rule)"]
         case "enum":
-            return (rule as? [Any] ?? []).contains { same(value, $0) } ? [] : ["\(value) is none of \(rule)"]
+            return (rule as? [Any] ?? []).contains { same(value, $0) } ? [] : ["\(value) is not one of \(rule)"]
         case "minimum":
             let number = (value as? NSNumber)?.doubleValue ?? 0
             return number >= (rule as? NSNumber)?.doubleValue ?? 0 ? [] : ["\(value) is below \(rule)"]
         case "pattern":
             let matches = (value as? String)?.range(of: rule as? String ?? "", options: .regularExpression) != nil
-            return matches ? [] : ["\(value) is not like \(rule)"]
+            return matches ? [] : ["\(value) does not match \(rule)"]
         case "required":
             let names = (value as? [String: Any]).map { Set($0.keys) } ?? []
             return (rule as? [String] ?? []).filter { !names.contains($0) }.map { "\($0) is missing" }
         case "additionalProperties":
             let known = (schema["properties"] as? [String: Any] ?? [:]).keys
-            return (value as? [String: Any] ?? [:]).keys.filter { !known.contains($0) }.map { "\($0) is not described" }
-        default: return ["the schema has a rule that this check does not know: \(keyword)"]
+            return (value as? [String: Any] ?? [:]).keys.filter { !known.contains($0) }.map {
+                "\($0) is not in the schema"
+            }
+        default: return ["the schema has an unsupported keyword: \(keyword)"]
         }
     }
 
@@ -83,13 +85,13 @@ public struct SchemaValidator {
 
     private func same(_ left: Any, _ right: Any) -> Bool { left as? String == right as? String && left is String }
 
-    /// Foundation hands booleans over as numbers of type `char`.
+    /// Foundation decodes booleans as NSNumber of type `char`.
     private enum Boolean {
         static func isBoolean(_ number: NSNumber) -> Bool { String(cString: number.objCType) == "c" }
     }
 }
 
-/// The source tree that the tests belong to.
+/// The source tree of the tests.
 public enum Repository {
     public static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent().deletingLastPathComponent()

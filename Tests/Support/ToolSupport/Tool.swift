@@ -2,9 +2,9 @@ import Foundation
 import Subprocess
 import SystemPackage
 
-/// The built `verbs`, run as a user runs it.
+/// Runs the built `verbs` as a user does.
 public enum Tool {
-    /// What a run has left behind.
+    /// The result of a run.
     public struct Outcome: Sendable {
         /// The exit code; minus the number of the signal that ended it.
         public var status: CInt
@@ -19,17 +19,18 @@ public enum Tool {
         }
     }
 
-    /// A run that is under way.
-    public struct Running {
+    /// A process that is running.
+    public struct Running: Sendable {
         public let process: pid_t
         fileprivate let errors: String
 
         public func send(signal: CInt) { kill(process, signal) }
 
-        /// What a terminal does: the signal goes to the whole process group.
+        /// Sends SIGINT to the process group, as a terminal does.
         public func pressControlC() { kill(-process, SIGINT) }
 
-        /// Waits until the program has said something on standard error, and returns all that it has said.
+        /// Waits until the program has printed `text` on standard error, and returns everything that it has printed
+        /// there.
         public func hasSaid(_ text: String) async throws -> String {
             for _ in 0..<3000 {
                 let said = (try? String(contentsOfFile: errors, encoding: .utf8)) ?? ""
@@ -39,44 +40,49 @@ public enum Tool {
             throw Silence(text: text)
         }
 
-        /// The TCP port at which a server waits, once it does.
+        /// Waits until a server listens, and returns its TCP port.
         public func port() async throws -> String {
-            let said = try await hasSaid("ping HOST")
+            let said = try await hasSaid(" HOST")
             guard let port = said.firstMatch(of: /TCP port (\d+)/)?.1 else { throw Unexpected(text: said) }
             return String(port)
         }
 
-        /// The processes that it has started.
+        /// Its child processes.
         public func children() throws -> [pid_t] {
             try String(contentsOfFile: "/proc/\(process)/task/\(process)/children", encoding: .utf8)
                 .split(separator: " ").compactMap { pid_t($0) }
         }
     }
 
-    /// It did not say that.
+    /// The program did not print `text` in time.
     public struct Silence: Error { public var text: String }
 
-    /// It said something else.
+    /// The program printed unexpected output.
     public struct Unexpected: Error { public var text: String }
 
-    /// Beside the test bundle, or where RDMA_TEST_TOOL says.
-    public static let path: String = {
-        if let path = ProcessInfo.processInfo.environment["RDMA_TEST_TOOL"] { return path }
+    /// A program that runs longer is killed. No program needs that long, not even on an emulated machine.
+    private static let longestRun = Duration.seconds(600)
+
+    /// Path of the program: RDMA_TEST_TOOL, or `verbs` in the directory of the test bundle.
+    public static let path = ProcessInfo.processInfo.environment["RDMA_TEST_TOOL"] ?? built("verbs")
+
+    /// Path of a program of this package, in the directory of the test bundle.
+    public static func built(_ name: String) -> String {
         for argument in CommandLine.arguments {
             if let range = argument.range(of: ".xctest", options: .backwards) {
                 let bundle = String(argument[..<range.upperBound])
-                return URL(fileURLWithPath: bundle).deletingLastPathComponent().path + "/verbs"
+                return URL(fileURLWithPath: bundle).deletingLastPathComponent().path + "/\(name)"
             }
         }
-        return URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().path + "/verbs"
-    }()
+        return URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().path + "/\(name)"
+    }
 
-    /// Runs `verbs` to its end; `meanwhile` may look at it and send signals.
+    /// Runs `verbs` until it exits; `meanwhile` can read its output and send signals.
     ///
     /// - Parameters:
-    ///   - host: where it runs; nil: here.
-    ///   - wrapper: a program that runs it, with its arguments.
-    ///   - redirection: as a shell understands it, such as `>/dev/full`.
+    ///   - host: The network namespace in which it runs; nil: the current one.
+    ///   - wrapper: A program that runs it, with its arguments.
+    ///   - redirection: A shell redirection, such as `>/dev/full`.
     public static func run(
         _ arguments: String..., on host: NetworkNamespace? = nil, by wrapper: [String] = [],
         environment: [String: String] = [:], redirection: String = "",
@@ -99,8 +105,11 @@ public enum Tool {
         var variables: [Environment.Key: String?] = ["RDMA_PROVIDER": nil, "RDMA_DRIVER_PATH": nil, "RDMA_LOG": nil]
         for (name, value) in environment { variables[Environment.Key(stringLiteral: name)] = value }
         var options = PlatformOptions()
-        // A group of its own, as a shell gives each command.
+        // A separate process group, as a shell creates for each command.
         options.processGroupID = 0
+        // A program that never exits must fail its test, not block the test run.
+        nonisolated(unsafe) var watchdog: Task<Void, any Error>?
+        defer { watchdog?.cancel() }
         let result = try await Subprocess.run(
             .path("/bin/sh"), arguments: Arguments(["-c", "exec \"$0\" \"$@\" \(redirection)"] + program + arguments),
             environment: .inherit.updating(variables),
@@ -108,10 +117,14 @@ public enum Tool {
             input: .none, output: .string(limit: 1 << 20), error: .fileDescriptor(file, closeAfterSpawningProcess: true)
         ) { execution in
             let running = Running(process: execution.processIdentifier.value, errors: errors)
+            watchdog = Task.detached {
+                try await Task.sleep(for: longestRun)
+                running.send(signal: SIGKILL)
+            }
             do {
                 try await meanwhile(running)
             } catch {
-                // Nobody else would end it.
+                // The program would not end by itself.
                 running.send(signal: SIGKILL)
                 throw error
             }

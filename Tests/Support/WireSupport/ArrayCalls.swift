@@ -1,7 +1,8 @@
 public import RoCEWire
 
-// Parsers and emitters work on raw buffers; tests hold arrays. The `do` statements stand here once because Swift 6.3
-// crashes on a closure of typed throws where the standard library takes one that throws anything.
+// Parsers and emitters use raw buffers; tests have arrays. These functions have `do` statements because Swift 6.3
+// crashes on a closure with typed throws as an argument of a standard library function that takes an untyped throwing
+// closure.
 
 /// Calls a parser with the bytes of an array.
 public func parse<Value>(
@@ -13,7 +14,7 @@ public func parse<Value>(
     return try result.get()
 }
 
-/// Calls an emitter with an array of `count` bytes. They are not zero, so that a byte that is not written is seen.
+/// Calls an emitter with an array of `count` bytes. They are not zero, so that bytes that are not written are detected.
 public func written(
     _ count: Int, _ emitter: (UnsafeMutableRawBufferPointer) throws(PacketError) -> Void
 ) throws(PacketError) -> [UInt8] {

@@ -14,7 +14,7 @@ public struct Frame: Sendable {
     public let ip: IPHeader
     public let udp: UDPHeader
     public let packet: TransportPacket
-    /// Where the BTH lies in `bytes`.
+    /// The offset of the BTH in `bytes`.
     public let packetOffset: Int
 
     public var isIPv4: Bool { packetOffset == 28 }
@@ -25,7 +25,7 @@ public struct Frame: Sendable {
     /// The payload, in `transport`.
     public var payload: [UInt8] { Array(transport[packet.payload]) }
 
-    /// Parses the three layers one after the other.
+    /// Parses the three layers.
     public init(number: Int, bytes: [UInt8]) throws {
         self.number = number
         self.bytes = bytes
@@ -42,7 +42,7 @@ public struct Frame: Sendable {
         packet = try parse(Array(bytes[packetOffset..<udpOffset + Int(udp.length)]), TransportPacket.init(parsing:))
     }
 
-    /// The ICRC that the headers and `transport` (BTH to ICRC) call for.
+    /// The ICRC computed from the headers and `transport` (BTH to ICRC).
     public static func icrc(_ ip: IPHeader, _ udp: UDPHeader, _ transport: [UInt8]) -> ICRC {
         transport.withUnsafeBytes { raw in
             switch ip {
@@ -55,13 +55,13 @@ public struct Frame: Sendable {
     /// The trailer of `transport`.
     public static func trailer(_ transport: [UInt8]) -> UInt32 { transport.withUnsafeBytes { ICRC.trailer(of: $0) } }
 
-    /// Whether the ICRC that it carries is the one that its bytes call for.
+    /// Whether the ICRC in the packet is correct.
     public var hasRightICRC: Bool { Self.icrc(ip, udp, transport).value == Self.trailer(transport) }
 
-    /// The packet with so many bytes behind its BTH, in which IP and UDP tell the length that there is.
+    /// The packet with `count` bytes after its BTH, with matching lengths in IP and UDP.
     public func cut(to count: Int) -> [UInt8] {
         var bytes = Array(bytes.prefix(packetOffset + BTH.byteCount + count))
-        // Of IPv4 the total length, of IPv6 what follows the header; of UDP what begins with its header.
+        // IPv4: total length; IPv6: length after the header; UDP: length including its header.
         for (offset, length) in [
             isIPv4 ? (2, bytes.count) : (4, bytes.count - IPv6Header.byteCount),
             (packetOffset - 4, bytes.count - packetOffset + UDPHeader.byteCount),
@@ -71,13 +71,13 @@ public struct Frame: Sendable {
         return bytes
     }
 
-    /// Writes everything again from the values alone.
+    /// Emits the packet again from its values.
     public func emitted() throws -> [UInt8] {
         try emit(ip: ip, udp: udp, headers: headers, payload: payload)
     }
 }
 
-/// A whole packet, IP header to ICRC, out of values.
+/// A complete packet, IP header to ICRC, from values.
 public func emit(ip: IPHeader, udp: UDPHeader, headers: PacketHeaders, payload: [UInt8]) throws -> [UInt8] {
     var payloadRange = 0..<0
     var transport = try written(headers.packetByteCount(payloadByteCount: payload.count)) { raw throws(PacketError) in

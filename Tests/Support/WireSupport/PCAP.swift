@@ -1,4 +1,4 @@
-/// The little of the pcap format that tests need: little-endian, microseconds.
+/// The part of the pcap format that tests need: little-endian, microseconds.
 public enum PCAP {
     public static func packets(_ file: [UInt8]) -> [[UInt8]] {
         var packets: [[UInt8]] = []
@@ -11,7 +11,7 @@ public enum PCAP {
         return packets
     }
 
-    /// A file of bare IP packets (LINKTYPE_RAW, 101), a millisecond apart.
+    /// A file of IP packets (LINKTYPE_RAW, 101), one millisecond apart.
     public static func file(_ packets: [[UInt8]]) -> [UInt8] {
         func words(_ values: UInt32...) -> [UInt8] {
             values.flatMap { value in withUnsafeBytes(of: value.littleEndian) { Array($0) } }

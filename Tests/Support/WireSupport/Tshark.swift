@@ -1,14 +1,14 @@
 import Foundation
 
-/// The command-line Wireshark.
+/// The command tshark.
 public enum Tshark {
     public static let path: String? = (ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin")
         .split(separator: ":").map { "\($0)/tshark" }.first { FileManager.default.isExecutableFile(atPath: $0) }
 
-    /// It ended with an error.
+    /// tshark exited with an error.
     public struct Failure: Error { public var arguments: [String] }
 
-    /// Runs it and returns what it prints on standard output.
+    /// Runs tshark and returns its standard output.
     public static func run(_ arguments: [String]) throws -> String {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: path ?? "tshark")
@@ -23,25 +23,25 @@ public enum Tshark {
         return String(decoding: data, as: UTF8.self)
     }
 
-    /// Wireshark guesses what a payload is, and calls ours malformed when the guess is wrong: these protocols are
-    /// switched off. To list them here spares a run of it; a name that it does not know is none the worse.
+    /// Protocols that Wireshark's heuristics detect in payloads; they are disabled, because it reports a payload as
+    /// malformed if the heuristic is wrong. The fixed list avoids running tshark to get it; unknown names are ignored.
     public static let guesses = [
         "drbd", "ethertype", "fcoib", "infiniband.eoib", "infiniband_sdp", "iser", "lnet", "nvme-rdma", "rpcordma",
         "smb_direct", "smc",
     ]
 
-    /// What this version of it guesses.
+    /// The heuristic protocols of this version.
     public static func knownGuesses() throws -> Set<String> {
         let lines = try run(["-G", "heuristic-decodes"]).split(separator: "\n").map { $0.split(separator: "\t") }
         return Set(lines.filter { $0.count > 1 && $0[0] == "infiniband.payload" }.map { String($0[1]) })
     }
 
-    /// What is wrong with each packet of a file; empty where nothing is.
+    /// The problems of each packet of a file; empty if there is none.
     public static func complaints(of file: [UInt8]) throws -> [String] {
         try fields([], of: file).map { ($0["_ws.malformed"] ?? "") + ($0["_ws.expert.message"] ?? "") }
     }
 
-    /// The values of some fields for every packet of a file.
+    /// The values of fields for every packet of a file.
     public static func fields(_ names: [String], of file: [UInt8]) throws -> [[String: String]] {
         let url = FileManager.default.temporaryDirectory.appendingPathComponent("emitted-\(UUID()).pcap")
         try Data(file).write(to: url)
@@ -50,7 +50,7 @@ public enum Tshark {
         var arguments =
             ["-r", url.path, "-T", "fields", "-E", "occurrence=f", "-o", "udp.ignore_ipv6_zero_checksum:TRUE"]
             + guesses.flatMap { ["--disable-protocol", $0] }
-            // A payload that begins with the number of a protocol over Ethernet; that one is no protocol by itself.
+            // Detects a payload that begins with an EtherType; it has no protocol name.
             + ["--disable-heuristic", "eth_over_ib"]
         for name in names { arguments += ["-e", name] }
         var packets: [[String: String]] = []
@@ -66,7 +66,7 @@ public enum Tshark {
     /// Fields that are printed as bytes, without "0x".
     public static let byteFields: Set<String> = ["immdt", "ieth"]
 
-    /// The number that a field was printed as; nil for a field that is not there.
+    /// The numeric value of a printed field; nil if the field is missing.
     public static func number(_ field: String, _ text: String?) -> UInt64? {
         guard let text, !text.isEmpty else { return nil }
         if text.hasPrefix("0x") { return UInt64(text.dropFirst(2), radix: 16) }

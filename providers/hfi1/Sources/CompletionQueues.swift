@@ -16,41 +16,41 @@ func createCompletionQueue(
 }
 
 extension CompletionQueuePointer {
-    /// Makes the queue in the kernel, and maps it.
+    /// Creates the queue in the kernel, and maps it.
     fileprivate func make(_ attr: ibv_cq_init_attr_ex) throws(KernelError) {
-        var offer: UInt64 = 0
-        let made = try DriverData.answer(&offer) { driver throws(KernelError) in
+        var mmapOffset: UInt64 = 0
+        let created = try DriverData.response(&mmapOffset) { driver throws(KernelError) in
             try context.pointee.kernel.createCompletionQueue(
                 request(entries: attr.cqe, vector: attr.comp_vector), driver: driver)
         }
         do throws(KernelError) {
-            try map(offer, entries: made.entries)
+            try map(mmapOffset, entries: created.entries)
         } catch {
-            _ = try? context.pointee.kernel.destroyCompletionQueue(made.handle)
+            _ = try? context.pointee.kernel.destroyCompletionQueue(created.handle)
             throw error
         }
-        pointee.base.handle = made.handle
+        pointee.base.handle = created.handle
     }
 
-    private func map(_ offer: UInt64, entries: UInt32) throws(KernelError) {
-        guard entries > 0, entries < UInt32(Int32.max) else { throw KernelError(rawValue: EPROTO) }
+    private func map(_ mmapOffset: UInt64, entries: UInt32) throws(KernelError) {
+        guard entries > 0, entries < UInt32(Int32.max) else { throw KernelError.unknownLayout() }
         let mapping = try Mapping(
-            offer: offer, places: Int(entries) + 1, size: Int(RVT_COMPLETION_SIZE), of: context)
+            offset: mmapOffset, entryCount: Int(entries) + 1, entrySize: Int(RVT_COMPLETION_SIZE), of: context)
         completions.pointee = CompletionRing(mapping: mapping, entries: entries)
         pointee.base.cqe = Int32(bitPattern: entries)
     }
 
-    /// Under the lock.
+    /// Resizes the queue. The caller holds the lock.
     fileprivate func resize(_ entries: UInt32) throws(KernelError) {
-        var offer: UInt64 = 0
-        let room = try DriverData.answer(&offer) { driver throws(KernelError) in
+        var mmapOffset: UInt64 = 0
+        let capacity = try DriverData.response(&mmapOffset) { driver throws(KernelError) in
             try context.pointee.kernel.resizeCompletionQueue(pointee.base.handle, entries: entries, driver: driver)
         }
-        // From here on the kernel writes to the new queue, into which it has moved what was in the old one.
+        // The kernel has moved the CQEs to the new queue, and writes further ones there.
         let old = completions.pointee.mapping
         completions.pointee = CompletionRing()
         old.unmap()
-        try map(offer, entries: room)
+        try map(mmapOffset, entries: capacity)
     }
 }
 

@@ -3,8 +3,8 @@ import CKernelABI
 import CProviderABI
 import KernelVerbs
 
-/// Which devices this provider serves, and on which kernels: versions of rdmavt's ABI, as RVT_UVERBS_ABI_VERSION of the
-/// kernel (the window in hfi1.driver). Version 1, of 2016, maps no queues.
+/// The devices that this provider serves, and the versions of rdmavt's ABI (RVT_UVERBS_ABI_VERSION) that it supports
+/// (`kernel-abi` in hfi1.driver). Version 1, of 2016, has no mapped queues.
 let hfi1 = NativeProvider(name: "hfi1", driver: RDMA_DRIVER_HFI1, module: "hfi1", kernelVersions: 2...2)
 
 func probeDevice(device: UnsafePointer<rdma_device>?, why: UnsafeMutablePointer<rdma_reason>?) -> Int32 {
@@ -12,8 +12,8 @@ func probeDevice(device: UnsafePointer<rdma_device>?, why: UnsafeMutablePointer<
 }
 
 func openDevice(
-    device: UnsafePointer<rdma_device>?, opened: UnsafeMutablePointer<rdma_context>?,
-    why: UnsafeMutablePointer<rdma_reason>?
+    device: UnsafePointer<rdma_device>?, attr: UnsafePointer<rdma_open_attr>?,
+    opened: UnsafeMutablePointer<rdma_context>?, why: UnsafeMutablePointer<rdma_reason>?
 ) -> Int32 {
-    hfi1.open(device, opened, why: why, table: UnsafePointer(controlTable)) { fillDataPath(&$0) }
+    hfi1.open(device, attr, opened, why: why, table: UnsafePointer(controlTable)) { fillDataPath(&$0) }
 }

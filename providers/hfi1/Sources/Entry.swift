@@ -12,7 +12,7 @@ import ProviderKit
         enterProvider(hfi1.name, core, why: why, description: provider)
     }
 #else
-    /// The entry point where the provider is linked in: tests.
+    /// The entry point of the provider when it is linked into the program, as in tests.
     @c(rdma_provider_entry_hfi1)
     public func providerEntry(
         core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?

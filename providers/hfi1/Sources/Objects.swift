@@ -2,7 +2,7 @@ import CIBVerbs
 import KernelVerbs
 import ProviderKit
 
-// What lies behind the objects of KernelVerbs (NativeQueues), under their locks (ProviderKit/StateBehind).
+// The provider's state behind the objects of KernelVerbs (NativeQueues), under their locks (ProviderKit/StateBehind).
 
 typealias QueuePairPointer = NativeQueuePairPointer
 typealias CompletionQueuePointer = NativeCompletionQueuePointer
@@ -11,7 +11,7 @@ typealias SharedReceiveQueuePointer = NativeSharedReceiveQueuePointer
 // MARK: - Queue pairs
 
 extension QueuePairPointer {
-    /// Room for a queue pair that has no queues yet.
+    /// Allocates a queue pair without queues.
     static func allocate(isSingleThreaded: Bool) -> QueuePairPointer {
         let pair = allocateObject(holding: SendCommand.self, ReceiveQueue.self)
         pair.initialize(to: NativeQueuePair(isSingleThreaded: isSingleThreaded))
@@ -19,21 +19,20 @@ extension QueuePairPointer {
         return pair
     }
 
-    /// Gives the queue pair its queues. Before anybody else knows of it; its handle and type stand in the public struct
-    /// already.
-    func attach(receive: ReceiveQueue, maximumSendElements: UInt32) {
+    /// Sets the queues of a queue pair that no other thread can access yet. `ibv_qp.handle` and `qp_type` are set.
+    func attach(receive: ReceiveQueue, maxSendSGE: UInt32) {
         sends.initialize(
             to: SendCommand(
                 queuePair: pointee.base.qp_base.handle, type: pointee.base.qp_base.qp_type,
-                maximumElements: maximumSendElements))
+                maxSGE: maxSendSGE))
         receives.pointee = receive
     }
 
-    /// The way to the send queue; under the lock of sends.
+    /// The POST_SEND command of the send queue, which is in the kernel. The caller holds `sendLock`.
     @inline(__always)
     var sends: UnsafeMutablePointer<SendCommand> { behind(0, as: SendCommand.self) }
 
-    /// The receive queue; under the lock of receives.
+    /// The receive queue. The caller holds `receiveLock`.
     @inline(__always)
     var receives: UnsafeMutablePointer<ReceiveQueue> {
         behind(MemoryLayout<SendCommand>.stride, as: ReceiveQueue.self)
@@ -46,7 +45,7 @@ extension QueuePairPointer {
 // MARK: - Completion queues
 
 extension CompletionQueuePointer {
-    /// Room for a completion queue that has no ring yet: it is empty.
+    /// Allocates a completion queue without a ring, which is empty.
     static func allocate(isSingleThreaded: Bool) -> CompletionQueuePointer {
         let queue = allocateObject(holding: CompletionRing.self)
         queue.initialize(to: NativeCompletionQueue(isSingleThreaded: isSingleThreaded))
@@ -54,7 +53,7 @@ extension CompletionQueuePointer {
         return queue
     }
 
-    /// The completions; under the lock.
+    /// The ring of CQEs. The caller holds the lock.
     @inline(__always)
     var completions: UnsafeMutablePointer<CompletionRing> { behind(0, as: CompletionRing.self) }
 
@@ -64,7 +63,7 @@ extension CompletionQueuePointer {
 // MARK: - Shared receive queues
 
 extension SharedReceiveQueuePointer {
-    /// Room for a shared receive queue that has no ring yet: it takes no request.
+    /// Allocates a shared receive queue without a ring, to which no work request can be posted.
     static func allocate(isSingleThreaded: Bool) -> SharedReceiveQueuePointer {
         let queue = allocateObject(holding: ReceiveQueue.self)
         queue.initialize(to: NativeSharedReceiveQueue(isSingleThreaded: isSingleThreaded))
@@ -72,7 +71,7 @@ extension SharedReceiveQueuePointer {
         return queue
     }
 
-    /// The queue; under the lock.
+    /// The receive queue. The caller holds the lock.
     @inline(__always)
     var receives: UnsafeMutablePointer<ReceiveQueue> { behind(0, as: ReceiveQueue.self) }
 

@@ -2,7 +2,8 @@ import CIBVerbs
 import KernelVerbs
 import ProviderKit
 
-/// `context->ops.post_send`: the send queue is the kernel's. The lock is for the memory in which the command is written.
+/// `context->ops.post_send`: sends a POST_SEND command, because the send queue is in the kernel. The lock guards the
+/// memory of the command.
 @inline(__always)
 func postSend(
     qp: UnsafeMutablePointer<ibv_qp>?, first: UnsafeMutablePointer<ibv_send_wr>?,
@@ -11,5 +12,5 @@ func postSend(
     let pair = qp.unsafelyUnwrapped.native
     pair.pointee.sendLock.lock()
     let error = pair.sends.pointee.post(first, to: pair.context.pointee.kernel, bad: bad)
-    return pair.pointee.sendLock.unlock(answering: error)
+    return pair.pointee.sendLock.unlock(returning: error)
 }

@@ -15,27 +15,28 @@ func createQueuePair(
 }
 
 extension QueuePairPointer {
-    /// Makes the queue pair in the kernel, and maps its receive queue. The true limits are written back.
+    /// Creates the queue pair in the kernel, and maps its receive queue. `limits` becomes the limits that the kernel
+    /// returned.
     fileprivate func make(_ limits: inout ibv_qp_cap, signalsAll: Bool) throws(KernelError) {
-        var offer: UInt64 = 0
-        let made = try DriverData.answer(&offer) { driver throws(KernelError) in
+        var mmapOffset: UInt64 = 0
+        let created = try DriverData.response(&mmapOffset) { driver throws(KernelError) in
             try context.pointee.kernel.createQueuePair(request(limits, signalsAll: signalsAll), driver: driver)
         }
-        pointee.base.qp_base.handle = made.handle
-        pointee.base.qp_base.qp_num = made.number
+        pointee.base.qp_base.handle = created.handle
+        pointee.base.qp_base.qp_num = created.number
         do throws(KernelError) {
             var receive = ReceiveQueue()
             if pointee.base.qp_base.srq == nil {
                 receive = try ReceiveQueue(
-                    offer: offer, maximumRequests: made.limits.max_recv_wr,
-                    maximumElements: made.limits.max_recv_sge, of: context)
+                    offset: mmapOffset, maxWR: created.limits.max_recv_wr,
+                    maxSGE: created.limits.max_recv_sge, of: context)
             }
-            attach(receive: receive, maximumSendElements: made.limits.max_send_sge)
+            attach(receive: receive, maxSendSGE: created.limits.max_send_sge)
         } catch {
-            _ = try? context.pointee.kernel.destroyQueuePair(made.handle)
+            _ = try? context.pointee.kernel.destroyQueuePair(created.handle)
             throw error
         }
-        limits = made.limits
+        limits = created.limits
     }
 }
 

@@ -14,32 +14,32 @@ func createSharedReceiveQueue(
 }
 
 extension SharedReceiveQueuePointer {
-    /// Makes the queue in the kernel, and maps it. The true limits are written back.
+    /// Creates the queue in the kernel, and maps it. `limits` becomes the limits that the kernel returned.
     fileprivate func make(_ limits: inout ibv_srq_attr) throws(KernelError) {
-        var offer: UInt64 = 0
-        let made = try DriverData.answer(&offer) { driver throws(KernelError) in
+        var mmapOffset: UInt64 = 0
+        let created = try DriverData.response(&mmapOffset) { driver throws(KernelError) in
             try context.pointee.kernel.createSharedReceiveQueue(
                 domain: pointee.base.pd.pointee.handle, userHandle: UnsafeRawPointer(self), limits: limits,
                 asyncDescriptor: context.pointee.opened.asyncDescriptor, driver: driver)
         }
         do throws(KernelError) {
             receives.pointee = try ReceiveQueue(
-                offer: offer, maximumRequests: made.maximumRequests, maximumElements: made.maximumElements, of: context)
+                offset: mmapOffset, maxWR: created.maxWR, maxSGE: created.maxSGE, of: context)
         } catch {
-            _ = try? context.pointee.kernel.destroySharedReceiveQueue(made.handle)
+            _ = try? context.pointee.kernel.destroySharedReceiveQueue(created.handle)
             throw error
         }
-        pointee.base.handle = made.handle
-        limits.max_wr = made.maximumRequests
-        limits.max_sge = made.maximumElements
+        pointee.base.handle = created.handle
+        limits.max_wr = created.maxWR
+        limits.max_sge = created.maxSGE
     }
 
-    /// Changes what the mask names, to a queue of other size perhaps. Under the lock.
+    /// `ibv_modify_srq`. Maps the new queue after a resize (IBV_SRQ_MAX_WR). The caller holds the lock.
     fileprivate func modify(_ attributes: ibv_srq_attr, mask: UInt32) throws(KernelError) {
-        // The kernel writes where the new queue is mapped to the address that it is told.
-        var offer: UInt64 = 0
-        try withUnsafeMutablePointer(to: &offer) { offer throws(KernelError) in
-            var command = UInt64(UInt(bitPattern: offer))
+        // The command's driver data is the address to which the kernel writes the mmap offset of the new queue.
+        var mmapOffset: UInt64 = 0
+        try withUnsafeMutablePointer(to: &mmapOffset) { mmapOffset throws(KernelError) in
+            var command = UInt64(UInt(bitPattern: mmapOffset))
             try withUnsafeMutablePointer(to: &command) { command throws(KernelError) in
                 let bytes = UnsafeRawBufferPointer(start: command, count: MemoryLayout<UInt64>.size)
                 try context.pointee.kernel.modifySharedReceiveQueue(
@@ -50,22 +50,24 @@ extension SharedReceiveQueuePointer {
         let old = receives.pointee
         receives.pointee = ReceiveQueue()
         old.mapping.unmap()
-        receives.pointee = try ReceiveQueue(
-            offer: offer, maximumRequests: attributes.max_wr, maximumElements: old.maximumElements, of: context)
+        try KernelError.explainingLoss { () throws(KernelError) in
+            receives.pointee = try ReceiveQueue(
+                offset: mmapOffset, maxWR: attributes.max_wr, maxSGE: old.maxSGE, of: context)
+        }
     }
 }
 
 extension ReceiveQueue {
-    /// Maps a queue that the kernel offers.
+    /// Maps a queue at an mmap offset from the kernel. Throws EPROTO for limits out of range.
     init(
-        offer: UInt64, maximumRequests: UInt32, maximumElements: UInt32, of context: NativeContextPointer
+        offset mmapOffset: UInt64, maxWR: UInt32, maxSGE: UInt32, of context: NativeContextPointer
     ) throws(KernelError) {
-        guard maximumRequests < UInt32(Int32.max), maximumElements <= UInt32(UInt8.max) else {
-            throw KernelError(rawValue: EPROTO)
+        guard maxWR < UInt32(Int32.max), maxSGE <= UInt32(UInt8.max) else {
+            throw KernelError.unknownLayout()
         }
         let mapping = try Mapping(
-            offer: offer, places: Int(maximumRequests) + 1, size: Self.entrySize(maximumElements), of: context)
-        self.init(mapping: mapping, maximumRequests: maximumRequests, maximumElements: maximumElements)
+            offset: mmapOffset, entryCount: Int(maxWR) + 1, entrySize: Self.entrySize(maxSGE), of: context)
+        self.init(mapping: mapping, maxWR: maxWR, maxSGE: maxSGE)
     }
 }
 

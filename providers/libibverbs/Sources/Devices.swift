@@ -3,7 +3,8 @@ import CLinux
 import CProviderABI
 import ProviderKit
 
-/// libibverbs' own device of that name, held open by `body` alone; nil where it lists none.
+/// Runs `body` with the device of that name from libibverbs' device list; nil when it is not listed. The device is
+/// valid until `body` returns. When it is nil, errno is that of a failed ibv_get_device_list, else 0.
 private func withListedDevice<Result>(
     _ name: UnsafePointer<CChar>, _ body: (UnsafeMutablePointer<ibv_device>?) -> Result
 ) -> Result {
@@ -19,23 +20,33 @@ private func withListedDevice<Result>(
     return body(nil)
 }
 
-/// Why libibverbs does not list a device; errno is what ibv_get_device_list has left.
-private func explainAbsence(of device: UnsafePointer<rdma_device>, in why: UnsafeMutablePointer<rdma_reason>?) {
+/// Stores the reason why libibverbs does not list a device, and returns the errno value. Reads the errno that
+/// `withListedDevice` has set.
+private func explainAbsence(
+    of device: UnsafePointer<rdma_device>, in why: UnsafeMutablePointer<rdma_reason>?
+) -> Int32 {
     let listError = linux_errno()
     explainAbsence(of: device, listError: listError, nodeError: nodeError(of: device)).store(in: why)
+    return listError == 0 || meansNoUverbs(listError) ? ENODEV : listError
 }
 
-/// The sentence to that.
+/// Whether this is an errno of ibv_get_device_list on a kernel without ib_uverbs.
+private func meansNoUverbs(_ error: Int32) -> Bool { error == ENOSYS || error == ENOENT }
+
+/// The reason why libibverbs does not list a device.
 /// - Parameters:
-///   - listError: why there is no list at all, or 0.
-///   - nodeError: why the device's node cannot be opened, or 0; libibverbs passes over a device that has none.
-func explainAbsence(of device: UnsafePointer<rdma_device>, listError: Int32, nodeError: Int32) -> Sentence {
+///   - listError: The errno of ibv_get_device_list, or 0.
+///   - nodeError: The errno of opening the device's node, or 0. libibverbs omits a device without a node.
+func explainAbsence(of device: UnsafePointer<rdma_device>, listError: Int32, nodeError: Int32) -> MessageText {
     if listError == 0 && nodeError == ENOENT { return explainFailure(nodeError, of: device) }
-    var reason = Sentence("libibverbs ")
+    var reason = MessageText("libibverbs ")
     if listError != 0 {
-        reason.append("finds no devices at all (errno ")
-        reason.append(Int(listError))
-        reason.append("): is the kernel module ib_uverbs loaded?")
+        reason.append("finds no devices at all: ")
+        if meansNoUverbs(listError) {
+            reason.append("is the kernel module ib_uverbs loaded?")
+        } else {
+            reason.append(error: listError)
+        }
     } else {
         reason.append("has no C provider for ")
         reason.append(deviceName(device))
@@ -51,23 +62,23 @@ private func deviceName(_ device: UnsafePointer<rdma_device>) -> UnsafePointer<C
 func probeDevice(device: UnsafePointer<rdma_device>?, why: UnsafeMutablePointer<rdma_reason>?) -> Int32 {
     guard let device else { return EINVAL }
     guard device.pointee.kind == RDMA_DEVICE_KERNEL.rawValue else {
-        Sentence("libibverbs serves devices of the kernel, this one lives in userspace").store(in: why)
+        MessageText("libibverbs serves devices of the kernel, this one lives in userspace").store(in: why)
         return ENODEV
     }
     return withListedDevice(deviceName(device)) { listed in
         if listed != nil { return 0 }
-        explainAbsence(of: device, in: why)
-        return ENODEV
+        return explainAbsence(of: device, in: why)
     }
 }
 
 func openDevice(
-    device: UnsafePointer<rdma_device>?, opened: UnsafeMutablePointer<rdma_context>?,
-    why: UnsafeMutablePointer<rdma_reason>?
+    device: UnsafePointer<rdma_device>?, attr: UnsafePointer<rdma_open_attr>?,
+    opened: UnsafeMutablePointer<rdma_context>?, why: UnsafeMutablePointer<rdma_reason>?
 ) -> Int32 {
     guard let device, let opened else { return EINVAL }
-    // libibverbs waits five seconds for udev when it cannot open the node. One that is closed to us, or not there at
-    // all, is not worth that.
+    if refusesImport(attr, why: why) { return EOPNOTSUPP }
+    // libibverbs waits five seconds for udev when it cannot open the node. Here, a missing or inaccessible node fails
+    // at once.
     let refusal = nodeError(of: device)
     if refusal != 0 {
         explainFailure(refusal, of: device).store(in: why)
@@ -75,8 +86,7 @@ func openDevice(
     }
     return withListedDevice(deviceName(device)) { listed in
         guard let listed else {
-            explainAbsence(of: device, in: why)
-            return ENODEV
+            return explainAbsence(of: device, in: why)
         }
         linux_set_errno(0)
         guard let context = ibv_open_device(listed) else {
@@ -87,7 +97,7 @@ func openDevice(
         let expected = UInt64(device.pointee.uverbs_dev)
         guard expected == 0 || linux_device_number(context.pointee.cmd_fd) == expected else {
             _ = ibv_close_device(context)
-            Sentence("another device has taken this one's name in the meantime: try again").store(in: why)
+            MessageText("another device has taken this one's name in the meantime: try again").store(in: why)
             return ENODEV
         }
         opened.pointee.flags = RDMA_CONTEXT_FOREIGN.rawValue
@@ -97,25 +107,25 @@ func openDevice(
     }
 }
 
-/// Why this process cannot open the device's node, or 0.
+/// The errno with which this process cannot open the device's node, or 0.
 private func nodeError(of device: UnsafePointer<rdma_device>) -> Int32 {
-    var node = Sentence()
+    var node = MessageText()
     appendNode(of: device, to: &node)
     var error: Int32 = 0
     node.withCString { error = linux_check_access($0) }
     return error
 }
 
-private func appendNode(of device: UnsafePointer<rdma_device>, to sentence: inout Sentence) {
-    sentence.append("/dev/infiniband/")
+private func appendNode(of device: UnsafePointer<rdma_device>, to message: inout MessageText) {
+    message.append("/dev/infiniband/")
     withUnsafeBytes(of: &device.pointee.device.pointee.dev_name) {
-        sentence.append($0.baseAddress?.assumingMemoryBound(to: CChar.self))
+        message.append($0.baseAddress?.assumingMemoryBound(to: CChar.self))
     }
 }
 
-/// Why a device could not be opened, and what to try.
-func explainFailure(_ error: Int32, of device: UnsafePointer<rdma_device>) -> Sentence {
-    var reason = Sentence()
+/// The reason why a device could not be opened, with a remedy.
+func explainFailure(_ error: Int32, of device: UnsafePointer<rdma_device>) -> MessageText {
+    var reason = MessageText()
     switch error {
     case EACCES, EPERM:
         reason.append("no permission for ")
@@ -128,9 +138,9 @@ func explainFailure(_ error: Int32, of device: UnsafePointer<rdma_device>) -> Se
     default:
         reason.append("libibverbs could not open ")
         reason.append(deviceName(device))
-        reason.append(" (errno ")
-        reason.append(Int(error))
-        reason.append("): the kernel's log may say why")
+        reason.append(": ")
+        reason.append(error: error)
+        reason.append("; the kernel's log may say why")
     }
     return reason
 }

@@ -3,12 +3,11 @@ import ProviderKit
 
 private let providerName: StaticString = "libibverbs"
 
-/// The entry point of the built-in provider (rdma_core.h).
-// swift-format-ignore: AlwaysUseLowerCamelCase
-@c @implementation
-public func rdma_provider_entry_libibverbs(
-    _ core: UnsafePointer<rdma_core>!, _ why: UnsafeMutablePointer<rdma_reason>!
-) -> UnsafePointer<rdma_provider>! {
+/// The entry point of the built-in provider.
+@c(rdma_provider_entry_libibverbs)
+public func providerEntry(
+    core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
+) -> UnsafePointer<rdma_provider>? {
     enterProvider(providerName, core, why: why, description: provider)
 }
 

@@ -13,7 +13,7 @@ func addDomains(to table: inout rdma_context_ops) {
 
 /// Memory regions and device memory.
 func addMemory(to table: inout rdma_context_ops) {
-    // ibv_reg_mr_iova2 drops the optional access bits where the kernel does not know them.
+    // ibv_reg_mr_iova2 drops the optional access flags (IBV_ACCESS_OPTIONAL_RANGE) that the kernel does not support.
     table.reg_mr = { pd, start, length, iova, access in object { ibv_reg_mr_iova2(pd, start, length, iova, access) } }
     table.reg_dmabuf_mr = { pd, offset, length, iova, fd, access in
         object { ibv_reg_dmabuf_mr(pd, offset, length, iova, fd, access) }
@@ -27,7 +27,8 @@ func addMemory(to table: inout rdma_context_ops) {
     table.reg_dm_mr = { pd, dm, offset, length, access in object { ibv_reg_dm_mr(pd, dm, offset, length, access) } }
 }
 
-/// ibv_rereg_mr(3) tells in a code of its own which registration is left; the waist tells it by the errno value.
+/// `ibv_rereg_mr`. Its return value (`ibv_rereg_mr_err_code`) reports which registration is valid; the provider ABI
+/// reports it by the errno value.
 private func reregister(
     mr: UnsafeMutablePointer<ibv_mr>?, flags: Int32, pd: UnsafeMutablePointer<ibv_pd>?,
     start: UnsafeMutableRawPointer?, length: Int, access: Int32
@@ -40,20 +41,20 @@ private func reregister(
     return reregistration(code: ibv_rereg_mr(mr, flags, pd, start, length, access), error: linux_errno())
 }
 
-/// What the codes of `enum ibv_rereg_mr_err_code` are in the waist.
+/// Maps `enum ibv_rereg_mr_err_code` to the codes of the provider ABI.
 func reregistration(code: Int32, error: Int32) -> Int32 {
     switch ibv_rereg_mr_err_code(code) {
     case IBV_REREG_MR_ERR_INPUT, IBV_REREG_MR_ERR_DONT_FORK_NEW:
-        // The old registration stands.
+        // The old registration is valid.
         return EINVAL
     case IBV_REREG_MR_ERR_DO_FORK_OLD:
-        // The new one stands. A child of fork(2) misses the old pages, which is all.
+        // The new registration is valid; only "do fork" on the old address range failed (verbs.h).
         return 0
     case _ where code == 0:
         return 0
     default:
-        // The command failed. Where there is no such command the old registration stands, else neither does, and
-        // no answer may say otherwise.
+        // The command failed. EOPNOTSUPP: the kernel has no such command, and the old registration is valid. Otherwise
+        // neither is valid, so the result must not be EINVAL.
         return error == 0 || error == EINVAL ? EIO : errorNumber(error)
     }
 }

@@ -23,18 +23,18 @@ func addQueuePairs(to table: inout rdma_context_ops) {
     table.modify_qp_rate_limit = { qp, attr in status { ibv_modify_qp_rate_limit(qp, attr) } }
     table.query_qp_data_in_order = { qp, opcode, flags in ibv_query_qp_data_in_order(qp, opcode, flags) }
     table.query_ece = { qp, ece, size in
-        var answer = ibv_ece()
-        let error = status { ibv_query_ece(qp, &answer) }
-        if error == 0 { copyOut(answer, to: ece, size: size) }
+        var result = ibv_ece()
+        let error = status { ibv_query_ece(qp, &result) }
+        if error == 0 { copyOut(result, to: ece, size: size) }
         return error
     }
     table.set_ece = { qp, ece, size in
         guard let ece else { return EINVAL }
-        var wanted = ibv_ece()
-        withUnsafeMutableBytes(of: &wanted) {
+        var requested = ibv_ece()
+        withUnsafeMutableBytes(of: &requested) {
             $0.copyMemory(from: UnsafeRawBufferPointer(start: ece, count: min(size, $0.count)))
         }
-        return status { ibv_set_ece(qp, &wanted) }
+        return status { ibv_set_ece(qp, &requested) }
     }
     table.destroy_qp = { qp in status { ibv_destroy_qp(qp) } }
 }

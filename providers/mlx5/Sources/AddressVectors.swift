@@ -1,21 +1,21 @@
 import CIBVerbs
 import ProviderKit
 
-/// How a port's network names the other side.
+/// The form of a port's addresses.
 enum Network {
-    /// InfiniBand: by LID.
+    /// InfiniBand: the address is a LID.
     case infiniband
-    /// RoCE: by MAC address; and with version 2, from a port of UDP.
+    /// RoCE: the address is a MAC address. RoCEv2 also has a UDP source port.
     case ethernet(mac: InlineArray<6, UInt8>, udpPort: UInt16)
 }
 
-/// Rates as mlx5 calls them, by enum ibv_rate; 0 is no limit.
+/// The mlx5 encoding of the static rate, indexed by `enum ibv_rate`; 0 is no limit.
 private let rates: InlineArray<23, UInt8> = [
     0, 0, 7, 8, 9, 10, 11, 12, 13, 14, 15, 11, 13, 15, 0, 9, 15, 0, 0, 9, 13, 0, 0,
 ]
 
 extension UnsafeMutableRawPointer {
-    /// Writes the 48 bytes of an address vector, in which key and queue pair are still missing.
+    /// Writes the 48 bytes of an address vector (`struct mlx5_wqe_av`), without Q_Key and destination QPN.
     func putAddressVector(_ attributes: ibv_ah_attr, _ network: Network) {
         for offset in [0, 16, 32] { put(SIMD2<UInt64>(), at: offset) }
         let rate = attributes.static_rate < 23 ? rates[Int(attributes.static_rate)] : 0
@@ -28,7 +28,7 @@ extension UnsafeMutableRawPointer {
             AddressVector.pathBits.put(attributes.src_path_bits, in: self)
             AddressVector.remoteLID.put(attributes.dlid, in: self)
         case .ethernet(let mac, let udpPort):
-            // The priority is in the upper three bits; a GRH goes without saying.
+            // The priority is in the upper three bits. The grh bit is 0: RoCE always has a GRH.
             level = (attributes.sl & 7) << 1
             hasGRH = 0
             AddressVector.remoteLID.put(udpPort, in: self)
@@ -49,18 +49,18 @@ extension UnsafeMutableRawPointer {
     }
 }
 
-/// The UDP port from which packets with a flow label come (RoCEv2, as `ibv_flow_label_to_udp_sport` of libibverbs): one of
-/// 0xC000 to 0xFFFF.
+/// The RoCEv2 UDP source port of a flow label, 0xC000 to 0xFFFF (`ibv_flow_label_to_udp_sport`).
 func udpPort(flowLabel: UInt32) -> UInt16 {
     let label = flowLabel & 0xFFFFF
     return UInt16(truncatingIfNeeded: (label & 0x3FFF ^ label >> 14) | 0xC000)
 }
 
-/// An address handle: the public struct, and the vector that is copied into work requests.
+/// An address handle: the `ibv_ah`, followed by the address vector that is copied into WQEs.
 struct Mlx5AddressHandle {
     var base = ibv_ah()
-    /// Whether the kernel has one too: with RoCE it has, for it finds the MAC address.
-    var isKernels = false
+    private let room = ObjectRoom()
+    /// Whether the kernel has an address handle too, as on RoCE.
+    var hasKernelObject = false
 }
 
 typealias AddressHandlePointer = UnsafeMutablePointer<Mlx5AddressHandle>

@@ -1,30 +1,30 @@
 import CLinux
 import ProviderKit
 
-/// A register in which a send queue's doorbell rings, in a page of registers (UAR) whose stores the processor may combine.
-/// It has two halves, used in turn: the 8 first bytes of the last work request go there, or, when there is but one, the
-/// whole of it, which then need not be fetched (BlueFlame).
+/// A BlueFlame register of a UAR page, which is the doorbell of send queues. It has two buffers, used alternately. The
+/// doorbell is a store of the first 8 bytes of the last WQE; or, if only one WQE was posted, of the whole WQE, which
+/// the device then need not fetch (BlueFlame).
 struct BlueFlame {
-    /// The register.
+    /// The address of the register.
     let register: UnsafeMutableRawPointer
-    /// Size of a half in bytes.
-    let size: UInt32
-    /// Whether work requests may go there whole.
-    let takesRequests: Bool
-    /// Whether several queue pairs ring here.
+    /// The size of a buffer in bytes.
+    let bufferSize: UInt32
+    /// Whether a whole WQE may be written to the register (BlueFlame).
+    let allowsBlueFlame: Bool
+    /// Whether several queue pairs use the register.
     let isShared: Bool
-    /// Where the next store goes.
-    fileprivate(set) var half: UInt32 = 0
+    /// The offset of the buffer of the next doorbell.
+    fileprivate(set) var offset: UInt32 = 0
 
-    init(register: UnsafeMutableRawPointer, size: UInt32, takesRequests: Bool, isShared: Bool) {
+    init(register: UnsafeMutableRawPointer, bufferSize: UInt32, allowsBlueFlame: Bool, isShared: Bool) {
         self.register = register
-        self.size = size
-        self.takesRequests = takesRequests && size > 0
+        self.bufferSize = bufferSize
+        self.allowsBlueFlame = allowsBlueFlame && bufferSize > 0
         self.isShared = isShared
     }
 }
 
-/// A register and its lock, at an address of their own: queue pairs share them.
+/// A BlueFlame register and its lock, separately allocated because queue pairs share them.
 struct BlueFlameObject: ~Copyable {
     let lock: QueueLock
 }
@@ -32,50 +32,50 @@ struct BlueFlameObject: ~Copyable {
 typealias BlueFlamePointer = UnsafeMutablePointer<BlueFlameObject>
 
 extension BlueFlamePointer {
-    static func make(_ register: BlueFlame) -> BlueFlamePointer {
+    static func make(_ blueFlame: BlueFlame) -> BlueFlamePointer {
         let object = allocateObject(holding: BlueFlame.self)
-        object.initialize(to: BlueFlameObject(lock: QueueLock(isSkipped: !register.isShared)))
-        object.state.initialize(to: register)
+        object.initialize(to: BlueFlameObject(lock: QueueLock(isSkipped: !blueFlame.isShared)))
+        object.state.initialize(to: blueFlame)
         return object
     }
 
     @inline(__always)
     private var state: UnsafeMutablePointer<BlueFlame> { behind(0, as: BlueFlame.self) }
 
-    /// Rings. The record in memory has been written.
+    /// Rings the doorbell. The doorbell record has been written.
     /// - Parameters:
-    ///   - request: the last work request that was written.
-    ///   - segments: its size in units of 16 bytes; 0 when it is not to go whole.
-    ///   - ring: where it lies: it goes on at the beginning behind the end.
+    ///   - wqe: The last WQE.
+    ///   - segments: The size of the WQE in units of 16 bytes (`ds`), or 0 to write only its first 8 bytes.
+    ///   - ring: The send queue of the WQE. A WQE wraps from its end to its start.
     @inline(__always)
-    func ring(_ request: UnsafeMutableRawPointer, segments: UInt32, of ring: SendRing) {
+    func ring(_ wqe: UnsafeMutableRawPointer, segments: UInt32, of ring: SendRing) {
         pointee.lock.lock()
-        // The record must arrive before what is combined here. Also where the lock has ordered that on x86: a lock that is
-        // not taken orders nothing.
+        // The doorbell record must be visible before the write-combined stores. The lock does not ensure that: a
+        // skipped lock orders nothing.
         linux_flush_to_device()
-        let target = state.pointee.register + Int(state.pointee.half)
-        if segments > 1 && segments &* 16 <= state.pointee.size && state.pointee.takesRequests {
-            copy(request, blocks: (segments &+ 3) / 4, to: target, ring)
+        let target = state.pointee.register + Int(state.pointee.offset)
+        if segments > 1 && segments &* 16 <= state.pointee.bufferSize && state.pointee.allowsBlueFlame {
+            copy(wqe, wqebbs: (segments &+ 3) / 4, to: target, ring)
         } else {
-            linux_store_to_device(target, request.load(as: UInt64.self))
+            linux_store_to_device(target, wqe.load(as: UInt64.self))
         }
-        // Before the lock is free: another's ring must not overtake this one in the buffers of the processor.
+        // Before unlocking: another thread's doorbell must not overtake this one in the write-combining buffers.
         linux_flush_to_device()
-        state.pointee.half ^= state.pointee.size
+        state.pointee.offset ^= state.pointee.bufferSize
         pointee.lock.unlock()
     }
 
     @inline(__always)
     private func copy(
-        _ request: UnsafeMutableRawPointer, blocks: UInt32, to target: UnsafeMutableRawPointer, _ ring: SendRing
+        _ wqe: UnsafeMutableRawPointer, wqebbs: UInt32, to target: UnsafeMutableRawPointer, _ ring: SendRing
     ) {
-        var source = request
+        var source = wqe
         var target = target
-        var rest = blocks
+        var rest = wqebbs
         repeat {
             linux_copy_to_device(target, source)
-            target += SendRing.blockSize
-            source += SendRing.blockSize
+            target += SendRing.wqebbSize
+            source += SendRing.wqebbSize
             if source == ring.end { source = ring.start }
             rest &-= 1
         } while rest != 0

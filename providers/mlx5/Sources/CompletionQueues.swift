@@ -24,17 +24,18 @@ func createExtendedCompletionQueue(
         make: { queue, attr throws(KernelError) in try queue.make(attr) }, fillPolling: fillExtendedPolling)
 }
 
-/// Entries of 128 bytes have room for more data; MLX5_CQE_SIZE asks for them, as with libmlx5.
-private func entryShift() -> UInt32 {
+/// The logarithm of the CQE size: 128 bytes if the environment variable MLX5_CQE_SIZE is 128, as in libmlx5; otherwise
+/// 64.
+private func cqeShift() -> UInt32 {
     guard let text = linux_getenv("MLX5_CQE_SIZE") else { return 6 }
     return text[0] == 49 && text[1] == 50 && text[2] == 56 && text[3] == 0 ? 7 : 6
 }
 
 extension DeviceMemory {
-    /// Memory for a ring, all of whose entries are the device's.
+    /// Allocates a completion ring whose CQEs are all owned by the device.
     fileprivate static func ring(_ entries: UInt32, shift: UInt32) throws(KernelError) -> DeviceMemory {
         guard let memory = DeviceMemory(byteCount: Int(entries) << Int(shift)) else {
-            throw KernelError(rawValue: ENOMEM)
+            throw KernelError(rawValue: linux_errno())
         }
         CompletionRing.prepare(memory, entries: entries, shift: shift)
         return memory
@@ -42,58 +43,59 @@ extension DeviceMemory {
 }
 
 extension CompletionQueuePointer {
-    /// Makes the queue's memory, and the queue in the kernel.
+    /// Allocates the ring and creates the completion queue in the kernel.
     fileprivate func make(_ attr: ibv_cq_init_attr_ex) throws(KernelError) {
-        let entries = try completionEntries(attr.cqe)
-        let shift = entryShift()
+        let entries = try cqeCount(attr.cqe)
+        let shift = cqeShift()
         let memory = try DeviceMemory.ring(entries, shift: shift)
-        guard let record = context.pointee.records.take() else {
+        guard let doorbellRecord = context.pointee.doorbellRecords.allocate() else {
+            let error = linux_errno()
             memory.free()
-            throw KernelError(rawValue: ENOMEM)
+            throw KernelError(rawValue: error)
         }
         let sequence = UnsafeMutableRawPointer.allocate(byteCount: 4, alignment: 4)
         sequence.storeBytes(of: 0, as: UInt32.self)
-        let completions = context.pointee.registers.completions
+        let uarPage = context.pointee.uarPages.completionQueuePage
         ring.initialize(
             to: CompletionRing(
-                memory: memory, mask: entries - 1, shift: shift, record: record, armSequence: sequence,
-                register: completions.memory, context: context))
+                memory: memory, mask: entries - 1, shift: shift, doorbellRecord: doorbellRecord, armSequence: sequence,
+                uarPage: uarPage.memory, context: context))
         do throws(KernelError) {
-            try create(attr, entries, page: completions.page)
+            try create(attr, entries, uarIndex: uarPage.index)
         } catch {
             releaseMemory()
             throw error
         }
     }
 
-    private func create(_ attr: ibv_cq_init_attr_ex, _ entries: UInt32, page: UInt32?) throws(KernelError) {
+    private func create(_ attr: ibv_cq_init_attr_ex, _ entries: UInt32, uarIndex: UInt32?) throws(KernelError) {
         var command = mlx5_ib_create_cq()
         command.buf_addr = UInt64(UInt(bitPattern: ring.pointee.memory.start))
-        command.db_addr = UInt64(UInt(bitPattern: ring.pointee.record))
+        command.db_addr = UInt64(UInt(bitPattern: ring.pointee.doorbellRecord))
         command.cqe_size = 1 << ring.pointee.shift
-        if let page {
+        if let uarIndex {
             command.flags = UInt16(MLX5_IB_CREATE_CQ_FLAGS_UAR_PAGE_INDEX.rawValue)
-            command.uar_page_index = UInt16(truncatingIfNeeded: page)
+            command.uar_page_index = UInt16(truncatingIfNeeded: uarIndex)
         }
-        var answer = mlx5_ib_create_cq_resp()
-        let made = try DriverData.exchange(command, &answer) { driver throws(KernelError) in
+        var response = mlx5_ib_create_cq_resp()
+        let made = try DriverData.exchange(command, &response) { driver throws(KernelError) in
             try context.pointee.native.kernel.createCompletionQueue(
                 request(entries: entries - 1, vector: attr.comp_vector), driver: driver)
         }
-        ring.pointee.number = answer.cqn
+        ring.pointee.number = response.cqn
         pointee.base.handle = made.handle
         pointee.base.cqe = Int32(bitPattern: entries - 1)
     }
 
     fileprivate func releaseMemory() {
-        context.pointee.records.giveBack(ring.pointee.record)
+        context.pointee.doorbellRecords.free(ring.pointee.doorbellRecord)
         ring.pointee.memory.free()
         ring.pointee.armSequence.deallocate()
     }
 
-    /// Under the lock.
-    fileprivate func resize(_ asked: UInt32) throws(KernelError) {
-        let entries = try completionEntries(asked)
+    /// Resizes the completion queue. The caller holds the lock; a batch may be open.
+    fileprivate func resize(_ requested: UInt32) throws(KernelError) {
+        let entries = try cqeCount(requested)
         guard entries != ring.pointee.mask + 1 else { return }
         let memory = try DeviceMemory.ring(entries, shift: ring.pointee.shift)
         var command = mlx5_ib_resize_cq()
@@ -109,95 +111,109 @@ extension CompletionQueuePointer {
             memory.free()
             throw error
         }
-        ring.move(to: memory, entries: entries)
-        // The mark is taken: its place is free.
-        ring.pointee.release()
+        let isInBatch = pointee.lock.hasBatch()
+        ring.move(to: memory, entries: entries, isInBatch: isInBatch)
+        // The slot of the resize CQE can be returned to the device, unless the current completion uses it until
+        // end_poll.
+        if !isInBatch { ring.pointee.release() }
         pointee.base.cqe = Int32(bitPattern: entries - 1)
     }
 }
 
 extension UnsafeMutablePointer<CompletionRing> {
-    /// Goes on in another ring, into which the device writes from now on: it has marked the end of the old one by an entry
-    /// of its own.
-    func move(to memory: DeviceMemory, entries: UInt32) {
+    /// Moves the unpolled CQEs to the new ring of a resize. The device has ended the old ring with a resize CQE
+    /// (`MLX5_CQE_RESIZE_CQ`) and writes to the new one.
+    /// - Parameter isInBatch: Whether a batch is open: the current completion then gets the slot of the resize CQE.
+    func move(to memory: DeviceMemory, entries: UInt32, isInBatch: Bool) {
         let old = pointee
         pointee = CompletionRing(
-            memory: memory, mask: entries - 1, shift: old.shift, consumer: old.consumer, record: old.record,
-            armSequence: old.armSequence, number: old.number, register: old.register, context: old.context)
+            memory: memory, mask: entries - 1, shift: old.shift, consumer: old.consumer,
+            doorbellRecord: old.doorbellRecord,
+            armSequence: old.armSequence, number: old.number, uarPage: old.uarPage, context: old.context)
         var number = old.consumer
         while number &- old.consumer <= old.mask {
-            let entry = old.entry(number)
-            guard old.isThere(entry, number) else { break }
+            let cqe = old.cqe(number)
+            guard old.isWritten(cqe, number) else { break }
             linux_barrier_from_device()
-            if Completion(entry).kind == .resize {
-                // Its place is taken by none: the first that is kept is the one behind.
+            if Completion(cqe).opcode == .resize {
+                // The resize CQE leaves its slot unused: the first kept CQE is in the following slot.
                 pointee.consumer &+= 1
                 break
             }
-            // Kept under the number that follows, because the mark is not.
-            pointee.keep(entry - ((1 << Int(old.shift)) - CompletionEntry.byteCount), as: number &+ 1)
+            // Kept at the next index, because the resize CQE is not kept.
+            pointee.keep(cqe, as: number &+ 1)
             number &+= 1
+        }
+        if isInBatch {
+            let place = pointee.consumer &- 1
+            pointee.keep(old.current.cqe, as: place)
+            pointee.current = Completion(pointee.cqe(place), isLarge: old.current.isLarge)
+            pointee.currentOpcode = old.currentOpcode
         }
         old.memory.free()
     }
 }
 
 extension CompletionRing {
-    /// Copies an entry, from where it begins, to the place of a number.
-    func keep(_ whole: UnsafeRawPointer, as number: UInt32) {
+    /// Copies a whole CQE (64 or 128 bytes) to the slot of an index.
+    func keep(_ source: UnsafeRawPointer, as number: UInt32) {
         let size = 1 << Int(shift)
-        let target = entry(number) - (size - CompletionEntry.byteCount)
-        target.copyMemory(from: whole, byteCount: size)
-        setOwner(of: entry(number), isTurned: number & (mask &+ 1) != 0)
+        let front = size - CQE.byteCount
+        (cqe(number) - front).copyMemory(from: source - front, byteCount: size)
+        setOwnerBit(of: cqe(number), isSet: number & (mask &+ 1) != 0)
     }
 
-    func setOwner(of entry: UnsafeMutableRawPointer, isTurned: Bool) {
+    func setOwnerBit(of cqe: UnsafeMutableRawPointer, isSet: Bool) {
         let byte =
-            CompletionEntry.opcode.bits(CompletionEntry.opcode.get(entry))
-            | CompletionEntry.inlineData.bits(CompletionEntry.inlineData.get(entry))
-            | entry.load(fromByteOffset: CompletionEntry.owner.offset, as: UInt8.self) & 2
-        entry.put(byte | CompletionEntry.owner.bits(isTurned ? 1 : 0), at: CompletionEntry.owner.offset)
+            CQE.opcode.bits(CQE.opcode.get(cqe))
+            | CQE.inlineData.bits(CQE.inlineData.get(cqe))
+            | cqe.load(fromByteOffset: CQE.owner.offset, as: UInt8.self) & 2
+        cqe.put(byte | CQE.owner.bits(isSet ? 1 : 0), at: CQE.owner.offset)
     }
 
-    /// Takes the completions of a queue pair that goes away out of the ring, and moves the others up. The device writes no
-    /// more of them.
+    /// Removes the CQEs of a queue pair that is reset or destroyed, and moves the others up. The device writes no more
+    /// CQEs of the queue pair. The current completion was consumed before and is unchanged.
     /// - Parameters:
-    ///   - number: by which completions name it.
-    ///   - shared: where its receives came from, and go back to.
-    mutating func clean(_ number: UInt32, hasUserIndex: Bool, shared: SharedReceiveQueuePointer?) {
+    ///   - number: The user index or QPN of the queue pair's CQEs.
+    ///   - shared: The queue pair's shared receive queue, whose WQEs are freed.
+    ///   - isInBatch: Whether a batch is open: the consumer index is then not published before end_poll.
+    mutating func clean(
+        _ number: UInt32, hasUserIndex: Bool, shared: SharedReceiveQueuePointer?, isInBatch: Bool
+    ) {
         var end = consumer
-        while end &- consumer <= mask, isThere(entry(end), end) { end &+= 1 }
+        while end &- consumer <= mask, isWritten(cqe(end), end) { end &+= 1 }
         linux_barrier_from_device()
         var removed: UInt32 = 0
         while end != consumer {
             end &-= 1
-            let source = entry(end)
+            let source = cqe(end)
             let completion = Completion(source)
-            if (hasUserIndex ? completion.userIndex : completion.queuePair) == number, completion.kind != .resize {
-                if let shared, completion.isReceive, shared.queue.pointee.entry(completion.index) != nil {
+            if (hasUserIndex ? completion.userIndex : completion.queuePair) == number, completion.opcode != .resize {
+                if let shared, completion.isReceive, shared.queue.pointee.wqe(completion.index) != nil {
                     shared.free(completion.index)
                 }
                 removed &+= 1
             } else if removed != 0 {
-                let target = entry(end &+ removed)
-                let isTurned = CompletionEntry.owner.get(target) != 0
+                let target = cqe(end &+ removed)
+                let isSet = CQE.owner.get(target) != 0
                 let size = 1 << Int(shift)
-                (target - (size - CompletionEntry.byteCount)).copyMemory(
-                    from: source - (size - CompletionEntry.byteCount), byteCount: size)
-                setOwner(of: target, isTurned: isTurned)
+                (target - (size - CQE.byteCount)).copyMemory(
+                    from: source - (size - CQE.byteCount), byteCount: size)
+                setOwnerBit(of: target, isSet: isSet)
             }
         }
         guard removed != 0 else { return }
         consumer &+= removed
+        guard !isInBatch else { return }
         linux_barrier_to_device()
         release()
     }
 }
 
 extension Completion {
-    /// Whether it is about a receive.
+    /// Whether this is the completion of a receive.
     var isReceive: Bool {
-        switch kind {
+        switch opcode {
         case .send, .sendImmediate, .sendInvalidate, .writeImmediate, .responseError: true
         default: false
         }

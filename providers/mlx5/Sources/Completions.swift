@@ -1,42 +1,42 @@
 import CIBVerbs
 import ProviderKit
 
-/// A completion as the device wrote it. Nothing in it is trusted: whoever takes an index from it masks or checks it.
+/// A CQE as the device wrote it (`struct mlx5_cqe64`). Its contents are not trusted: callers mask or check an index
+/// from it.
 struct Completion {
-    /// The 64 bytes of CompletionEntry.
-    let entry: UnsafeRawPointer
-    /// Whether there are 64 bytes in front of it that belong to it.
+    /// The 64 bytes of `struct mlx5_cqe64`.
+    let cqe: UnsafeRawPointer
+    /// Whether the CQE has 128 bytes: 64 bytes precede `cqe`.
     let isLarge: Bool
 
     @inline(__always)
-    init(_ entry: UnsafeRawPointer, isLarge: Bool = false) {
-        self.entry = entry
+    init(_ cqe: UnsafeRawPointer, isLarge: Bool = false) {
+        self.cqe = cqe
         self.isLarge = isLarge
     }
 
     @inline(__always)
-    var kind: CompletionKind { CompletionKind(rawValue: CompletionEntry.opcode.get(entry)) }
+    var opcode: CQEOpcode { CQEOpcode(rawValue: CQE.opcode.get(cqe)) }
 
     @inline(__always)
-    var queuePair: UInt32 { CompletionEntry.queuePair.get(entry) }
+    var queuePair: UInt32 { CQE.queuePair.get(cqe) }
 
     @inline(__always)
-    var userIndex: UInt32 { CompletionEntry.userIndex.get(entry) }
+    var userIndex: UInt32 { CQE.userIndex.get(cqe) }
 
     @inline(__always)
-    var index: UInt32 { UInt32(CompletionEntry.index.get(entry)) }
+    var index: UInt32 { UInt32(CQE.index.get(cqe)) }
 
     @inline(__always)
-    var length: UInt32 { CompletionEntry.length.get(entry) }
+    var length: UInt32 { CQE.length.get(cqe) }
 
     @inline(__always)
-    var isError: Bool { kind.rawValue &- CompletionKind.requestError.rawValue <= 1 }
+    var isError: Bool { opcode.rawValue &- CQEOpcode.requestError.rawValue <= 1 }
 
-    /// Of a request that has succeeded; nil for the operations that the device calls alike, where the request's own note
-    /// says what it was.
+    /// The opcode of a successful send; nil for a UMR, whose opcode is in `PostedSend.opcode`.
     @inline(__always)
     var sendOpcode: ibv_wc_opcode? {
-        switch CompletionEntry.sendOpcode.get(entry) {
+        switch CQE.sendOpcode.get(cqe) {
         case Opcode.write, Opcode.writeImmediate: IBV_WC_RDMA_WRITE
         case Opcode.send, Opcode.sendImmediate, Opcode.sendInvalidate: IBV_WC_SEND
         case Opcode.read: IBV_WC_RDMA_READ
@@ -46,10 +46,10 @@ struct Completion {
         }
     }
 
-    /// How much data a request has brought; 0 for one that brings none.
+    /// `ibv_wc.byte_len` of a READ or atomic operation; 0 for other operations.
     @inline(__always)
     var sendLength: UInt32 {
-        switch CompletionEntry.sendOpcode.get(entry) {
+        switch CQE.sendOpcode.get(cqe) {
         case Opcode.read: length
         case Opcode.compareSwap, Opcode.fetchAdd: 8
         default: 0
@@ -58,67 +58,68 @@ struct Completion {
 
     @inline(__always)
     var sendFlags: UInt32 {
-        switch CompletionEntry.sendOpcode.get(entry) {
+        switch CQE.sendOpcode.get(cqe) {
         case Opcode.writeImmediate, Opcode.sendImmediate: IBV_WC_WITH_IMM.rawValue
         default: 0
         }
     }
 
-    /// Of a message that has arrived.
+    /// The opcode of a receive completion.
     @inline(__always)
-    var receiveOpcode: ibv_wc_opcode { kind == .writeImmediate ? IBV_WC_RECV_RDMA_WITH_IMM : IBV_WC_RECV }
+    var receiveOpcode: ibv_wc_opcode { opcode == .writeImmediate ? IBV_WC_RECV_RDMA_WITH_IMM : IBV_WC_RECV }
 
     @inline(__always)
     var receiveFlags: UInt32 {
-        let grh = CompletionEntry.hasGRH.get(entry) != 0 ? IBV_WC_GRH.rawValue : 0
-        switch kind {
+        let grh = CQE.hasGRH.get(cqe) != 0 ? IBV_WC_GRH.rawValue : 0
+        switch opcode {
         case .writeImmediate, .sendImmediate: return grh | IBV_WC_WITH_IMM.rawValue
         case .sendInvalidate: return grh | IBV_WC_WITH_INV.rawValue
         default: return grh
         }
     }
 
-    /// Immediate data as it lies there, big endian; or the key that was invalidated.
+    /// `ibv_wc.imm_data` (big endian), or `invalidated_rkey`.
     @inline(__always)
     var immediate: UInt32 {
-        let value = CompletionEntry.immediate.get(entry)
-        return kind == .sendInvalidate ? value : value.bigEndian
+        let value = CQE.immediate.get(cqe)
+        return opcode == .sendInvalidate ? value : value.bigEndian
     }
 
     @inline(__always)
-    var sourceQueuePair: UInt32 { CompletionEntry.sourceQueuePair.get(entry) }
+    var sourceQueuePair: UInt32 { CQE.sourceQueuePair.get(cqe) }
 
     @inline(__always)
-    var serviceLevel: UInt8 { UInt8(truncatingIfNeeded: CompletionEntry.serviceLevel.get(entry)) }
+    var serviceLevel: UInt8 { UInt8(truncatingIfNeeded: CQE.serviceLevel.get(cqe)) }
 
     @inline(__always)
-    var sourceLID: UInt16 { CompletionEntry.sourceLID.get(entry) }
+    var sourceLID: UInt16 { CQE.sourceLID.get(cqe) }
 
     @inline(__always)
-    var pathBits: UInt8 { CompletionEntry.pathBits.get(entry) }
+    var pathBits: UInt8 { CQE.pathBits.get(cqe) }
 
     @inline(__always)
-    var pkeyIndex: UInt16 { UInt16(truncatingIfNeeded: CompletionEntry.pkeyIndex.get(entry)) }
+    var pkeyIndex: UInt16 { UInt16(truncatingIfNeeded: CQE.pkeyIndex.get(cqe)) }
 
-    /// In ticks of the device's clock.
+    /// The timestamp in ticks of the device's clock (`hca_core_clock`).
     @inline(__always)
-    var timestamp: UInt64 { CompletionEntry.timestamp.get(entry) }
+    var timestamp: UInt64 { CQE.timestamp.get(cqe) }
 
-    /// Data that stands in the completion in place of the memory that it is for: where, and how much there can be.
+    /// Data scattered to the CQE instead of the posted buffers (MLX5_INLINE_SCATTER_32, MLX5_INLINE_SCATTER_64): its
+    /// address and the maximum size. Nil if there is none.
     @inline(__always)
     var inlineData: (bytes: UnsafeRawPointer, capacity: UInt32)? {
-        switch CompletionEntry.inlineData.get(entry) {
+        switch CQE.inlineData.get(cqe) {
         case 0: nil
-        case 1: (entry, 32)
-        default: isLarge ? (entry - CompletionEntry.byteCount, 64) : (entry, 0)
+        case 1: (cqe, 32)
+        default: isLarge ? (cqe - CQE.byteCount, 64) : (cqe, 0)
         }
     }
 
-    var vendorError: UInt32 { UInt32(CompletionEntry.vendorError.get(entry)) }
+    var vendorError: UInt32 { UInt32(CQE.vendorError.get(cqe)) }
 
-    /// What went wrong, as `MLX5_CQE_SYNDROME_…` says it.
+    /// The error syndrome (`MLX5_CQE_SYNDROME_…`).
     var errorStatus: ibv_wc_status {
-        switch CompletionEntry.syndrome.get(entry) {
+        switch CQE.syndrome.get(cqe) {
         case 0x01: IBV_WC_LOC_LEN_ERR
         case 0x02: IBV_WC_LOC_QP_OP_ERR
         case 0x04: IBV_WC_LOC_PROT_ERR
@@ -140,16 +141,16 @@ struct Completion {
 // MARK: - As a work completion
 
 extension Completion {
-    /// What a request says that has succeeded, but for its id.
+    /// Sets the `ibv_wc` of a successful send, except for `wr_id`.
     @inline(__always)
-    func writeSent(_ wc: UnsafeMutablePointer<ibv_wc>, noted opcode: UInt32) {
-        wc.pointee.opcode = sendOpcode ?? ibv_wc_opcode(opcode)
+    func writeSent(_ wc: UnsafeMutablePointer<ibv_wc>, postedOpcode: UInt32) {
+        wc.pointee.opcode = sendOpcode ?? ibv_wc_opcode(postedOpcode)
         wc.pointee.byte_len = sendLength
         wc.pointee.wc_flags = sendFlags
         wc.pointee.qp_num = queuePair
     }
 
-    /// What a message says that has arrived, but for the id of the request that it took.
+    /// Sets the `ibv_wc` of a successful receive, except for `wr_id`.
     @inline(__always)
     func writeReceived(_ wc: UnsafeMutablePointer<ibv_wc>) {
         wc.pointee.opcode = receiveOpcode
@@ -164,7 +165,7 @@ extension Completion {
         wc.pointee.dlid_path_bits = pathBits
     }
 
-    /// What an error says, but for the id.
+    /// Sets the `ibv_wc` of a failed or flushed work request, except for `wr_id`.
     @inline(__always)
     func writeError(_ wc: UnsafeMutablePointer<ibv_wc>) {
         wc.pointee.status = errorStatus

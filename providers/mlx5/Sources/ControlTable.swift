@@ -5,7 +5,7 @@ import CLinux
 import KernelVerbs
 import ProviderKit
 
-/// The control table: one for the process, complete before anybody gets it, and never changed.
+/// The control table (`rdma_context_ops`). It is initialised once and never changed.
 nonisolated(unsafe) let controlTable = makeNativeControlTable { table in
     table.close_context = closeContext
     table.query_device_ex = queryDevice
@@ -31,7 +31,7 @@ nonisolated(unsafe) let controlTable = makeNativeControlTable { table in
     table.destroy_ah = destroyAddressHandle
 }
 
-/// The data path, which goes past the core; and memory windows.
+/// Sets the functions of `ibv_context_ops`, which verbs.h calls directly: the data path and memory windows.
 func fillDataPath(_ ops: inout ibv_context_ops) {
     ops.poll_cq = pollCompletions
     ops.req_notify_cq = requestNotification
@@ -43,12 +43,12 @@ func fillDataPath(_ ops: inout ibv_context_ops) {
     ops.bind_mw = bindWindow
 }
 
-/// The driver says the domain's own number, which nobody here needs.
+/// `alloc_pd`. The driver's response, the PDN, is not used.
 private func allocateDomain(context: UnsafeMutablePointer<ibv_context>?) -> UnsafeMutablePointer<ibv_pd>? {
     guard let context else { return failure(EINVAL) }
     do throws(KernelError) {
-        var answer = mlx5_ib_alloc_pd_resp()
-        let handle = try DriverData.answer(&answer) { driver throws(KernelError) in
+        var response = mlx5_ib_alloc_pd_resp()
+        let handle = try DriverData.response(&response) { driver throws(KernelError) in
             try context.native.pointee.kernel.allocateDomain(driver: driver)
         }
         return makeDomain(context: context, handle: handle)
@@ -57,12 +57,14 @@ private func allocateDomain(context: UnsafeMutablePointer<ibv_context>?) -> Unsa
     }
 }
 
-/// Memory that is not pinned would need faults of shared receive queues to be handled.
+/// `reg_mr`. On-demand paging is refused, because the provider does not handle page faults of shared receive queues.
 private func registerMemory(
     pd: UnsafeMutablePointer<ibv_pd>?, address: UnsafeMutableRawPointer?, length: Int, virtualAddress: UInt64,
     access: UInt32
 ) -> UnsafeMutablePointer<ibv_mr>? {
-    guard access & IBV_ACCESS_ON_DEMAND.rawValue == 0 else { return failure(EOPNOTSUPP) }
+    guard access & IBV_ACCESS_ON_DEMAND.rawValue == 0 else {
+        return failure(EOPNOTSUPP, "the provider does not support on-demand paging; RDMA_PROVIDER=libibverbs does")
+    }
     return registerNativeMemory(
         pd: pd, address: address, length: length, virtualAddress: virtualAddress, access: access)
 }

@@ -12,7 +12,7 @@ import ProviderKit
         enterProvider(mlx5.name, core, why: why, description: provider)
     }
 #else
-    /// The entry point where the provider is linked in: tests.
+    /// The entry point of a statically linked provider (tests).
     @c(rdma_provider_entry_mlx5)
     public func providerEntry(
         core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?

@@ -1,20 +1,20 @@
 import CLinux
 import ProviderKit
 
-/// Some bits of a big-endian word of memory that the device reads or writes.
+/// A bit field of a big-endian word of memory that the device reads or writes.
 ///
-/// Every field of every layout is one of these, in `Layouts`, and nowhere else stands an offset or a shift. In a module
-/// they are constants, which the compiler folds into the very stores and loads that one would write by hand. A build with
-/// SWIFT_RDMA_MUTANTS can alter one field, to see that the tests notice (`Mutant`).
+/// All fields of all layouts are declared in `Layouts`; no other file contains an offset or a shift. In an optimised
+/// build they are constants, and an access compiles to a single load or store. A build with SWIFT_RDMA_MUTANTS can
+/// alter one field, to check that the tests fail (`Mutant`).
 struct Field<Word: FixedWidthInteger & UnsignedInteger & BitwiseCopyable> {
-    /// Where the word lies in its structure, in bytes.
+    /// The offset of the word in its struct, in bytes.
     let offset: Int
-    /// The lowest of its bits.
+    /// The lowest bit.
     let low: Int
-    /// How many bits.
+    /// The number of bits.
     let width: Int
 
-    /// Fields have numbers from 0 on, in the order of their tables, by which a mutant is named.
+    /// Fields are numbered from 0 in the order of `Layouts`. A mutant is selected by that number.
     @inline(__always)
     init(_ number: Int, _ offset: Int, _ low: Int, _ width: Int) {
         #if SWIFT_RDMA_MUTANTS
@@ -29,35 +29,35 @@ struct Field<Word: FixedWidthInteger & UnsignedInteger & BitwiseCopyable> {
         #endif
     }
 
-    /// All bits of a word.
+    /// A field of a whole word.
     @inline(__always)
     init(_ number: Int, _ offset: Int) { self.init(number, offset, 0, Word.bitWidth) }
 
     @inline(__always)
     private var mask: Word { width >= Word.bitWidth ? .max : (1 &<< Word(truncatingIfNeeded: width)) &- 1 }
 
-    /// A value in its place in the word; what is too large for it is cut off.
+    /// The value shifted to the field's position, truncated to its width.
     @inline(__always)
     func bits(_ value: Word) -> Word { (value & mask) &<< Word(truncatingIfNeeded: low) }
 
-    /// The value in a structure.
+    /// Loads the field from a struct.
     @inline(__always)
     func get(_ structure: UnsafeRawPointer) -> Word {
         value(of: Word(bigEndian: structure.loadUnaligned(fromByteOffset: offset, as: Word.self)))
     }
 
-    /// The value in a word that was loaded already, in the order of this machine.
+    /// Extracts the field from a word in host byte order.
     @inline(__always)
     func value(of word: Word) -> Word { (word &>> Word(truncatingIfNeeded: low)) & mask }
 
-    /// Stores a word of which this field is the only one: its other bits become 0.
+    /// Stores the word with this field; its other bits become 0.
     @inline(__always)
     func put(_ value: Word, in structure: UnsafeMutableRawPointer) {
         structure.put(bits(value).bigEndian, at: offset)
     }
 }
 
-/// A field and what goes into it.
+/// A field and its value.
 struct Filled<Word: FixedWidthInteger & UnsignedInteger & BitwiseCopyable> {
     let field: Field<Word>
     let value: Word
@@ -70,7 +70,7 @@ struct Filled<Word: FixedWidthInteger & UnsignedInteger & BitwiseCopyable> {
 }
 
 extension UnsafeMutableRawPointer {
-    /// Stores a word of two fields at once.
+    /// Stores a word with two fields; its other bits become 0.
     @inline(__always)
     func put<Word>(_ first: Filled<Word>, _ second: Filled<Word>) {
         #if SWIFT_RDMA_MUTANTS
@@ -82,7 +82,7 @@ extension UnsafeMutableRawPointer {
         #endif
     }
 
-    /// Stores a word of three fields at once.
+    /// Stores a word with three fields; its other bits become 0.
     @inline(__always)
     func put<Word>(_ first: Filled<Word>, _ second: Filled<Word>, _ third: Filled<Word>) {
         #if SWIFT_RDMA_MUTANTS
@@ -104,7 +104,7 @@ extension UnsafeMutableRawPointer {
 }
 
 #if SWIFT_RDMA_MUTANTS
-    /// A field that is altered, to see that a test notices: RDMA_MUTANT=FIELD,MOVE,SHIFT,WIDEN in the environment of the
+    /// An altered field, to check that a test fails: RDMA_MUTANT=FIELD,MOVE,SHIFT,WIDEN in the environment of the
     /// process, read once. MOVE is in bytes, SHIFT and WIDEN in bits.
     struct Mutant {
         let field: Int

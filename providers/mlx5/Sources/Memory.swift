@@ -1,13 +1,12 @@
 import CLinux
 import ProviderKit
 
-/// Memory of this process that the device reads and writes: pages of their own, zeroed, which a child of fork(2) does not
-/// get.
+/// Memory that the device reads and writes: zeroed pages, which a child of fork(2) does not inherit.
 struct DeviceMemory {
     let start: UnsafeMutableRawPointer
     let byteCount: Int
 
-    /// Nil and errno when there is none.
+    /// Allocates `byteCount` bytes, rounded up to whole pages. Returns nil and sets errno if there is no memory.
     init?(byteCount: Int) {
         let rounded = (max(byteCount, 1) + Int(linux_page_size()) - 1) & ~(Int(linux_page_size()) - 1)
         guard let start = linux_map_memory(rounded) else { return nil }
@@ -18,18 +17,18 @@ struct DeviceMemory {
     func free() { linux_unmap(start, byteCount) }
 }
 
-/// Doorbell records: 8 bytes each, in a cache line of its own, many to a page.
+/// The allocator of doorbell records: 8 bytes, each in its own 64-byte cache line of a shared page.
 struct DoorbellRecords: ~Copyable {
     private static let lineSize = 64
 
-    /// A page, and which of its lines are taken.
+    /// A page, and the bit mask of its allocated lines.
     private struct Page {
         let memory: DeviceMemory
-        var taken: UInt64 = 0
+        var allocated: UInt64 = 0
     }
 
     private let lock = Lock()
-    /// Pages, in a block that grows; under the lock.
+    /// A growing array of pages, guarded by `lock`.
     private let pages: UnsafeMutablePointer<(first: UnsafeMutablePointer<Page>, count: Int, capacity: Int)>
 
     init() {
@@ -43,11 +42,11 @@ struct DoorbellRecords: ~Copyable {
         pages.deallocate()
     }
 
-    /// A record of zeros; nil and errno when there is no memory.
-    borrowing func take() -> UnsafeMutableRawPointer? {
+    /// Allocates a zeroed doorbell record. Returns nil and sets errno if there is no memory.
+    borrowing func allocate() -> UnsafeMutableRawPointer? {
         lock.lock()
         defer { lock.unlock() }
-        for index in 0..<pages.pointee.count where pages.pointee.first[index].taken != .max {
+        for index in 0..<pages.pointee.count where pages.pointee.first[index].allocated != .max {
             return line(of: index)
         }
         guard let memory = DeviceMemory(byteCount: 64 * Self.lineSize) else { return nil }
@@ -57,20 +56,20 @@ struct DoorbellRecords: ~Copyable {
         return line(of: pages.pointee.count - 1)
     }
 
-    /// Gives a record back.
-    borrowing func giveBack(_ record: UnsafeMutableRawPointer) {
+    /// Frees a doorbell record.
+    borrowing func free(_ record: UnsafeMutableRawPointer) {
         lock.lock()
         defer { lock.unlock() }
         for index in 0..<pages.pointee.count {
             let offset = record - pages.pointee.first[index].memory.start
             guard offset >= 0, offset < 64 * Self.lineSize else { continue }
-            pages.pointee.first[index].taken &= ~(1 << UInt64(offset / Self.lineSize))
+            pages.pointee.first[index].allocated &= ~(1 << UInt64(offset / Self.lineSize))
         }
     }
 
     private borrowing func line(of index: Int) -> UnsafeMutableRawPointer {
-        let line = (~pages.pointee.first[index].taken).trailingZeroBitCount
-        pages.pointee.first[index].taken |= 1 << UInt64(line)
+        let line = (~pages.pointee.first[index].allocated).trailingZeroBitCount
+        pages.pointee.first[index].allocated |= 1 << UInt64(line)
         let record = pages.pointee.first[index].memory.start + line * Self.lineSize
         record.storeBytes(of: 0, as: UInt64.self)
         return record

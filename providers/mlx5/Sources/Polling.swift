@@ -5,60 +5,62 @@ import ProviderKit
 
 // The data path of completion queues: `context->ops.poll_cq`.
 
-/// Whose completion it is.
-struct Owner {
-    /// The number by which the device names the queue pair; none at the beginning.
+/// The queue pair of the last CQE of a poll, which usually has the next CQE too.
+struct LastQueuePair {
+    /// The user index or QPN in the CQE; .max before the first CQE.
     var number: UInt32 = .max
     var pair: QueuePairPointer?
 }
 
-/// Where another thread holds the lock, the function begins anew and waits: then it is a call like any other.
+/// `poll_cq`. A second function waits for a lock that another thread holds, so that this one needs no stack frame.
 @inline(never)
 func pollCompletions(cq: UnsafeMutablePointer<ibv_cq>?, count: Int32, wc: UnsafeMutablePointer<ibv_wc>?) -> Int32 {
     guard count > 0 else { return count == 0 ? 0 : -EINVAL }
     let queue = cq.unsafelyUnwrapped.native
     guard _fastPath(queue.pointee.lock.tryLock()) else { return pollAfterWaiting(queue, count, wc.unsafelyUnwrapped) }
-    return queue.pointee.lock.unlock(answering: queue.ring.poll(count, wc.unsafelyUnwrapped))
+    return queue.pointee.lock.unlock(returning: queue.ring.poll(count, wc.unsafelyUnwrapped))
 }
 
 @inline(never)
 private func pollAfterWaiting(
     _ queue: CompletionQueuePointer, _ count: Int32, _ wc: UnsafeMutablePointer<ibv_wc>
 ) -> Int32 {
-    queue.pointee.lock.lock()
-    return queue.pointee.lock.unlock(answering: queue.ring.poll(count, wc))
+    guard queue.pointee.lock.lock() else { return -EBUSY }
+    return queue.pointee.lock.unlock(returning: queue.ring.poll(count, wc))
 }
 
 extension UnsafeMutablePointer<CompletionRing> {
-    /// Takes up to `count` completions, at least one: how many. -EIO when the first is one that cannot be.
+    /// Polls up to `count` completions (at least 1). Returns their number, or -EIO if the first CQE is invalid.
     @inline(__always)
     func poll(_ count: Int32, _ wc: UnsafeMutablePointer<ibv_wc>) -> Int32 {
-        var owner = Owner()
-        var taken: Int32 = 0
-        var isBroken = false
-        while taken < count, let completion = pointee.next() {
-            guard _fastPath(write(completion, to: wc + Int(taken), &owner)) else {
-                isBroken = true
+        var last = LastQueuePair()
+        var polled: Int32 = 0
+        var isInvalid = false
+        while polled < count, let completion = pointee.next() {
+            guard _fastPath(write(completion, to: wc + Int(polled), &last)) else {
+                isInvalid = true
                 break
             }
-            taken &+= 1
+            polled &+= 1
         }
-        if taken == 0 && !isBroken { return 0 }
-        // Those before it are shown first, and the next call is told of it.
-        if isBroken && taken != 0 { pointee.consumer &-= 1 }
+        if polled == 0 && !isInvalid { return 0 }
+        // The completions before the invalid CQE are returned first; the next call returns the error.
+        if isInvalid && polled != 0 { pointee.consumer &-= 1 }
         pointee.release()
-        return taken == 0 ? -EIO : taken
+        return polled == 0 ? -EIO : polled
     }
 
-    /// Writes a work completion, and retires the request that it is about. False when there is no such queue pair or
-    /// request, or the kind is unknown.
+    /// Writes the `ibv_wc` of a CQE and retires its WQE. Returns false for a CQE with an unknown queue pair, WQE or
+    /// opcode.
     @inline(__always)
-    private func write(_ completion: Completion, to wc: UnsafeMutablePointer<ibv_wc>, _ owner: inout Owner) -> Bool {
-        switch completion.kind {
+    private func write(
+        _ completion: Completion, to wc: UnsafeMutablePointer<ibv_wc>, _ last: inout LastQueuePair
+    ) -> Bool {
+        switch completion.opcode {
         case .request:
-            guard let pair = find(completion, &owner) else { return false }
+            guard let pair = find(completion, &last) else { return false }
             let posted = pair.retireSend(completion)
-            completion.writeSent(wc, noted: posted.pointee.opcode)
+            completion.writeSent(wc, postedOpcode: posted.pointee.opcode)
             wc.pointee.wr_id = posted.pointee.id
             wc.pointee.vendor_err = 0
             wc.pointee.status = IBV_WC_SUCCESS
@@ -67,14 +69,14 @@ extension UnsafeMutablePointer<CompletionRing> {
             }
             return true
         case .send, .sendImmediate, .sendInvalidate, .writeImmediate:
-            guard let pair = find(completion, &owner), let taken = pair.retireReceive(completion) else { return false }
+            guard let pair = find(completion, &last), let receive = pair.retireReceive(completion) else { return false }
             completion.writeReceived(wc)
-            wc.pointee.wr_id = taken.id
+            wc.pointee.wr_id = receive.id
             wc.pointee.vendor_err = 0
-            wc.pointee.status = taken.status
+            wc.pointee.status = receive.status
             return true
         case .requestError, .responseError:
-            guard let pair = find(completion, &owner), let id = pair.retireFailed(completion) else { return false }
+            guard let pair = find(completion, &last), let id = pair.retireFailed(completion) else { return false }
             completion.writeError(wc)
             wc.pointee.wr_id = id
             return true
@@ -82,23 +84,23 @@ extension UnsafeMutablePointer<CompletionRing> {
         }
     }
 
-    /// The queue pair of a completion; nil when there is none of that number, or none of this completion queue.
+    /// Returns the queue pair of a CQE; nil if its number is unknown, or if it does not use this completion queue.
     @inline(__always)
-    func find(_ completion: Completion, _ owner: inout Owner) -> QueuePairPointer? {
+    func find(_ completion: Completion, _ last: inout LastQueuePair) -> QueuePairPointer? {
         let number = pointee.context.pointee.hasUserIndex ? completion.userIndex : completion.queuePair
-        if _fastPath(number == owner.number) { return owner.pair }
+        if _fastPath(number == last.number) { return last.pair }
         guard let found = pointee.context.pointee.queuePairs.find(number) else { return nil }
         let pair = found.assumingMemoryBound(to: NativeQueuePair.self)
         let base = pair.pointee.base.qp_base
         guard base.send_cq.native.ring == self || base.recv_cq.native.ring == self else { return nil }
-        owner.number = number
-        owner.pair = pair
+        last.number = number
+        last.pair = pair
         return pair
     }
 }
 
 extension QueuePairPointer {
-    /// Retires a request and those before it; what was kept of it.
+    /// Retires a send WQE and all earlier ones. Returns the state that was stored at post.
     @inline(__always)
     func retireSend(_ completion: Completion) -> UnsafeMutablePointer<PostedSend> {
         let ring = sends.pointee.ring
@@ -107,15 +109,15 @@ extension QueuePairPointer {
         return posted
     }
 
-    /// Retires the receive that a message took: its id, and whether the data that stands in the completion found its place.
-    /// Nil when there can be none of that index.
+    /// Retires the receive WQE that a message consumed, and copies data in the CQE to its SGEs. Returns its `wr_id` and
+    /// the result of the copy; nil if there is no WQE of that index.
     @inline(__always)
     func retireReceive(_ completion: Completion) -> (id: UInt64, status: ibv_wc_status)? {
         var status = IBV_WC_SUCCESS
         if let shared = pointee.base.qp_base.srq?.native {
-            guard let entry = shared.queue.pointee.entry(completion.index) else { return nil }
+            guard let wqe = shared.queue.pointee.wqe(completion.index) else { return nil }
             let id = shared.queue.pointee.posted[Int(completion.index)]
-            if _slowPath(completion.inlineData != nil) { status = shared.queue.pointee.scatter(completion, to: entry) }
+            if _slowPath(completion.inlineData != nil) { status = shared.queue.pointee.scatter(completion, to: wqe) }
             shared.free(completion.index)
             return (id, status)
         }
@@ -127,12 +129,12 @@ extension QueuePairPointer {
         return (id, status)
     }
 
-    /// Retires what has failed or was flushed: its id.
+    /// Retires a failed or flushed WQE. Returns its `wr_id`; nil if there is no WQE of that index.
     @inline(never)
     func retireFailed(_ completion: Completion) -> UInt64? {
-        guard completion.kind == .responseError else { return retireSend(completion).pointee.id }
+        guard completion.opcode == .responseError else { return retireSend(completion).pointee.id }
         if let shared = pointee.base.qp_base.srq?.native {
-            guard shared.queue.pointee.entry(completion.index) != nil else { return nil }
+            guard shared.queue.pointee.wqe(completion.index) != nil else { return nil }
             let id = shared.queue.pointee.posted[Int(completion.index)]
             shared.free(completion.index)
             return id
@@ -144,32 +146,33 @@ extension QueuePairPointer {
     }
 }
 
-// MARK: - Asking for events
+// MARK: - Completion events
 
-/// `req_notify_cq`: says in the record up to where the user has seen completions, and rings.
+/// `req_notify_cq`: writes the arm word with the consumer index to the doorbell record, and then to the CQ doorbell.
 @inline(never)
 func requestNotification(cq: UnsafeMutablePointer<ibv_cq>?, solicitedOnly: Int32) -> Int32 {
     let ring = cq.unsafelyUnwrapped.native.ring
     let sequence = SharedIndex(at: ring.pointee.armSequence).loadOwn()
     let consumer = ring.pointee.consumer
-    ring.pointee.record.put(
-        Filled(CompletionRecord.armSequence, sequence),
-        Filled(CompletionRecord.solicitedOnly, solicitedOnly != 0 ? 1 : 0),
-        Filled(CompletionRecord.armConsumer, consumer))
-    // The record must arrive before the doorbell.
+    ring.pointee.doorbellRecord.put(
+        Filled(CompletionQueueDoorbellRecord.armSequence, sequence),
+        Filled(CompletionQueueDoorbellRecord.solicitedOnly, solicitedOnly != 0 ? 1 : 0),
+        Filled(CompletionQueueDoorbellRecord.armConsumer, consumer))
+    // The doorbell record must be visible before the doorbell.
     linux_flush_to_device()
     let arm =
-        CompletionRecord.armSequence.bits(sequence)
-        | CompletionRecord.solicitedOnly.bits(solicitedOnly != 0 ? 1 : 0) | CompletionRecord.armConsumer.bits(consumer)
+        CompletionQueueDoorbellRecord.armSequence.bits(sequence)
+        | CompletionQueueDoorbellRecord.solicitedOnly.bits(solicitedOnly != 0 ? 1 : 0)
+        | CompletionQueueDoorbellRecord.armConsumer.bits(consumer)
     let doorbell =
-        CompletionDoorbell.request.bits(UInt64(arm))
-        | CompletionDoorbell.completionQueue.bits(UInt64(ring.pointee.number))
-    linux_store_to_device(ring.pointee.register + CompletionDoorbell.request.offset, doorbell.bigEndian)
+        CompletionQueueDoorbell.request.bits(UInt64(arm))
+        | CompletionQueueDoorbell.completionQueue.bits(UInt64(ring.pointee.number))
+    linux_store_to_device(ring.pointee.uarPage + CompletionQueueDoorbell.request.offset, doorbell.bigEndian)
     linux_flush_to_device()
     return 0
 }
 
-/// `cq_event`: what is asked for next is the next event.
+/// `cq_event`: advances the arm sequence number (`cmd_sn`) after an event.
 func completionEvent(cq: UnsafeMutablePointer<ibv_cq>?) {
     guard let ring = cq?.native.ring else { return }
     SharedIndex(at: ring.pointee.armSequence).increment()

@@ -5,10 +5,10 @@ import ProviderKit
 
 // `context->ops.post_send`, `post_recv` and `bind_mw`.
 //
-// The functions of the data path take the object that the inline functions of verbs.h reached them through, so it is there.
+// The inline functions of verbs.h reach these functions through the object that they pass, so it is never nil.
 //
-// Those that contain barriers or stores to the device are not inlined into the function by which C calls them, as the
-// compiler would: there it makes a call of every such one-liner of C. What C calls is a jump.
+// Functions with barriers or stores to the device are marked @inline(never). Inlined into the thunk that C calls, each
+// of their one-line C functions would become a call; as they are, the thunk is a jump.
 
 @inline(never)
 func postSend(
@@ -16,17 +16,18 @@ func postSend(
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_send_wr>?>?
 ) -> Int32 {
     let pair = qp.unsafelyUnwrapped.native
-    guard _fastPath(pair.takesSends) else {
+    guard _fastPath(pair.allowsPostSend) else {
         bad?.pointee = first
         return EINVAL
     }
     pair.pointee.sendLock.lock()
     let error = pair.sends.post(first, bad)
-    return pair.pointee.sendLock.unlock(answering: error)
+    return pair.pointee.sendLock.unlock(returning: error)
 }
 
 extension UnsafeMutablePointer<SendQueue> {
-    /// Writes a chain of requests, and rings for those that were taken. 0; or an errno value, and which was not taken.
+    /// Writes the WQEs of a chain of work requests and rings the doorbell for them. Returns 0; or an errno value, with
+    /// the first work request that was not posted in `bad`.
     @inline(__always)
     func post(
         _ first: UnsafeMutablePointer<ibv_send_wr>?, _ bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_send_wr>?>?
@@ -41,15 +42,15 @@ extension UnsafeMutablePointer<SendQueue> {
                 error = ENOMEM
                 break
             }
-            let entry = pointee.ring.block(pointee.block)
+            let wqe = pointee.ring.wqebb(pointee.wqebb)
             let segments = write(current, number: pointee.number &+ count)
             if _slowPath(segments < 0) {
                 error = -segments
                 break
             }
-            last = entry
+            last = wqe
             lastSegments = UInt32(bitPattern: segments)
-            pointee.block &+= (lastSegments &+ 3) / 4
+            pointee.wqebb &+= (lastSegments &+ 3) / 4
             count &+= 1
             request = current.pointee.next
         }
@@ -62,28 +63,13 @@ extension UnsafeMutablePointer<SendQueue> {
     }
 }
 
-/// Where another thread holds the lock, the function begins anew and waits: then it is a call like any other.
 @inline(never)
 func postReceive(
     qp: UnsafeMutablePointer<ibv_qp>?, first: UnsafeMutablePointer<ibv_recv_wr>?,
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
 ) -> Int32 {
     let pair = qp.unsafelyUnwrapped.native
-    guard pair.pointee.base.qp_base.state != IBV_QPS_RESET else {
-        bad?.pointee = first
-        return EINVAL
-    }
-    guard _fastPath(pair.pointee.receiveLock.tryLock()) else { return postAfterWaiting(pair, first, bad) }
-    return pair.pointee.receiveLock.unlock(answering: pair.receives.pointee.post(first, bad))
-}
-
-@inline(never)
-private func postAfterWaiting(
-    _ pair: QueuePairPointer, _ first: UnsafeMutablePointer<ibv_recv_wr>?,
-    _ bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
-) -> Int32 {
-    pair.pointee.receiveLock.lock()
-    return pair.pointee.receiveLock.unlock(answering: pair.receives.pointee.post(first, bad))
+    return pair.postReceive(to: pair.receives, first, bad)
 }
 
 func bindWindow(

@@ -14,119 +14,129 @@ func createQueuePair(
         fillBuilders: fillBuilders)
 }
 
-/// What a queue pair stands on, besides the object itself.
-struct QueuePairParts {
+/// The resources of a queue pair: its queues, doorbell record and doorbell.
+struct QueuePairResources {
     let size: QueuePairSize
     let memory: DeviceMemory
-    let record: UnsafeMutableRawPointer
-    /// Two words: how many sends and receives have completed; then what is kept of sends, and of receives.
-    let notes: UnsafeMutableRawPointer
-    /// Number by which completions name it.
+    let doorbellRecord: UnsafeMutableRawPointer
+    /// The numbers of retired send and receive WQEs, two words; then the `PostedSend` of each send WQEBB, and the
+    /// `wr_id` of each receive WQE.
+    let postedState: UnsafeMutableRawPointer
+    /// The user index in CQEs (`uidx`); `noUserIndex` if CQEs have the QPN.
     let index: UInt32
-    /// Where its doorbell rings, and the page of that; nil where the kernel says so with its answer.
-    let register: (register: BlueFlamePointer, page: UInt32)?
+    /// The BlueFlame register and the index of its UAR page; nil if the kernel chooses the register (`bfreg_index` of
+    /// its response).
+    let bfreg: (blueFlame: BlueFlamePointer, uarIndex: UInt32)?
 
-    private static var notesInFront: Int { 64 }
+    private static var retiredByteCount: Int { 64 }
 
-    static func allocateNotes(_ size: QueuePairSize) -> UnsafeMutableRawPointer {
+    static func allocatePostedState(_ size: QueuePairSize) -> UnsafeMutableRawPointer {
         let count =
-            notesInFront + Int(max(size.sendBlocks, 1)) * MemoryLayout<PostedSend>.stride
+            retiredByteCount + Int(max(size.sendWQEBBs, 1)) * MemoryLayout<PostedSend>.stride
             + Int(max(size.receives, 1)) * 8
-        let notes = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 64)
-        notes.initializeMemory(as: UInt8.self, repeating: 0, count: count)
-        return notes
+        let postedState = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 64)
+        postedState.initializeMemory(as: UInt8.self, repeating: 0, count: count)
+        return postedState
     }
 
     var sendRing: SendRing {
         SendRing(
-            memory: memory.start + size.receiveByteCount, blocks: max(size.sendBlocks, 1),
-            posted: (notes + Self.notesInFront).assumingMemoryBound(to: PostedSend.self), retired: notes)
+            memory: memory.start + size.receiveByteCount, wqebbs: max(size.sendWQEBBs, 1),
+            posted: (postedState + Self.retiredByteCount).assumingMemoryBound(to: PostedSend.self),
+            retired: postedState)
     }
 
     var receiveRing: ReceiveRing? {
         guard size.receives > 0 else { return nil }
-        let ids = notes + Self.notesInFront + Int(max(size.sendBlocks, 1)) * MemoryLayout<PostedSend>.stride
+        let ids = postedState + Self.retiredByteCount + Int(max(size.sendWQEBBs, 1)) * MemoryLayout<PostedSend>.stride
         return ReceiveRing(
             memory: memory.start, count: size.receives, shift: size.receiveShift,
-            posted: ids.assumingMemoryBound(to: UInt64.self), retired: notes + 4)
+            posted: ids.assumingMemoryBound(to: UInt64.self), retired: postedState + 4)
     }
 }
 
-/// Completions that name no number of ours.
+/// The `uidx` of a queue pair whose CQEs have the QPN.
 private let noUserIndex: UInt32 = 0xFFFFFF
 
 extension QueuePairPointer {
-    /// Makes the queue pair's memory, and the queue pair in the kernel. The true limits are written back.
+    /// Allocates the resources and creates the queue pair in the kernel. Writes the granted limits to `attr.cap`.
     fileprivate func make(_ attr: inout ibv_qp_init_attr_ex) throws(KernelError) {
         let hasOperations = attr.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0
         let size = try QueuePairSize(
             attr.cap, type: attr.qp_type, operations: hasOperations ? attr.send_ops_flags : nil,
             hasReceives: attr.srq == nil, device: context.pointee.limits)
-        let parts = try gather(size, isSingleThreaded: attr.pd.domain.pointee.isSingleThreaded)
+        let resources = try allocateResources(size, isSingleThreaded: attr.pd.domain.pointee.isSingleThreaded)
         do throws(KernelError) {
-            try create(parts, signalsAll: attr.sq_sig_all != 0)
+            try create(resources, signalsAll: attr.sq_sig_all != 0)
         } catch {
-            scatter(parts)
+            release(resources)
             throw error
         }
         attr.cap = size.limits
     }
 
-    private func gather(_ size: QueuePairSize, isSingleThreaded: Bool) throws(KernelError) -> QueuePairParts {
+    private func allocateResources(
+        _ size: QueuePairSize, isSingleThreaded: Bool
+    ) throws(KernelError) -> QueuePairResources {
         let context = context
-        guard let memory = DeviceMemory(byteCount: size.byteCount) else { throw KernelError(rawValue: ENOMEM) }
-        guard let record = context.pointee.records.take() else {
+        guard let memory = DeviceMemory(byteCount: size.byteCount) else {
+            throw KernelError(rawValue: linux_errno())
+        }
+        guard let doorbellRecord = context.pointee.doorbellRecords.allocate() else {
+            let error = linux_errno()
             memory.free()
-            throw KernelError(rawValue: ENOMEM)
+            throw KernelError(rawValue: error)
         }
         let index = context.pointee.hasUserIndex ? context.pointee.queuePairs.insert(self) : noUserIndex
         do throws(KernelError) {
             guard let index else { throw KernelError(rawValue: ENOMEM) }
-            let register =
-                context.pointee.registers.areFixed
+            let bfreg =
+                context.pointee.uarPages.areStatic
                 ? nil
-                : try context.pointee.registers.take(of: context.pointee.native.kernel, isAlone: isSingleThreaded)
-            return QueuePairParts(
-                size: size, memory: memory, record: record, notes: QueuePairParts.allocateNotes(size), index: index,
-                register: register)
+                : try context.pointee.uarPages.allocateBFReg(
+                    context.pointee.native.kernel, isDedicated: isSingleThreaded)
+            return QueuePairResources(
+                size: size, memory: memory, doorbellRecord: doorbellRecord,
+                postedState: QueuePairResources.allocatePostedState(size), index: index, bfreg: bfreg)
         } catch {
             if let index, context.pointee.hasUserIndex { context.pointee.queuePairs.remove(index) }
-            context.pointee.records.giveBack(record)
+            context.pointee.doorbellRecords.free(doorbellRecord)
             memory.free()
             throw error
         }
     }
 
-    /// Gives all of it back.
-    private func scatter(_ parts: QueuePairParts) {
-        if let register = parts.register { context.pointee.registers.giveBack(register.register) }
-        if context.pointee.hasUserIndex { context.pointee.queuePairs.remove(parts.index) }
-        context.pointee.records.giveBack(parts.record)
-        parts.notes.deallocate()
-        parts.memory.free()
+    /// Releases all resources.
+    private func release(_ resources: QueuePairResources) {
+        if let bfreg = resources.bfreg { context.pointee.uarPages.releaseBFReg(bfreg.blueFlame) }
+        if context.pointee.hasUserIndex { context.pointee.queuePairs.remove(resources.index) }
+        context.pointee.doorbellRecords.free(resources.doorbellRecord)
+        resources.postedState.deallocate()
+        resources.memory.free()
     }
 
-    private func create(_ parts: QueuePairParts, signalsAll: Bool) throws(KernelError) {
-        var answer = mlx5_ib_create_qp_resp()
-        let made = try DriverData.exchange(command(parts), &answer) { driver throws(KernelError) in
+    private func create(_ resources: QueuePairResources, signalsAll: Bool) throws(KernelError) {
+        var response = mlx5_ib_create_qp_resp()
+        let made = try DriverData.exchange(command(resources), &response) { driver throws(KernelError) in
             try context.pointee.native.kernel.createQueuePair(
-                request(parts.size.limits, signalsAll: signalsAll), driver: driver)
+                request(resources.size.limits, signalsAll: signalsAll), driver: driver)
         }
         pointee.base.qp_base.handle = made.handle
         pointee.base.qp_base.qp_num = made.number
         do throws(KernelError) {
-            guard let register = parts.register?.register ?? context.pointee.registers.fixed(answer.bfreg_index) else {
-                throw KernelError(rawValue: EPROTO)
+            guard
+                let blueFlame = resources.bfreg?.blueFlame ?? context.pointee.uarPages.staticBFReg(response.bfreg_index)
+            else {
+                throw KernelError.unknownLayout()
             }
             let send = SendQueue(
-                ring: parts.sendRing, type: pointee.base.qp_base.qp_type, queuePair: made.number,
-                limits: parts.size.limits, signalsAll: signalsAll, hasAtomics: context.pointee.hasAtomics,
-                record: parts.record,
-                register: register)
-            attach(send, ReceiveQueue(ring: parts.receiveRing, record: parts.record))
-            self.parts.initialize(to: parts)
+                ring: resources.sendRing, type: pointee.base.qp_base.qp_type, queuePair: made.number,
+                limits: resources.size.limits, signalsAll: signalsAll, hasAtomics: context.pointee.hasAtomics,
+                doorbellRecord: resources.doorbellRecord, blueFlame: blueFlame)
+            attach(send, ReceiveQueue(ring: resources.receiveRing, doorbellRecord: resources.doorbellRecord))
+            self.resources.initialize(to: resources)
             if !context.pointee.hasUserIndex && !context.pointee.queuePairs.insert(self, as: made.number) {
-                throw KernelError(rawValue: EPROTO)
+                throw KernelError.unknownLayout()
             }
         } catch {
             _ = try? context.pointee.native.kernel.destroyQueuePair(made.handle)
@@ -134,61 +144,70 @@ extension QueuePairPointer {
         }
     }
 
-    private func command(_ parts: QueuePairParts) -> mlx5_ib_create_qp {
+    private func command(_ resources: QueuePairResources) -> mlx5_ib_create_qp {
         var command = mlx5_ib_create_qp()
-        command.buf_addr = UInt64(UInt(bitPattern: parts.memory.start))
-        command.db_addr = UInt64(UInt(bitPattern: parts.record))
-        command.sq_wqe_count = parts.size.sendBlocks
-        command.rq_wqe_count = parts.size.receives
-        command.rq_wqe_shift = parts.size.receiveShift
-        command.uidx = parts.index
+        command.buf_addr = UInt64(UInt(bitPattern: resources.memory.start))
+        command.db_addr = UInt64(UInt(bitPattern: resources.doorbellRecord))
+        command.sq_wqe_count = resources.size.sendWQEBBs
+        command.rq_wqe_count = resources.size.receives
+        command.rq_wqe_shift = resources.size.receiveShift
+        command.uidx = resources.index
         if context.pointee.scattersToCompletions { command.flags |= UInt32(MLX5_QP_FLAG_SCATTER_CQE) }
-        if let register = parts.register {
+        if let bfreg = resources.bfreg {
             command.flags |= UInt32(MLX5_QP_FLAG_UAR_PAGE_INDEX)
-            command.bfreg_index = register.page
+            command.bfreg_index = bfreg.uarIndex
         }
         return command
     }
 
-    /// Runs `body` while nobody polls the queue pair's completion queues.
-    fileprivate func withCompletionQueues(_ body: (QueuePairPointer) -> Void) {
+    /// Runs `body` while no other thread polls the queue pair's completion queues.
+    fileprivate func withCompletionQueues(
+        taking takeOthers: () -> Bool = { true }, _ body: (QueuePairPointer) -> Void
+    ) {
         let base = pointee.base.qp_base
-        let (one, other) = (base.send_cq.native, base.recv_cq.native)
-        // Always in the same order.
-        let (first, second) = UInt(bitPattern: one) < UInt(bitPattern: other) ? (one, other) : (other, one)
-        first.pointee.lock.lock()
-        if second != first { second.pointee.lock.lock() }
-        body(self)
-        if second != first { second.pointee.lock.unlock() }
-        first.pointee.lock.unlock()
+        whileNotPolled(base.send_cq.native.pointee.lock, base.recv_cq.native.pointee.lock, taking: takeOthers) {
+            body(self)
+        }
     }
 
-    /// The number by which completions name it.
+    /// Locks both posting locks, or neither. Returns false if another thread holds one.
+    fileprivate func tryLockPosting() -> Bool {
+        guard pointee.sendLock.tryLock() else { return false }
+        if pointee.receiveLock.tryLock() { return true }
+        pointee.sendLock.unlock()
+        return false
+    }
+
+    /// The user index or QPN in the queue pair's CQEs.
     private var completionNumber: UInt32 {
-        context.pointee.hasUserIndex ? parts.pointee.index : pointee.base.qp_base.qp_num
+        context.pointee.hasUserIndex ? resources.pointee.index : pointee.base.qp_base.qp_num
     }
 
-    /// Takes its completions out of its completion queues, which are locked.
+    /// Removes the queue pair's CQEs from its completion queues, which no other thread polls.
     fileprivate func cleanCompletions() {
         let base = pointee.base.qp_base
-        let hasUserIndex = context.pointee.hasUserIndex
-        base.recv_cq.native.ring.pointee.clean(completionNumber, hasUserIndex: hasUserIndex, shared: base.srq?.native)
-        if base.send_cq != base.recv_cq {
-            base.send_cq.native.ring.pointee.clean(completionNumber, hasUserIndex: hasUserIndex, shared: nil)
-        }
+        clean(base.recv_cq.native, shared: base.srq?.native)
+        if base.send_cq != base.recv_cq { clean(base.send_cq.native, shared: nil) }
+    }
+
+    private func clean(_ queue: CompletionQueuePointer, shared: SharedReceiveQueuePointer?) {
+        queue.ring.pointee.clean(
+            completionNumber, hasUserIndex: context.pointee.hasUserIndex, shared: shared,
+            isInBatch: queue.pointee.lock.hasBatch())
     }
 
     fileprivate func finish() {
         context.pointee.queuePairs.remove(completionNumber)
-        let parts = parts.pointee
-        if let register = parts.register { context.pointee.registers.giveBack(register.register) }
-        context.pointee.records.giveBack(parts.record)
-        parts.notes.deallocate()
-        parts.memory.free()
+        let resources = resources.pointee
+        if let bfreg = resources.bfreg { context.pointee.uarPages.releaseBFReg(bfreg.blueFlame) }
+        context.pointee.doorbellRecords.free(resources.doorbellRecord)
+        resources.postedState.deallocate()
+        resources.memory.free()
     }
 }
 
-/// The kernel checks the transition. After a reset the queues are empty, and nothing of them is left to be polled.
+/// `modify_qp`. The kernel checks the transition. After a transition to RESET, the queues are empty and their CQEs are
+/// removed.
 func modifyQueuePair(
     qp: UnsafeMutablePointer<ibv_qp>?, attr: UnsafeMutablePointer<ibv_qp_attr>?, mask: Int32
 ) -> Int32 {
@@ -196,17 +215,15 @@ func modifyQueuePair(
     guard refusal == 0, let pair = qp?.native, let attr, UInt32(bitPattern: mask) & IBV_QP_STATE.rawValue != 0,
         attr.pointee.qp_state == IBV_QPS_RESET
     else { return refusal }
-    pair.pointee.sendLock.lock()
-    pair.pointee.receiveLock.lock()
-    pair.withCompletionQueues { pair in
+    pair.withCompletionQueues(taking: pair.tryLockPosting) { pair in
         pair.cleanCompletions()
-        pair.sends.pointee.rewind()
-        pair.receives.pointee.rewind()
+        pair.sends.pointee.reset()
+        pair.receives.pointee.reset()
+        QueuePairDoorbellRecord.receives.put(0, in: pair.resources.pointee.doorbellRecord)
+        QueuePairDoorbellRecord.sends.put(0, in: pair.resources.pointee.doorbellRecord)
+        pair.pointee.receiveLock.unlock()
+        pair.pointee.sendLock.unlock()
     }
-    QueuePairRecord.receives.put(0, in: pair.parts.pointee.record)
-    QueuePairRecord.sends.put(0, in: pair.parts.pointee.record)
-    pair.pointee.receiveLock.unlock()
-    pair.pointee.sendLock.unlock()
     return 0
 }
 

@@ -1,24 +1,25 @@
 import CIBVerbs
 import CLinux
+import KernelVerbs
 import ProviderKit
 
-/// The memory of a receive queue: work requests of one size, a power of two of them. Nothing here changes once the queue
-/// pair is made.
+/// The memory of a receive queue: a power of two of WQEs of equal size. It does not change after the queue pair is
+/// created.
 struct ReceiveRing {
     let start: UnsafeMutableRawPointer
-    /// The number of requests less one, and the logarithm of the size of each.
+    /// The number of WQEs minus one, and the logarithm of the WQE size in bytes.
     let mask: UInt32
     let shift: UInt32
-    /// The ids of what was posted.
+    /// The `wr_id` of each WQE.
     let posted: UnsafeMutablePointer<UInt64>
-    /// How many requests have completed, which the completion queue's side writes.
+    /// The number of retired WQEs. The thread that polls the completion queue writes it.
     let retired: SharedIndex
 
     /// - Parameters:
-    ///   - count: a power of two.
-    ///   - shift: at least 4.
-    ///   - posted: room for `count`.
-    ///   - retired: a word.
+    ///   - count: The number of WQEs, a power of two.
+    ///   - shift: At least 4.
+    ///   - posted: Memory for `count` ids.
+    ///   - retired: Memory for a 32-bit word.
     init(
         memory: UnsafeMutableRawPointer, count: UInt32, shift: UInt32, posted: UnsafeMutablePointer<UInt64>,
         retired: UnsafeMutableRawPointer
@@ -30,37 +31,38 @@ struct ReceiveRing {
         self.retired = SharedIndex(at: retired)
     }
 
-    /// The request of a number, whatever it is.
+    /// The WQE of any number, modulo the queue size.
     @inline(__always)
-    func entry(_ number: UInt32) -> UnsafeMutableRawPointer {
+    func wqe(_ number: UInt32) -> UnsafeMutableRawPointer {
         start + Int(truncatingIfNeeded: UInt64(number & mask) &<< UInt64(shift))
     }
 
-    /// How many pieces of memory a request can name.
+    /// The maximum number of SGEs of a WQE.
     @inline(__always)
-    var maximumElements: UInt32 { 1 &<< (shift &- 4) }
+    var maxSGE: UInt32 { 1 &<< (shift &- 4) }
 }
 
 /// The receive queue of a queue pair.
-struct ReceiveQueue {
-    /// Nil with a shared receive queue, or when none was asked for.
+struct ReceiveQueue: NativeReceiveQueue {
+    /// Nil if the queue pair uses a shared receive queue, or if its `max_recv_wr` is 0.
     let ring: ReceiveRing?
-    /// Number of the next request.
+    /// The number of the next WQE.
     fileprivate var number: UInt32 = 0
-    private let record: UnsafeMutableRawPointer
+    private let doorbellRecord: UnsafeMutableRawPointer
 
-    init(ring: ReceiveRing?, record: UnsafeMutableRawPointer) {
+    init(ring: ReceiveRing?, doorbellRecord: UnsafeMutableRawPointer) {
         self.ring = ring
-        self.record = record
+        self.doorbellRecord = doorbellRecord
     }
 
-    /// As after a reset.
-    mutating func rewind() {
+    /// Resets the queue after a transition to RESET.
+    mutating func reset() {
         number = 0
         ring?.retired.storeReleasing(0)
     }
 
-    /// Puts a chain of requests into the queue. 0; or ENOMEM (full) or EINVAL, and which request that was.
+    /// Writes the WQEs of a chain of work requests. Returns 0; or ENOMEM (queue full) or EINVAL, with the failed work
+    /// request in `bad`.
     @inline(__always)
     mutating func post(
         _ first: UnsafeMutablePointer<ibv_recv_wr>?, _ bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
@@ -78,7 +80,7 @@ struct ReceiveQueue {
                 error = ENOMEM
                 break
             }
-            guard current.writePieces(to: ring.entry(next), room: ring.maximumElements) else {
+            guard current.writeSGEs(to: ring.wqe(next), room: ring.maxSGE) else {
                 error = EINVAL
                 break
             }
@@ -89,7 +91,7 @@ struct ReceiveQueue {
         if _fastPath(next != number) {
             number = next
             linux_barrier_to_device()
-            QueuePairRecord.receives.put(next, in: record)
+            QueuePairDoorbellRecord.receives.put(next, in: doorbellRecord)
         }
         if _slowPath(error != 0) { bad?.pointee = request }
         return error
@@ -97,91 +99,92 @@ struct ReceiveQueue {
 }
 
 extension UnsafeMutablePointer<ibv_recv_wr> {
-    /// Writes the pieces of memory of a request, and their end. False when they are too many.
+    /// Writes the SGEs of a work request, and the end of the list. Returns false for more than `room` SGEs.
     @inline(__always)
-    func writePieces(to entry: UnsafeMutableRawPointer, room: UInt32) -> Bool {
+    func writeSGEs(to wqe: UnsafeMutableRawPointer, room: UInt32) -> Bool {
         let count = UInt32(bitPattern: pointee.num_sge)
         guard count <= room else { return false }
-        var target = entry
+        var target = wqe
         var used: UInt32 = 0
         if _fastPath(count != 0) {
-            guard var element = pointee.sg_list else { return false }
+            guard var sge = pointee.sg_list else { return false }
             var rest = count
             repeat {
-                if _fastPath(element.pointee.length != 0) {
-                    target.putPiece(element.pointee.length, element.pointee.lkey, element.pointee.addr)
+                if _fastPath(sge.pointee.length != 0) {
+                    target.putSGE(sge.pointee.length, sge.pointee.lkey, sge.pointee.addr)
                     target += DataSegment.byteCount
                     used &+= 1
                 }
-                element += 1
+                sge += 1
                 rest &-= 1
             } while rest != 0
         }
-        if used < room { target.putPiece(0, endOfListKey, 0) }
+        if used < room { target.putSGE(0, invalidLKey, 0) }
         return true
     }
 }
 
-// MARK: - Data in the completion
+// MARK: - Data in CQEs
 
-/// Copies data to the pieces of memory that a work request names: what the device has written into the completion in
-/// place of them. IBV_WC_LOC_LEN_ERR when there is more of it than they take.
+/// Copies data that the device scattered to a CQE to the SGEs of the WQE. Returns IBV_WC_LOC_LEN_ERR if the data is
+/// longer than the SGEs.
 /// - Parameters:
-///   - pieces: at most so many.
-///   - wrapped: where a piece really lies.
+///   - first: The first SGE.
+///   - sges: The maximum number of SGEs.
+///   - wrapped: Maps the address of an SGE behind the end of the ring to its start.
 func scatter(
-    _ bytes: UnsafeRawPointer, _ count: UInt32, to first: UnsafeMutableRawPointer, pieces: UInt32,
+    _ bytes: UnsafeRawPointer, _ count: UInt32, to first: UnsafeMutableRawPointer, sges: UInt32,
     wrapped: (UnsafeMutableRawPointer) -> UnsafeMutableRawPointer
 ) -> ibv_wc_status {
     var source = bytes
     var rest = count
-    var piece = first
-    var left = pieces
+    var sge = first
+    var left = sges
     while rest != 0 {
         guard left != 0 else { return IBV_WC_LOC_LEN_ERR }
-        piece = wrapped(piece)
-        let length = min(rest, DataSegment.length.get(piece))
-        // What lies behind the end of a list is of an older request.
-        if length == 0 && DataSegment.key.get(piece) == endOfListKey { return IBV_WC_LOC_LEN_ERR }
+        sge = wrapped(sge)
+        let length = min(rest, DataSegment.length.get(sge))
+        // Segments after the end of the list belong to an older WQE.
+        if length == 0 && DataSegment.key.get(sge) == invalidLKey { return IBV_WC_LOC_LEN_ERR }
         if length != 0 {
-            guard let target = UnsafeMutableRawPointer(bitPattern: UInt(DataSegment.address.get(piece))) else {
+            guard let target = UnsafeMutableRawPointer(bitPattern: UInt(DataSegment.address.get(sge))) else {
                 return IBV_WC_LOC_PROT_ERR
             }
             target.copyMemory(from: source, byteCount: Int(length))
         }
         source += Int(length)
         rest &-= length
-        piece += DataSegment.byteCount
+        sge += DataSegment.byteCount
         left &-= 1
     }
     return IBV_WC_SUCCESS
 }
 
 extension ReceiveRing {
-    /// Copies what a completion holds to the memory of the request that it is for.
+    /// Copies data in a CQE to the SGEs of its WQE. Does nothing if the CQE has no data.
     func scatter(_ completion: Completion, to number: UInt32) -> ibv_wc_status {
         guard let data = completion.inlineData else { return IBV_WC_SUCCESS }
         guard completion.length <= data.capacity else { return IBV_WC_LOC_LEN_ERR }
-        return Mlx5Provider.scatter(data.bytes, completion.length, to: entry(number), pieces: maximumElements) { $0 }
+        return Mlx5Provider.scatter(data.bytes, completion.length, to: wqe(number), sges: maxSGE) { $0 }
     }
 }
 
 extension SendRing {
-    /// Copies what a completion holds to the memory of the READ or atomic operation that it is for.
+    /// Copies data in a CQE to the SGEs of its READ or atomic WQE. Does nothing if the CQE has no data.
     func scatter(_ completion: Completion, to number: UInt32) -> ibv_wc_status {
         guard let data = completion.inlineData else { return IBV_WC_SUCCESS }
         guard completion.sendLength <= data.capacity else { return IBV_WC_LOC_LEN_ERR }
-        let entry = block(number)
+        let wqe = wqebb(number)
         let before: UInt32
-        switch ControlSegment.opcode.get(entry) {
+        switch ControlSegment.opcode.get(wqe) {
         case Opcode.read: before = 2
         case Opcode.compareSwap, Opcode.fetchAdd: before = 3
         default: return IBV_WC_REM_INV_REQ_ERR
         }
-        let segments = ControlSegment.segments.get(entry)
+        let segments = ControlSegment.segments.get(wqe)
         guard segments >= before, segments <= (mask &+ 1) &* 4 else { return IBV_WC_LOC_LEN_ERR }
-        let first = entry + Int(before) * DataSegment.byteCount
-        return Mlx5Provider.scatter(data.bytes, completion.sendLength, to: first, pieces: segments &- before) {
+        let first = wqe + Int(before) * DataSegment.byteCount
+        return Mlx5Provider.scatter(data.bytes, completion.sendLength, to: first, sges: segments &- before) {
             wrapped($0)
         }
     }

@@ -1,51 +1,52 @@
 import ProviderKit
 
-/// What is kept of a posted work request until it has completed.
+/// The state of a posted send WQE until its completion.
 struct PostedSend {
+    /// `wr_id`.
     var id: UInt64
-    /// Number of the request, counted from 0.
+    /// The number of the WQE, counted from 0.
     var number: UInt32
-    /// `enum ibv_wc_opcode`, for the operations that the device calls alike.
+    /// The `ibv_wc_opcode` of a UMR WQE, which its CQE does not have; 0 for other WQEs.
     var opcode: UInt32
 }
 
-/// The memory of a send queue: blocks of 64 bytes, a power of two of them. A work request begins with a block and goes on
-/// at the beginning behind the end, in units of 16 bytes. Nothing here changes once the queue pair is made.
+/// The memory of a send queue: a power of two of WQEBBs (64 bytes, `MLX5_SEND_WQE_BB`). A WQE begins at a WQEBB, and
+/// wraps from the end of the ring to its start. The ring does not change after the queue pair is created.
 struct SendRing {
-    static var blockSize: Int { 64 }
+    static var wqebbSize: Int { 64 }
 
     let start: UnsafeMutableRawPointer
     let end: UnsafeMutableRawPointer
-    /// The number of blocks less one.
+    /// The number of WQEBBs minus one.
     let mask: UInt32
-    /// What was posted, at the number of the block in which it begins.
+    /// The state of the posted WQEs, each at the index of its first WQEBB.
     let posted: UnsafeMutablePointer<PostedSend>
-    /// How many requests have completed, which the completion queue's side writes.
+    /// The number of retired WQEs. The thread that polls the completion queue writes it.
     let retired: SharedIndex
 
     /// - Parameters:
-    ///   - memory: 64 bytes for each block, at a multiple of 64.
-    ///   - blocks: a power of two.
-    ///   - posted: room for as many.
-    ///   - retired: a word.
+    ///   - memory: 64 bytes for each WQEBB, aligned to 64 bytes.
+    ///   - wqebbs: The number of WQEBBs, a power of two.
+    ///   - posted: Memory for one `PostedSend` for each WQEBB.
+    ///   - retired: Memory for a 32-bit word.
     init(
-        memory: UnsafeMutableRawPointer, blocks: UInt32, posted: UnsafeMutablePointer<PostedSend>,
+        memory: UnsafeMutableRawPointer, wqebbs: UInt32, posted: UnsafeMutablePointer<PostedSend>,
         retired: UnsafeMutableRawPointer
     ) {
         start = memory
-        end = memory + Self.blockSize * Int(blocks)
-        mask = blocks - 1
+        end = memory + Self.wqebbSize * Int(wqebbs)
+        mask = wqebbs - 1
         self.posted = posted
         self.retired = SharedIndex(at: retired)
     }
 
-    /// The block of a number, whatever it is.
+    /// The WQEBB of any number, modulo the queue size.
     @inline(__always)
-    func block(_ number: UInt32) -> UnsafeMutableRawPointer {
+    func wqebb(_ number: UInt32) -> UnsafeMutableRawPointer {
         start + Int(truncatingIfNeeded: UInt64(number & mask) &<< 6)
     }
 
-    /// A place behind the last segment is the first.
+    /// The address of a segment: the start of the ring if `segment` is its end.
     @inline(__always)
     func wrapped(_ segment: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer { segment == end ? start : segment }
 }

@@ -14,19 +14,21 @@ func createSharedReceiveQueue(
 }
 
 extension SharedReceiveQueuePointer {
-    /// Makes the queue's memory, and the queue in the kernel. The true limits are written back.
+    /// Allocates the ring and creates the shared receive queue in the kernel. Writes the granted limits to `limits`.
     fileprivate func make(_ limits: inout ibv_srq_attr) throws(KernelError) {
         let size = try SharedReceiveSize(limits, device: context.pointee.limits)
         guard let memory = DeviceMemory(byteCount: Int(size.entries) << Int(size.shift)) else {
-            throw KernelError(rawValue: ENOMEM)
+            throw KernelError(rawValue: linux_errno())
         }
-        guard let record = context.pointee.records.take() else {
+        guard let doorbellRecord = context.pointee.doorbellRecords.allocate() else {
+            let error = linux_errno()
             memory.free()
-            throw KernelError(rawValue: ENOMEM)
+            throw KernelError(rawValue: error)
         }
         queue.initialize(
             to: SharedReceives(
-                memory: memory, size: size, posted: .allocate(capacity: Int(size.entries)), record: record))
+                memory: memory, size: size, posted: .allocate(capacity: Int(size.entries)),
+                doorbellRecord: doorbellRecord))
         do throws(KernelError) {
             try create(limits, size)
         } catch {
@@ -34,38 +36,40 @@ extension SharedReceiveQueuePointer {
             throw error
         }
         limits.max_wr = size.entries - 1
-        limits.max_sge = size.elements
+        limits.max_sge = size.maxSGE
     }
 
     private func create(_ limits: ibv_srq_attr, _ size: SharedReceiveSize) throws(KernelError) {
-        var asked = limits
-        asked.max_wr = size.entries - 1
-        asked.max_sge = size.elements
+        var requested = limits
+        requested.max_wr = size.entries - 1
+        requested.max_sge = size.maxSGE
         var command = mlx5_ib_create_srq()
         command.buf_addr = UInt64(UInt(bitPattern: queue.pointee.memory.start))
-        command.db_addr = UInt64(UInt(bitPattern: queue.pointee.record))
-        var answer = mlx5_ib_create_srq_resp()
-        let made = try DriverData.exchange(command, &answer) { driver throws(KernelError) in
+        command.db_addr = UInt64(UInt(bitPattern: queue.pointee.doorbellRecord))
+        var response = mlx5_ib_create_srq_resp()
+        let made = try DriverData.exchange(command, &response) { driver throws(KernelError) in
             try context.pointee.native.kernel.createSharedReceiveQueue(
-                domain: pointee.base.pd.pointee.handle, userHandle: UnsafeRawPointer(self), limits: asked,
+                domain: pointee.base.pd.pointee.handle, userHandle: UnsafeRawPointer(self), limits: requested,
                 asyncDescriptor: context.pointee.native.opened.asyncDescriptor, driver: driver)
         }
         pointee.base.handle = made.handle
     }
 
     fileprivate func releaseMemory() {
-        context.pointee.records.giveBack(queue.pointee.record)
+        context.pointee.doorbellRecords.free(queue.pointee.doorbellRecord)
         queue.pointee.memory.free()
         queue.pointee.posted.deallocate()
     }
 }
 
-/// The limit alone can be changed: the memory is ours, and stays.
+/// `modify_srq`. Only the limit (`IBV_SRQ_LIMIT`) can be changed.
 func modifySharedReceiveQueue(
     srq: UnsafeMutablePointer<ibv_srq>?, attr: UnsafeMutablePointer<ibv_srq_attr>?, mask: Int32
 ) -> Int32 {
     guard let srq, let attr else { return EINVAL }
-    guard UInt32(bitPattern: mask) & IBV_SRQ_MAX_WR.rawValue == 0 else { return EOPNOTSUPP }
+    guard UInt32(bitPattern: mask) & IBV_SRQ_MAX_WR.rawValue == 0 else {
+        return refusal(EOPNOTSUPP, "mlx5 does not resize shared receive queues: make another one of the wanted size")
+    }
     return errno { () throws(KernelError) in
         try srq.native.context.pointee.native.kernel.modifySharedReceiveQueue(
             srq.pointee.handle, attr.pointee, mask: UInt32(bitPattern: mask))

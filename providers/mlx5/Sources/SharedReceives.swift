@@ -3,35 +3,34 @@ import CLinux
 import KernelVerbs
 import ProviderKit
 
-/// A shared receive queue's memory: work requests that are linked by their first segments. What is free is a list; what
-/// completes, in whatever order, is put at its end.
-struct SharedReceives {
+/// The memory of a shared receive queue. Its WQEs are linked by their next segments. WQEs are posted from the head of
+/// the list of free WQEs; completed WQEs, in any order, are appended to its tail.
+struct SharedReceives: NativeReceiveQueue {
     let memory: DeviceMemory
-    /// The number of requests less one, and the logarithm of the size of each.
+    /// The number of WQEs minus one, and the logarithm of the WQE size in bytes.
     let mask: UInt32
     let shift: UInt32
-    /// The ids of what was posted.
+    /// The `wr_id` of each WQE.
     let posted: UnsafeMutablePointer<UInt64>
-    let record: UnsafeMutableRawPointer
-    /// The free requests: the first, and the last, which is never given away.
+    let doorbellRecord: UnsafeMutableRawPointer
+    /// The first and the last free WQE. The last one is never posted.
     private var head: UInt32 = 0
     private var tail: UInt32
-    /// How many were posted.
+    /// The number of WQEs posted so far.
     private var count: UInt32 = 0
 
     /// - Parameters:
-    ///   - entries: a power of two.
-    ///   - posted: room for as many.
-    ///   - record: 4 bytes.
+    ///   - posted: Memory for one id for each WQE.
+    ///   - doorbellRecord: The doorbell record.
     init(
         memory: DeviceMemory, size: SharedReceiveSize, posted: UnsafeMutablePointer<UInt64>,
-        record: UnsafeMutableRawPointer
+        doorbellRecord: UnsafeMutableRawPointer
     ) {
         self.memory = memory
         mask = size.entries - 1
         shift = size.shift
         self.posted = posted
-        self.record = record
+        self.doorbellRecord = doorbellRecord
         tail = mask
         posted.initialize(repeating: 0, count: Int(size.entries))
         for index in 0..<mask {
@@ -45,13 +44,14 @@ struct SharedReceives {
     }
 
     @inline(__always)
-    private var maximumElements: UInt32 { (1 &<< (shift &- 4)) &- 1 }
+    private var maxSGE: UInt32 { (1 &<< (shift &- 4)) &- 1 }
 
-    /// The request of an index; nil when there is none.
+    /// The WQE of an index; nil if the index is out of range.
     @inline(__always)
-    func entry(_ index: UInt32) -> UnsafeMutableRawPointer? { index <= mask ? place(index) : nil }
+    func wqe(_ index: UInt32) -> UnsafeMutableRawPointer? { index <= mask ? place(index) : nil }
 
-    /// Puts a chain of requests into the queue. 0; or ENOMEM (full) or EINVAL, and which request that was.
+    /// Writes the WQEs of a chain of work requests. Returns 0; or ENOMEM (queue full) or EINVAL, with the failed work
+    /// request in `bad`.
     @inline(__always)
     mutating func post(
         _ first: UnsafeMutablePointer<ibv_recv_wr>?, _ bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
@@ -65,14 +65,14 @@ struct SharedReceives {
                 error = ENOMEM
                 break
             }
-            let entry = place(next)
-            guard current.writePieces(to: entry + NextSegment.byteCount, room: maximumElements) else {
+            let wqe = place(next)
+            guard current.writeSGEs(to: wqe + NextSegment.byteCount, room: maxSGE) else {
                 error = EINVAL
                 break
             }
             posted[Int(next)] = current.pointee.wr_id
-            // The device reads the link, and nobody but us writes it.
-            next = UInt32(NextSegment.next.get(entry)) & mask
+            // The device only reads the link. The mask keeps a corrupted link within the ring.
+            next = UInt32(NextSegment.next.get(wqe)) & mask
             more &+= 1
             request = current.pointee.next
         }
@@ -80,31 +80,31 @@ struct SharedReceives {
             head = next
             count &+= more
             linux_barrier_to_device()
-            SharedReceiveRecord.receives.put(count, in: record)
+            SharedReceiveQueueDoorbellRecord.receives.put(count, in: doorbellRecord)
         }
         if _slowPath(error != 0) { bad?.pointee = request }
         return error
     }
 
-    /// Makes a request free again.
+    /// Appends a WQE to the list of free WQEs.
     @inline(__always)
     mutating func free(_ index: UInt32) {
         NextSegment.next.put(UInt16(truncatingIfNeeded: index), in: place(tail))
         tail = index
     }
 
-    /// Copies what a completion holds to the memory of the request that it is for.
-    func scatter(_ completion: Completion, to entry: UnsafeMutableRawPointer) -> ibv_wc_status {
+    /// Copies data in a CQE to the SGEs of its WQE. Does nothing if the CQE has no data.
+    func scatter(_ completion: Completion, to wqe: UnsafeMutableRawPointer) -> ibv_wc_status {
         guard let data = completion.inlineData else { return IBV_WC_SUCCESS }
         guard completion.length <= data.capacity else { return IBV_WC_LOC_LEN_ERR }
         return Mlx5Provider.scatter(
-            data.bytes, completion.length, to: entry + NextSegment.byteCount, pieces: maximumElements
+            data.bytes, completion.length, to: wqe + NextSegment.byteCount, sges: maxSGE
         ) { $0 }
     }
 }
 
 extension SharedReceiveQueuePointer {
-    /// Makes a request free again, for the completion queue's side.
+    /// Appends a WQE to the list of free WQEs under the queue's lock; for the thread that polls the completion queue.
     @inline(__always)
     func free(_ index: UInt32) {
         pointee.lock.lock()
@@ -113,22 +113,11 @@ extension SharedReceiveQueuePointer {
     }
 }
 
-/// Where another thread holds the lock, the function begins anew and waits: then it is a call like any other.
 @inline(never)
 func postSharedReceive(
     srq: UnsafeMutablePointer<ibv_srq>?, first: UnsafeMutablePointer<ibv_recv_wr>?,
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
 ) -> Int32 {
     let shared = srq.unsafelyUnwrapped.native
-    guard _fastPath(shared.pointee.lock.tryLock()) else { return postAfterWaiting(shared, first, bad) }
-    return shared.pointee.lock.unlock(answering: shared.queue.pointee.post(first, bad))
-}
-
-@inline(never)
-private func postAfterWaiting(
-    _ shared: SharedReceiveQueuePointer, _ first: UnsafeMutablePointer<ibv_recv_wr>?,
-    _ bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
-) -> Int32 {
-    shared.pointee.lock.lock()
-    return shared.pointee.lock.unlock(answering: shared.queue.pointee.post(first, bad))
+    return shared.postReceive(to: shared.queue, first, bad)
 }

@@ -25,35 +25,43 @@ func createExtendedCompletionQueue(
 }
 
 extension CompletionQueuePointer {
-    /// Makes the queue in the kernel, and maps it.
+    /// Creates the queue in the kernel, and maps it.
     fileprivate func make(_ attr: ibv_cq_init_attr_ex) throws(KernelError) {
-        var answer = rxe_create_cq_resp()
-        let made = try DriverData.answer(&answer) { driver throws(KernelError) in
+        var response = rxe_create_cq_resp()
+        let created = try DriverData.response(&response) { driver throws(KernelError) in
             try context.pointee.kernel.createCompletionQueue(
                 request(entries: attr.cqe, vector: attr.comp_vector), driver: driver)
         }
         do {
-            attach(try Ring(mapping: answer.mi, of: context, entrySize: Int32(RXE_COMPLETION_SIZE)))
+            attach(try Ring(mapping: response.mi, of: context, entrySize: Int32(RXE_COMPLETION_SIZE)))
         } catch {
-            _ = try? context.pointee.kernel.destroyCompletionQueue(made.handle)
+            _ = try? context.pointee.kernel.destroyCompletionQueue(created.handle)
             throw error
         }
-        pointee.base.handle = made.handle
-        pointee.base.cqe = Int32(bitPattern: made.entries)
+        pointee.base.handle = created.handle
+        pointee.base.cqe = Int32(bitPattern: created.entries)
     }
 
-    /// Under the lock.
+    /// Resizes the queue. The caller holds the lock; a batch of extended polling may be open.
     fileprivate func resize(_ entries: UInt32) throws(KernelError) {
-        var answer = rxe_resize_cq_resp()
-        let room = try DriverData.answer(&answer) { driver throws(KernelError) in
+        let isInBatch = pointee.lock.hasBatch()
+        if isInBatch { completions.prepareToMove() }
+        var response = rxe_resize_cq_resp()
+        let capacity = try DriverData.response(&response) { driver throws(KernelError) in
             try context.pointee.kernel.resizeCompletionQueue(pointee.base.handle, entries: entries, driver: driver)
         }
-        // From here on the kernel writes to the new queue, into which it has moved what was in the old one.
+        // The kernel has moved the CQEs to the new queue, and writes further ones there.
         let old = completions.pointee.ring
         completions.pointee.ring = .absent
-        old.unmap()
-        attach(try Ring(mapping: answer.mi, of: context, entrySize: Int32(RXE_COMPLETION_SIZE)))
-        pointee.base.cqe = Int32(bitPattern: room)
+        // The read_ functions access the current CQE in the old ring until `move` finds it in the new one.
+        if isInBatch { completions.pointee.replacedRing = old } else { old.unmap() }
+        let new = try Ring(mapping: response.mi, of: context, entrySize: Int32(RXE_COMPLETION_SIZE))
+        if isInBatch {
+            completions.pointee.replacedRing = .absent
+            old.unmap()
+        }
+        completions.move(to: new, isInBatch: isInBatch)
+        pointee.base.cqe = Int32(bitPattern: capacity)
     }
 }
 
@@ -62,5 +70,8 @@ func resizeCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?, cqe: Int32) -> Int
 }
 
 func destroyCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?) -> Int32 {
-    destroyNativeCompletionQueue(cq) { $0.completions.pointee.ring.unmap() }
+    destroyNativeCompletionQueue(cq) {
+        $0.completions.pointee.ring.unmap()
+        $0.completions.pointee.replacedRing.unmap()
+    }
 }

@@ -2,8 +2,8 @@ import CIBVerbs
 import CProviderABI
 import KernelVerbs
 
-/// The control table: one for the process, complete before anybody gets it, and never changed. What is not in it, the
-/// kernel's rdma_rxe does not have.
+/// The control table, shared by all contexts and constant. A verb that is not in it is not supported by the kernel's
+/// rdma_rxe.
 nonisolated(unsafe) let controlTable = makeNativeControlTable { table in
     table.close_context = closeNativeContext
     table.query_device_ex = queryNativeDevice
@@ -24,7 +24,7 @@ nonisolated(unsafe) let controlTable = makeNativeControlTable { table in
     table.create_ah = createAddressHandle
 }
 
-/// The data path, which goes past the core; and memory windows.
+/// The data path, which verbs.h calls without the core; and memory windows.
 func fillDataPath(_ ops: inout ibv_context_ops) {
     ops.poll_cq = pollCompletions
     ops.req_notify_cq = requestNativeNotification

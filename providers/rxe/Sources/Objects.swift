@@ -2,7 +2,7 @@ import CIBVerbs
 import KernelVerbs
 import ProviderKit
 
-// What lies behind the objects of KernelVerbs (NativeQueues), under their locks (ProviderKit/StateBehind).
+// The provider's state behind the objects of KernelVerbs (NativeQueues), under their locks (ProviderKit/StateBehind).
 
 typealias QueuePairPointer = NativeQueuePairPointer
 typealias CompletionQueuePointer = NativeCompletionQueuePointer
@@ -11,7 +11,7 @@ typealias SharedReceiveQueuePointer = NativeSharedReceiveQueuePointer
 // MARK: - Queue pairs
 
 extension QueuePairPointer {
-    /// Room for a queue pair that has no queues yet: it takes no work request.
+    /// Allocates a queue pair without queues, to which no work request can be posted.
     static func allocate(isSingleThreaded: Bool) -> QueuePairPointer {
         let pair = allocateObject(holding: SendQueue.self, ReceiveQueue.self)
         pair.initialize(to: NativeQueuePair(isSingleThreaded: isSingleThreaded))
@@ -20,14 +20,14 @@ extension QueuePairPointer {
         return pair
     }
 
-    /// Gives the queue pair its queues. Before anybody else knows of it; its number, handle and type stand in the public
-    /// struct already.
+    /// Sets the queues of a queue pair that no other thread can access yet. `ibv_qp.handle`, `qp_num` and
+    /// `qp_type` are set.
     /// - Parameters:
-    ///   - send: the send queue.
-    ///   - receive: the receive queue; nil with a shared receive queue.
-    ///   - limits: what the kernel has granted.
-    ///   - descriptor: of uverbs, where the doorbell rings.
-    /// - Returns: false when the entries of a queue have no room for the limits.
+    ///   - send: The send queue.
+    ///   - receive: The receive queue; nil with a shared receive queue.
+    ///   - limits: The limits that the kernel returned (`ibv_qp_cap`).
+    ///   - descriptor: The uverbs file descriptor, to which doorbells are written.
+    /// - Returns: False when the WQEs of a queue are too small for the limits.
     func attach(send: Ring, receive: Ring?, limits: ibv_qp_cap, descriptor: Int32) -> Bool {
         sends.pointee.ring = send
         receives.pointee.ring = receive ?? .absent
@@ -39,11 +39,11 @@ extension QueuePairPointer {
         return true
     }
 
-    /// The send queue; under the lock of sends.
+    /// The send queue. The caller holds `sendLock`.
     @inline(__always)
     var sends: UnsafeMutablePointer<SendQueue> { behind(0, as: SendQueue.self) }
 
-    /// The receive queue; under the lock of receives.
+    /// The receive queue. The caller holds `receiveLock`.
     @inline(__always)
     var receives: UnsafeMutablePointer<ReceiveQueue> {
         behind(MemoryLayout<SendQueue>.stride, as: ReceiveQueue.self)
@@ -55,7 +55,7 @@ extension QueuePairPointer {
 // MARK: - Completion queues
 
 extension CompletionQueuePointer {
-    /// Room for a completion queue that has no ring yet: it is empty.
+    /// Allocates a completion queue without a ring, which is empty.
     static func allocate(isSingleThreaded: Bool) -> CompletionQueuePointer {
         let queue = allocateObject(holding: CompletionRing.self)
         queue.initialize(to: NativeCompletionQueue(isSingleThreaded: isSingleThreaded))
@@ -63,10 +63,10 @@ extension CompletionQueuePointer {
         return queue
     }
 
-    /// Gives the queue its ring, or another after a resize: under the lock, or before anybody else knows of the queue.
+    /// Sets the ring. The caller holds the lock, or no other thread can access the queue yet.
     func attach(_ ring: Ring) { completions.pointee.ring = ring }
 
-    /// The completions; under the lock.
+    /// The ring of CQEs. The caller holds the lock.
     @inline(__always)
     var completions: UnsafeMutablePointer<CompletionRing> { behind(0, as: CompletionRing.self) }
 
@@ -76,7 +76,7 @@ extension CompletionQueuePointer {
 // MARK: - Shared receive queues
 
 extension SharedReceiveQueuePointer {
-    /// Room for a shared receive queue that has no ring yet: it takes no request.
+    /// Allocates a shared receive queue without a ring, to which no work request can be posted.
     static func allocate(isSingleThreaded: Bool) -> SharedReceiveQueuePointer {
         let queue = allocateObject(holding: ReceiveQueue.self)
         queue.initialize(to: NativeSharedReceiveQueue(isSingleThreaded: isSingleThreaded))
@@ -84,17 +84,17 @@ extension SharedReceiveQueuePointer {
         return queue
     }
 
-    /// Gives the queue its ring, or another after a resize: under the lock, or before anybody else knows of the queue.
-    /// False, and nothing is changed, when the entries have no room for so many elements.
-    func attach(_ ring: Ring, maximumElements: UInt32) -> Bool {
+    /// Sets the ring. The caller holds the lock, or no other thread can access the queue yet. Returns false, without a
+    /// change, when a WQE is too small for `maxSGE` SGEs.
+    func attach(_ ring: Ring, maxSGE: UInt32) -> Bool {
         var queue = ReceiveQueue()
         queue.ring = ring
-        guard queue.setLimit(maximumElements) else { return false }
+        guard queue.setLimit(maxSGE) else { return false }
         receives.pointee = queue
         return true
     }
 
-    /// The queue; under the lock.
+    /// The receive queue. The caller holds the lock.
     @inline(__always)
     var receives: UnsafeMutablePointer<ReceiveQueue> { behind(0, as: ReceiveQueue.self) }
 
@@ -103,10 +103,11 @@ extension SharedReceiveQueuePointer {
 
 // MARK: - Address handles
 
-/// An address handle.
+/// An address handle (`ibv_ah`).
 struct RxeAddressHandle {
     var base = ibv_ah()
-    /// How the kernel calls it in a work request (`ah_num`): never 0, which is what a kernel says that has no such number.
+    private let room = ObjectRoom()
+    /// The AH number in a WQE (`rxe_create_ah_resp.ah_num`). 0 means that the kernel does not number address handles.
     var number: UInt32 = 0
 }
 

@@ -5,8 +5,8 @@ import ProviderKit
 
 // `context->ops.post_send` and `bind_mw`.
 //
-// The functions of the data path take the object that the inline functions of verbs.h reached them through, so it is there;
-// and they are inlined into what C calls, which else would be a function of its own in front of each.
+// The inline functions of verbs.h dereference the object before they call a function of the data path, so it is not
+// nil. The functions are inlined into their C entry points, which would otherwise be separate functions.
 
 @inline(__always)
 func postSend(
@@ -14,7 +14,7 @@ func postSend(
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_send_wr>?>?
 ) -> Int32 {
     let pair = qp.unsafelyUnwrapped.native
-    guard pair.takesSends else {
+    guard pair.allowsPostSend else {
         bad?.pointee = first
         return EINVAL
     }
@@ -42,10 +42,10 @@ func postSend(
     } else {
         ring.producer.storeReleasing(index)
         pair.pointee.sendLock.unlock()
-        let refusal = queue.ring()
-        if _slowPath(refusal != 0) {
-            pair.takeBack(from: start, to: index)
-            error = refusal
+        let doorbellError = queue.ringDoorbell()
+        if _slowPath(doorbellError != 0) {
+            pair.rollBack(from: start, to: index)
+            error = doorbellError
             request = first
         }
     }
@@ -54,10 +54,10 @@ func postSend(
 }
 
 extension QueuePairPointer {
-    /// Takes entries back for which the kernel did not want to hear the doorbell, unless another thread has put more
-    /// behind them.
+    /// Resets the producer index to `start` after the kernel refused the doorbell, unless another thread has posted
+    /// further WQEs.
     @inline(never)
-    func takeBack(from start: UInt32, to end: UInt32) {
+    func rollBack(from start: UInt32, to end: UInt32) {
         pointee.sendLock.lock()
         let producer = sends.pointee.ring.producer
         if producer.loadOwn() == end { producer.storeReleasing(start) }

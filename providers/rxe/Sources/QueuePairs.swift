@@ -15,29 +15,29 @@ func createQueuePair(
 }
 
 extension QueuePairPointer {
-    /// Makes the queue pair in the kernel, and maps its queues. The true limits are written back.
+    /// Creates the queue pair in the kernel, and maps its queues. `limits` becomes the limits that the kernel returned.
     fileprivate func make(_ limits: inout ibv_qp_cap, signalsAll: Bool) throws(KernelError) {
-        var answer = rxe_create_qp_resp()
-        let made = try DriverData.answer(&answer) { driver throws(KernelError) in
+        var response = rxe_create_qp_resp()
+        let created = try DriverData.response(&response) { driver throws(KernelError) in
             try context.pointee.kernel.createQueuePair(request(limits, signalsAll: signalsAll), driver: driver)
         }
-        pointee.base.qp_base.handle = made.handle
-        pointee.base.qp_base.qp_num = made.number
+        pointee.base.qp_base.handle = created.handle
+        pointee.base.qp_base.qp_num = created.number
         do {
-            try map(answer, hasReceives: pointee.base.qp_base.srq == nil, limits: made.limits)
+            try map(response, hasReceives: pointee.base.qp_base.srq == nil, limits: created.limits)
         } catch {
-            _ = try? context.pointee.kernel.destroyQueuePair(made.handle)
+            _ = try? context.pointee.kernel.destroyQueuePair(created.handle)
             throw error
         }
-        limits = made.limits
+        limits = created.limits
     }
 
-    private func map(_ offer: rxe_create_qp_resp, hasReceives: Bool, limits: ibv_qp_cap) throws(KernelError) {
-        let send = try Ring(mapping: offer.sq_mi, of: context, entrySize: Int32(RXE_SEND_DATA))
+    private func map(_ response: rxe_create_qp_resp, hasReceives: Bool, limits: ibv_qp_cap) throws(KernelError) {
+        let send = try Ring(mapping: response.sq_mi, of: context, entrySize: Int32(RXE_SEND_DATA))
         var receive: Ring?
         if hasReceives {
             do {
-                receive = try Ring(mapping: offer.rq_mi, of: context, entrySize: Int32(RXE_RECEIVE_DATA))
+                receive = try Ring(mapping: response.rq_mi, of: context, entrySize: Int32(RXE_RECEIVE_DATA))
             } catch {
                 send.unmap()
                 throw error
@@ -47,7 +47,7 @@ extension QueuePairPointer {
         guard attach(send: send, receive: receive, limits: limits, descriptor: descriptor) else {
             send.unmap()
             receive?.unmap()
-            throw KernelError(rawValue: EPROTO)
+            throw KernelError.unknownLayout()
         }
     }
 }

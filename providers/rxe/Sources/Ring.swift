@@ -1,28 +1,29 @@
 import CKernelABI
 import ProviderKit
 
-/// A queue that rdma_rxe and this process share: `struct rxe_queue_buf` of <rdma/rdma_user_rxe.h>, mapped.
+/// A queue that rdma_rxe and this process share: a mapped `struct rxe_queue_buf` of <rdma/rdma_user_rxe.h>. Its entries
+/// are WQEs or CQEs.
 ///
 /// | queue            | producer | consumer |
 /// |------------------|----------|----------|
-/// | send, receive    | we       | kernel   |
-/// | completion       | kernel   | we       |
+/// | send, receive    | process  | kernel   |
+/// | completion       | kernel   | process  |
 ///
-/// Both indices lie in the shared memory, and are the only truth. Empty: they are equal. Full: one more entry would make
-/// them equal. The size of the entries and their number are read once, here: whatever the memory says later, and whatever
-/// an index says, an entry lies within the mapping.
+/// The producer and consumer index exist only in the shared memory. Empty: they are equal. Full: one more entry would
+/// make them equal. The size and the number of the entries are read once, by the initialiser, and indices are masked,
+/// so that every access lies within the mapping, whatever the shared memory contains later.
 struct Ring {
-    /// The first entry.
+    /// The first entry (`rxe_queue_buf.data`).
     private let entries: UnsafeMutableRawPointer
-    /// The number of places less one: a power of two less one.
+    /// The number of entries minus 1 (`index_mask`): a power of two minus 1.
     let mask: UInt32
-    /// Logarithm of the size of an entry.
+    /// Base-2 logarithm of the size of an entry (`log2_elem_size`).
     private let shift: UInt32
-    /// Length of the mapping.
+    /// Length of the mapping in bytes; 0 for `absent`.
     let byteCount: Int
 
-    /// The queue in a mapping of `byteCount` bytes. Nil when its head does not describe a queue with entries of at least
-    /// `entrySize` bytes that lies within the mapping.
+    /// The queue in a mapping of `byteCount` bytes. Nil when its header does not describe a queue with entries of at
+    /// least `entrySize` bytes that lies within the mapping.
     init?(mapping: UnsafeMutableRawPointer, byteCount: Int, entrySize: Int) {
         guard byteCount >= Int(RXE_QUEUE_DATA) else { return nil }
         let shift = mapping.load(fromByteOffset: Int(RXE_QUEUE_LOG2_ELEMENT_SIZE), as: UInt32.self)
@@ -36,10 +37,10 @@ struct Ring {
         self.byteCount = byteCount
     }
 
-    /// Where the mapping begins.
+    /// The start of the mapping.
     var mapping: UnsafeMutableRawPointer { entries - Int(RXE_QUEUE_DATA) }
 
-    /// The queue where there is none: always empty, and always full.
+    /// The queue of an object without a queue: always empty and always full.
     static var absent: Ring { Ring(entries: absentMemory + Int(RXE_QUEUE_DATA), mask: 0, shift: 0) }
 
     private init(entries: UnsafeMutableRawPointer, mask: UInt32, shift: UInt32) {
@@ -49,7 +50,7 @@ struct Ring {
         byteCount = 0
     }
 
-    /// Whether there is none. A queue for no requests is one: of a single place, always empty and always full.
+    /// Whether this is `absent`. A mapped queue with a mask of 0, which is also always empty and always full, is not.
     var isAbsent: Bool { byteCount == 0 }
 
     /// The size of an entry in bytes.
@@ -62,7 +63,7 @@ struct Ring {
     @inline(__always)
     var consumer: SharedIndex { SharedIndex(at: entries + Int(RXE_QUEUE_CONSUMER - RXE_QUEUE_DATA)) }
 
-    /// The entry of an index, which is not greater than the mask.
+    /// The entry at an index, which must not exceed the mask.
     @inline(__always)
     func entry(_ index: UInt32) -> UnsafeMutableRawPointer {
         entries + Int(truncatingIfNeeded: UInt64(index) &<< UInt64(shift))
@@ -74,12 +75,12 @@ struct Ring {
         UInt32(truncatingIfNeeded: UInt64(UInt(bitPattern: entry - UnsafeRawPointer(entries))) &>> UInt64(shift))
     }
 
-    /// The index behind another.
+    /// The index after `index`.
     @inline(__always)
     func next(_ index: UInt32) -> UInt32 { (index &+ 1) & mask }
 }
 
-/// The head of the absent queue: both indices are 0, for ever.
+/// The header of the absent queue. Both indices are always 0.
 nonisolated(unsafe) private let absentMemory: UnsafeMutableRawPointer = {
     let head = UnsafeMutableRawPointer.allocate(byteCount: Int(RXE_QUEUE_DATA), alignment: 64)
     head.initializeMemory(as: UInt8.self, repeating: 0, count: Int(RXE_QUEUE_DATA))

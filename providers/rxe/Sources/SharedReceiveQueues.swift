@@ -14,39 +14,40 @@ func createSharedReceiveQueue(
 }
 
 extension SharedReceiveQueuePointer {
-    /// Makes the queue in the kernel, and maps it. The true limits are written back.
+    /// Creates the queue in the kernel, and maps it. `limits` becomes the limits that the kernel returned.
     fileprivate func make(_ limits: inout ibv_srq_attr) throws(KernelError) {
-        var answer = rxe_create_srq_resp()
-        let made = try DriverData.answer(&answer) { driver throws(KernelError) in
+        var response = rxe_create_srq_resp()
+        let created = try DriverData.response(&response) { driver throws(KernelError) in
             try context.pointee.kernel.createSharedReceiveQueue(
                 domain: pointee.base.pd.pointee.handle, userHandle: UnsafeRawPointer(self), limits: limits,
                 asyncDescriptor: context.pointee.opened.asyncDescriptor, driver: driver)
         }
         do {
-            try map(answer.mi, elements: made.maximumElements)
+            try map(response.mi, sgeCount: created.maxSGE)
         } catch {
-            _ = try? context.pointee.kernel.destroySharedReceiveQueue(made.handle)
+            _ = try? context.pointee.kernel.destroySharedReceiveQueue(created.handle)
             throw error
         }
-        pointee.base.handle = made.handle
-        limits.max_wr = made.maximumRequests
-        limits.max_sge = made.maximumElements
+        pointee.base.handle = created.handle
+        limits.max_wr = created.maxWR
+        limits.max_sge = created.maxSGE
     }
 
-    private func map(_ offer: mminfo, elements: UInt32) throws(KernelError) {
-        let ring = try Ring(mapping: offer, of: context, entrySize: Int32(RXE_RECEIVE_DATA))
-        guard attach(ring, maximumElements: elements) else {
+    private func map(_ mmapInfo: mminfo, sgeCount: UInt32) throws(KernelError) {
+        let ring = try Ring(mapping: mmapInfo, of: context, entrySize: Int32(RXE_RECEIVE_DATA))
+        guard attach(ring, maxSGE: sgeCount) else {
             ring.unmap()
-            throw KernelError(rawValue: EPROTO)
+            throw KernelError.unknownLayout()
         }
     }
 
-    /// Changes what the mask names, to a queue of other size perhaps. Under the lock.
+    /// `ibv_modify_srq`. Maps the new queue after a resize (IBV_SRQ_MAX_WR). The caller holds the lock.
     fileprivate func modify(_ attributes: ibv_srq_attr, mask: UInt32) throws(KernelError) {
-        var offer = mminfo()
-        try withUnsafeMutablePointer(to: &offer) { offer throws(KernelError) in
-            // The driver always wants its bytes: the address to which it writes where the new queue is mapped.
-            var command = rxe_modify_srq_cmd(mmap_info_addr: UInt64(UInt(bitPattern: offer)))
+        var mmapInfo = mminfo()
+        try withUnsafeMutablePointer(to: &mmapInfo) { mmapInfo throws(KernelError) in
+            // The driver requires `rxe_modify_srq_cmd` also without IBV_SRQ_MAX_WR: it is the address to which the
+            // kernel writes the `mminfo` of the new queue.
+            var command = rxe_modify_srq_cmd(mmap_info_addr: UInt64(UInt(bitPattern: mmapInfo)))
             try withUnsafeMutablePointer(to: &command) { command throws(KernelError) in
                 let bytes = UnsafeRawBufferPointer(start: command, count: MemoryLayout<rxe_modify_srq_cmd>.size)
                 try context.pointee.kernel.modifySharedReceiveQueue(
@@ -54,11 +55,11 @@ extension SharedReceiveQueuePointer {
             }
         }
         guard mask & IBV_SRQ_MAX_WR.rawValue != 0 else { return }
-        let elements = receives.pointee.maximumElements
+        let maxSGE = receives.pointee.maxSGE
         let old = receives.pointee.ring
         receives.pointee.ring = .absent
         old.unmap()
-        try map(offer, elements: elements)
+        try KernelError.explainingLoss { () throws(KernelError) in try map(mmapInfo, sgeCount: maxSGE) }
     }
 }
 

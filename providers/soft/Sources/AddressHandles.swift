@@ -4,13 +4,14 @@ import CProviderABI
 import ProviderKit
 import RoCETransport
 
-/// An address handle: a resolved path.
+/// An address handle (`ibv_ah`): a resolved path.
 struct SoftAddressHandle {
     var base = ibv_ah()
+    private let room = ObjectRoom()
     var path: Path
 
-    /// Where the path lies: it is handed to the engine in place.
-    static let pathOffset = MemoryLayout<ibv_ah>.stride
+    /// The offset of the path, which is passed to the engine in place.
+    static let pathOffset = MemoryLayout<ibv_ah>.stride + MemoryLayout<ObjectRoom>.size
 }
 
 extension UnsafeMutablePointer<ibv_ah> {
@@ -31,7 +32,7 @@ func createAddressHandle(
     guard let path else { return failure(EINVAL) }
     let handle = UnsafeMutablePointer<SoftAddressHandle>.allocate(capacity: 1)
     handle.initialize(to: SoftAddressHandle(path: path))
-    handle.pointee.base = ibv_ah(context: pd.pointee.context, pd: pd, handle: 0)
+    rdma_init_ah(&handle.pointee.base, pd, 0)
     pd.domain.retain()
     return UnsafeMutableRawPointer(handle).assumingMemoryBound(to: ibv_ah.self)
 }
@@ -44,28 +45,36 @@ func destroyAddressHandle(ah: UnsafeMutablePointer<ibv_ah>?) -> Int32 {
 }
 
 extension ContextPointer {
-    /// The path that the attributes describe, or nil when they do not describe one: no global route (RoCE has no
-    /// other), another port, an empty entry of the GID table, a destination of the other IP version. Under the lock.
+    /// Resolves the attributes of an address handle or queue pair to a path. Returns nil, with EINVAL explained,
+    /// without a global route (which RoCE requires), for another port, for an empty entry of the GID table, or for a
+    /// destination of the other IP version. Under the lock.
     func resolve(_ attr: ibv_ah_attr) -> Path? {
-        guard attr.is_global != 0, attr.port_num == 1 else { return nil }
+        guard attr.is_global != 0 else { return noPath("RoCE needs a global route: set is_global and grh") }
+        guard attr.port_num == 1 else { return noPath("the device has one port: port_num must be 1") }
         let index = Int(attr.grh.sgid_index)
-        if guarded.pointee.gids.gid(at: index) == nil { refreshAddresses() }
-        guard let source = guarded.pointee.gids.gid(at: index) else { return nil }
+        followInterface()
+        guard let source = guarded.pointee.gids.gid(at: index) else {
+            _ = noGID(index)
+            return nil
+        }
         let destination = GID(attr.grh.dgid)
-        guard destination != GID(), destination.isIPv4 == source.isIPv4, attr.sl < 8 else { return nil }
-        if guarded.pointee.link.usesSharedMemory && !guarded.pointee.gids.isLocal(destination) { refreshAddresses() }
+        guard destination != GID() else { return noPath("the destination GID (grh.dgid) is zero") }
+        guard destination.isIPv4 == source.isIPv4 else {
+            return noPath("one of the GIDs is an IPv4 address, the other an IPv6 address: take another GID index")
+        }
+        guard attr.sl < 8 else { return noPath("the service level (sl) must be 0 to 7 on Ethernet") }
         let isShared = guarded.pointee.link.usesSharedMemory && guarded.pointee.gids.isLocal(destination)
         return Path(
             source: source, destination: destination, tag: isShared ? Route.sharedMemory : Route.datagrams,
             flowLabel: attr.grh.flow_label & 0xF_FFFF, trafficClass: attr.grh.traffic_class,
-            // 0 leaves it to the system (as the Linux kernel does).
+            // 0 is the default of the system, as in the Linux kernel.
             hopLimit: attr.grh.hop_limit == 0 ? 64 : attr.grh.hop_limit, serviceLevel: attr.sl,
             sourceIndex: attr.grh.sgid_index)
     }
 }
 
 extension Path {
-    /// As verbs.h has it.
+    /// The path as an `ibv_ah_attr`.
     var verbs: ibv_ah_attr {
         var attr = ibv_ah_attr()
         attr.grh.dgid = destination.verbs

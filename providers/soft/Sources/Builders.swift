@@ -4,43 +4,45 @@ import CProviderABI
 import ProviderKit
 import RoCETransport
 
-/// The work request that the functions of `ibv_qp_ex` build piece by piece between wr_start and wr_complete.
+/// The work request that the wr_ functions of `ibv_qp_ex` build between wr_start and wr_complete.
 ///
-/// A function that begins a request ends the one before. What its setters say is copied here, since the caller's lists
-/// need not outlive the call.
+/// A function that begins a request completes the previous one. The arguments of the setters are copied, since the
+/// caller's lists need not outlive the call.
 struct WorkRequestBuilder {
-    fileprivate var request = SendWorkRequest(id: 0, opcode: .send)
-    fileprivate var isOpen = false
+    /// The slot of the send queue that the open request is written to; nil when none is open.
+    fileprivate var wqe: UnsafeMutablePointer<SendWQE>?
+    /// UD: the path of the address handle that was passed to wr_set_ud_addr.
+    fileprivate var path: UnsafePointer<Path>?
     fileprivate var count = 0
-    /// The first error since wr_start: it spoils the whole.
+    /// The first error since wr_start, which wr_complete returns; then none of the requests is posted.
     fileprivate var error = RoCETransport.Errno.success
-    private(set) fileprivate var elements: UnsafeMutablePointer<ScatterGatherElement>
+    private(set) fileprivate var sgList: UnsafeMutablePointer<SGE>
     private(set) fileprivate var data: UnsafeMutableRawPointer
-    fileprivate let elementCapacity: Int
-    fileprivate let dataCapacity: Int
+    fileprivate let maxSGE: Int
+    fileprivate let maxInlineData: Int
 
-    /// Room for requests of these sizes; nil for a queue pair that has no such functions.
+    /// Allocates room for requests of these sizes; nil for a queue pair without wr_ functions.
     init(_ capabilities: QueuePairCapabilities?) {
-        elementCapacity = Int(capabilities?.sendElements ?? 0)
-        dataCapacity = Int(capabilities?.inlineData ?? 0)
-        elements = .allocate(capacity: max(elementCapacity, 1))
-        data = .allocate(byteCount: max(dataCapacity, 1), alignment: 8)
+        maxSGE = Int(capabilities?.maxSendSGE ?? 0)
+        maxInlineData = Int(capabilities?.maxInlineData ?? 0)
+        sgList = .allocate(capacity: max(maxSGE, 1))
+        data = .allocate(byteCount: max(maxInlineData, 1), alignment: 8)
     }
 
     func deallocate() {
-        elements.deallocate()
+        sgList.deallocate()
         data.deallocate()
     }
 }
 
-/// Sets the functions that the operations call for.
+/// Sets the functions for the operations in `send_ops_flags`.
 func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
     func wants(_ operation: ibv_qp_create_send_ops_flags) -> Bool { operations & UInt64(operation.rawValue) != 0 }
     qp.pointee.wr_start = start
     qp.pointee.wr_complete = complete
     qp.pointee.wr_abort = abort
-    qp.pointee.wr_set_sge = setElement
-    qp.pointee.wr_set_sge_list = setElements
+    qp.pointee.wr_set_sge = setSGE
+    qp.pointee.wr_set_sge_list = setSGList
     qp.pointee.wr_set_inline_data = setInline
     qp.pointee.wr_set_inline_data_list = setInlineList
     if qp.pointee.qp_base.qp_type == IBV_QPT_UD { qp.pointee.wr_set_ud_addr = setAddress }
@@ -61,12 +63,12 @@ func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
     }
     if wants(IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP) {
         qp.pointee.wr_atomic_cmp_swp = { qp, key, address, compare, swap in
-            qp!.begin(.compareSwap, key: key, address: address, compareAdd: compare, swap: swap)
+            qp!.begin(.compareAndSwap, key: key, address: address, compareAdd: compare, swap: swap)
         }
     }
     if wants(IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD) {
         qp.pointee.wr_atomic_fetch_add = { qp, key, address, add in
-            qp!.begin(.fetchAdd, key: key, address: address, compareAdd: add)
+            qp!.begin(.fetchAndAdd, key: key, address: address, compareAdd: add)
         }
     }
 }
@@ -79,55 +81,58 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
     ) {
         let pair = soft
         pair.stageOpen()
-        var request = SendWorkRequest(
-            id: pointee.wr_id, opcode: opcode, flags: SendFlags(rawValue: pointee.wr_flags))
-        request.remoteKey = key
-        request.remoteAddress = address
-        request.immediate = immediate
-        request.compareAdd = compareAdd
-        request.swap = swap
-        pair.pointee.builder.pointee.request = request
+        guard let wqe = pair.pointee.pair.reserveSend() else { return pair.fail(.noMemory) }
+        wqe.pointee.id = pointee.wr_id
+        wqe.pointee.opcode = opcode
+        wqe.pointee.flags = SendFlags(rawValue: pointee.wr_flags)
+        wqe.pointee.rkey = key
+        wqe.pointee.remoteAddress = address
+        wqe.pointee.immediate = immediate
+        wqe.pointee.compareAdd = compareAdd
+        wqe.pointee.swap = swap
+        pair.pointee.builder.pointee.wqe = wqe
+        pair.pointee.builder.pointee.path = nil
         pair.pointee.builder.pointee.count = 0
-        pair.pointee.builder.pointee.isOpen = true
     }
 }
 
 extension QueuePairPointer {
-    /// Puts the request that is being built into the queue.
+    /// Stages the open request, if there is one.
     @inline(__always)
     fileprivate func stageOpen() {
-        guard pointee.builder.pointee.isOpen else { return }
-        pointee.builder.pointee.isOpen = false
+        guard let wqe = pointee.builder.pointee.wqe else { return }
+        pointee.builder.pointee.wqe = nil
         guard pointee.builder.pointee.error == .success else { return }
         pointee.builder.pointee.error = pointee.pair.stageSend(
-            pointee.builder.pointee.request, elements: pointee.builder.pointee.elements,
-            count: pointee.builder.pointee.count)
+            at: wqe, path: pointee.builder.pointee.path,
+            sgList: pointee.builder.pointee.sgList, count: pointee.builder.pointee.count)
     }
 
-    fileprivate func spoil() {
-        if pointee.builder.pointee.error == .success { pointee.builder.pointee.error = .invalid }
+    /// Keeps the first error since wr_start.
+    fileprivate func fail(_ error: RoCETransport.Errno = .invalid) {
+        if pointee.builder.pointee.error == .success { pointee.builder.pointee.error = error }
     }
 
-    /// Copies a piece of inline data behind those before it.
+    /// Appends inline data to the data of the open request.
     @inline(__always)
     fileprivate func appendInline(_ bytes: UnsafeRawPointer?, _ length: Int) {
-        let used = pointee.builder.pointee.count == 0 ? 0 : Int(pointee.builder.pointee.elements[0].length)
-        guard length >= 0, length <= pointee.builder.pointee.dataCapacity - used, bytes != nil || length == 0 else {
-            return spoil()
+        let used = pointee.builder.pointee.count == 0 ? 0 : Int(pointee.builder.pointee.sgList[0].length)
+        guard length >= 0, length <= pointee.builder.pointee.maxInlineData - used, bytes != nil || length == 0 else {
+            return fail()
         }
         if let bytes { (pointee.builder.pointee.data + used).copyMemory(from: bytes, byteCount: length) }
-        pointee.builder.pointee.request.flags.insert(.inline)
-        pointee.builder.pointee.elements[0] = ScatterGatherElement(
-            address: UInt64(UInt(bitPattern: pointee.builder.pointee.data)), length: UInt32(used + length), key: 0)
+        pointee.builder.pointee.wqe?.pointee.flags.insert(.inline)
+        pointee.builder.pointee.sgList[0] = SGE(
+            address: UInt64(UInt(bitPattern: pointee.builder.pointee.data)), length: UInt32(used + length), lkey: 0)
         pointee.builder.pointee.count = 1
     }
 }
 
-/// Holds the send queue's lock from here to wr_complete or wr_abort.
+/// `ibv_wr_start`: takes the send queue's lock, which wr_complete or wr_abort releases.
 private func start(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
     guard let pair = qp?.soft else { return }
     pair.pointee.sendLock.lock()
-    pair.pointee.builder.pointee.isOpen = false
+    pair.pointee.builder.pointee.wqe = nil
     pair.pointee.builder.pointee.error = .success
 }
 
@@ -144,7 +149,7 @@ private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
 
 private func abort(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
     guard let pair = qp?.soft else { return }
-    pair.pointee.builder.pointee.isOpen = false
+    pair.pointee.builder.pointee.wqe = nil
     pair.pointee.pair.discardSends()
     pair.pointee.sendLock.unlock()
 }
@@ -153,27 +158,27 @@ private func setAddress(
     qp: UnsafeMutablePointer<ibv_qp_ex>?, ah: UnsafeMutablePointer<ibv_ah>?, number: UInt32, key: UInt32
 ) {
     guard let pair = qp?.soft else { return }
-    guard let ah else { return pair.spoil() }
-    pair.pointee.builder.pointee.request.path = ah.path
-    pair.pointee.builder.pointee.request.remoteQueuePair = number
-    pair.pointee.builder.pointee.request.remoteQueueKey = key
+    guard let ah else { return pair.fail() }
+    pair.pointee.builder.pointee.path = ah.path
+    pair.pointee.builder.pointee.wqe?.pointee.remoteQPN = number
+    pair.pointee.builder.pointee.wqe?.pointee.remoteQKey = key
 }
 
-private func setElement(qp: UnsafeMutablePointer<ibv_qp_ex>?, key: UInt32, address: UInt64, length: UInt32) {
+private func setSGE(qp: UnsafeMutablePointer<ibv_qp_ex>?, key: UInt32, address: UInt64, length: UInt32) {
     guard let pair = qp?.soft else { return }
-    guard pair.pointee.builder.pointee.elementCapacity > 0 else { return pair.spoil() }
-    pair.pointee.builder.pointee.elements[0] = ScatterGatherElement(address: address, length: length, key: key)
+    guard pair.pointee.builder.pointee.maxSGE > 0 else { return pair.fail() }
+    pair.pointee.builder.pointee.sgList[0] = SGE(address: address, length: length, lkey: key)
     pair.pointee.builder.pointee.count = 1
 }
 
-private func setElements(qp: UnsafeMutablePointer<ibv_qp_ex>?, count: Int, list: UnsafePointer<ibv_sge>?) {
+private func setSGList(qp: UnsafeMutablePointer<ibv_qp_ex>?, count: Int, list: UnsafePointer<ibv_sge>?) {
     guard let pair = qp?.soft else { return }
-    guard count <= pair.pointee.builder.pointee.elementCapacity, let list else {
-        if count != 0 { pair.spoil() }
+    guard count <= pair.pointee.builder.pointee.maxSGE, let list else {
+        if count != 0 { pair.fail() }
         return
     }
-    UnsafeMutableRawPointer(pair.pointee.builder.pointee.elements).copyMemory(
-        from: list, byteCount: count * MemoryLayout<ScatterGatherElement>.stride)
+    UnsafeMutableRawPointer(pair.pointee.builder.pointee.sgList).copyMemory(
+        from: list, byteCount: count * MemoryLayout<SGE>.stride)
     pair.pointee.builder.pointee.count = count
 }
 

@@ -3,9 +3,10 @@ import CLinux
 import CProviderABI
 import ProviderKit
 
-/// A completion channel: a queue of completion queues with something in them.
+/// A completion channel (`ibv_comp_channel`): a queue of completion events.
 struct SoftChannel: ~Copyable {
     var base = ibv_comp_channel()
+    private let room = ObjectRoom()
     let events: EventQueue
 
     init(events: consuming EventQueue) { self.events = events }
@@ -25,7 +26,7 @@ extension ChannelPointer {
 
 func createChannel(context: UnsafeMutablePointer<ibv_context>?) -> UnsafeMutablePointer<ibv_comp_channel>? {
     guard let context else { return failure(EINVAL) }
-    guard let events = EventQueue() else { return nil }
+    guard let events = EventQueue() else { return failure(linux_errno()) }
     let channel = ChannelPointer.allocate(capacity: 1)
     channel.initialize(to: SoftChannel(events: events))
     rdma_init_comp_channel(channel.verbs, context, channel.pointee.events.descriptor)
@@ -34,7 +35,9 @@ func createChannel(context: UnsafeMutablePointer<ibv_context>?) -> UnsafeMutable
 
 func destroyChannel(channel: UnsafeMutablePointer<ibv_comp_channel>?) -> Int32 {
     guard let channel else { return EINVAL }
-    if rdma_comp_channel_busy(channel) != 0 { return EBUSY }
+    if rdma_comp_channel_busy(channel) != 0 {
+        return refusal(EBUSY, "completion queues still use the channel: destroy them first")
+    }
     channel.soft.deinitialize(count: 1)
     channel.soft.deallocate()
     return 0
@@ -61,20 +64,23 @@ func getAsyncEvent(
         case .completionQueue: event.pointee.element.cq.soft.pointee.eventsRead.others.pointee &+= 1
         case .sharedReceiveQueue: event.pointee.element.srq.soft.pointee.eventsRead.others.pointee &+= 1
         case .queuePair: event.pointee.element.qp.soft.pointee.eventsRead.others.pointee &+= 1
+        // A port is never destroyed, so the acknowledgement of its events is not awaited.
+        case .port: break
         }
     }
 }
 
 extension ibv_async_event {
-    /// What an event of ours is about.
+    /// The kind of object that an event of soft concerns.
     enum Subject {
-        case completionQueue, sharedReceiveQueue, queuePair
+        case completionQueue, sharedReceiveQueue, queuePair, port
     }
 
     var subject: Subject {
         switch event_type {
         case IBV_EVENT_CQ_ERR: .completionQueue
         case IBV_EVENT_SRQ_ERR, IBV_EVENT_SRQ_LIMIT_REACHED: .sharedReceiveQueue
+        case IBV_EVENT_GID_CHANGE, IBV_EVENT_PORT_ACTIVE, IBV_EVENT_PORT_ERR: .port
         default: .queuePair
         }
     }

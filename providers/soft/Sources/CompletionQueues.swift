@@ -4,29 +4,23 @@ import CProviderABI
 import ProviderKit
 import RoCETransport
 
-/// A completion queue. The public struct is the extended one, whose beginning is the plain one.
+/// A completion queue. The public struct is `ibv_cq_ex`, which begins with the members of `ibv_cq`.
 struct SoftCompletionQueue: ~Copyable {
     var base = ibv_cq_ex()
+    private let room = ObjectRoom()
     let queue: CompletionQueue
     let channel: ChannelPointer?
-    let lock: Lock
-    /// Between start_poll and end_poll: the entry at the front is the user's. In memory of its own, for the reason that
-    /// `SoftContext.guarded` is.
-    let showsEntry: UnsafeMutablePointer<Bool>
+    /// Guards polling, resizing, and the removal of a queue pair's completions.
+    let lock: CompletionQueueLock
     let eventsRead = EventsRead()
 
     init(queue: CompletionQueue, channel: ChannelPointer?, isSingleThreaded: Bool) {
         self.queue = queue
         self.channel = channel
-        lock = Lock(isSkipped: isSingleThreaded)
-        showsEntry = .allocate(capacity: 1)
-        showsEntry.initialize(to: false)
+        lock = CompletionQueueLock(isSkipped: isSingleThreaded)
     }
 
-    deinit {
-        showsEntry.deallocate()
-        eventsRead.deallocate()
-    }
+    deinit { eventsRead.deallocate() }
 }
 
 typealias CompletionQueuePointer = UnsafeMutablePointer<SoftCompletionQueue>
@@ -46,7 +40,7 @@ extension UnsafeMutablePointer<ibv_cq_ex> {
 }
 
 extension CompletionQueue {
-    /// The public object of the engine's.
+    /// The public object of a completion queue of the engine.
     var soft: CompletionQueuePointer? { userData?.assumingMemoryBound(to: SoftCompletionQueue.self) }
 }
 
@@ -83,7 +77,9 @@ private func makeCompletionQueue(
     guard let context, let attr else { return failure(EINVAL) }
     let (refusal, isSingleThreaded) = checkCompletionQueue(attr, context, fields: fields)
     guard refusal == 0 else { return failure(refusal) }
-    guard attr.cqe <= Limits.completions else { return failure(EINVAL) }
+    guard attr.cqe <= Limits.maxCQE else {
+        return failure(overLimit("cqe", attr.cqe, "max_cqe", Int(Limits.maxCQE)))
+    }
     let queue = CompletionQueuePointer.allocate(capacity: 1)
     let soft = context.soft
     soft.lockForControl()
@@ -102,31 +98,34 @@ private func makeCompletionQueue(
 }
 
 func resizeCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?, cqe: Int32) -> Int32 {
-    guard let queue = cq?.soft, cqe >= 1, cqe <= Limits.completions else { return EINVAL }
-    queue.pointee.lock.lock()
-    defer { queue.pointee.lock.unlock() }
+    guard let queue = cq?.soft else { return EINVAL }
+    guard cqe >= 1 else { return refusal(EINVAL, "a completion queue has one entry at least") }
+    guard cqe <= Limits.maxCQE else { return overLimit("cqe", cqe, "max_cqe", Int(Limits.maxCQE)) }
     let context = queue.context
-    context.lockForControl()
-    defer { context.unlock() }
-    do {
-        try context.pointee.engine.resize(queue.pointee.queue, capacity: UInt32(cqe))
-    } catch {
-        return error.rawValue
+    return whileNotPolled(queue.pointee.lock, queue.pointee.lock) {
+        context.lockForControl()
+        defer { context.unlock() }
+        do throws(RoCETransport.Errno) {
+            try context.pointee.engine.resize(queue.pointee.queue, capacity: UInt32(cqe))
+        } catch {
+            return refusal(error.rawValue, "more completions wait in the queue than would fit: poll them first")
+        }
+        queue.pointee.base.cqe = cqe
+        return 0
     }
-    queue.pointee.base.cqe = cqe
-    return 0
 }
 
 func destroyCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?) -> Int32 {
     guard let cq else { return EINVAL }
     let queue = cq.soft
+    guard !queue.pointee.lock.hasBatch() else { return EBUSY }
     let context = queue.context
     context.lockForControl()
     do {
         try context.pointee.engine.destroy(queue.pointee.queue)
     } catch {
         context.unlock()
-        return error.rawValue
+        return refusal(error.rawValue, "queue pairs still complete there: destroy them first")
     }
     context.unlock()
 

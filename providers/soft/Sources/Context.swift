@@ -5,46 +5,42 @@ import ProviderKit
 import RoCETransport
 import Synchronization
 
-/// An open device. Its first member is the public struct; the context that the core knows lies at the end of that.
+/// An open device. Its first member is the `verbs_context`, which ends with the `ibv_context` that the core uses.
 struct SoftContext: ~Copyable {
     var verbs = verbs_context()
+    /// The interface as it was when the device was opened, from which its GUID is derived.
     let interface: linux_interface
     let asyncEvents: EventQueue
-    let registry: Registry
-    /// What others see of the mailbox, and the bell that they ring.
-    let mailbox: MailboxHeader
-    let bell: Int32
-    let watch: Watch
+    let slot: Slot
+    let progressThread: ProgressThread
 
     /// Guards the engine, the counters and all of `guarded`.
     let lock = Lock()
-    /// Control verbs that wait for the lock: pollers stand back for them.
+    /// The number of control verbs that wait for the lock, during which polling threads do not take it.
     let waiting = Atomic<UInt32>(0)
     let engine: Engine
-    /// In memory of its own: to change a field is to access the struct around it, and those who have not got the lock
-    /// look at the fields above meanwhile.
+    /// In separate memory: changing a field accesses the whole struct around it, and threads without the lock read the
+    /// fields above at the same time.
     let guarded: UnsafeMutablePointer<Guarded>
     let counters: UnsafeMutablePointer<LinkCounters>
 
     init(
-        interface: linux_interface, registry: consuming Registry, mailbox: consuming Mailbox,
-        asyncEvents: consuming EventQueue, watch: consuming Watch
+        interface: linux_interface, slot: consuming Slot, senders: consuming Senders,
+        asyncEvents: consuming EventQueue, progressThread: consuming ProgressThread
     ) {
         self.interface = interface
         self.asyncEvents = asyncEvents
         var configuration = Configuration(seed: (linux_random64(), linux_random64()))
-        configuration.queuePairPrefix = UInt32(registry.slot)
-        configuration.queuePairPrefixBits = 8
+        configuration.qpnPrefix = UInt32(slot.number)
+        configuration.qpnPrefixBits = 8
         configuration.activeMTU = pathMTU(interfaceMTU: interface.mtu).byteCount ?? 256
         engine = Engine(configuration)
-        self.registry = registry
-        self.watch = watch
-        self.mailbox = mailbox.header
-        bell = mailbox.bell
+        self.slot = slot
+        self.progressThread = progressThread
         counters = .allocate(capacity: 1)
         counters.initialize(to: LinkCounters())
         guarded = .allocate(capacity: 1)
-        guarded.initialize(to: Guarded(ifindex: interface.index, mailbox: mailbox))
+        guarded.initialize(to: Guarded(interface, senders: senders))
     }
 
     deinit {
@@ -54,29 +50,31 @@ struct SoftContext: ~Copyable {
     }
 }
 
-/// What the lock of an open device guards: the ways in and out of the engine.
+/// The state that the lock of an open device guards: the inputs and outputs of the engine.
 struct Guarded: ~Copyable {
+    var port: PortInterface
     var gids: GIDTable
-    var mailbox: Mailbox
+    var senders: Senders
     var peers = Peers()
     var sockets: Sockets
     var link = LinkState()
-    var times = WatchTimes()
+    var times = ProgressTimes()
 
-    init(ifindex: UInt32, mailbox: consuming Mailbox) {
-        gids = GIDTable(ifindex: ifindex)
-        sockets = Sockets(ifindex: ifindex)
-        self.mailbox = mailbox
+    init(_ interface: linux_interface, senders: consuming Senders) {
+        port = PortInterface(interface)
+        gids = GIDTable(ifindex: interface.index)
+        sockets = Sockets()
+        self.senders = senders
     }
 
     deinit { link.deallocate() }
 }
 
-/// Where an open device lies.
+/// The address of an open device.
 typealias ContextPointer = UnsafeMutablePointer<SoftContext>
 
 extension UnsafeMutablePointer<ibv_context> {
-    /// The device behind a public context of ours.
+    /// The open device of a context that soft has made.
     @inline(__always)
     var soft: ContextPointer {
         let offset = MemoryLayout<verbs_context>.size - MemoryLayout<ibv_context>.size
@@ -85,55 +83,65 @@ extension UnsafeMutablePointer<ibv_context> {
 }
 
 extension ContextPointer {
-    /// What the lock guards. Under the lock.
+    /// The guarded state. Under the lock.
     @inline(__always)
     var guarded: UnsafeMutablePointer<Guarded> { pointee.guarded }
 
-    /// Takes the lock for a control verb, before those who poll.
+    /// Takes the lock for a control verb, with priority over polling threads.
     func lockForControl() {
         pointee.waiting.add(1, ordering: .relaxed)
         pointee.lock.lock()
         pointee.waiting.subtract(1, ordering: .relaxed)
     }
 
-    /// Gives the lock back. Who posted meanwhile found it taken and went away: their work is done here, since nobody
-    /// else may ever come.
+    /// Releases the lock. Threads that posted meanwhile found it taken and returned, so their work requests are
+    /// processed here.
     func unlock() {
         pointee.lock.unlock()
         if pointee.engine.doorbellIsRung { progressAfterPost() }
     }
-
-    /// Reads the addresses of the interface again, and opens and closes sockets accordingly. Under the lock.
-    func refreshAddresses() {
-        guarded.pointee.gids.refresh()
-        guarded.pointee.sockets.follow(guarded.pointee.gids)
-        pointee.watch.wake()
-    }
 }
 
 func openDevice(
-    device: UnsafePointer<rdma_device>?, opened: UnsafeMutablePointer<rdma_context>?,
-    why: UnsafeMutablePointer<rdma_reason>?
+    device: UnsafePointer<rdma_device>?, attr: UnsafePointer<rdma_open_attr>?,
+    opened: UnsafeMutablePointer<rdma_context>?, why: UnsafeMutablePointer<rdma_reason>?
 ) -> Int32 {
     guard let device, let opened else { return EINVAL }
+    if refusesImport(attr, why: why) { return EOPNOTSUPP }
     let error = probeDevice(device: device, why: why)
     if error != 0 { return error }
     var interface = linux_interface()
     let missing = linux_find_interface(device.pointee.interface, &interface)
-    if missing != 0 { return missing }
+    if missing != 0 {
+        explainAbsence(of: device.pointee.interface, missing).store(in: why)
+        return missing
+    }
+    let known = linux_interface_addresses(nil, 0)
+    if known < 0 {
+        var reason = MessageText("the addresses of network interfaces cannot be read (netdevice(7)): ")
+        reason.append(error: -known)
+        reason.store(in: why)
+        return -known
+    }
+    linux_set_errno(0)
     guard let context = makeContext(interface) else {
-        let error = linux_errno()
-        Sentence("no memory or no file descriptor left for the device: see `ulimit -n` and `df /dev/shm`").store(
-            in: why)
-        return error == 0 ? ENOMEM : error
+        let error = linux_errno() == 0 ? ENOMEM : linux_errno()
+        var reason = MessageText("no descriptor or memory for events, timers or packets between processes: ")
+        reason.append(error: error)
+        reason.store(in: why)
+        return error
     }
     let raw = UnsafeMutableRawPointer(context).assumingMemoryBound(to: verbs_context.self)
     let verbs = rdma_init_context(
         raw, device.pointee.device, -1, context.pointee.asyncEvents.descriptor, Int32(DeviceLimits.completionVectors))!
     fillDataPath(&verbs.pointee.ops)
-    guard context.startWatch() else {
-        let error = linux_errno()
-        Sentence("no thread can be started for the device: see `ulimit -u`").store(in: why)
+    guard context.startProgressThread() else {
+        let error = linux_errno() == 0 ? EAGAIN : linux_errno()
+        var reason = MessageText("the progress thread of the device cannot be started: ")
+        reason.append(error: error)
+        // pthread_create(3) returns EAGAIN also where there is no address space for the stack.
+        if error == EAGAIN { reason.append("; see `ulimit -u`, `ulimit -v` and pids.max of the control group") }
+        reason.store(in: why)
         rdma_fini_context(verbs)
         freeContext(context)
         return error
@@ -144,28 +152,29 @@ func openDevice(
 }
 
 private func makeContext(_ interface: linux_interface) -> ContextPointer? {
-    let registry = Registry()
-    guard let mailbox = Mailbox(registry), let asyncEvents = EventQueue(), let watch = Watch() else { return nil }
+    let slot = Slot()
+    guard let senders = Senders(slot), let asyncEvents = EventQueue(), let progressThread = ProgressThread()
+    else { return nil }
     let context = ContextPointer.allocate(capacity: 1)
     context.initialize(
         to: SoftContext(
-            interface: interface, registry: registry, mailbox: mailbox, asyncEvents: asyncEvents, watch: watch))
-    // "0": packets to this host go over UDP as well, so that they can be looked at.
+            interface: interface, slot: slot, senders: senders, asyncEvents: asyncEvents,
+            progressThread: progressThread))
+    // "0": packets to this host are sent over UDP too, so that they can be captured.
     if let setting = linux_getenv("RDMA_SOFT_SHM"), setting[0] == 48, setting[1] == 0 {
         context.guarded.pointee.link.usesSharedMemory = false
     }
-    // "0": each packet is a datagram of its own.
+    // "0": each packet is sent as a single datagram.
     if let setting = linux_getenv("RDMA_SOFT_UDP_SEGMENTS"), setting[0] == 48, setting[1] == 0 {
-        context.guarded.pointee.sockets.trains.switchOff()
+        context.guarded.pointee.sockets.segmentation.disable()
     }
     context.pointee.lock.lock()
-    context.guarded.pointee.sockets.follow(context.guarded.pointee.gids)
+    _ = context.guarded.pointee.sockets.follow(context.guarded.pointee.gids, ifindex: interface.index)
     context.pointee.lock.unlock()
     return context
 }
 
 private func freeContext(_ context: ContextPointer) {
-    context.pointee.registry.withdraw()
     context.deinitialize(count: 1)
     context.deallocate()
 }
@@ -173,7 +182,7 @@ private func freeContext(_ context: ContextPointer) {
 func closeContext(context: UnsafeMutablePointer<ibv_context>?) -> Int32 {
     guard let context else { return EINVAL }
     let soft = context.soft
-    soft.stopWatch()
+    soft.stopProgressThread()
     soft.lockForControl()
     soft.leaveNetwork()
     soft.unlock()

@@ -2,11 +2,11 @@ import CIBVerbs
 import CProviderABI
 import ProviderKit
 
-/// The control table: one for the process, complete before anybody gets it, and never changed.
+/// The control table: one for the process, initialised before its first use, and never changed.
 nonisolated(unsafe) let controlTable: UnsafeMutablePointer<rdma_context_ops> = {
     let table = UnsafeMutablePointer<rdma_context_ops>.allocate(capacity: 1)
     table.initialize(to: rdma_context_ops())
-    table.pointee.size = MemoryLayout<rdma_context_ops>.size
+    table.pointee.size = UInt32(MemoryLayout<rdma_context_ops>.size)
     table.pointee.close_context = closeContext
     table.pointee.query_device_ex = queryDevice
     table.pointee.query_port = queryPort
@@ -51,7 +51,7 @@ nonisolated(unsafe) let controlTable: UnsafeMutablePointer<rdma_context_ops> = {
     return table
 }()
 
-/// The data path, which goes past the core.
+/// Sets the functions of the data path, which the application calls without the core.
 func fillDataPath(_ ops: inout ibv_context_ops) {
     ops.poll_cq = pollCompletions
     ops.req_notify_cq = requestNotification

@@ -4,7 +4,8 @@ import CProviderABI
 import ProviderKit
 import RoCETransport
 
-/// Hands a struct over to a caller who may know a shorter or a longer one: what fits is copied, the rest is zero.
+/// Copies a struct to a caller whose version of it may be shorter or longer: the bytes that fit are copied, the rest is
+/// zeroed.
 func store<Value>(_ value: Value, to target: UnsafeMutableRawPointer, size: Int) {
     withUnsafeBytes(of: value) { bytes in
         let known = min(size, bytes.count)
@@ -31,28 +32,29 @@ private func fill(_ attr: inout ibv_device_attr, _ interface: linux_interface) {
     attr.node_guid = nodeGUID(of: interface)
     attr.sys_image_guid = attr.node_guid
     attr.max_mr_size = DeviceLimits.memoryRegionBytes
-    // Memory is reached through the process' own addresses: any page size will do.
+    // Memory is accessed through the addresses of the process, so every page size is supported.
     attr.page_size_cap = UInt64.max << 12
     attr.max_qp = Int32(DeviceLimits.queuePairs)
-    attr.max_qp_wr = Int32(Limits.workRequests)
+    attr.max_qp_wr = Int32(Limits.maxWR)
     attr.device_cap_flags =
         IBV_DEVICE_CURR_QP_STATE_MOD.rawValue | IBV_DEVICE_RC_RNR_NAK_GEN.rawValue
         | IBV_DEVICE_SYS_IMAGE_GUID.rawValue
-    attr.max_sge = Int32(Limits.scatterGatherElements)
-    attr.max_sge_rd = Int32(Limits.scatterGatherElements)
+    attr.max_sge = Int32(Limits.maxSGE)
+    attr.max_sge_rd = Int32(Limits.maxSGE)
     attr.max_cq = Int32(DeviceLimits.completionQueues)
-    attr.max_cqe = Int32(Limits.completions)
-    attr.max_mr = Int32(Limits.memoryRegions)
+    attr.max_cqe = Int32(Limits.maxCQE)
+    attr.max_mr = Int32(Limits.maxMR)
     attr.max_pd = Int32(DeviceLimits.protectionDomains)
-    attr.max_qp_rd_atom = Int32(Limits.readAtomics)
-    attr.max_qp_init_rd_atom = Int32(Limits.readAtomics)
-    attr.max_res_rd_atom = Int32(Limits.readAtomics) * Int32(DeviceLimits.queuePairs)
-    // Carried out with the atomic instructions of the processor, so they hold against it as well.
+    attr.max_qp_rd_atom = Int32(Limits.maxReadAtomic)
+    attr.max_qp_init_rd_atom = Int32(Limits.maxReadAtomic)
+    attr.max_res_rd_atom = Int32(Limits.maxReadAtomic) * Int32(DeviceLimits.queuePairs)
+    // Atomics use the atomic instructions of the processor, so they are atomic with respect to it as well
+    // (IBV_ATOMIC_GLOB).
     attr.atomic_cap = IBV_ATOMIC_GLOB
     attr.max_ah = Int32(DeviceLimits.addressHandles)
     attr.max_srq = Int32(DeviceLimits.sharedReceiveQueues)
-    attr.max_srq_wr = Int32(Limits.workRequests)
-    attr.max_srq_sge = Int32(Limits.scatterGatherElements)
+    attr.max_srq_wr = Int32(Limits.maxWR)
+    attr.max_srq_sge = Int32(Limits.maxSGE)
     attr.max_pkeys = 1
     attr.phys_port_cnt = 1
     withUnsafeMutableBytes(of: &attr.fw_ver) { bytes in

@@ -3,52 +3,69 @@ import CLinux
 import CProviderABI
 import ProviderKit
 
-/// The devices of this host: `soft0` on the loopback interface, and `soft_<interface>` for every interface that
+/// Lists the devices of this host: `soft0` on the loopback interface, and `soft_<interface>` for every interface that
 /// `RDMA_SOFT_INTERFACES` names, separated by commas. An interface that does not exist is left out, with a warning.
+/// When no interface can be read, it returns the errno value.
+///
+/// The device of every other interface that is up and has an address is listed as on request only, because an open
+/// device receives packets from the network.
 func listDevices(
     devices: UnsafeMutablePointer<rdma_software_device>?, stride: Int, capacity: UInt32,
     count: UnsafeMutablePointer<UInt32>?
 ) -> Int32 {
     guard let count else { return EINVAL }
     var list = DeviceList(devices: devices, stride: stride, capacity: capacity)
-    list.add(interface: ("lo" as StaticString).cString)
+    list.add(interface: ("lo" as StaticString).cString, isAskedFor: false)
     var names = NameList(linux_getenv("RDMA_SOFT_INTERFACES"))
     while let name = names.next() {
         withUnsafeBytes(of: name) { bytes in
-            list.add(interface: bytes.baseAddress!.assumingMemoryBound(to: CChar.self))
+            list.add(interface: bytes.baseAddress!.assumingMemoryBound(to: CChar.self), isAskedFor: true)
         }
     }
+    list.addOnRequest()
     count.pointee = list.count
-    return 0
+    return list.conclude()
 }
 
-/// soft serves devices that were listed by soft: software devices on an interface that exists.
+/// Checks that a device is one that soft lists: a software device on an interface that exists.
 func probeDevice(device: UnsafePointer<rdma_device>?, why: UnsafeMutablePointer<rdma_reason>?) -> Int32 {
     guard let device, device.pointee.kind == RDMA_DEVICE_SOFTWARE.rawValue else {
-        Sentence("soft serves software devices only; use the provider of the kernel's driver").store(in: why)
+        MessageText("soft serves software devices only; use the provider of the kernel's driver").store(in: why)
         return ENODEV
     }
     guard let name = device.pointee.interface, name.pointee != 0 else {
-        Sentence("the device names no network interface").store(in: why)
+        MessageText("the device names no network interface").store(in: why)
         return ENODEV
     }
     var interface = linux_interface()
-    guard linux_find_interface(name, &interface) == 0 else {
-        var reason = Sentence("there is no network interface ")
-        reason.append(name)
-        reason.append(": see `ip link`, and RDMA_SOFT_INTERFACES")
-        reason.store(in: why)
-        return ENODEV
-    }
-    return 0
+    let error = linux_find_interface(name, &interface)
+    if error != 0 { explainAbsence(of: name, error).store(in: why) }
+    return error
 }
 
-/// Writes devices to the core's array, each interface once.
+/// The reason why there is no device on a network interface: it does not exist, or it cannot be read.
+func explainAbsence(of interface: UnsafePointer<CChar>, _ error: Int32) -> MessageText {
+    if error == ENODEV {
+        var reason = MessageText("there is no network interface ")
+        reason.append(interface)
+        reason.append(": see `ip link`, and RDMA_SOFT_INTERFACES")
+        return reason
+    }
+    var reason = MessageText("the kernel does not report the network interface ")
+    reason.append(interface)
+    reason.append(" (socket(2), netdevice(7)): ")
+    reason.append(error: error)
+    return reason
+}
+
+/// Writes devices to the core's array, one for each interface.
 private struct DeviceList {
     let devices: UnsafeMutablePointer<rdma_software_device>?
     let stride: Int
     let capacity: UInt32
     private(set) var count: UInt32 = 0
+    /// The errno value of the last interface that could not be read; 0: all were read.
+    private var obstacle: Int32 = 0
 
     init(devices: UnsafeMutablePointer<rdma_software_device>?, stride: Int, capacity: UInt32) {
         self.devices = devices
@@ -56,18 +73,69 @@ private struct DeviceList {
         self.capacity = capacity
     }
 
-    mutating func add(interface name: UnsafePointer<CChar>) {
+    /// - Parameter isAskedFor: Whether RDMA_SOFT_INTERFACES contains it.
+    mutating func add(interface name: UnsafePointer<CChar>, isAskedFor: Bool) {
         var interface = linux_interface()
-        guard linux_find_interface(name, &interface) == 0 else {
-            var warning = Sentence("RDMA_SOFT_INTERFACES names ")
-            warning.append(name)
-            warning.append(", which is not an interface of this host: see `ip link`")
-            warning.log(RDMA_LOG_WARNING)
+        let error = linux_find_interface(name, &interface)
+        guard error == 0 else {
+            if error == ENODEV && isAskedFor {
+                var warning = MessageText("RDMA_SOFT_INTERFACES names ")
+                warning.append(name)
+                warning.append(", which is not an interface of this host: see `ip link`")
+                warning.log(RDMA_LOG_WARNING)
+            } else if error != ENODEV {
+                obstacle = error
+            }
             return
         }
+        add(interface, isLoopback: count == 0, flags: 0)
+    }
+
+    /// Adds every interface that is up and has an address and is not in the list yet.
+    mutating func addOnRequest() {
+        let known = Int(linux_interface_addresses(nil, 0))
+        if known < 0 { obstacle = Int32(-known) }
+        guard known > 0 else { return }
+        let addresses = UnsafeMutablePointer<linux_interface_address>.allocate(capacity: known)
+        defer { addresses.deallocate() }
+        for index in 0..<min(known, Int(linux_interface_addresses(addresses, Int32(known)))) {
+            var name = linux_interface().name
+            var interface = linux_interface()
+            let error = withUnsafeMutableBytes(of: &name) { bytes in
+                let name = bytes.baseAddress!.assumingMemoryBound(to: CChar.self)
+                let error = linux_interface_name(addresses[index].index, name)
+                return error == 0 ? linux_find_interface(name, &interface) : error
+            }
+            // An interface that was removed meanwhile is left out.
+            guard error == 0, interface.up, !isLoopback(addresses[index]) else { continue }
+            add(interface, isLoopback: false, flags: RDMA_SOFTWARE_DEVICE_ON_REQUEST.rawValue)
+        }
+    }
+
+    /// Whether it is ::1 or in 127.0.0.0/8, which are addresses of `lo`.
+    private func isLoopback(_ address: linux_interface_address) -> Bool {
+        let gid = address.gid
+        return gid.10 & gid.11 == 0xFF ? gid.12 == 127 : gid.0 == 0 && gid.15 == 1
+    }
+
+    private mutating func add(_ interface: linux_interface, isLoopback: Bool, flags: UInt32) {
         guard !contains(interface.index) else { return }
-        if let device = slot(count) { fill(device, interface, isLoopback: count == 0) }
+        if let device = slot(count) {
+            fill(device, interface, isLoopback: isLoopback)
+            device.pointee.flags = flags
+        }
         count += 1
+    }
+
+    /// The result of listing: 0, or, where there is no device because the interfaces cannot be read, the errno value,
+    /// explained. Where there are other devices, the error is logged as a warning.
+    func conclude() -> Int32 {
+        if obstacle == 0 { return 0 }
+        var reason = MessageText("the kernel does not report network interfaces (socket(2), netdevice(7)): ")
+        reason.append(error: obstacle)
+        if count == 0 { return reason.refusal(obstacle) }
+        reason.log(RDMA_LOG_WARNING)
+        return 0
     }
 
     private func slot(_ index: UInt32) -> UnsafeMutablePointer<rdma_software_device>? {
@@ -110,7 +178,7 @@ private struct DeviceList {
         for index in 0..<text.utf8CodeUnitCount { bytes[index] = text.utf8Start[index] }
     }
 
-    /// A device's name has fewer characters to choose from than an interface's, which may hold a colon, say.
+    /// Replaces a character that an interface's name may contain and a device's name may not, a colon for example.
     private func legal(_ byte: UInt8) -> UInt8 {
         switch byte {
         case 0, UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
@@ -132,8 +200,8 @@ func nodeGUID(of interface: linux_interface) -> UInt64 {
     return value.bigEndian
 }
 
-/// The names in a list that commas separate, each as a C string of at most 63 characters; longer ones, which no
-/// interface can have, are cut.
+/// The names of a comma-separated list, each as a C string of at most 63 characters. Longer names, which no interface
+/// can have, are truncated.
 private struct NameList {
     private var rest: UnsafePointer<CChar>?
 

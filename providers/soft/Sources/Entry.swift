@@ -11,11 +11,11 @@ import ProviderKit
         enter(core: core, why: why)
     }
 #else
-    /// The entry point of the built-in provider (rdma_core.h).
-    @c @implementation
-    public func rdma_provider_entry_soft(
-        _ core: UnsafePointer<rdma_core>!, _ why: UnsafeMutablePointer<rdma_reason>!
-    ) -> UnsafePointer<rdma_provider>! {
+    /// The entry point of the built-in provider.
+    @c(rdma_provider_entry_soft)
+    public func providerEntry(
+        core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
+    ) -> UnsafePointer<rdma_provider>? {
         enter(core: core, why: why)
     }
 #endif
@@ -23,9 +23,7 @@ import ProviderKit
 private func enter(
     core: UnsafePointer<rdma_core>?, why: UnsafeMutablePointer<rdma_reason>?
 ) -> UnsafePointer<rdma_provider>? {
-    let entered = enterProvider(providerName, core, why: why, description: provider)
-    if let core, entered != nil { Log.adopt(core) }
-    return entered
+    enterProvider(providerName, core, why: why, description: provider)
 }
 
 private nonisolated(unsafe) let provider = describeProvider(providerName) {

@@ -3,7 +3,7 @@ import ProviderKit
 import RoCETransport
 
 extension ContextPointer {
-    /// Hands the engine's events on to those who wait for them. Under the lock.
+    /// Appends the engine's events to the event queues of the channels and of the context. Under the lock.
     @inline(__always)
     func dispatchEvents() {
         while let event = pointee.engine.nextEvent() { dispatch(event) }

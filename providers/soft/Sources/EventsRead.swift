@@ -1,10 +1,12 @@
 import CIBVerbs
 import ProviderKit
 
-/// How many events about an object were read. Destroying it waits until as many were acknowledged. Each count is under
-/// the lock of the queue that its events are read from.
+/// Counts of the events of an object that were read. Destroying the object waits until as many were acknowledged. Each
+/// count is guarded by the lock of the queue that its events are read from.
 struct EventsRead {
+    /// Completion events.
     let completions: UnsafeMutablePointer<UInt32>
+    /// Asynchronous events.
     let others: UnsafeMutablePointer<UInt32>
 
     init() {
@@ -17,8 +19,8 @@ struct EventsRead {
 }
 
 extension EventQueue {
-    /// Drops the events about an object that goes away.
-    /// - Returns: how many were read before.
+    /// Drops the unread events of an object that is destroyed.
+    /// - Returns: How many were read before.
     func drop(
         _ read: UnsafeMutablePointer<UInt32>, where isDropped: (UnsafePointer<ibv_async_event>) -> Bool
     ) -> UInt32 {

@@ -1,10 +1,10 @@
 import CIBVerbs
 import RoCETransport
 
-/// What the device offers, in one place: `ibv_query_device_ex` reports these numbers, and the creating verbs hold to
-/// them. What the engine limits is the engine's to say (`RoCETransport.Limits`).
+/// The limits of the device, which `ibv_query_device_ex` reports and the creating verbs enforce. The limits of the
+/// engine are in `RoCETransport.Limits`.
 enum DeviceLimits {
-    /// Three numbers are nobody's: 0 and 1 (management) and the highest (multicast).
+    /// `max_qp`. Three QPNs are reserved: 0 and 1 (management) and the highest (multicast).
     static let queuePairs = 4096 - 3
     static let completionQueues = 1 << 16
     static let memoryRegionBytes = UInt64(1) << 47
@@ -14,11 +14,11 @@ enum DeviceLimits {
     static let gids = 32
     static let completionVectors = 1
     /// The default partition, full member: the only P_Key.
-    static let partitionKey = UInt16(0xFFFF)
+    static let pkey = UInt16(0xFFFF)
 }
 
-/// Path MTU of a network interface: what is left of its MTU after IP, UDP and the longest RoCE headers, rounded down
-/// to a power of two from 256 to 4096 (as the Linux kernel's rxe does: 80 bytes).
+/// The path MTU of a network interface: its MTU less 80 bytes for IP, UDP and the longest RoCE headers, rounded down to
+/// a power of two from 256 to 4096, as in the Linux kernel's rxe.
 func pathMTU(interfaceMTU: UInt32) -> ibv_mtu {
     let room = interfaceMTU > 80 ? interfaceMTU - 80 : 0
     switch room {
@@ -31,7 +31,7 @@ func pathMTU(interfaceMTU: UInt32) -> ibv_mtu {
 }
 
 extension ibv_mtu {
-    /// Bytes, for the five values that there are.
+    /// The bytes of the five defined values; nil for another.
     var byteCount: UInt32? {
         rawValue >= IBV_MTU_256.rawValue && rawValue <= IBV_MTU_4096.rawValue ? 128 << rawValue : nil
     }

@@ -4,10 +4,11 @@ import CProviderABI
 import ProviderKit
 import RoCETransport
 
-/// A memory region.
+/// A memory region (`ibv_mr`).
 struct SoftMemoryRegion: ~Copyable {
     var base = ibv_mr()
-    /// What work requests and peers call the first byte.
+    private let room = ObjectRoom()
+    /// The address of the first byte in work requests and for peers (`iova`).
     var virtualAddress: UInt64
     var access: UInt32
 }
@@ -18,23 +19,32 @@ extension UnsafeMutablePointer<ibv_mr> {
     }
 }
 
-/// The access flags that we know. ON_DEMAND and HUGETLB change nothing: no page is ever pinned.
+/// The supported access flags. IBV_ACCESS_HUGETLB has no effect, since no page is pinned.
 private let knownAccess =
     IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_READ.rawValue
     | IBV_ACCESS_REMOTE_ATOMIC.rawValue | IBV_ACCESS_ZERO_BASED.rawValue | IBV_ACCESS_HUGETLB.rawValue
 
-/// IBV_ACCESS_OPTIONAL_RANGE of verbs.h: bits 20 to 29 may be ignored by who does not know them.
+/// IBV_ACCESS_OPTIONAL_RANGE of verbs.h: a provider may ignore bits 20 to 29 that it does not know.
 private let optionalAccess: UInt32 = 0x3FF0_0000
 
 func registerMemory(
     pd: UnsafeMutablePointer<ibv_pd>?, address: UnsafeMutableRawPointer?, length: Int, virtualAddress: UInt64,
     access: UInt32
 ) -> UnsafeMutablePointer<ibv_mr>? {
-    guard let pd, length >= 0, UInt64(length) <= DeviceLimits.memoryRegionBytes else { return failure(EINVAL) }
-    guard access & ~(knownAccess | optionalAccess) == 0 else { return failure(EOPNOTSUPP) }
+    guard let pd else { return failure(EINVAL) }
+    guard length >= 0, UInt64(length) <= DeviceLimits.memoryRegionBytes else {
+        return failure(
+            overLimit("the length", UInt(bitPattern: length), "max_mr_size", Int(DeviceLimits.memoryRegionBytes)))
+    }
+    guard access & ~(knownAccess | optionalAccess) == 0 else {
+        return failure(EOPNOTSUPP, "soft supports no on-demand paging, memory windows or unknown access flags")
+    }
     let base = access & IBV_ACCESS_ZERO_BASED.rawValue != 0 ? 0 : virtualAddress
     let missing = linux_check_memory(address, length, access & IBV_ACCESS_LOCAL_WRITE.rawValue != 0)
-    guard missing == 0 else { return failure(missing) }
+    guard missing == 0 else {
+        return failure(
+            missing, "no memory is mapped at that address over that length, or the process may not write to all of it")
+    }
     let context = pd.pointee.context!.soft
     context.lockForControl()
     defer { context.unlock() }
@@ -44,14 +54,26 @@ func registerMemory(
             pd.domain.engine, address: address, length: UInt64(length), virtualAddress: base,
             access: AccessFlags(rawValue: access & knownAccess))
     } catch {
-        return failure(error.rawValue)
+        return failure(registrationRefusal(error, access, address, length))
     }
     let region = UnsafeMutablePointer<SoftMemoryRegion>.allocate(capacity: 1)
     region.initialize(to: SoftMemoryRegion(virtualAddress: base, access: access))
-    region.pointee.base = ibv_mr(
-        context: pd.pointee.context, pd: pd, addr: address, length: length, handle: key >> 16, lkey: key, rkey: key)
+    rdma_init_mr(&region.pointee.base, pd, address, length, key >> 16, key, key)
     pd.domain.retain()
     return UnsafeMutableRawPointer(region).assumingMemoryBound(to: ibv_mr.self)
+}
+
+/// Explains and returns the error of a registration that the engine refused.
+private func registrationRefusal(
+    _ error: RoCETransport.Errno, _ access: UInt32, _ address: UnsafeMutableRawPointer?, _ length: Int
+) -> Int32 {
+    if error == .noMemory { return tooMany("memory regions", Int(Limits.maxMR), "max_mr") }
+    let remote = IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_ATOMIC.rawValue
+    if access & remote != 0 && access & IBV_ACCESS_LOCAL_WRITE.rawValue == 0 {
+        return refusal(error.rawValue, "remoteWrite and remoteAtomic need localWrite as well")
+    }
+    if address == nil && length > 0 { return refusal(error.rawValue, "the address is null") }
+    return refusal(error.rawValue, "the region extends past the end of the address space: check iova and length")
 }
 
 func deregisterMemory(mr: UnsafeMutablePointer<ibv_mr>?) -> Int32 {
@@ -66,7 +88,7 @@ func deregisterMemory(mr: UnsafeMutablePointer<ibv_mr>?) -> Int32 {
     return 0
 }
 
-/// A new registration takes the place of the old one, so the keys change.
+/// `ibv_rereg_mr`: replaces the registration by a new one, so that the keys change.
 func reregisterMemory(
     mr: UnsafeMutablePointer<ibv_mr>?, flags: Int32, pd: UnsafeMutablePointer<ibv_pd>?,
     address: UnsafeMutableRawPointer?, length: Int, access: Int32
@@ -78,7 +100,9 @@ func reregisterMemory(
     let changesPlace = wanted & IBV_REREG_MR_CHANGE_TRANSLATION.rawValue != 0
     let changesDomain = wanted & IBV_REREG_MR_CHANGE_PD.rawValue != 0
     let changesAccess = wanted & IBV_REREG_MR_CHANGE_ACCESS.rawValue != 0
-    if changesDomain && pd?.pointee.context != mr.pointee.context { return EINVAL }
+    if changesDomain && pd?.pointee.context != mr.pointee.context {
+        return refusal(EINVAL, "the protection domain belongs to another open device")
+    }
     let made = registerMemory(
         pd: changesDomain ? pd : mr.pointee.pd, address: changesPlace ? address : mr.pointee.addr,
         length: changesPlace ? length : mr.pointee.length,
@@ -90,7 +114,7 @@ func reregisterMemory(
     try? context.pointee.engine.deregisterMemory(mr.pointee.lkey)
     context.unlock()
     mr.pointee.pd.domain.release()
-    // The new registration moves into the object that the user holds.
+    // The new registration is moved to the object that the user holds.
     mr.soft.pointee.virtualAddress = made.soft.pointee.virtualAddress
     mr.soft.pointee.access = made.soft.pointee.access
     mr.pointee = made.pointee

@@ -3,13 +3,23 @@ import RoCETransport
 import RoCEWire
 import Synchronization
 
-/// A queue of packets in memory that two processes share: one writes, one reads, neither trusts the other.
+/// A packet ring: a queue of packets in memory that two processes share. One writes, one reads, and each validates what
+/// it reads. The writer makes the memory, sealed so that its size is fixed, and sends its descriptor to the reader.
 ///
-/// The data is a ring of 64-byte lines. A record begins on a line and lies in one piece:
+/// The first page:
+///
+/// | offset | field |
+/// |--------|-------|
+/// | 0      | the reader's position |
+/// | 64     | 1: the reader sleeps. The writer sets it to 0 after it has written, and then sends a wake-up |
+/// | 128    | 1: the reader has closed the ring |
+/// | 1024   | table of address pairs |
+///
+/// The data is a ring of 64-byte lines. A record begins on a line and is contiguous:
 ///
 /// | byte | field |
 /// |------|-------|
-/// | 0-3  | bits 15:0 bytes of the packet; bit 30: go on at the start of the ring; bit 31: there is a record |
+/// | 0-3  | bits 15:0: bytes of the packet; bit 30: continue at the start of the ring; bit 31: the record is valid |
 /// | 4    | index in the ring's table of address pairs |
 /// | 5    | traffic class |
 /// | 6    | hop limit |
@@ -17,19 +27,21 @@ import Synchronization
 /// | 8-11 | flow label |
 /// | 12   | the packet, from the BTH to the end of the ICRC, which is not filled in |
 ///
-/// The first word is written last, and before it a zero to the line behind the record. So a zero is where the reader
-/// stops, the reader needs no index of the writer's, and a writer that dies leaves nothing half done: its successor
-/// follows the records up to the zero and goes on there.
+/// The writer first writes a zero to the line after the record, then the record, and its first word last. So the reader
+/// stops at a zero and needs no index from the writer, and a writer that dies leaves no incomplete record.
 enum PacketRing {
     /// Bytes of data, a power of two.
     static let byteCount = 512 << 10
     static let line = 64
-    /// Before the data: the reader's position, and the table of address pairs.
+    /// Bytes of the header before the data: the reader's position and the table of address pairs.
     static let headerByteCount = 4096
+    /// Bytes of the whole ring.
     static let strideByteCount = headerByteCount + byteCount
 
-    /// Offset of the reader's position in the header, and of the table.
+    /// Offsets in the header.
     static let positionOffset = 0
+    static let sleepingOffset = 64
+    static let closedOffset = 128
     static let pairOffset = 1024
     static let pairCount = 64
     static let pairByteCount = 32
@@ -57,7 +69,17 @@ enum PacketRing {
         (header + positionOffset).assumingMemoryBound(to: Atomic<UInt64>.self)
     }
 
-    /// Bytes that a record with this first word takes, or nil when no such record can lie at this offset.
+    @inline(__always)
+    static func sleeping(_ header: UnsafeMutableRawPointer) -> UnsafeMutablePointer<Atomic<UInt32>> {
+        word(header + sleepingOffset)
+    }
+
+    @inline(__always)
+    static func closed(_ header: UnsafeMutableRawPointer) -> UnsafeMutablePointer<Atomic<UInt32>> {
+        word(header + closedOffset)
+    }
+
+    /// The bytes that a record with this first word occupies; nil when no valid record at this offset has it.
     static func extent(_ word: UInt32, at offset: Int) -> Int? {
         guard word & isRecord != 0 else { return nil }
         if word & isWrap != 0 { return byteCount - offset }
@@ -70,7 +92,7 @@ enum PacketRing {
     }
 }
 
-/// What travels with a packet: what IP would have carried.
+/// The fields of the IP header that are delivered with a packet.
 struct PacketEnvelope {
     var source: GID
     var destination: GID
@@ -79,37 +101,30 @@ struct PacketEnvelope {
     var flowLabel: UInt32
 }
 
-/// The writing end.
+/// The writing end of a ring.
 struct PacketRingWriter {
     private let header: UnsafeMutableRawPointer
     private let data: UnsafeMutableRawPointer
     private var tail: UInt64
-    /// The reader's position when last looked at.
+    /// The reader's position when it was last read.
     private var seen: UInt64
     private var pairs = 0
-    /// The pair of the packet before.
+    /// The address pair of the previous packet.
     private var lastSource = GID()
     private var lastDestination = GID()
     private var lastPair: UInt8 = 0
 
-    /// Goes on where the writer before stopped. Nil when the ring holds what no writer of ours leaves behind.
-    init?(_ ring: UnsafeMutableRawPointer) {
+    /// Begins to write to a ring that is all zero. Its reader counts as sleeping until it clears the word.
+    init(_ ring: UnsafeMutableRawPointer) {
         header = ring
         data = ring + PacketRing.headerByteCount
-        seen = PacketRing.position(ring).pointee.load(ordering: .acquiring)
-        tail = seen
-        guard seen % UInt64(PacketRing.line) == 0 else { return nil }
-        while true {
-            let offset = PacketRing.offset(tail)
-            let word = PacketRing.word(data + offset).pointee.load(ordering: .acquiring)
-            if word == 0 { break }
-            guard let extent = PacketRing.extent(word, at: offset) else { return nil }
-            tail &+= UInt64(extent)
-            guard tail &- seen < UInt64(PacketRing.byteCount) else { return nil }
-        }
+        seen = 0
+        tail = 0
+        PacketRing.sleeping(ring).pointee.store(1, ordering: .relaxed)
     }
 
-    /// Where the next packet is to be written: room for `Engine.packetRoom` bytes, or nil when the ring is full.
+    /// The address at which the next packet is to be written, with room for `Engine.packetRoom` bytes; nil when the
+    /// ring is full.
     @inline(__always)
     mutating func reserve() -> UnsafeMutableRawPointer? {
         let offset = PacketRing.offset(tail)
@@ -121,10 +136,11 @@ struct PacketRingWriter {
         return data + PacketRing.offset(tail) + PacketRing.packetOffset
     }
 
-    /// Shows the reader the packet that was written where `reserve` said. False when its addresses find no place in
-    /// the table: then it is not sent.
+    /// Publishes the packet that was written at the address that `reserve` returned.
+    /// - Returns: False when the table of address pairs is full: then the packet is not sent.
     @inline(__always)
     mutating func commit(byteCount: Int, _ envelope: borrowing PacketEnvelope) -> Bool {
+        assert(byteCount >= BTH.byteCount + ICRC.byteCount && byteCount <= Engine.packetRoom, "a packet of the engine")
         guard let pair = pair(envelope.source, envelope.destination) else { return false }
         let record = data + PacketRing.offset(tail)
         record.storeBytes(of: pair, toByteOffset: 4, as: UInt8.self)
@@ -154,7 +170,7 @@ struct PacketRingWriter {
         let limit = UInt64(PacketRing.byteCount - count)
         if tail &- seen <= limit { return true }
         let position = PacketRing.position(header).pointee.load(ordering: .acquiring)
-        // A position ahead of ours, or one that goes back, is not the reader's word: then there is no room for ever.
+        // A position ahead of the writer's, or behind the previous one, is invalid: the ring then has no free space.
         if tail &- position > UInt64(PacketRing.byteCount) { return false }
         seen = position
         return tail &- seen <= limit
@@ -166,7 +182,7 @@ struct PacketRingWriter {
         return findPair(source, destination)
     }
 
-    /// Looks a pair up in the table, or adds it. A full table is begun anew, once the reader has read all that refers
+    /// Finds a pair in the table, or adds it. A full table is cleared once the reader has read all packets that refer
     /// to it.
     private mutating func findPair(_ source: GID, _ destination: GID) -> UInt8? {
         var index = 0
@@ -189,29 +205,30 @@ struct PacketRingWriter {
     }
 }
 
-/// The reading end.
+/// The reading end of a ring.
 struct PacketRingReader {
     private let header: UnsafeMutableRawPointer
     private let data: UnsafeMutableRawPointer
     private var head: UInt64
     private var published: UInt64
-    /// The ring holds what no writer of ours writes: it is read no more.
+    /// The ring holds an invalid record. It is not read any more.
     private(set) var isBroken = false
 
+    /// Begins to read a ring from its start.
     init(_ ring: UnsafeMutableRawPointer) {
         header = ring
         data = ring + PacketRing.headerByteCount
-        head = PacketRing.position(ring).pointee.load(ordering: .relaxed)
-        published = head
+        head = 0
+        published = 0
     }
 
-    /// Whether a packet waits.
+    /// Whether a packet can be read.
     @inline(__always)
     var hasPacket: Bool {
         !isBroken && PacketRing.word(data + PacketRing.offset(head)).pointee.load(ordering: .acquiring) != 0
     }
 
-    /// The next packet in place, valid until `release`; nil when there is none.
+    /// The next packet, in place and valid until `release`; nil when there is none.
     @inline(__always)
     mutating func next(_ envelope: inout PacketEnvelope) -> UnsafeRawBufferPointer? {
         if isBroken { return nil }
@@ -237,15 +254,16 @@ struct PacketRingReader {
             start: record + PacketRing.packetOffset, count: Int(word & PacketRing.countMask))
     }
 
-    /// Gives up a packet that `next` showed, of this many bytes.
+    /// Releases the packet that `next` returned, which has `byteCount` bytes.
     @inline(__always)
     mutating func release(byteCount: Int) {
+        assert(byteCount <= Engine.packetRoom, "the length of the packet that next returned")
         head &+= UInt64(PacketRing.roundUp(PacketRing.packetOffset + byteCount))
-        // The writer looks only when it finds the ring full, so telling it now and then is enough.
+        // The writer reads the position only when it finds the ring full, so an update for each eighth is enough.
         if head &- published >= UInt64(PacketRing.byteCount / 8) { publish() }
     }
 
-    /// Tells the writer how far the reader has come.
+    /// Publishes the reader's position to the writer.
     @inline(__always)
     mutating func publish() {
         if published == head { return }

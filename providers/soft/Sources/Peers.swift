@@ -1,105 +1,157 @@
+import CIBVerbs
 import CLinux
 import CProviderABI
 import ProviderKit
+import RoCETransport
 import Synchronization
 
-/// The way to another open device on this host: our ring in its mailbox.
+/// Another open device of this host that this one sends to: a connection to the socket of its slot, and a ring that it
+/// reads. Without a ring, packets are sent over the connection.
 struct Peer: ~Copyable {
-    private let header: MailboxHeader
-    private let ring: UnsafeMutableRawPointer
-    private let bellPath: UnsafeMutablePointer<CChar>
-    var writer: PacketRingWriter
-    /// Written to since the bell was last looked at.
+    /// -1: the peer is this device itself.
+    private let connection: Int32
+    /// Nil when shared memory is not available. `Senders` owns the ring of a device to itself.
+    private var ring: UnsafeMutableRawPointer?
+    var writer: PacketRingWriter?
+    /// Whether a packet was written to it since the last check whether the receiver sleeps.
     var isTouched = false
-    /// When its ring was found full; 0 while it is not.
+    /// When the ring was first found full; 0 while it is not full.
     var fullSince: UInt64 = 0
 
-    /// Takes our ring in the mailbox of a slot into use; `own` is the file of our own mailbox. Nil when nobody is there,
-    /// or there is no memory.
-    init?(_ registry: borrowing Registry, own: Int32, slot: Int) {
-        let isOurs = slot == registry.slot
-        guard isOurs || registry.isAlive(slot) else { return nil }
-        let descriptor = isOurs ? own : registry.openMailbox(slot)
-        guard descriptor >= 0 else { return nil }
-        defer { if !isOurs { linux_close(descriptor) } }
-        guard linux_file_size(descriptor) == MailboxLayout.byteCount,
-            let header = MailboxHeader(mapping: descriptor)
-        else { return nil }
-        guard header.isKnown, header.closed.pointee.load(ordering: .acquiring) == 0,
-            let ring = Self.mapRing(descriptor, registry.slot)
-        else {
-            header.unmap()
+    /// Connects to a slot, and sends it a ring. Returns nil when the slot cannot be reached, with the errno value in
+    /// `error`. `ringError` is the errno value where there is no ring, or 0.
+    init?(_ slot: Int, error: inout Int32, ringError: inout Int32) {
+        let connection = Slot.connect(slot)
+        guard connection >= 0 else {
+            error = -connection
             return nil
         }
-        guard let writer = PacketRingWriter(ring) else {
-            linux_unmap(ring, PacketRing.strideByteCount)
-            header.unmap()
-            return nil
-        }
-        self.header = header
+        self.connection = connection
+        ring = Self.makeRing(for: connection, &ringError)
+        if let ring { writer = PacketRingWriter(ring) }
+    }
+
+    /// This device as its own peer, through a ring of `Senders`.
+    init(own ring: UnsafeMutableRawPointer) {
+        connection = -1
         self.ring = ring
-        self.writer = writer
-        bellPath = registry.bellPath(slot)
-        header.setActive(registry.slot)
+        writer = PacketRingWriter(ring)
     }
 
     deinit {
-        linux_unmap(ring, PacketRing.strideByteCount)
-        header.unmap()
-        bellPath.deallocate()
+        guard connection >= 0 else { return }
+        if let ring { linux_unmap(ring, PacketRing.strideByteCount) }
+        linux_close(connection)
     }
 
-    private static func mapRing(_ descriptor: Int32, _ slot: Int) -> UnsafeMutableRawPointer? {
-        let offset = UInt64(MailboxLayout.ringOffset(slot))
-        let error = linux_reserve_file(descriptor, offset, UInt64(PacketRing.strideByteCount))
-        if error == 0 { return linux_map_file(descriptor, offset, PacketRing.strideByteCount) }
-        var warning = Sentence("no memory for packets to another process (errno ")
-        warning.append(Int(error))
-        warning.append("): enlarge /dev/shm")
-        warning.log(RDMA_LOG_WARNING)
+    private static func makeRing(for connection: Int32, _ error: inout Int32) -> UnsafeMutableRawPointer? {
+        var descriptor: Int32 = -1
+        var memory: UnsafeMutableRawPointer?
+        error = linux_make_shared_memory(
+            ("swift-rdma soft" as StaticString).cString, PacketRing.strideByteCount, &descriptor, &memory)
+        guard error == 0, let memory else { return nil }
+        error = LocalMessage.send(.ring, on: connection, descriptor: descriptor)
+        linux_close(descriptor)
+        if error == 0 { return memory }
+        linux_unmap(memory, PacketRing.strideByteCount)
         return nil
     }
 
-    /// The owner is gone.
-    @inline(__always)
-    var isClosed: Bool { header.closed.pointee.load(ordering: .relaxed) != 0 }
+    /// Adds the connection to the ready list, which reports when the receiver refuses the ring or ends. Returns false
+    /// when that fails.
+    func register(in readyList: Int32, slot: Int) -> Bool {
+        linux_ready_add(readyList, connection, LocalTag.peer(slot)) == 0
+    }
 
-    /// Whether the owner sleeps and is to be woken: true for one of those who ask.
+    /// Whether the receiver has closed the ring.
+    @inline(__always)
+    var isClosed: Bool {
+        guard let ring else { return false }
+        return PacketRing.closed(ring).pointee.load(ordering: .relaxed) != 0
+    }
+
+    /// Whether the receiver's process has ended.
+    var hasEnded: Bool { connection >= 0 && linux_local_has_ended(connection) }
+
+    /// Whether the receiver sleeps and is to be woken. True for one caller only, since it clears the word.
     @inline(__always)
     mutating func takeSleeper() -> Bool {
         isTouched = false
-        // The packet must be visible before we look whether its reader sleeps.
+        guard let ring else { return false }
+        // The packet must be visible before the check whether its reader sleeps.
         atomicMemoryFence(ordering: .sequentiallyConsistent)
-        if header.sleeping.pointee.load(ordering: .relaxed) == 0 { return false }
-        return header.sleeping.pointee.exchange(0, ordering: .acquiringAndReleasing) != 0
+        if PacketRing.sleeping(ring).pointee.load(ordering: .relaxed) == 0 { return false }
+        return PacketRing.sleeping(ring).pointee.exchange(0, ordering: .acquiringAndReleasing) != 0
     }
 
-    /// Wakes the owner. False when it turns out to be dead.
-    func ring(with socket: Int32) -> Bool { linux_ring_bell(socket, bellPath) }
+    /// Sends a wake-up to the receiver. Returns false when the receiver has ended.
+    func wake() -> Bool {
+        let error = LocalMessage.send(.wake, on: connection)
+        // EAGAIN: messages are queued, so the receiver is awake or about to be.
+        return error == 0 || error == EAGAIN
+    }
+
+    /// Sends a packet over the connection. Returns 0, or a positive errno value: EAGAIN when the receiver's queue is
+    /// full.
+    func send(_ packet: UnsafeRawPointer, byteCount: Int, _ envelope: PacketEnvelope) -> Int32 {
+        LocalMessage.send(packet, byteCount: byteCount, envelope, on: connection)
+    }
+
+    /// Receives the messages of the receiver. Returns false when it has ended or violates the protocol.
+    mutating func receive() -> Bool {
+        var head: UInt64 = 0
+        while true {
+            var descriptor: Int32 = -1
+            let received = linux_local_receive(connection, &head, LocalMessage.headByteCount, &descriptor)
+            if received == -EAGAIN { return true }
+            if descriptor >= 0 { linux_close(descriptor) }
+            let kind = withUnsafeBytes(of: &head) { LocalMessage.kind(of: $0) }
+            guard received == LocalMessage.headByteCount, descriptor == -1, kind == .noRing else { return false }
+            if let ring {
+                sendUnread(ring)
+                linux_unmap(ring, PacketRing.strideByteCount)
+            }
+            ring = nil
+            writer = nil
+        }
+    }
+
+    /// Sends the packets that were written to a ring before the receiver refused it.
+    private func sendUnread(_ ring: UnsafeMutableRawPointer) {
+        var reader = PacketRingReader(ring)
+        var envelope = PacketEnvelope(source: GID(), destination: GID(), trafficClass: 0, hopLimit: 0, flowLabel: 0)
+        while let packet = reader.next(&envelope) {
+            guard send(packet.baseAddress!, byteCount: packet.count, envelope) == 0 else { return }
+            reader.release(byteCount: packet.count)
+        }
+    }
 }
 
-/// Ways to all devices of this host, by slot.
+/// The devices of this host that this one sends to, by slot.
 struct Peers: ~Copyable {
     private let peers: UnsafeMutablePointer<UnsafeMutablePointer<Peer>?>
-    /// When a slot that could not be reached may be tried again.
+    /// When the next attempt to connect to a slot is allowed, after one that failed.
     private let retryAt: UnsafeMutablePointer<UInt64>
-    /// Slots that were written to.
+    /// Slots that were written to since `wakeTouched`.
     private let touched: UnsafeMutablePointer<Int>
     private var touchedCount = 0
+    /// The errno values that were last logged.
+    private var warnedConnection: Int32 = 0
+    private var warnedRing: Int32 = 0
 
-    /// How long a slot without anybody is left alone: looking costs system calls.
+    /// The time during which no connection to an empty slot is attempted, since each attempt costs system calls.
     private static let retryNanoseconds: UInt64 = 20_000_000
 
     init() {
-        peers = .allocate(capacity: Registry.slotCount)
-        peers.initialize(repeating: nil, count: Registry.slotCount)
-        retryAt = .allocate(capacity: Registry.slotCount)
-        retryAt.initialize(repeating: 0, count: Registry.slotCount)
-        touched = .allocate(capacity: Registry.slotCount)
+        peers = .allocate(capacity: Slot.count)
+        peers.initialize(repeating: nil, count: Slot.count)
+        retryAt = .allocate(capacity: Slot.count)
+        retryAt.initialize(repeating: 0, count: Slot.count)
+        touched = .allocate(capacity: Slot.count)
     }
 
     deinit {
-        for slot in 0..<Registry.slotCount { Self.free(peers[slot]) }
+        for slot in 0..<Slot.count { Self.free(peers[slot]) }
         peers.deallocate()
         retryAt.deallocate()
         touched.deallocate()
@@ -111,56 +163,125 @@ struct Peers: ~Copyable {
         peer.deallocate()
     }
 
-    /// The way to a slot; nil when nobody holds it.
+    /// The device at a slot; nil when it cannot be reached. `own` is the slot of this device.
     @inline(__always)
-    func peer(
-        _ slot: Int, _ registry: borrowing Registry, own: Int32, now: UInt64
+    mutating func peer(
+        _ slot: Int, own: Int, _ senders: inout Senders, now: UInt64
     ) -> UnsafeMutablePointer<Peer>? {
         if let peer = peers[slot], !peer.pointee.isClosed { return peer }
-        return open(slot, registry, own: own, now: now)
+        return open(slot, own: own, &senders, now: now)
     }
 
     @inline(never)
-    private func open(
-        _ slot: Int, _ registry: borrowing Registry, own: Int32, now: UInt64
+    private mutating func open(
+        _ slot: Int, own: Int, _ senders: inout Senders, now: UInt64
     ) -> UnsafeMutablePointer<Peer>? {
         close(slot)
         guard now >= retryAt[slot] else { return nil }
-        guard let opened = Peer(registry, own: own, slot: slot) else {
+        let peer = UnsafeMutablePointer<Peer>.allocate(capacity: 1)
+        if slot == own, let opened = Self.openOwn(&senders) {
+            peer.initialize(to: opened)
+        } else if let opened = connect(slot, senders.readyList) {
+            peer.initialize(to: opened)
+        } else {
+            peer.deallocate()
             retryAt[slot] = now &+ Self.retryNanoseconds
             return nil
         }
-        let peer = UnsafeMutablePointer<Peer>.allocate(capacity: 1)
-        peer.initialize(to: opened)
         peers[slot] = peer
         return peer
     }
 
-    /// Forgets the way to a slot.
-    func close(_ slot: Int) {
-        Self.free(peers[slot])
+    private static func openOwn(_ senders: inout Senders) -> Peer? {
+        guard let ring = linux_map_memory(PacketRing.strideByteCount) else { return nil }
+        if senders.addOwn(ring) { return Peer(own: ring) }
+        linux_unmap(ring, PacketRing.strideByteCount)
+        return nil
+    }
+
+    private mutating func connect(_ slot: Int, _ readyList: Int32) -> Peer? {
+        var error: Int32 = 0
+        var ringError: Int32 = 0
+        guard let peer = Peer(slot, error: &error, ringError: &ringError) else {
+            warnOfConnection(slot, error)
+            return nil
+        }
+        guard peer.register(in: readyList, slot: slot) else { return nil }
+        if ringError != 0 { warnOfRing(ringError) }
+        return peer
+    }
+
+    private mutating func warnOfConnection(_ slot: Int, _ error: Int32) {
+        // ECONNREFUSED: no process holds the slot. EAGAIN: its backlog is full.
+        guard error != ECONNREFUSED, error != EAGAIN, error != warnedConnection else { return }
+        warnedConnection = error
+        var warning = MessageText("no connection to slot ")
+        warning.append(slot)
+        warning.append(" of this host can be made, so packets to it are sent over UDP: ")
+        if error == EPERM {
+            warning.append(
+                "another user holds it, or a sandbox forbids the call (EPERM); run both processes as one user")
+        } else {
+            warning.append(error: error)
+        }
+        warning.log(RDMA_LOG_WARNING)
+    }
+
+    private mutating func warnOfRing(_ error: Int32) {
+        guard error != warnedRing else { return }
+        warnedRing = error
+        var warning = MessageText(
+            "no shared memory for packets to another process of this host, so they are sent over a slower socket: ")
+        warning.append(error: error)
+        if error == EFBIG { warning.append(": RLIMIT_FSIZE is less than 516 KiB; raise `ulimit -f`") }
+        if error == ENOMEM { warning.append(": see `ulimit -v`, and memory.max of the control group") }
+        warning.log(RDMA_LOG_WARNING)
+    }
+
+    /// Closes the connection to a slot.
+    mutating func close(_ slot: Int) {
+        guard let peer = peers[slot] else { return }
+        if peer.pointee.isTouched {
+            var index = 0
+            while touched[index] != slot { index += 1 }
+            touchedCount -= 1
+            touched[index] = touched[touchedCount]
+        }
+        Self.free(peer)
         peers[slot] = nil
     }
 
-    /// Notes that something was written.
+    /// Receives the messages of the device at a slot, and closes the connection when it has ended.
+    mutating func receive(_ slot: Int) {
+        if let peer = peers[slot], !peer.pointee.receive() { close(slot) }
+    }
+
+    /// Closes the connection to a slot whose process has ended.
+    mutating func closeIfDead(_ slot: Int) {
+        if let peer = peers[slot], peer.pointee.hasEnded { close(slot) }
+    }
+
+    /// Notes that a packet was written to the peer, for `wakeTouched`.
     @inline(__always)
     mutating func touch(_ slot: Int, _ peer: UnsafeMutablePointer<Peer>) {
         if peer.pointee.isTouched { return }
         peer.pointee.isTouched = true
+        assert(touchedCount < Slot.count, "each slot is in the list once")
         touched[touchedCount] = slot
         touchedCount += 1
     }
 
-    /// Wakes those who were written to and sleep. True when that is to be us.
+    /// Sends a wake-up to each peer that was written to and sleeps.
+    /// - Returns: True when this device itself is one of them: the caller wakes the progress thread.
     @inline(__always)
-    mutating func wakeTouched(own: Int, with socket: Int32) -> Bool {
-        var wakeUs = false
+    mutating func wakeTouched(own: Int) -> Bool {
+        var wakesOwn = false
         while touchedCount > 0 {
             touchedCount -= 1
             let slot = touched[touchedCount]
             guard let peer = peers[slot], peer.pointee.takeSleeper() else { continue }
-            if slot == own { wakeUs = true } else if !peer.pointee.ring(with: socket) { close(slot) }
+            if slot == own { wakesOwn = true } else if !peer.pointee.wake() { close(slot) }
         }
-        return wakeUs
+        return wakesOwn
     }
 }

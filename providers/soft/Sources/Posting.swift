@@ -32,29 +32,31 @@ func postSend(
 private func stage(
     _ request: UnsafeMutablePointer<ibv_send_wr>, on queue: QueuePair, isDatagram: Bool
 ) -> RoCETransport.Errno {
-    var wanted = SendWorkRequest(
-        id: request.pointee.wr_id, opcode: WorkRequestOpcode(rawValue: request.pointee.opcode.rawValue),
-        flags: SendFlags(rawValue: request.pointee.send_flags))
-    wanted.immediate = request.pointee.imm_data
+    guard let wqe = queue.reserveSend() else { return .noMemory }
+    var path: UnsafePointer<Path>?
+    wqe.pointee.id = request.pointee.wr_id
+    wqe.pointee.opcode = WorkRequestOpcode(rawValue: request.pointee.opcode.rawValue)
+    wqe.pointee.flags = SendFlags(rawValue: request.pointee.send_flags)
+    wqe.pointee.immediate = request.pointee.imm_data
     if isDatagram {
-        wanted.remoteQueuePair = request.pointee.wr.ud.remote_qpn
-        wanted.remoteQueueKey = request.pointee.wr.ud.remote_qkey
-        wanted.path = request.pointee.wr.ud.ah?.path
+        wqe.pointee.remoteQPN = request.pointee.wr.ud.remote_qpn
+        wqe.pointee.remoteQKey = request.pointee.wr.ud.remote_qkey
+        path = request.pointee.wr.ud.ah?.path
     } else if request.pointee.opcode.rawValue >= IBV_WR_ATOMIC_CMP_AND_SWP.rawValue {
-        wanted.remoteAddress = request.pointee.wr.atomic.remote_addr
-        wanted.remoteKey = request.pointee.wr.atomic.rkey
-        wanted.compareAdd = request.pointee.wr.atomic.compare_add
-        wanted.swap = request.pointee.wr.atomic.swap
+        wqe.pointee.remoteAddress = request.pointee.wr.atomic.remote_addr
+        wqe.pointee.rkey = request.pointee.wr.atomic.rkey
+        wqe.pointee.compareAdd = request.pointee.wr.atomic.compare_add
+        wqe.pointee.swap = request.pointee.wr.atomic.swap
     } else {
-        wanted.remoteAddress = request.pointee.wr.rdma.remote_addr
-        wanted.remoteKey = request.pointee.wr.rdma.rkey
+        wqe.pointee.remoteAddress = request.pointee.wr.rdma.remote_addr
+        wqe.pointee.rkey = request.pointee.wr.rdma.rkey
     }
-    let elements = UnsafeRawPointer(request.pointee.sg_list)?.assumingMemoryBound(to: ScatterGatherElement.self)
-    return queue.stageSend(wanted, elements: elements, count: Int(request.pointee.num_sge))
+    let sgList = UnsafeRawPointer(request.pointee.sg_list)?.assumingMemoryBound(to: SGE.self)
+    return queue.stageSend(at: wqe, path: path, sgList: sgList, count: Int(request.pointee.num_sge))
 }
 
 extension UnsafeMutablePointer<ibv_ah> {
-    /// The path of an address handle of ours.
+    /// The path of an address handle that soft has made.
     @inline(__always)
     var path: UnsafePointer<Path> {
         (UnsafeRawPointer(self) + SoftAddressHandle.pathOffset).assumingMemoryBound(to: Path.self)
@@ -72,7 +74,7 @@ func postReceive(
     pair.pointee.receiveLock.lock()
     while let current = request {
         error = queue.stageReceive(
-            id: current.pointee.wr_id, elements: current.pointee.elements, count: Int(current.pointee.num_sge))
+            id: current.pointee.wr_id, sgList: current.pointee.sgList, count: Int(current.pointee.num_sge))
         if error != .success { break }
         request = current.pointee.next
     }

@@ -1,28 +1,28 @@
+import CIBVerbs
 import CLinux
 import ProviderKit
 import RoCETransport
 import RoCEWire
 import Synchronization
 
-/// What the links between engine and world remember from one round to the next; under the context's lock.
+/// The state of the engine's inputs and outputs that is kept between rounds; under the context's lock.
 struct LinkState {
-    /// Packets go over UDP even to this host: for tests that look at packets.
+    /// Whether packets to this host use shared memory. False when they are sent over UDP, so that they can be captured.
     var usesSharedMemory = true
-    /// The slot that the packet before went to, or -1: it went over UDP. The next one is written there at once.
+    /// The slot to which the previous packet was sent, or -1 for UDP. The next packet is written there directly.
     var lastSlot = -1
-    /// A packet whose receiver's ring is full waits here, and all others with it.
+    /// The bytes of `heldPacket`.
     let held = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 64)
+    /// A packet that waits because its receiver's ring is full. No other packet is sent meanwhile.
     var heldPacket: OutgoingPacket?
-    /// Packets that came or went.
+    /// The number of packets sent and received. Wraps.
     var packetCount: UInt64 = 0
-    /// The IP header that a datagram's receiver finds before its data.
+    /// The IP header for the GRH area of a received datagram.
     let networkHeader = UnsafeMutableRawBufferPointer.allocate(byteCount: IPv6Header.byteCount, alignment: 8)
-    /// An address that is ours: the last one that was looked up.
+    /// The last GID that was found in the table.
     var knownAddress = GID()
-    /// When a datagram last came or went.
+    /// When a datagram was last sent or received, in nanoseconds.
     var lastDatagram: UInt64 = 0
-    /// When the rings of dead senders were last looked for.
-    var lastReclaim: UInt64 = 0
 
     func deallocate() {
         held.deallocate()
@@ -30,56 +30,61 @@ struct LinkState {
     }
 }
 
-/// Packets in a row that one ring or one engine may have before the others get their turn.
+/// The most consecutive packets of one ring, or of the engine, in one round.
 private let burst = 64
-/// How long a full ring may hold up everybody. Its reader has some microseconds of work; longer means that it sleeps
-/// or is dead, and then packets to it are lost, as in a network.
+/// The longest time that a full ring may delay all packets. Its reader needs some microseconds to empty it; after this
+/// time it is suspended or has exited, and packets to it are dropped, as in a network. Nanoseconds.
 private let patience: UInt64 = 2_000_000
-/// How long after a datagram those who poll also look at the sockets, which costs a system call.
+/// The time after a datagram during which polling threads also receive from the sockets, which costs a system call.
+/// Nanoseconds.
 private let datagramMemory: UInt64 = 5_000_000
 
 extension Guarded {
-    /// Whether no datagram came or went for a while.
+    /// Whether no datagram was sent or received for a while.
     @inline(__always)
     func datagramsAreQuiet(at now: UInt64) -> Bool { now &- link.lastDatagram >= datagramMemory }
 }
 
-/// How a path is served: `Path.tag`.
+/// The values of `Path.tag`: how packets of a path are sent.
 enum Route {
     static let datagrams: UInt64 = 0
     static let sharedMemory: UInt64 = 1
 }
 
 extension ContextPointer {
-    /// Runs the engine until there is nothing to do right now, or others should have the lock. Under the lock.
-    /// - Returns: whether there may be more to do.
+    /// Runs the engine until it is idle, or for 8 rounds, after which the lock is to be released. Under the lock.
+    /// - Returns: Whether there may be more work.
     @inline(never)
     func pump(now: UInt64, receivesDatagrams: Bool) -> Bool {
         if let deadline = pointee.engine.nextDeadline, now >= deadline { pointee.engine.advance(to: now) }
         var rounds = 0
         var isBusy = true
         let areQuiet = guarded.pointee.datagramsAreQuiet(at: now)
-        if !areQuiet { guarded.pointee.sockets.trains.judge(repairs: pointee.engine.repairCount, now: now) }
+        if !areQuiet { guarded.pointee.sockets.segmentation.evaluate(repairs: pointee.engine.repairCount, now: now) }
         var mayHaveDatagrams = receivesDatagrams || !areQuiet
         while isBusy && rounds < 8 {
             isBusy = transmit(now: now)
             if receiveShared(now: now) { isBusy = true }
             if mayHaveDatagrams {
+                if receiveMessages(now: now) { isBusy = true }
                 let (count, hasMore) = receiveDatagrams(now: now)
                 if count > 0 { isBusy = true }
-                // Each look costs a system call, and sockets that gave all they had are mostly empty still.
+                // Each receive costs a system call, and sockets that were empty in the previous round are usually still
+                // empty.
                 mayHaveDatagrams = hasMore
             }
             rounds += 1
         }
         guarded.pointee.sockets.flush()
-        if guarded.pointee.peers.wakeTouched(own: pointee.registry.slot, with: pointee.bell) { pointee.watch.wake() }
+        if guarded.pointee.peers.wakeTouched(own: pointee.slot.number) { pointee.progressThread.wake() }
         dispatchEvents()
         return isBusy
     }
 
     // MARK: Sending
 
+    /// Sends up to `burst` packets.
+    /// - Returns: Whether there may be more.
     @inline(__always)
     private func transmit(now: UInt64) -> Bool {
         if guarded.pointee.link.heldPacket != nil && !releaseHeld(now: now) { return false }
@@ -87,7 +92,9 @@ extension ContextPointer {
         return true
     }
 
-    /// Lets the engine write a packet where the one before went: mostly it goes there too.
+    /// Sends one packet. The engine writes it to the ring or buffer of the previous packet, which usually has the same
+    /// destination.
+    /// - Returns: False when there is none, or when it has to wait.
     @inline(__always)
     private func transmitOne(now: UInt64) -> Bool {
         let slot = guarded.pointee.link.lastSlot
@@ -95,7 +102,7 @@ extension ContextPointer {
         var isInRing = false
         if slot < 0 {
             target = guarded.pointee.sockets.reserve()
-        } else if let peer = peer(slot, now: now), let place = peer.pointee.writer.reserve() {
+        } else if let peer = peer(slot, now: now), let place = peer.pointee.writer?.reserve() {
             target = place
             isInRing = true
         } else {
@@ -107,32 +114,34 @@ extension ContextPointer {
         if packet.path.tag == Route.sharedMemory {
             return sendShared(packet, at: target, writtenFor: isInRing ? slot : -1, now: now)
         }
-        sendDatagram(packet, at: target, isInPlace: slot < 0, now: now)
+        sendDatagram(packet, at: target, now: now)
         return true
     }
 
-    /// - Returns: false when the packet has to wait.
+    /// Sends a packet to a device of this host. `slot` is the slot to whose ring the engine wrote it, or -1.
+    /// - Returns: False when the packet has to wait.
     @inline(__always)
     private func sendShared(
         _ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, writtenFor slot: Int, now: UInt64
     ) -> Bool {
-        let destination = Int(packet.destinationQueuePair >> 16)
+        let destination = Int(packet.destinationQPN >> 16)
         guard let peer = peer(destination, now: now) else {
-            pointee.counters.pointee.unreachable &+= 1
+            sendDatagram(packet, at: bytes, now: now)
             return true
         }
         guarded.pointee.link.lastSlot = destination
+        let envelope = PacketEnvelope(
+            source: packet.path.source, destination: packet.path.destination,
+            trafficClass: packet.path.trafficClass, hopLimit: packet.path.hopLimit, flowLabel: packet.path.flowLabel)
+        if peer.pointee.writer == nil { return sendMessage(packet, at: bytes, envelope, to: peer, now: now) }
         if destination != slot {
-            guard let place = peer.pointee.writer.reserve() else {
+            guard let place = peer.pointee.writer?.reserve() else {
                 return hold(packet, at: bytes, for: peer, now: now)
             }
             place.copyMemory(from: bytes, byteCount: packet.byteCount)
         }
-        let envelope = PacketEnvelope(
-            source: packet.path.source, destination: packet.path.destination,
-            trafficClass: packet.path.trafficClass, hopLimit: packet.path.hopLimit, flowLabel: packet.path.flowLabel)
         peer.pointee.fullSince = 0
-        if peer.pointee.writer.commit(byteCount: packet.byteCount, envelope) {
+        if peer.pointee.writer!.commit(byteCount: packet.byteCount, envelope) {
             guarded.pointee.peers.touch(destination, peer)
         } else {
             pointee.counters.pointee.ringFull &+= 1
@@ -140,21 +149,42 @@ extension ContextPointer {
         return true
     }
 
-    @inline(__always)
-    private func peer(_ slot: Int, now: UInt64) -> UnsafeMutablePointer<Peer>? {
-        guarded.pointee.peers.peer(slot, pointee.registry, own: guarded.pointee.mailbox.descriptor, now: now)
+    /// Sends a packet over the connection to a peer without a ring.
+    /// - Returns: False when the packet has to wait.
+    @inline(never)
+    private func sendMessage(
+        _ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, _ envelope: PacketEnvelope,
+        to peer: UnsafeMutablePointer<Peer>, now: UInt64
+    ) -> Bool {
+        guarded.pointee.link.lastDatagram = now
+        let error = peer.pointee.send(bytes, byteCount: packet.byteCount, envelope)
+        if error == EAGAIN { return hold(packet, at: bytes, for: peer, now: now) }
+        peer.pointee.fullSince = 0
+        if error == 0 {
+            pointee.counters.pointee.sentMessages &+= 1
+        } else {
+            pointee.counters.pointee.unreachable &+= 1
+            guarded.pointee.peers.close(Int(packet.destinationQPN >> 16))
+        }
+        return true
     }
 
-    /// Keeps a packet for which there is no room, unless its receiver has been without room for too long.
+    @inline(__always)
+    private func peer(_ slot: Int, now: UInt64) -> UnsafeMutablePointer<Peer>? {
+        guarded.pointee.peers.peer(slot, own: pointee.slot.number, &guarded.pointee.senders, now: now)
+    }
+
+    /// Keeps a packet whose receiver has no room, or drops it when the receiver has had no room for too long.
+    /// - Returns: False when the packet is kept.
     @inline(never)
     private func hold(
         _ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, for peer: UnsafeMutablePointer<Peer>, now: UInt64
     ) -> Bool {
+        assert(guarded.pointee.link.heldPacket == nil, "no packet is sent while one is held")
         if peer.pointee.fullSince == 0 { peer.pointee.fullSince = now }
         guard now &- peer.pointee.fullSince < patience else {
             pointee.counters.pointee.ringFull &+= 1
-            let slot = Int(packet.destinationQueuePair >> 16)
-            if slot != pointee.registry.slot && !pointee.registry.isAlive(slot) { guarded.pointee.peers.close(slot) }
+            guarded.pointee.peers.closeIfDead(Int(packet.destinationQPN >> 16))
             return true
         }
         if bytes != guarded.pointee.link.held.baseAddress! {
@@ -164,7 +194,8 @@ extension ContextPointer {
         return false
     }
 
-    /// Tries again to send the packet that waits. False when it still does.
+    /// Sends the held packet, if there is one.
+    /// - Returns: False when it still has to wait.
     @inline(never)
     private func releaseHeld(now: UInt64) -> Bool {
         guard let packet = guarded.pointee.link.heldPacket else { return true }
@@ -173,11 +204,11 @@ extension ContextPointer {
     }
 
     @inline(never)
-    private func sendDatagram(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, isInPlace: Bool, now: UInt64)
-    {
+    private func sendDatagram(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) {
         guarded.pointee.link.lastSlot = -1
         guarded.pointee.link.lastDatagram = now
-        if !isInPlace { guarded.pointee.sockets.reserve().copyMemory(from: bytes, byteCount: packet.byteCount) }
+        let place = guarded.pointee.sockets.reserve()
+        if place != bytes { place.copyMemory(from: bytes, byteCount: packet.byteCount) }
         let isExpendable = packet.isExpendable
         if guarded.pointee.sockets.commit(byteCount: packet.byteCount, packet.path, isExpendable: isExpendable) {
             pointee.counters.pointee.sentDatagrams &+= 1
@@ -190,12 +221,11 @@ extension ContextPointer {
 
     @inline(__always)
     private func receiveShared(now: UInt64) -> Bool {
-        guarded.pointee.mailbox.findSenders()
         var isBusy = false
         var envelope = PacketEnvelope(
             source: GID(), destination: GID(), trafficClass: 0, hopLimit: 0, flowLabel: 0)
-        for index in 0..<guarded.pointee.mailbox.count {
-            let reader = guarded.pointee.mailbox.reader(index)
+        for index in 0..<guarded.pointee.senders.count {
+            guard let reader = guarded.pointee.senders.reader(index) else { continue }
             var left = burst
             while left > 0, let packet = reader.pointee.next(&envelope) {
                 if isOurs(envelope.destination) {
@@ -211,7 +241,50 @@ extension ContextPointer {
                 isBusy = true
             }
         }
+        if !isBusy { guarded.pointee.senders.dropEnded() }
         return isBusy
+    }
+
+    /// Receives messages on the connections to other processes of this host.
+    /// - Returns: Whether there were any.
+    @inline(never)
+    private func receiveMessages(now: UInt64) -> Bool {
+        var tags = InlineArray<16, UInt64>(repeating: 0)
+        let list = guarded.pointee.senders.readyList
+        let count = withUnsafeMutableBytes(of: &tags) { tags in
+            Int(linux_ready(list, tags.baseAddress!.assumingMemoryBound(to: UInt64.self), 16))
+        }
+        guard count > 0 else { return false }
+        let isForeground = pointee.progressThread.isForeground.load(ordering: .relaxed)
+        for index in 0..<count {
+            let tag = tags[index]
+            switch LocalTag.kind(tag) {
+            case LocalTag.listener: guarded.pointee.senders.accept()
+            case LocalTag.peer: guarded.pointee.peers.receive(LocalTag.slot(tag))
+            default: receiveMessages(on: LocalTag.descriptor(tag), isAwake: isForeground, now: now)
+            }
+        }
+        // The wake-up is consumed: request the next one before the rings are checked again.
+        if !isForeground { requestWakeups() }
+        return true
+    }
+
+    private func receiveMessages(on connection: Int32, isAwake: Bool, now: UInt64) {
+        guarded.pointee.senders.receive(connection, isAwake: isAwake) { packet, envelope in
+            guarded.pointee.link.lastDatagram = now
+            pointee.counters.pointee.receivedMessages &+= 1
+            if isOurs(envelope.destination) {
+                receive(packet, envelope, now: now)
+            } else {
+                pointee.counters.pointee.badAddress &+= 1
+            }
+        }
+    }
+
+    /// Makes writers send a wake-up from now on. Packets that were written before are visible afterwards.
+    func requestWakeups() {
+        guarded.pointee.senders.setSleeping(true)
+        atomicMemoryFence(ordering: .sequentiallyConsistent)
     }
 
     @inline(__always)
@@ -222,11 +295,11 @@ extension ContextPointer {
         return true
     }
 
-    /// Hands a packet to the engine.
+    /// Passes a received packet to the engine.
     @inline(__always)
     private func receive(_ packet: UnsafeRawBufferPointer, _ envelope: borrowing PacketEnvelope, now: UInt64) {
         guarded.pointee.link.packetCount &+= 1
-        // Only a datagram's receiver is shown the IP header: the top three bits of the opcode are the service type.
+        // Only UD delivers the IP header. The top three bits of the opcode are the service type.
         let isDatagram = packet[0] >> 5 == 3
         let header =
             isDatagram
@@ -239,50 +312,59 @@ extension ContextPointer {
 
     @inline(never)
     private func receiveDatagrams(now: UInt64) -> (count: Int, hasMore: Bool) {
-        let slot = pointee.registry.slot
+        let slot = pointee.slot.number
         let received = guarded.pointee.sockets.receive(pointee.counters) { packet, envelope in
             // Bytes 5 to 7 of the BTH are the destination QP; its top byte is the slot.
             let destination = Int(packet[5])
             if destination == slot {
                 receive(packet, envelope, now: now)
             } else {
-                forward(packet, envelope, to: destination, now: now)
+                forward(packet, copy envelope, to: destination, now: now)
             }
         }
         if received.count > 0 { guarded.pointee.link.lastDatagram = now }
         return received
     }
 
-    /// Leaves the network: passes on what has come for others. Under the lock, when nothing else runs any more.
+    /// Stops receiving from the network, and forwards the packets for other processes that were already queued. Under
+    /// the lock, after the progress thread has ended.
     func leaveNetwork() {
         guarded.pointee.sockets.retire()
         let now = linux_monotonic_ns()
         while receiveDatagrams(now: now).count > 0 {}
-        _ = guarded.pointee.peers.wakeTouched(own: pointee.registry.slot, with: pointee.bell)
+        _ = guarded.pointee.peers.wakeTouched(own: pointee.slot.number)
     }
 
-    /// Passes on a packet that the network gave to us and that another process of this host is meant to have.
+    /// Forwards a packet from the network to the process of this host that holds its destination slot.
     private func forward(
-        _ packet: UnsafeRawBufferPointer, _ envelope: borrowing PacketEnvelope, to slot: Int, now: UInt64
+        _ packet: UnsafeRawBufferPointer, _ envelope: PacketEnvelope, to slot: Int, now: UInt64
     ) {
         guard let peer = peer(slot, now: now) else {
             pointee.counters.pointee.unreachable &+= 1
             return
         }
-        guard let place = peer.pointee.writer.reserve() else {
+        if peer.pointee.writer == nil {
+            guard peer.pointee.send(packet.baseAddress!, byteCount: packet.count, envelope) == 0 else {
+                pointee.counters.pointee.unreachable &+= 1
+                return
+            }
+            pointee.counters.pointee.forwarded &+= 1
+            return
+        }
+        guard let place = peer.pointee.writer?.reserve() else {
             pointee.counters.pointee.ringFull &+= 1
             return
         }
         place.copyMemory(from: packet.baseAddress!, byteCount: packet.count)
-        guard peer.pointee.writer.commit(byteCount: packet.count, envelope) else { return }
+        guard peer.pointee.writer!.commit(byteCount: packet.count, envelope) else { return }
         pointee.counters.pointee.forwarded &+= 1
         guarded.pointee.peers.touch(slot, peer)
     }
 }
 
 extension PacketEnvelope {
-    /// Writes the IP header that the packet came with: IPv4 as its sender's kernel made it but for what routers
-    /// change, IPv6 likewise.
+    /// Writes the IP header of a received packet, as its sender's kernel made it, except for fields that routers
+    /// change.
     func writeHeader(to bytes: UnsafeMutableRawBufferPointer, packetByteCount: Int) -> UnsafeRawBufferPointer {
         if destination.isIPv4 {
             let header = IPv4Header(

@@ -5,7 +5,7 @@ import ProviderKit
 import RoCETransport
 
 extension DomainPointer {
-    /// The engine's, whose number is the handle.
+    /// The engine's protection domain, whose number is the handle.
     var engine: ProtectionDomain { ProtectionDomain(rawValue: pointee.base.handle) }
 }
 
@@ -17,7 +17,7 @@ func allocateDomain(context: UnsafeMutablePointer<ibv_context>?) -> UnsafeMutabl
     do {
         return makeDomain(context: context, handle: try soft.pointee.engine.allocateProtectionDomain().rawValue)
     } catch {
-        return failure(error.rawValue)
+        return failure(tooMany("protection domains", DeviceLimits.protectionDomains, "max_pd"))
     }
 }
 

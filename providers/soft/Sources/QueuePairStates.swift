@@ -1,6 +1,7 @@
 import CIBVerbs
 import CLinux
 import CProviderABI
+import ProviderKit
 import RoCETransport
 
 func modifyQueuePair(
@@ -11,21 +12,29 @@ func modifyQueuePair(
     let context = pair.context
     let wanted = AttributeMask(rawValue: UInt32(bitPattern: mask))
     var attributes = QueuePairAttributes()
-    guard attributes.take(attr.pointee, wanted) else { return EINVAL }
-    // Only the way to RESET takes entries out of queues that others are at; but those need not be fast, either.
+    guard attributes.take(attr.pointee, wanted) else {
+        return refusal(EINVAL, "qp_state, cur_qp_state or path_mtu is not a value that verbs.h defines")
+    }
+    // Only the transition to RESET removes entries from queues that other threads access. The others need not be fast.
     return pair.whileQuiet {
         if wanted.contains(.path) {
             guard let path = context.resolve(attr.pointee.ah_attr) else { return EINVAL }
             attributes.path = path
+        } else if wanted.contains(.pathMTU) {
+            // `resolve` does the same.
+            context.followInterface()
         }
         do throws(RoCETransport.Errno) {
             try context.pointee.engine.modify(pair.pointee.pair, attributes, wanted)
         } catch {
-            return error.rawValue
+            if error == .notSupported { return refusal(EOPNOTSUPP, "soft has no alternate paths") }
+            let excess = context.pointee.engine.attributeOutOfRange(pair.pointee.pair, attributes, wanted)
+            let activeMTU = context.pointee.engine.configuration.activeMTU
+            return excess.isEmpty ? error.rawValue : explainRange(excess, attributes, activeMTU: activeMTU)
         }
         qp.pointee.state = pair.pointee.pair.state.verbs
         context.dispatchEvents()
-        context.pointee.watch.wake()
+        context.pointee.progressThread.wake()
         return 0
     }
 }
@@ -50,11 +59,11 @@ func queryQueuePair(
     return 0
 }
 
-/// Packets of a message are placed in the order of their addresses, but nothing is promised about single bytes.
+/// `ibv_query_qp_data_in_order`: 0. The packets of a message are placed in order, but not the bytes of each packet.
 func queryDataInOrder(qp: UnsafeMutablePointer<ibv_qp>?, opcode: ibv_wr_opcode, flags: UInt32) -> Int32 { 0 }
 
 extension QueuePairAttributes {
-    /// Takes over what the mask names, but for the path. False when a value has no meaning.
+    /// Copies the attributes of `mask`, except the path. Returns false when a value is undefined.
     mutating func take(_ attr: ibv_qp_attr, _ mask: AttributeMask) -> Bool {
         if mask.contains(.state) {
             guard let state = RoCETransport.QueuePairState(attr.qp_state) else { return false }
@@ -68,13 +77,13 @@ extension QueuePairAttributes {
             guard let mtu = attr.path_mtu.byteCount else { return false }
             pathMTU = mtu
         }
-        queueKey = attr.qkey
-        receivePSN = attr.rq_psn
-        sendPSN = attr.sq_psn
-        destinationQueuePair = attr.dest_qp_num
+        qkey = attr.qkey
+        rqPSN = attr.rq_psn
+        sqPSN = attr.sq_psn
+        destinationQPN = attr.dest_qp_num
         access = AccessFlags(rawValue: attr.qp_access_flags)
-        partitionKeyIndex = attr.pkey_index
-        drainedNotification = attr.en_sqd_async_notify != 0
+        pkeyIndex = attr.pkey_index
+        sqdAsyncNotify = attr.en_sqd_async_notify != 0
         maxReadAtomic = attr.max_rd_atomic
         maxDestinationReadAtomic = attr.max_dest_rd_atomic
         minRNRTimer = attr.min_rnr_timer
@@ -85,21 +94,21 @@ extension QueuePairAttributes {
         return true
     }
 
-    /// As verbs.h has it, but for the capabilities.
+    /// The attributes as an `ibv_qp_attr`, without the capabilities.
     var verbs: ibv_qp_attr {
         var attr = ibv_qp_attr()
         attr.qp_state = state.verbs
         attr.cur_qp_state = state.verbs
         attr.path_mtu = ibv_mtu(byteCount: pathMTU)
         attr.path_mig_state = IBV_MIG_MIGRATED
-        attr.qkey = queueKey
-        attr.rq_psn = receivePSN
-        attr.sq_psn = sendPSN
-        attr.dest_qp_num = destinationQueuePair
+        attr.qkey = qkey
+        attr.rq_psn = rqPSN
+        attr.sq_psn = sqPSN
+        attr.dest_qp_num = destinationQPN
         attr.qp_access_flags = access.rawValue
         if path.destination != GID() { attr.ah_attr = path.verbs }
-        attr.pkey_index = partitionKeyIndex
-        attr.en_sqd_async_notify = drainedNotification ? 1 : 0
+        attr.pkey_index = pkeyIndex
+        attr.en_sqd_async_notify = sqdAsyncNotify ? 1 : 0
         attr.max_rd_atomic = maxReadAtomic
         attr.max_dest_rd_atomic = maxDestinationReadAtomic
         attr.min_rnr_timer = minRNRTimer

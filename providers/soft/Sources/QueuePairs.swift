@@ -4,16 +4,19 @@ import CProviderABI
 import ProviderKit
 import RoCETransport
 
-/// A queue pair: always the extended form.
+/// A queue pair: always `ibv_qp_ex`.
+///
+/// Its state is `pair.state`, the engine's, which errors change at any time. `ibv_qp.state` is a copy from the last
+/// `ibv_modify_qp` or `ibv_query_qp`, as in libibverbs; soft never reads it.
 struct SoftQueuePair: ~Copyable {
     var base = ibv_qp_ex()
+    private let room = ObjectRoom()
     let pair: QueuePair
     let isExtended: Bool
     let signalsAll: Bool
     let sendLock: Lock
     let receiveLock: Lock
-    /// The work request that the wr_ functions are building; under `sendLock`. In memory of its own, for the reason that
-    /// `SoftContext.guarded` is.
+    /// The work request that the wr_ functions build; under `sendLock`. In separate memory, like `SoftContext.guarded`.
     let builder: UnsafeMutablePointer<WorkRequestBuilder>
     let eventsRead = EventsRead()
 
@@ -47,7 +50,7 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
 }
 
 extension QueuePair {
-    /// The public object of the engine's.
+    /// The public object of a queue pair of the engine.
     var soft: QueuePairPointer? { userData?.assumingMemoryBound(to: SoftQueuePair.self) }
 }
 
@@ -58,28 +61,31 @@ extension QueuePairPointer {
     @inline(__always)
     var context: ContextPointer { pointee.base.qp_base.context.soft }
 
-    /// Runs `body` while nobody posts to the queue pair, polls its completion queues or runs the engine.
+    /// Runs `body` while no other thread posts to the queue pair, polls its completion queues or runs the engine.
     func whileQuiet<Result>(_ body: () -> Result) -> Result {
         let send = pointee.base.qp_base.send_cq!.soft
         let receive = pointee.base.qp_base.recv_cq!.soft
-        pointee.sendLock.lock()
-        pointee.receiveLock.lock()
-        // In the order of their addresses, so that two of these calls cannot wait for each other.
-        min(send, receive).pointee.lock.lock()
-        if send != receive { max(send, receive).pointee.lock.lock() }
-        context.lockForControl()
-        defer {
-            context.unlock()
-            if send != receive { max(send, receive).pointee.lock.unlock() }
-            min(send, receive).pointee.lock.unlock()
-            pointee.receiveLock.unlock()
-            pointee.sendLock.unlock()
+        return whileNotPolled(send.pointee.lock, receive.pointee.lock, taking: tryLockPosting) {
+            context.lockForControl()
+            defer {
+                context.unlock()
+                pointee.receiveLock.unlock()
+                pointee.sendLock.unlock()
+            }
+            return body()
         }
-        return body()
+    }
+
+    /// Takes the locks of the send and the receive queue, or neither.
+    private func tryLockPosting() -> Bool {
+        guard pointee.sendLock.tryLock() else { return false }
+        if pointee.receiveLock.tryLock() { return true }
+        pointee.sendLock.unlock()
+        return false
     }
 }
 
-/// The operations that an extended queue pair of a service type can be built with.
+/// The `send_ops_flags` that a service type supports.
 private func sendOperations(_ type: ibv_qp_type) -> UInt64 {
     let sends = UInt64(IBV_QP_EX_WITH_SEND.rawValue | IBV_QP_EX_WITH_SEND_WITH_IMM.rawValue)
     let writes = UInt64(IBV_QP_EX_WITH_RDMA_WRITE.rawValue | IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM.rawValue)
@@ -101,12 +107,14 @@ func createQueuePair(
     let refusal = checkQueuePair(attr.pointee, context, operations: sendOperations)
     guard refusal == 0 else { return failure(refusal) }
     let domain = attr.pointee.pd!.domain
-    var specification = QueuePairSpecification(
+    var specification = QueuePairInitAttributes(
         type: QueuePairType(rawValue: attr.pointee.qp_type.rawValue), domain: domain.engine,
         completions: attr.pointee.send_cq.soft.pointee.queue, capabilities: QueuePairCapabilities(attr.pointee.cap))
-    specification.receiveCompletions = attr.pointee.recv_cq.soft.pointee.queue
+    specification.receiveCQ = attr.pointee.recv_cq.soft.pointee.queue
     specification.sharedReceiveQueue = attr.pointee.srq?.soft.pointee.queue
-    specification.signalAll = attr.pointee.sq_sig_all != 0
+    specification.sqSigAll = attr.pointee.sq_sig_all != 0
+    let excess = specification.capabilities.refusal(hasReceiveQueue: attr.pointee.srq == nil)
+    guard excess == 0 else { return failure(excess) }
 
     let pair = QueuePairPointer.allocate(capacity: 1)
     specification.userData = UnsafeMutableRawPointer(pair)
@@ -118,10 +126,11 @@ func createQueuePair(
         pair.initialize(
             to: SoftQueuePair(
                 pair: made, isExtended: attr.pointee.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0,
-                signalsAll: specification.signalAll, isSingleThreaded: domain.pointee.isSingleThreaded))
+                signalsAll: specification.sqSigAll, isSingleThreaded: domain.pointee.isSingleThreaded))
     } catch {
         pair.deallocate()
-        return failure(error.rawValue)
+        guard error == .noMemory else { return failure(error.rawValue) }
+        return failure(tooMany("queue pairs", DeviceLimits.queuePairs, "max_qp, maxQueuePairs"))
     }
     let base = UnsafeMutableRawPointer(pair).assumingMemoryBound(to: ibv_qp_ex.self)
     rdma_init_qp(base, context, attr)
@@ -157,16 +166,16 @@ func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {
 extension QueuePairCapabilities {
     init(_ cap: ibv_qp_cap) {
         self.init(
-            sendWorkRequests: cap.max_send_wr, receiveWorkRequests: cap.max_recv_wr, sendElements: cap.max_send_sge,
-            receiveElements: cap.max_recv_sge, inlineData: cap.max_inline_data)
+            maxSendWR: cap.max_send_wr, maxReceiveWR: cap.max_recv_wr, maxSendSGE: cap.max_send_sge,
+            maxReceiveSGE: cap.max_recv_sge, maxInlineData: cap.max_inline_data)
     }
 }
 
 extension ibv_qp_cap {
     init(_ capabilities: QueuePairCapabilities) {
         self.init(
-            max_send_wr: capabilities.sendWorkRequests, max_recv_wr: capabilities.receiveWorkRequests,
-            max_send_sge: capabilities.sendElements, max_recv_sge: capabilities.receiveElements,
-            max_inline_data: capabilities.inlineData)
+            max_send_wr: capabilities.maxSendWR, max_recv_wr: capabilities.maxReceiveWR,
+            max_send_sge: capabilities.maxSendSGE, max_recv_sge: capabilities.maxReceiveSGE,
+            max_inline_data: capabilities.maxInlineData)
     }
 }

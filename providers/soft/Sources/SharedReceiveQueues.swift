@@ -4,9 +4,10 @@ import CProviderABI
 import ProviderKit
 import RoCETransport
 
-/// A shared receive queue.
+/// A shared receive queue (`ibv_srq`).
 struct SoftSharedReceiveQueue: ~Copyable {
     var base = ibv_srq()
+    private let room = ObjectRoom()
     let queue: SharedReceiveQueue
     let lock: Lock
     let eventsRead = EventsRead()
@@ -37,7 +38,7 @@ extension SharedReceiveQueuePointer {
 }
 
 extension SharedReceiveQueue {
-    /// The public object of the engine's.
+    /// The public object of a shared receive queue of the engine.
     var soft: SharedReceiveQueuePointer? { userData?.assumingMemoryBound(to: SoftSharedReceiveQueue.self) }
 }
 
@@ -47,13 +48,15 @@ func createSharedReceiveQueue(
     guard let context, let attr else { return failure(EINVAL) }
     let refusal = checkBasicSharedReceiveQueue(attr.pointee, context)
     guard refusal == 0, let pd = attr.pointee.pd else { return failure(refusal) }
+    let excess = sizeRefusal(attr.pointee.attr)
+    guard excess == 0 else { return failure(excess) }
     let queue = SharedReceiveQueuePointer.allocate(capacity: 1)
     let soft = context.soft
     soft.lockForControl()
     defer { soft.unlock() }
     do {
         let made = try soft.pointee.engine.createSharedReceiveQueue(
-            pd.domain.engine, workRequests: attr.pointee.attr.max_wr, elements: attr.pointee.attr.max_sge,
+            pd.domain.engine, maxWR: attr.pointee.attr.max_wr, maxSGE: attr.pointee.attr.max_sge,
             userData: UnsafeMutableRawPointer(queue))
         queue.initialize(
             to: SoftSharedReceiveQueue(queue: made, isSingleThreaded: pd.domain.pointee.isSingleThreaded))
@@ -66,14 +69,28 @@ func createSharedReceiveQueue(
     return queue.verbs
 }
 
+/// Checks the sizes. Returns 0, or EINVAL for one that is out of range.
+private func sizeRefusal(_ attr: ibv_srq_attr) -> Int32 {
+    if attr.max_wr < 1 { return refusal(EINVAL, "max_wr must be at least 1") }
+    if attr.max_wr > Limits.maxWR {
+        return overLimit("max_wr", attr.max_wr, "max_srq_wr", Int(Limits.maxWR))
+    }
+    if attr.max_sge > Limits.maxSGE {
+        return overLimit("max_sge", attr.max_sge, "max_srq_sge", Int(Limits.maxSGE))
+    }
+    return 0
+}
+
 func modifySharedReceiveQueue(
     srq: UnsafeMutablePointer<ibv_srq>?, attr: UnsafeMutablePointer<ibv_srq_attr>?, mask: Int32
 ) -> Int32 {
     guard let queue = srq?.soft, let attr else { return EINVAL }
     let wanted = UInt32(bitPattern: mask)
-    // Not resizable, and says so (no IBV_DEVICE_SRQ_RESIZE).
+    // Resizing is not supported (no IBV_DEVICE_SRQ_RESIZE).
     guard wanted & ~IBV_SRQ_LIMIT.rawValue == 0 else {
-        return wanted & ~(IBV_SRQ_LIMIT.rawValue | IBV_SRQ_MAX_WR.rawValue) == 0 ? EOPNOTSUPP : EINVAL
+        return wanted & ~(IBV_SRQ_LIMIT.rawValue | IBV_SRQ_MAX_WR.rawValue) == 0
+            ? refusal(EOPNOTSUPP, "soft does not resize shared receive queues (no IBV_DEVICE_SRQ_RESIZE)")
+            : refusal(EINVAL, "the mask has bits that enum ibv_srq_attr_mask lacks")
     }
     if wanted == 0 { return 0 }
     let context = queue.context
@@ -82,7 +99,7 @@ func modifySharedReceiveQueue(
     do {
         try context.pointee.engine.setLimit(of: queue.pointee.queue, to: attr.pointee.srq_limit)
     } catch {
-        return error.rawValue
+        return overLimit("srq_limit", attr.pointee.srq_limit, "max_wr", queue.pointee.queue.capacity)
     }
     return 0
 }
@@ -95,7 +112,7 @@ func querySharedReceiveQueue(
     context.lockForControl()
     defer { context.unlock() }
     attr.pointee.max_wr = UInt32(queue.pointee.queue.capacity)
-    attr.pointee.max_sge = UInt32(queue.pointee.queue.elements)
+    attr.pointee.max_sge = UInt32(queue.pointee.queue.maxSGE)
     attr.pointee.srq_limit = context.pointee.engine.limit(of: queue.pointee.queue)
     return 0
 }
@@ -109,7 +126,7 @@ func destroySharedReceiveQueue(srq: UnsafeMutablePointer<ibv_srq>?) -> Int32 {
         try context.pointee.engine.destroy(queue.pointee.queue)
     } catch {
         context.unlock()
-        return error.rawValue
+        return refusal(error.rawValue, "queue pairs still receive from it: destroy them first")
     }
     context.unlock()
     let read = context.pointee.asyncEvents.drop(queue.pointee.eventsRead.others) {
@@ -135,7 +152,7 @@ func postSharedReceive(
     queue.pointee.lock.lock()
     while let current = request {
         error = queue.pointee.queue.stageReceive(
-            id: current.pointee.wr_id, elements: current.pointee.elements, count: Int(current.pointee.num_sge))
+            id: current.pointee.wr_id, sgList: current.pointee.sgList, count: Int(current.pointee.num_sge))
         if error != .success { break }
         request = current.pointee.next
     }
@@ -146,9 +163,9 @@ func postSharedReceive(
 }
 
 extension ibv_recv_wr {
-    /// The list of pieces: `struct ibv_sge` has the engine's layout (a test says so).
+    /// The list of SGEs: `struct ibv_sge` has the engine's layout (a test compares them).
     @inline(__always)
-    var elements: UnsafePointer<ScatterGatherElement>? {
-        UnsafeRawPointer(sg_list)?.assumingMemoryBound(to: ScatterGatherElement.self)
+    var sgList: UnsafePointer<SGE>? {
+        UnsafeRawPointer(sg_list)?.assumingMemoryBound(to: SGE.self)
     }
 }

@@ -1,72 +1,79 @@
+import CIBVerbs
 import CLinux
 import CProviderABI
 import ProviderKit
 import RoCETransport
 import RoCEWire
 
-/// Why packets were dropped before the engine saw them, and how many came and went. Counts wrap.
+/// Counts of packets sent, received, forwarded and dropped between the engine and its sockets and rings. Counts wrap.
 struct LinkCounters {
     /// Packets sent and received over UDP.
     var sentDatagrams: UInt64 = 0
     var receivedDatagrams: UInt64 = 0
-    /// Trains that such packets were received in.
-    var receivedTrains: UInt64 = 0
-    /// Received and passed on to the process that they are for.
+    /// GRO batches of more than one packet that were received.
+    var receivedBatches: UInt64 = 0
+    /// Packets sent and received over connections of AF_UNIX.
+    var sentMessages: UInt64 = 0
+    var receivedMessages: UInt64 = 0
+    /// Received packets that were forwarded to the process that holds the destination slot.
     var forwarded: UInt64 = 0
-    /// Received: too short or too long to be a packet.
+    /// Received packets that are shorter or longer than a RoCEv2 packet can be.
     var badLength: UInt64 = 0
-    /// Received: the ICRC does not fit.
+    /// Received packets with a wrong ICRC.
     var badICRC: UInt64 = 0
-    /// To be sent: nobody holds the slot, or the address has no socket.
+    /// Packets that were not sent: no process holds the destination slot, or the source address has no socket.
     var unreachable: UInt64 = 0
-    /// To be sent: the receiver's ring was full for too long.
+    /// Packets that were not sent: the receiver's ring was full for too long.
     var ringFull: UInt64 = 0
-    /// Received through shared memory for an address that is not ours.
+    /// Packets received from this host whose destination GID is not in this device's GID table.
     var badAddress: UInt64 = 0
 }
 
-/// The UDP sockets of a device: one for each of its addresses, on port 4791. Other processes of this user may have
-/// theirs beside them; whoever receives a packet passes it on to the one it is for.
+/// The UDP sockets of a device: one for each of its addresses, on port 4791. Other processes of this user may bind
+/// sockets to the same address and port (SO_REUSEPORT); a process that receives a packet for another one forwards it.
 struct Sockets: ~Copyable {
     private struct Entry {
         var gid = GID()
         var descriptor: Int32 = -1
     }
 
-    private let ifindex: UInt32
+    /// The scope of link-local addresses.
+    private var ifindex: UInt32 = 0
     private let port: UInt16
     private let entries: UnsafeMutablePointer<Entry>
     private let outgoing: UnsafeMutablePointer<linux_datagram>
     private let incoming: UnsafeMutablePointer<linux_datagram>
-    /// What goes out lies here without gaps, so that a train is one piece of memory.
+    /// The packets to send, without gaps, so that the packets of a GSO batch are contiguous.
     private let outgoingRoom: UnsafeMutableRawPointer
     private let incomingRoom: UnsafeMutableRawPointer
-    /// Datagrams and trains in `outgoing`, and their bytes.
+    /// Datagrams and batches in `outgoing`, and their bytes.
     private var queued = 0
     private var queuedByteCount = 0
-    /// Which socket and address they go out from.
+    /// The socket and the source address of the queued datagrams.
     private var queuedOn: Int32 = -1
     private var queuedFrom = GID()
-    /// What may join the last one of them.
-    private var opening = Opening()
-    var trains = Trains()
-    private let trainLimit: Int
+    /// The batch at the end of the queue, while packets can join it.
+    private var openBatch = OpenBatch()
+    var segmentation = UDPSegmentation()
+    private let maxSegments: Int
     private var hasWarned = false
+    /// The errno values that were logged for datagrams that could not be sent, since the interface last changed: bit N
+    /// stands for errno N.
+    private var loggedLosses: (UInt64, UInt64) = (0, 0)
     private let recovery = IPv4IdentificationRecovery(maximumPacketByteCount: Engine.packetRoom)
 
     private static let batch = Int(LINUX_DATAGRAM_BATCH)
-    /// A full train, and a packet that does not fit in it any more.
-    private static let outgoingByteCount = Trains.byteLimit + Engine.packetRoom
-    /// What a datagram or a train can have. The packets at the start of each place are touched most, and would share
-    /// the few lines of a cache that places at multiples of 65536 have.
+    /// Room for a full batch, and for one packet that does not fit in it.
+    private static let outgoingByteCount = UDPSegmentation.maxBytes + Engine.packetRoom
+    /// The largest datagram or batch. The start of each buffer is accessed most; buffers at multiples of 65536 would
+    /// map to the same few cache sets, hence the odd stride.
     private static let incomingByteCount = 65_536
     private static let incomingStride = incomingByteCount + 17 * 64
 
-    /// - Parameter trainLimit: datagrams in a train, for tests that look at what the kernel refuses.
-    init(ifindex: UInt32, port: UInt16 = UDPHeader.rocePort, trainLimit: Int = Trains.datagramLimit) {
-        self.ifindex = ifindex
+    /// - Parameter maxSegments: The most datagrams in one batch; tests pass more than the kernel accepts.
+    init(port: UInt16 = UDPHeader.rocePort, maxSegments: Int = UDPSegmentation.maxSegments) {
         self.port = port
-        self.trainLimit = trainLimit
+        self.maxSegments = maxSegments
         entries = .allocate(capacity: DeviceLimits.gids)
         entries.initialize(repeating: Entry(), count: DeviceLimits.gids)
         outgoing = .allocate(capacity: Self.batch)
@@ -89,17 +96,39 @@ struct Sockets: ~Copyable {
         incomingRoom.deallocate()
     }
 
-    /// Opens and closes sockets so that there is one for each entry of the table.
-    mutating func follow(_ table: borrowing GIDTable) {
+    /// Opens and closes sockets so that each entry of the GID table has one, where the port can be bound. Retries the
+    /// sockets that could not be opened before. An address to which no socket can be bound is removed from the table.
+    /// - Returns: Whether a socket was opened or closed.
+    mutating func follow(_ table: borrowing GIDTable, ifindex: UInt32) -> Bool {
+        let isOther = ifindex != self.ifindex
+        self.ifindex = ifindex
+        var isChanged = false
         for index in 0..<DeviceLimits.gids {
             let gid = table.gid(at: index) ?? GID()
-            if entries[index].gid == gid { continue }
-            if entries[index].descriptor >= 0 { linux_close(entries[index].descriptor) }
-            entries[index] = Entry(gid: gid, descriptor: gid == GID() ? -1 : open(gid))
+            let entry = entries[index]
+            if entry.gid == gid && !isOther && (gid == GID() || entry.descriptor >= 0) { continue }
+            if entry.descriptor >= 0 { linux_close(entry.descriptor) }
+            let opened = gid == GID() ? -1 : open(gid)
+            if opened == -EADDRNOTAVAIL { table.hide(at: index) }
+            if opened >= 0 || entry.descriptor >= 0 { isChanged = true }
+            entries[index] = Entry(gid: table.gid(at: index) ?? GID(), descriptor: max(opened, -1))
         }
+        return isChanged
     }
 
-    /// Has others receive what comes from now on. What has come can still be received, and belongs to them too.
+    /// Enables the log messages about losses again. Called when the interface or its MTU has changed.
+    mutating func resetLoggedLosses() { loggedLosses = (0, 0) }
+
+    /// Whether a GID of the table has no socket.
+    var lacksSocket: Bool {
+        for index in 0..<DeviceLimits.gids where entries[index].gid != GID() && entries[index].descriptor < 0 {
+            return true
+        }
+        return false
+    }
+
+    /// Takes the sockets out of their SO_REUSEPORT groups: packets that arrive later are received by other processes.
+    /// Packets that are already queued can still be received here, to be forwarded.
     func retire() {
         for index in 0..<DeviceLimits.gids where entries[index].descriptor >= 0 {
             entries[index].gid.withNetworkBytes { linux_retire_socket(entries[index].descriptor, $0, ifindex) }
@@ -108,19 +137,20 @@ struct Sockets: ~Copyable {
 
     private mutating func open(_ gid: GID) -> Int32 {
         let descriptor = gid.withNetworkBytes { linux_roce_socket($0, port, ifindex) }
-        if descriptor < 0 && !hasWarned {
+        if descriptor < 0 && descriptor != -EADDRNOTAVAIL && !hasWarned {
             hasWarned = true
-            var warning = Sentence("UDP port 4791 cannot be had (errno ")
-            warning.append(Int(-descriptor))
-            warning.append("): only processes of this host can be reached; is the kernel's rdma_rxe loaded,")
-            warning.append(" or does another user run soft?")
+            var warning = MessageText("UDP port 4791 cannot be bound, so only processes of this host can be reached: ")
+            warning.append(error: -descriptor)
+            if -descriptor == EADDRINUSE {
+                warning.append("; is the kernel's rdma_rxe loaded, or does another user run soft?")
+            }
             warning.log(RDMA_LOG_WARNING)
         }
-        if descriptor >= 0 && !linux_sends_trains(descriptor) { trains.switchOff() }
+        if descriptor >= 0 && !linux_supports_gso(descriptor) { segmentation.disable() }
         return descriptor
     }
 
-    /// Writes the descriptors to wait on, and says how many.
+    /// Writes the descriptors to wait on to `list`, which has room for `DeviceLimits.gids`, and returns their number.
     func descriptors(into list: UnsafeMutablePointer<Int32>) -> Int {
         var count = 0
         for index in 0..<DeviceLimits.gids where entries[index].descriptor >= 0 {
@@ -138,20 +168,21 @@ struct Sockets: ~Copyable {
 
 // MARK: - Sending
 
-/// What a packet must have to join the train at the end of the queue.
-private struct Opening {
-    /// Bytes of the train's packets; 0: nothing can join.
+/// The GSO batch at the end of the queue, to which packets of the same length, destination, traffic class and hop limit
+/// are added.
+private struct OpenBatch {
+    /// Bytes of each packet; 0: no batch is open.
     var byteCount = 0
-    /// Packets that it has.
+    /// The number of packets in it.
     var packets = 0
     var destination = GID()
     var trafficClass: UInt8 = 0
     var hopLimit: UInt8 = 0
 
-    /// Nothing can join.
+    /// No batch is open.
     init() {}
 
-    /// The train that begins with this packet.
+    /// A batch that begins with this packet.
     init(_ byteCount: Int, _ path: Path) {
         self.byteCount = byteCount
         packets = 1
@@ -161,54 +192,61 @@ private struct Opening {
     }
 
     @inline(__always)
-    func takes(_ count: Int, _ path: Path, limit: Int) -> Bool {
+    func accepts(_ count: Int, _ path: Path, limit: Int) -> Bool {
         count <= byteCount && hasRoom(count, limit: limit) && path.destination == destination
             && path.trafficClass == trafficClass && path.hopLimit == hopLimit
     }
 
     @inline(__always)
     func hasRoom(_ count: Int, limit: Int) -> Bool {
-        packets < limit && packets &* byteCount &+ count <= Trains.byteLimit
+        packets < limit && packets &* byteCount &+ count <= UDPSegmentation.maxBytes
     }
 }
 
 extension Sockets {
-    /// Where the next datagram is to be written: room for `Engine.packetRoom` bytes.
+    /// The address at which the next datagram is to be written, with room for `Engine.packetRoom` bytes.
     mutating func reserve() -> UnsafeMutableRawPointer {
         if queued == Self.batch || queuedByteCount > Self.outgoingByteCount - Engine.packetRoom { flush() }
         return outgoingRoom + queuedByteCount
     }
 
-    /// Queues the packet that was written where `reserve` said. False when there is no socket for its address.
+    /// Queues the packet that was written at the address that `reserve` returned.
+    /// - Returns: False when the source address has no socket.
     mutating func commit(byteCount: Int, _ path: Path, isExpendable: Bool) -> Bool {
+        assert(byteCount > ICRC.byteCount && byteCount <= Engine.packetRoom, "reserve gave room for one packet")
+        assert(queued < Self.batch && queuedByteCount + byteCount <= Self.outgoingByteCount, "commit follows reserve")
         let descriptor = descriptor(of: path.source)
-        guard descriptor >= 0 else { return false }
+        guard descriptor >= 0 else {
+            noteLoss(EADDRNOTAVAIL)
+            return false
+        }
         if queued > 0 && queuedOn != descriptor { moveToFront(byteCount: byteCount) }
         queuedOn = descriptor
         queuedFrom = path.source
         let packet = UnsafeMutableRawBufferPointer(start: outgoingRoom + queuedByteCount, count: byteCount)
         queuedByteCount += byteCount
-        if isExpendable && opening.takes(byteCount, path, limit: trainLimit) {
+        if isExpendable && openBatch.accepts(byteCount, path, limit: maxSegments) {
             join(packet, path)
         } else {
             append(packet, path)
-            opening = isExpendable && trains.areOn ? Opening(byteCount, path) : Opening()
+            openBatch = isExpendable && segmentation.isOn ? OpenBatch(byteCount, path) : OpenBatch()
         }
         return true
     }
 
-    /// Makes the packet the next one of the train at the end of the queue.
+    /// Adds the packet to the batch at the end of the queue.
     private mutating func join(_ packet: UnsafeMutableRawBufferPointer, _ path: Path) {
-        seal(packet, path.source, path.destination, identification: UInt16(truncatingIfNeeded: opening.packets))
-        let train = outgoing + (queued - 1)
-        if train.pointee.segment == 0 { trains.noteSent() }
-        train.pointee.segment = UInt32(opening.byteCount)
-        train.pointee.count += UInt32(packet.count)
-        opening.packets += 1
-        // A shorter one is the last.
-        if packet.count < opening.byteCount {
-            opening = Opening()
-        } else if !opening.hasRoom(opening.byteCount, limit: trainLimit) {
+        assert(queued > 0 && openBatch.packets > 0, "a packet joins the batch that ends the queue")
+        seal(packet, path.source, path.destination, identification: UInt16(truncatingIfNeeded: openBatch.packets))
+        let batch = outgoing + (queued - 1)
+        if batch.pointee.segment == 0 { segmentation.countBatch() }
+        batch.pointee.segment = UInt32(openBatch.byteCount)
+        batch.pointee.count += UInt32(packet.count)
+        openBatch.packets += 1
+        // A shorter packet ends the batch (UDP_SEGMENT).
+        if packet.count < openBatch.byteCount {
+            openBatch = OpenBatch()
+        } else if !openBatch.hasRoom(openBatch.byteCount, limit: maxSegments) {
             flush()
         }
     }
@@ -230,50 +268,85 @@ extension Sockets {
         queued += 1
     }
 
-    /// Sends what is queued. What the kernel does not take is lost.
+    /// Sends the queued datagrams. A datagram that the kernel does not accept is lost.
     mutating func flush() {
         if queued == 0 { return }
         var first = 0
         var isRefused = false
         repeat {
-            first += Int(linux_send_datagrams(queuedOn, ifindex, outgoing + first, Int32(queued - first), &isRefused))
+            var lost: Int32 = 0
+            first += Int(
+                linux_send_datagrams(queuedOn, ifindex, outgoing + first, Int32(queued - first), &isRefused, &lost))
             if isRefused {
-                trains.switchOff()
-                sendAlone(outgoing + first)
+                lost = sendAlone(outgoing + first)
+                // When single packets cannot be sent either, GSO is not the cause of the failure.
+                if lost == 0 { segmentation.disable() }
                 first += 1
             }
+            if lost != 0 { noteLoss(lost) }
         } while isRefused && first < queued
         queued = 0
         queuedByteCount = 0
-        opening = Opening()
+        openBatch = OpenBatch()
     }
 
-    /// Sends the packets of a train that the kernel refused, each as a datagram of its own.
-    private func sendAlone(_ train: UnsafeMutablePointer<linux_datagram>) {
-        let destination = withUnsafeBytes(of: &train.pointee.gid) { GID(at: $0.baseAddress!) }
-        var single = train.pointee
+    /// Logs that packets cannot be sent to the network, once for each errno value.
+    @inline(never)
+    private mutating func noteLoss(_ error: Int32) {
+        guard error > 0, error < 128 else { return }
+        let bit: UInt64 = 1 << UInt64(error & 63)
+        guard (error < 64 ? loggedLosses.0 : loggedLosses.1) & bit == 0 else { return }
+        if error < 64 { loggedLosses.0 |= bit } else { loggedLosses.1 |= bit }
+        var warning = MessageText("packets to the network are lost: ")
+        warning.append(error: error)
+        switch error {
+        case EMSGSIZE:
+            warning.append(
+                "; the MTU of the interface, now or on the way, is too small for the path MTU of a queue pair:")
+            warning.append(" raise it, or connect with a smaller path MTU")
+        case EADDRNOTAVAIL:
+            warning.append(
+                "; the interface no longer has the address that a queue pair or address handle uses (sgid_index),")
+            warning.append(" or no socket could be bound to it: see `ip address`")
+        case ENETUNREACH, EHOSTUNREACH: warning.append("; there is no route to the peer: see `ip route get ADDRESS`")
+        case ENETDOWN, ENODEV, ENXIO: warning.append("; the interface is down or gone: see `ip link`")
+        case EPERM, EACCES: warning.append("; a firewall or a sandbox forbids them")
+        default: break
+        }
+        warning.log(RDMA_LOG_WARNING)
+    }
+
+    /// Sends the packets of a batch that the kernel refused, each as a single datagram.
+    /// - Returns: The errno value of the last packet that could not be sent, or 0.
+    private func sendAlone(_ batch: UnsafeMutablePointer<linux_datagram>) -> Int32 {
+        var error: Int32 = 0
+        let destination = withUnsafeBytes(of: &batch.pointee.gid) { GID(at: $0.baseAddress!) }
+        var single = batch.pointee
         single.segment = 0
-        var left = Int(train.pointee.count)
+        var left = Int(batch.pointee.count)
         while left > 0 {
             let packet = UnsafeMutableRawBufferPointer(
-                start: single.bytes, count: min(left, Int(train.pointee.segment)))
+                start: single.bytes, count: min(left, Int(batch.pointee.segment)))
             seal(packet, queuedFrom, destination, identification: 0)
             single.count = UInt32(packet.count)
             var isRefused = false
-            _ = linux_send_datagrams(queuedOn, ifindex, &single, 1, &isRefused)
+            var lost: Int32 = 0
+            _ = linux_send_datagrams(queuedOn, ifindex, &single, 1, &isRefused, &lost)
+            if lost != 0 { error = lost }
             single.bytes += packet.count
             left -= packet.count
         }
+        return error
     }
 
-    /// Sends what is queued before a packet that is already written behind it, and moves that one to the front.
+    /// Sends the queued datagrams, and moves the packet that is already written after them to the front.
     private mutating func moveToFront(byteCount: Int) {
         let written = outgoingRoom + queuedByteCount
         flush()
         outgoingRoom.copyMemory(from: written, byteCount: byteCount)
     }
 
-    /// Fills in the ICRC.
+    /// Writes the ICRC to the end of the packet.
     private func seal(
         _ packet: UnsafeMutableRawBufferPointer, _ source: GID, _ destination: GID, identification: UInt16
     ) {
@@ -283,7 +356,7 @@ extension Sockets {
         icrc.store(at: packet.baseAddress! + (packet.count - ICRC.byteCount))
     }
 
-    /// The ICRC of a packet as our sockets send it: DF set; identification 0, in a train the packet's place in it.
+    /// The ICRC of a packet as these sockets send it: DF set; identification 0, or in a GSO batch the packet's place.
     private static func icrc(
         _ source: GID, _ destination: GID, _ udp: UDPHeader, _ packet: UnsafeRawBufferPointer, identification: UInt16
     ) -> ICRC {
@@ -304,8 +377,9 @@ extension Sockets {
 // MARK: - Receiving
 
 extension Sockets {
-    /// Receives what waits on every socket, at most a batch on each, and hands over the packets whose ICRC is right.
-    /// - Returns: how many came, and whether more may wait.
+    /// Receives from every socket, at most LINUX_DATAGRAM_BATCH datagrams and GRO batches each, and calls `body` with
+    /// each packet whose ICRC is correct.
+    /// - Returns: How many datagrams and batches were received, and whether more may be waiting.
     func receive(
         _ counters: UnsafeMutablePointer<LinkCounters>,
         _ body: (UnsafeRawBufferPointer, borrowing PacketEnvelope) -> Void
@@ -322,7 +396,7 @@ extension Sockets {
         return (total, hasMore)
     }
 
-    /// Takes a datagram, or the datagrams of a train one after the other.
+    /// Processes a datagram, or the datagrams of a GRO batch in order.
     private func take(
         _ datagram: UnsafeMutablePointer<linux_datagram>, to destination: GID,
         _ counters: UnsafeMutablePointer<LinkCounters>,
@@ -331,7 +405,7 @@ extension Sockets {
         let source = withUnsafeBytes(of: &datagram.pointee.gid) { GID(at: $0.baseAddress!) }
         let count = min(Int(datagram.pointee.count), Self.incomingByteCount)
         let segment = datagram.pointee.segment == 0 ? count : Int(datagram.pointee.segment)
-        if segment < count { counters.pointee.receivedTrains &+= 1 }
+        if segment < count { counters.pointee.receivedBatches &+= 1 }
         var offset = 0
         var place: UInt16 = 0
         repeat {
@@ -343,7 +417,7 @@ extension Sockets {
         } while offset < count
     }
 
-    /// Takes a packet that was at this place of a train, or alone.
+    /// Processes a packet; `place` is its index in the GRO batch, or 0 for a single datagram.
     @inline(__always)
     private func take(
         _ packet: UnsafeRawBufferPointer, place: UInt16, from source: GID, port sourcePort: UInt16,
@@ -367,7 +441,7 @@ extension Sockets {
             counters.pointee.badICRC &+= 1
             return
         }
-        // The socket does not tell these; a router may change them.
+        // The socket does not report the values of the sender, and a router may change them.
         let envelope = PacketEnvelope(
             source: source, destination: destination, trafficClass: 0, hopLimit: 64, flowLabel: 0)
         body(packet, envelope)

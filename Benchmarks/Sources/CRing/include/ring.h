@@ -1,7 +1,6 @@
-// The cheapest provider there can be: a queue pair is a ring in memory; what was posted is complete. It
-// does what every hardware provider must do - check the queue, write 64 bytes for each work request, ring
-// a doorbell, read 64 bytes for each completion - and nothing else, so that what an application's
-// language adds on top of it shows.
+// The provider with the lowest cost: a queue pair is a ring in memory, and posted work requests are complete. It does
+// only the work of every hardware provider: check the queue, write 64 bytes for each work request, write a doorbell,
+// read 64 bytes for each completion. So the overhead of an application's language is visible.
 #ifndef SWIFT_RDMA_BENCHMARKS_RING_H
 #define SWIFT_RDMA_BENCHMARKS_RING_H
 

@@ -1,15 +1,15 @@
-// Counts the allocations of the current thread, for tests that prove that a path makes none.
+// Counts the allocations of the current thread, for tests that check that a code path does not allocate.
 #ifndef C_ALLOCATION_COUNTER_H
 #define C_ALLOCATION_COUNTER_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/// How many times this thread called malloc, calloc, realloc, aligned_alloc, memalign or posix_memalign since it
-/// began. The count wraps. Linking this target is enough: its functions take the place of the C library's.
+/// The number of calls of malloc, calloc, realloc, aligned_alloc, memalign and posix_memalign by this thread. It wraps.
+/// Linking this target is sufficient: its functions replace those of the C library.
 uint64_t allocation_count(void);
 
-/// True where nothing is counted: under a sanitizer, which brings an allocator of its own, and without glibc.
+/// True if calls are not counted: under a sanitizer, which has its own allocator, and without glibc.
 bool allocation_count_is_blind(void);
 
 #endif

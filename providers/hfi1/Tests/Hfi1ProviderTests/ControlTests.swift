@@ -2,6 +2,7 @@ import CAllocationCounter
 import CIBVerbs
 import CKernelABI
 import CProviderABI
+import CProviderCore
 import Glibc
 import KernelTestSupport
 import KernelVerbs
@@ -10,8 +11,7 @@ import Testing
 
 @testable import Hfi1Provider
 
-/// A kernel that has rdmavt, as far as the commands of a queue pair go. Each queue lies at an offset of its own in the
-/// node, as rdmavt's do.
+/// A fake kernel with the commands of rdmavt's queues. Each queue has its own mmap offset, as in rdmavt.
 private final class FakeDriver {
     static let completions: UInt64 = 0x1_0000
     static let receives: UInt64 = 0x2_0000
@@ -29,18 +29,18 @@ private final class FakeDriver {
         native.initialize(to: NativeContext(kernel: kernel.open(driver: RDMA_DRIVER_HFI1), opened: opened))
         context = native.initialize(device.pointer.pointee.device)
         fillDataPath(&context.pointee.ops)
-        kernel.onCall = { [unowned self] in answer($0) }
+        kernel.onCall = { [unowned self] in respond($0) }
     }
 
-    private func answer(_ call: FakeKernel.Call) -> Int32 {
+    private func respond(_ call: FakeKernel.Call) -> Int32 {
         if let command = call.command {
             switch command {
             case UInt64(IB_USER_VERBS_CMD_RESIZE_CQ.rawValue):
-                call.attribute(UVERBS_ATTR_UHW_OUT)!.answer(Self.resized)
-                call.attribute(UVERBS_ATTR_CORE_OUT.rawValue)!.answer(200 as UInt32)
+                call.attribute(UVERBS_ATTR_UHW_OUT)!.respond(Self.resized)
+                call.attribute(UVERBS_ATTR_CORE_OUT.rawValue)!.respond(200 as UInt32)
             case UInt64(IB_USER_VERBS_CMD_MODIFY_SRQ.rawValue):
-                let place = call.attribute(UVERBS_ATTR_UHW_IN)!.bytes.load(0, as: UInt64.self)
-                UnsafeMutableRawPointer(bitPattern: UInt(place))!.storeBytes(of: Self.resized, as: UInt64.self)
+                let address = call.attribute(UVERBS_ATTR_UHW_IN)!.bytes.load(0, as: UInt64.self)
+                UnsafeMutableRawPointer(bitPattern: UInt(address))!.storeBytes(of: Self.resized, as: UInt64.self)
             default: break
             }
             return 0
@@ -48,28 +48,28 @@ private final class FakeDriver {
         switch (call.object, call.method) {
         case (UVERBS_OBJECT_CQ.rawValue, UVERBS_METHOD_CQ_CREATE.rawValue):
             call.attribute(UVERBS_ATTR_CREATE_CQ_HANDLE.rawValue)!.set(21)
-            call.attribute(UVERBS_ATTR_CREATE_CQ_RESP_CQE.rawValue)!.answer(100 as UInt32)
-            call.attribute(UVERBS_ATTR_UHW_OUT)!.answer(Self.completions)
+            call.attribute(UVERBS_ATTR_CREATE_CQ_RESP_CQE.rawValue)!.respond(100 as UInt32)
+            call.attribute(UVERBS_ATTR_UHW_OUT)!.respond(Self.completions)
         case (UVERBS_OBJECT_QP.rawValue, UVERBS_METHOD_QP_CREATE.rawValue):
             call.attribute(UVERBS_ATTR_CREATE_QP_HANDLE.rawValue)!.set(31)
-            call.attribute(UVERBS_ATTR_CREATE_QP_RESP_QP_NUM.rawValue)!.answer(0x42 as UInt32)
+            call.attribute(UVERBS_ATTR_CREATE_QP_RESP_QP_NUM.rawValue)!.respond(0x42 as UInt32)
             let limits = ibv_qp_cap(
                 max_send_wr: 10, max_recv_wr: 16, max_send_sge: 2, max_recv_sge: 4, max_inline_data: 0)
-            call.attribute(UVERBS_ATTR_CREATE_QP_RESP_CAP.rawValue)!.answer(limits)
+            call.attribute(UVERBS_ATTR_CREATE_QP_RESP_CAP.rawValue)!.respond(limits)
             let hasShared = call.attribute(UVERBS_ATTR_CREATE_QP_SRQ_HANDLE.rawValue) != nil
-            call.attribute(UVERBS_ATTR_UHW_OUT)!.answer(hasShared ? 0 as UInt64 : Self.receives)
+            call.attribute(UVERBS_ATTR_UHW_OUT)!.respond(hasShared ? 0 as UInt64 : Self.receives)
         case (UVERBS_OBJECT_SRQ.rawValue, UVERBS_METHOD_SRQ_CREATE.rawValue):
             call.attribute(UVERBS_ATTR_CREATE_SRQ_HANDLE.rawValue)!.set(41)
-            call.attribute(UVERBS_ATTR_CREATE_SRQ_RESP_MAX_WR.rawValue)!.answer(8 as UInt32)
-            call.attribute(UVERBS_ATTR_CREATE_SRQ_RESP_MAX_SGE.rawValue)!.answer(2 as UInt32)
-            call.attribute(UVERBS_ATTR_UHW_OUT)!.answer(Self.shared)
+            call.attribute(UVERBS_ATTR_CREATE_SRQ_RESP_MAX_WR.rawValue)!.respond(8 as UInt32)
+            call.attribute(UVERBS_ATTR_CREATE_SRQ_RESP_MAX_SGE.rawValue)!.respond(2 as UInt32)
+            call.attribute(UVERBS_ATTR_UHW_OUT)!.respond(Self.shared)
         default:
             if call.method == 1, let handle = call.attributes.first { destroyed.append(UInt32(handle.data)) }
         }
         return 0
     }
 
-    /// A word of the node's memory, as the kernel sees it.
+    /// Reads a word of the mapped memory.
     func word(_ offset: UInt64) -> UInt32 {
         var value: UInt32 = 0
         _ = pread(kernel.descriptor, &value, 4, off_t(offset))
@@ -84,10 +84,10 @@ private final class FakeDriver {
     func close() { #expect(closeNativeContext(context: context) == 0) }
 }
 
-@Suite("hfi1: objects on a kernel that a test plays")
+@Suite("hfi1: objects on a fake kernel")
 struct ControlTests {
-    @Test("A queue pair, two queues and a shared one are made, used, resized and destroyed where the kernel maps them")
-    func whole() throws {
+    @Test("Queue pair, completion queue and shared receive queue: create, use, resize, destroy, at the mmap offsets")
+    func lifecycle() throws {
         let driver = FakeDriver()
         let table = controlTable.pointee
         let domain = try #require(table.alloc_pd(driver.context))
@@ -103,16 +103,16 @@ struct ControlTests {
         #expect(pair.pointee.qp_num == 0x42 && attr.cap.max_recv_wr == 16 && attr.cap.max_inline_data == 0)
         #expect(table.dealloc_pd(domain) == EBUSY)
 
-        // Receives land in the queue pair's mapping.
+        // Receive WQEs are written to the queue pair's mapping.
         pair.pointee.state = IBV_QPS_RTS
-        var element = ibv_sge(addr: 1, length: 2, lkey: 3)
-        withUnsafeMutablePointer(to: &element) { element in
-            var request = ibv_recv_wr(wr_id: 9, next: nil, sg_list: element, num_sge: 1)
+        var sge = ibv_sge(addr: 1, length: 2, lkey: 3)
+        withUnsafeMutablePointer(to: &sge) { sge in
+            var request = ibv_recv_wr(wr_id: 9, next: nil, sg_list: sge, num_sge: 1)
             var bad: UnsafeMutablePointer<ibv_recv_wr>?
             #expect(ibv_post_recv(pair, &request, &bad) == 0)
             #expect(driver.word(FakeDriver.receives) == 1 && driver.word(FakeDriver.receives + 8) == 9)
 
-            // A shared queue, and what is in it after it has grown.
+            // A shared receive queue, before and after a resize.
             var limits = ibv_srq_init_attr_ex()
             limits.comp_mask = IBV_SRQ_INIT_ATTR_PD.rawValue
             limits.pd = domain
@@ -127,7 +127,7 @@ struct ControlTests {
             #expect(table.destroy_srq(shared) == 0)
         }
 
-        // Completions come from the completion queue's mapping; after a resize, from the new one.
+        // CQEs are read from the completion queue's mapping; after a resize, from the new one.
         var wc = ibv_wc()
         #expect(ibv_poll_cq(completions, 1, &wc) == 0)
         driver.set(FakeDriver.completions + 8, 77)
@@ -146,7 +146,7 @@ struct ControlTests {
         driver.close()
     }
 
-    @Test("What hfi1 does not have is EOPNOTSUPP, what does not fit together EINVAL")
+    @Test("Unsupported attributes are EOPNOTSUPP, missing objects and values out of range EINVAL")
     func refusals() throws {
         let driver = FakeDriver()
         let table = controlTable.pointee
@@ -177,7 +177,7 @@ struct ControlTests {
         #expect(table.create_cq(driver.context, 0, nil, nil, 0) == nil && errno == EINVAL)
         #expect(table.create_cq_ex == nil && table.rereg_mr == nil && driver.context.pointee.ops.alloc_mw == nil)
 
-        // A kernel that offers no queue: the object is destroyed again.
+        // Without an mmap offset in the response, the object is destroyed again.
         driver.destroyed = []
         driver.kernel.onCall = { call in
             if call.method == UVERBS_METHOD_CQ_CREATE.rawValue { call.attributes[0].set(22) }
@@ -191,16 +191,49 @@ struct ControlTests {
         driver.close()
     }
 
+    @Test("If the memory of a shared receive queue cannot be mapped, the explanation describes the state of the queue")
+    func unmapped() throws {
+        let driver = FakeDriver()
+        let table = controlTable.pointee
+        _ = providerEntry(core: OpenedContext.core, why: nil)
+        var limits = ibv_srq_init_attr_ex()
+        limits.comp_mask = IBV_SRQ_INIT_ATTR_PD.rawValue
+        limits.pd = table.alloc_pd(driver.context)
+        let shared = try #require(table.create_srq_ex(driver.context, &limits))
+        driver.kernel.onCall = { call in
+            guard call.command == UInt64(IB_USER_VERBS_CMD_MODIFY_SRQ.rawValue) else { return 0 }
+            let address = call.attribute(UVERBS_ATTR_UHW_IN)!.bytes.load(0, as: UInt64.self)
+            // The offset is not a multiple of the page size.
+            UnsafeMutableRawPointer(bitPattern: UInt(address))!.storeBytes(of: 0x4_0001, as: UInt64.self)
+            return 0
+        }
+        rdma_drop_explanation()
+        var larger = ibv_srq_attr(max_wr: 60, max_sge: 0, srq_limit: 0)
+        #expect(table.modify_srq(shared, &larger, Int32(IBV_SRQ_MAX_WR.rawValue)) == EINVAL)
+        #expect(rdma_explanation(EINVAL).map { String(cString: $0).contains("accepts no more receives") } == true)
+        var request = ibv_recv_wr()
+        var bad: UnsafeMutablePointer<ibv_recv_wr>?
+        #expect(ibv_post_srq_recv(shared, &request, &bad) == EINVAL)
+        #expect(table.destroy_srq(shared) == 0)
+
+        rdma_drop_explanation()
+        errno = 0
+        #expect(table.create_srq_ex(driver.context, &limits) == nil && errno == EPROTO)
+        #expect(rdma_explanation(EPROTO).map { String(cString: $0).contains("RDMA_PROVIDER=libibverbs") } == true)
+        #expect(table.dealloc_pd(limits.pd) == 0)
+        driver.close()
+    }
+
     @Test(
-        "Post and poll allocate nothing",
-        .enabled(if: !allocation_count_is_blind(), "a sanitizer stands in front of malloc"))
+        "post_recv and poll_cq allocate no memory",
+        .enabled(if: !allocation_count_is_blind(), "a sanitizer replaces malloc"))
     func allocations() throws {
         let receives = FakeReceives(4)
-        let ring = FakeRing(entrySize: MemoryLayout<ib_uverbs_wc>.size, places: 4)
+        let ring = FakeRing(entrySize: MemoryLayout<ib_uverbs_wc>.size, entryCount: 4)
         let queue = CompletionQueuePointer.allocate(isSingleThreaded: false)
         queue.completions.pointee = CompletionRing(mapping: ring.mapping, entries: 3)
         let pair = QueuePairPointer.allocate(isSingleThreaded: false)
-        pair.attach(receive: receives.queue, maximumSendElements: 1)
+        pair.attach(receive: receives.queue, maxSendSGE: 1)
         pair.pointee.base.qp_base.state = IBV_QPS_RTS
         var request = ibv_recv_wr()
         var wc = ibv_wc()
@@ -221,7 +254,7 @@ struct ControlTests {
     }
 }
 
-@Suite("hfi1: which devices it serves")
+@Suite("hfi1: probing")
 struct ProbeTests {
     private func probe(driver: UInt32, version: UInt32 = 2) -> Int32 {
         let test = TestDevice("hfi1_0")
@@ -232,10 +265,10 @@ struct ProbeTests {
         return probeDevice(device: &device, why: nil)
     }
 
-    @Test("Devices of the kernel's hfi1 with queues that are mapped; others are refused")
+    @Test("The provider serves devices of the kernel driver hfi1 with ABI 2, and refuses others")
     func served() {
         #expect(probe(driver: RDMA_DRIVER_HFI1.rawValue) == 0)
-        // A kernel that does not tell the driver: the driver file has matched the PCI ids.
+        // Without a driver ID from the kernel: the driver file has matched the PCI IDs.
         #expect(probe(driver: UInt32.max) == 0)
         #expect(probe(driver: RDMA_DRIVER_RXE.rawValue) == ENODEV)
         #expect(probe(driver: RDMA_DRIVER_HFI1.rawValue, version: 1) == ENODEV)

@@ -12,7 +12,7 @@ struct PollingTests {
         let queue: CompletionQueuePointer
 
         init(_ entries: Int) {
-            ring = FakeRing(entrySize: MemoryLayout<ib_uverbs_wc>.size, places: entries + 1)
+            ring = FakeRing(entrySize: MemoryLayout<ib_uverbs_wc>.size, entryCount: entries + 1)
             queue = CompletionQueuePointer.allocate(isSingleThreaded: false)
             queue.completions.pointee = CompletionRing(mapping: ring.mapping, entries: UInt32(entries))
         }
@@ -22,13 +22,13 @@ struct PollingTests {
         func poll(_ count: Int32) -> [ibv_wc] {
             var found = [ibv_wc](repeating: ibv_wc(), count: Int(max(count, 1)) + 1)
             found[Int(max(count, 1))].wr_id = 0xFEED
-            let taken = pollCompletions(cq: queue.verbs, count: count, wc: &found)
+            let polled = pollCompletions(cq: queue.verbs, count: count, wc: &found)
             #expect(found[Int(max(count, 1))].wr_id == 0xFEED)
-            return Array(found.prefix(Int(taken)))
+            return Array(found.prefix(Int(polled)))
         }
     }
 
-    @Test("A completion is what the kernel wrote, byte for byte; but its bit for an invalidated key is another")
+    @Test("ibv_poll_cq returns the fields of the CQE unchanged, except for IB_WC_WITH_INVALIDATE")
     func bytes() throws {
         let fake = Fake(4)
         for bit in [0, IBV_WC_WITH_IMM.rawValue, IBV_WC_WITH_INV.rawValue] {
@@ -53,7 +53,7 @@ struct PollingTests {
         #expect(fake.poll(1).isEmpty)
     }
 
-    @Test("Several in one call, over the end of the ring, in order, none twice and none lost")
+    @Test("ibv_poll_cq returns every CQE once and in order, across the end of the ring")
     func wraps() {
         let fake = Fake(5)
         var next: UInt64 = 0
@@ -73,7 +73,7 @@ struct PollingTests {
         #expect(seen == next && fake.ring.indices.pointee.tail.val == fake.ring.indices.pointee.head.val)
     }
 
-    @Test("No room asked for is none given; a negative number is EINVAL")
+    @Test("ibv_poll_cq with num_entries 0 returns 0, with a negative value -EINVAL")
     func counts() {
         let fake = Fake(2)
         fake.ring.complete(ib_uverbs_wc())
@@ -83,7 +83,7 @@ struct PollingTests {
         #expect(fake.poll(1).count == 1)
     }
 
-    @Test("Whatever the indices say, no entry outside the ring is read, and polling ends")
+    @Test("With indices out of range, no CQE outside the ring is read, and polling terminates")
     func wildIndices() {
         let fake = Fake(3)
         for head in [0, 3, 4, 5, 1000, UInt32.max] {

@@ -5,9 +5,9 @@ import Testing
 
 @testable import Mlx5Provider
 
-@Suite("mlx5: completions, written through mlx5dv.h's struct")
+@Suite("mlx5: CQEs, written as struct mlx5_cqe64 of mlx5dv.h")
 struct CompletionTests {
-    /// Reads what the fields of the C struct say. It stands in the second half of 128 bytes.
+    /// Decodes a CQE that is the second half of 128 bytes.
     private func decode<Result>(_ cqe: mlx5_cqe64, _ body: (Completion) -> Result) -> Result {
         var memory = [UInt8](repeating: 0xEE, count: 128)
         return memory.withUnsafeMutableBytes {
@@ -16,11 +16,11 @@ struct CompletionTests {
         }
     }
 
-    private func kind(_ opcode: Int, format: UInt8 = 0, owner: UInt8 = 0) -> UInt8 {
+    private func opOwn(_ opcode: Int, format: UInt8 = 0, owner: UInt8 = 0) -> UInt8 {
         UInt8(opcode) << 4 | format << 2 | owner
     }
 
-    @Test("A message that has arrived, in every field, for any values", arguments: 0..<4)
+    @Test("Each field of the CQE of a receive is decoded, for random values", arguments: 0..<4)
     func received(seed: UInt64) {
         var random = SplitMix(seed: seed)
         for _ in 0..<300 {
@@ -39,15 +39,15 @@ struct CompletionTests {
             cqe.timestamp = random.any()
             cqe.sop_drop_qpn = pair.bigEndian
             cqe.wqe_counter = random.any()
-            cqe.op_own = kind(opcode, owner: random.any() & 1)
+            cqe.op_own = opOwn(opcode, owner: random.any() & 1)
             var wc = ibv_wc()
             decode(cqe) { completion in
                 completion.writeReceived(&wc)
                 #expect(completion.index == UInt32(UInt16(bigEndian: cqe.wqe_counter)))
                 #expect(completion.userIndex == UInt32(bigEndian: cqe.srqn_uidx) & 0xFFFFFF)
                 #expect(completion.timestamp == UInt64(bigEndian: cqe.timestamp))
-                #expect(CompletionEntry.owner.get(completion.entry) == mlx5dv_get_cqe_owner(&cqe))
-                #expect(completion.kind.rawValue == mlx5dv_get_cqe_opcode(&cqe) && !completion.isError)
+                #expect(CQE.owner.get(completion.cqe) == mlx5dv_get_cqe_owner(&cqe))
+                #expect(completion.opcode.rawValue == mlx5dv_get_cqe_opcode(&cqe) && !completion.isError)
                 #expect(completion.inlineData == nil)
             }
             #expect(wc.opcode == (opcode == 1 ? IBV_WC_RECV_RDMA_WITH_IMM : IBV_WC_RECV))
@@ -65,7 +65,7 @@ struct CompletionTests {
         }
     }
 
-    @Test("A request that has completed: its opcode, how much came back, and whether it had immediate data")
+    @Test("The CQE of each send operation is decoded to opcode, byte_len and wc_flags")
     func sent() {
         let operations: [(Int, ibv_wc_opcode, UInt32, UInt32)] = [
             (MLX5_OPCODE_SEND, IBV_WC_SEND, 0, 0), (MLX5_OPCODE_SEND_IMM, IBV_WC_SEND, 0, IBV_WC_WITH_IMM.rawValue),
@@ -80,12 +80,12 @@ struct CompletionTests {
             cqe.sop_drop_qpn = (UInt32(operation) << 24 | 0xABCDEF).bigEndian
             cqe.byte_cnt = UInt32(0x12345).bigEndian
             var wc = ibv_wc()
-            decode(cqe) { $0.writeSent(&wc, noted: IBV_WC_LOCAL_INV.rawValue) }
+            decode(cqe) { $0.writeSent(&wc, postedOpcode: IBV_WC_LOCAL_INV.rawValue) }
             #expect(wc.opcode == opcode && wc.byte_len == length && wc.wc_flags == flags && wc.qp_num == 0xABCDEF)
         }
     }
 
-    @Test("Every syndrome has its status, an unknown one is a general error, and the vendor's word is kept")
+    @Test("Each syndrome is decoded to its status, an unknown one to IBV_WC_GENERAL_ERR, with the vendor syndrome")
     func errors() {
         let known: [Int: ibv_wc_status] = [
             MLX5_CQE_SYNDROME_LOCAL_LENGTH_ERR: IBV_WC_LOC_LEN_ERR,
@@ -107,7 +107,7 @@ struct CompletionTests {
             error.syndrome = UInt8(syndrome)
             error.vendor_err_synd = UInt8(255 - syndrome)
             error.s_wqe_opcode_qpn = UInt32(0x0A00_0042).bigEndian
-            error.op_own = kind(syndrome & 1 == 0 ? MLX5_CQE_REQ_ERR : MLX5_CQE_RESP_ERR)
+            error.op_own = opOwn(syndrome & 1 == 0 ? MLX5_CQE_REQ_ERR : MLX5_CQE_RESP_ERR)
             var wc = ibv_wc()
             decode(unsafeBitCast(error, to: mlx5_cqe64.self)) {
                 #expect($0.isError)
@@ -118,14 +118,14 @@ struct CompletionTests {
         }
     }
 
-    @Test("Data in the completion: 32 bytes of it, or the 64 bytes in front of it, and no more than there are")
+    @Test("Data in a CQE, up to 32 bytes, or 64 in a 128-byte CQE, is copied to the SGEs of the receive")
     func inlineData() throws {
         for (format, place, capacity) in [(1, 64, 32), (2, 0, 64)] {
             for length in [1, capacity / 2, capacity, capacity + 1, Int(UInt32.max)] {
-                let fake = FakePair()
-                let target = Guarded(100)
+                let fake = FakeQueuePair()
+                let target = GuardedMemory(100)
                 let base = UInt64(UInt(bitPattern: target.memory))
-                let list = List([
+                let list = SGEList([
                     ibv_sge(addr: base, length: 10, lkey: 1), ibv_sge(addr: base + 20, length: 80, lkey: 1),
                 ])
                 #expect(fake.postReceives([list.receive(), list.receive()]).error == 0)
@@ -133,7 +133,7 @@ struct CompletionTests {
                 memory.withUnsafeMutableBytes {
                     var cqe = ($0.baseAddress! + 64).loadUnaligned(as: mlx5_cqe64.self)
                     cqe.byte_cnt = UInt32(truncatingIfNeeded: length).bigEndian
-                    cqe.op_own = kind(MLX5_CQE_RESP_SEND, format: UInt8(format))
+                    cqe.op_own = opOwn(MLX5_CQE_RESP_SEND, format: UInt8(format))
                     ($0.baseAddress! + 64).storeBytes(of: cqe, as: mlx5_cqe64.self)
                     let status = fake.pair.receives.pointee.ring!.scatter(
                         Completion($0.baseAddress! + 64, isLarge: true), to: 1)
@@ -146,31 +146,31 @@ struct CompletionTests {
         }
     }
 
-    @Test("Data in the completion of a READ goes to the request's memory, also over the end of the queue")
+    @Test("Data in the CQE of a READ is copied to its SGEs, also if the WQE wraps")
     func inlineRead() {
         for start in 0..<4 as Range<UInt32> {
-            let fake = FakePair(blocks: 2)
-            fake.block = start
-            let target = Guarded(64)
+            let fake = FakeQueuePair(wqebbs: 2)
+            fake.wqebb = start
+            let target = GuardedMemory(64)
             let base = UInt64(UInt(bitPattern: target.memory))
-            let list = List((0..<4).map { ibv_sge(addr: base + 16 * UInt64($0), length: 8, lkey: 1) })
+            let list = SGEList((0..<4).map { ibv_sge(addr: base + 16 * UInt64($0), length: 8, lkey: 1) })
             #expect(fake.post([list.send(IBV_WR_RDMA_READ)]).error == 0)
             var memory = (0..<64).map { UInt8($0) }
             memory.withUnsafeMutableBytes {
                 var cqe = $0.baseAddress!.loadUnaligned(as: mlx5_cqe64.self)
                 cqe.byte_cnt = UInt32(30).bigEndian
                 cqe.sop_drop_qpn = UInt32(MLX5_OPCODE_RDMA_READ << 24).bigEndian
-                cqe.op_own = kind(MLX5_CQE_REQ, format: 1)
+                cqe.op_own = opOwn(MLX5_CQE_REQ, format: 1)
                 $0.baseAddress!.storeBytes(of: cqe, as: mlx5_cqe64.self)
                 #expect(fake.pair.sends.pointee.ring.scatter(Completion($0.baseAddress!), to: start) == IBV_WC_SUCCESS)
             }
-            for piece in 0..<4 {
-                let count = piece < 3 ? 8 : 6
-                // The first 32 bytes hold fields of no meaning then.
+            for sge in 0..<4 {
+                let count = sge < 3 ? 8 : 6
+                // The data is in the first 32 bytes of the CQE, whose fields are invalid then.
                 #expect(
-                    target.bytes(16 * piece..<16 * piece + count).elementsEqual(
-                        (8 * piece..<8 * piece + count).map { memory[$0] }))
-                #expect(target.bytes(16 * piece + count..<16 * piece + 16).allSatisfy { $0 == 0xA5 })
+                    target.bytes(16 * sge..<16 * sge + count).elementsEqual(
+                        (8 * sge..<8 * sge + count).map { memory[$0] }))
+                #expect(target.bytes(16 * sge + count..<16 * sge + 16).allSatisfy { $0 == 0xA5 })
             }
         }
     }

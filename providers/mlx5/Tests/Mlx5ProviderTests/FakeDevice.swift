@@ -11,9 +11,8 @@ import Testing
 
 @testable import Mlx5Provider
 
-/// A kernel with the mlx5 driver, as far as its commands go, and the device's side of what they say: the test writes
-/// completions to the memory that the commands have named. Pages of registers lie in the node, each at an offset of its
-/// own.
+/// A fake kernel with the mlx5 driver, and a fake device: the test writes CQEs to the rings whose addresses the
+/// commands contain. UAR pages are pages of the node, each at its own offset.
 final class FakeDevice {
     let kernel = FakeKernel(mapping: 1 << 20)
     let context: UnsafeMutablePointer<ibv_context>
@@ -21,7 +20,7 @@ final class FakeDevice {
     let isDynamic: Bool
     let version: UInt8
 
-    /// The last commands of each kind.
+    /// The last command of each kind.
     var cq = mlx5_ib_create_cq()
     var cqEntries: UInt32 = 0
     var qp = mlx5_ib_create_qp()
@@ -29,10 +28,10 @@ final class FakeDevice {
     var srq = mlx5_ib_create_srq()
     var resize = mlx5_ib_resize_cq()
     var resizeEntries: UInt32 = 0
-    /// What the commands before the handles of destroyed objects were.
+    /// The handles of destroyed objects, in order.
     var destroyed: [UInt32] = []
-    var registerPages = 0
-    /// Called while the kernel resizes a queue.
+    var uarCount = 0
+    /// Called during RESIZE_CQ.
     var onResize: () -> Void = {}
     var linkLayer = UInt8(IBV_LINK_LAYER_INFINIBAND)
 
@@ -41,61 +40,61 @@ final class FakeDevice {
     {
         self.isDynamic = isDynamic
         self.version = version
-        var answer = mlx5_ib_alloc_ucontext_resp()
-        answer.bf_reg_size = 512
-        answer.tot_bfregs = isDynamic ? 0 : 16
-        answer.max_sq_desc_sz = 1024
-        answer.max_rq_desc_sz = 512
-        answer.max_send_wqebb = 32768
-        answer.max_recv_wr = 32768
-        answer.max_srq_recv_wr = 32767
-        answer.num_ports = 1
-        answer.cqe_version = version
-        answer.cmds_supp_uhw = UInt8(MLX5_USER_CMDS_SUPP_UHW_CREATE_AH.rawValue)
-        answer.num_uars_per_page = 1
-        change(&answer)
+        var response = mlx5_ib_alloc_ucontext_resp()
+        response.bf_reg_size = 512
+        response.tot_bfregs = isDynamic ? 0 : 16
+        response.max_sq_desc_sz = 1024
+        response.max_rq_desc_sz = 512
+        response.max_send_wqebb = 32768
+        response.max_recv_wr = 32768
+        response.max_srq_recv_wr = 32767
+        response.num_ports = 1
+        response.cqe_version = version
+        response.cmds_supp_uhw = UInt8(MLX5_USER_CMDS_SUPP_UHW_CREATE_AH.rawValue)
+        response.num_uars_per_page = 1
+        change(&response)
         let open = kernel.open(driver: RDMA_DRIVER_MLX5)
-        let made: Mlx5ContextPointer
-        var registers = 0
+        let opened: Mlx5ContextPointer
+        var uars = 0
         kernel.onCall = { call in
             if call.method == UVERBS_METHOD_GET_CONTEXT.rawValue, call.object == UVERBS_OBJECT_DEVICE.rawValue {
-                call.attribute(UVERBS_ATTR_GET_CONTEXT_NUM_COMP_VECTORS.rawValue)!.answer(4 as UInt32)
-                call.attribute(UVERBS_ATTR_UHW_OUT)!.answer(answer)
+                call.attribute(UVERBS_ATTR_GET_CONTEXT_NUM_COMP_VECTORS.rawValue)!.respond(4 as UInt32)
+                call.attribute(UVERBS_ATTR_UHW_OUT)!.respond(response)
             } else if call.object == UVERBS_OBJECT_ASYNC_EVENT.rawValue {
                 call.attributes[0].set(0x5000_0001)
             } else if call.command == UInt64(WriteCommand.queryDeviceExtended.rawValue) {
                 var attributes = ib_uverbs_ex_query_device_resp()
                 attributes.base.atomic_cap = IBV_ATOMIC_HCA.rawValue
                 attributes.timestamp_mask = .max
-                call.attribute(UVERBS_ATTR_CORE_OUT.rawValue)!.answer(attributes)
+                call.attribute(UVERBS_ATTR_CORE_OUT.rawValue)!.respond(attributes)
             } else if call.object == MLX5_IB_OBJECT_UAR.rawValue {
-                Self.giveRegisters(call, registers)
-                registers += 1
+                Self.respondToUARAlloc(call, uars)
+                uars += 1
             }
             return 0
         }
-        made = try Mlx5ContextPointer.make(open, why: nil)
-        registerPages = registers
-        let native = UnsafeMutableRawPointer(made).assumingMemoryBound(to: NativeContext.self)
+        opened = try Mlx5ContextPointer.make(open, why: nil)
+        uarCount = uars
+        let native = UnsafeMutableRawPointer(opened).assumingMemoryBound(to: NativeContext.self)
         context = native.initialize(device.pointer.pointee.device)
         fillDataPath(&context.pointee.ops)
-        kernel.onCall = { [unowned self] in self.answer($0) }
+        kernel.onCall = { [unowned self] in self.execute($0) }
     }
 
-    private static func giveRegisters(_ call: FakeKernel.Call, _ number: Int) {
+    private static func respondToUARAlloc(_ call: FakeKernel.Call, _ number: Int) {
         call.attribute(MLX5_IB_ATTR_UAR_OBJ_ALLOC_HANDLE.rawValue)!.set(UInt64(100 + number))
-        call.attribute(MLX5_IB_ATTR_UAR_OBJ_ALLOC_MMAP_OFFSET.rawValue)!.answer(UInt64(4096 * number))
-        call.attribute(MLX5_IB_ATTR_UAR_OBJ_ALLOC_MMAP_LENGTH.rawValue)!.answer(4096 as UInt32)
-        call.attribute(MLX5_IB_ATTR_UAR_OBJ_ALLOC_PAGE_ID.rawValue)!.answer(UInt32(7 + number))
+        call.attribute(MLX5_IB_ATTR_UAR_OBJ_ALLOC_MMAP_OFFSET.rawValue)!.respond(UInt64(4096 * number))
+        call.attribute(MLX5_IB_ATTR_UAR_OBJ_ALLOC_MMAP_LENGTH.rawValue)!.respond(4096 as UInt32)
+        call.attribute(MLX5_IB_ATTR_UAR_OBJ_ALLOC_PAGE_ID.rawValue)!.respond(UInt32(7 + number))
     }
 
-    private func answer(_ call: FakeKernel.Call) -> Int32 {
+    private func execute(_ call: FakeKernel.Call) -> Int32 {
         func input<Value: BitwiseCopyable>(_ type: Value.Type) -> Value {
             call.attribute(UVERBS_ATTR_UHW_IN)!.bytes.load(0, as: type)
         }
         if call.object == MLX5_IB_OBJECT_UAR.rawValue {
-            Self.giveRegisters(call, registerPages)
-            registerPages += 1
+            Self.respondToUARAlloc(call, uarCount)
+            uarCount += 1
             return 0
         }
         switch (call.object, call.method) {
@@ -103,38 +102,38 @@ final class FakeDevice {
             cq = input(mlx5_ib_create_cq.self)
             cqEntries = UInt32(call.attribute(UVERBS_ATTR_CREATE_CQ_CQE.rawValue)!.data)
             call.attribute(UVERBS_ATTR_CREATE_CQ_HANDLE.rawValue)!.set(21)
-            call.attribute(UVERBS_ATTR_CREATE_CQ_RESP_CQE.rawValue)!.answer(cqEntries)
-            call.attribute(UVERBS_ATTR_UHW_OUT)!.answer(mlx5_ib_create_cq_resp(cqn: 0x402, reserved: 0))
+            call.attribute(UVERBS_ATTR_CREATE_CQ_RESP_CQE.rawValue)!.respond(cqEntries)
+            call.attribute(UVERBS_ATTR_UHW_OUT)!.respond(mlx5_ib_create_cq_resp(cqn: 0x402, reserved: 0))
         case (UVERBS_OBJECT_QP.rawValue, UVERBS_METHOD_QP_CREATE.rawValue):
             qp = call.attribute(UVERBS_ATTR_UHW_IN)!.bytes.withUnsafeBytes {
                 $0.loadUnaligned(as: mlx5_ib_create_qp.self)
             }
             qpLimits = call.attribute(UVERBS_ATTR_CREATE_QP_CAP.rawValue)!.bytes.load(0, as: ibv_qp_cap.self)
             call.attribute(UVERBS_ATTR_CREATE_QP_HANDLE.rawValue)!.set(31)
-            call.attribute(UVERBS_ATTR_CREATE_QP_RESP_QP_NUM.rawValue)!.answer(0x101 as UInt32)
-            call.attribute(UVERBS_ATTR_CREATE_QP_RESP_CAP.rawValue)!.answer(qpLimits)
-            var answer = mlx5_ib_create_qp_resp()
-            answer.bfreg_index = isDynamic ? 0 : 5
-            call.attribute(UVERBS_ATTR_UHW_OUT)!.answer(answer)
+            call.attribute(UVERBS_ATTR_CREATE_QP_RESP_QP_NUM.rawValue)!.respond(0x101 as UInt32)
+            call.attribute(UVERBS_ATTR_CREATE_QP_RESP_CAP.rawValue)!.respond(qpLimits)
+            var response = mlx5_ib_create_qp_resp()
+            response.bfreg_index = isDynamic ? 0 : 5
+            call.attribute(UVERBS_ATTR_UHW_OUT)!.respond(response)
         case (UVERBS_OBJECT_SRQ.rawValue, UVERBS_METHOD_SRQ_CREATE.rawValue):
             srq = input(mlx5_ib_create_srq.self)
             call.attribute(UVERBS_ATTR_CREATE_SRQ_HANDLE.rawValue)!.set(41)
-            call.attribute(UVERBS_ATTR_UHW_OUT)!.answer(mlx5_ib_create_srq_resp(srqn: 0x77, reserved: 0))
+            call.attribute(UVERBS_ATTR_UHW_OUT)!.respond(mlx5_ib_create_srq_resp(srqn: 0x77, reserved: 0))
         case (UVERBS_OBJECT_DEVICE.rawValue, UVERBS_METHOD_QUERY_PORT.rawValue):
             var port = ib_uverbs_query_port_resp_ex()
             port.legacy_resp.link_layer = linkLayer
-            call.attribute(UVERBS_ATTR_QUERY_PORT_RESP.rawValue)!.answer(port)
+            call.attribute(UVERBS_ATTR_QUERY_PORT_RESP.rawValue)!.respond(port)
         case (UVERBS_OBJECT_DEVICE.rawValue, UVERBS_METHOD_QUERY_GID_ENTRY.rawValue):
             var entry = ib_uverbs_gid_entry()
             entry.gid_type = IBV_GID_TYPE_ROCE_V2.rawValue
-            call.attribute(UVERBS_ATTR_QUERY_GID_ENTRY_RESP_ENTRY.rawValue)!.answer(entry)
+            call.attribute(UVERBS_ATTR_QUERY_GID_ENTRY_RESP_ENTRY.rawValue)!.respond(entry)
         default:
             switch call.command {
             case UInt64(IB_USER_VERBS_CMD_CREATE_AH.rawValue):
-                call.attribute(UVERBS_ATTR_CORE_OUT.rawValue)!.answer(51 as UInt32)
-                var answer = mlx5_ib_create_ah_resp()
-                answer.dmac = (2, 3, 4, 5, 6, 7)
-                call.attribute(UVERBS_ATTR_UHW_OUT)!.answer(answer)
+                call.attribute(UVERBS_ATTR_CORE_OUT.rawValue)!.respond(51 as UInt32)
+                var response = mlx5_ib_create_ah_resp()
+                response.dmac = (2, 3, 4, 5, 6, 7)
+                call.attribute(UVERBS_ATTR_UHW_OUT)!.respond(response)
             case UInt64(IB_USER_VERBS_CMD_RESIZE_CQ.rawValue):
                 resize = input(mlx5_ib_resize_cq.self)
                 resizeEntries = call.attribute(UVERBS_ATTR_CORE_IN.rawValue)!.bytes.load(12, as: UInt32.self)
@@ -149,8 +148,8 @@ final class FakeDevice {
         return 0
     }
 
-    /// A word of a page of registers.
-    func register(_ page: Int, _ offset: Int) -> UInt64 {
+    /// A 64-bit word of a UAR page.
+    func uarWord(_ page: Int, _ offset: Int) -> UInt64 {
         var value: UInt64 = 0
         _ = pread(kernel.descriptor, &value, 8, off_t(4096 * page + offset))
         return UInt64(bigEndian: value)
@@ -158,14 +157,14 @@ final class FakeDevice {
 
     func close() { #expect(closeContext(context: context) == 0) }
 
-    // MARK: - The device's side of a completion queue
+    // MARK: - CQEs
 
-    /// Writes a completion to the queue that was made last.
+    /// Writes a CQE to the completion queue that was created last.
     /// - Parameters:
-    ///   - number: of the entry, from 0.
-    ///   - ring: another queue's memory, and how many entries it has.
+    ///   - number: The number of the CQE, counted from 0.
+    ///   - ring: The memory and the number of CQEs of another ring.
     func complete(
-        _ number: UInt32, _ kind: Int, in ring: (UnsafeMutableRawPointer, UInt32)? = nil,
+        _ number: UInt32, _ opcode: Int, in ring: (UnsafeMutableRawPointer, UInt32)? = nil,
         _ change: (inout mlx5_cqe64) -> Void = { _ in }
     ) {
         let (memory, entries) =
@@ -175,18 +174,18 @@ final class FakeDevice {
         cqe.srqn_uidx = version == 1 ? qp.uidx.bigEndian : 0
         change(&cqe)
         let owner: UInt8 = number & entries != 0 ? 1 : 0
-        cqe.op_own = UInt8(kind) << 4 | cqe.op_own & 0x0E | owner
+        cqe.op_own = UInt8(opcode) << 4 | cqe.op_own & 0x0E | owner
         (memory + 64 * Int(number & (entries - 1))).storeBytes(of: cqe, as: mlx5_cqe64.self)
     }
 
-    /// The consumer index of the queue's record.
-    var consumed: UInt32 {
+    /// The consumer index in the completion queue's doorbell record.
+    var consumerIndex: UInt32 {
         UInt32(bigEndian: UnsafeMutableRawPointer(bitPattern: UInt(cq.db_addr))!.load(as: UInt32.self))
     }
 }
 
 /// A queue pair and a completion queue on a fake device.
-struct Made {
+struct TestQueues {
     let domain: UnsafeMutablePointer<ibv_pd>
     private let ownsDomain: Bool
     let completions: UnsafeMutablePointer<ibv_cq>
@@ -215,10 +214,10 @@ struct Made {
         pair.pointee.state = IBV_QPS_RTS
     }
 
-    /// Posts sends with these ids, each signaled or not.
+    /// Posts signaled sends with these `wr_id`s.
     func send(_ ids: [UInt64]) {
         for id in ids {
-            var request = List([ibv_sge(addr: 1, length: 8, lkey: 1)]).send(IBV_WR_SEND, id: id)
+            var request = SGEList([ibv_sge(addr: 1, length: 8, lkey: 1)]).send(IBV_WR_SEND, id: id)
             var bad: UnsafeMutablePointer<ibv_send_wr>?
             #expect(ibv_post_send(pair, &request, &bad) == 0)
         }
@@ -226,7 +225,7 @@ struct Made {
 
     func receive(_ ids: [UInt64]) {
         for id in ids {
-            var request = threePieces().receive(id: id)
+            var request = threeSGEs().receive(id: id)
             var bad: UnsafeMutablePointer<ibv_recv_wr>?
             #expect(ibv_post_recv(pair, &request, &bad) == 0)
         }

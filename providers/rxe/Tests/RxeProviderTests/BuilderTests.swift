@@ -17,11 +17,11 @@ struct BuilderTests {
         return qp
     }
 
-    @Test("Each operation gives the entry that the work request of post_send gives")
-    func sameEntries() {
+    @Test("The wr_ functions write the same WQEs as post_send")
+    func sameWQEs() {
         let built = FakePair(depth: 32)
         let posted = FakePair(depth: 32)
-        let list = threePieces()
+        let list = threeSGEs()
         let eight = List([ibv_sge(addr: 0x1000, length: 8, lkey: 5)])
         var region = ibv_mr()
         var window = ibv_mw()
@@ -34,7 +34,7 @@ struct BuilderTests {
                 var requests: [ibv_send_wr] = []
                 func add(_ request: ibv_send_wr, _ change: (inout ibv_send_wr) -> Void) {
                     var request = request
-                    // What the builders set, the operation names; all else they leave at 0.
+                    // The builders set the fields of the operation and leave all others at 0.
                     change(&request)
                     request.wr_id = UInt64(requests.count)
                     requests.append(request)
@@ -74,7 +74,7 @@ struct BuilderTests {
                     ($0.bind_mw.mw, $0.bind_mw.rkey, $0.bind_mw.bind_info) = (window, 0x156, info)
                 }
                 #expect(ibv_wr_complete(qp) == 0)
-                #expect(built.rung().count == 1)
+                #expect(built.doorbells().count == 1)
                 #expect(posted.post(requests).error == 0)
                 #expect(built.producer == UInt32(requests.count) && posted.producer == built.producer)
                 for (index, request) in requests.enumerated() {
@@ -84,7 +84,7 @@ struct BuilderTests {
         }
     }
 
-    /// Whether two entries say the same to the kernel: what an operation does not use may be anything.
+    /// Whether two WQEs have the same fields, except those that the opcode does not use.
     private func same(_ one: FakeRing, _ other: FakeRing, _ index: Int, _ request: ibv_send_wr) -> Bool {
         let operands: Int
         switch request.opcode {
@@ -103,7 +103,7 @@ struct BuilderTests {
         }
     }
 
-    @Test("Inline data, of one buffer and of a list, with its true length and its flag")
+    @Test("Inline data of a buffer and of a list sets the length of all data and IBV_SEND_INLINE")
     func inline() {
         let fake = FakePair()
         var bytes = (0..<101).map { UInt8($0) }
@@ -118,7 +118,7 @@ struct BuilderTests {
                 ibv_data_buf(addr: base, length: 60),
             ]
             ibv_wr_set_inline_data_list(qp, buffers.count, &buffers)
-            // The setter says whether data is inline, not the flags of the user.
+            // The setter decides whether the data is inline, not IBV_SEND_INLINE in wr_flags.
             qp.pointee.wr_flags = IBV_SEND_SIGNALED.rawValue | IBV_SEND_INLINE.rawValue
             ibv_wr_send(qp)
             ibv_wr_set_sge(qp, 5, 0x1000, 8)
@@ -136,20 +136,20 @@ struct BuilderTests {
         }
     }
 
-    @Test("A list of elements counts with all its lengths")
-    func elementList() {
+    @Test("wr_set_sge_list sets the sum of the lengths of all SGEs")
+    func sgeList() {
         let fake = FakePair()
-        let list = threePieces()
+        let list = threeSGEs()
         let qp = begin(fake)
         ibv_wr_send(qp)
         ibv_wr_set_sge_list(qp, 3, list.sges.baseAddress)
         #expect(ibv_wr_complete(qp) == 0)
         #expect(fake.sends.send(0).dma.length == 60 && fake.sends.send(0).dma.resid == 60)
         #expect(fake.sends.send(0).dma.num_sge == 3)
-        #expect(fake.sends.elements(0, behind: 208, 3).map(\.lkey) == [0x101, 0x102, 0x103])
+        #expect(fake.sends.sges(0, offset: 208, 3).map(\.lkey) == [0x101, 0x102, 0x103])
     }
 
-    @Test("Datagrams: the address handle's number; none without a setter, and an error with no handle")
+    @Test("wr_set_ud_addr writes the AH number; a nil address handle is EINVAL, and without the call ah_num is 0")
     func datagrams() {
         let fake = FakePair(IBV_QPT_UD)
         var handle = RxeAddressHandle()
@@ -176,10 +176,10 @@ struct BuilderTests {
         #expect(fake.extended.pointee.wr_rdma_write == nil)
     }
 
-    @Test("An error spoils the whole: nothing is posted, nothing rings, and the next start is clean")
+    @Test("After an error, wr_complete posts nothing and rings no doorbell; the next wr_start clears the error")
     func errors() {
         let fake = FakePair(depth: 4)
-        let list = threePieces()
+        let list = threeSGEs()
         var data = [UInt8](repeating: 1, count: 101)
         let mistakes: [(Int32, (UnsafeMutablePointer<ibv_qp_ex>) -> Void)] = [
             (
@@ -239,7 +239,7 @@ struct BuilderTests {
         for (index, (error, mistake)) in mistakes.enumerated() {
             let qp = begin(fake)
             ibv_wr_send(qp)
-            // A request before is spoiled as well; the fourth is full.
+            // The work request before is not posted either. The queue has room for 3 WQEs.
             if index == mistakes.count - 1 { ibv_wr_abort(qp) }
             if index == mistakes.count - 1 { ibv_wr_start(qp) }
             if index == 8 {
@@ -251,13 +251,13 @@ struct BuilderTests {
             #expect(ibv_wr_complete(qp) == error, "mistake \(index)")
             #expect(fake.producer == 0)
         }
-        #expect(fake.rung().isEmpty)
+        #expect(fake.doorbells().isEmpty)
         var qp = begin(fake)
         ibv_wr_send(qp)
         ibv_wr_abort(qp)
         qp = begin(fake)
         #expect(ibv_wr_complete(qp) == 0)
-        #expect(fake.producer == 0 && fake.rung().isEmpty)
+        #expect(fake.producer == 0 && fake.doorbells().isEmpty)
         fake.pair.pointee.base.qp_base.state = IBV_QPS_RTR
         qp = begin(fake)
         ibv_wr_send(qp)

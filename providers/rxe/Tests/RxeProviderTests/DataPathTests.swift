@@ -9,18 +9,18 @@ import Testing
 
 @Suite("rxe: the data path")
 struct DataPathTests {
-    @Test("Post, build and poll allocate nothing")
+    @Test("post_send, post_recv, the wr_ functions and polling allocate no memory")
     func allocatesNothing() {
         let fake = FakePair(depth: 16)
         let queue = FakeQueue()
-        let list = threePieces()
+        let list = threeSGEs()
         let inline = UnsafeMutableRawPointer.allocate(byteCount: 64, alignment: 8)
         defer { inline.deallocate() }
         var request = list.send(IBV_WR_SEND)
         var receive = list.receive()
         var badSend: UnsafeMutablePointer<ibv_send_wr>?
         var badReceive: UnsafeMutablePointer<ibv_recv_wr>?
-        var entry = ibv_wc()
+        var wc = ibv_wc()
         var attr = ibv_poll_cq_attr()
         let drained = UnsafeMutableRawPointer.allocate(byteCount: 64, alignment: 8)
         defer { drained.deallocate() }
@@ -42,7 +42,7 @@ struct DataPathTests {
             for _ in 0..<2 { _ = read(fake.pipe.read, drained, 32) }
             queue.ring.complete(ib_uverbs_wc())
             queue.ring.complete(ib_uverbs_wc())
-            failures += pollCompletions(cq: queue.queue.verbs, count: 1, wc: &entry) == 1 ? 0 : 1
+            failures += pollCompletions(cq: queue.queue.verbs, count: 1, wc: &wc) == 1 ? 0 : 1
             failures += Int(ibv_start_poll(queue.extended, &attr))
             failures += ibv_next_poll(queue.extended) == ENOENT ? 0 : 1
             ibv_end_poll(queue.extended)
@@ -52,7 +52,7 @@ struct DataPathTests {
         #expect(counted == 0 || allocation_count_is_blind())
     }
 
-    @Test("Any work request is taken or refused, and never writes behind its entry", arguments: 0..<8)
+    @Test("A random work request is posted or fails with EINVAL, and writes nothing beyond its WQE", arguments: 0..<8)
     func anyRequest(seed: UInt64) {
         var random = SplitMix(seed: seed)
         let fake = FakePair(random.pick([IBV_QPT_RC, IBV_QPT_UC]), depth: 8)
@@ -70,23 +70,23 @@ struct DataPathTests {
             request.num_sge = Int32(random.within(-1...6))
             request.wr.rdma.remote_addr = random.any()
             let start = Int(fake.producer)
-            let behind = fake.sends.entry(start + 1)
-            behind.storeBytes(of: 0xFEED, as: UInt64.self)
-            let answer = fake.post([request])
-            #expect(answer.error == 0 || answer.error == EINVAL && answer.bad == 0)
-            if request.num_sge > 4 || request.num_sge < 0 { #expect(answer.error == EINVAL) }
-            #expect(behind.load(as: UInt64.self) == 0xFEED)
-            if answer.error == 0 { fake.sends.consume(1) }
-            _ = fake.rung()
+            let nextWQE = fake.sends.entry(start + 1)
+            nextWQE.storeBytes(of: 0xFEED, as: UInt64.self)
+            let result = fake.post([request])
+            #expect(result.error == 0 || result.error == EINVAL && result.bad == 0)
+            if request.num_sge > 4 || request.num_sge < 0 { #expect(result.error == EINVAL) }
+            #expect(nextWQE.load(as: UInt64.self) == 0xFEED)
+            if result.error == 0 { fake.sends.consume(1) }
+            _ = fake.doorbells()
         }
     }
 
-    @Test("Threads that post to one queue pair: every request stands in the queue once, every doorbell rings")
+    @Test("Threads post to one queue pair: every work request is in the queue once, and each call rings a doorbell")
     func manyThreads() {
         let fake = Shared(FakePair(depth: 4096))
         let threads = (0..<4).map { number in
             Thread {
-                let list = threePieces()
+                let list = threeSGEs()
                 for index in 0..<500 {
                     _ = fake.value.post([list.send(IBV_WR_SEND, id: UInt64(number * 1000 + index))])
                 }
@@ -94,11 +94,11 @@ struct DataPathTests {
             }
         }
         for thread in threads { thread.start() }
-        // A pipe holds 2048 doorbells.
+        // The pipe has room for 2048 doorbells.
         for _ in threads { fake.done.wait() }
         let ids = (0..<Int(fake.value.producer)).map { fake.value.sends.send($0).wr.wr_id }
         #expect(ids.count == 2000 && Set(ids).count == 2000)
-        #expect(fake.value.rung().count == 2000)
+        #expect(fake.value.doorbells().count == 2000)
     }
 }
 

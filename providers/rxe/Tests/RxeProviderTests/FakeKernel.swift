@@ -5,8 +5,8 @@ import Synchronization
 
 @testable import RxeProvider
 
-/// A queue as the kernel would map it, with no accessible page behind it: a write or read behind the last entry is a
-/// crash of the test. Its entries are filled with 0xA5.
+/// A queue as the kernel maps it, followed by an inaccessible page, so that an access beyond the last entry crashes the
+/// test. Its entries are filled with 0xA5.
 final class FakeRing {
     let mapping: UnsafeMutableRawPointer
     let byteCount: Int
@@ -44,30 +44,31 @@ final class FakeRing {
 
     func receive(_ index: Int) -> rxe_recv_wqe { entry(index).load(as: rxe_recv_wqe.self) }
 
-    func elements(_ index: Int, behind size: Int, _ count: Int) -> [rxe_sge] {
-        (0..<count).map { entry(index).load(fromByteOffset: size + 16 * $0, as: rxe_sge.self) }
+    func sges(_ index: Int, offset: Int, _ count: Int) -> [rxe_sge] {
+        (0..<count).map { entry(index).load(fromByteOffset: offset + 16 * $0, as: rxe_sge.self) }
     }
 
     func data(_ index: Int, _ count: Int) -> [UInt8] {
         (0..<count).map { entry(index).load(fromByteOffset: MemoryLayout<rxe_send_wqe>.size + $0, as: UInt8.self) }
     }
 
-    /// What the kernel does: takes entries, or puts completions.
+    /// The kernel consumes WQEs.
     func consume(_ count: UInt32) { head.pointee.consumer_index = (head.pointee.consumer_index + count) & mask }
 
+    /// The kernel adds a CQE.
     func complete(_ completion: ib_uverbs_wc) {
         entry(Int(head.pointee.producer_index)).storeBytes(of: completion, as: ib_uverbs_wc.self)
         head.pointee.producer_index = (head.pointee.producer_index + 1) & mask
     }
 }
 
-/// A queue pair whose queues are of memory and whose doorbell is a pipe.
+/// A queue pair whose queues are anonymous memory and whose doorbell is written to a pipe.
 final class FakePair {
     let sends: FakeRing
     let receives: FakeRing
     let pair: QueuePairPointer
     let pipe: (read: Int32, write: Int32)
-    static let elements: UInt32 = 4
+    static let maxSGE: UInt32 = 4
     static let inline: UInt32 = 100
 
     init(_ type: ibv_qp_type = IBV_QPT_RC, depth: Int = 8, state: ibv_qp_state = IBV_QPS_RTS, single: Bool = false) {
@@ -82,8 +83,8 @@ final class FakePair {
         pair.pointee.base.qp_base.state = state
         pair.pointee.base.qp_base.handle = 77
         var limits = ibv_qp_cap()
-        limits.max_send_sge = Self.elements
-        limits.max_recv_sge = Self.elements
+        limits.max_send_sge = Self.maxSGE
+        limits.max_recv_sge = Self.maxSGE
         limits.max_inline_data = Self.inline
         _ = pair.attach(send: sends.ring, receive: receives.ring, limits: limits, descriptor: ends[1])
         fillBuilders(extended, operations: sendOperations(type))
@@ -101,8 +102,8 @@ final class FakePair {
 
     var producer: UInt32 { sends.head.pointee.producer_index }
 
-    /// The doorbells that have rung, as they were written.
-    func rung() -> [(ib_uverbs_cmd_hdr, ib_uverbs_post_send)] {
+    /// The doorbells since the last call, as they were written.
+    func doorbells() -> [(ib_uverbs_cmd_hdr, ib_uverbs_post_send)] {
         let headSize = MemoryLayout<ib_uverbs_cmd_hdr>.size
         var bytes = [UInt8](repeating: 0, count: 65536)
         let count = max(0, read(pipe.read, &bytes, bytes.count))
@@ -117,7 +118,7 @@ final class FakePair {
         }
     }
 
-    /// Posts a chain: the answer, and the index of the request that was not taken.
+    /// Posts a list of work requests. Returns the result of `post_send`, and the index of `bad_wr`.
     func post(_ requests: [ibv_send_wr]) -> (error: Int32, bad: Int?) {
         guard !requests.isEmpty else { return (postSend(qp: pair.verbs, first: nil, bad: nil), nil) }
         var requests = requests
@@ -140,15 +141,15 @@ final class FakePair {
     }
 }
 
-/// Where the lists of all tests lie.
+/// The addresses of the scatter/gather lists of all tests.
 private let kept = Mutex<[UInt]>([])
 
-/// A list of elements. It stays when the tests end: requests point to it, and do not keep it.
+/// A scatter/gather list. It is never freed, because work requests point to it.
 struct List {
     let sges: UnsafeMutableBufferPointer<ibv_sge>
-    init(_ elements: [ibv_sge]) {
-        sges = .allocate(capacity: elements.count)
-        _ = sges.initialize(from: elements)
+    init(_ list: [ibv_sge]) {
+        sges = .allocate(capacity: list.count)
+        _ = sges.initialize(from: list)
         let address = UInt(bitPattern: sges.baseAddress)
         kept.withLock { $0.append(address) }
     }
@@ -168,7 +169,7 @@ struct List {
     }
 }
 
-/// Three elements of 10, 20 and 30 bytes.
-func threePieces() -> List {
+/// Three SGEs of 10, 20 and 30 bytes.
+func threeSGEs() -> List {
     List((1...3).map { ibv_sge(addr: 0x1000 * $0, length: UInt32(10 * $0), lkey: UInt32(0x100 + $0)) })
 }

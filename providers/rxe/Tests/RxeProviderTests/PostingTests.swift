@@ -7,25 +7,25 @@ import Testing
 
 @Suite("rxe: posting to the send queue")
 struct PostingTests {
-    /// What every entry with three pieces must say, whatever the operation.
-    private func expectCommon(_ entry: rxe_send_wqe, _ request: ibv_send_wr, ssn: UInt32, length: UInt32) {
-        #expect(entry.wr.wr_id == request.wr_id)
-        #expect(entry.wr.opcode == request.opcode.rawValue)
-        #expect(entry.wr.send_flags == request.send_flags)
-        #expect(entry.status == 0)
-        #expect(entry.state == 0)
-        #expect(entry.ssn == ssn)
-        #expect(entry.has_rd_atomic == 0)
-        #expect(entry.dma.length == length)
-        #expect(entry.dma.resid == length)
-        #expect(entry.dma.cur_sge == 0)
-        #expect(entry.dma.num_sge == UInt32(request.num_sge))
-        #expect(entry.dma.sge_offset == 0)
+    /// Checks the fields of a WQE that are the same for all operations.
+    private func expectCommon(_ wqe: rxe_send_wqe, _ request: ibv_send_wr, ssn: UInt32, length: UInt32) {
+        #expect(wqe.wr.wr_id == request.wr_id)
+        #expect(wqe.wr.opcode == request.opcode.rawValue)
+        #expect(wqe.wr.send_flags == request.send_flags)
+        #expect(wqe.status == 0)
+        #expect(wqe.state == 0)
+        #expect(wqe.ssn == ssn)
+        #expect(wqe.has_rd_atomic == 0)
+        #expect(wqe.dma.length == length)
+        #expect(wqe.dma.resid == length)
+        #expect(wqe.dma.cur_sge == 0)
+        #expect(wqe.dma.num_sge == UInt32(request.num_sge))
+        #expect(wqe.dma.sge_offset == 0)
     }
 
-    @Test("Sends, writes, reads: every field of the entry, and one doorbell", arguments: [IBV_QPT_RC, IBV_QPT_UC])
+    @Test("SEND, RDMA WRITE and READ: every field of the WQE, and one doorbell", arguments: [IBV_QPT_RC, IBV_QPT_UC])
     func connected(type: ibv_qp_type) {
-        let list = threePieces()
+        let list = threeSGEs()
         let opcodes =
             [IBV_WR_SEND, IBV_WR_SEND_WITH_IMM, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_WRITE_WITH_IMM]
             + (type == IBV_QPT_RC ? [IBV_WR_SEND_WITH_INV, IBV_WR_RDMA_READ] : [])
@@ -36,40 +36,40 @@ struct PostingTests {
             request.imm_data = 0xDEAD_0000 + UInt32(index)
             request.wr.rdma.remote_addr = 0x7FFF_0000_1000
             request.wr.rdma.rkey = 0x8765_4321
-            let answer = fake.post([request])
-            #expect(answer.error == 0 && answer.bad == nil)
-            let entry = fake.sends.send(index)
-            expectCommon(entry, request, ssn: UInt32(index), length: 60)
-            #expect(entry.wr.ex.imm_data == request.imm_data)
-            #expect(entry.wr.wr.rdma.remote_addr == 0x7FFF_0000_1000)
-            #expect(entry.wr.wr.rdma.rkey == 0x8765_4321)
-            #expect(entry.iova == 0x7FFF_0000_1000)
-            let elements = fake.sends.elements(index, behind: 208, 3)
-            #expect(elements.map(\.addr) == [0x1000, 0x2000, 0x3000])
-            #expect(elements.map(\.length) == [10, 20, 30])
-            #expect(elements.map(\.lkey) == [0x101, 0x102, 0x103])
+            let result = fake.post([request])
+            #expect(result.error == 0 && result.bad == nil)
+            let wqe = fake.sends.send(index)
+            expectCommon(wqe, request, ssn: UInt32(index), length: 60)
+            #expect(wqe.wr.ex.imm_data == request.imm_data)
+            #expect(wqe.wr.wr.rdma.remote_addr == 0x7FFF_0000_1000)
+            #expect(wqe.wr.wr.rdma.rkey == 0x8765_4321)
+            #expect(wqe.iova == 0x7FFF_0000_1000)
+            let sges = fake.sends.sges(index, offset: 208, 3)
+            #expect(sges.map(\.addr) == [0x1000, 0x2000, 0x3000])
+            #expect(sges.map(\.length) == [10, 20, 30])
+            #expect(sges.map(\.lkey) == [0x101, 0x102, 0x103])
             #expect(fake.producer == UInt32(index + 1))
-            #expect(fake.rung().count == 1)
+            #expect(fake.doorbells().count == 1)
         }
     }
 
     @Test("The doorbell is an empty POST_SEND command")
     func doorbell() throws {
         let fake = FakePair()
-        #expect(fake.post([threePieces().send(IBV_WR_SEND)]).error == 0)
-        let (head, command) = try #require(fake.rung().first)
+        #expect(fake.post([threeSGEs().send(IBV_WR_SEND)]).error == 0)
+        let (head, command) = try #require(fake.doorbells().first)
         #expect(head.command == UInt32(IB_USER_VERBS_CMD_POST_SEND.rawValue))
         #expect(head.in_words == 8 && head.out_words == 1)
         #expect(command.qp_handle == 77)
         #expect(command.wr_count == 0 && command.sge_count == 0)
         #expect(command.wqe_size == 128)
-        // The kernel writes its answer there: it must be memory that stays ours.
-        let answer = try #require(UnsafeMutableRawPointer(bitPattern: UInt(command.response)))
+        // The kernel writes its response there, so it must be memory of the send queue.
+        let result = try #require(UnsafeMutableRawPointer(bitPattern: UInt(command.response)))
         let queue = UnsafeMutableRawPointer(fake.pair.sends)
-        #expect(answer >= queue && answer < queue + MemoryLayout<SendQueue>.size)
+        #expect(result >= queue && result < queue + MemoryLayout<SendQueue>.size)
     }
 
-    @Test("Atomics name address, operands and key, and need 8 aligned bytes")
+    @Test("Atomics: address, operands and rkey of the WQE; an unaligned address or fewer than 8 bytes are EINVAL")
     func atomics() {
         let list = List([ibv_sge(addr: 0x1000, length: 8, lkey: 5)])
         let fake = FakePair()
@@ -80,13 +80,13 @@ struct PostingTests {
             request.wr.atomic.swap = 0x5555_6666_7777_8888
             request.wr.atomic.rkey = 0x99
             #expect(fake.post([request]).error == 0)
-            let entry = fake.sends.send(index)
-            expectCommon(entry, request, ssn: UInt32(index), length: 8)
-            #expect(entry.wr.wr.atomic.remote_addr == 0x2008)
-            #expect(entry.wr.wr.atomic.compare_add == 0x1111_2222_3333_4444)
-            #expect(entry.wr.wr.atomic.swap == 0x5555_6666_7777_8888)
-            #expect(entry.wr.wr.atomic.rkey == 0x99)
-            #expect(entry.iova == 0x2008)
+            let wqe = fake.sends.send(index)
+            expectCommon(wqe, request, ssn: UInt32(index), length: 8)
+            #expect(wqe.wr.wr.atomic.remote_addr == 0x2008)
+            #expect(wqe.wr.wr.atomic.compare_add == 0x1111_2222_3333_4444)
+            #expect(wqe.wr.wr.atomic.swap == 0x5555_6666_7777_8888)
+            #expect(wqe.wr.wr.atomic.rkey == 0x99)
+            #expect(wqe.iova == 0x2008)
             request.wr.atomic.remote_addr = 0x2004
             #expect(fake.post([request]).error == EINVAL)
             request.wr.atomic.remote_addr = 0x2008
@@ -97,37 +97,37 @@ struct PostingTests {
             #expect(fake.post([request]).error == EINVAL)
             list.sges[0].length = 8
         }
-        #expect(fake.rung().count == 2)
+        #expect(fake.doorbells().count == 2)
     }
 
-    @Test("Datagrams name the address handle by its number; without one they are refused")
+    @Test("A UD WQE has the AH number; without an address handle post_send fails with EINVAL")
     func datagrams() {
         let fake = FakePair(IBV_QPT_UD)
         var handle = RxeAddressHandle()
         handle.number = 0x1234
         withUnsafeMutablePointer(to: &handle) { handle in
-            var request = threePieces().send(IBV_WR_SEND_WITH_IMM)
+            var request = threeSGEs().send(IBV_WR_SEND_WITH_IMM)
             request.imm_data = 0x0102_0304
             request.wr.ud.ah = UnsafeMutableRawPointer(handle).assumingMemoryBound(to: ibv_ah.self)
             request.wr.ud.remote_qpn = 0x11
             request.wr.ud.remote_qkey = 0x8001_0000
-            let list = threePieces()
+            let list = threeSGEs()
             request.sg_list = list.sges.baseAddress
             #expect(fake.post([request]).error == 0)
-            let entry = fake.sends.send(0)
-            expectCommon(entry, request, ssn: 0, length: 60)
-            #expect(entry.wr.wr.ud.ah_num == 0x1234)
-            #expect(entry.wr.wr.ud.remote_qpn == 0x11)
-            #expect(entry.wr.wr.ud.remote_qkey == 0x8001_0000)
-            #expect(entry.wr.wr.ud.pkey_index == 0)
-            #expect(entry.wr.ex.imm_data == 0x0102_0304)
+            let wqe = fake.sends.send(0)
+            expectCommon(wqe, request, ssn: 0, length: 60)
+            #expect(wqe.wr.wr.ud.ah_num == 0x1234)
+            #expect(wqe.wr.wr.ud.remote_qpn == 0x11)
+            #expect(wqe.wr.wr.ud.remote_qkey == 0x8001_0000)
+            #expect(wqe.wr.wr.ud.pkey_index == 0)
+            #expect(wqe.wr.ex.imm_data == 0x0102_0304)
             request.wr.ud.ah = nil
             let refused = fake.post([request])
             #expect(refused.error == EINVAL && refused.bad == 0)
         }
     }
 
-    @Test("Local invalidation, and binding of memory windows of both types")
+    @Test("WQEs of IBV_WR_LOCAL_INV, and of IBV_WR_BIND_MW for memory windows of both types")
     func windows() {
         let fake = FakePair()
         var invalidate = ibv_send_wr()
@@ -149,24 +149,24 @@ struct PostingTests {
                 bind.bind_mw.rkey = 0x77
                 bind.bind_mw.bind_info = ibv_mw_bind_info(mr: region, addr: 0x9000, length: 64, mw_access_flags: 2)
                 #expect(fake.post([bind]).error == 0)
-                var entry = fake.sends.send(1).wr
-                #expect(entry.wr.mw.addr == 0x9000 && entry.wr.mw.length == 64)
-                #expect(entry.wr.mw.mr_lkey == 0x31 && entry.wr.mw.mw_rkey == 0x1FF)
-                #expect(entry.wr.mw.rkey == 0x77 && entry.wr.mw.access == 2)
+                var wqe = fake.sends.send(1).wr
+                #expect(wqe.wr.mw.addr == 0x9000 && wqe.wr.mw.length == 64)
+                #expect(wqe.wr.mw.mr_lkey == 0x31 && wqe.wr.mw.mw_rkey == 0x1FF)
+                #expect(wqe.wr.mw.rkey == 0x77 && wqe.wr.mw.access == 2)
                 bind.bind_mw.mw = nil
                 #expect(fake.post([bind]).error == EINVAL)
                 bind.bind_mw.mw = window
                 bind.bind_mw.bind_info.mr = nil
                 #expect(fake.post([bind]).error == EINVAL)
 
-                // Type 1: the provider makes the next key, of the low 8 bits alone.
+                // Type 1: the provider increments the low 8 bits of the rkey.
                 var binding = ibv_mw_bind(
                     wr_id: 5, send_flags: IBV_SEND_SIGNALED.rawValue,
                     bind_info: ibv_mw_bind_info(mr: region, addr: 0x9000, length: 64, mw_access_flags: 2))
                 #expect(bindWindow(qp: fake.pair.verbs, mw: window, binding: &binding) == 0)
-                entry = fake.sends.send(2).wr
-                #expect(entry.wr_id == 5 && entry.send_flags == IBV_SEND_SIGNALED.rawValue)
-                #expect(entry.wr.mw.mw_rkey == 0x1FF && entry.wr.mw.rkey == 0x100)
+                wqe = fake.sends.send(2).wr
+                #expect(wqe.wr_id == 5 && wqe.send_flags == IBV_SEND_SIGNALED.rawValue)
+                #expect(wqe.wr.mw.mw_rkey == 0x1FF && wqe.wr.mw.rkey == 0x100)
                 #expect(window.pointee.rkey == 0x100)
                 binding.bind_info.mw_access_flags = IBV_ACCESS_ZERO_BASED.rawValue
                 #expect(bindWindow(qp: fake.pair.verbs, mw: window, binding: &binding) == EINVAL)
@@ -175,7 +175,7 @@ struct PostingTests {
         }
     }
 
-    @Test("Inline data is copied from all pieces, up to the limit and not a byte more")
+    @Test("Inline data is copied from all SGEs, up to max_inline_data")
     func inline() {
         let fake = FakePair()
         var bytes = (0..<101).map { UInt8($0) }
@@ -187,9 +187,9 @@ struct PostingTests {
             ])
             let flags = IBV_SEND_INLINE.rawValue | IBV_SEND_SIGNALED.rawValue
             #expect(fake.post([list.send(IBV_WR_SEND, flags: flags)]).error == 0)
-            let entry = fake.sends.send(0)
-            #expect(entry.wr.send_flags == flags)
-            #expect(entry.dma.length == 100 && entry.dma.resid == 100)
+            let wqe = fake.sends.send(0)
+            #expect(wqe.wr.send_flags == flags)
+            #expect(wqe.dma.length == 100 && wqe.dma.resid == 100)
             #expect(fake.sends.data(0, 101) == (50..<100).map { UInt8($0) } + (0..<50).map { UInt8($0) } + [0xA5])
             list.sges[2].length = 51
             #expect(fake.post([list.send(IBV_WR_SEND, flags: flags)]).error == EINVAL)
@@ -206,11 +206,11 @@ struct PostingTests {
     }
 
     @Test(
-        "What cannot be posted is refused, and nothing rings",
+        "An invalid work request fails, and no doorbell rings",
         arguments: [IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD])
     func refusals(type: ibv_qp_type) {
         let fake = FakePair(type)
-        let list = threePieces()
+        let list = threeSGEs()
         for opcode: UInt32 in 0..<40 where type != IBV_QPT_UD || opcode != 2 && opcode != 3 {
             guard opcode >= 31 || allowedOpcodes(type) & (1 << opcode) == 0 else { continue }
             #expect(fake.post([list.send(ibv_wr_opcode(opcode))]).error == EINVAL, "opcode \(opcode)")
@@ -228,10 +228,10 @@ struct PostingTests {
         let huge = List([ibv_sge(addr: 0, length: .max, lkey: 0), ibv_sge(addr: 0, length: 1, lkey: 0)])
         #expect(fake.post([huge.send(IBV_WR_SEND)]).error == EINVAL)
         #expect(fake.producer == 0)
-        #expect(fake.rung().isEmpty)
+        #expect(fake.doorbells().isEmpty)
     }
 
-    @Test("The allowed opcodes are those of the service type (IBTA volume 1, table 38, and rxe's)")
+    @Test("The allowed opcodes of a QP type are those of IBTA volume 1, table 38, that rxe supports")
     func opcodes() {
         func names(_ type: ibv_qp_type) -> [UInt32] { (0..<32).filter { allowedOpcodes(type) & (1 << $0) != 0 } }
         #expect(names(IBV_QPT_RC) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
@@ -240,14 +240,14 @@ struct PostingTests {
         #expect(names(IBV_QPT_RAW_PACKET) == [])
     }
 
-    @Test("Sends wait for RTS; error states take them, to flush them")
+    @Test("post_send fails before RTS; in the error states the work requests are posted, to be flushed")
     func states() {
         let fake = FakePair()
-        let list = threePieces()
+        let list = threeSGEs()
         for state in [IBV_QPS_RESET, IBV_QPS_INIT, IBV_QPS_RTR, IBV_QPS_UNKNOWN] {
             fake.pair.pointee.base.qp_base.state = state
-            let answer = fake.post([list.send(IBV_WR_SEND)])
-            #expect(answer.error == EINVAL && answer.bad == 0)
+            let result = fake.post([list.send(IBV_WR_SEND)])
+            #expect(result.error == EINVAL && result.bad == 0)
         }
         #expect(fake.producer == 0)
         for state in [IBV_QPS_RTS, IBV_QPS_SQD, IBV_QPS_SQE, IBV_QPS_ERR] {
@@ -256,50 +256,50 @@ struct PostingTests {
         }
     }
 
-    @Test("A full queue takes what fits; what went before is rung, and bad_wr is the first that was not taken")
+    @Test("A list that overfills the queue: the first work requests are posted with one doorbell, bad_wr is the next")
     func full() {
         let fake = FakePair(depth: 8)
-        let list = threePieces()
-        let answer = fake.post((0..<10).map { list.send(IBV_WR_SEND, id: UInt64($0)) })
-        #expect(answer.error == ENOMEM && answer.bad == 7)
+        let list = threeSGEs()
+        let result = fake.post((0..<10).map { list.send(IBV_WR_SEND, id: UInt64($0)) })
+        #expect(result.error == ENOMEM && result.bad == 7)
         #expect(fake.producer == 7)
-        #expect(fake.rung().count == 1)
+        #expect(fake.doorbells().count == 1)
         #expect(fake.post([list.send(IBV_WR_SEND)]).bad == 0)
-        #expect(fake.rung().isEmpty)
-        // Many times around.
+        #expect(fake.doorbells().isEmpty)
+        // Across the end of the ring many times.
         for round in 0..<50 {
             fake.sends.consume(3)
             let start = Int(fake.producer)
             #expect(fake.post((0..<3).map { list.send(IBV_WR_SEND, id: UInt64(1000 * round + $0)) }).error == 0)
             for index in 0..<3 { #expect(fake.sends.send(start + index).wr.wr_id == UInt64(1000 * round + index)) }
             #expect(fake.post([list.send(IBV_WR_SEND)]).error == ENOMEM)
-            _ = fake.rung()
+            _ = fake.doorbells()
         }
     }
 
-    @Test("A failure in the middle of a chain: those before it are posted and rung, in one write")
+    @Test("An invalid work request in a list: those before it are posted, with one doorbell")
     func middle() {
         let fake = FakePair(depth: 16)
-        let list = threePieces()
+        let list = threeSGEs()
         var chain = (0..<6).map { list.send(IBV_WR_SEND, id: UInt64($0)) }
         chain[4].num_sge = 9
-        let answer = fake.post(chain)
-        #expect(answer.error == EINVAL && answer.bad == 4)
+        let result = fake.post(chain)
+        #expect(result.error == EINVAL && result.bad == 4)
         #expect(fake.producer == 4)
         #expect((0..<4).map { fake.sends.send($0).wr.wr_id } == [0, 1, 2, 3])
-        #expect(fake.rung().count == 1)
+        #expect(fake.doorbells().count == 1)
         #expect(fake.post([]).error == 0)
-        #expect(fake.rung().isEmpty)
+        #expect(fake.doorbells().isEmpty)
     }
 
-    @Test("A doorbell that the kernel refuses: its error, and nothing was taken")
+    @Test("If the kernel refuses the doorbell, post_send returns its errno and posts nothing")
     func refusedDoorbell() {
         let fake = FakePair()
-        let list = threePieces()
+        let list = threeSGEs()
         #expect(fake.post([list.send(IBV_WR_SEND)]).error == 0)
         fake.pair.sends.pointee.descriptor = -1
-        let answer = fake.post([list.send(IBV_WR_SEND), list.send(IBV_WR_SEND)])
-        #expect(answer.error == EBADF && answer.bad == 0)
+        let result = fake.post([list.send(IBV_WR_SEND), list.send(IBV_WR_SEND)])
+        #expect(result.error == EBADF && result.bad == 0)
         #expect(fake.producer == 1)
     }
 }

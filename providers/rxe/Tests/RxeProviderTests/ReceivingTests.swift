@@ -8,37 +8,37 @@ import Testing
 @Suite("rxe: posting receives")
 struct ReceivingTests {
     private func expect(_ fake: FakeRing, _ index: Int, id: UInt64, count: UInt32, length: UInt32) {
-        let entry = fake.receive(index)
-        #expect(entry.wr_id == id)
-        #expect(entry.dma.length == length && entry.dma.resid == length)
-        #expect(entry.dma.num_sge == count)
-        #expect(entry.dma.cur_sge == 0 && entry.dma.sge_offset == 0)
+        let wqe = fake.receive(index)
+        #expect(wqe.wr_id == id)
+        #expect(wqe.dma.length == length && wqe.dma.resid == length)
+        #expect(wqe.dma.num_sge == count)
+        #expect(wqe.dma.cur_sge == 0 && wqe.dma.sge_offset == 0)
     }
 
-    @Test("Every field of the entry; a queue pair takes receives from INIT on, and rings nothing")
-    func entries() {
+    @Test("Every field of a receive WQE; post_recv succeeds from INIT on, without a doorbell")
+    func wqes() {
         let fake = FakePair(state: IBV_QPS_INIT)
-        let list = threePieces()
+        let list = threeSGEs()
         #expect(fake.postReceives([list.receive(id: 7), List([]).receive(id: 8)]).error == 0)
         expect(fake.receives, 0, id: 7, count: 3, length: 60)
         expect(fake.receives, 1, id: 8, count: 0, length: 0)
-        let elements = fake.receives.elements(0, behind: 40, 3)
-        #expect(elements.map(\.addr) == [0x1000, 0x2000, 0x3000])
-        #expect(elements.map(\.length) == [10, 20, 30])
-        #expect(elements.map(\.lkey) == [0x101, 0x102, 0x103])
+        let sges = fake.receives.sges(0, offset: 40, 3)
+        #expect(sges.map(\.addr) == [0x1000, 0x2000, 0x3000])
+        #expect(sges.map(\.length) == [10, 20, 30])
+        #expect(sges.map(\.lkey) == [0x101, 0x102, 0x103])
         #expect(fake.receives.head.pointee.producer_index == 2)
-        #expect(fake.rung().isEmpty)
+        #expect(fake.doorbells().isEmpty)
         fake.pair.pointee.base.qp_base.state = IBV_QPS_RESET
         let refused = fake.postReceives([list.receive()])
         #expect(refused.error == EINVAL && refused.bad == 0)
     }
 
-    @Test("Full, too many pieces, wrapping: bad_wr is the first that was not taken")
+    @Test("A full queue is ENOMEM, too many SGEs are EINVAL; bad_wr is the first work request that was not posted")
     func limits() {
         let fake = FakePair(depth: 4)
-        let list = threePieces()
-        let answer = fake.postReceives((0..<5).map { list.receive(id: UInt64($0)) })
-        #expect(answer.error == ENOMEM && answer.bad == 3)
+        let list = threeSGEs()
+        let result = fake.postReceives((0..<5).map { list.receive(id: UInt64($0)) })
+        #expect(result.error == ENOMEM && result.bad == 3)
         for round in 0..<20 {
             fake.receives.consume(2)
             let start = Int(fake.receives.head.pointee.producer_index)
@@ -56,7 +56,7 @@ struct ReceivingTests {
         }
     }
 
-    @Test("A queue pair with a shared receive queue has none of its own")
+    @Test("post_recv on a queue pair with a shared receive queue is EINVAL")
     func shared() {
         let sends = FakeRing(entrySize: 512, entries: 4)
         let pair = QueuePairPointer.allocate(isSingleThreaded: false)
@@ -71,23 +71,23 @@ struct ReceivingTests {
         }
     }
 
-    @Test("Shared receive queues: the same entries; and a larger ring after a resize")
+    @Test("A shared receive queue has the same WQEs, also in the larger ring after a resize")
     func sharedQueue() {
         let small = FakeRing(entrySize: 128, entries: 2)
         let large = FakeRing(entrySize: 128, entries: 8)
-        let list = threePieces()
+        let list = threeSGEs()
         let queue = SharedReceiveQueuePointer.allocate(isSingleThreaded: false)
         defer { queue.freeObject() }
         var request = list.receive(id: 3)
         var bad: UnsafeMutablePointer<ibv_recv_wr>?
         #expect(postSharedReceive(srq: queue.verbs, first: &request, bad: &bad) == EINVAL)
-        #expect(!queue.attach(small.ring, maximumElements: 6))
-        #expect(queue.attach(small.ring, maximumElements: 3))
+        #expect(!queue.attach(small.ring, maxSGE: 6))
+        #expect(queue.attach(small.ring, maxSGE: 3))
         #expect(postSharedReceive(srq: queue.verbs, first: &request, bad: &bad) == 0)
         expect(small, 0, id: 3, count: 3, length: 60)
         #expect(postSharedReceive(srq: queue.verbs, first: &request, bad: &bad) == ENOMEM)
         large.head.pointee.producer_index = 1
-        #expect(queue.attach(large.ring, maximumElements: 2))
+        #expect(queue.attach(large.ring, maxSGE: 2))
         #expect(postSharedReceive(srq: queue.verbs, first: &request, bad: &bad) == EINVAL)
         request.num_sge = 2
         #expect(postSharedReceive(srq: queue.verbs, first: &request, bad: &bad) == 0)

@@ -6,7 +6,7 @@ import Testing
 
 @Suite("rxe: the mapped queue")
 struct RingTests {
-    @Test("A queue whose head does not describe what was mapped is refused")
+    @Test("A queue is refused when its header does not match the mapping")
     func refusesBadHeads() {
         let fake = FakeRing(entrySize: 256, entries: 16)
         func make(_ bytes: Int, _ size: Int = 208) -> Ring? {
@@ -29,16 +29,16 @@ struct RingTests {
         }
     }
 
-    @Test("A queue for no requests is always empty and always full, but there, to be unmapped")
-    func ofOnePlace() throws {
+    @Test("A mapped queue with one entry is always empty and always full, but is not absent")
+    func oneEntry() throws {
         let fake = FakeRing(entrySize: 256, entries: 1)
         let ring = try #require(Ring(mapping: fake.mapping, byteCount: fake.byteCount, entrySize: 208))
         #expect(!ring.isAbsent && Ring.absent.isAbsent)
         #expect(ring.next(0) == ring.consumer.loadAcquiring() && ring.mapping == fake.mapping)
     }
 
-    @Test("Each index has its entry, the indices lie where the kernel looks, and the last wraps to the first")
-    func places() {
+    @Test("The entries and indices are at the offsets of struct rxe_queue_buf, and the last index wraps to 0")
+    func layout() {
         let fake = FakeRing(entrySize: 64, entries: 4)
         let ring = fake.ring
         for index in 0..<4 { #expect(ring.entry(UInt32(index)) == fake.entry(index)) }
@@ -53,7 +53,7 @@ struct RingTests {
         #expect(ring.producer.loadAcquiring() == 1)
     }
 
-    @Test("Limits for which the entries have no room are refused")
+    @Test("Limits for which the WQEs are too small are refused")
     func limits() {
         let fake = FakeRing(entrySize: 256, entries: 4)
         var limits = ibv_qp_cap()

@@ -11,18 +11,19 @@ extension Soft {
     @Suite("The data path")
     struct DataPathTests {
         @Test(
-            "Post and poll allocate nothing",
+            "post_send, post_recv and poll_cq allocate no memory",
             arguments: [IBV_WR_SEND, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ].map(\.rawValue))
         func allocatesNothing(opcode: UInt32) throws {
             let (first, second) = try Ends.twoDevices.open()
             let (a, b) = try pair(on: first, and: second)
             let target = try b.address
-            var piece = a.piece(0, 1000)
-            var receivePiece = b.piece(0, 1000)
-            // The least of several: see what a datagram for another process takes, in `AllocationTests` of Verbs.
+            var sge = a.sge(0, 1000)
+            var receiveSGE = b.sge(0, 1000)
+            // The minimum of several runs: forwarding a datagram to another process allocates, see `AllocationTests` of
+            // Verbs.
             var counted = UInt64.max
-            withUnsafeMutablePointer(to: &piece) { list in
-                withUnsafeMutablePointer(to: &receivePiece) { receiveList in
+            withUnsafeMutablePointer(to: &sge) { list in
+                withUnsafeMutablePointer(to: &receiveSGE) { receiveList in
                     var request = ibv_send_wr()
                     request.opcode = ibv_wr_opcode(opcode)
                     request.send_flags = IBV_SEND_SIGNALED.rawValue
@@ -33,9 +34,9 @@ extension Soft {
                     var receive = ibv_recv_wr(wr_id: 0, next: nil, sg_list: receiveList, num_sge: 1)
                     var badSend: UnsafeMutablePointer<ibv_send_wr>?
                     var badReceive: UnsafeMutablePointer<ibv_recv_wr>?
-                    var entry = ibv_wc()
+                    var wc = ibv_wc()
                     var before: UInt64 = 0
-                    // The first rounds take rings into use.
+                    // The first rounds open the rings.
                     for round in 0...1000 where counted > 0 {
                         if round % 200 == 0 {
                             if round > 200 { counted = min(counted, allocation_count() &- before) }
@@ -46,8 +47,8 @@ extension Soft {
                         _ = first.context.pointee.ops.post_send(a.pair, &request, &badSend)
                         var waiting = isSend ? 2 : 1
                         while waiting > 0 {
-                            waiting -= Int(first.context.pointee.ops.poll_cq(a.queue, 1, &entry))
-                            waiting -= Int(second.context.pointee.ops.poll_cq(b.queue, 1, &entry))
+                            waiting -= Int(first.context.pointee.ops.poll_cq(a.queue, 1, &wc))
+                            waiting -= Int(second.context.pointee.ops.poll_cq(b.queue, 1, &wc))
                         }
                     }
                 }
@@ -55,7 +56,7 @@ extension Soft {
             #expect(counted == 0 || allocation_count_is_blind())
         }
 
-        @Test("Several threads post to one queue pair and poll one queue: nothing is lost, nothing comes twice")
+        @Test("Several threads post to one queue pair and poll one queue: no message is lost or received twice")
         func manyThreads() throws {
             let (first, second) = try Ends.twoDevices.open()
             var options = Endpoint.Options()
@@ -64,7 +65,7 @@ extension Soft {
             options.completions = 4096
             let (a, b) = try pair(options, on: first, and: second)
             let shared = Shared(a, b)
-            // Threads of their own: they wait for each other by polling, which tasks must not do.
+            // Threads and not tasks, because they wait for each other by polling.
             var threads = (0..<3).map { number in Thread { shared.send(UInt32(number) * 1000, count: 300) } }
             threads += (0..<2).map { _ in Thread { shared.receive(until: 900) } }
             for thread in threads { thread.start() }
@@ -74,31 +75,33 @@ extension Soft {
         }
 
         @Test(
-            "A post that finds the engine taken is served by who has it, though nobody polls", arguments: connectedTypes
+            "A post while the engine is locked is processed by the thread that unlocks it", arguments: connectedTypes
         )
-        func servesWhoPostedMeanwhile(type: UInt32) throws {
+        func postWhileLocked(type: UInt32) throws {
             let (first, second) = try Ends.twoDevices.open()
             var options = Endpoint.Options()
             options.type = ibv_qp_type(type)
             let (a, b) = try pair(options, on: first, and: second)
-            try b.postReceive(id: 5, [b.piece(0, 64)])
+            try b.postReceive(id: 5, [b.sge(0, 64)])
             first.context.soft.lockForControl()
-            try a.post(IBV_WR_SEND, [a.piece(0, 8)])
+            try a.post(IBV_WR_SEND, [a.sge(0, 8)])
             first.context.soft.unlock()
             #expect(try b.success().wr_id == 5)
         }
 
-        @Test("The structs that are handed over as they lie have the engine's layout")
+        @Test("The structs of verbs.h that are passed without conversion have the engine's layout")
         func layouts() {
             #expect(MemoryLayout<ibv_wc>.stride == MemoryLayout<WorkCompletion>.stride)
             #expect(MemoryLayout<ibv_wc>.offset(of: \.byte_len) == MemoryLayout<WorkCompletion>.offset(of: \.byteCount))
-            #expect(MemoryLayout<ibv_wc>.offset(of: \.qp_num) == MemoryLayout<WorkCompletion>.offset(of: \.queuePair))
             #expect(
-                MemoryLayout<ibv_wc>.offset(of: \.src_qp) == MemoryLayout<WorkCompletion>.offset(of: \.sourceQueuePair))
+                MemoryLayout<ibv_wc>.offset(of: \.qp_num) == MemoryLayout<WorkCompletion>.offset(of: \.queuePairNumber))
+            #expect(
+                MemoryLayout<ibv_wc>.offset(of: \.src_qp)
+                    == MemoryLayout<WorkCompletion>.offset(of: \.sourceQueuePairNumber))
             #expect(MemoryLayout<ibv_wc>.offset(of: \.wc_flags) == MemoryLayout<WorkCompletion>.offset(of: \.flags))
             #expect(MemoryLayout<ibv_wc>.offset(of: \.sl) == MemoryLayout<WorkCompletion>.offset(of: \.serviceLevel))
-            #expect(MemoryLayout<ibv_sge>.size == MemoryLayout<ScatterGatherElement>.size)
-            #expect(MemoryLayout<ibv_sge>.offset(of: \.lkey) == MemoryLayout<ScatterGatherElement>.offset(of: \.key))
+            #expect(MemoryLayout<ibv_sge>.size == MemoryLayout<SGE>.size)
+            #expect(MemoryLayout<ibv_sge>.offset(of: \.lkey) == MemoryLayout<SGE>.offset(of: \.lkey))
             #expect(MemoryLayout<SoftAddressHandle>.offset(of: \.path) == SoftAddressHandle.pathOffset)
         }
     }
@@ -106,7 +109,7 @@ extension Soft {
 
 /// Two connected endpoints that several threads use.
 private final class Shared: @unchecked Sendable {
-    // Unchecked: the verbs are made for it, and `found` is only touched under its lock.
+    // Unchecked: the verbs are thread-safe, and `found` is accessed under its lock only.
     private let a: Endpoint
     private let b: Endpoint
     private let lock = NSCondition()
@@ -127,7 +130,7 @@ private final class Shared: @unchecked Sendable {
         }
     }
 
-    /// Everything that was received, once all threads have ended.
+    /// All messages that were received, once all threads have ended.
     func received(within seconds: Double) -> [UInt32] {
         let end = Date(timeIntervalSinceNow: seconds)
         return lock.withLock {
@@ -140,24 +143,24 @@ private final class Shared: @unchecked Sendable {
     func send(_ first: UInt32, count: UInt32) {
         counted {
             for index in 0..<count {
-                while (try? a.post(IBV_WR_SEND_WITH_IMM, [a.piece(0, 8)]) { $0.imm_data = first + index }) == nil {
-                    // Full: completions make room.
-                    var entry = ibv_wc()
-                    _ = a.device.context.pointee.ops.poll_cq(a.queue, 1, &entry)
+                while (try? a.post(IBV_WR_SEND_WITH_IMM, [a.sge(0, 8)]) { $0.imm_data = first + index }) == nil {
+                    // The queue is full. Polling frees WQEs.
+                    var wc = ibv_wc()
+                    _ = a.device.context.pointee.ops.poll_cq(a.queue, 1, &wc)
                 }
             }
         }
     }
 
-    /// Posts receives and polls both queues, until so many messages have come in all.
+    /// Posts receives and polls both queues, until `all` messages have been received.
     func receive(until all: Int) {
         counted {
-            var entry = ibv_wc()
+            var wc = ibv_wc()
             while lock.withLock({ found.count < all }) {
-                try? b.postReceive([b.piece(64, 64)])
-                _ = a.device.context.pointee.ops.poll_cq(a.queue, 1, &entry)
-                while b.device.context.pointee.ops.poll_cq(b.queue, 1, &entry) == 1 {
-                    let value = entry.imm_data
+                try? b.postReceive([b.sge(64, 64)])
+                _ = a.device.context.pointee.ops.poll_cq(a.queue, 1, &wc)
+                while b.device.context.pointee.ops.poll_cq(b.queue, 1, &wc) == 1 {
+                    let value = wc.imm_data
                     lock.withLock { found.append(value) }
                 }
             }

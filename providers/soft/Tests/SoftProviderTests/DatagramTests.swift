@@ -5,7 +5,7 @@ import SoftTestSupport
 import Testing
 
 extension Soft {
-    @Suite("Datagrams")
+    @Suite("Unreliable datagrams")
     struct DatagramTests {
         private func endpoints(_ ends: Ends, gidIndex: UInt8) throws -> (
             Endpoint, Endpoint, UnsafeMutablePointer<ibv_ah>
@@ -15,9 +15,9 @@ extension Soft {
             options.type = IBV_QPT_UD
             options.gidIndex = gidIndex
             let (a, b) = try pair(options, on: first, and: second)
-            var route = a.route(to: try b.address)
+            var route = a.ahAttr(to: try b.address)
             route.grh.traffic_class = 0x20
-            return (a, b, try made(a.device.table.create_ah(a.domain, &route)))
+            return (a, b, try created(a.device.table.create_ah(a.domain, &route)))
         }
 
         private func address(_ request: inout ibv_send_wr, _ handle: UnsafeMutablePointer<ibv_ah>, _ peer: Address) {
@@ -27,7 +27,7 @@ extension Soft {
         }
 
         @Test(
-            "A datagram arrives behind its GRH area, with the sender's number", arguments: Ends.allCases,
+            "A UD message is received after its GRH area, with src_qp", arguments: Ends.allCases,
             [0, 1] as [UInt8])
         func arrives(ends: Ends, gidIndex: UInt8) throws {
             let (a, b, handle) = try endpoints(ends, gidIndex: gidIndex)
@@ -35,8 +35,8 @@ extension Soft {
             let target = try b.address
             a.fill(0, 4096, seed: 3)
             for length in [0, 1, 100, 4096] {
-                try b.postReceive(id: 5, [b.piece(0, 40 + 4096)])
-                try a.post(IBV_WR_SEND_WITH_IMM, [a.piece(0, length)]) { request in
+                try b.postReceive(id: 5, [b.sge(0, 40 + 4096)])
+                try a.post(IBV_WR_SEND_WITH_IMM, [a.sge(0, length)]) { request in
                     address(&request, handle, target)
                     request.imm_data = 0x1122_3344
                 }
@@ -67,40 +67,56 @@ extension Soft {
             }
         }
 
-        @Test("A wrong Q_Key, or no receive, drops the datagram without a word")
+        @Test("A datagram with a wrong Q_Key, or without a posted receive, is dropped silently")
         func drops() throws {
             let (a, b, handle) = try endpoints(.twoDevices, gidIndex: 0)
             defer { _ = a.device.table.destroy_ah(handle) }
             var target = try b.address
-            try a.post(IBV_WR_SEND, [a.piece(0, 8)]) { address(&$0, handle, target) }
+            try a.post(IBV_WR_SEND, [a.sge(0, 8)]) { address(&$0, handle, target) }
             try a.success()
             b.poll { $0.droppedNoReceive == 1 }
-            try b.postReceive(id: 1, [b.piece(0, 128)])
+            try b.postReceive(id: 1, [b.sge(0, 128)])
             target.queueKey ^= 1
-            try a.post(IBV_WR_SEND, [a.piece(0, 8)]) { address(&$0, handle, target) }
+            try a.post(IBV_WR_SEND, [a.sge(0, 8)]) { address(&$0, handle, target) }
             try a.success()
-            b.poll { $0.droppedQueueKey == 1 }
-            // What comes now must be the third.
+            b.poll { $0.droppedQKey == 1 }
+            // The third datagram is the first to be received.
             target.queueKey ^= 1
-            try a.post(IBV_WR_SEND, [a.piece(0, 3)]) { address(&$0, handle, target) }
+            try a.post(IBV_WR_SEND, [a.sge(0, 3)]) { address(&$0, handle, target) }
             #expect(try b.success().byte_len == 43)
         }
 
-        @Test("A datagram longer than the port's MTU fails with LOC_LEN_ERR; one without an address is refused")
+        @Test("A datagram longer than the receive is dropped, and the receive is used for the next one")
+        func tooLong() throws {
+            let (a, b, handle) = try endpoints(.twoDevices, gidIndex: 0)
+            defer { _ = a.device.table.destroy_ah(handle) }
+            let target = try b.address
+            try b.postReceive(id: 1, [b.sge(0, 40 + 16)])
+            // The last datagram fits.
+            for length in [17, 4096, 16] {
+                try a.post(IBV_WR_SEND, [a.sge(0, length)]) { address(&$0, handle, target) }
+                try a.success()
+            }
+            let received = try b.success()
+            #expect(received.wr_id == 1 && received.byte_len == 56)
+            #expect(b.device.counters.droppedTooLong == 2 && b.pair.pointee.state == IBV_QPS_RTS)
+        }
+
+        @Test("A UD message longer than the MTU completes with LOC_LEN_ERR; without an address handle it is EINVAL")
         func refusesBadDatagrams() throws {
             let (a, b, handle) = try endpoints(.twoDevices, gidIndex: 0)
             defer { _ = a.device.table.destroy_ah(handle) }
             let target = try b.address
             #expect(throws: Refusal(EINVAL)) {
-                try a.post(IBV_WR_SEND, [a.piece(0, 8)]) { request in
+                try a.post(IBV_WR_SEND, [a.sge(0, 8)]) { request in
                     address(&request, handle, target)
                     request.wr.ud.ah = nil
                 }
             }
             #expect(throws: Refusal(EINVAL)) {
-                try a.post(IBV_WR_RDMA_WRITE, [a.piece(0, 8)]) { address(&$0, handle, target) }
+                try a.post(IBV_WR_RDMA_WRITE, [a.sge(0, 8)]) { address(&$0, handle, target) }
             }
-            try a.post(IBV_WR_SEND, [a.piece(0, 4097)]) { address(&$0, handle, target) }
+            try a.post(IBV_WR_SEND, [a.sge(0, 4097)]) { address(&$0, handle, target) }
             #expect(try a.completions()[0].status == IBV_WC_LOC_LEN_ERR)
         }
     }

@@ -10,7 +10,7 @@ import Testing
 extension Soft {
     @Suite("Devices, ports, GIDs")
     struct DeviceTests {
-        @Test("soft0 on the loopback interface is always there")
+        @Test("soft0 on the loopback interface is always listed")
         func listsLoopback() throws {
             let first = try #require(try Provider.devices().first)
             let name = withUnsafeBytes(of: first.name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
@@ -40,7 +40,7 @@ extension Soft {
             #expect(device.table.query_pkey(device.context, 1, 1, &key) == EINVAL)
         }
 
-        @Test("A caller who knows a shorter struct gets what fits, and not a byte more")
+        @Test("query_port writes no more bytes than the size of the caller's struct")
         func storesWhatFits() throws {
             let device = try OpenDevice()
             var port = ibv_port_attr()
@@ -51,7 +51,7 @@ extension Soft {
             #expect(port.pkey_tbl_len == 1)
         }
 
-        @Test("127.0.0.1 stands in the GID table as ::ffff:127.0.0.1, RoCE v2; an empty entry is ENODATA")
+        @Test("The GID table contains 127.0.0.1 as ::ffff:127.0.0.1, RoCE v2; an empty entry is ENODATA")
         func queriesGIDs() throws {
             let device = try OpenDevice()
             var entry = ibv_gid_entry()
@@ -69,7 +69,7 @@ extension Soft {
             #expect(GID(entries[0].gid) == GID(entry.gid))
         }
 
-        @Test("The limits of the device are the limits that the verbs hold to")
+        @Test("The verbs enforce the limits that the device reports")
         func queriesDevice() throws {
             let device = try OpenDevice()
             var attr = ibv_device_attr_ex()
@@ -77,19 +77,19 @@ extension Soft {
             #expect(attr.orig_attr.max_sge == 32)
             #expect(attr.orig_attr.phys_port_cnt == 1)
             #expect(attr.phys_port_cnt_ex == 1)
-            // No completion carries a timestamp, so there is no clock to tell of.
+            // CQEs have no timestamps, so no clock frequency is reported.
             #expect(attr.completion_timestamp_mask == 0)
             #expect(attr.hca_core_clock == 0)
             #expect(device.table.query_rt_values == nil)
         }
 
-        @Test("A domain with a parent domain on it is busy until that is gone")
+        @Test("A protection domain is busy until its parent domain is deallocated")
         func countsParentDomains() throws {
             let device = try OpenDevice()
-            let domain = try made(device.table.alloc_pd(device.context))
+            let domain = try created(device.table.alloc_pd(device.context))
             var attr = ibv_parent_domain_init_attr()
             attr.pd = domain
-            let parent = try made(device.table.alloc_parent_domain(device.context, &attr))
+            let parent = try created(device.table.alloc_parent_domain(device.context, &attr))
             #expect(device.table.dealloc_pd(domain) == EBUSY)
             try check(device.table.dealloc_pd(parent))
             try check(device.table.dealloc_pd(domain))

@@ -6,7 +6,7 @@ import Testing
 @testable import SoftProvider
 
 extension Endpoint {
-    /// The next completion, which must be a success.
+    /// The next completion, whose status must be IBV_WC_SUCCESS.
     @discardableResult
     func success(sourceLocation: SourceLocation = #_sourceLocation) throws -> ibv_wc {
         let completion = try completions()[0]
@@ -14,7 +14,7 @@ extension Endpoint {
         return completion
     }
 
-    /// Polls until the engine has counted what is waited for.
+    /// Polls until the engine's counters fulfil the condition.
     func poll(_ condition: (Counters) -> Bool, sourceLocation: SourceLocation = #_sourceLocation) {
         let end = ContinuousClock.now + .seconds(20)
         while !condition(device.counters) {
@@ -29,7 +29,7 @@ extension Endpoint {
 }
 
 extension OpenDevice {
-    /// What the engine has counted.
+    /// The counters of the engine.
     var counters: Counters {
         let soft = context.soft
         soft.lockForControl()
@@ -37,7 +37,7 @@ extension OpenDevice {
         return soft.pointee.engine.counters
     }
 
-    /// What the links have counted.
+    /// The counters of the sockets and rings.
     var linkCounters: LinkCounters {
         let soft = context.soft
         soft.lockForControl()
@@ -45,14 +45,14 @@ extension OpenDevice {
         return soft.pointee.counters.pointee
     }
 
-    /// Has all packets go over UDP, to this host too, for queue pairs that are connected from now on; from and to a port
-    /// of its own, where no other test's packets come.
+    /// Sends all packets over UDP, to this host too, for queue pairs that are connected from now on. The port is not
+    /// used by other tests.
     func useDatagrams(port: UInt16) {
         let soft = context.soft
         soft.lockForControl()
         soft.guarded.pointee.link.usesSharedMemory = false
-        soft.guarded.pointee.sockets = Sockets(ifindex: soft.pointee.interface.index, port: port)
-        soft.refreshAddresses()
+        soft.guarded.pointee.sockets = Sockets(port: port)
+        soft.followInterface()
         soft.unlock()
     }
 }

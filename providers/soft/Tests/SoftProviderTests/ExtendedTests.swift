@@ -20,21 +20,21 @@ extension Soft {
             return (a, b, try #require(first.table.qp_to_qp_ex(a.pair)))
         }
 
-        @Test("Several requests built between wr_start and wr_complete are posted together, in order")
+        @Test("The work requests built between wr_start and wr_complete are posted together, in order")
         func builds() throws {
             let (a, b, builder) = try connected()
             let target = try b.address
-            for index in 0..<3 { try b.postReceive(id: UInt64(index), [b.piece(index * 1000, 1000)]) }
+            for index in 0..<3 { try b.postReceive(id: UInt64(index), [b.sge(index * 1000, 1000)]) }
             a.fill(0, 1000, seed: 1)
 
             ibv_wr_start(builder)
             builder.pointee.wr_flags = IBV_SEND_SIGNALED.rawValue
             builder.pointee.wr_id = 10
             ibv_wr_send(builder)
-            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(0, 1).addr, 500)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.sge(0, 1).addr, 500)
             builder.pointee.wr_id = 11
             ibv_wr_send_imm(builder, 5)
-            var list = [a.piece(0, 100), a.piece(200, 100)]
+            var list = [a.sge(0, 100), a.sge(200, 100)]
             ibv_wr_set_sge_list(builder, 2, &list)
             builder.pointee.wr_id = 12
             ibv_wr_rdma_write(builder, target.key, target.memory + 5000)
@@ -43,7 +43,7 @@ extension Soft {
             inline = [0, 0, 0]
             builder.pointee.wr_id = 13
             ibv_wr_rdma_write_imm(builder, target.key, target.memory + 6000, 6)
-            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(0, 1).addr, 10)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.sge(0, 1).addr, 10)
             #expect(ibv_wr_complete(builder) == 0)
 
             #expect(try a.completions(4).map(\.wr_id) == [10, 11, 12, 13])
@@ -56,7 +56,7 @@ extension Soft {
             #expect(b.bytes(5000, 3) == [7, 8, 9])
         }
 
-        @Test("READ and atomics through the builder")
+        @Test("RDMA READ and atomics through the wr_ functions")
         func readsAndAtomics() throws {
             let (a, b, builder) = try connected()
             let target = try b.address
@@ -64,39 +64,39 @@ extension Soft {
             builder.pointee.wr_flags = IBV_SEND_SIGNALED.rawValue
             ibv_wr_start(builder)
             ibv_wr_atomic_fetch_add(builder, target.key, target.memory, 3)
-            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(0, 8).addr, 8)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.sge(0, 8).addr, 8)
             ibv_wr_atomic_cmp_swp(builder, target.key, target.memory, 8, 100)
-            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(8, 8).addr, 8)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.sge(8, 8).addr, 8)
             ibv_wr_rdma_read(builder, target.key, target.memory)
-            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(16, 8).addr, 8)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.sge(16, 8).addr, 8)
             #expect(ibv_wr_complete(builder) == 0)
             #expect(try a.completions(3).allSatisfy { $0.status == IBV_WC_SUCCESS })
             let values = (0..<3).map { a.memory.load(fromByteOffset: $0 * 8, as: UInt64.self) }
             #expect(values == [5, 8, 100])
         }
 
-        @Test("One bad request spoils the whole; what was aborted is gone")
-        func spoils() throws {
+        @Test("After an invalid work request, wr_complete posts none; wr_abort posts none")
+        func refusesAll() throws {
             let (a, b, builder) = try connected()
-            try b.postReceive(id: 1, [b.piece(0, 64)])
+            try b.postReceive(id: 1, [b.sge(0, 64)])
             ibv_wr_start(builder)
             ibv_wr_send(builder)
-            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(0, 8).addr, 8)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.sge(0, 8).addr, 8)
             ibv_wr_send(builder)
-            var list = [ibv_sge](repeating: a.piece(0, 8), count: 5)
+            var list = [ibv_sge](repeating: a.sge(0, 8), count: 5)
             ibv_wr_set_sge_list(builder, 5, &list)
             #expect(ibv_wr_complete(builder) == EINVAL)
             ibv_wr_start(builder)
             ibv_wr_send(builder)
-            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.piece(0, 8).addr, 8)
+            ibv_wr_set_sge(builder, a.region.pointee.lkey, a.sge(0, 8).addr, 8)
             ibv_wr_abort(builder)
-            try a.post(IBV_WR_SEND, id: 4, [a.piece(0, 3)])
+            try a.post(IBV_WR_SEND, id: 4, [a.sge(0, 3)])
             #expect(try a.success().wr_id == 4)
             #expect(try b.success().byte_len == 3)
         }
 
         @Test(
-            "Operations that the service type lacks are EINVAL, those that nobody has EOPNOTSUPP; a plain one is not extended"
+            "Unsupported send_ops_flags are EINVAL (service type) or EOPNOTSUPP (provider); without them, no ibv_qp_ex"
         )
         func refusesOperations() throws {
             let device = try OpenDevice()
@@ -111,7 +111,7 @@ extension Soft {
             #expect(device.table.qp_to_qp_ex(plain.pair) == nil)
         }
 
-        @Test("start_poll, next_poll, end_poll show the completions one by one", arguments: [false, true])
+        @Test("start_poll, next_poll and end_poll return the completions one by one", arguments: [false, true])
         func polls(isSingleThreaded: Bool) throws {
             let device = try OpenDevice()
             var attr = ibv_cq_init_attr_ex()
@@ -121,7 +121,7 @@ extension Soft {
                 attr.comp_mask = IBV_CQ_INIT_ATTR_MASK_FLAGS.rawValue
                 attr.flags = IBV_CREATE_CQ_ATTR_SINGLE_THREADED.rawValue
             }
-            let queue = try made(device.table.create_cq_ex(device.context, &attr))
+            let queue = try created(device.table.create_cq_ex(device.context, &attr))
             do {
                 var options = Endpoint.Options()
                 let a = try Endpoint(device, options)
@@ -129,11 +129,11 @@ extension Soft {
                 let b = try Endpoint(device, options)
                 try a.connect(to: b.address)
                 try b.connect(to: a.address)
-                for index in 0..<3 { try b.postReceive(id: UInt64(index), [b.piece(0, 64)]) }
+                for index in 0..<3 { try b.postReceive(id: UInt64(index), [b.sge(0, 64)]) }
                 var poll = ibv_poll_cq_attr()
                 #expect(ibv_start_poll(queue, &poll) == ENOENT)
                 for index in 0..<3 {
-                    try a.post(IBV_WR_SEND_WITH_IMM, [a.piece(0, index)]) { $0.imm_data = UInt32(index) }
+                    try a.post(IBV_WR_SEND_WITH_IMM, [a.sge(0, index)]) { $0.imm_data = UInt32(index) }
                 }
                 for _ in 0..<3 { try a.success() }
                 #expect(ibv_start_poll(queue, &poll) == 0)
@@ -153,7 +153,7 @@ extension Soft {
             try check(device.table.destroy_cq(UnsafeMutableRawPointer(queue).assumingMemoryBound(to: ibv_cq.self)))
         }
 
-        @Test("Flags that ibv_cq_ex cannot serve are EOPNOTSUPP")
+        @Test("wc_flags that soft does not support are EOPNOTSUPP")
         func refusesFlags() throws {
             let device = try OpenDevice()
             var attr = ibv_cq_init_attr_ex()
@@ -163,12 +163,12 @@ extension Soft {
             #expect(errno == EOPNOTSUPP)
         }
 
-        @Test("A completion queue keeps what it holds when it is resized, and cannot become smaller than that")
+        @Test("A resized completion queue keeps its completions, and cannot become smaller than their number")
         func resizes() throws {
             let (first, second) = try Ends.twoDevices.open()
             let (a, b) = try pair(on: first, and: second)
-            for index in 0..<4 { try b.postReceive(id: UInt64(index), [b.piece(0, 64)]) }
-            for _ in 0..<4 { try a.post(IBV_WR_SEND, [a.piece(0, 8)]) }
+            for index in 0..<4 { try b.postReceive(id: UInt64(index), [b.sge(0, 64)]) }
+            for _ in 0..<4 { try a.post(IBV_WR_SEND, [a.sge(0, 8)]) }
             _ = try a.completions(4)
             #expect(second.table.resize_cq(b.queue, 2) == EINVAL)
             try check(second.table.resize_cq(b.queue, 1000))
@@ -176,7 +176,7 @@ extension Soft {
             #expect(try b.completions(4).map(\.wr_id) == [0, 1, 2, 3])
         }
 
-        @Test("A re-registered region has new keys; the old ones are dead")
+        @Test("A re-registered region has new keys, and the old ones are invalid")
         func reregisters() throws {
             let (first, second) = try Ends.twoDevices.open()
             let (a, b) = try pair(on: first, and: second)
@@ -187,34 +187,34 @@ extension Soft {
                     Int32(IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue)))
             #expect(b.region.pointee.rkey != old.key)
             let new = try b.address
-            try a.post(IBV_WR_RDMA_WRITE, [a.piece(0, 8)]) { request in
+            try a.post(IBV_WR_RDMA_WRITE, [a.sge(0, 8)]) { request in
                 request.wr.rdma.remote_addr = new.memory
                 request.wr.rdma.rkey = new.key
             }
             try a.success()
-            try a.post(IBV_WR_RDMA_WRITE, [a.piece(0, 8)]) { request in
+            try a.post(IBV_WR_RDMA_WRITE, [a.sge(0, 8)]) { request in
                 request.wr.rdma.remote_addr = old.memory
                 request.wr.rdma.rkey = old.key
             }
             #expect(try a.completions()[0].status == IBV_WC_REM_ACCESS_ERR)
         }
 
-        @Test("Under a thread domain everything works as well")
+        @Test("Queues under a thread domain transfer messages")
         func threadDomain() throws {
             let device = try OpenDevice()
-            let domain = try made(device.table.alloc_pd(device.context))
+            let domain = try created(device.table.alloc_pd(device.context))
             var threads = ibv_td_init_attr()
-            let thread = try made(device.table.alloc_td(device.context, &threads))
+            let thread = try created(device.table.alloc_td(device.context, &threads))
             var attr = ibv_parent_domain_init_attr()
             attr.pd = domain
             attr.td = thread
-            let parent = try made(device.table.alloc_parent_domain(device.context, &attr))
+            let parent = try created(device.table.alloc_parent_domain(device.context, &attr))
             do {
                 var options = Endpoint.Options()
                 options.domain = parent
                 let (a, b) = try pair(options, on: device, and: device)
-                try b.postReceive([b.piece(0, 64)])
-                try a.post(IBV_WR_SEND, [a.piece(0, 8)])
+                try b.postReceive([b.sge(0, 64)])
+                try a.post(IBV_WR_SEND, [a.sge(0, 8)])
                 try a.success()
                 try b.success()
             }

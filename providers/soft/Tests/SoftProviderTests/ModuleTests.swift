@@ -2,12 +2,13 @@ import CIBVerbs
 import CProviderABI
 import Foundation
 import ProviderLoader
+import SoftProvider
 import SoftTestSupport
 import TestSupport
 import Testing
 
 extension Soft {
-    /// The provider as it is shipped: Embedded Swift, loaded by the loader in the place of the built-in one.
+    /// Tests of the shipped provider: a module in Embedded Swift, which replaces the built-in provider.
     @Suite("The loadable module")
     struct ModuleTests {
         private static let root = URL(fileURLWithPath: #filePath)
@@ -20,7 +21,7 @@ extension Soft {
             process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
             process.arguments = [tool] + arguments
             process.standardOutput = output
-            // The build must not take over the settings of this one.
+            // The build must not inherit the SWIFT… variables of the test process.
             process.environment = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("SWIFT") }
             try process.run()
             let text = output.fileHandleForReading.readDataToEndOfFile()
@@ -29,14 +30,14 @@ extension Soft {
             return String(decoding: text, as: UTF8.self)
         }
 
-        /// scripts/build-providers builds it, checks it, and says where.
+        /// Builds and checks the module with scripts/build-providers, which prints its path.
         private func build() throws -> String {
             let script = Self.root.appendingPathComponent("scripts/build-providers").path
             let folder = try run(script, ["soft"]).split(separator: "\n").last.map(String.init)
             return Self.root.appendingPathComponent(try #require(folder)).appendingPathComponent("soft.so").path
         }
 
-        @Test("Exports one symbol, takes the place of the built-in provider, and moves data with it")
+        @Test("Exports one symbol, replaces the built-in provider, and exchanges data with it")
         func module() throws {
             let library = try build()
             let exported = try run("nm", ["-D", "--defined-only", library]).split(separator: "\n")
@@ -56,17 +57,19 @@ extension Soft {
             configuration.mainDirectory = folder.path("nothing")
             configuration.providerDirectory = folder.path("")
             configuration.isPrivileged = false
-            configuration.builtIn = [BuiltInProvider(name: "soft", entry: { rdma_provider_entry_soft($0, $1) })]
+            configuration.builtIn = [
+                BuiltInProvider(name: "soft", entry: { SoftProvider.providerEntry(core: $0, why: $1) })
+            ]
             let loader = ProviderLoader(configuration: configuration)
             let opened = try loader.open("soft0")
             #expect(opened.provider.library == folder.path("soft.so"))
 
             let module = OpenDevice(context: opened.context, table: opened.ops.pointee)
-            // One end in the module, one in the built-in provider: they share the registry.
+            // One end is a device of the module, the other of the built-in provider. They use the same slots.
             let (a, b) = try pair(on: module, and: OpenDevice())
             a.fill(0, 5000, seed: 6)
-            try b.postReceive([b.piece(0, 5000)])
-            try a.post(IBV_WR_SEND, [a.piece(0, 5000)])
+            try b.postReceive([b.sge(0, 5000)])
+            try a.post(IBV_WR_SEND, [a.sge(0, 5000)])
             try a.success()
             try b.success()
             #expect(b.bytes(0, 5000) == a.bytes(0, 5000))

@@ -3,11 +3,11 @@ import CProviderABI
 import SoftTestSupport
 import Testing
 
-/// Who is at the two ends of a connection.
+/// The devices at the two ends of a connection.
 enum Ends: CaseIterable, CustomTestStringConvertible {
     /// One open device.
     case sameDevice
-    /// Two open devices of one process, which reach each other as two processes do.
+    /// Two open devices of one process, which communicate in the same way as two processes.
     case twoDevices
 
     var testDescription: String { self == .sameDevice ? "within one open device" : "between two open devices" }
@@ -18,7 +18,7 @@ enum Ends: CaseIterable, CustomTestStringConvertible {
     }
 }
 
-/// Connected service types.
+/// The connected service types.
 let connectedTypes = [IBV_QPT_RC, IBV_QPT_UC].map(\.rawValue)
 
 extension Soft {
@@ -33,7 +33,7 @@ extension Soft {
             return try SoftTestSupport.pair(options, on: first, and: second)
         }
 
-        @Test("SEND brings the data, over IPv4 and IPv6", arguments: Ends.allCases, [0, 1] as [UInt8])
+        @Test("SEND transfers the data, over IPv4 and IPv6", arguments: Ends.allCases, [0, 1] as [UInt8])
         func sends(ends: Ends, gidIndex: UInt8) throws {
             for type in connectedTypes {
                 let (a, b) = try pair(ends) {
@@ -42,8 +42,8 @@ extension Soft {
                 }
                 for length in [0, 1, 8, 1023, 1024, 1025, 100_000] {
                     a.fill(0, length, seed: UInt8(length & 0xFF))
-                    try b.postReceive(id: 7, [b.piece(0, 1 << 19)])
-                    try a.post(IBV_WR_SEND, id: 3, [a.piece(0, length)])
+                    try b.postReceive(id: 7, [b.sge(0, 1 << 19)])
+                    try a.post(IBV_WR_SEND, id: 3, [a.sge(0, length)])
                     #expect(try a.success().wr_id == 3)
                     let received = try b.success()
                     #expect(received.wr_id == 7)
@@ -55,21 +55,21 @@ extension Soft {
             }
         }
 
-        @Test("SEND gathers pieces and RECV scatters them; inline data needs no key", arguments: connectedTypes)
+        @Test("SEND gathers and RECV scatters several SGEs; inline data needs no L_Key", arguments: connectedTypes)
         func gathers(type: UInt32) throws {
             let (a, b) = try pair(.twoDevices) { $0.type = ibv_qp_type(type) }
             a.fill(0, 300, seed: 5)
-            try b.postReceive([b.piece(1000, 10), b.piece(2000, 250), b.piece(3000, 100)])
-            try a.post(IBV_WR_SEND, [a.piece(0, 100), a.piece(100, 0), a.piece(100, 200)])
+            try b.postReceive([b.sge(1000, 10), b.sge(2000, 250), b.sge(3000, 100)])
+            try a.post(IBV_WR_SEND, [a.sge(0, 100), a.sge(100, 0), a.sge(100, 200)])
             try a.success()
             try b.success()
             #expect(b.bytes(1000, 10) + b.bytes(2000, 250) + b.bytes(3000, 40) == a.bytes(0, 300))
 
-            var inline = a.piece(50, 100)
+            var inline = a.sge(50, 100)
             inline.lkey = 0
-            try b.postReceive([b.piece(0, 200)])
+            try b.postReceive([b.sge(0, 200)])
             try a.post(IBV_WR_SEND, [inline], flags: IBV_SEND_SIGNALED.rawValue | IBV_SEND_INLINE.rawValue)
-            // Inline data is the queue's own from the post on.
+            // Inline data is copied to the queue by the post.
             let sent = a.bytes(50, 100)
             a.fill(50, 100, seed: 200)
             try a.success()
@@ -77,11 +77,11 @@ extension Soft {
             #expect(b.bytes(0, 100) == sent)
         }
 
-        @Test("Immediate data comes with the receive completion, of SEND and of WRITE", arguments: connectedTypes)
+        @Test("The receive completion of SEND and of WRITE has the immediate data", arguments: connectedTypes)
         func bringsImmediate(type: UInt32) throws {
             let (a, b) = try pair(.twoDevices) { $0.type = ibv_qp_type(type) }
-            try b.postReceive(id: 1, [b.piece(0, 64)])
-            try a.post(IBV_WR_SEND_WITH_IMM, [a.piece(0, 8)]) { $0.imm_data = 0x0403_0201 }
+            try b.postReceive(id: 1, [b.sge(0, 64)])
+            try a.post(IBV_WR_SEND_WITH_IMM, [a.sge(0, 8)]) { $0.imm_data = 0x0403_0201 }
             let sent = try b.success()
             #expect(sent.opcode == IBV_WC_RECV)
             #expect(sent.wc_flags & IBV_WC_WITH_IMM.rawValue != 0)
@@ -90,7 +90,7 @@ extension Soft {
             a.fill(0, 5000, seed: 9)
             try b.postReceive(id: 2, [])
             let target = try b.address
-            try a.post(IBV_WR_RDMA_WRITE_WITH_IMM, [a.piece(0, 5000)]) { request in
+            try a.post(IBV_WR_RDMA_WRITE_WITH_IMM, [a.sge(0, 5000)]) { request in
                 request.imm_data = 77
                 request.wr.rdma.remote_addr = target.memory + 100
                 request.wr.rdma.rkey = target.key
@@ -103,19 +103,19 @@ extension Soft {
             #expect(b.bytes(100, 5000) == a.bytes(0, 5000))
         }
 
-        @Test("WRITE and READ move data without a completion at the other side", arguments: Ends.allCases)
+        @Test("WRITE and READ transfer data without a completion at the peer", arguments: Ends.allCases)
         func writesAndReads(ends: Ends) throws {
             let (a, b) = try pair(ends)
             let target = try b.address
             for length in [0, 1, 1024, 300_000] {
                 a.fill(0, length, seed: UInt8(length & 0xFF))
-                try a.post(IBV_WR_RDMA_WRITE, [a.piece(0, length)]) { request in
+                try a.post(IBV_WR_RDMA_WRITE, [a.sge(0, length)]) { request in
                     request.wr.rdma.remote_addr = target.memory
                     request.wr.rdma.rkey = target.key
                 }
                 #expect(try a.success().opcode == IBV_WC_RDMA_WRITE)
                 #expect(b.bytes(0, length) == a.bytes(0, length))
-                try a.post(IBV_WR_RDMA_READ, [a.piece(1 << 19, length)]) { request in
+                try a.post(IBV_WR_RDMA_READ, [a.sge(1 << 19, length)]) { request in
                     request.wr.rdma.remote_addr = target.memory
                     request.wr.rdma.rkey = target.key
                 }
@@ -128,13 +128,13 @@ extension Soft {
             #expect(b.device.context.pointee.ops.poll_cq(b.queue, 1, &none) == 0)
         }
 
-        @Test("Atomics change the peer's memory once and bring what was there", arguments: Ends.allCases)
+        @Test("Atomics change the peer's memory once and return the original value", arguments: Ends.allCases)
         func atomics(ends: Ends) throws {
             let (a, b) = try pair(ends)
             let target = try b.address
             b.memory.storeBytes(of: 40, as: UInt64.self)
             func atomic(_ opcode: ibv_wr_opcode, _ compareAdd: UInt64, _ swap: UInt64) throws -> UInt64 {
-                try a.post(opcode, [a.piece(64, 8)]) { request in
+                try a.post(opcode, [a.sge(64, 8)]) { request in
                     request.wr.atomic.remote_addr = target.memory
                     request.wr.atomic.rkey = target.key
                     request.wr.atomic.compare_add = compareAdd
@@ -152,10 +152,10 @@ extension Soft {
         @Test("Messages in flight arrive in order and complete in order", arguments: Ends.allCases)
         func keepsOrder(ends: Ends) throws {
             let (a, b) = try pair(ends)
-            for index in 0..<64 { try b.postReceive(id: UInt64(index), [b.piece(index * 4096, 4096)]) }
+            for index in 0..<64 { try b.postReceive(id: UInt64(index), [b.sge(index * 4096, 4096)]) }
             for index in 0..<64 {
                 a.fill(index * 4096, 3000 + index, seed: UInt8(index))
-                try a.post(IBV_WR_SEND, id: UInt64(index), [a.piece(index * 4096, 3000 + index)])
+                try a.post(IBV_WR_SEND, id: UInt64(index), [a.sge(index * 4096, 3000 + index)])
             }
             let sent = try a.completions(64)
             let received = ends == .sameDevice && a.queue == b.queue ? [] : try b.completions(64)
@@ -165,42 +165,42 @@ extension Soft {
             for index in 0..<64 { #expect(b.bytes(index * 4096, 3000) == a.bytes(index * 4096, 3000)) }
         }
 
-        @Test("A SEND that finds no receive waits for one (RNR)")
+        @Test("A SEND without a posted receive at the peer is sent again after an RNR NAK")
         func waitsForReceive() throws {
             let (a, b) = try pair(.twoDevices)
             a.fill(0, 100, seed: 1)
-            try a.post(IBV_WR_SEND, [a.piece(0, 100)])
+            try a.post(IBV_WR_SEND, [a.sge(0, 100)])
             var none = ibv_wc()
             for _ in 0..<1000 { #expect(a.device.context.pointee.ops.poll_cq(a.queue, 1, &none) == 0) }
-            try b.postReceive([b.piece(0, 100)])
+            try b.postReceive([b.sge(0, 100)])
             try a.success()
             try b.success()
             #expect(b.bytes(0, 100) == a.bytes(0, 100))
         }
 
-        @Test("Unsignalled sends complete without an entry")
+        @Test("Unsignaled sends complete without a CQE")
         func unsignalled() throws {
             let (a, b) = try pair(.twoDevices)
-            for _ in 0..<8 { try b.postReceive([b.piece(0, 64)]) }
+            for _ in 0..<8 { try b.postReceive([b.sge(0, 64)]) }
             for index in 0..<8 {
                 try a.post(
-                    IBV_WR_SEND, id: UInt64(index), [a.piece(0, 8)], flags: index == 7 ? IBV_SEND_SIGNALED.rawValue : 0)
+                    IBV_WR_SEND, id: UInt64(index), [a.sge(0, 8)], flags: index == 7 ? IBV_SEND_SIGNALED.rawValue : 0)
             }
             #expect(try a.success().wr_id == 7)
             _ = try b.completions(8)
         }
 
-        @Test("ERR flushes everything that is posted, with WR_FLUSH_ERR, and posting goes on being flushed")
+        @Test("ERR flushes all posted work requests with WR_FLUSH_ERR, and those posted afterwards")
         func flushes() throws {
             let (a, b) = try pair(.twoDevices)
-            for index in 0..<3 { try b.postReceive(id: UInt64(index), [b.piece(0, 64)]) }
+            for index in 0..<3 { try b.postReceive(id: UInt64(index), [b.sge(0, 64)]) }
             try b.modify([IBV_QP_STATE]) { $0.qp_state = IBV_QPS_ERR }
             #expect(b.pair.pointee.state == IBV_QPS_ERR)
             let flushed = try b.completions(3)
             #expect(flushed.map(\.wr_id) == [0, 1, 2])
             #expect(flushed.allSatisfy { $0.status == IBV_WC_WR_FLUSH_ERR })
-            try b.postReceive(id: 9, [b.piece(0, 64)])
-            try b.post(IBV_WR_SEND, id: 10, [b.piece(0, 8)])
+            try b.postReceive(id: 9, [b.sge(0, 64)])
+            try b.post(IBV_WR_SEND, id: 10, [b.sge(0, 8)])
             let late = try b.completions(2)
             #expect(Set(late.map(\.wr_id)) == [9, 10])
             #expect(late.allSatisfy { $0.status == IBV_WC_WR_FLUSH_ERR })
@@ -210,16 +210,16 @@ extension Soft {
         @Test("RESET empties the queues, and the queue pair can be connected again")
         func resets() throws {
             let (a, b) = try pair(.twoDevices)
-            try b.postReceive(id: 1, [b.piece(0, 64)])
-            try a.post(IBV_WR_SEND, [a.piece(0, 8)])
+            try b.postReceive(id: 1, [b.sge(0, 64)])
+            try a.post(IBV_WR_SEND, [a.sge(0, 8)])
             try a.success()
             for endpoint in [a, b] { try endpoint.modify([IBV_QP_STATE]) { $0.qp_state = IBV_QPS_RESET } }
             var none = ibv_wc()
             #expect(b.device.context.pointee.ops.poll_cq(b.queue, 1, &none) == 0)
             try a.connect(to: b.address)
             try b.connect(to: a.address)
-            try b.postReceive(id: 2, [b.piece(0, 64)])
-            try a.post(IBV_WR_SEND, [a.piece(0, 8)])
+            try b.postReceive(id: 2, [b.sge(0, 64)])
+            try a.post(IBV_WR_SEND, [a.sge(0, 8)])
             #expect(try b.success().wr_id == 2)
         }
     }

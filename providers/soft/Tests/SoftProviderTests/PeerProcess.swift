@@ -7,9 +7,11 @@ final class PeerProcess {
     private let input = Pipe()
     private let output = Pipe()
 
-    init(_ role: String, _ settings: [String], environment: [String: String] = [:]) throws {
-        process.executableURL = Self.executable
-        process.arguments = [role] + settings
+    /// - Parameter wrapper: A command that executes the command after it by exec(2).
+    init(_ role: String, _ settings: [String], environment: [String: String] = [:], by wrapper: [String] = []) throws {
+        let command = wrapper + [Self.executable.path, role] + settings
+        process.executableURL = URL(fileURLWithPath: command[0])
+        process.arguments = Array(command.dropFirst())
         process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         process.standardInput = input
         process.standardOutput = output
@@ -20,21 +22,24 @@ final class PeerProcess {
         if process.isRunning { kill() }
     }
 
-    /// Beside the bundle of tests.
-    private static let executable: URL = {
+    /// The path of `soft-peer`.
+    private static let executable = built("soft-peer")
+
+    /// The path of a program that is built with the tests.
+    static func built(_ name: String) -> URL {
         let here = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath()
         var folder = Bundle.main.bundleURL
         for candidate in [folder, folder.deletingLastPathComponent(), here.deletingLastPathComponent()] {
             folder = candidate
-            let file = folder.appendingPathComponent("soft-peer")
+            let file = folder.appendingPathComponent(name)
             if FileManager.default.isExecutableFile(atPath: file.path) { return file }
         }
-        return folder.appendingPathComponent("soft-peer")
-    }()
+        return folder.appendingPathComponent(name)
+    }
 
     var identifier: pid_t { process.processIdentifier }
 
-    /// The next line that it prints; nil when it has ended.
+    /// The next line of its output; nil at the end.
     func line() -> String? {
         var bytes: [UInt8] = []
         var byte: UInt8 = 0
@@ -45,32 +50,32 @@ final class PeerProcess {
         return nil
     }
 
-    func say(_ line: String) { input.fileHandleForWriting.write(Data((line + "\n").utf8)) }
+    func writeLine(_ line: String) { input.fileHandleForWriting.write(Data((line + "\n").utf8)) }
 
     func kill() {
         Foundation.kill(identifier, SIGKILL)
         process.waitUntilExit()
     }
 
-    /// Its exit status, once it ends by itself.
+    /// Waits until it exits, and returns its exit status.
     func status() -> Int32 {
         process.waitUntilExit()
         return process.terminationStatus
     }
 }
 
-/// Two of them that have each other's addresses and are ready.
+/// Two processes that have exchanged their addresses and are ready.
 func connectedProcesses(
     _ settings: [String], environment: [String: String] = [:]
 ) throws -> (server: PeerProcess, client: PeerProcess) {
     let server = try PeerProcess("server", settings, environment: environment)
     let client = try PeerProcess("client", settings, environment: environment)
-    // First the addresses, then that they are ready.
+    // Exchanges the addresses, and then the readiness.
     for _ in 0..<2 {
         let fromServer = try #require(server.line())
         let fromClient = try #require(client.line())
-        server.say(fromClient)
-        client.say(fromServer)
+        server.writeLine(fromClient)
+        client.writeLine(fromServer)
     }
     return (server, client)
 }

@@ -6,7 +6,7 @@ import Testing
 extension Soft {
     @Suite("Several processes on one host")
     struct ProcessTests {
-        @Test("Two processes carry out every operation", arguments: ["rc", "uc", "ud"], ["0", "1"])
+        @Test("Two processes execute every operation", arguments: ["rc", "uc", "ud"], ["0", "1"])
         func operations(type: String, gid: String) throws {
             let (server, client) = try connectedProcesses(["type=\(type)", "gid=\(gid)", "count=200", "size=1000"])
             #expect(client.line() != nil)
@@ -14,8 +14,8 @@ extension Soft {
             #expect(server.status() == 0)
         }
 
-        // Only RC: of what others lose, nothing else knows.
-        @Test("Two processes over UDP carry out every operation", arguments: ["0", "1"])
+        // RC only: UC and UD do not recover lost packets.
+        @Test("Two processes execute every operation over UDP", arguments: ["0", "1"])
         func datagrams(gid: String) throws {
             let (server, client) = try connectedProcesses(
                 ["type=rc", "gid=\(gid)", "count=100", "size=1000", "timeout=18"], environment: ["RDMA_SOFT_SHM": "0"])
@@ -24,7 +24,7 @@ extension Soft {
             #expect(server.status() == 0)
         }
 
-        @Test("Eight processes at once on one address")
+        @Test("Eight processes use one address at the same time")
         func eight() throws {
             let pairs = try (0..<4).map { index in
                 try connectedProcesses(["type=\(["rc", "uc", "ud", "rc"][index])", "count=200", "size=500"])
@@ -36,7 +36,7 @@ extension Soft {
             }
         }
 
-        @Test("kill -9 leaves the other side with RETRY_EXC_ERR")
+        @Test("After SIGKILL of the peer process, a SEND completes with RETRY_EXC_ERR")
         func killed() throws {
             let server = try PeerProcess("server", ["timeout=10"])
             var options = Endpoint.Options()
@@ -44,16 +44,16 @@ extension Soft {
             options.retries = 3
             let client = try Endpoint(OpenDevice(), options)
             try connect(client, server)
-            // It echoes, so it was alive.
-            try client.postReceive([client.piece(0, 64)])
-            try client.post(IBV_WR_SEND, [client.piece(64, 8)])
+            // The peer echoes a message.
+            try client.postReceive([client.sge(0, 64)])
+            try client.post(IBV_WR_SEND, [client.sge(64, 8)])
             _ = try client.completions(2)
             server.kill()
-            try client.post(IBV_WR_SEND, id: 1, [client.piece(64, 8)])
+            try client.post(IBV_WR_SEND, id: 1, [client.sge(64, 8)])
             #expect(try client.completions()[0].status == IBV_WC_RETRY_EXC_ERR)
         }
 
-        @Test("A slot whose holder was killed is free again, and its successor gets nothing of what was meant for it")
+        @Test("A slot whose process was killed is free again, and the next process receives none of its packets")
         func successor() throws {
             var options = Endpoint.Options()
             options.timeout = 10
@@ -63,15 +63,15 @@ extension Soft {
                 let server = try PeerProcess("server", ["timeout=10"])
                 let client = try Endpoint(device, options)
                 try connect(client, server)
-                try client.postReceive([client.piece(0, 64)])
-                try client.post(IBV_WR_SEND, [client.piece(64, 8)])
+                try client.postReceive([client.sge(0, 64)])
+                try client.post(IBV_WR_SEND, [client.sge(64, 8)])
                 _ = try client.completions(2)
                 server.kill()
             }
             let (first, second) = (try OpenDevice(), try OpenDevice())
             let (a, b) = try pair(on: first, and: second)
-            try b.postReceive([b.piece(0, 64)])
-            try a.post(IBV_WR_SEND, [a.piece(0, 8)])
+            try b.postReceive([b.sge(0, 64)])
+            try a.post(IBV_WR_SEND, [a.sge(0, 8)])
             try a.success()
             try b.success()
         }
@@ -80,10 +80,10 @@ extension Soft {
             let line = try #require(process.line())
             let address = try JSONDecoder().decode(Address.self, from: Data(line.utf8))
             let own = try JSONEncoder().encode(endpoint.address)
-            process.say(String(decoding: own, as: UTF8.self))
+            process.writeLine(String(decoding: own, as: UTF8.self))
             try endpoint.connect(to: address)
             _ = try #require(process.line())
-            process.say("\"ready\"")
+            process.writeLine("\"ready\"")
         }
     }
 }

@@ -1,5 +1,5 @@
 import Testing
 
-/// All suites of soft, one after the other: their threads poll, and would take each other's processors.
+/// All suites of soft, serialized: their threads poll, and would compete for the processors.
 @Suite("soft", .serialized)
 enum Soft {}

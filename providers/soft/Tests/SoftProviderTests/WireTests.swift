@@ -7,16 +7,16 @@ import Testing
 
 @testable import SoftProvider
 
-/// A peer that is nothing but a UDP socket: it sees the packets as they are on the wire, and can send what it likes.
+/// A peer without an engine: a UDP socket that receives the packets as they are on the wire, and can send any bytes.
 final class RawPeer {
     let descriptor: Int32
     let gid: [UInt8]
-    /// The address of soft0 that it talks to.
+    /// The address of soft0 to which it sends.
     let loopback: [UInt8]
     /// The UDP port of both sides.
     let port: UInt16
 
-    /// At 127.0.0.N, an address of this host that is no GID of soft0.
+    /// A peer at 127.0.0.N, an address of this host that is not in the GID table of soft0.
     convenience init(_ last: UInt8) throws {
         try self.init(at: Self.mapped([127, 0, 0, last]), port: 14791)
     }
@@ -36,18 +36,18 @@ final class RawPeer {
 
     deinit { close(descriptor) }
 
-    /// The next packet that comes.
+    /// Receives the next packet.
     func receive() throws -> [UInt8] {
-        let packets = try receiveTrain()
-        guard packets.count == 1 else { throw Train(packets: packets.count) }
+        let packets = try receiveBatch()
+        guard packets.count == 1 else { throw Batch(packets: packets.count) }
         return packets[0]
     }
 
-    /// Several packets came where one was expected.
-    struct Train: Error { let packets: Int }
+    /// Several packets arrived where one was expected.
+    struct Batch: Error { let packets: Int }
 
-    /// The packets of the next train that comes: one when they came alone.
-    func receiveTrain() throws -> [[UInt8]] {
+    /// The packets of the next GRO batch, or the one packet that arrived alone.
+    func receiveBatch() throws -> [[UInt8]] {
         var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
         guard poll(&entry, 1, 20_000) == 1 else { throw Timeout() }
         var bytes = [UInt8](repeating: 0, count: 65_536)
@@ -62,7 +62,7 @@ final class RawPeer {
         }
     }
 
-    /// Sends bytes to soft0 as they are.
+    /// Sends bytes unchanged to soft0.
     func send(_ bytes: [UInt8]) {
         var bytes = bytes
         bytes.withUnsafeMutableBytes { buffer in
@@ -73,12 +73,13 @@ final class RawPeer {
             datagram.hop_limit = 64
             withUnsafeMutableBytes(of: &datagram.gid) { $0.copyBytes(from: loopback) }
             var isRefused = false
-            _ = linux_send_datagrams(descriptor, 0, &datagram, 1, &isRefused)
+            var lost: Int32 = 0
+            _ = linux_send_datagrams(descriptor, 0, &datagram, 1, &isRefused, &lost)
         }
     }
 
-    /// The ICRC that a packet between the two must have; in a train its place there is the identification.
-    func icrc(_ packet: [UInt8], toPeer: Bool, place: Int = 0) -> UInt32 {
+    /// The ICRC of a packet to or from the peer. `index` is its index in a batch, which is the IPv4 identification.
+    func icrc(_ packet: [UInt8], toPeer: Bool, index: Int = 0) -> UInt32 {
         let udp = UDPHeader(sourcePort: port, destinationPort: port, packetByteCount: packet.count)
         let (source, destination) = toPeer ? (loopback, gid) : (gid, loopback)
         guard gid[10] == 0xFF else {
@@ -89,7 +90,7 @@ final class RawPeer {
         var ip = IPv4Header(
             source: UInt32(number(source[12...])), destination: UInt32(number(destination[12...])),
             packetByteCount: packet.count)
-        ip.identification = UInt16(place)
+        ip.identification = UInt16(index)
         return packet.withUnsafeBytes { ICRC(ipv4: ip, udp: udp, packet: ICRC.covered(of: $0)).value }
     }
 
@@ -99,7 +100,7 @@ final class RawPeer {
         IPv6Address(high: number(gid[..<8]), low: number(gid[8...]))
     }
 
-    /// A packet with its ICRC.
+    /// The bytes of a packet from the peer, with its ICRC.
     func sealed(_ headers: PacketHeaders, payload: [UInt8] = []) throws -> [UInt8] {
         var packet = [UInt8](repeating: 0, count: headers.packetByteCount(payloadByteCount: payload.count))
         let range = try packet.withUnsafeMutableBytes { try headers.emit(into: $0, payloadByteCount: payload.count) }
@@ -130,21 +131,21 @@ extension Soft {
             try packet.withUnsafeBytes { try TransportPacket(parsing: $0) }
         }
 
-        @Test("What goes out is RoCEv2: headers, payload, pad and ICRC are right; an ACK completes it")
+        @Test("Sent RoCEv2 packets: headers, payload, pad and ICRC are correct; an ACK completes the work request")
         func sendsPackets() throws {
             let peer = try RawPeer(11)
             let a = try endpoint(peer)
             a.fill(0, 1500, seed: 4)
-            try a.post(IBV_WR_SEND_WITH_IMM, [a.piece(0, 1501)]) { $0.imm_data = UInt32(0xA0B0_C0D0).bigEndian }
+            try a.post(IBV_WR_SEND_WITH_IMM, [a.sge(0, 1501)]) { $0.imm_data = UInt32(0xA0B0_C0D0).bigEndian }
             var payload: [UInt8] = []
             for (index, opcode) in [0x00, 0x03].enumerated() {
                 let bytes = try peer.receive()
                 let packet = try parse(bytes)
                 let bth = packet.headers.bth
                 #expect(bth.opcode.rawValue == UInt8(opcode))
-                #expect(bth.destinationQP == 0x1234)
+                #expect(bth.destinationQPN == 0x1234)
                 #expect(bth.psn == PSN(a.psn &+ UInt32(index)))
-                #expect(bth.partitionKey == 0xFFFF)
+                #expect(bth.pkey == 0xFFFF)
                 #expect(bth.acknowledgeRequest == (index == 1))
                 #expect(bytes.withUnsafeBytes { ICRC.trailer(of: $0) } == peer.icrc(bytes, toPeer: true))
                 payload += bytes[packet.payload]
@@ -153,19 +154,19 @@ extension Soft {
             #expect(payload == a.bytes(0, 1501))
 
             var ack = PacketHeaders(
-                BTH(opcode: .init(rawValue: 0x11), destinationQP: a.pair.pointee.qp_num, psn: PSN(a.psn &+ 1)))
+                BTH(opcode: .init(rawValue: 0x11), destinationQPN: a.pair.pointee.qp_num, psn: PSN(a.psn &+ 1)))
             ack.aeth = AETH(syndrome: AETHSyndrome(rawValue: 0x1F), msn: 1)
             peer.send(try peer.sealed(ack))
             try a.success()
         }
 
-        @Test("What comes in is taken, acknowledged, and shown to the application")
+        @Test("A received packet is acknowledged, and completes a receive")
         func receivesPackets() throws {
             let peer = try RawPeer(12)
             let a = try endpoint(peer)
-            try a.postReceive(id: 8, [a.piece(0, 64)])
+            try a.postReceive(id: 8, [a.sge(0, 64)])
             let bth = BTH(
-                opcode: .init(rawValue: 0x04), destinationQP: a.pair.pointee.qp_num, psn: PSN(500),
+                opcode: .init(rawValue: 0x04), destinationQPN: a.pair.pointee.qp_num, psn: PSN(500),
                 acknowledgeRequest: true)
             peer.send(try peer.sealed(PacketHeaders(bth), payload: [1, 2, 3]))
             let received = try a.success()
@@ -177,14 +178,14 @@ extension Soft {
             #expect(ack.headers.aeth.msn == 1)
         }
 
-        @Test("Truncated, corrupted and spoofed packets are dropped and counted, and the connection goes on")
+        @Test("Truncated, corrupted and spoofed packets are dropped and counted, and the connection continues")
         func dropsBadPackets() throws {
             let peer = try RawPeer(13)
             let other = try RawPeer(14)
             let a = try endpoint(peer)
-            try a.postReceive(id: 1, [a.piece(0, 64)])
+            try a.postReceive(id: 1, [a.sge(0, 64)])
             let bth = BTH(
-                opcode: .init(rawValue: 0x04), destinationQP: a.pair.pointee.qp_num, psn: PSN(500),
+                opcode: .init(rawValue: 0x04), destinationQPN: a.pair.pointee.qp_num, psn: PSN(500),
                 acknowledgeRequest: true)
             let good = try peer.sealed(PacketHeaders(bth), payload: [1, 2, 3, 4])
 
@@ -198,7 +199,7 @@ extension Soft {
             }
             peer.send(Array(good.prefix(good.count - 4)))
             a.waitForLink { $0.badICRC == 6 }
-            // A good packet from an address that is not the peer's.
+            // A valid packet from another address than the peer's.
             other.send(try other.sealed(PacketHeaders(bth), payload: [9, 9, 9, 9]))
             a.poll { $0.droppedAddress == 1 }
 
@@ -207,9 +208,9 @@ extension Soft {
             #expect(a.bytes(0, 4) == [1, 2, 3, 4])
         }
 
-        @Test("A packet for another process of this host, whoever received it, gets there")
+        @Test("Open devices that share a UDP port forward packets to the device of the destination queue pair")
         func forwards() throws {
-            // All these devices share the port; the kernel gives the packets of one peer to one of them, by a hash.
+            // The devices share the port. The kernel delivers all packets of one peer to one of them, by a hash.
             let peer = try RawPeer(20)
             let devices = try (0..<4).map { _ in try OpenDevice() }
             let endpoints = try devices.enumerated().map { index, device in
@@ -218,12 +219,12 @@ extension Soft {
                 options.timeout = 0
                 let endpoint = try Endpoint(device, options)
                 try endpoint.connect(to: Address(gid: peer.gid, queuePair: 0x1234, psn: 500))
-                try endpoint.postReceive(id: UInt64(index), [endpoint.piece(0, 64)])
+                try endpoint.postReceive(id: UInt64(index), [endpoint.sge(0, 64)])
                 return endpoint
             }
             for (index, endpoint) in endpoints.enumerated() {
                 let bth = BTH(
-                    opcode: .init(rawValue: 0x04), destinationQP: endpoint.pair.pointee.qp_num, psn: PSN(500))
+                    opcode: .init(rawValue: 0x04), destinationQPN: endpoint.pair.pointee.qp_num, psn: PSN(500))
                 peer.send(try peer.sealed(PacketHeaders(bth), payload: [UInt8(index)]))
                 #expect(try endpoint.success().wr_id == index)
                 #expect(endpoint.bytes(0, 1) == [UInt8(index)])
@@ -235,7 +236,7 @@ extension Soft {
 }
 
 extension Endpoint {
-    /// Polls until the links have counted what is waited for.
+    /// Polls until the counters of the sockets and rings fulfil the condition.
     func waitForLink(
         _ condition: (LinkCounters) -> Bool, sourceLocation: SourceLocation = #_sourceLocation
     ) {

@@ -2,7 +2,7 @@ import CIBVerbs
 import CProviderABI
 import Glibc
 
-/// What the other side must know to send to an endpoint.
+/// The attributes of an endpoint that its peer needs to connect to it.
 public struct Address: Codable, Equatable {
     public var gid: [UInt8]
     public var queuePair: UInt32
@@ -23,37 +23,38 @@ public struct Address: Codable, Equatable {
     }
 }
 
-/// A completion that did not come in time.
+/// No completion arrived in time.
 public struct Timeout: Error {
     public init() {}
 }
 
-/// A queue pair with all that it needs: domain, one completion queue, 1 MiB of registered memory.
+/// A queue pair with its protection domain, one completion queue and 1 MiB of registered memory.
 public final class Endpoint {
     public struct Options {
         public var type = IBV_QPT_RC
         public var gidIndex: UInt8 = 0
         public var sends: UInt32 = 64
         public var receives: UInt32 = 64
-        public var elements: UInt32 = 4
+        public var maxSGE: UInt32 = 4
         public var inlineData: UInt32 = 256
         public var completions: Int32 = 256
         public var signalsAll = false
         public var channel: UnsafeMutablePointer<ibv_comp_channel>?
         public var shared: UnsafeMutablePointer<ibv_srq>?
         public var domain: UnsafeMutablePointer<ibv_pd>?
-        /// A completion queue of somebody else's.
+        /// The completion queue of another endpoint, which both share; nil for a new one.
         public var queue: UnsafeMutablePointer<ibv_cq>?
         public var operations: UInt64?
-        /// 4.096 us * 2^18, about a second: eight of them must pass before a busy machine is taken for a dead peer.
+        /// 4.096 µs × 2^18, about 1 s: with 7 retries, a peer on a busy machine has 8 s to respond.
         public var timeout: UInt8 = 18
         public var retries: UInt8 = 7
+        public var pathMTU = IBV_MTU_1024
         public var rnrRetries: UInt8 = 7
         public var rnrTimer: UInt8 = 12
         public var access =
             IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue
             | IBV_ACCESS_REMOTE_READ.rawValue | IBV_ACCESS_REMOTE_ATOMIC.rawValue
-        /// What peers may do at all, as far as the queue pair says.
+        /// The access flags of the queue pair (`qp_access_flags`).
         public var pairAccess =
             IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_READ.rawValue
             | IBV_ACCESS_REMOTE_ATOMIC.rawValue
@@ -78,21 +79,21 @@ public final class Endpoint {
         self.device = device
         self.options = options
         ownsDomain = options.domain == nil
-        domain = try options.domain ?? made(device.table.alloc_pd(device.context))
+        domain = try options.domain ?? created(device.table.alloc_pd(device.context))
         queue =
             try options.queue
-            ?? made(device.table.create_cq(device.context, options.completions, nil, options.channel, 0))
+            ?? created(device.table.create_cq(device.context, options.completions, nil, options.channel, 0))
         memory = .allocate(byteCount: Self.memorySize, alignment: 4096)
         memory.initializeMemory(as: UInt8.self, repeating: 0, count: Self.memorySize)
-        region = try made(
+        region = try created(
             device.table.reg_mr(domain, memory, Self.memorySize, UInt64(UInt(bitPattern: memory)), options.access))
         var attr = ibv_qp_init_attr_ex()
         attr.send_cq = queue
         attr.recv_cq = queue
         attr.srq = options.shared
         attr.cap = ibv_qp_cap(
-            max_send_wr: options.sends, max_recv_wr: options.receives, max_send_sge: options.elements,
-            max_recv_sge: options.elements, max_inline_data: options.inlineData)
+            max_send_wr: options.sends, max_recv_wr: options.receives, max_send_sge: options.maxSGE,
+            max_recv_sge: options.maxSGE, max_inline_data: options.inlineData)
         attr.qp_type = options.type
         attr.sq_sig_all = options.signalsAll ? 1 : 0
         attr.comp_mask = IBV_QP_INIT_ATTR_PD.rawValue
@@ -102,7 +103,7 @@ public final class Endpoint {
             attr.send_ops_flags = operations
         }
         do {
-            pair = try made(device.table.create_qp_ex(device.context, &attr))
+            pair = try created(device.table.create_qp_ex(device.context, &attr))
         } catch {
             if options.queue == nil { _ = device.table.destroy_cq(queue) }
             _ = device.table.dereg_mr(region)
@@ -120,7 +121,7 @@ public final class Endpoint {
         if ownsDomain { _ = device.table.dealloc_pd(domain) }
     }
 
-    /// Where this endpoint is.
+    /// The address of this endpoint.
     public var address: Address {
         get throws {
             var entry = ibv_gid_entry()
@@ -133,7 +134,7 @@ public final class Endpoint {
         }
     }
 
-    public func route(to peer: Address) -> ibv_ah_attr {
+    public func ahAttr(to peer: Address) -> ibv_ah_attr {
         var attr = ibv_ah_attr()
         withUnsafeMutableBytes(of: &attr.grh.dgid) { $0.copyBytes(from: peer.gid) }
         attr.grh.sgid_index = options.gidIndex
@@ -150,7 +151,7 @@ public final class Endpoint {
         try check(device.table.modify_qp(pair, &attr, Int32(bits)))
     }
 
-    public func initialize() throws {
+    public func modifyToInit() throws {
         let last = options.type == IBV_QPT_UD ? IBV_QP_QKEY : IBV_QP_ACCESS_FLAGS
         try modify([IBV_QP_STATE, IBV_QP_PKEY_INDEX, IBV_QP_PORT, last]) { attr in
             attr.qp_state = IBV_QPS_INIT
@@ -160,21 +161,21 @@ public final class Endpoint {
         }
     }
 
-    /// From RESET to RTS, towards this peer (UD: towards nobody).
+    /// Moves the queue pair from RESET to RTS, connected to `peer` (UD: without a peer).
     public func connect(to peer: Address) throws {
-        try initialize()
-        try becomeReadyToReceive(from: peer)
-        try becomeReadyToSend()
+        try modifyToInit()
+        try modifyToRTR(from: peer)
+        try modifyToRTS()
     }
 
-    public func becomeReadyToReceive(from peer: Address) throws {
+    public func modifyToRTR(from peer: Address) throws {
         var mask = [IBV_QP_STATE]
         if options.type != IBV_QPT_UD { mask += [IBV_QP_AV, IBV_QP_PATH_MTU, IBV_QP_DEST_QPN, IBV_QP_RQ_PSN] }
         if options.type == IBV_QPT_RC { mask += [IBV_QP_MAX_DEST_RD_ATOMIC, IBV_QP_MIN_RNR_TIMER] }
         try modify(mask) { attr in
             attr.qp_state = IBV_QPS_RTR
-            attr.ah_attr = route(to: peer)
-            attr.path_mtu = IBV_MTU_1024
+            attr.ah_attr = ahAttr(to: peer)
+            attr.path_mtu = options.pathMTU
             attr.dest_qp_num = peer.queuePair
             attr.rq_psn = peer.psn
             attr.max_dest_rd_atomic = 16
@@ -182,7 +183,7 @@ public final class Endpoint {
         }
     }
 
-    public func becomeReadyToSend() throws {
+    public func modifyToRTS() throws {
         var mask = [IBV_QP_STATE, IBV_QP_SQ_PSN]
         if options.type == IBV_QPT_RC {
             mask += [IBV_QP_TIMEOUT, IBV_QP_RETRY_CNT, IBV_QP_RNR_RETRY, IBV_QP_MAX_QP_RD_ATOMIC]
@@ -199,15 +200,15 @@ public final class Endpoint {
 
     // MARK: Work
 
-    /// A piece of this endpoint's memory.
-    public func piece(_ offset: Int, _ length: Int) -> ibv_sge {
+    /// An SGE in this endpoint's memory.
+    public func sge(_ offset: Int, _ length: Int) -> ibv_sge {
         ibv_sge(
             addr: UInt64(UInt(bitPattern: memory + offset)), length: UInt32(length), lkey: region.pointee.lkey)
     }
 
-    public func postReceive(id: UInt64 = 0, _ pieces: [ibv_sge]) throws {
-        var pieces = pieces
-        try pieces.withUnsafeMutableBufferPointer { list in
+    public func postReceive(id: UInt64 = 0, _ sgList: [ibv_sge]) throws {
+        var sgList = sgList
+        try sgList.withUnsafeMutableBufferPointer { list in
             var request = ibv_recv_wr(wr_id: id, next: nil, sg_list: list.baseAddress, num_sge: Int32(list.count))
             var bad: UnsafeMutablePointer<ibv_recv_wr>?
             try check(device.context.pointee.ops.post_recv(pair, &request, &bad))
@@ -215,11 +216,11 @@ public final class Endpoint {
     }
 
     public func post(
-        _ opcode: ibv_wr_opcode, id: UInt64 = 0, _ pieces: [ibv_sge], flags: UInt32 = IBV_SEND_SIGNALED.rawValue,
+        _ opcode: ibv_wr_opcode, id: UInt64 = 0, _ sgList: [ibv_sge], flags: UInt32 = IBV_SEND_SIGNALED.rawValue,
         _ set: (inout ibv_send_wr) -> Void = { _ in }
     ) throws {
-        var pieces = pieces
-        try pieces.withUnsafeMutableBufferPointer { list in
+        var sgList = sgList
+        try sgList.withUnsafeMutableBufferPointer { list in
             var request = ibv_send_wr()
             request.wr_id = id
             request.opcode = opcode
@@ -232,16 +233,16 @@ public final class Endpoint {
         }
     }
 
-    /// Polls until `count` completions are there. The time limit is only there so that a failure ends.
+    /// Polls until `count` completions have arrived. Only a failing test reaches the time limit.
     public func completions(_ count: Int = 1, within seconds: Double = 20) throws -> [ibv_wc] {
         var found: [ibv_wc] = []
         let end = ContinuousClock.now + .seconds(seconds)
         while found.count < count {
-            var entry = ibv_wc()
-            let got = device.context.pointee.ops.poll_cq(queue, 1, &entry)
-            if got < 0 { throw Refusal(-got) }
-            if got == 1 {
-                found.append(entry)
+            var wc = ibv_wc()
+            let polled = device.context.pointee.ops.poll_cq(queue, 1, &wc)
+            if polled < 0 { throw Refusal(-polled) }
+            if polled == 1 {
+                found.append(wc)
             } else if ContinuousClock.now > end {
                 throw Timeout()
             }
@@ -249,7 +250,7 @@ public final class Endpoint {
         return found
     }
 
-    /// Writes a pattern into this endpoint's memory.
+    /// Writes a pattern to this endpoint's memory.
     public func fill(_ offset: Int, _ length: Int, seed: UInt8) {
         for index in 0..<length {
             let byte = seed &+ UInt8(truncatingIfNeeded: index &* 7)
@@ -262,7 +263,7 @@ public final class Endpoint {
     }
 }
 
-/// Two endpoints that are connected with each other.
+/// Creates two endpoints that are connected to each other.
 public func pair(
     _ options: Endpoint.Options = Endpoint.Options(), on first: OpenDevice, and second: OpenDevice
 ) throws -> (Endpoint, Endpoint) {

@@ -1,25 +1,27 @@
 import CIBVerbs
 import CProviderABI
+import CProviderCore
+import SoftProvider
 import Glibc
 
-/// What a call of the waist answered that was not success.
+/// The errno value that a function of the provider ABI returned.
 public struct Refusal: Error, Equatable {
     public let errno: Int32
     public init(_ errno: Int32) { self.errno = errno }
 }
 
-/// Throws what a call that answers an errno value answered, unless it was 0.
-public func check(_ answer: Int32) throws {
-    if answer != 0 { throw Refusal(answer) }
+/// Throws the errno value that a function returned, unless it is 0.
+public func check(_ result: Int32) throws {
+    if result != 0 { throw Refusal(result) }
 }
 
-/// What a verb that answers a pointer made, or its errno.
-public func made<Object>(_ object: UnsafeMutablePointer<Object>?) throws -> UnsafeMutablePointer<Object> {
+/// The object that a verb returned. Throws errno when it is nil.
+public func created<Object>(_ object: UnsafeMutablePointer<Object>?) throws -> UnsafeMutablePointer<Object> {
     guard let object else { throw Refusal(errno) }
     return object
 }
 
-/// The provider as the core gets it: entered once in this process.
+/// The built-in provider. Its entry point is called once in this process, as by the core.
 public enum Provider {
     public nonisolated(unsafe) static let core: UnsafeMutablePointer<rdma_core> = {
         let core = UnsafeMutablePointer<rdma_core>.allocate(capacity: 1)
@@ -28,13 +30,14 @@ public enum Provider {
         core.pointee.abi_major = UInt16(RDMA_PROVIDER_ABI_MAJOR)
         core.pointee.abi_minor = UInt16(RDMA_PROVIDER_ABI_MINOR)
         core.pointee.log = { _, _, _ in }
+        core.pointee.explain = rdma_keep_explanation
         return core
     }()
 
-    /// The one that is linked in.
-    public nonisolated(unsafe) static let builtIn: UnsafePointer<rdma_provider> = rdma_provider_entry_soft(core, nil)!
+    /// The built-in provider.
+    public nonisolated(unsafe) static let builtIn: UnsafePointer<rdma_provider> = providerEntry(core: core, why: nil)!
 
-    /// What list_devices writes.
+    /// The devices that list_devices writes.
     public static func devices() throws -> [rdma_software_device] {
         var count: UInt32 = 0
         let stride = MemoryLayout<rdma_software_device>.stride
@@ -45,13 +48,13 @@ public enum Provider {
     }
 }
 
-/// A device on an interface, opened.
+/// An open device on an interface.
 public final class OpenDevice {
     public let context: UnsafeMutablePointer<ibv_context>
     public let table: rdma_context_ops
     private let release: () -> Void
 
-    /// A device that somebody else has opened; closed with this object.
+    /// A device that was opened elsewhere; closed with this object.
     public init(context: UnsafeMutablePointer<ibv_context>, table: rdma_context_ops) {
         self.context = context
         self.table = table
@@ -79,7 +82,7 @@ public final class OpenDevice {
             device.deallocate()
             free(interface)
         }
-        let error = provider.pointee.open_device(device, &opened, &why)
+        let error = provider.pointee.open_device(device, nil, &opened, &why)
         if error != 0 {
             release()
             throw Refusal(error)

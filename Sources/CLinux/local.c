@@ -1,0 +1,272 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "linux_local.h"
+
+#include "linux_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* Linux 6.3. */
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+#define SIZE_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+void linux_slot_name(int slot, char name[64])
+{
+	snprintf(name, 64, "swift-rdma-soft-%u-%d", (unsigned)geteuid(), slot);
+}
+
+static int local_socket(void)
+{
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static socklen_t write_name(struct sockaddr_un *address, const char *name)
+{
+	size_t count = strnlen(name, sizeof(address->sun_path) - 1);
+
+	memset(address, 0, sizeof(*address));
+	address->sun_family = AF_UNIX;
+	memcpy(address->sun_path + 1, name, count);
+	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + count);
+}
+
+/* SO_PEERCRED returns the peer's user ID as this process's user namespace maps it: user 0 in a rootless container is
+ * another user outside. */
+static bool is_of_this_user(int fd)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
+}
+
+static int close_with(int fd, int error)
+{
+	close(fd);
+	return -error;
+}
+
+int linux_local_listen(const char *name)
+{
+	struct sockaddr_un address;
+	socklen_t size = write_name(&address, name);
+	int fd = local_socket();
+
+	if (fd < 0)
+		return fd;
+	if (bind(fd, (struct sockaddr *)&address, size) < 0 || listen(fd, 512) < 0)
+		return close_with(fd, errno);
+	return fd;
+}
+
+int linux_local_accept(int listener)
+{
+	int fd;
+
+	do
+		fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	while (fd < 0 && errno == EINTR);
+	if (fd < 0)
+		return -errno;
+	return is_of_this_user(fd) ? fd : close_with(fd, EPERM);
+}
+
+int linux_local_connect(const char *name)
+{
+	struct sockaddr_un address;
+	socklen_t size = write_name(&address, name);
+	int fd = local_socket();
+
+	if (fd < 0)
+		return fd;
+	while (connect(fd, (struct sockaddr *)&address, size) < 0)
+		if (errno != EINTR)
+			return close_with(fd, errno);
+	return is_of_this_user(fd) ? fd : close_with(fd, EPERM);
+}
+
+int linux_local_send(int fd, const void *head, size_t head_count, const void *bytes, size_t count, int descriptor)
+{
+	struct iovec parts[2] = { { (void *)head, head_count }, { (void *)bytes, count } };
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = count ? 2 : 1 };
+
+	if (descriptor >= 0) {
+		message.msg_control = &control;
+		message.msg_controllen = sizeof(control.room);
+		control.header.cmsg_level = SOL_SOCKET;
+		control.header.cmsg_type = SCM_RIGHTS;
+		control.header.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.header), &descriptor, sizeof(descriptor));
+	}
+	while (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		if (errno != EINTR)
+			return errno == ENOBUFS ? EAGAIN : errno;
+	return 0;
+}
+
+/* Returns the descriptor that was passed with a message, or -1. If there are several, closes them and returns -2. */
+static int take_descriptor(struct msghdr *message)
+{
+	struct cmsghdr *control;
+	int taken = -1, count = 0;
+
+	for (control = CMSG_FIRSTHDR(message); control; control = CMSG_NXTHDR(message, control)) {
+		size_t at = CMSG_LEN(0);
+
+		if (control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (; at + sizeof(int) <= control->cmsg_len; at += sizeof(int), count++) {
+			if (taken >= 0)
+				close(taken);
+			memcpy(&taken, (char *)control + at, sizeof(int));
+		}
+	}
+	if (count > 1 || (message->msg_flags & MSG_CTRUNC)) {
+		if (taken >= 0)
+			close(taken);
+		return -2;
+	}
+	return taken;
+}
+
+int linux_local_receive(int fd, void *bytes, size_t capacity, int *descriptor)
+{
+	struct iovec part = { bytes, capacity };
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(4 * sizeof(int))];
+	} control;
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+	};
+	ssize_t count;
+
+	*descriptor = -1;
+	do
+		count = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	while (count < 0 && errno == EINTR);
+	if (count < 0)
+		return -errno;
+	*descriptor = take_descriptor(&message);
+	if (count > 0 && !(message.msg_flags & MSG_TRUNC))
+		return (int)count;
+	if (*descriptor >= 0)
+		close(*descriptor);
+	*descriptor = -1;
+	return count == 0 ? -EPIPE : -EMSGSIZE;
+}
+
+bool linux_local_has_ended(int fd)
+{
+	char byte;
+	ssize_t count = recv(fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK);
+
+	return count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+static int map_shared(int fd, size_t size, void **address)
+{
+	*address = linux_map_file(fd, 0, size);
+	return *address ? 0 : errno;
+}
+
+static int make_file(const char *name)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	return fd;
+}
+
+/* Reserves the memory, so that access to it cannot fail later. */
+static int prepare(int fd, size_t size, void **address)
+{
+	if (ftruncate(fd, (off_t)size) < 0)
+		return errno;
+	while (fallocate(fd, 0, 0, (off_t)size) < 0)
+		if (errno != EINTR)
+			return errno;
+	if (fcntl(fd, F_ADD_SEALS, SIZE_SEALS) < 0)
+		return errno;
+	return map_shared(fd, size, address);
+}
+
+int linux_make_shared_memory(const char *name, size_t size, int *fd, void **address)
+{
+	struct rlimit limit;
+	int error;
+
+	/* Beyond the limit the kernel sends SIGXFSZ, which ends the program. */
+	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < size)
+		return EFBIG;
+	*fd = make_file(name);
+	if (*fd < 0)
+		return errno;
+	error = prepare(*fd, size, address);
+	if (error)
+		close(*fd);
+	return error;
+}
+
+int linux_map_shared_memory(int fd, size_t size, void **address)
+{
+	struct stat status;
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	if (seals < 0 || (seals & SIZE_SEALS) != SIZE_SEALS)
+		return EINVAL;
+	if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size != (off_t)size)
+		return EINVAL;
+	return map_shared(fd, size, address);
+}
+
+int linux_ready_list(void)
+{
+	int list = epoll_create1(EPOLL_CLOEXEC);
+
+	return list < 0 ? -errno : list;
+}
+
+int linux_ready_add(int list, int fd, uint64_t tag)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLRDHUP, .data.u64 = tag };
+
+	return epoll_ctl(list, EPOLL_CTL_ADD, fd, &event) < 0 ? errno : 0;
+}
+
+void linux_ready_remove(int list, int fd)
+{
+	epoll_ctl(list, EPOLL_CTL_DEL, fd, NULL);
+}
+
+int linux_ready(int list, uint64_t *tags, int capacity)
+{
+	struct epoll_event events[16];
+	int index, count = epoll_wait(list, events, capacity < 16 ? capacity : 16, 0);
+
+	for (index = 0; index < count; index++)
+		tags[index] = events[index].data.u64;
+	return count < 0 ? 0 : count;
+}

@@ -1,0 +1,13 @@
+#include "rdma_core.h"
+
+static struct rdma_core core = { .log_level = RDMA_LOG_WARNING };
+
+struct rdma_core *rdma_core_of_process(void)
+{
+	return &core;
+}
+
+void rdma_set_log_level(enum rdma_log_level level)
+{
+	__atomic_store_n(&core.log_level, (uint32_t)level, __ATOMIC_RELAXED);
+}

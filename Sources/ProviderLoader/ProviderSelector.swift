@@ -1,0 +1,147 @@
+import Glibc
+
+/// Selects the provider of one device: ranks the sources by the rules, and tries them in the order of their ranks.
+struct ProviderSelector {
+    let device: DeviceDescription
+    /// The value of `RDMA_PROVIDER`.
+    let asked: String?
+    /// Fall-backs that a user should know of although the device is served.
+    private(set) var warnings: [String] = []
+
+    /// All sources in the order of their ranks, each with its verdict as soon as there is one.
+    private var ranking: [(source: ProviderSource, verdict: Verdict?)]
+    /// Whether the rules admit the source at that position of the ranking.
+    private let isEligible: [Bool]
+
+    /// - Parameter ranked: All sources in the order of their ranks.
+    init(_ device: DeviceDescription, ranked: [ProviderSource], rules: Eligibility) {
+        self.device = device
+        asked = rules.asked
+        ranking = ranked.map { ($0, rules.verdict(on: $0, for: device)) }
+        var libraries: [FileIdentity: ProviderSource] = [:]
+        for index in ranking.indices where ranking[index].verdict == nil {
+            guard let library = ranking[index].source.library else { continue }
+            if let first = libraries[library] {
+                ranking[index].verdict = Verdict(
+                    .rejected, .duplicate, "its library is the same file as that of \(first.label), which ranks higher")
+            } else {
+                libraries[library] = ranking[index].source
+            }
+        }
+        isEligible = ranking.map { $0.verdict == nil }
+    }
+
+    /// Every candidate: first those that the rules admit, in the order of their ranks, then the others.
+    var candidates: [Candidate] {
+        let order = ranking.indices.filter { isEligible[$0] } + ranking.indices.filter { !isEligible[$0] }
+        return order.map { index in
+            ranking[index].source.candidate(ranking[index].verdict ?? Verdict(.standsBy, .rank, "not tried"))
+        }
+    }
+
+    /// Tries the sources in the order of their ranks, and returns the result of the first attempt that does not fail.
+    ///
+    /// - Throws: `LoaderError` when all attempts failed, or one that forbids a fall-back.
+    mutating func select<Outcome>(
+        _ attempt: (ProviderSource) throws(LoadFailure) -> Outcome
+    ) throws(LoaderError) -> (source: ProviderSource, outcome: Outcome) {
+        var failures: [(source: ProviderSource, code: Int32, verdict: Verdict)] = []
+        for index in ranking.indices {
+            let source = ranking[index].source
+            let failure: (code: Int32, verdict: Verdict)
+            if let verdict = ranking[index].verdict {
+                guard let code = ProviderSelector.refusalCode(verdict) else { continue }
+                failure = (code, verdict)
+            } else {
+                do throws(LoadFailure) {
+                    let outcome = try attempt(source)
+                    choose(index, after: failures.map(\.source))
+                    warnings += failures.map {
+                        "\($0.source.label) does not serve \(device.name): \($0.verdict.message); "
+                            + "\(source.label) does"
+                    }
+                    return (source, outcome)
+                } catch {
+                    failure = (error.code, Verdict(.failed, error.rule, error.message))
+                    ranking[index].verdict = failure.verdict
+                }
+            }
+            failures.append((source, failure.code, failure.verdict))
+            if let reason = finality(of: source) {
+                standBy("not tried: \(reason)")
+                throw error(
+                    failure.code, "\(source.label): \(failure.verdict.message) (\(reason))",
+                    "repair it, or let another provider serve: see rdma-driver(5)")
+            }
+        }
+        throw exhausted(failures)
+    }
+
+    /// The errno value of a source that is for the device but that a rule refuses; nil for any other verdict.
+    private static func refusalCode(_ verdict: Verdict) -> Int32? {
+        guard verdict.outcome == .rejected else { return nil }
+        switch verdict.rule {
+        case .ownership: return EPERM
+        case .load: return ELIBACC
+        case .providerABI, .kernelABI: return EPROTONOSUPPORT
+        default: return nil
+        }
+    }
+
+    /// The reason why no other provider may serve when this one fails; nil where others may.
+    private func finality(of source: ProviderSource) -> String? {
+        guard source.entry?.objection == nil else { return nil }
+        if asked != nil { return "RDMA_PROVIDER names \(source.name)" }
+        return source.isCritical ? "\(source.name) is critical" : nil
+    }
+
+    private mutating func choose(_ chosen: Int, after failed: [ProviderSource]) {
+        let source = ranking[chosen].source
+        let next = ranking[(chosen + 1)...].first { $0.verdict == nil }?.source
+        var reason = next.map { "ranks before \($0.label): \(precedence(source, $0))" } ?? "the only one that fits"
+        if let last = failed.last {
+            reason = "next in rank after \(last.label)"
+        }
+        ranking[chosen].verdict = Verdict(.chosen, .rank, reason)
+        for index in ranking.indices where ranking[index].verdict == nil {
+            let message = "\(source.label) ranks higher: \(precedence(source, ranking[index].source))"
+            ranking[index].verdict = Verdict(.standsBy, .rank, message)
+        }
+    }
+
+    private func precedence(_ higher: ProviderSource, _ lower: ProviderSource) -> String {
+        higher.precedence(over: lower) ?? "the program names it first"
+    }
+
+    private mutating func standBy(_ message: String) {
+        for index in ranking.indices where ranking[index].verdict == nil {
+            ranking[index].verdict = Verdict(.standsBy, .rank, message)
+        }
+    }
+
+    /// The error when no source is left.
+    private func exhausted(_ failures: [(source: ProviderSource, code: Int32, verdict: Verdict)]) -> LoaderError {
+        if let asked, !ranking.contains(where: { $0.source.name == asked }) {
+            let names = Set(ranking.map(\.source.name)).sorted().joined(separator: ", ")
+            return error(
+                ENOENT, "RDMA_PROVIDER names \(asked), and there is no such provider",
+                "there are: \(names.isEmpty ? "none" : names)")
+        }
+        // The error of open_device tells more than why a library did not load.
+        if let last = failures.last(where: { $0.verdict.rule == .open }) ?? failures.last {
+            let reasons = failures.map { "\($0.source.label): \($0.verdict.message)" }.joined(separator: "; ")
+            return error(last.code, "no provider serves it: \(reasons)", "`verbs providers` shows all candidates")
+        }
+        let possible = ranking.filter { asked == nil || $0.source.name == asked }
+        let hidden = possible.first { [.masked, .absent].contains($0.verdict?.outcome) }
+        let nearest = hidden ?? (asked == nil ? nil : possible.first)
+        let reason = nearest.map { ": \($0.source.label): \($0.verdict?.message ?? "")" } ?? ""
+        return error(
+            ENOENT, "no provider serves it\(reason)",
+            "install the provider of this device, or see `verbs providers` for all candidates")
+    }
+
+    private func error(_ code: Int32, _ message: String, _ hint: String) -> LoaderError {
+        LoaderError(device: device.name, code: code, message: message, hint: hint, candidates: candidates)
+    }
+}

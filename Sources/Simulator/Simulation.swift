@@ -1,0 +1,71 @@
+import CSimulator
+
+/// All simulated devices of this process. The caller holds the lock (`sim_lock`).
+final class Simulation {
+    /// Completion vectors of every device.
+    static let vectorCount: UInt32 = 2
+
+    private(set) var devices: [Device?] = []
+    private var entries: [(descriptor: Int32, entry: Entry)] = []
+
+    /// The kind of a descriptor.
+    enum Entry {
+        case context(Context)
+        case events(EventFile)
+        case foreign
+    }
+
+    /// The device with this number; nil when there is none.
+    func device(_ index: Int32) -> Device? {
+        index >= 0 && index < devices.count ? devices[Int(index)] : nil
+    }
+
+    func create(_ options: Options) throws(Refusal) -> Device {
+        var wire: Wire?
+        if let directory = options.wire { wire = try Wire(directory) }
+        let device = Device(index: devices.count, options: options, wire: wire)
+        devices.append(device)
+        if let directory = options.wire { sim_sysfs_place(directory.cString, device.lid) }
+        SysfsTree(device).write()
+        return device
+    }
+
+    /// Removes all devices. Commands on their open descriptors fail with EIO.
+    func removeAll() {
+        for device in devices { device?.die() }
+        for index in devices.indices { devices[index] = nil }
+        sim_sysfs_clear()
+    }
+
+    // MARK: - Descriptors
+
+    func add(_ entry: Entry, descriptor: Int32) {
+        // A reused number: the program closed the old descriptor by a call that the simulator does not see.
+        entries.removeAll { $0.descriptor == descriptor }
+        entries.append((descriptor, entry))
+        sim_own(descriptor, true)
+    }
+
+    func entry(_ descriptor: Int32) -> Entry {
+        for known in entries where known.descriptor == descriptor { return known.entry }
+        return .foreign
+    }
+
+    /// close(2) of a descriptor.
+    func close(_ descriptor: Int32) {
+        let entry = entry(descriptor)
+        sim_own(descriptor, false)
+        entries.removeAll { $0.descriptor == descriptor }
+        if case .context(let context) = entry { context.close() }
+    }
+}
+
+/// The only instance.
+nonisolated(unsafe) let simulation = Simulation()
+
+/// Runs with the lock held.
+func locked<Value>(_ body: () -> Value) -> Value {
+    sim_lock()
+    defer { sim_unlock() }
+    return body()
+}

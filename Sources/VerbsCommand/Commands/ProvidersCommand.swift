@@ -1,0 +1,140 @@
+import ArgumentParser
+import ProviderLoader
+import Verbs
+
+struct ProvidersCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "providers",
+        abstract: "Show which provider serves each device, and why the others do not.",
+        discussion: """
+            Lists every candidate for every device: eligible providers in the order of their rank, then the others, \
+            each with its driver file and the reason. Skipped driver files follow. The libraries of \
+            selected providers are loaded, devices are not opened. Exit code 2 if there is no such device.
+            """)
+
+    @OptionGroup var choice: DeviceChoice
+    @OptionGroup var output: OutputOptions
+
+    func run() throws {
+        let list = try DeviceList.current()
+        let devices = try list.choosing(choice.device)
+        try output.print(ProvidersReport(list.survey(of: devices)), about: devices)
+    }
+}
+
+/// The output of `verbs providers`: Documentation/schema/providers.json.
+struct ProvidersReport: Report {
+    struct Entry: Encodable {
+        var device: String
+        var chosen: String?
+        var candidates: [CandidateEntry]
+        var warnings: [String]
+        var error: ErrorEntry?
+    }
+
+    struct CandidateEntry: Encodable {
+        var provider: String
+        var outcome: String
+        var rule: String
+        var reason: String
+        /// `environment`, `override`, `main` or `built-in`.
+        var origin: String
+        var driverFile: String?
+        var library: String?
+        var version: String?
+        var vendor: String?
+        var critical: Bool
+        var proved: String?
+    }
+
+    struct ErrorEntry: Encodable {
+        var message: String
+        var hint: String
+    }
+
+    struct ProblemEntry: Encodable {
+        var path: String?
+        var line: Int?
+        var message: String
+        var hint: String
+    }
+
+    struct LogEntry: Encodable {
+        var provider: String
+        var level: String
+        var text: String
+    }
+
+    let schema = "verbs-providers-2"
+    var devices: [Entry]
+    var problems: [ProblemEntry]
+    /// Warnings and errors that providers logged during the command.
+    var messages: [LogEntry]
+
+    init(_ survey: Survey) {
+        devices = survey.entries.map { entry in
+            Entry(
+                device: entry.device.name, chosen: entry.chosen?.provider,
+                candidates: entry.candidates.map(CandidateEntry.init), warnings: entry.warnings,
+                error: entry.error.map { ErrorEntry(message: $0.message, hint: $0.hint) })
+        }
+        problems = survey.problems.map {
+            ProblemEntry(path: $0.path, line: $0.line, message: $0.message, hint: $0.hint)
+        }
+        messages = survey.messages.map { LogEntry(provider: $0.provider, level: $0.level.name, text: $0.text) }
+    }
+
+    var text: String {
+        var sections = devices.map { entry in
+            var table = Table(
+                .left(entry.device), .left("provider"), .left("version"), .left("driver file"), .left("reason"))
+            for candidate in entry.candidates {
+                table.add(
+                    Self.words[candidate.outcome] ?? candidate.outcome, candidate.provider, candidate.version ?? "",
+                    candidate.driverFile ?? candidate.origin, candidate.reason)
+            }
+            let warnings = entry.warnings.map { "warning: \($0.printable)\n" }
+            let error = entry.error.map { "error: \($0.message.printable)\n  try: \($0.hint.printable)\n" }
+            return table.text + warnings.joined() + (error ?? "")
+        }
+        if !problems.isEmpty {
+            sections.append(
+                "skipped:\n"
+                    + problems.map { problem in
+                        let place = [problem.path, problem.line.map(String.init)].compactMap { $0 }
+                        let text =
+                            place.isEmpty ? problem.message : place.joined(separator: ":") + ": " + problem.message
+                        return "  \(text.printable)\n"
+                            + (problem.hint.isEmpty ? "" : "    try: \(problem.hint.printable)\n")
+                    }.joined())
+        }
+        if !messages.isEmpty {
+            sections.append(messages.map { "\($0.provider): \($0.level): \($0.text)".printable + "\n" }.joined())
+        }
+        return sections.joined(separator: "\n")
+    }
+
+    private static let words = ["standsBy": "standby"]
+}
+
+extension ProvidersReport.CandidateEntry {
+    init(_ candidate: Candidate) {
+        provider = candidate.provider
+        outcome = candidate.verdict.outcome.rawValue
+        rule = candidate.verdict.rule.rawValue
+        reason = candidate.verdict.message
+        origin =
+            switch candidate.origin {
+            case .environment: "environment"
+            case .override: "override"
+            case .main: "main"
+            case .builtIn: "built-in"
+            }
+        driverFile = candidate.driverFile
+        library = candidate.library
+        version = candidate.version
+        vendor = candidate.vendor
+        critical = candidate.isCritical
+        proved = candidate.proof?.rawValue
+    }
+}

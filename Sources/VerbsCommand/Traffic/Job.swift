@@ -1,0 +1,174 @@
+import Verbs
+
+/// The properties of the queue pairs. The client sends them, and both peers create such queue pairs.
+struct Setup: Codable {
+    var transport: Transport
+    /// The family of the client's address; the server uses an address of the same family. Nil on InfiniBand.
+    var family: AddressFamily?
+    /// The largest message of all jobs, in bytes.
+    var largestSize: Int
+    /// The most outstanding send work requests.
+    var window: Int
+    /// Whether data is verified; if so, each receive work request has its own buffer.
+    var verify: Bool
+    /// The longest timeout of all jobs, in nanoseconds.
+    var timeout: UInt64
+    /// The time that the queue pairs retransmit before they fail, in nanoseconds: the value of --timeout. 0 without the
+    /// option: then the Local ACK Timeout is 67 ms, so that lost packets are retransmitted soon.
+    var retryTime: UInt64
+}
+
+/// One measurement over connected queue pairs.
+struct Job: Codable {
+    enum Measurement: String, Codable {
+        /// One message at a time; measures the time of each.
+        case latency
+        /// Sends as many messages as the window allows, and measures the rate.
+        case throughput
+    }
+
+    var type: Measurement
+    var operation: Operation
+    /// Payload of a message in bytes.
+    var size: Int
+    /// Messages including the warm-up; nil: until the job is stopped, or `duration` is over.
+    var count: UInt64?
+    /// In nanoseconds; nil: no limit.
+    var duration: UInt64?
+    /// Messages at the beginning that are not measured.
+    var warmUp: UInt64
+    var verify: Bool
+    /// Outstanding messages.
+    var window: Int
+    /// Every `batch`th send work request is signaled.
+    var batch: Int
+    /// The time after which a message counts as lost, or on RC the peer; in nanoseconds.
+    var timeout: UInt64
+}
+
+/// The messages of a job that one peer has counted.
+struct Tally: Codable, Equatable {
+    /// Messages that were sent, or operations that were posted.
+    var sent: UInt64 = 0
+    /// Messages that were received.
+    var received: UInt64 = 0
+    /// Messages that were sent and not answered in time (UC, UD).
+    var lost: UInt64 = 0
+    /// Messages in which every byte is correct.
+    var verified: UInt64 = 0
+    /// Messages with a wrong byte.
+    var corrupted: UInt64 = 0
+    /// The first corrupted message.
+    var firstCorruption: Corruption?
+}
+
+/// The position of a wrong byte.
+struct Corruption: Codable, Equatable {
+    var message: UInt64
+    /// Offset of the first wrong byte; the size of the message if its length or immediate data is wrong.
+    var offset: Int
+}
+
+/// The information about a process that its peer needs before RDMA can start.
+struct PeerInfo: Codable {
+    var endpoint: Endpoint
+    var device: String
+    var provider: String
+    /// The user ID of the process.
+    var user: UInt32?
+
+    /// Throws if packets cannot reach the peer: from a loopback interface to another machine, or between soft devices
+    /// of different users with the same address.
+    func checkReach(of peer: PeerInfo, along route: Route?) throws(ToolError) {
+        if let route, !route.isWithinHost, peer.endpoint.gid.isLoopback {
+            throw ToolError(
+                .unsupported,
+                "the peer's device \(peer.device) is on its loopback interface, and reaches no other machine",
+                hint: "start the peer without --device, or with the device of the interface that has \(route.remote)")
+        }
+        guard provider == "soft", peer.provider == "soft", endpoint.gid == peer.endpoint.gid,
+            let user, let other = peer.user, user != other
+        else { return }
+        throw ToolError(
+            .unsupported,
+            "soft connects processes of one user on a machine: this process is user \(user), the peer is user \(other)",
+            hint: "run both peers as the same user")
+    }
+}
+
+/// The messages of the control connection, before, between and during jobs.
+enum ControlMessage: Codable {
+    /// Client: the first message; again between jobs, to replace the queue pair.
+    case hello(version: Int, setup: Setup, info: PeerInfo)
+    /// Server: its queue pair is connected.
+    case welcome(info: PeerInfo)
+    /// Client: starts a job.
+    case begin(job: Job)
+    /// Server, in reply to `begin`: the client may start.
+    case ready
+    /// Client: the job is done. On RC the server checks its counter against the number of atomics.
+    case done(tally: Tally)
+    /// Server, in reply to `done`.
+    case counted(tally: Tally)
+    /// Client: there are no more jobs.
+    case goodbye
+    /// Server: it was interrupted; the client must end the job.
+    case stop
+    /// Client: sent several times per second, because the connection does not show that a program is stopped.
+    case alive
+    /// Client or server: it failed.
+    case failed(error: ToolError)
+
+    /// The version of this protocol.
+    static let version = 4
+}
+
+extension Setup {
+    /// Throws if a server must not accept these values from a client. They limit the memory that the server allocates.
+    func check() throws(ToolError) {
+        let sizes = 0...(1 << 30)
+        guard sizes.contains(largestSize), (1...4096).contains(window) else {
+            throw ToolError(
+                .usage, "messages of \(largestSize) bytes in a window of \(window) exceed the limits of verbs",
+                hint: "use messages of at most 1 GiB and a window of at most 4096")
+        }
+    }
+}
+
+extension Job {
+    /// The default time to wait for `byteCount` bytes. Assumes that a network for RDMA has at least 10 MB/s.
+    static func defaultTimeout(_ transport: Transport, byteCount: Int) -> UInt64 {
+        Duration.seconds((transport.isReliable ? 10 : 1) + byteCount / 10_000_000).nanoseconds
+    }
+
+    /// All messages, including the warm-up; saturates.
+    static func total(_ count: UInt64, warmUp: UInt64) -> UInt64 { count &+ min(warmUp, .max &- count) }
+
+    /// Throws if the queue pairs of `setup` cannot run this job.
+    func check(_ setup: Setup) throws(ToolError) {
+        guard operation.isSupported(on: setup.transport) else {
+            let possible = Operation.allCases.filter { $0.isSupported(on: setup.transport) }.map(\.rawValue)
+            throw ToolError(
+                .usage, "\(setup.transport.name) does not support \(operation.rawValue)",
+                hint: "\(setup.transport.name) supports \(possible.joined(separator: ", ")); RC supports all operations"
+            )
+        }
+        let name = "\(operation.rawValue) over \(setup.transport.name)"
+        let smallest = operation.smallestSize(on: setup.transport)
+        if operation.isAtomic, size != 8 {
+            throw ToolError(.usage, "\(name) has 8 bytes, not \(size)", hint: "leave out --size")
+        }
+        guard size >= smallest else {
+            throw ToolError(.usage, "\(name) cannot have \(size) bytes", hint: "use at least \(smallest)")
+        }
+        guard size <= setup.largestSize else {
+            throw ToolError(
+                .usage, "\(name) of \(size) bytes exceeds the agreed maximum of \(setup.largestSize)",
+                hint: "run the same version on both machines")
+        }
+        guard (1...setup.window).contains(window), (1...window).contains(batch) else {
+            throw ToolError(
+                .usage, "a batch of \(batch) does not fit a window of \(window)", hint: "use a batch within the window")
+        }
+    }
+}

@@ -1,0 +1,161 @@
+import Verbs
+
+/// One connected queue pair with the memory of its messages.
+///
+/// It has two memory regions: `local` for local access, and `exposed` for RDMA writes, RDMA reads and atomics of the
+/// peer.
+///
+///     local     outgoing | slot 0 | slot 1 | ...     a slot is a receive buffer; on UD it begins with the GRH (40
+///     bytes) exposed   counter (8) | padding | message      a written message ends at a multiple of 8 bytes
+struct Link: ~Copyable {
+    /// The lowest offset of a message in `exposed`.
+    static let exposedStart = 64
+    /// Bytes after the message that RDMA reads access: they begin at different offsets, so that each returns other
+    /// bytes.
+    static let readSlack = 256
+    /// The bit of `wr_id` that marks a receive work request; the other bits are the slot.
+    static let receiveID: UInt64 = 1 << 63
+
+    let setup: Setup
+    let address: PortAddress
+    /// The endpoint to send to the peer.
+    let endpoint: Endpoint
+    let local: MemoryRegion
+    let exposed: MemoryRegion
+    /// The number of receive buffers.
+    let slotCount: Int
+    /// The number of posted receive work requests; several may share a buffer.
+    let receiveCount: Int
+    var queuePair: QueuePair
+    var completions: CompletionQueue
+    var workCompletions: WorkCompletionBuffer
+    var remote = RemoteMemory(address: 0, rkey: 0, byteCount: 0)
+    var destination: DatagramDestination?
+
+    /// Bytes before the payload in a receive buffer: the GRH on UD.
+    static func headerSize(_ setup: Setup) -> Int { setup.transport == .ud ? 40 : 0 }
+    static func outgoingSize(_ setup: Setup) -> Int { (max(setup.largestSize, 8) + 63) & ~63 }
+    static func slotSize(_ setup: Setup) -> Int { (headerSize(setup) + max(setup.largestSize, 1) + 63) & ~63 }
+
+    // MARK: Buffers
+
+    /// The buffer of messages to send, and of data from RDMA reads and atomics.
+    func outgoing(_ size: Int) -> UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(rebasing: local.unsafeBytes[..<size])
+    }
+
+    /// The payload in a receive buffer.
+    func received(slot: Int, byteCount: Int) -> UnsafeRawBufferPointer {
+        let start = Self.outgoingSize(setup) + slot * Self.slotSize(setup)
+        let header = Self.headerSize(setup)
+        let end = max(header, min(byteCount, header + setup.largestSize))
+        return UnsafeRawBufferPointer(rebasing: local.unsafeBytes[start + header..<start + end])
+    }
+
+    /// The range in `exposed` to which the peer writes a message of `size` bytes.
+    static func writtenRange(_ size: Int) -> Range<Int> {
+        let end = exposedStart + (size + 7) & ~7
+        return end - size..<end
+    }
+
+    /// The last byte of the message that the peer writes, loaded with acquire ordering.
+    func writtenMark(_ size: Int) throws(VerbsError) -> UInt8 {
+        let word = try exposed.loadAcquiring(at: Self.writtenRange(size).upperBound - 8)
+        return UInt8(truncatingIfNeeded: UInt64(littleEndian: word) >> 56)
+    }
+
+    /// The message that the peer has written.
+    func written(_ size: Int) -> UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(rebasing: exposed.unsafeBytes[Self.writtenRange(size)])
+    }
+
+    /// The bytes that the peer reads: messages of `size` bytes at every offset below `readSlack`.
+    func source(_ size: Int) -> UnsafeMutableRawBufferPointer {
+        let end = Self.exposedStart + size + Self.readSlack
+        return UnsafeMutableRawBufferPointer(rebasing: exposed.unsafeBytes[Self.exposedStart..<end])
+    }
+
+    // MARK: Work requests
+
+    /// The SGE of the receive of a slot.
+    func sge(ofSlot slot: Int) throws(VerbsError) -> ScatterGatherElement {
+        let start = Self.outgoingSize(setup) + slot * Self.slotSize(setup)
+        return try local.sge(start..<start + Self.headerSize(setup) + setup.largestSize)
+    }
+
+    /// Posts the receive of a slot.
+    mutating func postReceive(slot: Int) throws(VerbsError) {
+        try queuePair.postReceive(try sge(ofSlot: slot), id: Self.receiveID | UInt64(slot))
+    }
+
+    /// The send work request of message `number` of a job.
+    @inline(__always)
+    func request(_ operation: Operation, size: Int, number: UInt64, readOffset: Int = 0) throws(VerbsError)
+        -> SendOperation
+    {
+        let immediate = UInt32(truncatingIfNeeded: number)
+        switch operation {
+        case .send: return .send
+        case .sendImmediate: return .send(immediate: immediate)
+        case .write: return try .write(to: remote.subrange(UInt64(Self.writtenRange(size).lowerBound)...))
+        case .writeImmediate:
+            return try .write(to: remote.subrange(UInt64(Self.writtenRange(size).lowerBound)...), immediate: immediate)
+        case .read: return try .read(from: remote.subrange(UInt64(Self.exposedStart + readOffset)...))
+        case .fetchAndAdd: return .fetchAndAdd(at: remote, adding: Counter.addend(number))
+        case .compareAndSwap:
+            return .compareAndSwap(
+                at: remote, expected: Counter.swapped(number), desired: Counter.swapped(number &+ 1))
+        }
+    }
+
+    /// Posts message `number`.
+    @inline(__always)
+    mutating func postMessage(
+        _ operation: Operation, size: Int, number: UInt64, readOffset: Int = 0
+    ) throws(VerbsError) {
+        let sge = try local.sge(0..<size)
+        let request = try request(operation, size: size, number: number, readOffset: readOffset)
+        if let destination {
+            try queuePair.postSend(request, sge, to: destination, id: number)
+        } else {
+            try queuePair.postSend(request, sge, id: number)
+        }
+    }
+
+    /// A list of `job.batch` send work requests, of which the last is signaled. It can be posted repeatedly.
+    func batch(_ job: Job) throws(VerbsError) -> SendRequestList {
+        var list = SendRequestList(capacity: job.batch)
+        let sge = try local.sge(0..<job.size)
+        let request = try request(job.operation, size: job.size, number: 0)
+        for index in 1...job.batch {
+            let flags: SendFlags = index == job.batch ? .signaled : []
+            if let destination {
+                try list.append(request, sge, to: destination, flags: flags)
+            } else {
+                try list.append(request, sge, flags: flags)
+            }
+        }
+        return list
+    }
+
+    /// Polls the completion queue into `workCompletions`. Returns their number.
+    @inline(__always)
+    mutating func poll() throws(VerbsError) -> Int { try completions.poll(into: &workCompletions) }
+}
+
+/// The values of atomic operations and of the counter in the server's memory.
+enum Counter {
+    /// The value that FetchAdd operation `number` adds.
+    static func addend(_ number: UInt64) -> UInt64 { number &* 2 &+ 1 }
+
+    /// The sum of the first `count` addends: 1 + 3 + 5 + ... is the square.
+    static func sum(_ count: UInt64) -> UInt64 { count &* count }
+
+    /// The value that CmpSwap operation `number` compares with, which the operation before it has stored.
+    static func swapped(_ number: UInt64) -> UInt64 { number &* 0x9E37_79B9_7F4A_7C15 }
+
+    /// The value of the counter after `count` operations, which operation number `count` returns.
+    static func value(_ operation: Operation, after count: UInt64) -> UInt64 {
+        operation == .fetchAndAdd ? sum(count) : swapped(count)
+    }
+}

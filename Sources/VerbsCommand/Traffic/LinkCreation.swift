@@ -1,0 +1,175 @@
+import ArgumentParser
+import Glibc
+import Verbs
+
+/// The options that select the device and address of this machine.
+struct DeviceOptions: ParsableArguments {
+    @Option(
+        help: """
+            The RDMA device; without it, the one through which the peer is reached: a kernel device, or else the software \
+            device of the network interface, soft_<interface>.
+            """)
+    var device: String?
+
+    @Option(help: "The port of the device, from 1.", transform: portArgument)
+    var devicePort: UInt8?
+
+    @Option(help: "The index in the port's GID table (see verbs info); without it, the recommended GID.")
+    var gidIndex: UInt8?
+
+    @Flag(exclusivity: .exclusive) var family: AddressFamily?
+
+    /// Opens the device that was named, or the one through which the other end of `route` is reached.
+    ///
+    /// - Parameter linkLayer: The link layer of the peer's port; nil: not known.
+    func open(for route: Route?, to linkLayer: LinkLayer? = nil) throws(ToolError) -> Context {
+        let named = try device.map { name throws(ToolError) in try Device.chosen(name)[0] }
+        do throws(VerbsError) {
+            guard let named else { return try Device.openFirst(along: route, to: linkLayer) }
+            return try named.open()
+        } catch {
+            let isNoneUp = named == nil && error.errno == .operationNotSupportedByDevice && route?.isWithinHost != false
+            throw isNoneUp ? (try DeviceList.current().isEmpty ? .noDevices : .noActivePort) : ToolError(error)
+        }
+    }
+
+    /// The first address that matches the options and the peer's family `wanted`; the local address of `route` is
+    /// preferred.
+    func address(
+        of context: Context, for route: Route?, family wanted: AddressFamily? = nil
+    ) throws(ToolError) -> PortAddress {
+        let family = family ?? wanted
+        let addresses: [PortAddress]
+        do throws(VerbsError) {
+            addresses = try context.addresses()
+        } catch {
+            throw ToolError(error)
+        }
+        let matching = addresses.filter { address in
+            (devicePort == nil || address.port == devicePort) && (gidIndex == nil || address.gidIndex == gidIndex)
+                && (family == nil || address.family == nil || address.family == family)
+        }
+        guard let fitting = matching.first(where: { $0.gid == route?.local }) ?? matching.first else {
+            let criteria = [
+                devicePort.map { "port \($0)" }, gidIndex.map { "GID index \($0)" }, family.map { "family \($0)" },
+            ].compactMap { $0 }.joined(separator: ", ")
+            throw ToolError(
+                .noDevice,
+                "\(context.deviceName) has no active address" + (criteria.isEmpty ? "" : " with \(criteria)"),
+                hint: addresses.isEmpty
+                    ? "verbs info \(context.deviceName) shows its ports: one must be active and have a GID"
+                    : "it has " + addresses.map(\.description).joined(separator: "; "))
+        }
+        if let route, !route.isWithinHost, fitting.gid.isLoopback {
+            throw .onLoopback(context.deviceName, route)
+        }
+        return fitting
+    }
+}
+
+extension PortAddress {
+    /// The address family of the GID; nil on InfiniBand.
+    var family: AddressFamily? {
+        linkLayer == .ethernet ? (gid.isIPv4Mapped ? .ipv4 : .ipv6) : nil
+    }
+}
+
+extension Link {
+    /// Creates the queue pair in state INIT and its memory, and posts its receives. Call `connect` next.
+    static func make(_ context: Context, at address: PortAddress, _ setup: Setup) throws -> Link {
+        try checkMTU(setup, address.mtu)
+        let maxWorkRequests = max(1, try context.attributes().maxQPWR)
+        // With verification each receive has its own buffer; otherwise all share one.
+        let slotCount = setup.verify ? min(max((64 << 20) / slotSize(setup), 2), 16) : 1
+        let receiveCount = setup.verify ? slotCount : min(max(16, 4 * setup.window), maxWorkRequests)
+        let sendCount = min(setup.window, maxWorkRequests)
+
+        let domain = try context.makeProtectionDomain()
+        let local = try domain.makeMemoryRegion(byteCount: outgoingSize(setup) + slotCount * slotSize(setup))
+        let exposed = try domain.makeMemoryRegion(
+            byteCount: writtenRange(setup.largestSize).upperBound + readSlack,
+            access: setup.transport == .rc
+                ? [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic] : [.localWrite, .remoteWrite])
+        let completions = try context.makeCompletionQueue(capacity: sendCount + receiveCount)
+        let queuePair = try domain.makeQueuePair(
+            setup.transport.queuePairType, completions: completions,
+            capabilities: QueuePair.Capabilities(
+                maxSendWR: UInt32(sendCount), maxReceiveWR: UInt32(receiveCount)))
+        let endpoint = try queuePair.endpoint(at: address, memory: exposed.remote)
+        try queuePair.initialize(options: options(setup))
+        var link = Link(
+            setup: setup, address: address, endpoint: endpoint, local: local, exposed: exposed, slotCount: slotCount,
+            receiveCount: receiveCount, queuePair: queuePair, completions: completions,
+            workCompletions: WorkCompletionBuffer(capacity: 32))
+        for index in 0..<receiveCount { try link.postReceive(slot: index % slotCount) }
+        return link
+    }
+
+    /// Throws if the window exceeds the device's `max_qp_wr`.
+    static func checkWindow(_ setup: Setup, on context: Context) throws {
+        let limit = try context.attributes().maxQPWR
+        guard setup.window > limit else { return }
+        throw ToolError(
+            .usage, "the send queue of \(context.deviceName) cannot hold a window of \(setup.window) messages",
+            hint: "use a --window of at most \(limit)")
+    }
+
+    /// Throws if a UD message exceeds the peer's MTU.
+    func checkMTU(of peer: PeerInfo) throws(ToolError) { try Self.checkMTU(setup, peer.endpoint.mtu) }
+
+    private static func checkMTU(_ setup: Setup, _ mtu: MTU) throws(ToolError) {
+        guard setup.transport == .ud, setup.largestSize > mtu.byteCount else { return }
+        throw ToolError(
+            .usage, "a UD message of \(setup.largestSize) bytes exceeds the path MTU of \(mtu.byteCount)",
+            hint: "use a smaller --size, or --transport rc")
+    }
+
+    /// Connects to the peer, which has received `endpoint`.
+    mutating func connect(to peer: Endpoint) throws {
+        guard let memory = peer.memory, memory.byteCount >= UInt64(exposed.byteCount) else {
+            throw ToolError(
+                .cannotConnect, "the peer exposes less memory than agreed",
+                hint: "run the same version on both machines")
+        }
+        remote = memory
+        if setup.transport == .ud {
+            try queuePair.activate()
+            destination = try local.protectionDomain.makeDestination(peer, from: address)
+        } else {
+            try queuePair.connect(to: peer, options: Self.options(setup))
+        }
+    }
+
+    /// The connection options. UC supports neither RDMA reads nor atomics, so the access flags omit them.
+    private static func options(_ setup: Setup) -> ConnectionOptions {
+        var options = ConnectionOptions()
+        options.timeout = localACKTimeout(lasting: setup.retryTime, tries: UInt64(options.retryCount) + 1)
+        if setup.transport != .rc { options.access = [.localWrite, .remoteWrite] }
+        return options
+    }
+
+    /// The smallest Local ACK Timeout (`ibv_qp_attr.timeout`: 4.096 us * 2^timeout) with which `tries` transmissions
+    /// last for `nanoseconds`. The device waits at least that long (IBTA volume 1, 9.7.6.1.3), so the job's own timeout
+    /// expires first. RNR NAKs are retried without limit.
+    static func localACKTimeout(lasting nanoseconds: UInt64, tries: UInt64) -> LocalACKTimeout {
+        let exponent = (UInt8(14)...31).first { tries * 4096 << UInt64($0) >= nanoseconds }
+        return LocalACKTimeout(rawValue: exponent ?? 31)
+    }
+
+    /// Initializes the exposed memory for a job.
+    func prepare(for job: Job) {
+        memset(exposed.unsafeBytes.baseAddress!, 0, Self.writtenRange(job.size).upperBound)
+        guard job.operation == .read, job.verify else { return }
+        Pattern.fillSource(source(job.size))
+    }
+}
+
+extension Transport {
+    var queuePairType: QueuePairType {
+        switch self {
+        case .rc: .reliableConnection
+        case .uc: .unreliableConnection
+        case .ud: .unreliableDatagram
+        }
+    }
+}

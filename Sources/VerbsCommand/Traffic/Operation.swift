@@ -1,0 +1,77 @@
+import ArgumentParser
+
+/// The operation that transfers a message.
+enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
+    case send
+    case sendImmediate = "send-imm"
+    case write
+    case writeImmediate = "write-imm"
+    case read
+    case fetchAndAdd = "fetch-add"
+    case compareAndSwap = "compare-swap"
+
+    /// Whether the peer's program receives each message and answers it. Otherwise the peer's device executes the
+    /// operation alone, and the measured time ends with the completion.
+    var involvesPeer: Bool {
+        switch self {
+        case .send, .sendImmediate, .write, .writeImmediate: true
+        case .read, .fetchAndAdd, .compareAndSwap: false
+        }
+    }
+
+    /// Whether a message consumes a receive work request of the peer.
+    var consumesReceive: Bool {
+        switch self {
+        case .send, .sendImmediate, .writeImmediate: true
+        case .write, .read, .fetchAndAdd, .compareAndSwap: false
+        }
+    }
+
+    /// Whether the message has immediate data: the low 32 bits of its number.
+    var hasImmediate: Bool { self == .sendImmediate || self == .writeImmediate }
+
+    /// Whether the operation is atomic; its size is 8 bytes.
+    var isAtomic: Bool { self == .fetchAndAdd || self == .compareAndSwap }
+
+    /// The smallest size of a message. An empty message cannot be detected in memory, and on UC and UD, where messages
+    /// can be lost, it does not show its number.
+    func smallestSize(on transport: Transport) -> Int {
+        switch self {
+        case .send, .sendImmediate: transport.isReliable ? 0 : 1
+        case .write, .writeImmediate, .read: 1
+        case .fetchAndAdd, .compareAndSwap: 8
+        }
+    }
+
+    /// Whether the transport service supports the operation (IBTA volume 1, table 38).
+    func isSupported(on transport: Transport) -> Bool {
+        switch transport {
+        case .rc: true
+        case .uc: involvesPeer
+        case .ud: self == .send || self == .sendImmediate
+        }
+    }
+}
+
+/// The transport service of the queue pairs.
+enum Transport: String, Codable, CaseIterable, ExpressibleByArgument {
+    case rc, uc, ud
+
+    /// The name in the specification.
+    var name: String { rawValue.uppercased() }
+
+    /// Whether the loss of a message is an error.
+    var isReliable: Bool { self == .rc }
+}
+
+/// The family of the IP addresses that GIDs represent.
+enum AddressFamily: String, Codable, EnumerableFlag {
+    case ipv4, ipv6
+
+    static func help(for value: AddressFamily) -> ArgumentHelp? {
+        switch value {
+        case .ipv4: "Use a GID that maps an IPv4 address."
+        case .ipv6: "Use a GID that is an IPv6 address."
+        }
+    }
+}

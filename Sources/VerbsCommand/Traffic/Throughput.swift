@@ -1,0 +1,109 @@
+import Verbs
+
+/// Keeps as many messages outstanding as the window allows.
+struct ThroughputClient {
+    struct Result {
+        /// Completed messages after the warm-up.
+        var completed: UInt64 = 0
+        /// The time from the end of the warm-up to the last completion.
+        var nanoseconds: UInt64 = 0
+    }
+
+    let job: Job
+    private var posted: UInt64 = 0
+    private var completed: UInt64 = 0
+    private var backoff = PollBackoff()
+
+    init(_ job: Job) { self.job = job }
+
+    mutating func run(
+        _ link: inout Link, _ control: ControlConnection, progress: (UInt64) -> Void
+    ) throws -> (Result, Tally) {
+        let list = try link.batch(job)
+        var start = Clock.now()
+        /// The messages before the measurement; nil during the warm-up.
+        var skipped: UInt64? = job.warmUp == 0 ? 0 : nil
+        var isOpen = true
+        var nextCheck: UInt64 = 0
+        var waiting = WaitTimer(since: start)
+        while isOpen || completed < posted {
+            if isOpen { try post(&link, list) }
+            let count = try link.poll()
+            for index in 0..<count { try take(&link, link.workCompletions[index]) }
+            if count > 0 { backoff.reset() } else if !backoff.pause() { continue }
+            let now = Clock.now()
+            if count > 0 { waiting = WaitTimer(since: now) }
+            if skipped == nil, completed >= job.warmUp {
+                skipped = completed
+                start = now
+            }
+            if let limit = job.count, posted >= limit { isOpen = false }
+            if let duration = job.duration, skipped != nil, now &- start >= duration { isOpen = false }
+            guard now >= nextCheck else { continue }
+            nextCheck = now &+ Progress.interval / 10
+            // Do not wait for outstanding messages: they could take long.
+            if try !control.checkPeer(now: now) {
+                posted = completed
+                break
+            }
+            progress(completed)
+            if waiting.elapsed(at: now) > job.timeout {
+                throw ToolError.noAnswer(to: Int(posted - completed), job.timeout)
+            }
+        }
+        let end = Clock.now()
+        var tally = Tally()
+        tally.sent = posted
+        return (Result(completed: completed - (skipped ?? completed), nanoseconds: end &- start), tally)
+    }
+
+    /// Fills the window, batch by batch.
+    private mutating func post(_ link: inout Link, _ list: borrowing SendRequestList) throws(VerbsError) {
+        let batch = UInt64(job.batch)
+        while posted &- completed &+ batch <= UInt64(job.window), posted < job.count ?? .max {
+            try link.queuePair.postSend(list)
+            posted &+= batch
+        }
+    }
+
+    private mutating func take(_ link: inout Link, _ completion: WorkCompletion) throws(VerbsError) {
+        try completion.check()
+        if completion.id & Link.receiveID == 0 {
+            completed &+= UInt64(job.batch)
+        } else {
+            // The answer to a message of an earlier job that counted as lost.
+            try link.postReceive(slot: Int(completion.id & ~Link.receiveID))
+        }
+    }
+}
+
+/// Receives and counts the messages of a `ThroughputClient`.
+struct ThroughputServer {
+    let job: Job
+
+    func run(_ link: inout Link, _ control: ControlConnection) throws -> Tally {
+        var tally = Tally()
+        var backoff = PollBackoff()
+        var nextCheck: UInt64 = 0
+        var receives = ReceiveRequestList(capacity: link.workCompletions.capacity)
+        while true {
+            let count = try link.poll()
+            receives.removeAll()
+            for index in 0..<count {
+                let completion = link.workCompletions[index]
+                try completion.check()
+                guard completion.id & Link.receiveID != 0 else { continue }
+                tally.received += 1
+                try receives.append(
+                    try link.sge(ofSlot: Int(completion.id & ~Link.receiveID)), id: completion.id)
+            }
+            try link.queuePair.postReceive(receives)
+            if count > 0 { backoff.reset() } else if !backoff.pause() { continue }
+            let now = Clock.now()
+            guard now >= nextCheck else { continue }
+            nextCheck = now &+ Progress.interval / 100
+            // The client is done, so every message that arrived is in the completion queue.
+            if try !control.checkPeer(now: now), count == 0 { return tally }
+        }
+    }
+}

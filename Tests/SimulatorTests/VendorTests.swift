@@ -1,0 +1,71 @@
+import Testing
+
+/// The simulated device with the vendors' unchanged C libraries: Debian's libibverbs, libhfi1verbs and libmlx5.
+@Suite("Simulator: with the vendors' C libraries", .enabled(if: Peer.canPreload))
+struct VendorTests {
+    /// Every word of the description, alone and in combination with the words that affect the same code.
+    static let devices = [
+        "hfi1", "hfi1 write", "mlx5", "mlx5 write", "mlx5 static", "mlx5 cqe0", "mlx5 roce", "mlx5 write cqe0 roce",
+        "mlx5 static cqe0",
+    ]
+
+    /// Devices that run at each store to a UAR page, and the environment variables of the library.
+    static let trapped: [(device: String, environment: [String: String])] = [
+        ("mlx5 trap", [:]), ("mlx5 trap static cqe0", [:]), ("mlx5 trap roce", ["MLX5_CQE_SIZE": "128"]),
+        ("mlx5 trap", ["MLX5_SHUT_UP_BF": "1", "MLX5_SCATTER_TO_CQE": "0"]),
+    ]
+
+    @Test("Debian's ibv_devinfo finds the device and its port", arguments: VendorTests.devices)
+    func devinfo(device: String) throws {
+        let outcome = try Peer.run("ibv_devinfo", ["-v"], over: device)
+        #expect(outcome.status == 0)
+        #expect(outcome.output.contains("hca_id:\t\(device.prefix(4))_0"))
+        #expect(outcome.output.contains("PORT_ACTIVE"))
+        #expect(outcome.output.contains(device.contains("roce") ? "Ethernet" : "link_layer:\t\tInfiniBand"))
+    }
+
+    @Test("the vendor's library passes every scenario of sim-peer", arguments: VendorTests.devices)
+    func scenarios(device: String) throws {
+        try Peer.scenarios(over: device)
+    }
+
+    @Test("every scenario passes with trapped doorbells", .enabled(if: canTrap), arguments: VendorTests.trapped)
+    func trapping(device: String, environment: [String: String]) throws {
+        try Peer.scenarios(over: device, environment)
+    }
+
+    @Test("every scenario passes with CQEs of 128 bytes, and without scatter to CQE")
+    func forms() throws {
+        try Peer.scenarios(over: "mlx5", ["MLX5_CQE_SIZE": "128"])
+        try Peer.scenarios(over: "mlx5 cqe0", ["MLX5_SCATTER_TO_CQE": "0"])
+    }
+
+    @Test("messages are correct after the 16-bit indexes wrap")
+    func wraps() throws {
+        let outcome = try Peer.run(Peer.folder + "/sim-peer", ["wraps"], over: "mlx5")
+        #expect(outcome.status == 0, "\(outcome.output)")
+    }
+
+    #if arch(x86_64)
+        static let canTrap = true
+    #else
+        static let canTrap = false
+    #endif
+
+    @Test("libibverbs refuses a device whose kernel driver has another ABI version, with a message")
+    func kernelABI() throws {
+        for device in ["mlx5 abi=9", "mlx5 abi=0"] {
+            let outcome = try Peer.run("ibv_devices", over: device)
+            #expect(outcome.output.contains("does not support the kernel ABI"), "\(outcome.output)")
+            #expect(!outcome.output.contains("0002c903"))
+        }
+    }
+
+    @Test("an invalid description ends the program with a message")
+    func description() throws {
+        for description in ["mlx6", "write", "hfi1 roce", "hfi1,trap", "hfi1 nonsense", "mlx5 abi=x"] {
+            let outcome = try Peer.run("ibv_devinfo", over: description)
+            #expect(outcome.status == 2 && outcome.output.contains("UVERBS_SIM"), "\(description)")
+        }
+    }
+}

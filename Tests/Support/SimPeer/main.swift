@@ -1,0 +1,57 @@
+import CIBVerbs
+import Glibc
+import Hfi1Provider
+import Mlx5Provider
+import PeerSupport
+import ProviderLoader
+
+// A program in verbs.h alone, which runs on any device. Its arguments are scenarios; its exit status is 0 when each of
+// them behaves as verbs.h and IBTA specify.
+//
+//     sim-peer [--native] [SCENARIO…]
+//
+// With --native it uses the device's provider of this package, through the loader and the provider ABI; without it,
+// libibverbs.
+
+let scenarios: [(name: String, body: () -> Void)] = [
+    ("rc-send", { sendMessages(IBV_QPT_RC) }),
+    ("uc-send", { sendMessages(IBV_QPT_UC) }),
+    ("rc-write", { writes(IBV_QPT_RC) }),
+    ("uc-write", { writes(IBV_QPT_UC) }),
+    ("reads", { reads() }),
+    ("datagrams", { datagrams() }),
+    ("many", { manyMessages(rounds: 150) }),
+    ("shared", { sharedReceives() }),
+    ("events", { completionEvents() }),
+    ("acknowledgement", { acknowledgement() }),
+    ("failures", { failures() }),
+    ("states", { states() }),
+    ("resizing", { resizing() }),
+    ("windows", { windows() }),
+    ("builders", { builders() }),
+    ("doorbells", { doorbells() }),
+    ("stores", { stores() }),
+    ("synthetic", { synthetic() }),
+    ("fatal", { fatalError() }),
+]
+
+var wanted = Array(CommandLine.arguments.dropFirst())
+if wanted.first == "--native" {
+    let hfi1 = BuiltInProvider(name: "hfi1", entry: { Hfi1Provider.providerEntry(core: $0, why: $1) })
+    let mlx5 = BuiltInProvider(name: "mlx5", entry: { Mlx5Provider.providerEntry(core: $0, why: $1) })
+    library = NativeLibrary(builtIn: [hfi1, mlx5])
+    wanted.removeFirst()
+}
+/// Scenarios that run only when named: `wraps` takes long, `silent-ports` needs a wire.
+let longScenarios: [(name: String, body: () -> Void)] = [
+    ("wraps", { manyMessages(rounds: 8300) }), ("silent-ports", { silentPorts() }),
+]
+
+for name in wanted.isEmpty ? scenarios.map(\.name) : wanted {
+    guard let scenario = (scenarios + longScenarios).first(where: { $0.name == name }) else {
+        print("there is no scenario \(name); there are: \(scenarios.map(\.name).joined(separator: " "))")
+        exit(2)
+    }
+    scenario.body()
+    print("ok \(name)")
+}

@@ -1,0 +1,303 @@
+import CLinux
+import ProviderKit
+import RoCETransport
+import Synchronization
+
+/// The background progress thread of an open device: the descriptors that it sleeps on, and the flags that it shares
+/// with the threads of the application. It sleeps until a packet, a timer, a change of the interface or a call wakes
+/// it.
+///
+/// While the application polls, its threads run the engine, and the progress thread only checks that they continue to:
+///
+/// | mode | packets are received by | senders send wake-ups | the progress thread |
+/// |------|-------------------------|-----------------------|---------------------|
+/// | background | the progress thread | yes | sleeps until a packet arrives or a timer expires |
+/// | foreground | the polling threads | no | checks every millisecond that a thread still polls |
+///
+/// Polling for 20 us without a pause of 50 us switches to the foreground. A millisecond without polling, or
+/// `ibv_req_notify_cq`, switches back to the background.
+struct ProgressThread: ~Copyable {
+    /// The eventfd(2) that wakes the thread; reading it never blocks.
+    let wakeup: Int32
+    /// The timerfd(2) of the next deadline.
+    let timer: Int32
+    /// A netlink socket that is readable when a link or an address of this host has changed. Negative where netlink
+    /// sockets are forbidden: then the thread reads the interface once a second.
+    let interfaces: Int32
+    /// Whether the last reading of the interface failed, or left an address without a socket. The thread tries again
+    /// after a second: a descriptor or the UDP port may be free then.
+    let retriesInterface = Atomic<Bool>(false)
+    /// The mode, see above.
+    let isForeground = Atomic<Bool>(false)
+    /// Set when the thread is to end.
+    let stops = Atomic<Bool>(false)
+    /// Counts the rounds of polling threads.
+    let pollRounds = Atomic<UInt64>(0)
+    /// The time of the last `ibv_req_notify_cq`, in nanoseconds.
+    let lastArm = Atomic<UInt64>(0)
+
+    /// Returns nil, and sets errno, when a descriptor cannot be created.
+    init?() {
+        let wakeup = linux_wakeup()
+        let timer = linux_timer()
+        guard wakeup >= 0, timer >= 0 else {
+            if wakeup >= 0 { linux_close(wakeup) }
+            if timer >= 0 { linux_close(timer) }
+            linux_set_errno(-min(wakeup, timer))
+            return nil
+        }
+        self.wakeup = wakeup
+        self.timer = timer
+        interfaces = linux_watch_interfaces()
+    }
+
+    deinit {
+        linux_close(wakeup)
+        linux_close(timer)
+        if interfaces >= 0 { linux_close(interfaces) }
+    }
+
+    /// Whether the thread reads the interface once a second, without a report of a change.
+    borrowing func pollsInterface() -> Bool { interfaces < 0 || retriesInterface.load(ordering: .relaxed) }
+
+    /// Wakes the thread. May be called from any thread.
+    borrowing func wake() { linux_eventfd_raise(wakeup) }
+}
+
+/// Points in time that the progress thread and the polling threads share, in nanoseconds of CLOCK_MONOTONIC; under the
+/// context's lock.
+struct ProgressTimes {
+    /// The handle of the progress thread (`linux_start_thread`).
+    var thread: UnsafeMutableRawPointer?
+    /// When the timer expires; 0: it is not armed.
+    var timerAt: UInt64 = 0
+    /// When the current streak of polling began, and the last poll.
+    var streakStart: UInt64 = 0
+    var lastPoll: UInt64 = 0
+    /// When a polling thread last processed a packet, and when it last yielded the processor.
+    var lastWork: UInt64 = 0
+    var lastYield: UInt64 = 0
+    /// When the interface was last read without a report of a change.
+    var lastInterfacePoll: UInt64 = 0
+}
+
+/// A pause longer than this ends a streak of polling. Nanoseconds, as all times here.
+private let streakBreak: UInt64 = 50_000
+/// A streak of polling longer than this switches to the foreground.
+private let streakLength: UInt64 = 20_000
+/// The time for which the device stays in the background after `ibv_req_notify_cq`: the application is about to sleep.
+private let armMemory: UInt64 = 2_000_000
+/// The index of the netlink socket in the list of descriptors that the thread waits on.
+private let interfacesIndex = 1
+/// The interval at which the thread reads the interface when the kernel cannot report changes.
+private let interfacePollInterval: UInt64 = 1_000_000_000
+/// The interval at which the thread wakes in the foreground.
+private let tick: Int64 = 1_000_000
+/// A thread that polls an empty completion queue yields the processor after 10 us, and every 10 us from then on: the
+/// peer may need it to respond.
+private let yieldAfter: UInt64 = 10_000
+private let yieldInterval: UInt64 = 10_000
+/// The time after which a packet that waits for room in a ring is sent again.
+private let heldRetry: UInt64 = 50_000
+/// The time after which connections are accepted again when accept(2) has failed.
+private let listenRetry: UInt64 = 100_000_000
+
+// MARK: - Progress in the application's threads
+
+extension ContextPointer {
+    /// Runs the engine after a post if its lock is free. Otherwise the thread that holds the lock reads the doorbell.
+    @inline(__always)
+    func progressAfterPost() {
+        while true {
+            guard pointee.lock.tryLock() else { return }
+            let now = linux_monotonic_ns()
+            let isBusy = pump(now: now, receivesDatagrams: false)
+            settle(now: now, isBusy: isBusy)
+            pointee.lock.unlock()
+            // A thread may have posted after the last round, when the lock was taken.
+            if !pointee.engine.doorbellIsRung { return }
+        }
+    }
+
+    /// Runs the engine if its lock is free. Called after a poll of an empty completion queue.
+    @inline(__always)
+    func progressWhilePolling() {
+        guard pointee.waiting.load(ordering: .relaxed) == 0, pointee.lock.tryLock() else {
+            linux_spin_hint()
+            return
+        }
+        let now = linux_monotonic_ns()
+        notePolling(now)
+        let before = guarded.pointee.link.packetCount
+        let isBusy = pump(now: now, receivesDatagrams: false)
+        settle(now: now, isBusy: isBusy)
+        let yields = shouldYield(now: now, didWork: guarded.pointee.link.packetCount != before)
+        pointee.lock.unlock()
+        if yields { linux_yield() }
+        if pointee.engine.doorbellIsRung { progressAfterPost() }
+    }
+
+    @inline(__always)
+    private func shouldYield(now: UInt64, didWork: Bool) -> Bool {
+        if didWork { guarded.pointee.times.lastWork = now }
+        guard now &- guarded.pointee.times.lastWork > yieldAfter,
+            now &- guarded.pointee.times.lastYield > yieldInterval
+        else { return false }
+        guarded.pointee.times.lastYield = now
+        return true
+    }
+
+    @inline(__always)
+    private func notePolling(_ now: UInt64) {
+        pointee.progressThread.pollRounds.store(
+            pointee.progressThread.pollRounds.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
+        if now &- guarded.pointee.times.lastPoll > streakBreak { guarded.pointee.times.streakStart = now }
+        guarded.pointee.times.lastPoll = now
+        if pointee.progressThread.isForeground.load(ordering: .relaxed) { return }
+        if now &- guarded.pointee.times.streakStart > streakLength { enterForeground(now) }
+    }
+
+    @inline(never)
+    private func enterForeground(_ now: UInt64) {
+        let armed = pointee.progressThread.lastArm.load(ordering: .relaxed)
+        guard now &- armed > armMemory else { return }
+        pointee.progressThread.isForeground.store(true, ordering: .relaxed)
+        guarded.pointee.senders.setSleeping(false)
+        // The thread now wakes once a tick only.
+        pointee.progressThread.wake()
+    }
+
+    /// Switches to the background after `ibv_req_notify_cq`: the application is about to sleep.
+    func noteArming() {
+        pointee.progressThread.lastArm.store(linux_monotonic_ns(), ordering: .relaxed)
+        guard pointee.progressThread.isForeground.exchange(false, ordering: .acquiringAndReleasing) else { return }
+        pointee.progressThread.wake()
+    }
+
+    /// Ends a round of a thread of the application: makes the progress thread continue with the work that is left, and
+    /// wake at the next deadline.
+    @inline(__always)
+    private func settle(now: UInt64, isBusy: Bool) {
+        if pointee.progressThread.isForeground.load(ordering: .relaxed) { return }
+        if isBusy { pointee.progressThread.wake() }
+        if let deadline = nextDeadline(now: now) { setTimer(deadline) }
+    }
+
+    @inline(__always)
+    private func nextDeadline(now: UInt64) -> UInt64? {
+        let held = guarded.pointee.link.heldPacket == nil ? nil : now &+ heldRetry
+        let listen = guarded.pointee.senders.isAcceptPaused ? now &+ listenRetry : nil
+        let own = min(held ?? .max, listen ?? .max)
+        let deadline = min(pointee.engine.nextDeadline ?? .max, own)
+        return deadline == .max ? nil : deadline
+    }
+
+    @inline(__always)
+    private func setTimer(_ deadline: UInt64) {
+        let current = guarded.pointee.times.timerAt
+        if current != 0 && current <= deadline { return }
+        guarded.pointee.times.timerAt = deadline
+        linux_set_timer(pointee.progressThread.timer, max(deadline, 1))
+    }
+}
+
+// MARK: - The thread
+
+extension ContextPointer {
+    /// Starts the progress thread. Returns false, and sets errno, when that fails.
+    func startProgressThread() -> Bool {
+        pointee.lock.lock()
+        defer { unlock() }
+        guarded.pointee.times.thread = linux_start_thread(
+            ("rdma soft" as StaticString).cString,
+            { $0!.assumingMemoryBound(to: SoftContext.self).runProgressThread() }, self)
+        return guarded.pointee.times.thread != nil
+    }
+
+    /// Ends the progress thread and waits for its end.
+    func stopProgressThread() {
+        pointee.progressThread.stops.store(true, ordering: .releasing)
+        pointee.progressThread.wake()
+        pointee.lock.lock()
+        let thread = guarded.pointee.times.thread
+        unlock()
+        linux_join_thread(thread)
+    }
+
+    private func runProgressThread() {
+        // On a processor that sender and receiver share, each packet would preempt the sender, which then sends one
+        // packet for each wake-up. With SCHED_BATCH it sends all its packets, and the receiver responds once.
+        linux_prefer_batches()
+        let descriptors = UnsafeMutablePointer<Int32>.allocate(capacity: 4 + DeviceLimits.gids)
+        defer { descriptors.deallocate() }
+        while !pointee.progressThread.stops.load(ordering: .acquiring) {
+            if pointee.progressThread.isForeground.load(ordering: .acquiring) {
+                tickInForeground(descriptors)
+            } else if let count = runInBackground(descriptors) {
+                let longest = pointee.progressThread.pollsInterface() ? Int64(interfacePollInterval) : -1
+                followChanges(linux_wait_any(descriptors, Int32(count), longest))
+                linux_drain(pointee.progressThread.wakeup)
+            }
+        }
+    }
+
+    /// Follows the interface when the kernel has reported a change, and once a second where the thread polls it.
+    private func followChanges(_ ready: UInt64) {
+        let isReported =
+            ready & 1 << UInt64(interfacesIndex) != 0 && linux_interfaces_changed(pointee.progressThread.interfaces)
+        guard isReported || pointee.progressThread.pollsInterface() else { return }
+        pointee.lock.lock()
+        defer { unlock() }
+        if !isReported {
+            let now = linux_monotonic_ns()
+            guard now &- guarded.pointee.times.lastInterfacePoll >= interfacePollInterval else { return }
+            guarded.pointee.times.lastInterfacePoll = now
+        }
+        followInterface()
+    }
+
+    /// Sleeps for one tick, and switches to the background when no thread polled meanwhile. Polling threads receive
+    /// from the sockets only while datagrams are exchanged; at other times this thread does.
+    private func tickInForeground(_ descriptors: UnsafeMutablePointer<Int32>) {
+        let before = pointee.progressThread.pollRounds.load(ordering: .relaxed)
+        // This wake-up is consumed; the next one ends the sleep.
+        linux_drain(pointee.progressThread.wakeup)
+        guard pointee.progressThread.isForeground.load(ordering: .acquiring) else { return }
+        descriptors[0] = pointee.progressThread.wakeup
+        pointee.lock.lock()
+        descriptors[interfacesIndex] = pointee.progressThread.interfaces
+        descriptors[2] = guarded.pointee.senders.readyList
+        let isQuiet = guarded.pointee.datagramsAreQuiet(at: linux_monotonic_ns())
+        let count = isQuiet ? 3 + guarded.pointee.sockets.descriptors(into: descriptors + 3) : 2
+        unlock()
+        followChanges(linux_wait_any(descriptors, Int32(count), tick))
+        if pointee.progressThread.pollRounds.load(ordering: .relaxed) == before {
+            pointee.progressThread.isForeground.store(false, ordering: .relaxed)
+        } else if isQuiet {
+            pointee.lock.lock()
+            _ = pump(now: linux_monotonic_ns(), receivesDatagrams: true)
+            unlock()
+        }
+    }
+
+    /// Runs the engine until it is idle, and prepares for sleep.
+    /// - Returns: The number of descriptors to wait on; nil when there is more work.
+    private func runInBackground(_ descriptors: UnsafeMutablePointer<Int32>) -> Int? {
+        pointee.lock.lock()
+        defer { unlock() }
+        let now = linux_monotonic_ns()
+        linux_drain(pointee.progressThread.timer)
+        guarded.pointee.times.timerAt = 0
+        guarded.pointee.senders.listenAgain()
+        // Wake-ups are requested before the rings are checked for the last time, so that no packet is missed.
+        requestWakeups()
+        if pump(now: now, receivesDatagrams: true) { return nil }
+        guarded.pointee.senders.dropEnded()
+        if let deadline = nextDeadline(now: now) { setTimer(deadline) }
+        descriptors[0] = pointee.progressThread.wakeup
+        descriptors[interfacesIndex] = pointee.progressThread.interfaces
+        descriptors[2] = pointee.progressThread.timer
+        descriptors[3] = guarded.pointee.senders.readyList
+        return 4 + guarded.pointee.sockets.descriptors(into: descriptors + 4)
+    }
+}

@@ -1,0 +1,138 @@
+import CLinux
+import Glibc
+import Testing
+
+@testable import SoftProvider
+
+extension Soft {
+    @Suite("Connections to other devices of this host")
+    struct PeerTests {
+        /// A free slot, which the test holds until it closes the listener.
+        private func listen() throws -> (slot: Int, listener: Int32) {
+            for slot in 0..<Slot.count {
+                let listener = listen(slot)
+                if listener >= 0 { return (slot, listener) }
+            }
+            throw Errno.none
+        }
+
+        private enum Errno: Error { case none }
+
+        private func listen(_ slot: Int) -> Int32 {
+            withUnsafeBytes(of: Slot.name(slot)) { linux_local_listen($0.baseAddress) }
+        }
+
+        /// The kind of the next message on a connection, and its descriptor.
+        private func receive(_ connection: Int32) -> (kind: LocalMessage.Kind?, descriptor: Int32) {
+            var bytes = [UInt8](repeating: 0, count: LocalMessage.maximumByteCount)
+            var descriptor: Int32 = -1
+            let count = linux_local_receive(connection, &bytes, bytes.count, &descriptor)
+            guard count > 0 else { return (nil, descriptor) }
+            return (bytes[..<Int(count)].withUnsafeBytes { LocalMessage.kind(of: $0) }, descriptor)
+        }
+
+        private func withPeers(_ body: (inout Peers, inout Senders, Int) throws -> Void) throws {
+            let slot = Slot()
+            guard var senders = Senders(slot) else {
+                Issue.record("no descriptor")
+                return
+            }
+            var peers = Peers()
+            try body(&peers, &senders, slot.number)
+            _ = consume slot
+        }
+
+        @Test("A receiver that is killed and starts again in the same slot gets a new ring")
+        func restart() throws {
+            try withPeers { peers, senders, own in
+                let (slot, listener) = try listen()
+                let made = peers.peer(slot, own: own, &senders, now: 1)
+                let first = try #require(made)
+                #expect(first.pointee.writer != nil)
+                peers.touch(slot, first)
+                let connection = linux_local_accept(listener)
+                let (kind, descriptor) = receive(connection)
+                #expect(kind == .ring && descriptor >= 0)
+                for end in [descriptor, connection, listener] { linux_close(end) }
+
+                let again = listen(slot)
+                defer { linux_close(again) }
+                try #require(again >= 0)
+                // The ready list reports that the connection has ended.
+                var tag: UInt64 = 0
+                #expect(linux_ready(senders.readyList, &tag, 1) == 1 && tag == LocalTag.peer(slot))
+                peers.receive(slot)
+                let wakesUs = peers.wakeTouched(own: own)
+                #expect(!wakesUs)
+                let recreated = peers.peer(slot, own: own, &senders, now: 2)
+                let second = try #require(recreated)
+                #expect(second.pointee.writer != nil)
+                let other = linux_local_accept(again)
+                defer { linux_close(other) }
+                let (found, ring) = receive(other)
+                #expect(found == .ring && ring >= 0)
+                linux_close(ring)
+            }
+        }
+
+        @Test("A receiver that refuses the ring gets the packets as messages, and the ring is unmapped")
+        func refusedRing() throws {
+            try withPeers { peers, senders, own in
+                let (slot, listener) = try listen()
+                defer { linux_close(listener) }
+                let made = peers.peer(slot, own: own, &senders, now: 1)
+                let peer = try #require(made)
+                let connection = linux_local_accept(listener)
+                defer { linux_close(connection) }
+                linux_close(receive(connection).descriptor)
+                #expect(LocalMessage.send(.noRing, on: connection) == 0)
+                peers.receive(slot)
+                let same = peers.peer(slot, own: own, &senders, now: 2)
+                #expect(same == peer)
+                #expect(peer.pointee.writer == nil)
+                let envelope = PacketEnvelope(
+                    source: .init(ipv4: 1), destination: .init(ipv4: 2), trafficClass: 0, hopLimit: 1, flowLabel: 0)
+                let packet = [UInt8](repeating: 1, count: 64)
+                #expect(peer.pointee.send(packet, byteCount: 64, envelope) == 0)
+                #expect(receive(connection) == (.packet, -1))
+                // The receiver does not read: no message is lost, and the sender gets EAGAIN.
+                var error: Int32 = 0
+                while error == 0 { error = peer.pointee.send(packet, byteCount: 64, envelope) }
+                #expect(error == EAGAIN)
+            }
+        }
+
+        @Test("Any other message from a receiver ends the connection", arguments: [1, 2, 3, 5] as [UInt32])
+        func wrongMessage(kind: UInt32) throws {
+            try withPeers { peers, senders, own in
+                let (slot, listener) = try listen()
+                let first = peers.peer(slot, own: own, &senders, now: 1)
+                #expect(first != nil)
+                let connection = linux_local_accept(listener)
+                linux_close(listener)
+                linux_close(receive(connection).descriptor)
+                var head = (LocalMessage.layout, kind)
+                #expect(linux_local_send(connection, &head, 8, nil, 0, 2) == 0)
+                peers.receive(slot)
+                #expect(linux_local_has_ended(connection))
+                linux_close(connection)
+                let gone = peers.peer(slot, own: own, &senders, now: 2)
+                #expect(gone == nil)
+            }
+        }
+
+        @Test("The connection to an empty slot is attempted again after 20 ms, not before")
+        func emptySlot() throws {
+            try withPeers { peers, senders, own in
+                let (slot, listener) = try listen()
+                linux_close(listener)
+                let missing = peers.peer(slot, own: own, &senders, now: 1)
+                let again = listen(slot)
+                defer { linux_close(again) }
+                let early = peers.peer(slot, own: own, &senders, now: 20_000_000)
+                let late = peers.peer(slot, own: own, &senders, now: 20_000_001)
+                #expect(missing == nil && early == nil && late != nil)
+            }
+        }
+    }
+}
