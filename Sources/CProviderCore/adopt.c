@@ -134,6 +134,10 @@ void rdma_adopt_context(const struct rdma_context *opened)
 	COPY(open_qp);
 	COPY(create_qp_ex);
 	COPY(get_srq_num);
+	COPY(post_srq_ops);
+	COPY(destroy_flow_action);
+	COPY(create_flow_action_esp);
+	COPY(modify_flow_action_esp);
 	COPY(create_srq_ex);
 	COPY(open_xrcd);
 	COPY(close_xrcd);

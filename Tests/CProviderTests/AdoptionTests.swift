@@ -6,12 +6,15 @@ import Testing
 
 @Suite("Adoption of a context by the core (rdma_adopt_context)")
 struct AdoptionTests {
-    /// Adopts a `struct verbs_context` with `sz` = `madeBytes`. The control table has `query_port` and `close_xrcd`.
+    /// Adopts a `struct verbs_context` with `sz` = `madeBytes`. The control table has `query_port`,
+    /// `close_xrcd`, `post_srq_ops` and `destroy_flow_action`.
     private func adopt(madeBytes: Int, _ body: (UnsafeMutablePointer<verbs_context>) -> Void) {
         var table = rdma_context_ops()
         table.size = UInt32(MemoryLayout<rdma_context_ops>.size)
         table.query_port = { _, _, _, _ in 0 }
         table.close_xrcd = { _ in 0 }
+        table.post_srq_ops = { _, _, _ in EBADMSG }
+        table.destroy_flow_action = { _ in EBADMSG }
         let verbs = UnsafeMutablePointer<verbs_context>.allocate(capacity: 1)
         defer { verbs.deallocate() }
         verbs.initialize(to: verbs_context())
@@ -33,6 +36,8 @@ struct AdoptionTests {
         adopt(madeBytes: MemoryLayout<verbs_context>.size) { verbs in
             #expect(verbs.pointee.query_port != nil)
             #expect(verbs.pointee.close_xrcd != nil)
+            #expect(verbs.pointee.post_srq_ops?(nil, nil, nil) == EBADMSG)
+            #expect(verbs.pointee.destroy_flow_action?(nil) == EBADMSG)
             #expect(verbs.pointee.create_qp_ex == nil)
             #expect(verbs.pointee.context.ops.post_send != nil)
         }

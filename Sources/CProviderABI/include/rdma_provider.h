@@ -44,6 +44,19 @@
  *                           ibv_wc, ibv_ah_attr, ibv_srq_attr, ibv_async_event, ibv_mw_bind): the libibverbs
  *                           ABI has fixed it.
  *
+ * These are part of the contract, too, because they are compiled into the programs that use a provider:
+ *
+ *   the inline functions of verbs.h
+ *                           They read abi_compat and sz, call through context->ops, the slots of struct
+ *                           verbs_context, struct ibv_qp_ex and struct ibv_cq_ex, and write ibv_qp_ex.wr_id,
+ *                           wr_flags, ibv_cq_ex.wr_id and ibv_mw.rkey. None of that moves.
+ *   pthread_mutex_t, pthread_cond_t
+ *                           They are members of ibv_context, ibv_cq, ibv_srq, ibv_qp and ibv_wq. Core, provider and
+ *                           program use the same C library, so a provider that was built with glibc does not run
+ *                           under a core that was built with musl.
+ *   the architecture        The recorded layouts are those of x86-64 and aarch64, both little-endian with 64-bit
+ *                           pointers.
+ *
  * Enums of verbs.h are open: a value that a provider does not know is EOPNOTSUPP, or EINVAL where verbs.h says so.
  *
  *
@@ -130,6 +143,12 @@
  * nevertheless: one whose thread waits, inside a batch, for another thread whose call waits for the batch; and
  * one that calls modify_qp or destroy_qp of a queue pair between its wr_start and wr_complete.
  *
+ * The state of a queue pair belongs to the device, not to ibv_qp.state, which is what the provider knew last. On
+ * iWARP the connection manager of the kernel moves queue pairs to RTS and to the error state, and on every transport an
+ * error moves one. So a provider never refuses a work request because of a cached state that something other than
+ * its own modify_qp can have changed: it posts, and the request completes or is flushed. It may refuse sends in
+ * RESET, INIT and RTR, and receives in RESET, where only modify_qp leaves these states; not on iWARP.
+ *
  * On the data path a provider trusts pointers: to the object, the first work request of a list, its SGEs, and
  * bad_wr. The inline functions of verbs.h pass them unchecked, and a check would cost every call. It does not
  * trust numbers: opcodes, flags, counts and lengths.
@@ -197,11 +216,18 @@
  * of the provider that defined it and a hyphen, such as "mlx5-direct".
  *
  *
- * 8. NOT IN THIS VERSION
+ * 8. VERBS OF LATER VERSIONS OF verbs.h
  *
- * Of the families that libibverbs 44 (Debian 12) has, these have no entry yet: import of a device, PD,
- * MR or DM from another process; IPsec flow actions (flow_action_esp); tag matching (post_srq_ops). The
- * core returns EOPNOTSUPP for them.
+ * The control table has an entry for each function of libibverbs up to rdma-core 65 (IBVERBS_1.18) that needs the
+ * provider. Structs that verbs.h of rdma-core 44 does not have are declared without their members: only a provider
+ * that implements such an entry needs a verbs.h that defines them. These functions have no entry of their own:
+ *
+ *   ibv_import_device         rdma_open_attr.cmd_fd
+ *   ibv_reg_buf_mr            reg_mr_ex, with IBV_REG_MR_MASK_BUF
+ *   ibv_wr_flush              a function of struct ibv_qp_ex (chapter 1), asked for by IBV_QP_EX_WITH_FLUSH
+ *   CQ on memory of the user  not in verbs.h: an extension of the provider (chapter 7)
+ *   ports above 255           query_port, query_pkey, struct ibv_ah_attr and struct ibv_qp_attr have 8 bits for a
+ *                             port number in every verbs.h. query_gid_ex and query_port_speed have 32.
  */
 #ifndef RDMA_PROVIDER_H
 #define RDMA_PROVIDER_H
@@ -332,6 +358,16 @@ struct rdma_device {
 };
 
 struct rdma_context_ops;
+
+/* Structs of later versions of verbs.h (chapter 8). */
+struct ibv_buf;
+struct ibv_comp_cntr;
+struct ibv_comp_cntr_caps;
+struct ibv_comp_cntr_init_attr;
+struct ibv_dmah;
+struct ibv_dmah_init_attr;
+struct ibv_mr_init_attr;
+struct ibv_qp_attach_comp_cntr_attr;
 
 enum rdma_context_flags {
 	/* The context belongs to another library, which has filled it: the core does not change context->ops
@@ -535,8 +571,8 @@ struct rdma_context_ops {
 	 *     basic kind as well (comp_mask is then IBV_QP_INIT_ATTR_PD; for create_srq_ex that and
 	 *     IBV_SRQ_INIT_ATTR_TYPE), and writes the actual limits back to attr->cap. With a shared
 	 *     receive queue, max_recv_wr and max_recv_sge are ignored and written back as 0. modify_qp checks the
-	 *     transition (EINVAL for a missing or a superfluous attribute, IBTA volume 1, 11.2.5.2) and keeps
-	 *     ibv_qp.state true. --- */
+	 *     transition (EINVAL for a missing or a superfluous attribute, IBTA volume 1, 11.2.5.2) and stores
+	 *     the new state in ibv_qp.state. --- */
 	struct ibv_qp *(*create_qp_ex)(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr);
 	/* The extended form of a queue pair that was made with IBV_QP_INIT_ATTR_SEND_OPS_FLAGS, else NULL. */
 	struct ibv_qp_ex *(*qp_to_qp_ex)(struct ibv_qp *qp);
@@ -574,6 +610,49 @@ struct rdma_context_ops {
 					  struct ibv_flow *flow);
 	int (*read_counters)(struct ibv_counters *counters, uint64_t *values, uint32_t count, uint32_t flags);
 	int (*destroy_counters)(struct ibv_counters *counters);
+	/* IPsec: ibv_flow_action_esp(3). */
+	struct ibv_flow_action *(*create_flow_action_esp)(struct ibv_context *context,
+							  struct ibv_flow_action_esp_attr *attr);
+	int (*modify_flow_action_esp)(struct ibv_flow_action *action, struct ibv_flow_action_esp_attr *attr);
+	int (*destroy_flow_action)(struct ibv_flow_action *action);
+
+	/* --- tag matching: ibv_post_srq_ops(3), on a shared receive queue with IBV_SRQT_TM. *bad_op as *bad_wr. --- */
+	int (*post_srq_ops)(struct ibv_srq *srq, struct ibv_ops_wr *op, struct ibv_ops_wr **bad_op);
+
+	/* --- import from another process: ibv_import_pd(3), ibv_import_mr(3), ibv_import_dm(3). The context was opened
+	 *     with rdma_open_attr.cmd_fd. The handle is that of the object in the exporting process. unimport_* free
+	 *     the struct, and leave the object in the kernel. --- */
+	struct ibv_pd *(*import_pd)(struct ibv_context *context, uint32_t handle);
+	void (*unimport_pd)(struct ibv_pd *pd);
+	struct ibv_mr *(*import_mr)(struct ibv_pd *pd, uint32_t handle);
+	void (*unimport_mr)(struct ibv_mr *mr);
+	struct ibv_dm *(*import_dm)(struct ibv_context *context, uint32_t handle);
+	void (*unimport_dm)(struct ibv_dm *dm);
+
+	/* --- verbs of later versions of verbs.h (chapter 8): ibv_reg_mr_ex(3), ibv_alloc_dmah(3), ibv_alloc_buf(3),
+	 *     ibv_query_port_speed(3), ibv_create_comp_cntr(3) --- */
+	struct ibv_mr *(*reg_mr_ex)(struct ibv_pd *pd, struct ibv_mr_init_attr *attr);
+	struct ibv_dmah *(*alloc_dmah)(struct ibv_context *context, struct ibv_dmah_init_attr *attr);
+	int (*dealloc_dmah)(struct ibv_dmah *dmah);
+	/* The address is page aligned; *buf is the handle. */
+	void *(*alloc_buf)(struct ibv_pd *pd, size_t size, struct ibv_buf **buf);
+	void (*free_buf)(struct ibv_buf *buf);
+	/* A new descriptor of the dma-buf, which the caller owns, or a negative errno value. */
+	int (*export_buf_dmabuf_fd)(struct ibv_buf *buf);
+	int (*dm_export_dmabuf_fd)(struct ibv_dm *dm);
+	/* *speed in units of 100 Mb/s. */
+	int (*query_port_speed)(struct ibv_context *context, uint32_t port, uint64_t *speed);
+	int (*query_comp_cntr_caps)(struct ibv_context *context, struct ibv_comp_cntr_caps *caps, size_t caps_size);
+	struct ibv_comp_cntr *(*create_comp_cntr)(struct ibv_context *context, struct ibv_comp_cntr_init_attr *attr);
+	int (*destroy_comp_cntr)(struct ibv_comp_cntr *counter);
+	int (*set_comp_cntr)(struct ibv_comp_cntr *counter, uint64_t value);
+	int (*set_err_comp_cntr)(struct ibv_comp_cntr *counter, uint64_t value);
+	int (*inc_comp_cntr)(struct ibv_comp_cntr *counter, uint64_t amount);
+	int (*inc_err_comp_cntr)(struct ibv_comp_cntr *counter, uint64_t amount);
+	int (*read_comp_cntr)(struct ibv_comp_cntr *counter, uint64_t *value);
+	int (*read_err_comp_cntr)(struct ibv_comp_cntr *counter, uint64_t *value);
+	int (*qp_attach_comp_cntr)(struct ibv_qp *qp, struct ibv_comp_cntr *counter,
+				   struct ibv_qp_attach_comp_cntr_attr *attr);
 };
 
 /*
@@ -712,6 +791,12 @@ static inline void rdma_init_flow(struct ibv_flow *flow, struct ibv_context *con
 	flow->handle = handle;
 }
 
+static inline void rdma_init_flow_action(struct ibv_flow_action *action, struct ibv_context *context)
+{
+	memset(action, 0, sizeof(*action));
+	action->context = context;
+}
+
 static inline void rdma_init_counters(struct ibv_counters *counters, struct ibv_context *context)
 {
 	memset(counters, 0, sizeof(*counters));
@@ -785,7 +870,7 @@ static inline void rdma_fini_srq(struct ibv_srq *srq)
 	pthread_mutex_destroy(&srq->mutex);
 }
 
-/* The provider sets qp->handle and qp->qp_num, keeps qp->state true, and sets the functions of an extended QP. */
+/* The provider sets qp->handle and qp->qp_num, stores each new state in qp->state, and sets the functions of an extended QP. */
 static inline void rdma_init_qp(struct ibv_qp_ex *qp_ex, struct ibv_context *context,
 				const struct ibv_qp_init_attr_ex *attr)
 {
@@ -810,7 +895,7 @@ static inline void rdma_fini_qp(struct ibv_qp *qp)
 	pthread_mutex_destroy(&qp->mutex);
 }
 
-/* The provider sets wq->handle, wq->wq_num and wq->post_recv, and keeps wq->state true. */
+/* The provider sets wq->handle, wq->wq_num and wq->post_recv, and stores each new state in wq->state. */
 static inline void rdma_init_wq(struct ibv_wq *wq, struct ibv_context *context,
 				const struct ibv_wq_init_attr *attr)
 {

@@ -11,7 +11,7 @@ func addDomains(to table: inout rdma_context_ops) {
     table.dealloc_td = { td in status { ibv_dealloc_td(td) } }
 }
 
-/// Memory regions and device memory.
+/// Memory regions, device memory, and their import from another process.
 func addMemory(to table: inout rdma_context_ops) {
     // ibv_reg_mr_iova2 drops the optional access flags (IBV_ACCESS_OPTIONAL_RANGE) that the kernel does not support.
     table.reg_mr = { pd, start, length, iova, access in object { ibv_reg_mr_iova2(pd, start, length, iova, access) } }
@@ -25,6 +25,12 @@ func addMemory(to table: inout rdma_context_ops) {
     table.alloc_dm = { context, attr in object { ibv_alloc_dm(context, attr) } }
     table.free_dm = { dm in status { ibv_free_dm(dm) } }
     table.reg_dm_mr = { pd, dm, offset, length, access in object { ibv_reg_dm_mr(pd, dm, offset, length, access) } }
+    table.import_pd = { context, handle in object { ibv_import_pd(context, handle) } }
+    table.unimport_pd = { pd in ibv_unimport_pd(pd) }
+    table.import_mr = { pd, handle in object { ibv_import_mr(pd, handle) } }
+    table.unimport_mr = { mr in ibv_unimport_mr(mr) }
+    table.import_dm = { context, handle in object { ibv_import_dm(context, handle) } }
+    table.unimport_dm = { dm in ibv_unimport_dm(dm) }
 }
 
 /// `ibv_rereg_mr`. Its return value (`ibv_rereg_mr_err_code`) reports which registration is valid; the provider ABI

@@ -7,6 +7,7 @@ func addSharedReceives(to table: inout rdma_context_ops) {
     table.create_srq_ex = { context, attr in object { ibv_create_srq_ex(context, attr) } }
     table.modify_srq = { srq, attr, mask in status { ibv_modify_srq(srq, attr, mask) } }
     table.query_srq = { srq, attr in status { ibv_query_srq(srq, attr) } }
+    table.post_srq_ops = { srq, op, bad in status { ibv_post_srq_ops(srq, op, bad) } }
     table.get_srq_num = { srq, number in status { ibv_get_srq_num(srq, number) } }
     table.destroy_srq = { srq in status { ibv_destroy_srq(srq) } }
     table.open_xrcd = { context, attr in object { ibv_open_xrcd(context, attr) } }

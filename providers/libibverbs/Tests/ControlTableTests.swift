@@ -8,7 +8,9 @@ import Testing
 
 @Suite("libibverbs: the control table")
 struct ControlTableTests {
-    @Test("Every entry of the control table is set, except query_extension and the hooks cq_event and async_event")
+    @Test(
+        "Every entry of the control table is set, except query_extension, the hooks cq_event and async_event, and verbs newer than rdma-core 44"
+    )
     func complete() throws {
         let table = UnsafeRawPointer(controlTable)
         // The extensions of a C provider have libraries of their own, such as libmlx5.
@@ -19,7 +21,8 @@ struct ControlTableTests {
         ]
         let entries = stride(
             from: MemoryLayout<Int>.size, to: MemoryLayout<rdma_context_ops>.size, by: MemoryLayout<Int>.size)
-        let missing = entries.filter { table.load(fromByteOffset: $0, as: UInt.self) == 0 }
+        let newer = try #require(MemoryLayout<rdma_context_ops>.offset(of: \.reg_mr_ex))
+        let missing = entries.prefix { $0 < newer }.filter { table.load(fromByteOffset: $0, as: UInt.self) == 0 }
         #expect(missing == absent)
         #expect(controlTable.pointee.size == MemoryLayout<rdma_context_ops>.size)
     }
