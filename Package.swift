@@ -91,9 +91,13 @@ let providerTargets: [Target] = [
         "Hfi1Provider",
         dependencies: ["ProviderKit", "KernelVerbs", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"],
         path: "providers/hfi1/Sources", isModule: true),
+    // The extensions of mlx5, rdma_mlx5.h.
+    .target(name: "CMlx5Extension", dependencies: ["CIBVerbs"], path: "providers/mlx5/Extension"),
     providerSide(
         "Mlx5Provider",
-        dependencies: ["ProviderKit", "KernelVerbs", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"],
+        dependencies: [
+            "ProviderKit", "KernelVerbs", "CMlx5Extension", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux",
+        ],
         path: "providers/mlx5/Sources", isModule: true),
     .target(name: "CSimulatorABI"),
     .target(name: "CSimulator", dependencies: ["CSimulatorABI", "CKernelABI", "CIBVerbs"]),
@@ -268,13 +272,16 @@ let testTargets: [Target] = [
         ],
         path: "providers/rxe/Tests/RxeProviderTests", swiftSettings: strict),
     .target(
-        name: "PeerSupport", dependencies: ["CSimulatorABI", "ProviderLoader", "CProviderABI", "CIBVerbs"],
+        name: "PeerSupport",
+        dependencies: [
+            "CSimulatorABI", "CMlx5DV", "CMlx5Extension", "ProviderLoader", "CProviderABI", "CIBVerbs",
+        ],
         path: "Tests/Support/PeerSupport", swiftSettings: strict),
     .executableTarget(
         name: "sim-peer",
         dependencies: [
-            "PeerSupport", "CSimulatorABI", "Hfi1Provider", "Mlx5Provider", "ProviderLoader", "CProviderABI",
-            "CIBVerbs",
+            "PeerSupport", "CSimulatorABI", "CMlx5Extension", "Hfi1Provider", "Mlx5Provider", "ProviderLoader",
+            "CProviderABI", "CIBVerbs",
         ],
         path: "Tests/Support/SimPeer", swiftSettings: strict),
     // Compares a provider of this package with the vendor's C library, request by request.

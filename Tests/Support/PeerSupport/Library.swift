@@ -33,6 +33,11 @@ package class Library {
         exit(1)
     }
 
+    /// The memory of the queues, for direct access; only for an mlx5 device.
+    package func directQueues(_ pair: Pair, _ completions: Completions) -> DirectQueues {
+        vendorQueues(pair, completions)
+    }
+
     package func close(_ context: Context) -> Int32 { ibv_close_device(context) }
     package func queryPort(_ context: Context, _ port: inout ibv_port_attr) -> Int32 {
         ___ibv_query_port(context, 1, &port)

@@ -6,7 +6,7 @@ import ProviderLoader
 /// A native provider, through the loader and the provider ABI: one from RDMA_DRIVER_PATH, or a built-in one.
 package final class NativeLibrary: Library {
     private let loader: ProviderLoader
-    private var ops: UnsafePointer<rdma_context_ops>! = nil
+    private(set) var ops: UnsafePointer<rdma_context_ops>! = nil
     /// The library file of the last opened device's provider; nil for a built-in one.
     package private(set) var module: String?
 
@@ -31,6 +31,10 @@ package final class NativeLibrary: Library {
     private func missing<Result>() -> Result? {
         errno = EOPNOTSUPP
         return nil
+    }
+
+    package override func directQueues(_ pair: Pair, _ completions: Completions) -> DirectQueues {
+        extensionQueues(pair, completions)
     }
 
     package override func close(_ context: Context) -> Int32 { ops.pointee.close_context(context) }

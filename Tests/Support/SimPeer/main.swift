@@ -32,6 +32,7 @@ let scenarios: [(name: String, body: () -> Void)] = [
     ("doorbells", { doorbells() }),
     ("stores", { stores() }),
     ("synthetic", { synthetic() }),
+    ("direct", { direct() }),
     ("fatal", { fatalError() }),
 ]
 

@@ -42,6 +42,9 @@ extension BlueFlamePointer {
     @inline(__always)
     private var state: UnsafeMutablePointer<BlueFlame> { behind(0, as: BlueFlame.self) }
 
+    /// The register, of which only the lock's holder uses the offset.
+    var register: BlueFlame { state.pointee }
+
     /// Rings the doorbell. The doorbell record has been written.
     /// - Parameters:
     ///   - wqe: The last WQE.

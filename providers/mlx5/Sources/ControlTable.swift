@@ -8,6 +8,7 @@ import ProviderKit
 /// The control table (`rdma_context_ops`). It is initialised once and never changed.
 nonisolated(unsafe) let controlTable = makeNativeControlTable { table in
     table.close_context = closeContext
+    table.query_extension = queryExtension
     table.query_device_ex = queryDevice
 
     table.alloc_pd = allocateDomain
