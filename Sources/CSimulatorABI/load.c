@@ -27,6 +27,9 @@ static void load(void)
 	LOAD(memory);
 	LOAD(write);
 	LOAD(take);
+	LOAD(connect);
+	LOAD(disconnect);
+	LOAD(stop_doorbells);
 }
 
 const struct uverbs_sim *uverbs_sim_load(void)

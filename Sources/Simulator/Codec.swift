@@ -16,6 +16,12 @@ class Codec {
     /// Whether the kernel's driver executes work requests itself, within the command that posts them.
     var runsInCommands: Bool { false }
 
+    /// The first QPN.
+    var firstNumber: UInt32 { Device.firstNumber }
+
+    /// The QPN of a new queue pair; it was not used before.
+    func allocateNumber(_ queuePair: QueuePair) throws(Refusal) -> UInt32 { device.nextNumber }
+
     // MARK: - Commands
 
     func open(_ context: Context, _ driver: DriverData) throws(Refusal) { try driver.expectNoInput() }
@@ -82,7 +88,78 @@ class Codec {
         throw Refusal(EINVAL, "nothing can be mapped from this device")
     }
 
+    // MARK: - Limits
+
+    /// CREATE_QP: whether the kernel's driver accepts these limits.
+    func check(_ limits: ibv_qp_cap) throws(Refusal) {
+        try demand(
+            limits.max_send_wr <= identity.maximumRequests && limits.max_recv_wr <= identity.maximumRequests, EINVAL,
+            "the device does not support this max_wr", has: Int(max(limits.max_send_wr, limits.max_recv_wr)),
+            wants: Int(identity.maximumRequests))
+        try demand(
+            limits.max_send_sge <= identity.maximumSGEs && limits.max_recv_sge <= identity.maximumSGEs, EINVAL,
+            "the device does not support this max_sge", has: Int(max(limits.max_send_sge, limits.max_recv_sge)),
+            wants: Int(identity.maximumSGEs))
+    }
+
+    /// CREATE_SRQ: whether the kernel's driver accepts these limits.
+    func checkShared(requests: UInt32, sges: UInt32) throws(Refusal) {
+        try demand(
+            requests >= 1 && requests <= identity.maximumSharedRequests, EINVAL,
+            "the device does not support this max_wr",
+            has: Int(requests), wants: Int(identity.maximumSharedRequests))
+        try demand(
+            sges <= identity.maximumSharedSGEs, EINVAL, "the device does not support this max_sge",
+            has: Int(sges), wants: Int(identity.maximumSharedSGEs))
+    }
+
+    /// REG_MR: whether the kernel's driver accepts a region of this length.
+    func checkRegion(length: UInt64) throws(Refusal) {}
+
+    /// REREG_MR.
+    func checkReregistration() throws(Refusal) {}
+
+    /// ALLOC_MW.
+    func checkWindow(type: UInt8) throws(Refusal) {
+        throw Refusal(EOPNOTSUPP, "this device has no memory windows")
+    }
+
+    /// QUERY_SRQ.
+    func query(_ queue: SharedReceiveQueue) throws(Refusal) {}
+
+    /// Whether the library detects that a shared receive queue has fallen below its limit, and reports it by MODIFY_SRQ
+    /// without attributes.
+    var hasSoftwareLimit: Bool { false }
+
+    // MARK: - iWARP connections
+
+    /// The queue pair has entered RTS.
+    func start(_ queuePair: QueuePair, isInitiator: Bool) {}
+
+    /// Marks the queues of a queue pair whose connection ends: the library refuses further work requests.
+    func markError(_ queuePair: QueuePair) {}
+
+    /// Marks the completion queues of a queue pair, and raises completion events: the library completes the work
+    /// requests that remain.
+    func markFlush(_ queuePair: QueuePair) {}
+
+    /// The peer's Terminate message has arrived.
+    func receiveTerminate(_ queuePair: QueuePair) {}
+
+    /// MODIFY_QP with `sq_psn` or `rq_psn`: the kernel rings the doorbell of a queue.
+    func ringDoorbell(_ queuePair: QueuePair, isReceive: Bool, slots: UInt32) throws(Refusal) {
+        throw Refusal(EINVAL, "this kernel rings no doorbells")
+    }
+
+    /// Stops the doorbells, or resumes them.
+    func stopDoorbells(_ isStopped: Bool) throws(Refusal) {
+        throw Refusal(EOPNOTSUPP, "this device's doorbells do not stop")
+    }
+
     // MARK: - The data path
+
+    /// No more WQEs of the queue pair can be executed in this run.
+    func finishRun(_ queuePair: QueuePair) {}
 
     /// Decodes the WQE at the head of the send queue; false when it is empty. It stays at the head until `retireSend`.
     func fetchSend(_ queuePair: QueuePair, _ request: SendRequest) -> Bool { false }
@@ -93,6 +170,9 @@ class Codec {
 
     /// Consumes the next WQE of a shared receive queue; false when it is empty.
     func fetchReceive(_ queue: SharedReceiveQueue, _ request: ReceiveRequest) -> Bool { false }
+
+    /// iWARP: a receive WQE was consumed, and its message is refused.
+    func abandonReceive(_ queuePair: QueuePair, _ request: ReceiveRequest) {}
 
     /// The number of posted WQEs of a shared receive queue.
     func waiting(_ queue: SharedReceiveQueue) -> UInt32 { 0 }
@@ -124,6 +204,8 @@ struct Identity {
     let name: StaticString
     /// The kernel ABI of its driver.
     let abi: Int
+    /// `fw_ver` of QUERY_DEVICE, and in sysfs.
+    var firmware: (number: UInt64, text: StaticString) = (16 << 32 | 35 << 16 | 1012, "16.35.1012")
     let pciVendor: UInt32
     let pciDevice: UInt32
     /// The vendor's IEEE OUI, QUERY_DEVICE's `vendor_id`.

@@ -149,6 +149,7 @@ extension Context {
             try modify(try sharedReceiveQueue(request.srq_handle), request, call.driver)
         case Command.querySRQ:
             let queue = try sharedReceiveQueue(call.load(ib_uverbs_query_srq.self).srq_handle)
+            try device.codec.query(queue)
             var response = ib_uverbs_query_srq_resp()
             response.max_wr = queue.maximumRequests
             response.max_sge = queue.maximumSGEs

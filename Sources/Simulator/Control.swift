@@ -50,6 +50,7 @@ extension Context {
         let domain = try domain(request.pd_handle)
         try driver.expectNoInput()
         try check(request.start, request.length, request.hca_va, access: request.access_flags)
+        try device.codec.checkRegion(length: request.length)
         let region = MemoryRegion(
             domain, start: request.start, length: request.length, virtualAddress: request.hca_va,
             access: request.access_flags)
@@ -78,6 +79,7 @@ extension Context {
     }
 
     func reregister(_ request: ib_uverbs_rereg_mr, _ driver: DriverData) throws(Refusal) -> MemoryRegion {
+        try device.codec.checkReregistration()
         let region = try region(request.mr_handle)
         try driver.expectNoInput()
         let flags = request.flags
@@ -101,11 +103,8 @@ extension Context {
     }
 
     func createWindow(_ request: ib_uverbs_alloc_mw, _ driver: DriverData) throws(Refusal) -> MemoryWindow {
-        try demand(device.options.vendor == .mlx5, EOPNOTSUPP, "this device has no memory windows")
         let domain = try domain(request.pd_handle)
-        try demand(
-            request.mw_type == 1 || request.mw_type == 2, EINVAL, "there is no such type of window",
-            has: Int(request.mw_type))
+        try device.codec.checkWindow(type: request.mw_type)
         let window = MemoryWindow(domain, type: request.mw_type)
         domain.users += 1
         window.key = device.addKey(window)
@@ -160,14 +159,7 @@ extension Context {
         _ domain: ProtectionDomain, userHandle: UInt64, requests: UInt32, sges: UInt32, limit: UInt32,
         _ driver: DriverData
     ) throws(Refusal) -> SharedReceiveQueue {
-        let identity = device.codec.identity
-        try demand(
-            requests >= 1 && requests <= identity.maximumSharedRequests, EINVAL,
-            "the device does not support this max_wr",
-            has: Int(requests), wants: Int(identity.maximumSharedRequests))
-        try demand(
-            sges <= identity.maximumSharedSGEs, EINVAL, "the device does not support this max_sge",
-            has: Int(sges), wants: Int(identity.maximumSharedSGEs))
+        try device.codec.checkShared(requests: requests, sges: sges)
         let queue = SharedReceiveQueue(
             domain, userHandle: userHandle, maximumRequests: requests, maximumSGEs: sges, limit: limit)
         try device.codec.create(queue, driver)
@@ -179,10 +171,13 @@ extension Context {
 
     func modify(_ queue: SharedReceiveQueue, _ request: ib_uverbs_modify_srq, _ driver: DriverData) throws(Refusal) {
         try demand(request.attr_mask & ~3 == 0, EINVAL, "unknown attributes", has: Int(request.attr_mask))
+        if device.codec.hasSoftwareLimit && request.attr_mask == 0 {
+            return device.raise(IBV_EVENT_SRQ_LIMIT_REACHED, queue)
+        }
         if request.attr_mask & IBV_SRQ_MAX_WR.rawValue != 0 {
             try device.codec.resize(queue, requests: request.max_wr, driver)
         }
-        if request.attr_mask & IBV_SRQ_LIMIT.rawValue != 0 {
+        if request.attr_mask & IBV_SRQ_LIMIT.rawValue != 0 && !device.codec.hasSoftwareLimit {
             try demand(
                 request.srq_limit <= queue.maximumRequests, EINVAL, "a limit above the size of the queue",
                 has: Int(request.srq_limit), wants: Int(queue.maximumRequests))
@@ -191,27 +186,18 @@ extension Context {
     }
 
     func createQueuePair(_ queuePair: QueuePair, flags: UInt32, _ driver: DriverData) throws(Refusal) {
-        let identity = device.codec.identity
         // With a shared receive queue, ib_create_qp ignores max_recv_wr and max_recv_sge; mlx5_ib checks max_recv_wr.
         if queuePair.sharedReceives != nil {
             try device.codec.checkIgnored(queuePair.limits)
             queuePair.limits.max_recv_wr = 0
             queuePair.limits.max_recv_sge = 0
         }
-        let limits = queuePair.limits
-        try demand(
-            limits.max_send_wr <= identity.maximumRequests && limits.max_recv_wr <= identity.maximumRequests, EINVAL,
-            "the device does not support this max_wr", has: Int(max(limits.max_send_wr, limits.max_recv_wr)),
-            wants: Int(identity.maximumRequests))
-        try demand(
-            limits.max_send_sge <= identity.maximumSGEs && limits.max_recv_sge <= identity.maximumSGEs, EINVAL,
-            "the device does not support this max_sge", has: Int(max(limits.max_send_sge, limits.max_recv_sge)),
-            wants: Int(identity.maximumSGEs))
+        try device.codec.check(queuePair.limits)
         switch ibv_qp_type(rawValue: queuePair.type) {
         case IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD: break
         default: throw Refusal(EOPNOTSUPP, "this device has no such queue pairs", has: Int(queuePair.type))
         }
-        device.add(queuePair)
+        try device.add(queuePair)
         do {
             try device.codec.create(queuePair, flags: flags, driver)
         } catch {

@@ -10,6 +10,8 @@ final class Device {
     private(set) var isDead = false
     /// The device executes no WQE (`uverbs_sim_hold`).
     var isHeld = false
+    /// Learns of the ends of iWARP connections: the connection manager.
+    var connectionObserver: ConnectionObserver?
     /// The log of stores to UAR pages (`uverbs_sim_stores`).
     var stores: [uverbs_sim_store] = []
 
@@ -70,6 +72,7 @@ final class Device {
         switch options.vendor {
         case .hfi1: codec = RdmavtCodec(self)
         case .mlx5: codec = Mlx5Codec(self)
+        case .cxgb4: codec = Cxgb4Codec(self)
         }
     }
 
@@ -111,10 +114,15 @@ final class Device {
 
     // MARK: - Numbers and keys
 
-    func add(_ queuePair: QueuePair) {
-        queuePair.number = Device.firstNumber + UInt32(queuePairs.count)
-        queuePairs.append(queuePair)
+    func add(_ queuePair: QueuePair) throws(Refusal) {
+        let number = try codec.allocateNumber(queuePair)
+        while queuePairs.count <= Int(number - codec.firstNumber) { queuePairs.append(nil) }
+        queuePair.number = number
+        queuePairs[Int(number - codec.firstNumber)] = queuePair
     }
+
+    /// The QPN after the last one.
+    var nextNumber: UInt32 { codec.firstNumber + UInt32(queuePairs.count) }
 
     var nextSharedNumber: UInt32 { Device.firstNumber + UInt32(sharedReceiveQueues.count) }
 
@@ -125,13 +133,13 @@ final class Device {
 
     func add(_ queue: CompletionQueue) { completionQueues.append(queue) }
 
-    func remove(_ queuePair: QueuePair) { queuePairs[Int(queuePair.number - Device.firstNumber)] = nil }
+    func remove(_ queuePair: QueuePair) { queuePairs[Int(queuePair.number - codec.firstNumber)] = nil }
     func remove(_ queue: SharedReceiveQueue) { sharedReceiveQueues[Int(queue.number - Device.firstNumber)] = nil }
     func remove(_ queue: CompletionQueue) { completionQueues.removeAll { $0 === queue } }
 
     func queuePair(number: UInt32) -> QueuePair? {
-        guard number >= Device.firstNumber, number - Device.firstNumber < queuePairs.count else { return nil }
-        return queuePairs[Int(number - Device.firstNumber)]
+        guard number >= codec.firstNumber, number - codec.firstNumber < queuePairs.count else { return nil }
+        return queuePairs[Int(number - codec.firstNumber)]
     }
 
     func sharedReceiveQueue(number: UInt32) -> SharedReceiveQueue? {

@@ -85,6 +85,11 @@ extension Device {
                 decode(header) && arrived.operation == .send && !arrived.invalidates && message.count <= mtu, EPROTO,
                 "no datagram")
             deliverDatagram(arrived, from: origin, qkey: header.qkey)
+        case SIM_WIRE_DISCONNECT:
+            guard let end = ConnectionEnd(rawValue: header.acknowledgement), options.isIWARP else {
+                throw Refusal(EPROTO, "there is no such end of a connection", has: Int(header.acknowledgement))
+            }
+            if let queuePair = queuePair(number: number) { receiveEnd(queuePair, end, origin) }
         default: throw Refusal(EPROTO, "there is no such kind of message", has: Int(header.kind))
         }
     }

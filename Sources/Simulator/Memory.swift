@@ -19,7 +19,9 @@ extension Device {
             return translate(region, address, length)
         }
         let region = unsafeDowncast(object, to: MemoryRegion.self)
-        guard region.key == key, region.domain === domain, region.access & access == access else { return nil }
+        guard region.key == key, !region.isInvalid, region.domain === domain, region.access & access == access else {
+            return nil
+        }
         return translate(region, address, length)
     }
 

@@ -46,6 +46,8 @@ final class MemoryRegion: Object {
     /// `enum ibv_access_flags`.
     var access: UInt32
     var key: UInt32 = 0
+    /// iWARP: the region's key was invalidated.
+    var isInvalid = false
 
     init(_ domain: ProtectionDomain, start: UInt64, length: UInt64, virtualAddress: UInt64, access: UInt32) {
         self.domain = domain
@@ -158,6 +160,8 @@ final class QueuePair: EventSource {
     var raisedLastWQE = false
     /// A message has arrived since RTR.
     var isEstablished = false
+    /// iWARP: it is, or was, connected.
+    var wasConnected = false
     /// Multicast groups that it is attached to.
     var groups: [MulticastGroup] = []
     /// A receive WQE that was consumed for a dropped message: the next message is received into it.

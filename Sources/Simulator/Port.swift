@@ -2,11 +2,13 @@ import CSimulator
 
 extension Device {
     /// Entries of the port's GID table.
-    var gidCount: Int { options.isEthernet ? 4 : 1 }
+    var gidCount: Int { options.isRoCE ? 4 : 1 }
 
-    /// A GID, in network byte order: link-local, from this device's GUID; on Ethernet also IPv4-mapped.
+    /// A GID, in network byte order: link-local, from this device's GUID; for RoCE also IPv4-mapped. An iWARP port's
+    /// GID is its MAC address and zeros.
     func gid(_ index: Int) -> (UInt64, UInt64) {
-        if options.isEthernet && index >= 2 { return (0, (Device.firstAddress + UInt64(lid)).bigEndian) }
+        if options.isIWARP { return (((Device.firstMACAddress + UInt64(lid)) << 16).bigEndian, 0) }
+        if options.isRoCE && index >= 2 { return (0, (Device.firstAddress + UInt64(lid)).bigEndian) }
         return (Device.linkLocal.bigEndian, guid.bigEndian)
     }
 
@@ -14,13 +16,15 @@ extension Device {
     private static let firstAddress: UInt64 = 0x0000_FFFF_C612_0000
     private static let linkLocal: UInt64 = 0xFE80_0000_0000_0000
     private static let firstGUID: UInt64 = 0x0002_C903_0000_0100
+    /// 00:07:43, Chelsio's OUI.
+    private static let firstMACAddress: UInt64 = 0x0007_4310_0000
 
     /// The LID of the port with this GID; 0: none.
     func port(ofGID gid: (UInt64, UInt64)) -> UInt16 {
         let low = UInt64(bigEndian: gid.1)
         let distance: UInt64
         switch UInt64(bigEndian: gid.0) {
-        case 0 where options.isEthernet: distance = low &- Device.firstAddress
+        case 0 where options.isRoCE: distance = low &- Device.firstAddress
         case Device.linkLocal: distance = low &- Device.firstGUID &+ 1
         default: return 0
         }
@@ -29,18 +33,22 @@ extension Device {
 
     /// The LID of the port with this address; 0: none.
     func port(of address: ib_uverbs_qp_dest) -> UInt16 {
-        options.isEthernet ? port(ofGID: gidHalves(address.dgid)) : address.dlid
+        options.isRoCE ? port(ofGID: gidHalves(address.dgid)) : address.dlid
     }
 
     func port(of destination: Destination) -> UInt16 {
-        options.isEthernet ? port(ofGID: destination.gid) : destination.lid
+        options.isRoCE ? port(ofGID: destination.gid) : destination.lid
     }
 
     /// The type of a GID: 0 IB, 1 RoCE v1, 2 RoCE v2.
-    func gidType(_ index: Int) -> UInt32 { options.isEthernet ? (index & 1 == 0 ? 1 : 2) : 0 }
+    func gidType(_ index: Int) -> UInt32 { options.isRoCE ? (index & 1 == 0 ? 1 : 2) : 0 }
 
-    /// Node GUID.
-    var guid: UInt64 { Device.firstGUID + UInt64(lid) - 1 }
+    /// Node GUID. That of an iWARP device is the modified EUI-64 of its MAC address.
+    var guid: UInt64 {
+        guard options.isIWARP else { return Device.firstGUID + UInt64(lid) - 1 }
+        let address = Device.firstMACAddress + UInt64(lid)
+        return ((address >> 24) << 40 | 0xFF_FE00_0000 | address & 0xFF_FFFF) ^ 0x0200_0000_0000_0000
+    }
 
     /// QUERY_PORT.
     func queryPort(_ port: UInt64) throws(Refusal) -> ib_uverbs_query_port_resp {
@@ -60,7 +68,7 @@ extension Device {
         response.active_speed = 32
         response.phys_state = 5
         response.link_layer = UInt8(options.isEthernet ? IBV_LINK_LAYER_ETHERNET : IBV_LINK_LAYER_INFINIBAND)
-        if options.isEthernet { response.flags = UInt8(IB_UVERBS_QPF_GRH_REQUIRED.rawValue) }
+        if options.isRoCE { response.flags = UInt8(IB_UVERBS_QPF_GRH_REQUIRED.rawValue) }
         return response
     }
 
@@ -79,8 +87,7 @@ extension Device {
     func queryDevice() -> ib_uverbs_query_device_resp {
         let identity = codec.identity
         var response = ib_uverbs_query_device_resp()
-        // 16.35.1012 for mlx5, in halves of 16 bits.
-        response.fw_ver = 16 << 32 | 35 << 16 | 1012
+        response.fw_ver = identity.firmware.number
         response.node_guid = guid.bigEndian
         response.sys_image_guid = guid.bigEndian
         response.max_mr_size = .max
@@ -99,12 +106,14 @@ extension Device {
         response.max_qp_rd_atom = identity.maxReadAtomic
         response.max_res_rd_atom = identity.maxReadAtomic &* identity.maximumQueuePairs
         response.max_qp_init_rd_atom = identity.maxReadAtomic
-        response.atomic_cap = IBV_ATOMIC_HCA.rawValue
-        response.max_mw = options.vendor == .mlx5 ? 1 << 20 : 0
-        response.max_mcast_grp = 1 << 10
-        response.max_mcast_qp_attach = 64
-        response.max_total_mcast_qp_attach = 1 << 16
-        response.max_ah = 1 << 16
+        response.max_mw = options.vendor == .mlx5 || options.hasWindows ? 1 << 20 : 0
+        if !options.isIWARP {
+            response.atomic_cap = IBV_ATOMIC_HCA.rawValue
+            response.max_mcast_grp = 1 << 10
+            response.max_mcast_qp_attach = 64
+            response.max_total_mcast_qp_attach = 1 << 16
+            response.max_ah = 1 << 16
+        }
         response.max_srq = 1 << 16
         response.max_srq_wr = identity.maximumSharedRequests
         response.max_srq_sge = identity.maximumSharedSGEs

@@ -63,13 +63,22 @@ extension QueuePair {
     /// QUERY_QP.
     fileprivate var response: ib_uverbs_query_qp_resp {
         var response = ib_uverbs_query_qp_resp()
-        response.dest = attributes.address
-        response.alt_dest = attributes.alternateAddress
+        // An iWARP driver returns the state and the limits.
+        if !context.device.options.isIWARP { fillAttributes(&response) }
         response.max_send_wr = limits.max_send_wr
         response.max_recv_wr = limits.max_recv_wr
         response.max_send_sge = limits.max_send_sge
         response.max_recv_sge = limits.max_recv_sge
         response.max_inline_data = limits.max_inline_data
+        response.qp_state = UInt8(attributes.state)
+        response.cur_qp_state = UInt8(attributes.state)
+        response.sq_sig_all = signalsAll ? 1 : 0
+        return response
+    }
+
+    private func fillAttributes(_ response: inout ib_uverbs_query_qp_resp) {
+        response.dest = attributes.address
+        response.alt_dest = attributes.alternateAddress
         response.qkey = attributes.qkey
         response.rq_psn = expectedPSN
         response.sq_psn = sendPSN
@@ -77,8 +86,6 @@ extension QueuePair {
         response.qp_access_flags = attributes.access
         response.pkey_index = attributes.pkeyIndex
         response.alt_pkey_index = attributes.alternatePkeyIndex
-        response.qp_state = UInt8(attributes.state)
-        response.cur_qp_state = UInt8(attributes.state)
         response.path_mtu = attributes.pathMTU
         response.path_mig_state = attributes.migration
         response.max_rd_atomic = attributes.maxReadAtomic
@@ -90,7 +97,5 @@ extension QueuePair {
         response.rnr_retry = attributes.rnrRetry
         response.alt_port_num = attributes.alternatePort
         response.alt_timeout = attributes.alternateTimeout
-        response.sq_sig_all = signalsAll ? 1 : 0
-        return response
     }
 }

@@ -107,6 +107,7 @@ extension Device {
     /// Completes a request according to its acknowledgement; `message` holds the response's payload. False when the
     /// request must be retried.
     func complete(_ request: SendRequest, _ queuePair: QueuePair, _ acknowledgement: Acknowledgement) -> Bool {
+        if options.isIWARP && acknowledgement != .ack { return failConnection(queuePair, acknowledgement) }
         switch acknowledgement {
         case .ack:
             if !hasPayload(request) {
@@ -130,6 +131,14 @@ extension Device {
         case .remoteAccessError: finish(request, queuePair, IBV_WC_REM_ACCESS_ERR)
         case .remoteOperationalError: finish(request, queuePair, IBV_WC_REM_OP_ERR)
         }
+        return true
+    }
+
+    /// iWARP: a request was not executed. False when it must be retried, because the peer is not connected yet.
+    private func failConnection(_ queuePair: QueuePair, _ acknowledgement: Acknowledgement) -> Bool {
+        if acknowledgement == .rnrNAK { return false }
+        // A peer that has refused the request has ended the connection.
+        endConnection(queuePair, .abort)
         return true
     }
 
@@ -167,17 +176,28 @@ extension Device {
     }
 
     private func invalidate(_ request: SendRequest, _ queuePair: QueuePair) -> ibv_wc_status {
-        invalidateWindow(key: request.window.key, queuePair) ? IBV_WC_SUCCESS : IBV_WC_MW_BIND_ERR
+        invalidate(key: request.window.key, queuePair) ? IBV_WC_SUCCESS : IBV_WC_MW_BIND_ERR
     }
 
-    /// Invalidates a window of type 2 by its rkey; false when there is none.
-    func invalidateWindow(key: UInt32, _ queuePair: QueuePair) -> Bool {
-        guard let object = object(key: key), object.kind == .window else { return false }
-        let window = unsafeDowncast(object, to: MemoryWindow.self)
-        guard window.type == 2, window.key == key, window.domain === queuePair.domain, window.region != nil else {
-            return false
+    /// Invalidates a window by its rkey, or on iWARP a region to which no window is bound; false when there is none.
+    func invalidate(key: UInt32, _ queuePair: QueuePair) -> Bool {
+        guard let object = object(key: key) else { return false }
+        if object.kind == .region {
+            return invalidateRegion(unsafeDowncast(object, to: MemoryRegion.self), key, queuePair)
         }
+        let window = unsafeDowncast(object, to: MemoryWindow.self)
+        guard window.type == 2 || options.isIWARP, window.key == key, window.domain === queuePair.domain,
+            window.region != nil
+        else { return false }
         unbind(window)
+        return true
+    }
+
+    private func invalidateRegion(_ region: MemoryRegion, _ key: UInt32, _ queuePair: QueuePair) -> Bool {
+        guard options.isIWARP, region.key == key, !region.isInvalid, region.domain === queuePair.domain,
+            region.users == 0
+        else { return false }
+        region.isInvalid = true
         return true
     }
 
@@ -189,9 +209,10 @@ extension Device {
 }
 
 extension QueuePair {
-    /// Whether the receive queue works: RTR, RTS, SQD or SQE.
+    /// Whether the receive queue works: RTR, RTS, SQD or SQE; of an iWARP queue pair, RTS.
     var isReceiving: Bool {
-        state == IBV_QPS_RTR.rawValue || state == IBV_QPS_RTS.rawValue || state == IBV_QPS_SQD.rawValue
+        if context.device.options.isIWARP { return state == IBV_QPS_RTS.rawValue }
+        return state == IBV_QPS_RTR.rawValue || state == IBV_QPS_RTS.rawValue || state == IBV_QPS_SQD.rawValue
             || state == IBV_QPS_SQE.rawValue
     }
 }

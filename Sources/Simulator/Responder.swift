@@ -20,7 +20,8 @@ extension Device {
     /// Executes a request of an RC queue pair at the responder. Afterwards `message` holds the response's payload.
     func respond(to request: SendRequest, _ origin: Origin, at number: UInt32) -> Acknowledgement {
         guard let peer = responder(number, IBV_QPT_RC, origin), peer.expectedPSN == origin.psn else {
-            return .noResponse
+            // A requester on iWARP waits for a peer that is not connected yet.
+            return options.isIWARP && queuePair(number: number)?.wasConnected == false ? .rnrNAK : .noResponse
         }
         let acknowledgement = hasPayload(request) ? deliver(request, from: origin, to: peer) : fetch(request, peer)
         if acknowledgement == .ack { peer.expectedPSN = origin.nextPSN(after: message.count) }
@@ -41,7 +42,11 @@ extension Device {
             let acknowledgement = place(request, peer)
             guard acknowledgement == .ack, request.hasImmediate else { return acknowledgement }
         }
-        guard fetchReceive(peer) else { return .rnrNAK }
+        guard fetchReceive(peer) else {
+            // iWARP: the peer sends only what the program has posted WQEs for.
+            if options.isIWARP { terminate(peer, IBV_EVENT_QP_FATAL) }
+            return options.isIWARP ? .remoteOperationalError : .rnrNAK
+        }
         if receive.isDefect {
             refuse(peer, IBV_WC_LOC_QP_OP_ERR)
             return .remoteOperationalError
@@ -55,7 +60,7 @@ extension Device {
                 refuse(peer, IBV_WC_LOC_PROT_ERR)
                 return .remoteOperationalError
             }
-            if request.invalidates && !invalidateWindow(key: request.invalidKey, peer) {
+            if request.invalidates && !invalidate(key: request.invalidKey, peer) {
                 refuse(peer, IBV_WC_LOC_ACCESS_ERR)
                 return .remoteAccessError
             }
@@ -71,8 +76,7 @@ extension Device {
     /// Executes a READ or atomic: writes the response's payload to `message`.
     private func fetch(_ request: SendRequest, _ peer: QueuePair) -> Acknowledgement {
         guard peer.attributes.maxDestReadAtomic > 0 else {
-            fail(peer, to: IBV_QPS_ERR)
-            raise(IBV_EVENT_QP_REQ_ERR, peer)
+            reject(peer, IBV_EVENT_QP_REQ_ERR)
             return .invalidRequest
         }
         return request.operation == .read ? read(request, peer) : change(request, peer)
@@ -94,8 +98,7 @@ extension Device {
     /// Compare-and-swap and fetch-and-add (IBTA 9.4.5): 8 bytes, aligned, in the byte order of this machine.
     private func change(_ request: SendRequest, _ peer: QueuePair) -> Acknowledgement {
         guard request.remoteAddress & 7 == 0 else {
-            fail(peer, to: IBV_QPS_ERR)
-            raise(IBV_EVENT_QP_REQ_ERR, peer)
+            reject(peer, IBV_EVENT_QP_REQ_ERR)
             return .invalidRequest
         }
         guard let place = remote(request, peer, length: 8, IBV_ACCESS_REMOTE_ATOMIC) else { return .remoteAccessError }
@@ -134,9 +137,17 @@ extension Device {
         {
             return place
         }
-        fail(peer, to: IBV_QPS_ERR)
-        raise(IBV_EVENT_QP_ACCESS_ERR, peer)
+        // Linux' cxgb4 reports a bad WRITE as an invalid request.
+        let isWrite = options.isIWARP && request.operation == .write
+        reject(peer, isWrite ? IBV_EVENT_QP_REQ_ERR : IBV_EVENT_QP_ACCESS_ERR)
         return nil
+    }
+
+    /// Moves a responder that refuses a request to ERR.
+    private func reject(_ peer: QueuePair, _ event: ibv_event_type) {
+        if options.isIWARP { return terminate(peer, event) }
+        fail(peer, to: IBV_QPS_ERR)
+        raise(event, peer)
     }
 
     // MARK: - Datagrams
@@ -231,6 +242,10 @@ extension Device {
 
     /// Completes the receive WQE with an error and moves the queue pair to ERR.
     private func refuse(_ queuePair: QueuePair, _ status: ibv_wc_status) {
+        if options.isIWARP {
+            codec.abandonReceive(queuePair, receive)
+            return terminate(queuePair, IBV_EVENT_QP_ACCESS_ERR)
+        }
         let completion = Completion(
             queuePair: queuePair, isReceive: true, tag: receive.tag, status: status.rawValue)
         complete(completion, on: queuePair.receiveCompletions)

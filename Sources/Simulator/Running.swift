@@ -24,10 +24,12 @@ extension Device {
                 executed += 1
                 hasProgressed = true
             }
-        case IBV_QPS_SQE.rawValue: flushSends(queuePair)
-        case IBV_QPS_ERR.rawValue: flush(queuePair)
+        case IBV_QPS_SQE.rawValue where !options.isIWARP: flushSends(queuePair)
+        case IBV_QPS_ERR.rawValue where !options.isIWARP: flush(queuePair)
         default: break
         }
+        // The library flushes the queues of an iWARP queue pair.
+        if options.isIWARP { return codec.finishRun(queuePair) }
         // A request of this run may have moved the queue pair to an error state.
         if queuePair.state == IBV_QPS_ERR.rawValue { flush(queuePair) }
         if queuePair.state == IBV_QPS_SQE.rawValue { flushSends(queuePair) }
@@ -41,6 +43,8 @@ extension Device {
     /// Completes a send WQE, successful or not, and removes it from its queue.
     func finish(_ request: SendRequest, _ queuePair: QueuePair, _ status: ibv_wc_status, length: Int = 0) {
         queuePair.rnrNAKs = 0
+        // An iWARP adapter reports an error as an asynchronous event: the library flushes the request.
+        if options.isIWARP && status != IBV_WC_SUCCESS { return terminate(queuePair, IBV_EVENT_QP_ACCESS_ERR) }
         codec.retireSend(queuePair)
         if status == IBV_WC_SUCCESS && !request.isSignaled { return }
         var completion = Completion(queuePair: queuePair, isReceive: false, tag: request.tag, status: status.rawValue)
@@ -88,7 +92,7 @@ extension Device {
         }
     }
 
-    private func notify(_ queue: CompletionQueue) {
+    func notify(_ queue: CompletionQueue) {
         queue.notification = .none
         queue.channel?.add(queue)
     }

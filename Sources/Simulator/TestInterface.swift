@@ -92,6 +92,52 @@ public func failDevice(_ index: Int32) -> Int32 {
     }
 }
 
+/// Connects a queue pair.
+@c(uverbs_sim_connect)
+public func connectQueuePair(
+    _ index: Int32, _ number: UInt32, _ port: UInt16, _ peer: UInt32, _ initiates: Int32
+) -> Int32 {
+    perform(index) { device throws(Refusal) in
+        let most = UInt8(device.codec.identity.maxReadAtomic)
+        try device.connect(
+            number, to: peer, at: port == 0 ? device.lid : port, isInitiator: initiates != 0, initiatorDepth: most,
+            responderResources: most)
+    }
+}
+
+/// Ends the connection of a queue pair.
+@c(uverbs_sim_disconnect)
+public func disconnectQueuePair(_ index: Int32, _ number: UInt32, _ end: Int32) -> Int32 {
+    perform(index) { device throws(Refusal) in
+        switch uverbs_sim_end(rawValue: UInt32(bitPattern: end)) {
+        case UVERBS_SIM_CLOSE: try device.disconnect(number, .close)
+        case UVERBS_SIM_TERMINATE: try device.disconnect(number, .terminate)
+        case UVERBS_SIM_ABORT: try device.disconnect(number, .abort)
+        default: throw Refusal(EINVAL, "there is no such end of a connection", has: Int(end))
+        }
+    }
+}
+
+/// Stops the doorbells of a device, or resumes them.
+@c(uverbs_sim_stop_doorbells)
+public func stopDoorbells(_ index: Int32, _ stopped: Int32) -> Int32 {
+    perform(index) { device throws(Refusal) in
+        try device.codec.stopDoorbells(stopped != 0)
+    }
+}
+
+private func perform(_ index: Int32, _ body: (Device) throws(Refusal) -> Void) -> Int32 {
+    locked {
+        guard let device = simulation.device(index) else { return ENOENT }
+        do throws(Refusal) {
+            try body(device)
+            return 0
+        } catch {
+            return device.record(error, of: "the connection manager")
+        }
+    }
+}
+
 /// Writes a CQE of a queue pair.
 @c(uverbs_sim_complete)
 public func writeCompletion(

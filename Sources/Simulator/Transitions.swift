@@ -91,6 +91,7 @@ extension Device {
     func modify(_ queuePair: QueuePair, _ request: ib_uverbs_modify_qp, _ driver: DriverData) throws(Refusal) {
         let mask = request.attr_mask
         try demand(mask & ~Mask.all == 0, EOPNOTSUPP, "attributes that a plain MODIFY_QP lacks", has: Int(mask))
+        if options.isIWARP { return try modifyConnection(queuePair, request, driver) }
         let from = queuePair.state
         if mask & Mask.currentState != 0 {
             try demand(
@@ -149,7 +150,7 @@ extension Device {
     func checkAddress(port: UInt8, isGlobal: Bool, gidIndex: UInt8, lid: UInt16) throws(Refusal) {
         try demand(port == 1, EINVAL, "the address's port: there is no such port", has: Int(port))
         try demand(!isGlobal || Int(gidIndex) < gidCount, EINVAL, "there is no such GID index", has: Int(gidIndex))
-        if options.isEthernet {
+        if options.isRoCE {
             try demand(isGlobal, EINVAL, "on Ethernet an address needs a GRH")
         } else {
             try demand(lid != 0 || isGlobal, EINVAL, "the DLID is 0 and there is no GRH")

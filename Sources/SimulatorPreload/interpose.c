@@ -226,7 +226,7 @@ EXPORTED int close(int fd)
 
 EXPORTED void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
 {
-	struct sim_mapping mapping = { .trapped = false };
+	struct sim_mapping mapping = { .trapped = false, .offset = (uint64_t)offset };
 	void *result;
 	int error;
 
@@ -237,7 +237,7 @@ EXPORTED void *mmap(void *address, size_t length, int protection, int flags, int
 			return MAP_FAILED;
 		}
 	}
-	result = (void *)syscall(SYS_mmap, address, length, mapping.trapped ? PROT_NONE : protection, flags, fd, offset);
+	result = (void *)syscall(SYS_mmap, address, length, mapping.trapped ? PROT_NONE : protection, flags, fd, (off_t)mapping.offset);
 	if (result != MAP_FAILED && mapping.trapped)
 		sim_trap(result, &mapping);
 	return result;

@@ -30,6 +30,8 @@ struct sim_mapping {
 	bool trapped;
 	int device;
 	uint32_t page;
+	/// The offset in the descriptor's file, which may differ from that of the call.
+	uint64_t offset;
 };
 
 /// mmap(2): 0 or a positive errno value.

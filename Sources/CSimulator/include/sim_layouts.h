@@ -6,6 +6,7 @@
 #include "ckernelabi.h"
 
 #include <infiniband/mlx5dv.h>
+#include <rdma/cxgb4-abi.h>
 #include <rdma/mlx5-abi.h>
 #include <rdma/mlx5_user_ioctl_cmds.h>
 #include <rdma/mlx5_user_ioctl_verbs.h>

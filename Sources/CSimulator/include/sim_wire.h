@@ -18,6 +18,8 @@ enum sim_wire_kind {
 	/// A request of an unreliable connection.
 	SIM_WIRE_UNRELIABLE = 3,
 	SIM_WIRE_DATAGRAM = 4,
+	/// The end of an iWARP connection; `acknowledgement` is a raw value of `ConnectionEnd`.
+	SIM_WIRE_DISCONNECT = 5,
 };
 
 enum sim_wire_flags {

@@ -12,12 +12,19 @@
 ///
 /// | word            | meaning |
 /// |-----------------|---------|
-/// | `hfi1` `mlx5`   | the type of device; the first word |
+/// | `hfi1` `mlx5` `cxgb4` | the type of device; the first word |
 /// | `write`         | the kernel has no ioctl: every command by write(2) |
 /// | `cqe0`          | mlx5: cqe_version 0: CQEs have the QPN in place of the user index |
 /// | `static`        | mlx5: a kernel without UAR objects: UAR pages are mapped by index |
 /// | `roce`          | mlx5: the port is Ethernet |
 /// | `trap`          | mlx5: the device runs at each store to a UAR page, and keeps a log of them |
+/// | `t4` `t5` `t6`  | cxgb4: the generation of the adapter; T5 without such a word |
+/// | `cqe32`         | cxgb4: a kernel driver from before CQEs of 64 bytes, which has no shared receive queues, WRITE_CMPL or immediate data either |
+/// | `onchip`        | cxgb4 t4: send queues are in the adapter's memory |
+/// | `windows`       | cxgb4: a kernel driver that allocates memory windows, as that of Linux 6.1 does not |
+/// | `dense`         | cxgb4: 64 queues share a doorbell page, and these queues have no write-combining doorbell |
+/// | `reorder`       | cxgb4: the CQE of a READ is written after those of later requests |
+/// | `notrap`        | cxgb4: stores to doorbell pages are not trapped (they are by default, on x86) |
 /// | `abi=N`         | the kernel's driver has that ABI version, which a library may refuse |
 /// | `free`          | a thread runs the device while it is open, for programs that do not call uverbs_sim_step |
 /// | `wire=DIR`      | the port is on the wire in that directory, together with the devices of other processes or of this one, and has a LID of its own; the creator of the directory removes it |
@@ -40,9 +47,9 @@ int uverbs_sim_refusals(int device);
 /// Clears the reason and the number of refusals.
 void uverbs_sim_forgive(int device);
 
-/// A store to a UAR page.
+/// A store to a UAR page, or to a doorbell page.
 struct uverbs_sim_store {
-	/// UAR index.
+	/// UAR index; cxgb4: number of the mapping.
 	uint32_t page;
 	/// Offset in the page, in bytes.
 	uint32_t offset;
@@ -65,9 +72,30 @@ int uverbs_sim_inject(int device, int event, uint32_t number);
 /// executed. Returns 0, or ENOENT.
 int uverbs_sim_fail(int device);
 
+/// iWARP: moves a queue pair to RTS, connected to queue pair `peer` of the port with LID `port` (0: the own port), as the
+/// kernel's connection manager does; the peer needs a call of its own. One side is the initiator. Returns 0, ENOENT,
+/// EINVAL when the queue pair is not idle or was connected before, or EOPNOTSUPP when the device is not iWARP.
+int uverbs_sim_connect(int device, uint32_t queue_pair, uint16_t port, uint32_t peer, int initiates);
+
+/// How a connection ends.
+enum uverbs_sim_end {
+	/// Orderly: both queue pairs become idle.
+	UVERBS_SIM_CLOSE,
+	/// By an RDMAP Terminate message, or by a reset: both queue pairs enter ERR.
+	UVERBS_SIM_TERMINATE, UVERBS_SIM_ABORT,
+};
+
+/// iWARP: ends the connection of a queue pair. Returns 0, ENOENT, or ENOTCONN.
+int uverbs_sim_disconnect(int device, uint32_t queue_pair, int end);
+
+/// cxgb4 t4: sets `db_off` of the device's status page, or clears it: while it is set the kernel collects doorbells by
+/// MODIFY_QP, and the adapter's are refused. Returns 0, ENOENT, or EOPNOTSUPP.
+int uverbs_sim_stop_doorbells(int device, int stopped);
+
 /// A completion, which the device writes as a CQE in its own format.
 struct uverbs_sim_completion {
-	/// The work request: hfi1's wr_id, mlx5's WQE counter.
+	/// The work request: hfi1's wr_id, mlx5's WQE counter, cxgb4's index in the send queue or, with a shared receive
+	/// queue, in the adapter's table (unused for other receives).
 	uint64_t tag;
 	/// `enum ibv_wc_status`, `enum ibv_wc_opcode`.
 	uint32_t status, opcode;
@@ -77,6 +105,7 @@ struct uverbs_sim_completion {
 	uint32_t source_queue_pair;
 	/// `enum ibv_wc_flags`.
 	uint32_t flags;
+	/// cxgb4: a status code in place of that of `status`, unless 0.
 	uint32_t vendor_error;
 	uint16_t partition_key_index, source_lid;
 	uint8_t service_level, path_bits, solicited, reserved;
@@ -103,8 +132,9 @@ enum uverbs_sim_area {
 uint64_t uverbs_sim_memory(int device, int area, uint32_t number, void **start);
 
 /// mlx5: writes a CQE of 128 bytes, or the last 64 of them, to the completion queue of a queue pair's receives or
-/// sends, unchanged except for the queue pair's numbers and the owner bit. Returns 0, ENOENT, or ENOSPC when the queue
-/// is full.
+/// sends, unchanged except for the queue pair's numbers and the owner bit. cxgb4: a CQE of 64 bytes, or the first 24 and
+/// the last 8 of them, unchanged except for the QPN and the generation. Returns 0, ENOENT, or ENOSPC when the queue is
+/// full.
 int uverbs_sim_write(int device, uint32_t queue_pair, int receives, const void *entry);
 
 /// A scatter/gather element.
@@ -115,7 +145,7 @@ struct uverbs_sim_sge {
 
 /// A send work request as the device decodes it.
 struct uverbs_sim_request {
-	/// hfi1's wr_id, mlx5's index of the first WQEBB.
+	/// hfi1's wr_id, mlx5's index of the first WQEBB, cxgb4's index (bits 0 to 15).
 	uint64_t tag;
 	/// `enum ibv_wr_opcode`; `enum ibv_send_flags`, hfi1 alone.
 	uint32_t opcode, flags;
@@ -149,6 +179,9 @@ struct uverbs_sim {
 	uint64_t (*memory)(int, int, uint32_t, void **);
 	int (*write)(int, uint32_t, int, const void *);
 	int (*take)(int, uint32_t, struct uverbs_sim_request *);
+	int (*connect)(int, uint32_t, uint16_t, uint32_t, int);
+	int (*disconnect)(int, uint32_t, int);
+	int (*stop_doorbells)(int, int);
 };
 
 /// Finds the functions in the preloaded library. Returns null if it was not preloaded.

@@ -83,6 +83,10 @@ final class Mlx5Codec: Codec {
 
     // MARK: - Queues
 
+    override func checkWindow(type: UInt8) throws(Refusal) {
+        try demand(type == 1 || type == 2, EINVAL, "there is no such type of window", has: Int(type))
+    }
+
     override func create(_ queue: CompletionQueue, flags: UInt32, _ driver: DriverData) throws(Refusal) {
         try createCompletions(queue, flags: flags, driver)
     }

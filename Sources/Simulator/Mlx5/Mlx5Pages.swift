@@ -156,7 +156,7 @@ extension Mlx5Codec {
         case MLX5_IB_MMAP_CORE_CLOCK.rawValue where index == 0:
             // PROT_WRITE
             try demand(protection & 2 == 0, EPERM, "the core clock is read-only")
-            return sim_mapping(trapped: false, device: Int32(device.index), page: 0)
+            return sim_mapping(trapped: false, device: Int32(device.index), page: 0, offset: offset)
         case MLX5_IB_MMAP_REGULAR_PAGE.rawValue, MLX5_IB_MMAP_WC_PAGE.rawValue, MLX5_IB_MMAP_NC_PAGE.rawValue:
             try demand(pages.staticCount > 0, EINVAL, "no UAR object has this offset")
             try demand(
@@ -175,7 +175,8 @@ extension Mlx5Codec {
     }
 
     private func mapping(_ page: UARPage) -> sim_mapping {
-        sim_mapping(trapped: device.options.isTrapped, device: Int32(device.index), page: page.number)
+        sim_mapping(
+            trapped: device.options.isTrapped, device: Int32(device.index), page: page.number, offset: page.offset)
     }
 
     /// The methods of MLX5_IB_OBJECT_UAR.

@@ -32,7 +32,7 @@ final class RdmavtCodec: Codec {
         _ context: Context, offset: UInt64, length: Int, protection: Int32
     ) throws(Refusal) -> sim_mapping {
         try mappings(context).map(offset: offset, length: length)
-        return sim_mapping(trapped: false, device: Int32(device.index), page: 0)
+        return sim_mapping(trapped: false, device: Int32(device.index), page: 0, offset: offset)
     }
 
     /// Returns the mmap(2) offset of a queue to the program.
