@@ -1,6 +1,6 @@
 /// The types of device on which libraries are compared.
 enum Matrix {
-    static let all = mlx5 + ["hfi1", "hfi1 write"]
+    static let all = mlx5 + ["hfi1", "hfi1 write"] + cxgb4
 
     /// All combinations of command protocol and UAR pages, cqe_version, CQE size and link layer; doorbells are trapped
     /// in half of them. A kernel without ioctl has static UAR pages.
@@ -20,9 +20,16 @@ enum Matrix {
         return kinds
     }()
 
+    /// Each generation with both CQE sizes and both command protocols, with doorbells that queues share, and with send queues
+    /// in the adapter's memory.
+    private static let cxgb4: [String] =
+        ["t4", "t5", "t6"].flatMap { chip in
+            ["", " write"].flatMap { way in ["", " cqe32"].map { "cxgb4 \(chip)\(way)\($0)" } }
+        } + ["cxgb4 t5 dense", "cxgb4 t6 dense write", "cxgb4 t4 onchip", "cxgb4 t5 notrap"]
+
     #if arch(x86_64)
-        private static let canTrap = true
+        static let canTrap = true
     #else
-        private static let canTrap = false
+        static let canTrap = false
     #endif
 }

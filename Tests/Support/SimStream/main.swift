@@ -71,12 +71,28 @@ func compareRdmavt(_ kind: String, _ native: NativeLibrary) throws(Difference) -
     return (stream.posted, stream.completed)
 }
 
+@MainActor
+func compareCxgb4(_ kind: String, _ native: NativeLibrary) throws(Difference) -> (Int, Int) {
+    let stream = try Cxgb4Stream(kind: kind, seed: seed, libraries: Twin(vendor, native))
+    check(native.module != nil, "our provider is not a library: set RDMA_DRIVER_PATH")
+    do throws(Difference) {
+        try stream.run(count: count)
+    } catch {
+        throw Difference("step \(stream.step): \(error.text)")
+    }
+    stream.close()
+    return (stream.posted, stream.completed)
+}
+
 var posted = 0
 var completed = 0
 for kind in kinds {
     let native = NativeLibrary()
     do throws(Difference) {
-        let (accepted, read) = try kind.hasPrefix("hfi1") ? compareRdmavt(kind, native) : compare(kind, native)
+        let (accepted, read) =
+            try kind.hasPrefix("hfi1")
+            ? compareRdmavt(kind, native)
+            : kind.hasPrefix("cxgb4") ? compareCxgb4(kind, native) : compare(kind, native)
         posted += accepted
         completed += read
     } catch {
