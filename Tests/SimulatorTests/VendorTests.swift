@@ -1,12 +1,20 @@
 import Testing
 
-/// The simulated device with the vendors' unchanged C libraries: Debian's libibverbs, libhfi1verbs and libmlx5.
+/// The simulated device with the vendors' unchanged C libraries: Debian's libibverbs, libhfi1verbs, libmlx5 and libcxgb4.
 @Suite("Simulator: with the vendors' C libraries", .enabled(if: Peer.canPreload))
 struct VendorTests {
     /// Every word of the description, alone and in combination with the words that affect the same code.
     static let devices = [
         "hfi1", "hfi1 write", "mlx5", "mlx5 write", "mlx5 static", "mlx5 cqe0", "mlx5 roce", "mlx5 write cqe0 roce",
         "mlx5 static cqe0",
+    ]
+
+    /// The same of cxgb4, with scenarios of their own.
+    static let iWARPDevices = [
+        "cxgb4", "cxgb4 t4", "cxgb4 t6", "cxgb4 t4 write", "cxgb4 t5 write", "cxgb4 t6 write", "cxgb4 t4 onchip",
+        "cxgb4 t4 cqe32", "cxgb4 t5 cqe32 write", "cxgb4 t6 cqe32", "cxgb4 t5 dense", "cxgb4 t4 dense onchip",
+        "cxgb4 t5 reorder", "cxgb4 t6 reorder dense", "cxgb4 t4 reorder cqe32", "cxgb4 t4 notrap",
+        "cxgb4 t5 notrap write", "cxgb4 t6 notrap",
     ]
 
     /// Devices that run at each store to a UAR page, and the environment variables of the library.
@@ -22,6 +30,31 @@ struct VendorTests {
         #expect(outcome.output.contains("hca_id:\t\(device.prefix(4))_0"))
         #expect(outcome.output.contains("PORT_ACTIVE"))
         #expect(outcome.output.contains(device.contains("roce") ? "Ethernet" : "link_layer:\t\tInfiniBand"))
+    }
+
+    @Test("Debian's ibv_devinfo finds each generation of cxgb4", arguments: [(4, 17409), (5, 21505), (6, 25601)])
+    func iWARPDevinfo(chip: Int, part: Int) throws {
+        for more in ["", " write"] {
+            let outcome = try Peer.run("ibv_devinfo", ["-v"], over: "cxgb4 t\(chip)\(more)")
+            #expect(outcome.status == 0)
+            for text in [
+                "hca_id:\tcxgb4_0", "iWARP (1)", "fw_ver:\t\t\t\t1.27.1.0", "0207:43ff:fe10:0001",
+                "vendor_part_id:\t\t\t\(part)", "PORT_ACTIVE", "Ethernet",
+            ] {
+                #expect(outcome.output.contains(text), "\(text): \(outcome.output)")
+            }
+        }
+    }
+
+    @Test("libcxgb4 passes every iWARP scenario of sim-peer", arguments: VendorTests.iWARPDevices)
+    func iWARP(device: String) throws {
+        try Peer.scenarios(over: device)
+    }
+
+    @Test("libcxgb4 passes every scenario without write-combining doorbells, and with its workaround for T4")
+    func iWARPForms() throws {
+        for device in ["cxgb4 t5", "cxgb4 t6 reorder"] { try Peer.scenarios(over: device, ["T5_ENABLE_WC": "0"]) }
+        try Peer.scenarios(over: "cxgb4 t4 onchip", ["CXGB4_MA_WR": "1"])
     }
 
     @Test("the vendor's library passes every scenario of sim-peer", arguments: VendorTests.devices)
@@ -63,7 +96,10 @@ struct VendorTests {
 
     @Test("an invalid description ends the program with a message")
     func description() throws {
-        for description in ["mlx6", "write", "hfi1 roce", "hfi1,trap", "hfi1 nonsense", "mlx5 abi=x"] {
+        for description in [
+            "mlx6", "write", "hfi1 roce", "hfi1,trap", "hfi1 nonsense", "mlx5 abi=x", "mlx5 t5", "cxgb4 t7", "cxgb4 t3",
+            "cxgb4 t5 onchip", "cxgb4 roce", "cxgb4 t",
+        ] {
             let outcome = try Peer.run("ibv_devinfo", over: description)
             #expect(outcome.status == 2 && outcome.output.contains("UVERBS_SIM"), "\(description)")
         }

@@ -29,6 +29,16 @@ final class WireTests {
     }
 
     @Test(
+        "every iWARP scenario passes over the wire with libcxgb4; a port that does not respond ends its connections",
+        .enabled(if: Peer.canPreload), arguments: ["cxgb4 t4", "cxgb4 t5 write", "cxgb4 t6 reorder"])
+    func iWARP(device: String) throws {
+        for arguments in [["silent-ports"], []] {
+            let outcome = try Peer.run(Peer.folder + "/sim-peer", arguments, over: "\(device) wire=\(directory)")
+            #expect(outcome.status == 0, "\(device): \(outcome.output)")
+        }
+    }
+
+    @Test(
         "a request to a port that never existed, or that is closed before it responds, ends with retry exceeded",
         .enabled(if: Peer.canPreload), arguments: ["hfi1", "mlx5"], [[], ["--native"]])
     func silent(device: String, arguments: [String]) throws {

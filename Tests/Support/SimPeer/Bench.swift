@@ -12,7 +12,10 @@ final class Bench {
     let receives: UnsafeMutablePointer<ibv_cq>
     let memory: UnsafeMutableRawPointer
     let region: UnsafeMutablePointer<ibv_mr>
+    /// RoCE: addresses need a GRH.
     let isEthernet: Bool
+    /// Queue pairs are connected by the kernel's connection manager.
+    let isIWARP: Bool
     let lid: UInt16
     private(set) var gid = ibv_gid()
     /// Size of each half of the memory, in bytes: the first half is sent from, the second received into.
@@ -32,7 +35,8 @@ final class Bench {
         region = have(library.register(domain, memory, 2 * Bench.half, Int32(access)), "a memory region")
         var port = ibv_port_attr()
         equal(library.queryPort(context, &port), 0, "querying the port")
-        isEthernet = Int(port.link_layer) == Int(IBV_LINK_LAYER_ETHERNET)
+        isIWARP = context.pointee.device.pointee.transport_type == IBV_TRANSPORT_IWARP
+        isEthernet = Int(port.link_layer) == Int(IBV_LINK_LAYER_ETHERNET) && !isIWARP
         lid = port.lid
         if isEthernet { equal(library.queryGID(context, 3, &gid), 0, "querying a GID") }
     }
@@ -107,6 +111,12 @@ final class Bench {
         _ = sim?.pointee.step(0)
         var completion = ibv_wc()
         equal(ibv_poll_cq(queue, 1, &completion), 0, "completions", file: file, line: line)
+    }
+
+    /// Polls a completion queue that has no completions.
+    func skipInitiation(_ queue: UnsafeMutablePointer<ibv_cq>) {
+        var completion = ibv_wc()
+        equal(ibv_poll_cq(queue, 1, &completion), 0, "completions of a new connection")
     }
 
     /// Expects a successful completion of a receive.

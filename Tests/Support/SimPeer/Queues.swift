@@ -15,13 +15,14 @@ final class Queue {
 
     init(
         _ bench: Bench, _ type: ibv_qp_type, requests: UInt32 = 64, shared: UnsafeMutablePointer<ibv_srq>? = nil,
-        inline: UInt32 = 0, signalsAll: Bool = false, ignored: UInt32? = nil
+        inline: UInt32 = 0, signalsAll: Bool = false, ignored: UInt32? = nil,
+        receives: UnsafeMutablePointer<ibv_cq>? = nil
     ) {
         self.bench = bench
         self.type = type
         var attributes = ibv_qp_init_attr()
         attributes.send_cq = bench.sends
-        attributes.recv_cq = bench.receives
+        attributes.recv_cq = receives ?? bench.receives
         attributes.srq = shared
         attributes.cap = ibv_qp_cap(
             max_send_wr: requests, max_recv_wr: requests, max_send_sge: 4, max_recv_sge: 4, max_inline_data: inline)
@@ -30,7 +31,8 @@ final class Queue {
         attributes.sq_sig_all = signalsAll ? 1 : 0
         pair = have(library.createPair(bench.domain, &attributes), "a queue pair")
         inlineLimit = Int(attributes.cap.max_inline_data)
-        guard shared != nil else { return }
+        // Linux' cxgb4 returns UInt32.max.
+        guard shared != nil, !bench.isIWARP else { return }
         equal(
             [attributes.cap.max_recv_wr, attributes.cap.max_recv_sge], [0, 0], "a receive queue beside a shared one")
     }
@@ -77,12 +79,23 @@ final class Queue {
         attributes.qp_access_flags =
             IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_READ.rawValue | IBV_ACCESS_REMOTE_ATOMIC.rawValue
         let last = type == IBV_QPT_UD ? IBV_QP_QKEY : IBV_QP_ACCESS_FLAGS
+        if bench.isIWARP { return modify(&attributes, [IBV_QP_STATE, IBV_QP_ACCESS_FLAGS]) }
         return modify(&attributes, [IBV_QP_STATE, IBV_QP_PKEY_INDEX, IBV_QP_PORT, last])
     }
 
     /// Moves the queue pair through INIT and RTR to RTS.
     func connect(to peer: UInt32 = 0, rnrRetry: UInt8 = 7) {
         equal(initialize(), 0, "to INIT")
+        if bench.isIWARP {
+            let sim = have(sim, "the simulated connection manager")
+            // The queue pair with the lower number is the initiator.
+            let initiates: Int32 = number < peer ? 1 : 0
+            equal(sim.pointee.connect(0, number, peerPort ?? 0, peer, initiates), 0, "connecting")
+            // The CQE of the initiator's first READ: libcxgb4 44, when it flushes a queue pair, takes all CQEs for the
+            // first one in the queue (corrected in later versions).
+            if !(library is NativeLibrary) { bench.skipInitiation(pair.pointee.send_cq) }
+            return
+        }
         equal(receive(from: peer), 0, "to RTR")
         equal(send(rnrRetry: rnrRetry), 0, "to RTS")
     }

@@ -36,6 +36,26 @@ let scenarios: [(name: String, body: () -> Void)] = [
     ("fatal", { fatalError() }),
 ]
 
+/// The scenarios of iWARP devices, in place of those above.
+let iWARPScenarios: [(name: String, body: () -> Void)] = [
+    ("iwarp-send", { iWARPMessages() }),
+    ("iwarp-write", { iWARPWrites() }),
+    ("iwarp-read", { iWARPReads() }),
+    ("iwarp-pairs", { iWARPPairs() }),
+    ("iwarp-invalidate", { iWARPInvalidation() }),
+    ("many", { manyMessages(rounds: 150) }),
+    ("iwarp-shared", { iWARPSharedReceives() }),
+    ("events", { completionEvents() }),
+    ("acknowledgement", { acknowledgement() }),
+    ("iwarp-failures", { iWARPFailures() }),
+    ("iwarp-flush", { iWARPFlush() }),
+    ("iwarp-states", { iWARPStates() }),
+    ("iwarp-doorbells", { iWARPDoorbells() }),
+    ("iwarp-dropped", { iWARPDroppedDoorbells() }),
+    ("iwarp-overflow", { iWARPOverflow() }),
+    ("iwarp-synthetic", { iWARPSynthetic() }),
+]
+
 var wanted = Array(CommandLine.arguments.dropFirst())
 if wanted.first == "--native" {
     let hfi1 = BuiltInProvider(name: "hfi1", entry: { Hfi1Provider.providerEntry(core: $0, why: $1) })
@@ -48,9 +68,11 @@ let longScenarios: [(name: String, body: () -> Void)] = [
     ("wraps", { manyMessages(rounds: 8300) }), ("silent-ports", { silentPorts() }),
 ]
 
-for name in wanted.isEmpty ? scenarios.map(\.name) : wanted {
-    guard let scenario = (scenarios + longScenarios).first(where: { $0.name == name }) else {
-        print("there is no scenario \(name); there are: \(scenarios.map(\.name).joined(separator: " "))")
+let usual = hasIWARPDevice() ? iWARPScenarios : scenarios
+
+for name in wanted.isEmpty ? usual.map(\.name) : wanted {
+    guard let scenario = (usual + longScenarios).first(where: { $0.name == name }) else {
+        print("there is no scenario \(name); there are: \(usual.map(\.name).joined(separator: " "))")
         exit(2)
     }
     scenario.body()
