@@ -1,3 +1,5 @@
+import ProviderKit
+
 // The layouts of the memory that an mlx5 device shares with its driver: the public structs of rdma-core's
 // infiniband/mlx5dv.h, with which the tests compare them. All words are big endian.
 

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CMlx5DV
 import Foundation
+import ProviderKit
 import TestSupport
 import Testing
 

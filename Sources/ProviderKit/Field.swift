@@ -1,22 +1,31 @@
 import CLinux
-import ProviderKit
 
-/// A bit field of a big-endian word of memory that the device reads or writes.
+/// The byte order of a word of memory that the device reads or writes.
+public enum ByteOrder: UInt8, Sendable {
+    /// Most significant byte first.
+    case big
+    /// Least significant byte first. This is also the order of words that a driver writes in the order of the host.
+    case little
+}
+
+/// A bit field of a word of memory that the device reads or writes.
 ///
-/// All fields of all layouts are declared in `Layouts`; no other file contains an offset or a shift. In an optimised
-/// build they are constants, and an access compiles to a single load or store. A build with SWIFT_RDMA_MUTANTS can
-/// alter one field, to check that the tests fail (`Mutant`).
-struct Field<Word: FixedWidthInteger & UnsignedInteger & BitwiseCopyable> {
+/// A provider declares all fields of all its layouts in its file `Layouts`; no other file contains an offset or a
+/// shift. In an optimised build they are constants, and an access compiles to a single load or store. A build with
+/// SWIFT_RDMA_MUTANTS can alter one field, to check that the tests fail (`Mutant`).
+public struct Field<Word: FixedWidthInteger & UnsignedInteger & BitwiseCopyable> {
     /// The offset of the word in its struct, in bytes.
-    let offset: Int
+    public let offset: Int
     /// The lowest bit.
-    let low: Int
+    public let low: Int
     /// The number of bits.
-    let width: Int
+    public let width: Int
+    private let order: ByteOrder
 
     /// Fields are numbered from 0 in the order of `Layouts`. A mutant is selected by that number.
     @inline(__always)
-    init(_ number: Int, _ offset: Int, _ low: Int, _ width: Int) {
+    public init(_ number: Int, _ offset: Int, _ low: Int, _ width: Int, _ order: ByteOrder = .big) {
+        self.order = order
         #if SWIFT_RDMA_MUTANTS
             let changes = number == Mutant.chosen.field
             self.offset = changes ? offset + Mutant.chosen.move : offset
@@ -31,39 +40,45 @@ struct Field<Word: FixedWidthInteger & UnsignedInteger & BitwiseCopyable> {
 
     /// A field of a whole word.
     @inline(__always)
-    init(_ number: Int, _ offset: Int) { self.init(number, offset, 0, Word.bitWidth) }
+    public init(_ number: Int, _ offset: Int, _ order: ByteOrder = .big) {
+        self.init(number, offset, 0, Word.bitWidth, order)
+    }
 
     @inline(__always)
     private var mask: Word { width >= Word.bitWidth ? .max : (1 &<< Word(truncatingIfNeeded: width)) &- 1 }
 
     /// The value shifted to the field's position, truncated to its width.
     @inline(__always)
-    func bits(_ value: Word) -> Word { (value & mask) &<< Word(truncatingIfNeeded: low) }
+    public func bits(_ value: Word) -> Word { (value & mask) &<< Word(truncatingIfNeeded: low) }
 
     /// Loads the field from a struct.
     @inline(__always)
-    func get(_ structure: UnsafeRawPointer) -> Word {
-        value(of: Word(bigEndian: structure.loadUnaligned(fromByteOffset: offset, as: Word.self)))
+    public func get(_ structure: UnsafeRawPointer) -> Word {
+        value(of: stored(structure.loadUnaligned(fromByteOffset: offset, as: Word.self)))
     }
 
     /// Extracts the field from a word in host byte order.
     @inline(__always)
-    func value(of word: Word) -> Word { (word &>> Word(truncatingIfNeeded: low)) & mask }
+    public func value(of word: Word) -> Word { (word &>> Word(truncatingIfNeeded: low)) & mask }
 
     /// Stores the word with this field; its other bits become 0.
     @inline(__always)
-    func put(_ value: Word, in structure: UnsafeMutableRawPointer) {
-        structure.put(bits(value).bigEndian, at: offset)
+    public func put(_ value: Word, in structure: UnsafeMutableRawPointer) {
+        structure.put(stored(bits(value)), at: offset)
     }
+
+    /// Converts a word between the order of the host and the order in memory.
+    @inline(__always)
+    public func stored(_ word: Word) -> Word { order == .big ? word.bigEndian : word.littleEndian }
 }
 
 /// A field and its value.
-struct Filled<Word: FixedWidthInteger & UnsignedInteger & BitwiseCopyable> {
+public struct Filled<Word: FixedWidthInteger & UnsignedInteger & BitwiseCopyable> {
     let field: Field<Word>
     let value: Word
 
     @inline(__always)
-    init(_ field: Field<Word>, _ value: Word) {
+    public init(_ field: Field<Word>, _ value: Word) {
         self.field = field
         self.value = value
     }
@@ -72,33 +87,50 @@ struct Filled<Word: FixedWidthInteger & UnsignedInteger & BitwiseCopyable> {
 extension UnsafeMutableRawPointer {
     /// Stores a word with two fields; its other bits become 0.
     @inline(__always)
-    func put<Word>(_ first: Filled<Word>, _ second: Filled<Word>) {
+    public func put<Word>(_ first: Filled<Word>, _ second: Filled<Word>) {
         #if SWIFT_RDMA_MUTANTS
             put(0 as Word, at: first.field.offset)
             merge(first)
             merge(second)
         #else
-            put((first.field.bits(first.value) | second.field.bits(second.value)).bigEndian, at: first.field.offset)
+            let word = first.field.bits(first.value) | second.field.bits(second.value)
+            put(first.field.stored(word), at: first.field.offset)
         #endif
     }
 
     /// Stores a word with three fields; its other bits become 0.
     @inline(__always)
-    func put<Word>(_ first: Filled<Word>, _ second: Filled<Word>, _ third: Filled<Word>) {
+    public func put<Word>(_ first: Filled<Word>, _ second: Filled<Word>, _ third: Filled<Word>) {
         #if SWIFT_RDMA_MUTANTS
             put(first, second)
             merge(third)
         #else
             let word =
                 first.field.bits(first.value) | second.field.bits(second.value) | third.field.bits(third.value)
-            put(word.bigEndian, at: first.field.offset)
+            put(first.field.stored(word), at: first.field.offset)
+        #endif
+    }
+
+    /// Stores a word with four fields; its other bits become 0.
+    @inline(__always)
+    public func put<Word>(
+        _ first: Filled<Word>, _ second: Filled<Word>, _ third: Filled<Word>, _ fourth: Filled<Word>
+    ) {
+        #if SWIFT_RDMA_MUTANTS
+            put(first, second, third)
+            merge(fourth)
+        #else
+            let word =
+                first.field.bits(first.value) | second.field.bits(second.value) | third.field.bits(third.value)
+                | fourth.field.bits(fourth.value)
+            put(first.field.stored(word), at: first.field.offset)
         #endif
     }
 
     #if SWIFT_RDMA_MUTANTS
         private func merge<Word>(_ filled: Filled<Word>) {
             let word = loadUnaligned(fromByteOffset: filled.field.offset, as: Word.self)
-            put(word | filled.field.bits(filled.value).bigEndian, at: filled.field.offset)
+            put(word | filled.field.stored(filled.field.bits(filled.value)), at: filled.field.offset)
         }
     #endif
 }
