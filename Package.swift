@@ -94,6 +94,10 @@ let providerTargets: [Target] = [
     // The extensions of mlx5, rdma_mlx5.h.
     .target(name: "CMlx5Extension", dependencies: ["CIBVerbs"], path: "providers/mlx5/Extension"),
     providerSide(
+        "Cxgb4Provider",
+        dependencies: ["ProviderKit", "KernelVerbs", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"],
+        path: "providers/cxgb4/Sources", isModule: true),
+    providerSide(
         "Mlx5Provider",
         dependencies: [
             "ProviderKit", "KernelVerbs", "CMlx5Extension", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux",
@@ -359,9 +363,10 @@ let kept = ProcessInfo.processInfo.environment["SWIFT_RDMA_TESTS"].map { setting
 let package = Package(
     name: "swift-rdma",
     products: embedded
-        ? [("soft", "SoftProvider"), ("rxe", "RxeProvider"), ("hfi1", "Hfi1Provider"), ("mlx5", "Mlx5Provider")].map {
-            providerLibrary($0, target: $1)
-        }
+        ? [
+            ("soft", "SoftProvider"), ("rxe", "RxeProvider"), ("hfi1", "Hfi1Provider"), ("mlx5", "Mlx5Provider"),
+            ("cxgb4", "Cxgb4Provider"),
+        ].map { providerLibrary($0, target: $1) }
         : [
             .library(name: "Verbs", targets: ["Verbs"]),
             .library(name: "ConnectionManager", targets: ["ConnectionManager"]),

@@ -85,6 +85,13 @@ void *linux_map_registers(int fd, uint64_t offset, size_t size)
 	return memory == MAP_FAILED ? NULL : memory;
 }
 
+void *linux_map_readable(int fd, uint64_t offset, size_t size)
+{
+	void *memory = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, (off_t)offset);
+
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
 void *linux_map_file(int fd, uint64_t offset, size_t size)
 {
 	void *address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);

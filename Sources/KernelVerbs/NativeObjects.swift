@@ -184,7 +184,7 @@ func destroyNativeChannel(channel: UnsafeMutablePointer<ibv_comp_channel>?) -> I
 
 /// `query_qp`. Updates `ibv_qp.state`, which posting checks, because the kernel moves a queue pair to the error state
 /// on its own.
-func queryNativeQueuePair(
+public func queryNativeQueuePair(
     qp: UnsafeMutablePointer<ibv_qp>?, attr: UnsafeMutablePointer<ibv_qp_attr>?, mask: Int32,
     initial: UnsafeMutablePointer<ibv_qp_init_attr>?
 ) -> Int32 {

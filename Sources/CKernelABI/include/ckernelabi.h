@@ -9,6 +9,7 @@
 // Has <rdma/ib_user_ioctl_verbs.h> of its own, to which both keep.
 #include <infiniband/verbs.h>
 
+#include <rdma/cxgb4-abi.h>
 #include <rdma/ib_user_ioctl_cmds.h>
 #include <rdma/ib_user_verbs.h>
 #include <rdma/mlx5-abi.h>

@@ -50,6 +50,12 @@ LINUX_DEVICE_INLINE void linux_store_to_device(void *address, uint64_t value)
 	*(volatile uint64_t *)address = value;
 }
 
+/// Stores 4 bytes with one instruction, in the byte order of `value`.
+LINUX_DEVICE_INLINE void linux_store_word_to_device(void *address, uint32_t value)
+{
+	*(volatile uint32_t *)address = value;
+}
+
 /// Copies 64 bytes with 8 stores, in the order of their addresses.
 LINUX_DEVICE_INLINE void linux_copy_to_device(void *address, const void *bytes)
 {
@@ -63,5 +69,8 @@ LINUX_DEVICE_INLINE void linux_copy_to_device(void *address, const void *bytes)
 
 /// Loads a byte that the device may write at any time.
 LINUX_DEVICE_INLINE uint8_t linux_load_byte(const void *address) { return *(const volatile uint8_t *)address; }
+
+/// Loads 8 bytes that the device may write at any time, with one instruction. `address` is a multiple of 8.
+LINUX_DEVICE_INLINE uint64_t linux_load_double_word(const void *address) { return *(const volatile uint64_t *)address; }
 
 #endif

@@ -20,6 +20,9 @@ void *linux_map_memory(size_t size);
 /// Maps registers of a device from its node, for writing. Returns null and sets errno on failure.
 void *linux_map_registers(int fd, uint64_t offset, size_t size);
 
+/// Maps part of a file, shared and readable. Returns null and sets errno on failure.
+void *linux_map_readable(int fd, uint64_t offset, size_t size);
+
 /// Maps part of a file, shared, readable and writable; a child of fork(2) does not inherit it. Returns null and sets
 /// errno on failure.
 void *linux_map_file(int fd, uint64_t offset, size_t size);
