@@ -26,18 +26,26 @@ final class Cxgb4Pair {
     let receiveQueue: Twin<UnsafeMutableRawBufferPointer>
     /// The posted sends that no completion has retired.
     var sends: [Cxgb4Send] = []
-    /// The index of the next send, and the number of receives that were posted and have no CQE.
+    /// The index of the next send; the number of receives that were posted and have no CQE, and of those whose
+    /// completion was not polled.
     var next: UInt16 = 0
     var receives = 0
+    var heldReceives = 0
 
     init(_ index: Int, _ sides: Twin<Cxgb4Side>) throws(Difference) {
         self.index = index
         plan = sides.ours.plans[index]
         try expectEqual(Twin(sides.vendor.number(index), sides.ours.number(index)), "the number of queue pair \(index)")
         number = sides.ours.number(index)
-        let granted = Twin(sides.vendor.limits[index], sides.ours.limits[index])
+        var granted = Twin(sides.vendor.limits[index], sides.ours.limits[index])
+        // libcxgb4 returns limits of a receive queue that does not exist.
+        if plan.isSharing {
+            try expectEqual(Twin(0, granted.ours.max_recv_wr), "max_recv_wr with a shared receive queue")
+            (granted.vendor.max_recv_wr, granted.vendor.max_recv_sge) = (0, 0)
+        }
+        // Without max_send_sge: libcxgb4 returns the requested one, ours returns what each WR has room for.
         func describe(_ limits: ibv_qp_cap) -> String {
-            "\(limits.max_send_wr) sends of \(limits.max_send_sge), \(limits.max_inline_data) bytes inline, "
+            "\(limits.max_send_wr) sends, \(limits.max_inline_data) bytes inline, "
                 + "\(limits.max_recv_wr) receives of \(limits.max_recv_sge)"
         }
         try expectEqual(Twin(describe(granted.vendor), describe(granted.ours)), "limits of queue pair \(index)")
@@ -85,7 +93,7 @@ final class Cxgb4Shared {
     /// The indexes of the WRs in the ring that no CQE has consumed, in the order of posting.
     var outstanding: [Int] = []
     private var producer = 0
-    /// The number of posted receives that no CQE has consumed, with those that a library holds back.
+    /// The number of posted receives whose completion was not polled, with those that a library holds back.
     var count = 0
 
     init(_ sides: Twin<Cxgb4Side>) throws(Difference) {
@@ -100,13 +108,23 @@ final class Cxgb4Shared {
 
     /// Reads from the vendor's status page which WRs it has put into the ring: it holds WRs back while consumed ones are
     /// out of order.
-    func observe() {
+    func observe(_ operation: String) throws(Difference) {
         let index = Int((status + 20).load(as: UInt16.self))
         while producer != index {
+            let offset = slot * 64
+            // libcxgb4 gives a WR that it holds back the index that was next at that time. The adapter does not use it.
+            try expectEqual(
+                Twin(UInt16(producer), ring.ours.load(fromByteOffset: offset + 2, as: UInt16.self)),
+                "\(operation): index of a WR of the shared receive queue")
+            ring.vendor.storeBytes(of: UInt16(producer), toByteOffset: offset + 2, as: UInt16.self)
             outstanding.append(producer)
             producer = (producer + 1) % entries
+            slot = (slot + (Int(ring.vendor[offset + 7]) * 16 + 63) / 64) % (entries * 2)
         }
     }
+
+    /// The first slot of the next WR.
+    private var slot = 0
 }
 
 extension UnsafeMutableRawBufferPointer {

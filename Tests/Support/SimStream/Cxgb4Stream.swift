@@ -48,6 +48,7 @@ final class Cxgb4Stream {
         let end = posted + count
         while posted < end {
             step += 1
+            unwritten = []
             switch random.below(1000) {
             case ..<300: try postSends(random.below(pairs.count))
             case ..<400: try postReceives(random.below(pairs.count))
@@ -78,41 +79,63 @@ final class Cxgb4Stream {
 
     /// Compares the stores of the last call to doorbell pages.
     private func compareStores() throws(Difference) {
-        let combined = combinedBytes
-        combinedBytes = 64
         guard isTrapped else { return }
         let count = try readStores()
-        try expectEqual(count, "\(operation): number of stores to doorbell pages")
-        for index in 0..<count.ours {
-            let store = Twin(stores.vendor[index], stores.ours[index])
-            // libcxgb4 copies its stack to the write-combining doorbell, also what is behind the WR.
-            let place = Int(store.ours.offset) % 128 - 64
-            if place >= combined && store.vendor.offset == store.ours.offset { continue }
-            func text(_ store: uverbs_sim_store) -> String {
-                "\(store.size) bytes at \(store.offset) of page \(store.page): "
-                    + withUnsafeBytes(of: store.value) { $0.map { String($0, radix: 16) }.joined(separator: " ") }
+        let made = try both { (side) throws(Difference) -> [Store] in
+            var made: [Store] = []
+            for index in 0..<count[side] { merge(stores[side][index], into: &made) }
+            return made
+        }
+        try expectEqual(Twin(made.vendor.count, made.ours.count), "\(operation): number of doorbells")
+        for index in made.ours.indices {
+            var (vendor, ours) = (made.vendor[index], made.ours[index])
+            // The log has the first 8 bytes of each store: compare those that both stores show.
+            for byte in vendor.bytes.indices where vendor.bytes[byte] == nil || ours.bytes[byte] == nil {
+                (vendor.bytes[byte], ours.bytes[byte]) = (nil, nil)
             }
-            var bytes = Twin(
-                withUnsafeBytes(of: store.vendor) { Array($0) }, withUnsafeBytes(of: store.ours) { Array($0) })
-            for range in Swift.stride(from: 0, to: unwritten.count, by: 2) {
-                for byte in 0..<unwritten[range + 1] where (0..<8).contains(unwritten[range] + byte - place) {
-                    let value = Cxgb4Stream.storedValue + unwritten[range] + byte - place
-                    (bytes.vendor[value], bytes.ours[value]) = (0, 0)
-                }
-            }
-            if bytes.vendor != bytes.ours {
-                throw Difference(
-                    "\(operation): store \(index) to a doorbell page: the vendor's library makes "
-                        + "\(text(store.vendor)); ours \(text(store.ours))")
-            }
+            try expectEqual(Twin("\(vendor)", "\(ours)"), "\(operation): doorbell \(index)")
         }
     }
 
-    /// The bytes of the last WR that a write-combining doorbell may contain.
-    var combinedBytes = 64
+    /// A store to a doorbell page, or all stores to a write-combining doorbell.
+    private struct Store: CustomStringConvertible {
+        var page: UInt32
+        var offset: Int
+        var size: Int
+        /// By offset from `offset`; nil for bytes that the log does not have, or that libcxgb4 does not write.
+        var bytes: [UInt8?]
+
+        var description: String {
+            "\(size) bytes at \(offset) of page \(page): "
+                + bytes.map { $0.map { String($0, radix: 16) } ?? "-" }.joined(separator: " ")
+        }
+    }
+
+    /// Adds a store of the log. The libraries copy to a write-combining doorbell by stores of different sizes.
+    private func merge(_ store: uverbs_sim_store, into made: inout [Store]) {
+        let place = Int(store.offset) % 128 - 64
+        let value = withUnsafeBytes(of: store.value) { $0.prefix(Int(store.size)).map { UInt8?($0) } }
+        guard place >= 0, store.size >= 8 else {
+            made.append(Store(page: store.page, offset: Int(store.offset), size: Int(store.size), bytes: value))
+            return
+        }
+        let start = Int(store.offset) - place
+        if made.last?.offset != start || made.last?.page != store.page || made.last?.size == 64 {
+            made.append(Store(page: store.page, offset: start, size: 0, bytes: Array(repeating: nil, count: 64)))
+        }
+        made[made.count - 1].size += Int(store.size)
+        // libcxgb4 copies what its stack has behind the WR, whose size is in its header, too.
+        let size = place == 0 ? Int(store.value.7) * 16 : Int((made[made.count - 1].bytes[7] ?? 0)) * 16
+        for (index, byte) in value.enumerated() where place + index < size {
+            let isUnwritten = stride(from: 0, to: unwritten.count, by: 2).contains {
+                (unwritten[$0]..<unwritten[$0] + unwritten[$0 + 1]).contains(place + index)
+            }
+            if !isUnwritten { made[made.count - 1].bytes[place + index] = byte }
+        }
+    }
+
     /// Offsets and lengths of the bytes of the last WR that libcxgb4 does not write.
     var unwritten: [Int] = []
-    private static let storedValue = MemoryLayout<uverbs_sim_store>.offset(of: \.value)!
 
     /// Drops the stores of a call that libcxgb4 answers with a doorbell for a request that it has refused.
     func dropStores() throws(Difference) { _ = try readStores() }
@@ -122,56 +145,77 @@ final class Cxgb4Stream {
     private func poll(_ index: Int) throws(Difference) {
         let most = 1 + random.below(16)
         operation = "polling completion queue \(index) for \(most)"
-        let count = try pollBoth(index, most)
-        if count < most { pending[index] = 0 }
+        let found = try take(index, most)
+        try compare(found)
+        if found.ours.count < most { pending[index] = 0 }
     }
 
-    @discardableResult
-    private func pollBoth(_ index: Int, _ most: Int) throws(Difference) -> Int {
-        let size = MemoryLayout<ibv_wc>.size
+    /// Polls with both libraries. Compares the numbers of completions.
+    private func take(_ index: Int, _ most: Int) throws(Difference) -> Twin<[ibv_wc]> {
         let list = memory.completions
-        var found = try both { (side) throws(Difference) -> [ibv_wc] in
-            memset(list, 0, 16 * size)
+        let found = try both { (side) throws(Difference) -> [ibv_wc] in
+            memset(list, 0, 16 * MemoryLayout<ibv_wc>.size)
             let count = Int(ibv_poll_cq(sides[side].completions[index], Int32(most), list))
             if count < 0 { throw Difference("\(operation): \(side == 0 ? "the vendor's" : "our") library: \(count)") }
-            return Array(UnsafeBufferPointer(start: list, count: count))
+            return UnsafeBufferPointer(start: list, count: count).map(\.normalised)
         }
         try expectEqual(Twin(found.vendor.count, found.ours.count), "\(operation): how many were there")
+        for completion in found.ours { retire(completion) }
+        completed += found.ours.count
+        if let shared {
+            try shared.observe(operation)
+            try expectEqual(shared.ring, unit: 64, "\(operation): the shared receive queue")
+        }
+        return found
+    }
+
+    /// Compares all bytes of completions.
+    private func compare(_ found: Twin<[ibv_wc]>) throws(Difference) {
         for place in found.ours.indices {
-            found.vendor[place].normalise()
-            found.ours[place].normalise()
             let bytes = try both { (side) throws(Difference) -> [UInt8] in
                 withUnsafeBytes(of: found[side][place]) { Array($0) }
             }
-            if bytes.vendor != bytes.ours {
-                throw Difference(
-                    "\(operation): completion \(place): the vendor's library has \(found.vendor[place]), "
-                        + "ours \(found.ours[place])")
-            }
-            retire(found.ours[place])
+            if bytes.vendor == bytes.ours { continue }
+            throw Difference(
+                "\(operation): completion \(place): the vendor's library has \(found.vendor[place]), "
+                    + "ours \(found.ours[place])")
         }
-        completed += found.ours.count
-        if let shared {
-            shared.observe()
-            try expectEqual(shared.ring, unit: 64, "\(operation): the shared receive queue")
-        }
-        return found.ours.count
     }
 
     /// Removes the requests that a completion retires from the model.
     private func retire(_ completion: ibv_wc) {
         guard let pair = pairs.first(where: { $0.number == completion.qp_num }) else { return }
-        if completion.opcode.rawValue & IBV_WC_RECV.rawValue != 0 { return }
+        if completion.isReceive {
+            if pair.plan.isSharing { shared?.count -= 1 } else { pair.heldReceives -= 1 }
+            return
+        }
         guard let place = pair.sends.firstIndex(where: { $0.id == completion.wr_id }) else { return }
         pair.sends.removeFirst(place + 1)
     }
 
-    /// Polls all completion queues until they are empty.
+    /// Polls all completion queues until they are empty. Compares the completions of each direction of a queue pair:
+    /// whether those of sends or of receives are flushed first is not specified.
     private func drain(_ when: String) throws(Difference) {
         operation = when
         for queue in pending.indices {
-            while try pollBoth(queue, 16) > 0 {}
+            var all = Twin<[ibv_wc]>([], [])
+            while true {
+                let found = try take(queue, 16)
+                if found.ours.isEmpty { break }
+                all.vendor += found.vendor
+                all.ours += found.ours
+            }
             pending[queue] = 0
+            for number in Set(all.ours.map(\.qp_num)) {
+                for isReceive in [false, true] {
+                    func ofQueue(_ list: [ibv_wc]) -> [ibv_wc] {
+                        list.filter { $0.qp_num == number && $0.isReceive == isReceive }
+                    }
+                    let found = Twin(ofQueue(all.vendor), ofQueue(all.ours))
+                    try expectEqual(Twin(found.vendor.count, found.ours.count), "\(operation): how many were there")
+                    try compare(found)
+                }
+            }
         }
     }
 
@@ -208,10 +252,14 @@ final class Cxgb4Stream {
 }
 
 extension ibv_wc {
-    /// Zeroes the fields that do not belong to the completion, and into which a library may leave anything.
-    fileprivate mutating func normalise() {
-        if wc_flags & (IBV_WC_WITH_IMM.rawValue | IBV_WC_WITH_INV.rawValue) == 0 { imm_data = 0 }
-        if opcode.rawValue & IBV_WC_RECV.rawValue == 0 && opcode != IBV_WC_RDMA_READ { byte_len = 0 }
-        if status != IBV_WC_SUCCESS { (byte_len, imm_data) = (0, 0) }
+    fileprivate var isReceive: Bool { opcode.rawValue & IBV_WC_RECV.rawValue != 0 }
+
+    /// Without the fields that do not belong to the completion, and into which a library may leave anything.
+    fileprivate var normalised: ibv_wc {
+        var completion = self
+        if wc_flags & (IBV_WC_WITH_IMM.rawValue | IBV_WC_WITH_INV.rawValue) == 0 { completion.imm_data = 0 }
+        if !isReceive && opcode != IBV_WC_RDMA_READ { completion.byte_len = 0 }
+        if status != IBV_WC_SUCCESS { (completion.byte_len, completion.imm_data) = (0, 0) }
+        return completion
     }
 }

@@ -186,7 +186,8 @@ extension CompletionSidePointer {
     func next(_ wc: UnsafeMutablePointer<ibv_wc>) -> Bool { pointee.isSend ? nextSend(wc) : nextReceive(wc) }
 
     private func nextSend(_ wc: UnsafeMutablePointer<ibv_wc>) -> Bool {
-        if pointee.storedCount != 0, let distance = nextStored {
+        // After a flushed send, each send has a completion, also one that was not signaled.
+        if pointee.storedCount != 0, let distance = nextStored, distance == 0 || !pointee.hasReturnedFlush {
             let entry = send(distance)
             // A success after a flushed send would not be in order.
             let isFlushed = pointee.hasReturnedFlush && entry.pointee.state.status == 0

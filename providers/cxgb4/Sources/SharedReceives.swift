@@ -172,6 +172,8 @@ struct SharedReceives {
     mutating func retire(_ index: UInt32) -> UInt64? {
         let index = index &- firstIndex
         guard index < entries, posted[Int(index)].isPosted else { return nil }
+        // Before a work request that waits takes the index.
+        let id = posted[Int(index)].id
         posted[Int(index)].isPosted = false
         incomplete &-= 1
         if _fastPath(index == consumer) {
@@ -180,7 +182,7 @@ struct SharedReceives {
         } else {
             overtakingCount &+= 1
         }
-        return posted[Int(index)].id
+        return id
     }
 
     @inline(never)
