@@ -92,7 +92,7 @@ let providerTargets: [Target] = [
         dependencies: ["ProviderKit", "KernelVerbs", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"],
         path: "providers/hfi1/Sources", isModule: true),
     // The extensions of mlx5, rdma_mlx5.h.
-    .target(name: "CMlx5Extension", dependencies: ["CIBVerbs"], path: "providers/mlx5/Extension"),
+    .target(name: "CMlx5Extension", path: "providers/mlx5/Extension"),
     providerSide(
         "Cxgb4Provider",
         dependencies: ["ProviderKit", "KernelVerbs", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"],

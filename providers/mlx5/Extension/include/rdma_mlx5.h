@@ -12,13 +12,15 @@
 #ifndef RDMA_MLX5_H
 #define RDMA_MLX5_H
 
+#include <linux/types.h>
 #include <stdint.h>
-
-#include <infiniband/verbs.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+struct ibv_cq;
+struct ibv_qp;
 
 #define RDMA_MLX5_DIRECT "mlx5-direct"
 #define RDMA_MLX5_DIRECT_VERSION 1
