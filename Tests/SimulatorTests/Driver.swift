@@ -22,7 +22,7 @@ final class Driver {
         descriptor = sim_open(device)
         try #require(descriptor >= 0)
         kernel = KernelDevice(
-            descriptor: descriptor, driver: description.hasPrefix("hfi1") ? RDMA_DRIVER_HFI1 : RDMA_DRIVER_MLX5,
+            descriptor: descriptor, driver: Driver.identifier(description),
             calls: SystemCalls(
                 ioctl: { sim_ioctl($0, 0xC018_1B01, $1) }, write: { sim_write($0, $1, $2) }))
         // `KernelDevice.init` probes with a command without room for its response, which is refused.
@@ -30,6 +30,14 @@ final class Driver {
     }
 
     deinit { sim_close(descriptor) }
+
+    private static func identifier(_ description: String) -> rdma_driver_id {
+        switch description.prefix(4) {
+        case "hfi1": RDMA_DRIVER_HFI1
+        case "mlx5": RDMA_DRIVER_MLX5
+        default: RDMA_DRIVER_CXGB4
+        }
+    }
 
     /// The reason of the last refusal.
     var refusal: String { String(cString: uverbs_sim_refusal(device)) }
