@@ -15,7 +15,11 @@ struct SimCommand: ParsableCommand {
 
             Options of every type: write (a kernel without uverbs ioctl), abi=N (a kernel driver of that ABI version). Of \
             mlx5: roce (the link layer is Ethernet), cqe0 (a CQE holds the queue pair number, not the user index), static \
-            (a kernel without dynamic UAR), trap (the device runs at each store to a UAR page).
+            (a kernel without dynamic UAR), trap (the device runs at each store to a UAR page). Of cxgb4: t4, t5 or t6 (the \
+            generation of the adapter; T5 by default), cqe32 (a kernel driver from before CQEs of 64 bytes), onchip (of \
+            t4: send queues are in the adapter's memory), windows (a kernel driver with memory windows), dense (queues \
+            without write-combining doorbells), reorder (the CQE of a READ comes late), notrap (stores to doorbell pages \
+            are not trapped, so that some events are lost).
             """)
 
     @Argument(help: "The type of the device.")
@@ -56,13 +60,14 @@ struct SimCommand: ParsableCommand {
 
 /// The device types that Sources/Simulator implements.
 enum SimulatedDeviceType: String, CaseIterable, ExpressibleByArgument {
-    case hfi1, mlx5
+    case hfi1, mlx5, cxgb4
 
     /// The options of the device, as in Sources/CSimulatorABI/include/uverbs_sim.h.
     var options: [String] {
         switch self {
         case .hfi1: ["write"]
         case .mlx5: ["write", "roce", "cqe0", "static", "trap"]
+        case .cxgb4: ["write", "t4", "t5", "t6", "cqe32", "onchip", "windows", "dense", "reorder", "notrap"]
         }
     }
 
