@@ -148,6 +148,45 @@ final class WireTests {
         #expect(response.destination_queue_pair == 0x500 && response.source == 1)
     }
 
+    @Test("an end of an iWARP connection counts if it comes from the peer's port and queue pair, and has a known kind")
+    func connectionEnds() throws {
+        let bench = try Cxgb4Bench("cxgb4 t6 wire=\(directory)", connects: false)
+        let port = try RawPort(directory)
+        try bench.createCompletions()
+        try bench.createPair()
+        #expect(uverbs_sim_connect(bench.driver.device, bench.pair.number, port.lid, 0x500, 1) == 0)
+        func send(_ change: (inout sim_wire_message) -> Void = { _ in }) {
+            var message = port.message
+            message.kind = UInt8(SIM_WIRE_DISCONNECT.rawValue)
+            message.destination_queue_pair = bench.pair.number
+            message.acknowledgement = 2
+            change(&message)
+            port.send(message)
+            _ = uverbs_sim_step(bench.driver.device)
+        }
+        send { $0.acknowledgement = 4 }
+        #expect(bench.driver.refusal.contains("there is no such end of a connection (4)"), "\(bench.driver.refusal)")
+        uverbs_sim_forgive(bench.driver.device)
+        send { $0.source_queue_pair = 0x501 }
+        send { $0.destination_queue_pair += 1 }
+        #expect(try bench.state == IBV_QPS_RTS && uverbs_sim_refusals(bench.driver.device) == 0)
+        // An orderly end, which the device answers; then a late one.
+        send { $0.acknowledgement = 0 }
+        #expect(try bench.state == IBV_QPS_INIT)
+        let answer = try #require(port.receive())
+        #expect(answer.kind == SIM_WIRE_DISCONNECT.rawValue && answer.acknowledgement == 3)
+        #expect(answer.source_queue_pair == bench.pair.number && answer.destination_queue_pair == 0x500)
+        send()
+        #expect(try bench.state == IBV_QPS_INIT)
+        #expect(port.receive() == nil)
+        // The device's own: an abort when the queue pair is moved to ERR.
+        try bench.createPair()
+        #expect(uverbs_sim_connect(bench.driver.device, bench.pair.number, port.lid, 0x502, 0) == 0)
+        try bench.modify({ $0.qp_state = IBV_QPS_ERR }, [IBV_QP_STATE])
+        let abort = try #require(port.receive())
+        #expect(abort.acknowledgement == 2 && abort.destination_queue_pair == 0x502)
+    }
+
     @Test("the device acknowledges every random request to connected queue pairs, and continues to work")
     func fuzz() throws {
         let driver = try Driver("hfi1 wire=\(directory)")

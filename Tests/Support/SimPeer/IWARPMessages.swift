@@ -200,6 +200,34 @@ func iWARPPairs() {
     bench.close()
 }
 
+/// Two threads, each with two queue pairs and completion queues of its own, whose doorbell pages no other thread uses.
+func iWARPThreads() {
+    let benches = [Bench(), Bench()]
+    let threads = benches.map { bench in
+        Thread {
+            let (first, second) = Queue.connected(bench, IBV_QPT_RC, requests: 16, inline: 280)
+            for round in 0..<300 {
+                let id = UInt64(round)
+                equal(second.postReceive([bench.sge(Bench.half, 64)], id: id), 0, "posting a receive")
+                equal(
+                    first.post(
+                        IBV_WR_SEND, [bench.sge(0, 1 + round % 64)], id: id,
+                        flags: round & 1 == 0 ? [IBV_SEND_SIGNALED, IBV_SEND_INLINE] : [IBV_SEND_SIGNALED]), 0,
+                    "posting a send")
+                equal(bench.poll(bench.sends)[0].wr_id, id, "request")
+                let arrival = bench.poll(bench.receives)[0]
+                check(
+                    arrival.wr_id == id && arrival.byte_len == UInt32(1 + round % 64),
+                    "\(arrival.wr_id) \(arrival.byte_len)")
+            }
+            first.destroy()
+            second.destroy()
+        }
+    }
+    for thread in threads { thread.join() }
+    for bench in benches { bench.close() }
+}
+
 /// SEND with invalidate: the peer's region is inaccessible afterwards.
 func iWARPInvalidation() {
     let bench = Bench()

@@ -54,6 +54,8 @@ let iWARPScenarios: [(name: String, body: () -> Void)] = [
     ("iwarp-dropped", { iWARPDroppedDoorbells() }),
     ("iwarp-overflow", { iWARPOverflow() }),
     ("iwarp-synthetic", { iWARPSynthetic() }),
+    ("iwarp-threads", { iWARPThreads() }),
+    ("fatal", { fatalError() }),
 ]
 
 var wanted = Array(CommandLine.arguments.dropFirst())
