@@ -76,7 +76,7 @@ extension Device {
     /// Executes a READ or atomic: writes the response's payload to `message`.
     private func fetch(_ request: SendRequest, _ peer: QueuePair) -> Acknowledgement {
         guard peer.attributes.maxDestReadAtomic > 0 else {
-            reject(peer, IBV_EVENT_QP_REQ_ERR)
+            reject(peer, options.isIWARP ? IBV_EVENT_QP_FATAL : IBV_EVENT_QP_REQ_ERR)
             return .invalidRequest
         }
         return request.operation == .read ? read(request, peer) : change(request, peer)

@@ -47,7 +47,13 @@ final class Cxgb4Bench {
         if connects { try connect() }
     }
 
-    deinit { memory.deallocate() }
+    deinit {
+        memory.deallocate()
+        if let context {
+            sim_close(context.asyncDescriptor)
+            close(context.asyncDescriptor)
+        }
+    }
 
     func address(_ offset: Int) -> UInt64 { UInt64(UInt(bitPattern: memory + offset)) }
 

@@ -233,6 +233,9 @@ struct Cxgb4RequestTests {
         #expect(bench.memory.load(fromByteOffset: 2, as: UInt8.self) == 3)
         bench.store([1, 2, 3, 4], at: base, page: bench.sendPage)
         #expect(bench.driver.refusal.contains("of another size, in bytes (4)"), "\(bench.driver.refusal)")
+        bench.store(Array(copy[..<16]), at: base, page: bench.sendPage)
+        bench.doorbell(0)
+        #expect(bench.driver.refusal.contains("has not filled its write-combining"), "\(bench.driver.refusal)")
 
         let other = try Cxgb4Bench()
         other.put(wr)

@@ -130,6 +130,12 @@ final class Cxgb4Codec: Codec {
 
     override func close(_ context: Context) { mappings(context).endAll() }
 
+    override func queryDevice(_ driver: DriverData) throws(Refusal) {
+        try demand(
+            driver.input.count == 0 && driver.output.count == 0, EINVAL, "driver data, or room for them, in bytes",
+            has: driver.input.count + driver.output.count)
+    }
+
     override func create(_ domain: ProtectionDomain, _ driver: DriverData) throws(Refusal) {
         try driver.expectNoInput()
         lastDomain += 1

@@ -27,7 +27,13 @@ extension Cxgb4Codec {
         do throws(Refusal) {
             let segment = isT4 ? 0 : offset / Cxgb4Codec.segmentSize
             let position = offset - segment * Cxgb4Codec.segmentSize
-            if !isT4 && position >= 64 { return try combine(page, segment, position - 64, bytes) }
+            let isCombining = !isT4 && position >= 64
+            if page.stored != 0 && !(isCombining && segment == page.segment) {
+                page.stored = 0
+                throw Refusal(
+                    EINVAL, "the store before it has not filled its write-combining doorbell", has: page.segment)
+            }
+            if isCombining { return try combine(page, segment, position - 64, bytes) }
             try demand(
                 bytes.count == 4, EINVAL, "a store of another size than a doorbell's, in bytes", has: bytes.count,
                 wants: 4)
@@ -93,7 +99,7 @@ extension Cxgb4Codec {
         try demand(
             position + bytes.count <= 64 && bytes.count >= 8, EINVAL,
             "a store to a write-combining doorbell, of another size, in bytes", has: bytes.count)
-        if segment != page.segment { (page.segment, page.stored) = (segment, 0) }
+        page.segment = segment
         let place = page.memory.bytes + segment * Cxgb4Codec.segmentSize + 64
         for index in 0..<bytes.count {
             place.storeBytes(of: bytes[index], toByteOffset: position + index, as: UInt8.self)

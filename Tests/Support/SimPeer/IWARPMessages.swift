@@ -228,6 +228,32 @@ func iWARPThreads() {
     for bench in benches { bench.close() }
 }
 
+/// More queue pairs than share a doorbell page, on the same completion queues.
+func iWARPConnections() {
+    let bench = Bench()
+    let pairs = (0..<40).map { _ in Queue.connected(bench, IBV_QPT_RC, requests: 4) }
+    check(Set(pairs.flatMap { [$0.0.number, $0.1.number] }).count == 80, "numbers")
+    for round in 0..<3 {
+        for (index, (first, second)) in pairs.enumerated() {
+            let id = UInt64(100 * round + index)
+            equal(second.postReceive([bench.sge(Bench.half, 64)], id: id), 0, "posting a receive")
+            equal(first.post(IBV_WR_SEND, [bench.sge(0, 8)], id: id), 0, "posting a send")
+        }
+        let wanted = (0..<40).map { UInt64(100 * round + $0) }
+        let sends = bench.poll(bench.sends, 40)
+        let receives = bench.poll(bench.receives, 40)
+        check(Set(sends.map(\.wr_id)) == Set(wanted) && Set(receives.map(\.wr_id)) == Set(wanted), "requests")
+        for completion in receives {
+            equal(completion.qp_num, pairs[Int(completion.wr_id) - 100 * round].1.number, "queue pair")
+        }
+    }
+    for (first, second) in pairs {
+        first.destroy()
+        second.destroy()
+    }
+    bench.close()
+}
+
 /// SEND with invalidate: the peer's region is inaccessible afterwards.
 func iWARPInvalidation() {
     let bench = Bench()

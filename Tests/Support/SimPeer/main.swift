@@ -55,6 +55,7 @@ let iWARPScenarios: [(name: String, body: () -> Void)] = [
     ("iwarp-overflow", { iWARPOverflow() }),
     ("iwarp-synthetic", { iWARPSynthetic() }),
     ("iwarp-threads", { iWARPThreads() }),
+    ("iwarp-many", { iWARPConnections() }),
     ("fatal", { fatalError() }),
 ]
 
