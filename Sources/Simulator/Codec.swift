@@ -116,15 +116,15 @@ class Codec {
     /// REG_MR: whether the kernel's driver accepts a region of this length.
     func checkRegion(length: UInt64) throws(Refusal) {}
 
-    /// REREG_MR.
+    /// REREG_MR: throws if the kernel's driver has no such command.
     func checkReregistration() throws(Refusal) {}
 
-    /// ALLOC_MW.
+    /// ALLOC_MW: whether the kernel's driver has windows of this type.
     func checkWindow(type: UInt8) throws(Refusal) {
         throw Refusal(EOPNOTSUPP, "this device has no memory windows")
     }
 
-    /// QUERY_SRQ.
+    /// QUERY_SRQ: throws if the kernel's driver has no such command.
     func query(_ queue: SharedReceiveQueue) throws(Refusal) {}
 
     /// Whether the library detects that a shared receive queue has fallen below its limit, and reports it by MODIFY_SRQ

@@ -97,7 +97,7 @@ extension Device {
         if end == .close {
             // The peer's answer makes the queue pair idle.
             queuePair.state = IBV_QPS_SQD.rawValue
-            tellPeer(of: queuePair, .close)
+            if !tellPeer(of: queuePair, .close) { finishConnection(queuePair, end, IBV_QPS_INIT) }
             return
         }
         queuePair.state = end == .terminate ? IBV_QPS_SQE.rawValue : IBV_QPS_ERR.rawValue
@@ -130,11 +130,13 @@ extension Device {
         connectionObserver?.ended(queuePair, end)
     }
 
-    private func tellPeer(of queuePair: QueuePair, _ end: ConnectionEnd) {
+    /// Returns whether there is a peer.
+    @discardableResult
+    private func tellPeer(of queuePair: QueuePair, _ end: ConnectionEnd) -> Bool {
         let number = queuePair.attributes.destination
         guard let wire else {
-            if let peer = self.queuePair(number: number) { receiveEnd(peer, end, Origin(queuePair, self)) }
-            return
+            guard let peer = self.queuePair(number: number) else { return false }
+            return receiveEnd(peer, end, Origin(queuePair, self))
         }
         var header = sim_wire_message()
         header.kind = UInt8(SIM_WIRE_DISCONNECT.rawValue)
@@ -144,15 +146,19 @@ extension Device {
         header.path_mtu = UInt32(queuePair.pathMTU)
         wire.sendAcknowledgement(
             header, UnsafeRawBufferPointer(start: nil, count: 0), to: port(of: queuePair.attributes.address))
+        return true
     }
 
-    /// A message that ends a connection; ignored when the queue pair is not, or no longer, connected to its sender.
-    func receiveEnd(_ queuePair: QueuePair, _ end: ConnectionEnd, _ origin: Origin) {
+    /// A message that ends a connection. Returns false and does nothing when the queue pair is not, or no longer,
+    /// connected to its sender.
+    @discardableResult
+    func receiveEnd(_ queuePair: QueuePair, _ end: ConnectionEnd, _ origin: Origin) -> Bool {
         guard queuePair.state == IBV_QPS_RTS.rawValue || queuePair.state == IBV_QPS_SQD.rawValue,
             queuePair.attributes.destination == origin.queuePair,
             port(of: queuePair.attributes.address) == origin.lid
-        else { return }
+        else { return false }
         peerEnded(queuePair, end)
+        return true
     }
 
     /// Aborts connections to ports that are closed or whose process has ended: the host of a dead process resets its
@@ -160,7 +166,7 @@ extension Device {
     func abortUnreachable() {
         guard let wire, !isDead else { return }
         for queuePair in queuePairs {
-            guard let queuePair, queuePair.state == IBV_QPS_RTS.rawValue,
+            guard let queuePair, queuePair.state == IBV_QPS_RTS.rawValue || queuePair.state == IBV_QPS_SQD.rawValue,
                 !wire.isOpen(port(of: queuePair.attributes.address))
             else { continue }
             while receiveMessages() > 0 {}

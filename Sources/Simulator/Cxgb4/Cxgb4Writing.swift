@@ -33,6 +33,7 @@ private enum CQEOpcode {
     static let readResponse: UInt32 = 2
     static let send: UInt32 = 3
     static let sendAndInvalidate: UInt32 = 4
+    static let sendSolicitedAndInvalidate: UInt32 = 6
     static let terminate: UInt32 = 7
     static let writeImmediate: UInt32 = 8
     static let bind: UInt32 = 9
@@ -44,7 +45,8 @@ extension Cxgb4Codec {
         let cqe = completion.isReceive ? receiveCQE(completion) : sendCQE(completion)
         guard !completion.isReceive else { return put(cqe, ring) }
         let queues = queues(completion.queuePair)
-        if device.options.reorders && completion.operation == .read && completion.status == IBV_WC_SUCCESS.rawValue {
+        let isRead = completion.operation == .read && completion.status == IBV_WC_SUCCESS.rawValue
+        if device.options.reorders && isRead && !device.isHeld {
             queues.delayed.append((cqe, ring))
             return
         }
@@ -79,7 +81,10 @@ extension Cxgb4Codec {
         let isWrite = completion.operation == .write
         let opcode =
             isWrite
-            ? CQEOpcode.writeImmediate : completion.invalidated ? CQEOpcode.sendAndInvalidate : CQEOpcode.send
+            ? CQEOpcode.writeImmediate
+            : !completion.invalidated
+                ? CQEOpcode.send
+                : completion.isSolicited ? CQEOpcode.sendSolicitedAndInvalidate : CQEOpcode.sendAndInvalidate
         var cqe = Cxgb4CQE(
             queuePair: completion.queuePair, isReceive: true, opcode: opcode, status: status(completion))
         cqe.length = completion.byteLength

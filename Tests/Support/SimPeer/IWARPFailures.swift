@@ -241,5 +241,10 @@ func iWARPStates() {
     equal(fourth.state, IBV_QPS_ERR, "state after the peer's destruction")
     fourth.destroy()
     second.destroy()
+    // A connection without a peer ends at once.
+    let lonely = Queue(bench, IBV_QPT_RC)
+    lonely.connect(to: lonely.number + 100)
+    equal(lonely.enter(IBV_QPS_SQD), 0, "to SQD")
+    lonely.destroy()
     bench.close()
 }

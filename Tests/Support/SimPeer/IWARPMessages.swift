@@ -254,8 +254,12 @@ func iWARPConnections() {
     bench.close()
 }
 
-/// SEND with invalidate: the peer's region is inaccessible afterwards.
+/// SEND with invalidate, solicited and not: the peer's region is inaccessible afterwards.
 func iWARPInvalidation() {
+    for isSolicited in [false, true] { invalidate(isSolicited: isSolicited) }
+}
+
+private func invalidate(isSolicited: Bool) {
     let bench = Bench()
     let access = IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue
     let region = have(library.register(bench.domain, bench.memory, 2 * Bench.half, Int32(access)), "a region")
@@ -268,18 +272,17 @@ func iWARPInvalidation() {
     }
     equal(write(), 0, "posting a write")
     bench.succeeds(IBV_WC_RDMA_WRITE)
-    for isSolicited in [false] {
-        equal(second.postReceive([bench.sge(Bench.half, 8)], id: 4), 0, "posting a receive")
-        equal(
-            first.post(
-                IBV_WR_SEND_WITH_INV, [bench.sge(0, 8)],
-                flags: isSolicited ? [IBV_SEND_SIGNALED, IBV_SEND_SOLICITED] : [IBV_SEND_SIGNALED]
-            ) { $0.invalidate_rkey = region.pointee.rkey }, 0, "posting a send")
-        bench.succeeds(IBV_WC_SEND)
-        let arrival = bench.poll(bench.receives)[0]
-        check(arrival.wc_flags & IBV_WC_WITH_INV.rawValue != 0, "flags \(arrival.wc_flags)")
-        equal(arrival.invalidated_rkey, region.pointee.rkey, "the key that was invalidated")
-    }
+    equal(second.postReceive([bench.sge(Bench.half, 8)], id: 4), 0, "posting a receive")
+    equal(
+        first.post(
+            IBV_WR_SEND_WITH_INV, [bench.sge(0, 8)],
+            flags: isSolicited ? [IBV_SEND_SIGNALED, IBV_SEND_SOLICITED] : [IBV_SEND_SIGNALED]
+        ) { $0.invalidate_rkey = region.pointee.rkey }, 0, "posting a send")
+    bench.succeeds(IBV_WC_SEND)
+    let arrival = bench.poll(bench.receives)[0]
+    check(arrival.wc_flags & IBV_WC_WITH_INV.rawValue != 0, "flags \(arrival.wc_flags)")
+    equal(arrival.opcode, IBV_WC_RECV, "opcode of a receive")
+    equal(arrival.invalidated_rkey, region.pointee.rkey, "the key that was invalidated")
     // The peer refuses the WRITE: an event there, and the connection ends.
     equal(write(), 0, "posting a write")
     let completion = bench.poll(bench.sends)[0]
