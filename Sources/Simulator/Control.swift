@@ -271,6 +271,6 @@ extension Context {
         }
         device.codec.close(self)
         device.contexts.removeAll { $0 === self }
-        if device.contexts.isEmpty { device.wire?.close() }
+        device.closeIfUnused()
     }
 }

@@ -76,6 +76,11 @@ final class Device {
         }
     }
 
+    /// Whether a program has the device open, or its connection manager needs the port.
+    var isInUse: Bool { !contexts.isEmpty || simulation.manager.needs(self) }
+
+    func closeIfUnused() { if !isInUse { wire?.close() } }
+
     // MARK: - Refusals
 
     /// Records the reason for the test (`uverbs_sim_refusal`). Returns the errno value.
@@ -175,6 +180,7 @@ final class Device {
             context.events?.add(element: 1, type: IBV_EVENT_DEVICE_FATAL.rawValue)
         }
         isDead = true
+        simulation.manager.remove(self)
         wire?.close()
     }
 }

@@ -13,9 +13,9 @@ extension Device {
     }
 
     /// ::ffff:198.18.0.0: from the address block for benchmark tests (RFC 2544).
-    private static let firstAddress: UInt64 = 0x0000_FFFF_C612_0000
-    private static let linkLocal: UInt64 = 0xFE80_0000_0000_0000
-    private static let firstGUID: UInt64 = 0x0002_C903_0000_0100
+    static let firstAddress: UInt64 = 0x0000_FFFF_C612_0000
+    static let linkLocal: UInt64 = 0xFE80_0000_0000_0000
+    static let firstGUID: UInt64 = 0x0002_C903_0000_0100
     /// 00:07:43, Chelsio's OUI.
     private static let firstMACAddress: UInt64 = 0x0007_4310_0000
 

@@ -45,7 +45,9 @@ extension Context {
         let queuePair = try queuePair(request.qp_handle)
         try demand(queuePair.type == IBV_QPT_UD.rawValue, EINVAL, "only UD queue pairs have multicast groups")
         let gid = gidHalves(request.gid)
-        try demand(request.gid.0 == 0xFF, EINVAL, "a multicast GID begins with FF", has: Int(request.gid.0))
+        // 224.0.0.0/4 as an IPv4-mapped address is the group of RoCE v2.
+        let isIP4 = gid.0 == 0 && UInt64(bigEndian: gid.1) >> 28 == 0xFFFFE
+        try demand(request.gid.0 == 0xFF || isIP4, EINVAL, "the GID of no multicast group", has: Int(request.gid.0))
         let wanted = MulticastGroup(high: gid.0, low: gid.1, lid: request.mlid)
         let index = queuePair.groups.firstIndex(of: wanted)
         if call.number == Command.attach {

@@ -6,12 +6,14 @@ final class Simulation {
     static let vectorCount: UInt32 = 2
 
     private(set) var devices: [Device?] = []
+    let manager = ConnectionManager()
     private var entries: [(descriptor: Int32, entry: Entry)] = []
 
     /// The kind of a descriptor.
     enum Entry {
         case context(Context)
         case events(EventFile)
+        case manager(ManagerFile)
         case foreign
     }
 
@@ -56,7 +58,11 @@ final class Simulation {
         let entry = entry(descriptor)
         sim_own(descriptor, false)
         entries.removeAll { $0.descriptor == descriptor }
-        if case .context(let context) = entry { context.close() }
+        switch entry {
+        case .context(let context): context.close()
+        case .manager(let file): manager.close(file)
+        case .events, .foreign: break
+        }
     }
 }
 

@@ -16,11 +16,13 @@ extension Device {
     private func runOnce() -> Bool {
         let before = transmitted
         let arrivals = receiveMessages()
+        simulation.manager.run()
         run()
         if arrivals == 0 {
             failUnreachable()
             // Rarely: it looks at the port of every connection.
             if options.isIWARP && steps & 63 == 0 { abortUnreachable() }
+            simulation.manager.endLostConnections(self)
         }
         return arrivals > 0 || transmitted != before
     }
@@ -38,7 +40,7 @@ extension Device {
     /// One step of the thread. Returns the time to sleep before the next one, in nanoseconds; negative: the thread
     /// ends.
     func runFreely() -> Int64 {
-        guard !contexts.isEmpty, !isDead else {
+        guard isInUse, !isDead else {
             isRunning = false
             return -1
         }

@@ -15,6 +15,13 @@ final class SysfsTree {
         text.append("6")
         write(nil)
 
+        path.append("class/misc/rdma_cm/abi_version")
+        text.append(Int(RDMA_USER_CM_ABI_VERSION))
+        write(nil)
+        path.append("class/misc/rdma_cm/dev")
+        text.append("10:121")
+        write(nil)
+
         appendName()
         write(node: "ibdev")
         text.append("231:")

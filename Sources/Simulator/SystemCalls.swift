@@ -7,6 +7,10 @@ import CSimulatorABI
 @c(sim_find_node)
 public func findNode(_ path: UnsafePointer<CChar>) -> Int32 {
     locked {
+        var manager = path
+        if skip("/dev/infiniband/rdma_cm", &manager) && manager.pointee == 0 {
+            return simulation.devices.contains { $0 != nil } ? Int32(SIM_NODE_MANAGER) : -1
+        }
         for device in simulation.devices {
             guard let device else { continue }
             var path = path
@@ -35,14 +39,17 @@ private func parse(_ text: inout UnsafePointer<CChar>) -> Int? {
     return value
 }
 
-/// The node's device number for stat(2): the kernel's numbers for uverbs, from 231:192.
+/// The node's device number for stat(2): the kernel's numbers for uverbs, from 231:192; one of misc for rdma_cm.
 @c(sim_node_number)
-public func nodeNumber(_ device: Int32) -> UInt64 { UInt64(231) << 8 | UInt64(192 + device) }
+public func nodeNumber(_ device: Int32) -> UInt64 {
+    device == Int32(SIM_NODE_MANAGER) ? UInt64(10) << 8 | 121 : UInt64(231) << 8 | UInt64(192 + device)
+}
 
 /// open(2) of a device's node: a descriptor, or a negative errno value.
 @c(sim_open)
 public func openNode(_ index: Int32) -> Int32 {
     locked {
+        if index == Int32(SIM_NODE_MANAGER) { return openManager() }
         guard let device = simulation.device(index) else { return -ENXIO }
         let descriptor = sim_memory_file()
         if descriptor >= 0 {
@@ -52,12 +59,25 @@ public func openNode(_ index: Int32) -> Int32 {
     }
 }
 
-/// The device whose node a descriptor has open, or -1.
+private func openManager() -> Int32 {
+    do throws(Refusal) {
+        let file = try ManagerFile()
+        simulation.add(.manager(file), descriptor: file.descriptor)
+        return file.descriptor
+    } catch {
+        return -error.errno
+    }
+}
+
+/// The device whose node a descriptor has open, SIM_NODE_MANAGER, or -1.
 @c(sim_device_of)
 public func deviceOf(_ descriptor: Int32) -> Int32 {
     locked {
-        if case .context(let context) = simulation.entry(descriptor) { return Int32(context.device.index) }
-        return -1
+        switch simulation.entry(descriptor) {
+        case .context(let context): return Int32(context.device.index)
+        case .manager: return Int32(SIM_NODE_MANAGER)
+        case .events, .foreign: return -1
+        }
     }
 }
 
@@ -82,14 +102,29 @@ public func uverbsIoctl(_ descriptor: Int32, _ request: UInt, _ argument: Unsafe
 @c(sim_write)
 public func uverbsWrite(_ descriptor: Int32, _ command: UnsafeRawPointer?, _ size: Int) -> Int32 {
     locked {
-        guard case .context(let context) = simulation.entry(descriptor) else { return EINVAL }
         let bytes = UnsafeRawBufferPointer(start: command, count: size)
+        if case .manager(let file) = simulation.entry(descriptor) { return write(bytes, to: file) }
+        guard case .context(let context) = simulation.entry(descriptor) else { return EINVAL }
         do throws(Refusal) {
             try context.write(bytes)
             return 0
         } catch {
             return context.device.record(error, of: name(ofCommandIn: bytes))
         }
+    }
+}
+
+/// A command of rdma_cm. A refusal is recorded by the first device.
+private func write(_ bytes: UnsafeRawBufferPointer, to file: ManagerFile) -> Int32 {
+    defer { simulation.manager.deliver() }
+    do throws(Refusal) {
+        try file.write(bytes)
+        return 0
+    } catch {
+        // The program waits, or has no event.
+        if error.errno == EAGAIN { return EAGAIN }
+        for device in simulation.devices { if let device { return device.record(error, of: "rdma_cm") } }
+        return error.errno
     }
 }
 

@@ -151,6 +151,17 @@ final class Wire {
         }
     }
 
+    /// Whether this LID is allocated.
+    func exists(_ lid: UInt16) -> Bool { lid != 0 && sim_wire_exists(directory.cString, lid) }
+
+    /// Allocates a port of a port space among all processes on the wire. Returns an errno value.
+    func claim(_ space: UInt16, _ port: UInt16) -> Int32 { sim_cm_claim(directory.cString, space, port, lid) }
+
+    func release(_ space: UInt16, _ port: UInt16) { sim_cm_release(directory.cString, space, port, lid) }
+
+    /// The LID of the process that has a port; 0: none.
+    func owner(_ space: UInt16, _ port: UInt16) -> UInt16 { sim_cm_owner(directory.cString, space, port) }
+
     /// Whether the port is open and its process exists.
     func isOpen(_ lid: UInt16) -> Bool { sim_wire_is_open(directory.cString, lid) }
 }

@@ -191,11 +191,29 @@ EXPORTED int ioctl(int fd, unsigned long request, ...)
 	return sim_owns(fd) ? answer(sim_ioctl(fd, request, argument)) : (int)syscall(SYS_ioctl, fd, request, argument);
 }
 
+/* Waits for an event. Returns false, and the reason in errno, when the descriptor is nonblocking or a signal arrives. */
+static bool wait_readable(int fd)
+{
+	struct pollfd readable = { .fd = fd, .events = POLLIN };
+
+	if (fcntl(fd, F_GETFL) & O_NONBLOCK) {
+		errno = EAGAIN;
+		return false;
+	}
+	return poll(&readable, 1, -1) >= 0;
+}
+
 EXPORTED ssize_t write(int fd, const void *buffer, size_t size)
 {
+	int error;
+
 	if (!sim_owns(fd))
 		return __write(fd, buffer, size);
-	return answer(sim_write(fd, buffer, size)) < 0 ? -1 : (ssize_t)size;
+	while ((error = sim_write(fd, buffer, size)) == EAGAIN) {
+		if (!wait_readable(fd))
+			return -1;
+	}
+	return answer(error) < 0 ? -1 : (ssize_t)size;
 }
 
 EXPORTED ssize_t read(int fd, void *buffer, size_t size)
@@ -205,11 +223,7 @@ EXPORTED ssize_t read(int fd, void *buffer, size_t size)
 	if (!sim_owns(fd))
 		return __read(fd, buffer, size);
 	while ((count = sim_read(fd, buffer, size)) == 0) {
-		struct pollfd readable = { .fd = fd, .events = POLLIN };
-
-		if (fcntl(fd, F_GETFL) & O_NONBLOCK)
-			return answer(EAGAIN);
-		if (poll(&readable, 1, -1) < 0)
+		if (!wait_readable(fd))
 			return -1;
 	}
 	return count < 0 ? answer((int)-count) : count;

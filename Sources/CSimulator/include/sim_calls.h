@@ -8,7 +8,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/// A device's number from the path of its node, or -1: not a simulated device.
+/// The number of /dev/infiniband/rdma_cm, in place of a device's.
+enum { SIM_NODE_MANAGER = 0x7FFF };
+
+/// A device's number from the path of its node, SIM_NODE_MANAGER, or -1: not a simulated device.
 int sim_find_node(const char *path);
 /// st_rdev of the node, for stat(2).
 uint64_t sim_node_number(int device);
@@ -16,7 +19,8 @@ uint64_t sim_node_number(int device);
 int sim_open(int device);
 /// The device whose node this descriptor has open, or -1, as for the descriptor of an event file.
 int sim_device_of(int fd);
-/// ioctl(2) and write(2): 0 or a positive errno value.
+/// ioctl(2) and write(2): 0 or a positive errno value. EAGAIN of write(2): the command waits until poll(2) reports the
+/// descriptor as readable, unless it is nonblocking.
 int sim_ioctl(int fd, unsigned long request, void *argument);
 int sim_write(int fd, const void *command, size_t size);
 /// read(2) of an event: its size, 0 when none is waiting, or a negative errno value.

@@ -20,6 +20,8 @@ enum sim_wire_kind {
 	SIM_WIRE_DATAGRAM = 4,
 	/// The end of an iWARP connection; `acknowledgement` is a raw value of `ConnectionEnd`.
 	SIM_WIRE_DISCONNECT = 5,
+	/// A message between connection managers: struct sim_cm_message.
+	SIM_WIRE_CONNECTION_MANAGER = 16,
 };
 
 enum sim_wire_flags {
