@@ -4,6 +4,8 @@ import CSimulatorABI
 /// A simulated device: the state that its open contexts share.
 final class Device {
     let index: Int
+    /// The connection manager of the network namespace that the device is in.
+    var manager: ConnectionManager
     let options: Options
     private(set) var codec: Codec! = nil
     var contexts: [Context] = []
@@ -66,6 +68,7 @@ final class Device {
 
     init(index: Int, options: Options, wire: Wire?) {
         self.index = index
+        manager = simulation.manager
         self.options = options
         self.wire = wire
         lid = wire?.lid ?? 1
@@ -77,7 +80,7 @@ final class Device {
     }
 
     /// Whether a program has the device open, or its connection manager needs the port.
-    var isInUse: Bool { !contexts.isEmpty || simulation.manager.needs(self) }
+    var isInUse: Bool { !contexts.isEmpty || manager.needs(self) }
 
     func closeIfUnused() { if !isInUse { wire?.close() } }
 
@@ -180,7 +183,7 @@ final class Device {
             context.events?.add(element: 1, type: IBV_EVENT_DEVICE_FATAL.rawValue)
         }
         isDead = true
-        simulation.manager.remove(self)
+        manager.remove(self)
         wire?.close()
     }
 }

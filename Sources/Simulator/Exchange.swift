@@ -90,7 +90,7 @@ extension Device {
                 throw Refusal(EPROTO, "there is no such end of a connection", has: Int(header.acknowledgement))
             }
             if let queuePair = queuePair(number: number) { receiveEnd(queuePair, end, origin) }
-        case SIM_WIRE_CONNECTION_MANAGER: try simulation.manager.receive(header, message, self)
+        case SIM_WIRE_CONNECTION_MANAGER: try manager.receive(header, message, self)
         default: throw Refusal(EPROTO, "there is no such kind of message", has: Int(header.kind))
         }
     }

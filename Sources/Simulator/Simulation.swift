@@ -6,6 +6,7 @@ final class Simulation {
     static let vectorCount: UInt32 = 2
 
     private(set) var devices: [Device?] = []
+    /// The connection manager of all devices that are in no network namespace of their own.
     let manager = ConnectionManager()
     private var entries: [(descriptor: Int32, entry: Entry)] = []
 
@@ -60,7 +61,7 @@ final class Simulation {
         entries.removeAll { $0.descriptor == descriptor }
         switch entry {
         case .context(let context): context.close()
-        case .manager(let file): manager.close(file)
+        case .manager(let file): file.manager.close(file)
         case .events, .foreign: break
         }
     }

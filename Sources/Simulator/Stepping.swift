@@ -16,13 +16,13 @@ extension Device {
     private func runOnce() -> Bool {
         let before = transmitted
         let arrivals = receiveMessages()
-        simulation.manager.run()
+        manager.run()
         run()
         if arrivals == 0 {
             failUnreachable()
             // Rarely: it looks at the port of every connection.
             if options.isIWARP && steps & 63 == 0 { abortUnreachable() }
-            simulation.manager.endLostConnections(self)
+            manager.endLostConnections(self)
         }
         return arrivals > 0 || transmitted != before
     }

@@ -9,7 +9,7 @@ public func findNode(_ path: UnsafePointer<CChar>) -> Int32 {
     locked {
         var manager = path
         if skip("/dev/infiniband/rdma_cm", &manager) && manager.pointee == 0 {
-            return simulation.devices.contains { $0 != nil } ? Int32(SIM_NODE_MANAGER) : -1
+            return simulation.manager.devices.contains { $0 != nil } ? Int32(SIM_NODE_MANAGER) : -1
         }
         for device in simulation.devices {
             guard let device else { continue }
@@ -49,7 +49,7 @@ public func nodeNumber(_ device: Int32) -> UInt64 {
 @c(sim_open)
 public func openNode(_ index: Int32) -> Int32 {
     locked {
-        if index == Int32(SIM_NODE_MANAGER) { return openManager() }
+        if index == Int32(SIM_NODE_MANAGER) { return openManager(simulation.manager) }
         guard let device = simulation.device(index) else { return -ENXIO }
         let descriptor = sim_memory_file()
         if descriptor >= 0 {
@@ -59,9 +59,19 @@ public func openNode(_ index: Int32) -> Int32 {
     }
 }
 
-private func openManager() -> Int32 {
+/// open(2) of /dev/infiniband/rdma_cm in a network namespace that has this device alone.
+@c(sim_open_manager)
+public func openManager(_ index: Int32) -> Int32 {
+    locked {
+        guard let device = simulation.device(index) else { return -ENXIO }
+        if device.manager === simulation.manager { device.manager = ConnectionManager() }
+        return openManager(device.manager)
+    }
+}
+
+private func openManager(_ manager: ConnectionManager) -> Int32 {
     do throws(Refusal) {
-        let file = try ManagerFile()
+        let file = try ManagerFile(manager)
         simulation.add(.manager(file), descriptor: file.descriptor)
         return file.descriptor
     } catch {
@@ -116,14 +126,14 @@ public func uverbsWrite(_ descriptor: Int32, _ command: UnsafeRawPointer?, _ siz
 
 /// A command of rdma_cm. A refusal is recorded by the first device.
 private func write(_ bytes: UnsafeRawBufferPointer, to file: ManagerFile) -> Int32 {
-    defer { simulation.manager.deliver() }
+    defer { file.manager.deliver() }
     do throws(Refusal) {
         try file.write(bytes)
         return 0
     } catch {
         // The program waits, or has no event.
         if error.errno == EAGAIN { return EAGAIN }
-        for device in simulation.devices { if let device { return device.record(error, of: "rdma_cm") } }
+        for device in file.manager.devices { if let device { return device.record(error, of: "rdma_cm") } }
         return error.errno
     }
 }

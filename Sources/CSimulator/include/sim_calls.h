@@ -17,6 +17,9 @@ int sim_find_node(const char *path);
 uint64_t sim_node_number(int device);
 /// open(2): a descriptor, or a negative errno value.
 int sim_open(int device);
+/// open(2) of /dev/infiniband/rdma_cm in a network namespace that has this device alone, with the rdma_cm ports of a host
+/// of its own: for tests with several devices in one process. Called before any identifier uses the device.
+int sim_open_manager(int device);
 /// The device whose node this descriptor has open, or -1, as for the descriptor of an event file.
 int sim_device_of(int fd);
 /// ioctl(2) and write(2): 0 or a positive errno value. EAGAIN of write(2): the command waits until poll(2) reports the

@@ -19,8 +19,8 @@ extension ConnectionManager {
         try check(message)
         let kind = sim_cm_kind(rawValue: UInt32(message.kind))
         if kind == SIM_CM_REQ || kind == SIM_CM_SIDR_REQ { return receive(request: arrival) }
-        guard let identifier = identifier(communicationID: message.receiver),
-            identifier.device === arrival.device, identifier.remoteID == 0 || identifier.remoteID == message.sender
+        guard let identifier = receiver(of: arrival), identifier.device === arrival.device,
+            identifier.remoteID == 0 || identifier.remoteID == message.sender
         else {
             // The identifier is gone.
             if kind == SIM_CM_DREQ { answer(arrival, SIM_CM_DREP, 0) }
@@ -39,6 +39,18 @@ extension ConnectionManager {
         case SIM_CM_SIDR_REP: receiveLookUpReply(identifier, message)
         default: throw Refusal(EPROTO, "a message of another transport", has: Int(message.kind))
         }
+    }
+
+    /// The identifier to which a message is sent. A peer that withdraws its request does not know it.
+    private func receiver(of arrival: Arrival) -> Identifier? {
+        if arrival.message.receiver != 0 { return identifier(communicationID: arrival.message.receiver) }
+        for identifier in identifiers {
+            guard let identifier, identifier.device === arrival.device, identifier.remoteLID == arrival.source else {
+                continue
+            }
+            if identifier.remoteID == arrival.message.sender { return identifier }
+        }
+        return nil
     }
 
     private func check(_ message: sim_cm_message) throws(Refusal) {

@@ -57,6 +57,9 @@ final class ConnectionManager {
 
     // MARK: - Devices
 
+    /// The devices of its network namespace.
+    var devices: [Device?] { simulation.devices.filter { $0?.manager === self } }
+
     /// Whether an identifier needs the device's port to be open.
     func needs(_ device: Device) -> Bool {
         for identifier in identifiers {
@@ -75,7 +78,7 @@ final class ConnectionManager {
 
     /// The device that has an address.
     func device(of address: sim_cm_address) throws(Refusal) -> Device {
-        for device in simulation.devices {
+        for device in devices {
             if let device, !device.isDead, device.has(address) { return device }
         }
         throw Refusal(ENODEV, "no device has this address")
@@ -112,7 +115,7 @@ final class ConnectionManager {
         releasePort(identifier)
         let device = identifier.device
         identifier.device = nil
-        if let device { device.closeIfUnused() } else { for other in simulation.devices { other?.closeIfUnused() } }
+        if let device { device.closeIfUnused() } else { for other in devices { other?.closeIfUnused() } }
     }
 
     /// close(2) of a descriptor.

@@ -30,14 +30,16 @@ struct ManagerCommand {
     }
 
     func demandBody(_ size: Int) throws(Refusal) {
-        try demand(body.count >= size, EFAULT, "shorter than the command's struct, in bytes", has: body.count, wants: size)
+        try demand(
+            body.count >= size, EFAULT, "shorter than the command's struct, in bytes", has: body.count, wants: size)
     }
 
     /// The socket address at an offset.
     func address(_ offset: Int, size: Int) throws(Refusal) -> sim_cm_address {
         let bytes = UnsafeRawBufferPointer(rebasing: body[offset..<(offset + size)])
         guard let address = sim_cm_address(bytes) else {
-            throw Refusal(EINVAL, "rdma_cm does not support this address family", has: Int(bytes.load(0, as: UInt16.self)))
+            throw Refusal(
+                EINVAL, "rdma_cm does not support this address family", has: Int(bytes.load(0, as: UInt16.self)))
         }
         return address
     }
@@ -66,8 +68,6 @@ struct ManagerCommand {
 }
 
 extension ManagerFile {
-    private var manager: ConnectionManager { simulation.manager }
-
     /// write(2) of a command. EAGAIN: GET_EVENT, and no event is waiting.
     func write(_ bytes: UnsafeRawBufferPointer) throws(Refusal) {
         let command = try ManagerCommand(bytes)
@@ -143,7 +143,8 @@ extension ManagerFile {
 
     private func migrate(_ command: ManagerCommand) throws(Refusal) {
         let request = try command.load(rdma_ucm_migrate_id.self)
-        guard case .manager(let former) = simulation.entry(Int32(bitPattern: request.fd)) else {
+        guard case .manager(let former) = simulation.entry(Int32(bitPattern: request.fd)), former.manager === manager
+        else {
             throw Refusal(EINVAL, "the descriptor is none of rdma_cm", has: Int(request.fd))
         }
         let identifier = try manager.identifier(request.id, former)
@@ -171,7 +172,8 @@ extension ManagerFile {
 
     private func demandSize(_ size: UInt16, _ address: sim_cm_address) throws(Refusal) {
         let wanted = sim_cm_address_size(address.family)
-        try demand(Int(size) == wanted, EINVAL, "another length than an address of its family has, in bytes",
+        try demand(
+            Int(size) == wanted, EINVAL, "another length than an address of its family has, in bytes",
             has: Int(size), wants: wanted)
     }
 
@@ -302,7 +304,8 @@ extension ManagerFile {
     private func initializeAttributes(_ command: ManagerCommand) throws(Refusal) {
         try command.demandRoom(MemoryLayout<ib_uverbs_qp_attr>.size)
         let request = try command.load(rdma_ucm_init_qp_attr.self)
-        try demand(request.qp_state <= IBV_QPS_ERR.rawValue, EINVAL, "there is no such state", has: Int(request.qp_state))
+        try demand(
+            request.qp_state <= IBV_QPS_ERR.rawValue, EINVAL, "there is no such state", has: Int(request.qp_state))
         let attributes = try manager.attributes(try identifierOnDevice(request.id), state: request.qp_state)
         try command.respond(at: request.response, attributes)
     }

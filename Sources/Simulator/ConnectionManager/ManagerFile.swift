@@ -4,9 +4,11 @@ import CSimulator
 /// it as readable while an event is waiting.
 final class ManagerFile {
     let descriptor: Int32
+    let manager: ConnectionManager
     private(set) var events: [ManagerEvent] = []
 
-    init() throws(Refusal) {
+    init(_ manager: ConnectionManager) throws(Refusal) {
+        self.manager = manager
         descriptor = sim_counter()
         try demand(descriptor >= 0, -descriptor, "no descriptor is left for rdma_cm")
     }
@@ -99,7 +101,11 @@ extension ConnectionManager {
         response.id = identifier.number
         response.event = type.rawValue
         response.status = UInt32(bitPattern: contents.status)
-        if identifier.isDatagram { response.param.ud = contents.datagram } else { response.param.conn = contents.parameters }
+        if identifier.isDatagram {
+            response.param.ud = contents.datagram
+        } else {
+            response.param.conn = contents.parameters
+        }
         response.ece = contents.ece
         return response
     }

@@ -41,7 +41,7 @@ extension ConnectionManager {
             try demand(!device.isIWARP || !identifier.isDatagram, EINVAL, "iWARP has no datagrams")
             identifier.communication = .listen
         } else {
-            for device in simulation.devices {
+            for device in devices {
                 try device?.wire?.open()
                 device?.startRunning()
             }
@@ -124,7 +124,7 @@ extension ConnectionManager {
     // MARK: - Ports that all processes on the wire share
 
     private func claim(_ identifier: Identifier, _ space: UInt16) throws(Refusal) {
-        for device in simulation.devices {
+        for device in devices {
             guard let device, let wire = device.wire else { continue }
             // The others recognize the owner by its open port.
             try wire.open()
@@ -146,7 +146,7 @@ extension ConnectionManager {
         for other in identifiers {
             if let other, other.isClaimed, other.boundSpace == space, other.source.port == port { return }
         }
-        for device in simulation.devices { device?.wire?.release(space, port) }
+        for device in devices { device?.wire?.release(space, port) }
     }
 
     // MARK: - Listeners

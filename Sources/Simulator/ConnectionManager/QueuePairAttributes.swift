@@ -22,7 +22,9 @@ extension ConnectionManager {
             }
         }
         if !device.isIWARP && state == IBV_QPS_RTR.rawValue { attributes.rq_psn = identifier.receivePSN }
-        if attributes.qp_attr_mask & Mask.timeout != 0, let timeout = identifier.timeout { attributes.timeout = timeout }
+        if attributes.qp_attr_mask & Mask.timeout != 0, let timeout = identifier.timeout {
+            attributes.timeout = timeout
+        }
         return attributes
     }
 

@@ -30,7 +30,7 @@ extension ConnectionManager {
     /// a listener, this process is.
     private func resolveLoopback(_ identifier: Identifier) throws(Refusal) {
         if identifier.device == nil {
-            guard let device = simulation.devices.first(where: { $0?.isDead == false }) ?? nil else {
+            guard let device = devices.first(where: { $0?.isDead == false }) ?? nil else {
                 throw Refusal(ENODEV, "there is no device")
             }
             try attach(identifier, device)
@@ -54,7 +54,7 @@ extension ConnectionManager {
         let destination = identifier.destination
         if identifier.device == nil {
             guard
-                let device = simulation.devices.first(where: {
+                let device = devices.first(where: {
                     $0?.isDead == false && $0?.lid(of: destination) ?? 0 != 0
                 }) ?? nil
             else {
