@@ -5,7 +5,9 @@ import CSimulatorABI
 final class Device {
     let index: Int
     /// The connection manager of the network namespace that the device is in.
-    var manager: ConnectionManager
+    var manager: ConnectionManager {
+        didSet { connectionObserver = manager }
+    }
     let options: Options
     private(set) var codec: Codec! = nil
     var contexts: [Context] = []
@@ -69,6 +71,7 @@ final class Device {
     init(index: Int, options: Options, wire: Wire?) {
         self.index = index
         manager = simulation.manager
+        connectionObserver = manager
         self.options = options
         self.wire = wire
         lid = wire?.lid ?? 1

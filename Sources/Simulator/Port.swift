@@ -7,9 +7,14 @@ extension Device {
     /// A GID, in network byte order: link-local, from this device's GUID; for RoCE also IPv4-mapped. An iWARP port's
     /// GID is its MAC address and zeros.
     func gid(_ index: Int) -> (UInt64, UInt64) {
-        if options.isIWARP { return (((Device.firstMACAddress + UInt64(lid)) << 16).bigEndian, 0) }
+        if options.isIWARP { return gid(ofAdapter: lid) }
         if options.isRoCE && index >= 2 { return (0, (Device.firstAddress + UInt64(lid)).bigEndian) }
         return (Device.linkLocal.bigEndian, guid.bigEndian)
+    }
+
+    /// The GID of an iWARP port: its MAC address.
+    func gid(ofAdapter lid: UInt16) -> (UInt64, UInt64) {
+        (((Device.firstMACAddress + UInt64(lid)) << 16).bigEndian, 0)
     }
 
     /// ::ffff:198.18.0.0: from the address block for benchmark tests (RFC 2544).

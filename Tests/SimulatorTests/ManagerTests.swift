@@ -61,7 +61,8 @@ struct ManagerTests {
             #expect(ready.ah_attr.dlid == (description == "mlx5" ? 1 : 0))
             if description != "mlx5" {
                 #expect(ready.ah_attr.grh.sgid_index == 3 && ready.ah_attr.grh.hop_limit == 64)
-                #expect(withUnsafeBytes(of: ready.ah_attr.grh.dgid) { Array($0.suffix(6)) } == [255, 255, 198, 18, 0, 1])
+                #expect(
+                    withUnsafeBytes(of: ready.ah_attr.grh.dgid) { Array($0.suffix(6)) } == [255, 255, 198, 18, 0, 1])
             }
             let sending = try driver.attributes(id, IBV_QPS_RTS)
             #expect(sending.qp_attr_mask == 1 | 0x200 | 0x400 | 0x800 | 0x2000 | 0x10000)

@@ -96,8 +96,8 @@ extension Device {
     func has(_ address: sim_cm_address) -> Bool {
         switch address.family {
         case Family.ip4: address.gid == addressGID
-        case Family.ib: !options.isEthernet && !isIWARP && address.gid == gid(0)
-        default: address.isLinkLocal && address.gid == linkLocalGID
+        case Family.ib: !options.isEthernet && address.gid == gid(0)
+        default: !isIWARP && address.isLinkLocal && address.gid == linkLocalGID
         }
     }
 
@@ -106,9 +106,9 @@ extension Device {
         let low = UInt64(bigEndian: address.address.1)
         switch address.family {
         case Family.ip4: return UInt16(exactly: low &- Device.firstAddress) ?? 0
-        case Family.ib where options.isEthernet || isIWARP: return 0
+        case Family.ib where options.isEthernet: return 0
         default:
-            guard UInt64(bigEndian: address.address.0) == Device.linkLocal else { return 0 }
+            guard !isIWARP, UInt64(bigEndian: address.address.0) == Device.linkLocal else { return 0 }
             return UInt16(exactly: low &- Device.firstGUID &+ 1) ?? 0
         }
     }
@@ -124,5 +124,5 @@ extension Device {
     func addressGID(of lid: UInt16) -> (UInt64, UInt64) { (0, (Device.firstAddress + UInt64(lid)).bigEndian) }
 
     /// The kernel's connection manager connects the device's queue pairs as iWARP does.
-    var isIWARP: Bool { false }
+    var isIWARP: Bool { options.isIWARP }
 }

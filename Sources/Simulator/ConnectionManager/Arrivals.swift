@@ -29,7 +29,7 @@ extension ConnectionManager {
         try demand(
             identifier.remoteLID == arrival.source, EPROTO, "a message from another port than the peer's",
             has: Int(arrival.source), wants: Int(identifier.remoteLID))
-        if arrival.device.isIWARP { return receiveIWARP(identifier, arrival.device, message) }
+        if arrival.device.isIWARP { return try receiveIWARP(identifier, arrival.device, message) }
         switch kind {
         case SIM_CM_REP: receiveReply(identifier, message)
         case SIM_CM_RTU: receiveReadyToUse(identifier)
@@ -110,7 +110,7 @@ extension ConnectionManager {
         request.source = message.destination
         request.destination = message.source
         setParameters(request, message)
-        raise(request: request, listener, contents(ofRequest: message, listener, isLookUp: isLookUp))
+        raise(request: request, listener, contents(ofRequest: message, request, listener, isLookUp: isLookUp))
     }
 
     private func setParameters(_ request: Identifier, _ message: sim_cm_message) {
@@ -133,20 +133,22 @@ extension ConnectionManager {
         path.flowLabel = message.flow_label & 0xF_FFFF
         path.trafficClass = message.traffic_class
         path.serviceLevel = message.service_level & 15
-        if request.device!.options.isEthernet { path.hopLimit = 64 }
+        if request.device!.options.isRoCE { path.hopLimit = 64 }
         request.path = path
     }
 
     private func contents(
-        ofRequest message: sim_cm_message, _ listener: Identifier, isLookUp: Bool
+        ofRequest message: sim_cm_message, _ request: Identifier, _ listener: Identifier, isLookUp: Bool
     ) -> EventContents {
         var contents = EventContents()
-        setParameters(&contents, message)
-        contents.parameters.retry_count = message.retry_count
-        if listener.device?.isIWARP ?? false || message.isIWARP {
+        if request.device!.isIWARP {
+            contents.parameters.responder_resources = request.responderResources
+            contents.parameters.initiator_depth = request.initiatorDepth
             contents.setPrivateData(message, size: Int(message.private_data_length))
             return contents
         }
+        setParameters(&contents, message)
+        contents.parameters.retry_count = message.retry_count
         let header = listener.source.family == Family.ib ? 0 : PrivateData.header
         contents.setPrivateData(message, size: (isLookUp ? PrivateData.lookUp : PrivateData.request) - header)
         return contents

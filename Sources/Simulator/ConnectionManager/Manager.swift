@@ -2,7 +2,7 @@ import CSimulator
 
 /// The kernel's connection manager (drivers/infiniband/core/ucma.c, cma.c, cm.c, iwcm.c): the identifiers of this
 /// process, and the messages between connection managers. The caller holds the lock.
-final class ConnectionManager {
+final class ConnectionManager: ConnectionObserver {
     /// A message that has arrived at a device.
     struct Arrival {
         let device: Device
@@ -24,7 +24,7 @@ final class ConnectionManager {
     var lastPort: UInt16 = 0
     private var lastPSN: UInt32 = 0
 
-    init() {}
+    override init() { super.init() }
 
     func makeIdentifier(_ file: ManagerFile, userID: UInt64, space: UInt16, type: UInt32) -> Identifier {
         // The kernel's are random; these differ in every byte from one identifier to the next.
@@ -91,6 +91,16 @@ final class ConnectionManager {
             raise(.deviceRemoval, identifier)
             release(identifier)
             identifier.state = .deviceRemoved
+        }
+    }
+
+    /// The connection of an iWARP queue pair has ended.
+    override func ended(_ queuePair: QueuePair, _ end: ConnectionEnd) {
+        for identifier in identifiers {
+            guard let identifier, identifier.queuePair == queuePair.number,
+                identifier.device === queuePair.context.device
+            else { continue }
+            closed(identifier, status: end == .abort ? -ECONNRESET : 0)
         }
     }
 

@@ -13,7 +13,7 @@ extension ConnectionManager {
         try demand(identifier.isDatagram, EINVAL, "only datagram identifiers have multicast groups")
         try demand(!device.isIWARP, ENOSYS, "iWARP has no multicast")
         try demand(!address.isAny, EINVAL, "the address of no group")
-        if device.options.isEthernet {
+        if device.options.isRoCE {
             try demand(!identifier.source.isLoopback, ENODEV, "the identifier is bound to no interface")
             // The kernel's ENOTSUPP, which is not ENOTSUP.
             try demand(address.family != Family.ip6, 524, "RoCE v2 has IPv4 groups only")
@@ -33,7 +33,7 @@ extension ConnectionManager {
         var attributes = ib_uverbs_ah_attr()
         attributes.is_global = 1
         attributes.port_num = 1
-        if device.options.isEthernet {
+        if device.options.isRoCE {
             setGID(address.gid, &attributes.grh.dgid)
             attributes.grh.hop_limit = 64
             attributes.grh.sgid_index = device.gidIndex(of: device.addressGID)

@@ -37,8 +37,7 @@ extension ConnectionManager {
             try checkPort(identifier, space: identifier.boundSpace, reuse: false)
             identifier.reusesAddress = false
         }
-        if let device = identifier.device {
-            try demand(!device.isIWARP || !identifier.isDatagram, EINVAL, "iWARP has no datagrams")
+        if identifier.device != nil {
             identifier.communication = .listen
         } else {
             for device in devices {

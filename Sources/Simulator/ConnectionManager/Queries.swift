@@ -29,8 +29,10 @@ extension Identifier {
     /// The GIDs of source and destination (`rdma_read_gids`).
     private func gids(_ device: Device) -> (source: (UInt64, UInt64), destination: (UInt64, UInt64)) {
         if let path { return (path.source, path.destination) }
-        if remoteLID == 0 { return (device.options.isEthernet ? source.gid : device.gid(0), destination.gid) }
-        return device.options.isEthernet || device.isIWARP
+        if remoteLID == 0 { return (device.options.isRoCE ? source.gid : device.gid(0), destination.gid) }
+        // The MAC addresses.
+        if device.isIWARP { return (device.gid(0), device.gid(ofAdapter: remoteLID)) }
+        return device.options.isRoCE
             ? (device.addressGID, device.addressGID(of: remoteLID))
             : (device.linkLocalGID, device.linkLocalGID(of: remoteLID))
     }
@@ -85,7 +87,7 @@ extension Identifier {
         bytes.storeBytes(of: device.guid.bigEndian, as: UInt64.self)
         bytes[8] = 1
         // The P_Key of an Ethernet interface is 0.
-        let pkey: UInt16 = device.options.isEthernet && !source.isLoopback || device.isIWARP ? 0 : 0xFFFF
+        let pkey: UInt16 = device.options.isRoCE && !source.isLoopback || device.isIWARP ? 0 : 0xFFFF
         bytes.storeBytes(of: pkey.bigEndian, toByteOffset: 10, as: UInt16.self)
         bytes.storeBytes(of: UInt32(device.index), toByteOffset: SIM_CM_QUERY_ADDR_INDEX, as: UInt32.self)
     }

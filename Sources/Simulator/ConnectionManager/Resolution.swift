@@ -86,8 +86,8 @@ extension ConnectionManager {
     private func makePath(_ identifier: Identifier, _ device: Device) -> Path {
         var path = Path()
         path.mtu = UInt8(IBV_MTU_4096.rawValue)
-        if let timeout = identifier.timeout, timeout > 0, device.options.isEthernet { path.lifetime = timeout - 1 }
-        guard device.options.isEthernet else {
+        if let timeout = identifier.timeout, timeout > 0, device.options.isRoCE { path.lifetime = timeout - 1 }
+        guard device.options.isRoCE else {
             (path.source, path.destination) = (device.linkLocalGID, device.linkLocalGID(of: identifier.remoteLID))
             (path.sourceLID, path.destinationLID) = (device.lid, identifier.remoteLID)
             path.rate = UInt8(IBV_RATE_100_GBPS.rawValue)
@@ -117,7 +117,7 @@ extension ConnectionManager {
             guard let device = identifier.device else { throw Refusal(EINVAL, "the identifier has no device") }
             try demand(identifier.state == .addressResolved, EINVAL, "the address is not resolved")
             identifier.path = Path(UnsafeRawBufferPointer(rebasing: records[(offset + 8)..<(offset + size)]))
-            if let path = identifier.path, !device.options.isEthernet {
+            if let path = identifier.path, !device.options.isRoCE {
                 let lid = device.port(ofGID: path.destination)
                 identifier.remoteLID = lid != 0 ? lid : path.destinationLID
             }
@@ -168,8 +168,8 @@ extension Path {
         var attributes = ib_uverbs_ah_attr()
         attributes.port_num = 1
         attributes.sl = serviceLevel
-        attributes.static_rate = device.options.isEthernet ? 0 : rate
-        guard device.options.isEthernet else {
+        attributes.static_rate = device.options.isRoCE ? 0 : rate
+        guard device.options.isRoCE else {
             attributes.dlid = destinationLID
             return attributes
         }
