@@ -156,8 +156,8 @@ let coreTargets: [Target] = [
     .executableTarget(
         name: "VerbsCommand",
         dependencies: [
-            "Verbs", "Rendezvous", "RDMANetlink", "ProviderLoader", "Locking", "CProviderCore", "CProviderABI",
-            "CLinux",
+            "Verbs", "ConnectionManager", "Rendezvous", "RDMANetlink", "ProviderLoader", "Locking", "CProviderCore",
+            "CProviderABI", "CLinux",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "Histogram", package: "hdrhistogram-swift"),
             .product(name: "SystemPackage", package: "swift-system"),

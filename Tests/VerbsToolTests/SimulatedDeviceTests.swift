@@ -70,6 +70,39 @@ struct SimulatedDeviceTests {
     }
 
     @Test(
+        "verbs ping --rdma-cm connects through rdma_cm, between two processes and in one", arguments: devices,
+        Provider.allCases)
+    func connectionManager(device: [String], provider: Provider) async throws {
+        for mode in [[], ["--in-process"]] {
+            let outcome = try await sim(
+                device,
+                [Tool.path, "ping", "--rdma-cm", "--all", "--verify", "--count", "8", "--warm-up", "2", "--json"]
+                    + mode,
+                by: provider)
+            #expect(outcome.status == 0, "\(outcome.errors)")
+            let document = try outcome.document()
+            #expect(try SchemaValidator(named: "ping-all").faults(document) == [])
+            let runs = try #require(document["runs"] as? [[String: Any]])
+            #expect(runs.count == 7)
+            for run in runs {
+                #expect(run["connectedBy", in: "run"] == "rdma_cm" && run["transport", in: "run"] == "rc")
+                let side = try #require(run["client"] as? [String: Any])
+                #expect(side["corrupted"] as? Int == 0 && side["verified"] as? Int == 10)
+            }
+        }
+    }
+
+    @Test("verbs ping --rdma-cm refuses UD, and says why rdma_cm cannot connect without a kernel device")
+    func noConnectionManager() async throws {
+        let datagrams = try await sim(["mlx5"], [Tool.path, "ping", "--rdma-cm", "--transport", "ud"])
+        #expect(
+            datagrams.status == ToolExit.usage.rawValue && datagrams.errors.contains("connect RC queue pairs, not UD"))
+        let soft = try await Tool.run("ping", "--rdma-cm", "--device", "soft0")
+        #expect(soft.status == ToolExit.peerLost.rawValue || soft.status == ToolExit.cannotConnect.rawValue)
+        #expect(soft.errors.contains("cannot use rdma_cm"), "\(soft.errors)")
+    }
+
+    @Test(
         "verbs ping in one process: every operation of every transport, with every byte verified",
         arguments: devices, Provider.allCases)
     func oneProcess(device: [String], provider: Provider) async throws {

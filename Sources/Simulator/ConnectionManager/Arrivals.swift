@@ -98,6 +98,10 @@ extension ConnectionManager {
                 : (isRegistered ? RejectReason.consumerDefined : RejectReason.invalidServiceID)
             return answer(arrival, isLookUp ? SIM_CM_SIDR_REP : SIM_CM_REJ, status)
         }
+        // The driver allows 256 bytes, 4 of which are MPA's own.
+        if device.isIWARP && message.private_data_length > 252 {
+            return answer(arrival, SIM_CM_REJ, UInt32(ECONNRESET))
+        }
         // The peer sends the request again until there is room.
         if listener.backlog == 0 { return deferred.append(arrival) }
         listener.backlog -= 1

@@ -20,6 +20,14 @@ struct PeerOptions: ParsableArguments {
     @Flag(help: "Run as the server of the client that is connected to standard input, as inetd starts it.")
     var inherited = false
 
+    @Flag(
+        name: .customLong("rdma-cm"),
+        help: """
+            Connect the queue pairs through the kernel's connection manager (rdma_cm), over RC. iWARP devices are always \
+            connected so.
+            """)
+    var usesConnectionManager = false
+
     @Flag(help: "Start the server as a thread of this process: both peers in one process.")
     var inProcess = false
 
@@ -56,7 +64,7 @@ struct PeerOptions: ParsableArguments {
     ///
     /// - Parameter given: options, each with whether it was given.
     func refuse(_ given: KeyValuePairs<String, Bool>) throws {
-        let names = given.filter(\.value).map { "--\($0.key)" }
+        let names = given.filter(\.value).map { "--\($0.key)" } + (usesConnectionManager ? ["--rdma-cm"] : [])
         guard isServer, !names.isEmpty else { return }
         throw ValidationError("The client sets \(names.joined(separator: ", ")): give that to the client.")
     }

@@ -76,10 +76,13 @@ struct PerfCommand: ParsableCommand {
         let largestSize = max(sizes.max() ?? 8, 8)
         let setup = Setup(
             transport: transport, largestSize: largestSize, window: window, verify: false,
-            timeout: timeout(byteCount: 2 * largestSize * window), retryTime: peer.timeout?.nanoseconds ?? 0)
+            timeout: timeout(byteCount: 2 * largestSize * window), retryTime: peer.timeout?.nanoseconds ?? 0,
+            usesConnectionManager: peer.usesConnectionManager)
         let plan = try plan(sizes, setup)
         try peer.withServer(device, command: "perf") { rendezvous in
             var client = try Client.connect(rendezvous, device, setup)
+            var plan = plan
+            if operations.isEmpty, client.context.transportType == .iWARP { plan.removeAll { !$0.operation.isOfIWARP } }
             var report = PerfReport(client, peer, window: window, batch: batch)
             for (index, row) in plan.enumerated() where !client.control.isEnding {
                 report.rows.append(try measure(&client, row, "\(index + 1) of \(plan.count)"))

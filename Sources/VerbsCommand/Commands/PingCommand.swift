@@ -85,7 +85,7 @@ struct PingCommand: ParsableCommand {
 
     /// Creates a queue pair for each transport, and runs each operation over it.
     private func runAll() throws {
-        let transports = transport.map { [$0] } ?? Transport.allCases
+        let transports = transport.map { [$0] } ?? (peer.usesConnectionManager ? [.rc] : Transport.allCases)
         // Checked before the device is open: the path MTU can only make UD messages smaller.
         for transport in transports { try check(jobs(over: transport, packet: .max), transport) }
         try peer.withServer(device, command: "ping") { rendezvous in
@@ -93,8 +93,9 @@ struct PingCommand: ParsableCommand {
                 rendezvous, device, setup(transports[0], size: transports[0] == .ud ? 8 : largestSize))
             let packet = client.pathMTU
             var report = PingAllReport()
-            for transport in transports where !client.control.isEnding {
-                let jobs = jobs(over: transport, packet: packet)
+            let isIWARP = client.context.transportType == .iWARP
+            for transport in transports where !client.control.isEnding && (transport == .rc || !isIWARP) {
+                let jobs = jobs(over: transport, packet: packet).filter { $0.operation.isOfIWARP || !isIWARP }
                 let setup = setup(transport, size: max(8, jobs.map(\.size).max() ?? 8))
                 if setup.transport != client.setup.transport || setup.largestSize != client.setup.largestSize {
                     try client.reconnect(setup)
@@ -128,7 +129,8 @@ struct PingCommand: ParsableCommand {
     private func setup(_ transport: Transport, size: Int) -> Setup {
         Setup(
             transport: transport, largestSize: size, window: 1, verify: verify,
-            timeout: timeout(transport, size: size), retryTime: peer.timeout?.nanoseconds ?? 0)
+            timeout: timeout(transport, size: size), retryTime: peer.timeout?.nanoseconds ?? 0,
+            usesConnectionManager: peer.usesConnectionManager)
     }
 
     private func timeout(_ transport: Transport, size: Int) -> UInt64 {

@@ -91,6 +91,8 @@ struct RunDescription: Encodable {
     var gidIndex: Int
     var client: Peer
     var server: Peer
+    /// `rdma_cm` if the kernel's connection manager connected the queue pairs; otherwise nil.
+    var connectedBy: String?
 
     init(_ client: borrowing Client, _ peer: PeerOptions) {
         transport = client.setup.transport
@@ -99,6 +101,7 @@ struct RunDescription: Encodable {
         gidIndex = Int(client.address.gidIndex)
         self.client = Peer(client.info)
         server = Peer(client.server)
+        connectedBy = client.setup.usesConnectionManager ? "rdma_cm" : nil
     }
 
     var title: String { "\(transport.name) \(peers)" }
@@ -108,6 +111,7 @@ struct RunDescription: Encodable {
         let text =
             "from \(client.device) (\(client.provider), \(client.gid)) to \(server.device)"
             + " (\(server.provider), \(server.gid))" + (processes == 1 ? ", in one process" : "")
+            + (connectedBy.map { ", connected through \($0)" } ?? "")
         return text.printable
     }
 }

@@ -21,6 +21,8 @@ struct Client: ~Copyable {
             let address = try options.address(of: context, for: control.route)
             var setup = setup
             setup.family = address.family
+            if context.transportType == .iWARP { setup.usesConnectionManager = true }
+            try setup.checkConnectionManager()
             try Link.checkWindow(setup, on: context)
             var link = try Link.make(context, at: address, setup)
             let server = try exchangeEndpoints(control, context, &link)
@@ -33,9 +35,11 @@ struct Client: ~Copyable {
     /// Replaces the queue pair by another; the server does the same.
     mutating func reconnect(_ setup: Setup) throws {
         try Self.reportingErrors(control) {
-            try setup.check()
+            let usesConnectionManager = self.setup.usesConnectionManager
             self.setup = setup
             self.setup.family = address.family
+            self.setup.usesConnectionManager = usesConnectionManager
+            try self.setup.check()
             link = try Link.make(context, at: address, self.setup)
             server = try Self.exchangeEndpoints(control, context, &link)
         }
@@ -47,7 +51,15 @@ struct Client: ~Copyable {
     ) throws -> PeerInfo {
         let info = PeerInfo(context, link.endpoint)
         try control.send(.hello(version: ControlMessage.version, setup: link.setup, info: info))
+        if link.setup.usesConnectionManager {
+            guard case .listening(let port, let host) = try control.next() else { throw ToolError.protocolError }
+            try link.connect(to: host ?? control.peerHost, port: port, on: context, control)
+        }
         guard case .welcome(let server) = try control.next() else { throw ToolError.protocolError }
+        if link.setup.usesConnectionManager {
+            try link.setRemoteMemory(of: server.endpoint)
+            return server
+        }
         try info.checkReach(of: server, along: control.route)
         try link.checkMTU(of: server)
         try link.connect(to: server.endpoint)
@@ -80,6 +92,7 @@ struct Client: ~Copyable {
     ) throws -> (client: Tally, server: Tally) {
         try Self.reportingErrors(control) {
             try job.check(setup)
+            try job.check(on: context)
             link.prepare(for: job)
             try control.send(.begin(job: job))
             guard case .ready = try control.next() else { throw ToolError.protocolError }

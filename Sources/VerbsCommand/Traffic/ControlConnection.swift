@@ -49,6 +49,12 @@ final class ControlConnection {
     /// The route to the peer; nil: the peer is a local server.
     let route: Route?
 
+    /// The peer's IP address, for rdma_cm; 127.0.0.1 of a local server.
+    var peerHost: String {
+        guard let route else { return "127.0.0.1" }
+        return route.remote.hostAddress ?? "127.0.0.1"
+    }
+
     /// Sets how long to wait for a silent peer, and for a network that does not deliver.
     func setTimeout(_ time: Duration) {
         timeout = time.nanoseconds

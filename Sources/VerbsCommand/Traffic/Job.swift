@@ -16,6 +16,8 @@ struct Setup: Codable {
     /// The time that the queue pairs retransmit before they fail, in nanoseconds: the value of --timeout. 0 without the
     /// option: then the Local ACK Timeout is 67 ms, so that lost packets are retransmitted soon.
     var retryTime: UInt64
+    /// Whether the kernel's connection manager (rdma_cm) connects the queue pairs.
+    var usesConnectionManager = false
 }
 
 /// One measurement over connected queue pairs.
@@ -100,6 +102,9 @@ struct PeerInfo: Codable {
 enum ControlMessage: Codable {
     /// Client: the first message; again between jobs, to replace the queue pair.
     case hello(version: Int, setup: Setup, info: PeerInfo)
+    /// Server, in reply to a `hello` whose setup uses rdma_cm: it listens at this port; `host` is its IP address, or nil
+    /// when its GID is none.
+    case listening(port: UInt16, host: String?)
     /// Server: its queue pair is connected.
     case welcome(info: PeerInfo)
     /// Client: starts a job.
@@ -120,7 +125,7 @@ enum ControlMessage: Codable {
     case failed(error: ToolError)
 
     /// The version of this protocol.
-    static let version = 4
+    static let version = 5
 }
 
 extension Setup {
@@ -132,6 +137,7 @@ extension Setup {
                 .usage, "messages of \(largestSize) bytes in a window of \(window) exceed the limits of verbs",
                 hint: "use messages of at most 1 GiB and a window of at most 4096")
         }
+        try checkConnectionManager()
     }
 }
 
@@ -143,6 +149,14 @@ extension Job {
 
     /// All messages, including the warm-up; saturates.
     static func total(_ count: UInt64, warmUp: UInt64) -> UInt64 { count &+ min(warmUp, .max &- count) }
+
+    /// Throws if the device is an iWARP adapter and does not support the operation.
+    func check(on context: Context) throws(ToolError) {
+        guard context.transportType == .iWARP, !operation.isOfIWARP else { return }
+        throw ToolError(
+            .unsupported, "\(context.deviceName) is an iWARP device and does not support \(operation.rawValue)",
+            hint: "use one of \(Operation.allCases.filter(\.isOfIWARP).map(\.rawValue).joined(separator: ", "))")
+    }
 
     /// Throws if the queue pairs of `setup` cannot run this job.
     func check(_ setup: Setup) throws(ToolError) {

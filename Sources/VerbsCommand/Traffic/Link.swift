@@ -1,3 +1,4 @@
+import ConnectionManager
 import Verbs
 
 /// One connected queue pair with the memory of its messages.
@@ -31,6 +32,8 @@ struct Link: ~Copyable {
     var workCompletions: WorkCompletionBuffer
     var remote = RemoteMemory(address: 0, rkey: 0, byteCount: 0)
     var destination: DatagramDestination?
+    /// The connection that rdma_cm has made; it ends with the link.
+    var connection: Connection?
 
     /// Bytes before the payload in a receive buffer: the GRH on UD.
     static func headerSize(_ setup: Setup) -> Int { setup.transport == .ud ? 40 : 0 }

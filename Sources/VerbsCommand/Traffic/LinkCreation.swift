@@ -67,6 +67,14 @@ struct DeviceOptions: ParsableArguments {
     }
 }
 
+extension GID {
+    /// The IP address that the GID maps, as text; nil for a link-local GID, which names no interface.
+    var hostAddress: String? {
+        if isIPv4Mapped { return String(description.dropFirst("::ffff:".count)) }
+        return isLinkLocal ? nil : description
+    }
+}
+
 extension PortAddress {
     /// The address family of the GID; nil on InfiniBand.
     var family: AddressFamily? {
@@ -75,7 +83,8 @@ extension PortAddress {
 }
 
 extension Link {
-    /// Creates the queue pair in state INIT and its memory, and posts its receives. Call `connect` next.
+    /// Creates the queue pair and its memory; unless rdma_cm will connect it, moves it to INIT and posts its receives.
+    /// Call `connect` next.
     static func make(_ context: Context, at address: PortAddress, _ setup: Setup) throws -> Link {
         try checkMTU(setup, address.mtu)
         let maxWorkRequests = max(1, try context.attributes().maxQPWR)
@@ -96,13 +105,18 @@ extension Link {
             capabilities: QueuePair.Capabilities(
                 maxSendWR: UInt32(sendCount), maxReceiveWR: UInt32(receiveCount)))
         let endpoint = try queuePair.endpoint(at: address, memory: exposed.remote)
-        try queuePair.initialize(options: options(setup))
+        if !setup.usesConnectionManager { try queuePair.initialize(options: options(setup)) }
         var link = Link(
             setup: setup, address: address, endpoint: endpoint, local: local, exposed: exposed, slotCount: slotCount,
             receiveCount: receiveCount, queuePair: queuePair, completions: completions,
             workCompletions: WorkCompletionBuffer(capacity: 32))
-        for index in 0..<receiveCount { try link.postReceive(slot: index % slotCount) }
+        if !setup.usesConnectionManager { try link.postReceives() }
         return link
+    }
+
+    /// Posts all receives of a queue pair in INIT.
+    mutating func postReceives() throws(VerbsError) {
+        for index in 0..<receiveCount { try postReceive(slot: index % slotCount) }
     }
 
     /// Throws if the window exceeds the device's `max_qp_wr`.
@@ -126,18 +140,23 @@ extension Link {
 
     /// Connects to the peer, which has received `endpoint`.
     mutating func connect(to peer: Endpoint) throws {
-        guard let memory = peer.memory, memory.byteCount >= UInt64(exposed.byteCount) else {
-            throw ToolError(
-                .cannotConnect, "the peer exposes less memory than agreed",
-                hint: "run the same version on both machines")
-        }
-        remote = memory
+        try setRemoteMemory(of: peer)
         if setup.transport == .ud {
             try queuePair.activate()
             destination = try local.protectionDomain.makeDestination(peer, from: address)
         } else {
             try queuePair.connect(to: peer, options: Self.options(setup))
         }
+    }
+
+    /// Sets the memory that the peer exposes.
+    mutating func setRemoteMemory(of peer: Endpoint) throws {
+        guard let memory = peer.memory, memory.byteCount >= UInt64(exposed.byteCount) else {
+            throw ToolError(
+                .cannotConnect, "the peer exposes less memory than agreed",
+                hint: "run the same version on both machines")
+        }
+        remote = memory
     }
 
     /// The connection options. UC supports neither RDMA reads nor atomics, so the access flags omit them.

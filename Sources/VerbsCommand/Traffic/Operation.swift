@@ -51,6 +51,9 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
         case .ud: self == .send || self == .sendImmediate
         }
     }
+
+    /// Whether every iWARP adapter supports the operation (RFC 5040): none has immediate data or atomics there.
+    var isOfIWARP: Bool { !hasImmediate && !isAtomic }
 }
 
 /// The transport service of the queue pairs.

@@ -54,6 +54,15 @@ struct Server {
         let address = try options.address(of: context, for: control.route, family: setup.family)
         var link = try Link.make(context, at: address, setup)
         let own = PeerInfo(context, link.endpoint)
+        if setup.usesConnectionManager {
+            let listener = try ServerListener()
+            let host = address.gid.isIPv4Mapped && !address.gid.isLoopback ? address.gid.hostAddress : nil
+            try control.send(.listening(port: listener.port, host: host))
+            try listener.accept(&link, on: context, control)
+            try link.setRemoteMemory(of: info.endpoint)
+            try control.send(.welcome(info: own))
+            return link
+        }
         try own.checkReach(of: info, along: control.route)
         try link.checkMTU(of: info)
         try link.connect(to: info.endpoint)
