@@ -8,7 +8,8 @@ final class Simulation {
     private(set) var devices: [Device?] = []
     /// The connection manager of all devices that are in no network namespace of their own.
     let manager = ConnectionManager()
-    private var entries: [(descriptor: Int32, entry: Entry)] = []
+    private var entries: [(descriptor: Int32, serial: UInt64, entry: Entry)] = []
+    private var lastSerial: UInt64 = 0
 
     /// The kind of a descriptor.
     enum Entry {
@@ -45,13 +46,20 @@ final class Simulation {
     func add(_ entry: Entry, descriptor: Int32) {
         // A reused number: the program closed the old descriptor by a call that the simulator does not see.
         entries.removeAll { $0.descriptor == descriptor }
-        entries.append((descriptor, entry))
+        lastSerial += 1
+        entries.append((descriptor, lastSerial, entry))
         sim_own(descriptor, true)
     }
 
     func entry(_ descriptor: Int32) -> Entry {
         for known in entries where known.descriptor == descriptor { return known.entry }
         return .foreign
+    }
+
+    /// The serial number of the open file behind a descriptor; 0: none.
+    func serial(_ descriptor: Int32) -> UInt64 {
+        for known in entries where known.descriptor == descriptor { return known.serial }
+        return 0
     }
 
     /// close(2) of a descriptor.

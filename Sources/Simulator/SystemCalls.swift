@@ -91,6 +91,10 @@ public func deviceOf(_ descriptor: Int32) -> Int32 {
     }
 }
 
+/// A number of the open file behind a descriptor; 0: none.
+@c(sim_serial)
+public func serialNumber(_ descriptor: Int32) -> UInt64 { locked { simulation.serial(descriptor) } }
+
 /// ioctl(2): 0 or a positive errno value.
 @c(sim_ioctl)
 public func uverbsIoctl(_ descriptor: Int32, _ request: UInt, _ argument: UnsafeMutableRawPointer?) -> Int32 {

@@ -191,8 +191,11 @@ EXPORTED int ioctl(int fd, unsigned long request, ...)
 	return sim_owns(fd) ? answer(sim_ioctl(fd, request, argument)) : (int)syscall(SYS_ioctl, fd, request, argument);
 }
 
-/* Waits for an event. Returns false, and the reason in errno, when the descriptor is nonblocking or a signal arrives. */
-static bool wait_readable(int fd)
+/*
+ * Waits for an event. Returns false, and the reason in errno, when the descriptor is nonblocking or a signal arrives.
+ * When another thread closes the descriptor meanwhile, the wait goes on, as in the kernel, where it holds the file.
+ */
+static bool wait_readable(int fd, uint64_t serial)
 {
 	struct pollfd readable = { .fd = fd, .events = POLLIN };
 
@@ -200,17 +203,24 @@ static bool wait_readable(int fd)
 		errno = EAGAIN;
 		return false;
 	}
-	return poll(&readable, 1, -1) >= 0;
+	if (poll(&readable, 1, -1) < 0)
+		return false;
+	if (sim_serial(fd) == serial)
+		return true;
+	pause();
+	return false;
 }
 
 EXPORTED ssize_t write(int fd, const void *buffer, size_t size)
 {
+	uint64_t serial;
 	int error;
 
 	if (!sim_owns(fd))
 		return __write(fd, buffer, size);
+	serial = sim_serial(fd);
 	while ((error = sim_write(fd, buffer, size)) == EAGAIN) {
-		if (!wait_readable(fd))
+		if (!wait_readable(fd, serial))
 			return -1;
 	}
 	return answer(error) < 0 ? -1 : (ssize_t)size;
@@ -218,12 +228,14 @@ EXPORTED ssize_t write(int fd, const void *buffer, size_t size)
 
 EXPORTED ssize_t read(int fd, void *buffer, size_t size)
 {
+	uint64_t serial;
 	ssize_t count;
 
 	if (!sim_owns(fd))
 		return __read(fd, buffer, size);
+	serial = sim_serial(fd);
 	while ((count = sim_read(fd, buffer, size)) == 0) {
-		if (!wait_readable(fd))
+		if (!wait_readable(fd, serial))
 			return -1;
 	}
 	return count < 0 ? answer((int)-count) : count;

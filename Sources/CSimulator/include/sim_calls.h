@@ -22,6 +22,8 @@ int sim_open(int device);
 int sim_open_manager(int device);
 /// The device whose node this descriptor has open, or -1, as for the descriptor of an event file.
 int sim_device_of(int fd);
+/// A number of the open file behind a descriptor, which is never reused; 0: not a simulated device's.
+uint64_t sim_serial(int fd);
 /// ioctl(2) and write(2): 0 or a positive errno value. EAGAIN of write(2): the command waits until poll(2) reports the
 /// descriptor as readable, unless it is nonblocking.
 int sim_ioctl(int fd, unsigned long request, void *argument);
