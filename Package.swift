@@ -284,7 +284,8 @@ let testTargets: [Target] = [
     .executableTarget(
         name: "sim-peer",
         dependencies: [
-            "PeerSupport", "CSimulatorABI", "CMlx5Extension", "Hfi1Provider", "Mlx5Provider", "ProviderLoader",
+            "PeerSupport", "CSimulatorABI", "CMlx5Extension", "Hfi1Provider", "Mlx5Provider", "Cxgb4Provider",
+            "ProviderLoader",
             "CProviderABI", "CIBVerbs",
         ],
         path: "Tests/Support/SimPeer", swiftSettings: strict),
@@ -314,6 +315,13 @@ let testTargets: [Target] = [
             "ProviderKit", "CKernelABI", "CProviderCore", "CProviderABI", "CIBVerbs", "CLinux",
         ],
         path: "providers/mlx5/Tests/Mlx5ProviderTests", swiftSettings: strict),
+    .testTarget(
+        name: "Cxgb4ProviderTests",
+        dependencies: [
+            "TestSupport", "KernelTestSupport", "CAllocationCounter", "Cxgb4Provider", "KernelVerbs", "ProviderKit",
+            "CKernelABI", "CProviderCore", "CProviderABI", "CIBVerbs", "CLinux",
+        ],
+        path: "providers/cxgb4/Tests/Cxgb4ProviderTests", swiftSettings: strict),
     .testTarget(
         name: "LibibverbsProviderTests",
         dependencies: ["TestSupport", "LibibverbsProvider", "CProviderABI", "CIBVerbs", "CLinux"],

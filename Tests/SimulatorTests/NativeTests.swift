@@ -9,6 +9,19 @@ struct NativeTests {
         #expect(outcome.status == 0, "\(device): \(outcome.output)")
     }
 
+    @Test("the native cxgb4 passes every iWARP scenario of sim-peer", arguments: VendorTests.iWARPDevices)
+    func iWARP(device: String) throws {
+        try Peer.nativeScenarios(over: device)
+    }
+
+    @Test("the native cxgb4 passes every scenario without write-combining doorbells, and with the workaround for T4")
+    func iWARPForms() throws {
+        for device in ["cxgb4 t5", "cxgb4 t6 reorder"] {
+            try Peer.nativeScenarios(over: device, ["T5_ENABLE_WC": "0"])
+        }
+        try Peer.nativeScenarios(over: "cxgb4 t4 onchip", ["CXGB4_MA_WR": "1"])
+    }
+
     @Test(
         "every scenario passes with trapped doorbells, CQEs of 128 bytes, and without scatter to CQE",
         .enabled(if: VendorTests.canTrap),

@@ -50,4 +50,10 @@ enum Peer {
         let outcome = try run(folder + "/sim-peer", over: device, environment)
         #expect(outcome.status == 0, "\(device) \(environment): \(outcome.output)")
     }
+
+    /// Runs all scenarios of `sim-peer` through the native provider.
+    static func nativeScenarios(over device: String, _ environment: [String: String] = [:]) throws {
+        let outcome = try run(folder + "/sim-peer", ["--native"], over: device, environment)
+        #expect(outcome.status == 0, "\(device) \(environment): \(outcome.output)")
+    }
 }

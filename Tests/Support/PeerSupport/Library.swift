@@ -39,6 +39,9 @@ package class Library {
     }
 
     package func close(_ context: Context) -> Int32 { ibv_close_device(context) }
+    package func queryDevice(_ context: Context, _ device: inout ibv_device_attr) -> Int32 {
+        ibv_query_device(context, &device)
+    }
     package func queryPort(_ context: Context, _ port: inout ibv_port_attr) -> Int32 {
         ___ibv_query_port(context, 1, &port)
     }

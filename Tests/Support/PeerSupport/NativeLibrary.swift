@@ -38,6 +38,12 @@ package final class NativeLibrary: Library {
     }
 
     package override func close(_ context: Context) -> Int32 { ops.pointee.close_context(context) }
+    package override func queryDevice(_ context: Context, _ device: inout ibv_device_attr) -> Int32 {
+        var attributes = ibv_device_attr_ex()
+        let error = ops.pointee.query_device_ex(context, nil, &attributes, MemoryLayout<ibv_device_attr_ex>.size)
+        device = attributes.orig_attr
+        return error
+    }
     package override func queryPort(_ context: Context, _ port: inout ibv_port_attr) -> Int32 {
         ops.pointee.query_port(context, 1, &port, MemoryLayout<ibv_port_attr>.size)
     }

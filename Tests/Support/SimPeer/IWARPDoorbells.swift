@@ -6,7 +6,7 @@ import PeerSupport
 /// The generation of the adapter, from the device's part number: 4, 5 or 6.
 private func generation(_ bench: Bench) -> UInt32 {
     var attributes = ibv_device_attr()
-    equal(ibv_query_device(bench.context, &attributes), 0, "querying the device")
+    equal(library.queryDevice(bench.context, &attributes), 0, "querying the device")
     return attributes.vendor_part_id >> 12 & 0xF
 }
 

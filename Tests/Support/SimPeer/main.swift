@@ -1,4 +1,5 @@
 import CIBVerbs
+import Cxgb4Provider
 import Glibc
 import Hfi1Provider
 import Mlx5Provider
@@ -63,7 +64,8 @@ var wanted = Array(CommandLine.arguments.dropFirst())
 if wanted.first == "--native" {
     let hfi1 = BuiltInProvider(name: "hfi1", entry: { Hfi1Provider.providerEntry(core: $0, why: $1) })
     let mlx5 = BuiltInProvider(name: "mlx5", entry: { Mlx5Provider.providerEntry(core: $0, why: $1) })
-    library = NativeLibrary(builtIn: [hfi1, mlx5])
+    let cxgb4 = BuiltInProvider(name: "cxgb4", entry: { Cxgb4Provider.providerEntry(core: $0, why: $1) })
+    library = NativeLibrary(builtIn: [hfi1, mlx5, cxgb4])
     wanted.removeFirst()
 }
 /// Scenarios that run only when named: `wraps` takes long, `silent-ports` needs a wire.

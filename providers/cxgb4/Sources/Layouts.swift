@@ -147,6 +147,8 @@ enum StatusPage {
     /// The number of the next slot (`host_wq_pidx`), in the order of the host. The kernel reads it to recover lost
     /// doorbells.
     static var nextSlot: Field<UInt16> { Field(42, 16, .little) }
+    /// The index of the next work request (`host_pidx`), in the order of the host.
+    static var nextRequest: Field<UInt16> { Field(68, 20, .little) }
     /// The RQT index of a shared receive that the queue pair had begun when its connection ended, or 0 (`srqidx`), in
     /// the order of the host.
     static var sharedReceive: Field<UInt32> { Field(43, 24, .little) }
@@ -226,7 +228,7 @@ enum GTS {
 }
 
 /// The number of fields.
-let fieldCount = 68
+let fieldCount = 69
 
 // MARK: - Constants
 

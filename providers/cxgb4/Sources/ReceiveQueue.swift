@@ -73,12 +73,12 @@ extension UnsafeMutablePointer<ReceiveQueue> {
     @inline(__always)
     private func ringDoorbell(_ slots: UInt32, last taken: UInt32, of pair: QueuePairPointer) {
         pointee.published.storeReleasing(pointee.number)
+        pointee.ring.storeNext(pointee.index)
         if _slowPath(pointee.flags.areDoorbellsOff) {
             pair.ringThroughKernel(sends: 0, receives: slots, or: pointee.doorbell, last: pointee.ring.last(taken))
         } else {
             pointee.doorbell.ring(slots, last: pointee.ring.last(taken))
         }
-        pointee.ring.storeNext()
     }
 }
 

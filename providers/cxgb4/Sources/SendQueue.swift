@@ -280,12 +280,12 @@ extension UnsafeMutablePointer<SendQueue> {
     func ringDoorbell(_ slots: UInt32, last taken: UInt32, of pair: QueuePairPointer) {
         pointee.published.storeReleasing(pointee.number)
         if _slowPath(pointee.ring.isOnChip) { flushToChip() }
+        pointee.ring.storeNext(pointee.index)
         if _slowPath(pointee.flags.areDoorbellsOff) {
             pair.ringThroughKernel(sends: slots, receives: 0, or: pointee.doorbell, last: pointee.ring.last(taken))
         } else {
             pointee.doorbell.ring(slots, last: pointee.ring.last(taken))
         }
-        pointee.ring.storeNext()
     }
 
     /// Writes words behind an on-chip queue, so that the work requests have reached the adapter's memory before the

@@ -124,8 +124,8 @@ struct SharedReceives {
 
     @inline(__always)
     private mutating func ringDoorbell(_ slots: UInt32, last taken: UInt32) {
+        ring.storeNext(producer)
         doorbell.ring(slots, last: ring.last(taken))
-        ring.storeNext()
     }
 
     /// Writes a work request to the list of those that wait. Returns false for an invalid SGE list.

@@ -76,7 +76,11 @@ struct WorkRing {
         slot(next >= taken ? next &- taken : next &+ slots &- taken)
     }
 
-    /// Stores the number of the next slot, which the kernel needs to recover lost doorbells.
+    /// Stores the number of the next slot, which the kernel needs to recover lost doorbells, and the index of the next
+    /// work request. The doorbell follows.
     @inline(__always)
-    func storeNext() { StatusPage.nextSlot.put(UInt16(truncatingIfNeeded: next), in: statusPage) }
+    func storeNext(_ index: UInt32) {
+        StatusPage.nextSlot.put(UInt16(truncatingIfNeeded: next), in: statusPage)
+        StatusPage.nextRequest.put(UInt16(truncatingIfNeeded: index), in: statusPage)
+    }
 }
