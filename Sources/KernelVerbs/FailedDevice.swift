@@ -7,7 +7,9 @@ import ProviderKit
 // that the functions of a working device need no test.
 
 /// `async_event`: replaces the data path functions after IBV_EVENT_DEVICE_FATAL.
-public func hearNativeEvent(context: UnsafeMutablePointer<ibv_context>?, event: UnsafeMutablePointer<ibv_async_event>?) {
+public func hearNativeEvent(
+    context: UnsafeMutablePointer<ibv_context>?, event: UnsafeMutablePointer<ibv_async_event>?
+) {
     guard let context, let event, event.pointee.event_type == IBV_EVENT_DEVICE_FATAL else { return }
     context.native.fail(context)
 }

@@ -122,7 +122,11 @@ extension CompletionSidePointer {
     /// Whether one of the oldest `distance` sends must be returned by itself.
     @inline(never)
     private func mustWait(_ distance: UInt32) -> Bool {
-        for before in 0..<distance where send(before).pointee.state.isReturned { return true }
+        var before: UInt32 = 0
+        while before != distance {
+            if send(before).pointee.state.isReturned { return true }
+            before &+= 1
+        }
         return false
     }
 

@@ -175,6 +175,8 @@ struct SharedReceives {
         // Before a work request that waits takes the index.
         let id = posted[Int(index)].id
         posted[Int(index)].isPosted = false
+        // A work request that waited may be posted with this index.
+        let id = posted[Int(index)].id
         incomplete &-= 1
         if _fastPath(index == consumer) {
             consumer = following(consumer)
