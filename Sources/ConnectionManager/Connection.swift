@@ -5,7 +5,8 @@ import Verbs
 /// When the peer ends the connection, the queue pair moves to ERR, and posted work requests complete with the status
 /// `WR_FLUSH_ERR`. The connection ends when its last reference is released.
 public final class Connection: Sendable {
-    /// Private data of the peer's REP (`rdma_conn_param.private_data`), padded with zeroes. Empty for an accepted
+    /// Private data of the peer's REP (`rdma_conn_param.private_data`), padded with zeroes, on iWARP without padding.
+    /// Empty for an accepted
     /// connection, whose private data came with the request.
     public let privateData: [UInt8]
     private let managed: ManagedConnection
@@ -44,7 +45,7 @@ public final class Connection: Sendable {
     }
 
     /// Ends the connection: rdma_disconnect(3). Moves the queue pair to ERR, sends the disconnect request (DREQ), and
-    /// waits for the peer's reply (DREP).
+    /// waits for the peer's reply (DREP). On iWARP it closes the TCP connection, and does not wait for the peer.
     ///
     /// - Parameter timeout: The longest time to wait for the peer's reply.
     /// - Throws: `timedOut`, `cancelled`, `system`, or `verbs` when the queue pair could not be moved to ERR; the
@@ -54,7 +55,8 @@ public final class Connection: Sendable {
         var refusal: ConnectionError?
         if managed.phase < .disconnecting {
             managed.advance(to: .disconnecting)
-            managed.fail(managed.queuePair)
+            // iWARP: the kernel moves the queue pair and closes the TCP connection; in ERR it would abort it.
+            if !identifier.isIWARP { managed.fail(managed.queuePair) }
             do throws(ConnectionError) { try identifier.disconnect() } catch {
                 // The peer may have disconnected at the same time: then the event follows.
                 guard case .system(_, .invalidArgument) = error.reason else { throw error }
@@ -79,8 +81,14 @@ public final class Connection: Sendable {
     /// queue pair to RESET, so that it can carry another connection. Poll its completions first: the reset drops them.
     /// - Parameter timeout: The longest time to wait for each event. The kernel waits for the lifetime of a packet in
     ///   the network, usually less than a second.
-    /// - Throws: `timedOut`, `cancelled`, `verbs`.
+    /// - Throws: `timedOut`, `cancelled`, `verbs`; on iWARP, where a queue pair carries one connection, `invalid`, and
+    ///   the connection goes on.
     public func recycleQueuePair(timeout: Duration = Connector.defaultTimeout) async throws(ConnectionError) {
+        if identifier.isIWARP {
+            throw ConnectionError(
+                .invalid("an iWARP queue pair carries one connection"),
+                operation: "reset the queue pair of \(identifier)", hint: "make a new queue pair")
+        }
         try await disconnect(timeout: timeout)
         try await wait(for: .over, timeout, "wait for late packets of \(identifier)")
         var attributes = QueuePair.Attributes()

@@ -142,11 +142,16 @@ extension ConnectionError.Reason: CustomStringConvertible {
             "no program listens at that port of rdma_cm: start the listening side first, and check host and port"
         case .rejected(.consumer, _), .serviceRefused(.rejected, _):
             "the listening program rejected it: its own output, or the private data, may state the reason"
+        case .rejected(.refused, _):
+            "no program listens at that TCP port of the iWARP device, or the listening program rejected it: start the"
+                + " listening side first, and check host and port"
+        case .rejected(.reset, _):
+            "the listening program rejected it, or ended: its own output, or the private data, may state the reason"
         case .rejected(.staleConnection, _):
             "an earlier connection of this queue pair is not over: wait for TIMEWAIT_EXIT, or make a new one"
         case .unreachable, .timedOut:
             "check that the peer runs, that its address is that of an RDMA device, and that no firewall drops UDP"
-                + " port 4791"
+                + " port 4791 (RoCE), or the TCP port (iWARP)"
         case .deviceRemoved: "close everything that belongs to it and look again with `verbs devices`"
         default: nil
         }

@@ -106,6 +106,15 @@ public final class ConnectionIdentifier: @unchecked Sendable {
             hint: "both sides need portSpace: \(isDatagram ? ".udp" : ".tcp") for that")
     }
 
+    /// Throws when it is bound to an iWARP device, which has no datagrams; `call` is the call that needs them.
+    func requireDatagrams(_ call: Verb, _ operation: @autoclosure () -> String) throws(ConnectionError) {
+        guard isIWARP else { return }
+        throw ConnectionError(
+            .system(call, .notSupported), operation: operation(),
+            hint: "\(deviceName ?? "the device") is an iWARP device, which has connections only, no datagrams and no"
+                + " multicast: use portSpace: .tcp, or a device of InfiniBand or RoCE")
+    }
+
     /// Throws errno unless the call `answer` returns 0. `answer` must make no other call after it, which could change
     /// errno.
     func check(

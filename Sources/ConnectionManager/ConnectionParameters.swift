@@ -70,6 +70,8 @@ public struct ConnectionParameters: Hashable, Sendable {
 /// The most bytes of private data, by message and port space (`rdma_conn_param.private_data_len`; IBTA volume 1, 12.6
 /// and 12.11). The kernel uses 36 bytes of a request for the addresses.
 public enum PrivateDataLimit {
+    /// In each message of iWARP: 251 bytes, since the length has 8 bits, and MPA's own 4 bytes count (RFC 6581).
+    public static let iWARP = 251
     /// In a request (rdma_connect(3)): 56 bytes for a connection, 180 for the look-up of a datagram service.
     public static func request(_ space: PortSpace) -> Int {
         space.isDatagram ? 180 : space == .infiniBand ? 92 : 56

@@ -49,14 +49,15 @@ extension ConnectionIdentifier {
     /// Requests a connection, or looks up a datagram service: rdma_connect(3). Ends with `connectResponse`
     /// (iWARP and datagrams: `established`), `rejected`, `unreachable` or `connectError`.
     ///
+    /// On iWARP with siw it returns when the TCP connection is there or has failed, such as with `ECONNREFUSED`.
+    ///
     /// - Parameters:
     ///   - parameters: must name the queue pair; not used for datagrams.
-    ///   - privateData: at most `PrivateDataLimit.request` bytes.
+    ///   - privateData: at most `PrivateDataLimit.request` bytes, on iWARP `PrivateDataLimit.iWARP`.
     public func connect(
         _ parameters: ConnectionParameters, privateData: [UInt8] = []
     ) throws(ConnectionError) {
-        try requireDevice("connect \(self)")
-        try requireRoom(PrivateDataLimit.request(portSpace), for: privateData, "a request")
+        try requireConnectable(privateData)
         try check("rdma_connect", "connect \(self)", parameters.withRaw(privateData) { rdma_connect(raw, $0) })
     }
 
@@ -71,7 +72,7 @@ extension ConnectionIdentifier {
     ///
     /// - Parameters:
     ///   - parameters: must name the queue pair.
-    ///   - privateData: at most `PrivateDataLimit.acceptance` bytes.
+    ///   - privateData: at most `PrivateDataLimit.acceptance` bytes, on iWARP `PrivateDataLimit.iWARP`.
     public func accept(_ parameters: ConnectionParameters, privateData: [UInt8] = []) throws(ConnectionError) {
         try requireDevice("accept \(self)")
         try requireRoom(PrivateDataLimit.acceptance(portSpace), for: privateData, "an acceptance")
@@ -80,7 +81,7 @@ extension ConnectionIdentifier {
 
     /// Rejects a connect request or a connect response: rdma_reject(3).
     ///
-    /// - Parameter privateData: at most `PrivateDataLimit.rejection` bytes.
+    /// - Parameter privateData: at most `PrivateDataLimit.rejection` bytes, on iWARP `PrivateDataLimit.iWARP`.
     public func reject(privateData: [UInt8] = []) throws(ConnectionError) {
         try requireRoom(PrivateDataLimit.rejection(portSpace), for: privateData, "a rejection")
         func reject() -> Int32 {
@@ -127,10 +128,18 @@ extension ConnectionIdentifier {
             .invalid("it is not bound to a device: resolve the address first"), operation: operation())
     }
 
+    /// Throws when rdma_connect(3) cannot be called with that private data.
+    func requireConnectable(_ privateData: [UInt8]) throws(ConnectionError) {
+        try requireDevice("connect \(self)")
+        try requireRoom(PrivateDataLimit.request(portSpace), for: privateData, "a request")
+    }
+
     private func requireRoom(_ limit: Int, for privateData: [UInt8], _ what: String) throws(ConnectionError) {
+        let limit = isIWARP ? PrivateDataLimit.iWARP : limit
         guard privateData.count > limit else { return }
+        let carrier = isIWARP ? "iWARP" : "\(portSpace)"
         throw ConnectionError(
-            .invalid("\(privateData.count) bytes of private data, but \(what) of \(portSpace) has room for \(limit)"),
+            .invalid("\(privateData.count) bytes of private data, but \(what) of \(carrier) has room for \(limit)"),
             operation: "send private data with \(self)",
             hint: "send the rest over the connection")
     }

@@ -128,11 +128,14 @@ public final class Connector: Sendable {
 
     /// Connects: rdma_connect(3). Possible once for each Connector; after an error, resolve again.
     ///
+    /// On iWARP the kernel may wait up to ten seconds more for the peer's MPA reply when the connector and the queue
+    /// pair are destroyed after `timedOut` or `cancelled`.
+    ///
     /// - Parameters:
     ///   - queuePair: An RC queue pair on `openDevice`'s device, in RESET or INIT. The caller keeps it. After an error
     ///     it is in ERR.
     ///   - parameters: The parameters that this side offers; the number of the queue pair is filled in.
-    ///   - privateData: Private data of the request; at most 56 bytes.
+    ///   - privateData: Private data of the request; at most 56 bytes, on iWARP 251.
     ///   - timeout: The longest time to wait for the peer's reply.
     /// - Throws: `rejected` with the peer's reason and private data, `unreachable`, `timedOut`, `cancelled`, `invalid`,
     ///   `verbs`.
@@ -150,14 +153,16 @@ public final class Connector: Sendable {
         try managed.claim(queuePair, operation)
         let parameters = parameters.with(queuePair)
         do throws(ConnectionError) {
-            try identifier.connect(parameters, privateData: privateData)
-            let answer = try await managed.await([.connectResponse, .established], within: timeout, operation)
-            if answer.type == .connectResponse {
-                try complete(depths, operation)
+            let start = ContinuousClock.now
+            if identifier.isIWARP {
+                try await managed.dial(parameters, privateData: privateData, within: timeout, operation)
             } else {
-                // iWARP: the kernel has moved the queue pair.
-                try managed.refreshQueuePair(operation)
+                try identifier.connect(parameters, privateData: privateData)
             }
+            let answer = try await managed.await(
+                [.connectResponse, .established], within: timeout, since: start, operation)
+            // On iWARP there is no CONNECT_RESPONSE, and the kernel has moved the queue pair.
+            if answer.type == .connectResponse { try complete(depths, operation) }
             managed.advance(to: .connected)
             return Connection(managed, answer)
         } catch {
@@ -192,6 +197,7 @@ public final class Connector: Sendable {
     ) async throws(ConnectionError) -> (service: DatagramParameters, privateData: [UInt8]) {
         let operation = "look up the datagram service at \(address)"
         try identifier.require(isDatagram: true, operation)
+        try identifier.requireDatagrams("rdma_connect", operation)
         try identifier.connect(ConnectionParameters(), privateData: privateData)
         let answer = try await managed.await([.established], within: timeout, operation)
         guard let service = answer.datagram else {
@@ -214,6 +220,7 @@ public final class Connector: Sendable {
     ) async throws(ConnectionError) -> MulticastMembership {
         let operation = "join the group \(address.host)"
         try identifier.require(isDatagram: true, operation)
+        try identifier.requireDatagrams("rdma_join_multicast", operation)
         try managed.prepare(queuePair, operation)
         let control = QueuePairControl(queuePair)
         try identifier.join(address, isSendOnly: isSendOnly)

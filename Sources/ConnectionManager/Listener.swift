@@ -37,6 +37,7 @@ public final class Listener: Sendable, AsyncSequence {
         identifier = try ConnectionIdentifier(channel: channel, portSpace: portSpace)
         try identifier.set(options)
         try identifier.bind(to: address)
+        if portSpace.isDatagram { try identifier.requireDatagrams("rdma_listen", "listen at \(address)") }
         try identifier.listen(backlog: backlog)
     }
 
@@ -149,7 +150,7 @@ public final class ConnectionRequest: Sendable {
     ///   - queuePair: An RC queue pair on `openDevice`'s device, in RESET or INIT. The caller keeps it. After an error
     ///     it is in ERR.
     ///   - parameters: The parameters that this side offers; the number of the queue pair is filled in.
-    ///   - privateData: Private data of the acceptance; at most 196 bytes.
+    ///   - privateData: Private data of the acceptance; at most 196 bytes, on iWARP 251.
     ///   - timeout: How long to wait for the peer.
     /// - Throws: `rejected`, `unreachable`, `timedOut` when the peer goes meanwhile; `verbs` or `system`
     ///   with `EINVAL` when it had gone before; `cancelled`, `invalid`.
@@ -173,8 +174,6 @@ public final class ConnectionRequest: Sendable {
             try managed.moveToReady(depths, operation)
             try identifier.accept(answer, privateData: privateData)
             let event = try await managed.await([.established], within: timeout, operation)
-            // iWARP: the kernel has moved the queue pair.
-            if identifier.isIWARP { try managed.refreshQueuePair(operation) }
             managed.advance(to: .connected)
             return Connection(managed, event)
         } catch {
@@ -201,7 +200,7 @@ public final class ConnectionRequest: Sendable {
 
     /// Rejects the request: rdma_reject(3).
     ///
-    /// - Parameter privateData: Private data of the rejection; at most 148 bytes, of a datagram service 136.
+    /// - Parameter privateData: Private data of the rejection; at most 148 bytes, of a datagram service 136, on iWARP 251.
     public func reject(privateData: [UInt8] = []) throws(ConnectionError) {
         try identifier.reject(privateData: privateData)
     }

@@ -10,7 +10,7 @@ import Verbs
 final class ManagedConnection: Sendable {
     let identifier: ConnectionIdentifier
     private let channel: EventChannel
-    private let state = Locked(State())
+    let state = Locked(State())
 
     /// The phase of the connection.
     enum Phase: Int, Sendable, Comparable {
@@ -31,6 +31,8 @@ final class ManagedConnection: Sendable {
         var waiters: [Waiter] = []
         /// The wait for the descriptor.
         var token: Reactor.Token?
+        /// The result of rdma_connect(3) in a thread of its own: 0 or an errno value; nil while it has not returned.
+        var dialed: Int32?
     }
 
     /// `channel` must receive the events of this identifier only.
@@ -71,7 +73,8 @@ final class ManagedConnection: Sendable {
         let (queuePair, isExposed) = state.withLock { ($0.queuePair, $0.isExposed) }
         advance(to: .over)
         fail(queuePair)
-        if !isExposed { queuePair?.release() }
+        // An iWARP queue pair does not leave ERR.
+        if !isExposed, !identifier.isIWARP { queuePair?.release() }
     }
 
     /// Advances to a later phase; an earlier phase is ignored.
@@ -120,13 +123,20 @@ extension ManagedConnection {
             // The peer may wait for a DREP even if this side has sent a DREQ: both may have sent one at the same time.
             // If it does not wait, the call fails.
             try? identifier.disconnect()
+        // iWARP: the kernel has moved the queue pair. Recorded here, so that a later event's state stays.
+        case .established where identifier.isIWARP: queuePair?.record(.readyToSend)
         case .timeWaitExit:
             advance(to: .over)
             queuePair?.release()
         default: break
         }
+        change { $0.inbox.append(event) }
+    }
+
+    /// Changes what a task may wait for, and wakes the waiters.
+    func change(_ body: (inout State) -> Void) {
         let waiters = state.withLock { state in
-            state.inbox.append(event)
+            body(&state)
             defer { state.waiters = [] }
             return state.waiters
         }
@@ -142,12 +152,7 @@ extension ManagedConnection {
     }
 
     private func give(up error: ConnectionError) {
-        let waiters = state.withLock { state in
-            state.failure = error
-            defer { state.waiters = [] }
-            return state.waiters
-        }
-        for waiter in waiters { waiter.finish(.ready) }
+        change { $0.failure = error }
     }
 
     /// Moves the queue pair to ERR: posted work requests complete as flushed. It may be in ERR or destroyed already.
@@ -156,21 +161,13 @@ extension ManagedConnection {
     func fail(_ queuePair: QueuePairControl?) {
         guard let queuePair else { return }
         do throws(VerbsError) {
-            // iWARP: the kernel moves it.
-            if identifier.isIWARP { return try queuePair.refreshState() }
+            // On iWARP the kernel moves it as well, but may do so after the event.
             var attributes = QueuePair.Attributes()
             attributes.state = .error
             try queuePair.modify(attributes)
         } catch {
             if error.errno == .ioError { return }
             state.withLock { $0.queuePairFailure = $0.queuePairFailure ?? error }
-        }
-    }
-
-    /// Queries the state of a queue pair that the kernel has modified.
-    func refreshQueuePair(_ operation: @autoclosure () -> String) throws(ConnectionError) {
-        do throws(VerbsError) { try queuePair?.refreshState() } catch {
-            throw ConnectionError(.verbs(error), operation: operation())
         }
     }
 

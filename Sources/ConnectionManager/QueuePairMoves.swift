@@ -35,7 +35,8 @@ extension ManagedConnection {
         guard state == .reset else {
             throw ConnectionError(
                 .invalid("the queue pair is in state \(state), not RESET"), operation: operation,
-                hint: "use a new one, or Connection.recycleQueuePair() when its connection is over")
+                hint: identifier.isIWARP
+                    ? "use a new one" : "use a new one, or Connection.recycleQueuePair() when its connection is over")
         }
         let initialize = try attributes(for: .initialized, operation)
         do throws(VerbsError) {
@@ -72,9 +73,9 @@ extension ManagedConnection {
     /// Moves the queue pair of a connection to RTS, through INIT, whose access flags depend on the peer, and RTR.
     func moveToReady(_ depths: Depths, _ operation: String) throws(ConnectionError) {
         for state in [QueuePair.State.initialized, .readyToReceive, .readyToSend] {
-            var attributes = try attributes(for: state, operation)
             // iWARP: the kernel modifies the queue pair when the connection is established.
-            if attributes.mask == .state { continue }
+            if identifier.isIWARP, state != .initialized { return }
+            var attributes = try attributes(for: state, operation)
             if let depth = attributes.maxDestRdAtomic { attributes.maxDestRdAtomic = min(depth, depths.responder) }
             if let depth = attributes.maxRdAtomic { attributes.maxRdAtomic = min(depth, depths.initiator) }
             // The kernel sets 0, the code of 655 ms.

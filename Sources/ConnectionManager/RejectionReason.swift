@@ -2,7 +2,8 @@ import Verbs
 
 /// The reason of a rejection (`rdma_cm_event.status` of `RDMA_CM_EVENT_REJECTED`; IBTA volume 1, 12.6.7.2).
 ///
-/// On iWARP there are no reason codes: the value is always `refused`.
+/// On iWARP (MPA, RFC 5044) there are no reason codes: the value is `refused` or `reset`, and drivers differ in which of
+/// them a rejection by the listening program is.
 public struct RejectionReason: OpenEnumeration {
     /// The number in the reject message; on iWARP a negative errno value.
     public let rawValue: Int32
@@ -25,12 +26,15 @@ public struct RejectionReason: OpenEnumeration {
     public static var consumer: Self { Self(rawValue: 28) }
     /// The enhanced connection options of the two sides do not fit.
     public static var vendorOptionNotSupported: Self { Self(rawValue: 35) }
-    /// iWARP: the peer refused.
+    /// iWARP: no program listens at that TCP port, or the listening program rejected the connection (`ECONNREFUSED`).
     public static var refused: Self { Self(rawValue: -111) }
+    /// iWARP: the listening program rejected the connection, or the TCP connection was reset (`ECONNRESET`).
+    public static var reset: Self { Self(rawValue: -104) }
 
     /// The name in the specification's terms; nil for a number that this package does not know.
     public var name: String? {
-        if rawValue == -111 { return "connection refused" }
+        if self == .refused { return "connection refused" }
+        if self == .reset { return "rejected by the consumer, or connection reset" }
         return RejectionReason.names.indices.contains(Int(rawValue)) ? RejectionReason.names[Int(rawValue)] : nil
     }
 

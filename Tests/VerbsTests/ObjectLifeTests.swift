@@ -326,7 +326,7 @@ extension FakeTests {
                 var attributes = QueuePair.Attributes()
                 attributes.state = .error
                 try control.modify(attributes)
-                try control.refreshState()
+                control.record(.readyToSend)
                 withExtendedLifetime(flow) {}
             }
             #expect(calls.count { $0 == "destroy_qp" } == 1 && !calls.contains { $0.hasPrefix("modify_qp") })

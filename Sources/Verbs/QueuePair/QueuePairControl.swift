@@ -35,11 +35,11 @@ package struct QueuePairControl: @unchecked Sendable {
         try whileAlive { (owner) throws(VerbsError) in try owner.detach(from: group) }
     }
 
-    /// Queries the state and stores it, since a kernel that modifies the queue pair itself does not report that.
-    package func refreshState() throws(VerbsError) {
-        try whileAlive { (owner) throws(VerbsError) in
-            guard let state = try owner.query().state else { return }
-            owner.raw.pointee.state = ibv_qp_state(rawValue: state.rawValue)
+    /// Records the state into which the kernel has moved the queue pair, which it does on iWARP. The event of rdma_cm
+    /// tells it; a query does not on every kernel: siw before Linux 6.2 leaves the state of ibv_query_qp(3) unwritten.
+    package func record(_ state: QueuePair.State) {
+        owner?.isDestroyed.withLock { isDestroyed in
+            if !isDestroyed { owner?.raw.pointee.state = ibv_qp_state(rawValue: state.rawValue) }
         }
     }
 
