@@ -51,8 +51,14 @@ extension QueuePair {
     /// - Parameters:
     ///   - address: The local address of the queue pair, by default the first of `Context.addresses`.
     ///   - memory: Memory that the peer may access, such as `region.remote`.
-    /// - Throws: `ENETDOWN` when no port is active.
+    /// - Throws: `ENETDOWN` when no port is active; `EOPNOTSUPP` on iWARP, where rdma_cm connects queue pairs.
     public func endpoint(at address: PortAddress? = nil, memory: RemoteMemory? = nil) throws(VerbsError) -> Endpoint {
+        if context.transportType == .iWARP {
+            throw VerbsError(
+                .modifyQP, errno: .notSupported, object: owner.object,
+                hint: "an iWARP queue pair runs over a TCP connection, which only rdma_cm makes: connect it with"
+                    + " Connector and Listener of the module ConnectionManager (rdma_connect, rdma_accept)")
+        }
         if address == nil, var known = owner.state.withLock({ $0.local?.endpoint }) {
             known.memory = memory ?? known.memory
             return known

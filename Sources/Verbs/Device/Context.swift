@@ -73,6 +73,14 @@ extension Context {
         VerbsObject(kind, number: number.map { UInt64(truncatingIfNeeded: $0) }, device: deviceName)
     }
 
+    /// The hint of an iWARP device for what needs datagrams; nil for other devices.
+    var connectionsOnly: Advice? {
+        guard transportType == .iWARP else { return nil }
+        return .text(
+            "this is an iWARP device, which has reliable connections (RC) only: no other queue pairs, no address handles,"
+                + " no multicast")
+    }
+
     /// The entry of the control table.
     ///
     /// - Throws: `EOPNOTSUPP` where it is null.

@@ -14,6 +14,7 @@ enum Advice: Sendable {
     case cannotSend(in: QueuePair.State)
     case cannotReceive(in: QueuePair.State)
     case operation(SendOperation.Opcode, unfitFor: QueuePairType)
+    case operationUnknownToIWARP(SendOperation.Opcode)
     case memoryLock
 
     /// The text of the hint.
@@ -36,6 +37,9 @@ enum Advice: Sendable {
         case .cannotSend(let state): "the queue pair is in state \(state): sending needs RTS"
         case .cannotReceive(let state): "the queue pair is in state \(state): receiving needs INIT or a later state"
         case .operation(let opcode, let kind): "a queue pair of type \(kind) cannot do \(opcode)"
+        case .operationUnknownToIWARP(let opcode):
+            "this is an iWARP device, which has no \(opcode): iWARP has SEND, RDMA WRITE and RDMA READ, without"
+                + " immediate data and without atomics"
         case .memoryLock: Advice.memoryLockSentence()
         }
     }

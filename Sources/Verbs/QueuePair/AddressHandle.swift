@@ -117,7 +117,10 @@ extension ProtectionDomain {
         let create = try context.entry(
             context.table.create_ah, destroyedBy: context.table.destroy_ah, .createAH, object)
         var attributes = vector.raw
-        let raw = try context.made(.createAH, object) { create(unsafeRaw, &attributes) }
+        let advice = context.connectionsOnly
+        let raw = try context.made(.createAH, object, advice: { advice ?? .general($0) }) {
+            create(unsafeRaw, &attributes)
+        }
         return AddressHandle(raw, protectionDomain: self)
     }
 }

@@ -42,6 +42,7 @@ extension QueuePair.Owner {
         var gid = group.gid.raw
         let type = QueuePairType(rawValue: raw.pointee.qp_type.rawValue)
         try context.check(.attachMulticast, object, attach(raw, &gid, group.lid)) { errno in
+            if let advice = context.connectionsOnly { return advice }
             guard errno == .invalidArgument else { return .general(errno) }
             return group.gid.isMulticast
                 ? .text("only UD queue pairs receive multicasts, this one is \(type)")

@@ -7,9 +7,14 @@ import SystemPackage
 extension QueuePair {
     @usableFromInline @inline(never)
     func sendFailure(_ opcode: UInt32, sgeCount: Int, _ code: Int32, posted: Int = 0) -> VerbsError {
-        let errno = Errno(rawValue: abs(code))
+        var errno = Errno(rawValue: abs(code))
+        let isUnknown = isUnknownToIWARP(errno, opcode)
+        // libsiw returns EINVAL.
+        if isUnknown { errno = .notSupported }
         let advice: Advice =
-            if let advice = operationAdvice(errno, opcode) {
+            if isUnknown {
+                .operationUnknownToIWARP(SendOperation.Opcode(rawValue: opcode))
+            } else if let advice = operationAdvice(errno, opcode) {
                 advice
             } else if sgeCount > Int(capabilities.maxSendSGE) {
                 .tooManySGEs(given: Int32(clamping: sgeCount), limit: capabilities.maxSendSGE)
@@ -28,10 +33,23 @@ extension QueuePair {
         return VerbsError(.postSend, Errno(rawValue: abs(code)), owner.object, advice)
     }
 
+    /// Whether an iWARP device refused an operation that iWARP lacks (RFC 5040): those with immediate data and atomics,
+    /// which RFC 7306 adds.
+    private func isUnknownToIWARP(_ errno: Errno, _ opcode: UInt32) -> Bool {
+        guard context.transportType == .iWARP else { return false }
+        guard errno == .invalidArgument || errno == .notSupported else { return false }
+        switch SendOperation.Opcode(rawValue: opcode) {
+        case .sendWithImmediate, .writeWithImmediate, .compareAndSwap, .fetchAndAdd, .atomicWrite: return true
+        default: return false
+        }
+    }
+
     private func operationAdvice(_ errno: Errno, _ opcode: UInt32) -> Advice? {
         guard errno == .invalidArgument || errno == .notSupported else { return nil }
         let opcode = SendOperation.Opcode(rawValue: opcode)
         if !opcode.isAllowed(on: type) { return .operation(opcode, unfitFor: type) }
+        // On iWARP the kernel moves the queue pair, and the state may be an old one.
+        guard context.transportType != .iWARP else { return nil }
         let state = lastKnownState
         if errno == .invalidArgument, [.reset, .initialized, .readyToReceive].contains(state) {
             return .cannotSend(in: state)

@@ -126,7 +126,8 @@ extension Context {
     ) throws(VerbsError) -> QueuePair {
         let create = try entry(table.create_qp_ex, destroyedBy: table.destroy_qp, .createQP, object)
         let asked = QueuePair.Capabilities(attributes.cap)
-        let raw = try made(.createQP, object, advice: { QueuePair.creationAdvice($0, asked) }) {
+        let connectionsOnly = attributes.qp_type == IBV_QPT_RC ? nil : connectionsOnly
+        let raw = try made(.createQP, object, advice: { connectionsOnly ?? QueuePair.creationAdvice($0, asked) }) {
             create(unsafeRaw, &attributes)
         }
         return QueuePair(
