@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import ProviderLoader
 import Verbs
 
@@ -69,6 +70,7 @@ extension SystemView.Opening {
     init(_ device: Device, _ kernel: KernelView) {
         self.device = device.name
         interface = device.details.networkInterface ?? kernel.interfaces(of: device.name).first
+        isIWARP = device.transportType == .iWARP
         ports = []
         do throws(ToolError) {
             ports = try device.withContext { context throws(VerbsError) in
@@ -79,6 +81,26 @@ extension SystemView.Opening {
             }
         } catch {
             failure = error
+        }
+        // rdma_cm finds an iWARP device by the addresses of its interface; its GID is a link-layer address.
+        guard isIWARP, let interface else { return }
+        let reach = Self.hasRoutableAddress(interface) ? SystemView.Opening.Reach.routable : .noAddress
+        for index in ports.indices { ports[index].reach = reach }
+    }
+
+    /// Whether the interface has an IPv4 address or an IPv6 address that is not link-local.
+    private static func hasRoutableAddress(_ interface: String) -> Bool {
+        var list: UnsafeMutablePointer<ifaddrs>?
+        guard getifaddrs(&list) == 0 else { return true }
+        defer { freeifaddrs(list) }
+        return sequence(first: list, next: { $0?.pointee.ifa_next }).contains { entry in
+            guard let entry = entry?.pointee, let address = entry.ifa_addr, String(cString: entry.ifa_name) == interface
+            else { return false }
+            if address.pointee.sa_family == sa_family_t(AF_INET) { return true }
+            guard address.pointee.sa_family == sa_family_t(AF_INET6) else { return false }
+            return address.withMemoryRebound(to: sockaddr_in6.self, capacity: 1) { address in
+                withUnsafeBytes(of: address.pointee.sin6_addr) { $0[0] != 0xfe || $0[1] & 0xc0 != 0x80 }
+            }
         }
     }
 }

@@ -175,7 +175,8 @@ extension InfoReport.Details {
             let best = addresses.first { $0.port == port.number }
             return InfoReport.Port(
                 port, interface: kernel.interface(of: device, port: Int(port.number)),
-                gids: gids.filter { $0.port == port.number }, recommended: best.map { Int($0.gidIndex) })
+                gids: gids.filter { $0.port == port.number }, recommended: best.map { Int($0.gidIndex) },
+                isIWARP: context.transportType == .iWARP)
         }
     }
 }
@@ -240,7 +241,7 @@ extension InfoReport.Limits {
 }
 
 extension InfoReport.Port {
-    init(_ port: PortAttributes, interface: String?, gids entries: [GIDEntry], recommended: Int?) {
+    init(_ port: PortAttributes, interface: String?, gids entries: [GIDEntry], recommended: Int?, isIWARP: Bool) {
         number = Int(port.number)
         state = port.state.description
         physicalState = port.physicalState.description
@@ -251,11 +252,12 @@ extension InfoReport.Port {
         maximumMessageSize = UInt64(port.maxMessageSize)
         lid = Int(port.lid)
         rate = port.laneCount.flatMap { lanes in port.laneRate.map { $0 * Double(lanes) } }
+        // The GID of an iWARP port is its link-layer address; rdma_cm connects by IP addresses.
         gids = entries.map {
             InfoReport.GIDLine(
-                index: $0.index, gid: $0.gid.description, type: $0.type.description,
+                index: $0.index, gid: $0.gid.description, type: isIWARP ? "iWARP" : $0.type.description,
                 interfaceIndex: Int($0.interfaceIndex), interface: interfaceName($0.interfaceIndex),
-                recommended: $0.index == recommended)
+                recommended: $0.index == recommended && !isIWARP)
         }
     }
 

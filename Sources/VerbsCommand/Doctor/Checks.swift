@@ -189,10 +189,13 @@ extension SystemView {
         let findings = openings.flatMap { opening in
             opening.ports.filter { $0.isActive && $0.reach != .routable }.map { port in
                 let interface = opening.interface ?? "INTERFACE"
+                let name = "port \(port.number) of \(opening.device)"
                 let message =
-                    port.reach == .noGID
-                    ? "port \(port.number) of \(opening.device) has no GID: it cannot connect"
-                    : "port \(port.number) of \(opening.device) has only link-local GIDs: it has no routable IP address"
+                    switch port.reach {
+                    case .noGID: "\(name) has no GID: it cannot connect"
+                    case .noAddress: "\(interface), the interface of \(opening.device), has no routable IP address"
+                    default: "\(name) has only link-local GIDs: it has no routable IP address"
+                    }
                 return Finding.warning(
                     .addresses, message,
                     try: "add an address to its interface: ip address add ADDRESS/PREFIX dev \(interface)")
@@ -300,7 +303,8 @@ extension SystemView {
 
     /// Compares the active MTU of each port with its maximum MTU.
     func examineMTU() -> [Finding] {
-        let small: [Finding] = openings.flatMap { opening in
+        let roce = openings.filter { !$0.isIWARP }
+        let small: [Finding] = roce.flatMap { opening in
             opening.ports.filter { $0.isActive && $0.activeMTU > 0 && $0.activeMTU < $0.maximumMTU }.map { port in
                 let interface = opening.interface ?? "INTERFACE"
                 return Finding.note(
@@ -311,7 +315,7 @@ extension SystemView {
                         + " \(port.maximumMTU + 104)")
             }
         }
-        let tooSmall: [Finding] = openings.compactMap(\.interface).compactMap { interface in
+        let tooSmall: [Finding] = roce.compactMap(\.interface).compactMap { interface in
             guard let text = text(of: "\(sysfs)/class/net/\(interface)/mtu"), let mtu = Int(text.filter(\.isNumber)),
                 mtu < 256 + 80
             else { return nil }

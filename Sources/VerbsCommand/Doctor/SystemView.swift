@@ -47,6 +47,8 @@ struct SystemView: Sendable {
             case noGID
             /// Every GID is link-local.
             case linkLocal
+            /// The interface of an iWARP device has no routable IP address.
+            case noAddress
             /// At least one GID is global, maps an IPv4 address, or belongs to an InfiniBand port.
             case routable
         }
@@ -67,6 +69,8 @@ struct SystemView: Sendable {
         var device: String
         /// Network interface of the device; nil: not known.
         var interface: String?
+        /// Whether it is an iWARP device, to which GIDs and the path MTU mean nothing.
+        var isIWARP = false
         var ports: [Port]
         /// The error if it could not be opened.
         var failure: ToolError?
