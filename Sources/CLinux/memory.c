@@ -94,8 +94,18 @@ void *linux_map_readable(int fd, uint64_t offset, size_t size)
 
 void *linux_map_file(int fd, uint64_t offset, size_t size)
 {
-	void *address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
+	return linux_map_node(fd, offset, size, PROT_READ | PROT_WRITE);
+}
 
+void *linux_map_node(int fd, uint64_t offset, size_t size, int protection)
+{
+	void *address;
+
+	if (protection & ~(PROT_READ | PROT_WRITE)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	address = mmap(NULL, size, protection, MAP_SHARED, fd, (off_t)offset);
 	if (address == MAP_FAILED)
 		return NULL;
 	/* A child of fork(2) does not inherit the mapping, which it would share with its parent. */

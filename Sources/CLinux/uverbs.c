@@ -12,22 +12,25 @@
 
 int linux_open_node(const char *path, uint64_t number)
 {
-	struct stat status;
-	int fd = open(path, O_RDWR | O_CLOEXEC);
+	int fd = open(path, O_RDWR | O_CLOEXEC), error;
 
 	if (fd < 0)
 		return -errno;
-	if (fstat(fd, &status) < 0) {
-		int error = errno;
-
+	error = linux_check_node(fd, number);
+	if (error) {
 		close(fd);
 		return -error;
 	}
-	if (!S_ISCHR(status.st_mode) || status.st_rdev != number) {
-		close(fd);
-		return -ENXIO;
-	}
 	return fd;
+}
+
+int linux_check_node(int fd, uint64_t number)
+{
+	struct stat status;
+
+	if (fstat(fd, &status) < 0)
+		return errno;
+	return S_ISCHR(status.st_mode) && status.st_rdev == number ? 0 : ENXIO;
 }
 
 int linux_uverbs_ioctl(int fd, void *request)

@@ -42,6 +42,21 @@ extension KernelDevice {
             takesOptionalAccess: false)
     }
 
+    /// Queries the context of an imported descriptor (`ibv_import_device`, UVERBS_METHOD_QUERY_CONTEXT), and makes a
+    /// descriptor for its asynchronous events.
+    /// - Throws: EOPNOTSUPP from a kernel before 5.9, or if the driver has no such query.
+    public func queryContext(driver: DriverData = .none) throws(KernelError) -> KernelContext {
+        var method = Method(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_QUERY_CONTEXT)
+        let vectors = method.output(UVERBS_ATTR_QUERY_CONTEXT_NUM_COMP_VECTORS, UInt32.self)
+        let support = method.output(UVERBS_ATTR_QUERY_CONTEXT_CORE_SUPPORT, UInt64.self)
+        method.driver(driver)
+        try call(&method)
+        let optional = method[support] & UInt64(IB_UVERBS_CORE_SUPPORT_OPTIONAL_MR_ACCESS.rawValue) != 0
+        return KernelContext(
+            asyncDescriptor: try allocateAsyncDescriptor(), completionVectors: Int32(method[vectors]),
+            takesOptionalAccess: optional)
+    }
+
     private func allocateAsyncDescriptor() throws(KernelError) -> Int32 {
         var method = Method(UVERBS_OBJECT_ASYNC_EVENT, UVERBS_METHOD_ASYNC_EVENT_ALLOC)
         let descriptor = method.newDescriptor(UVERBS_ATTR_ASYNC_EVENT_ALLOC_FD_HANDLE)

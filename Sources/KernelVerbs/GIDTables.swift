@@ -9,11 +9,26 @@ extension UnsafeMutablePointer<ibv_context> {
     /// Queries an entry of a port's GID table (`ibv_query_gid_ex`).
     /// - Throws: ENODATA for an empty entry, EINVAL for an index beyond the table.
     public func queryGID(port: UInt32, index: UInt32) throws(KernelError) -> ibv_gid_entry {
+        try native.pointee.kernel.queryGID(of: pointee.device, port: port, index: index)
+    }
+
+    /// Queries the non-empty entries of all ports (`ibv_query_gid_table`).
+    func queryGIDTable(_ entries: UnsafeMutableRawPointer, capacity: Int, size: Int) throws(KernelError) -> Int {
+        try native.pointee.kernel.queryGIDTable(of: pointee.device, entries, capacity: capacity, size: size)
+    }
+}
+
+extension KernelDevice {
+    /// Queries an entry of a port's GID table (`ibv_query_gid_ex`), by ioctl or in sysfs.
+    /// - Throws: ENODATA for an empty entry, EINVAL for an index beyond the table.
+    public func queryGID(
+        of device: UnsafeMutablePointer<ibv_device>, port: UInt32, index: UInt32
+    ) throws(KernelError) -> ibv_gid_entry {
         do throws(KernelError) {
-            return try native.pointee.kernel.queryGID(port: port, index: index)
+            return try queryGID(port: port, index: index)
         } catch {
             guard error == .notSupported else { throw error }
-            return try readGID(port: port, index: index)
+            return try readGID(of: device, port: port, index: index)
         }
     }
 
@@ -23,21 +38,23 @@ extension UnsafeMutablePointer<ibv_context> {
     ///   - capacity: The capacity of `entries`.
     /// - Returns: The number of entries.
     /// - Throws: EINVAL if there are more than `capacity`.
-    func queryGIDTable(_ entries: UnsafeMutableRawPointer, capacity: Int, size: Int) throws(KernelError) -> Int {
+    public func queryGIDTable(
+        of device: UnsafeMutablePointer<ibv_device>, _ entries: UnsafeMutableRawPointer, capacity: Int, size: Int
+    ) throws(KernelError) -> Int {
         do throws(KernelError) {
-            return try native.pointee.kernel.queryGIDTable(entries, capacity: capacity, size: size)
+            return try queryGIDTable(entries, capacity: capacity, size: size)
         } catch {
             guard error == .notSupported, size > 0 else { throw error }
         }
         var attributes = ibv_device_attr_ex()
-        _ = try native.pointee.kernel.queryDevice(&attributes)
+        _ = try queryDevice(&attributes)
         var count = 0
         for port in 1...max(1, UInt32(attributes.orig_attr.phys_port_cnt)) {
-            let length = try native.pointee.kernel.queryPort(UInt8(truncatingIfNeeded: port)).gid_tbl_len
+            let length = try queryPort(UInt8(truncatingIfNeeded: port)).gid_tbl_len
             for index in 0..<UInt32(max(0, length)) {
                 let entry: ibv_gid_entry
                 do throws(KernelError) {
-                    entry = try readGID(port: port, index: index)
+                    entry = try readGID(of: device, port: port, index: index)
                 } catch {
                     // An empty entry; some kernels fail to read it.
                     if error == .invalidArgument || error.rawValue == ENODATA { continue }
@@ -52,9 +69,11 @@ extension UnsafeMutablePointer<ibv_context> {
     }
 
     /// Reads an entry from sysfs.
-    private func readGID(port: UInt32, index: UInt32) throws(KernelError) -> ibv_gid_entry {
+    private func readGID(
+        of device: UnsafeMutablePointer<ibv_device>, port: UInt32, index: UInt32
+    ) throws(KernelError) -> ibv_gid_entry {
         var line = InlineArray<64, CChar>(repeating: 0)
-        let length = read("/gids/", port, index, &line)
+        let length = device.read("/gids/", port, index, &line)
         if length < 0 && length != -ENOENT { throw KernelError(rawValue: -length) }
         guard length == 39 else { throw .invalidArgument }
         var entry = ibv_gid_entry()
@@ -73,14 +92,13 @@ extension UnsafeMutablePointer<ibv_context> {
             }
         }
         guard any != 0 else { throw KernelError(rawValue: ENODATA) }
-        let isEthernet =
-            try native.pointee.kernel.queryPort(UInt8(truncatingIfNeeded: port)).link_layer
-            == UInt8(IBV_LINK_LAYER_ETHERNET)
+        let linkLayer = try queryPort(UInt8(truncatingIfNeeded: port)).link_layer
+        let isEthernet = linkLayer == UInt8(IBV_LINK_LAYER_ETHERNET)
         // "IB/RoCE v1", or "RoCE v2".
-        let isVersion2 =
-            try readAttribute("/gid_attrs/types/", port, index, &line) == 7 && line[6] == CChar(UInt8(ascii: "2"))
+        let hasVersion2Length = try device.readAttribute("/gid_attrs/types/", port, index, &line) == 7
+        let isVersion2 = hasVersion2Length && line[6] == CChar(UInt8(ascii: "2"))
         entry.gid_type = !isEthernet ? 0 : isVersion2 ? IBV_GID_TYPE_ROCE_V2.rawValue : IBV_GID_TYPE_ROCE_V1.rawValue
-        if try readAttribute("/gid_attrs/ndevs/", port, index, &line) > 0 {
+        if try device.readAttribute("/gid_attrs/ndevs/", port, index, &line) > 0 {
             var interface = linux_interface()
             let error = withUnsafeBytes(of: line) {
                 linux_find_interface($0.baseAddress!.assumingMemoryBound(to: CChar.self), &interface)
@@ -92,8 +110,11 @@ extension UnsafeMutablePointer<ibv_context> {
         return entry
     }
 
+}
+
+extension UnsafeMutablePointer<ibv_device> {
     /// Reads an attribute of a GID. Returns the length of its line; 0 when the kernel has no such attribute or no value.
-    private func readAttribute(
+    fileprivate func readAttribute(
         _ folder: StaticString, _ port: UInt32, _ index: UInt32, _ line: inout InlineArray<64, CChar>
     ) throws(KernelError) -> Int32 {
         let length = read(folder, port, index, &line)
@@ -103,11 +124,11 @@ extension UnsafeMutablePointer<ibv_context> {
     }
 
     /// Reads the first line of a port's sysfs file. Returns its length, or a negative errno value.
-    private func read(
+    fileprivate func read(
         _ folder: StaticString, _ port: UInt32, _ index: UInt32, _ line: inout InlineArray<64, CChar>
     ) -> Int32 {
         var path = MessageText()
-        withUnsafeBytes(of: pointee.device.pointee.ibdev_path) {
+        withUnsafeBytes(of: pointee.ibdev_path) {
             path.append($0.baseAddress!.assumingMemoryBound(to: CChar.self))
         }
         path.append("/ports/")

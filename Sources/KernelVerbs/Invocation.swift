@@ -45,6 +45,24 @@ extension KernelDevice {
         try KernelError.check(error)
     }
 
+    /// Executes a write command with common structs of any length.
+    /// - Throws: EINVAL for a length above 65,532 bytes, or one that is not a multiple of 4 (extended commands by
+    ///   write(2): of 8); EOPNOTSUPP for a command that is not of `enum ib_uverbs_write_cmds`.
+    public func call(
+        _ command: WriteCommand, request: UnsafeRawBufferPointer, response: UnsafeMutableRawBufferPointer,
+        driver: DriverData
+    ) throws(KernelError) {
+        // The bits of a command (`WriteCommand.bit`) are those of its number.
+        guard command.rawValue & ~UInt32(IB_USER_VERBS_CMD_FLAG_EXTENDED) < 64 else { throw .notSupported }
+        guard hasLength(request.count), hasLength(response.count), hasLength(driver.input.count),
+            hasLength(driver.output.count)
+        else { throw .invalidArgument }
+        // A plain command begins with the address of its response.
+        guard request.count >= (response.count > 0 && !command.isExtended ? 8 : 1) else { throw .invalidArgument }
+        try KernelError.check(
+            invoke(command, UnsafeMutableRawBufferPointer(mutating: request), response, driver))
+    }
+
     /// Executes a command by ioctl or write(2). Returns 0, or a positive errno value.
     func invoke(
         _ command: WriteCommand, _ request: UnsafeMutableRawBufferPointer, _ response: UnsafeMutableRawBufferPointer,
@@ -93,8 +111,11 @@ extension KernelDevice {
         let plainHeader = MemoryLayout<ib_uverbs_cmd_hdr>.size
         let headers = plainHeader + (command.isExtended ? MemoryLayout<ib_uverbs_ex_cmd_hdr>.size : 0)
         let count = headers + request.count + input.count
+        let unit = command.isExtended ? 8 : 4
+        guard request.count % unit == 0, input.count % unit == 0, common % unit == 0, response.count % unit == 0,
+            max(count, response.count) / unit <= Int(UInt16.max)
+        else { return KernelError.invalidArgument.rawValue }
         return withScratch(count) { whole in
-            let unit = command.isExtended ? 8 : 4
             let header = ib_uverbs_cmd_hdr(
                 command: command.rawValue, in_words: UInt16((command.isExtended ? request.count : count) / unit),
                 out_words: UInt16((command.isExtended ? common : response.count) / unit))
@@ -117,9 +138,17 @@ extension KernelDevice {
     }
 }
 
-/// Runs `body` with `count` zeroed bytes of the stack.
+/// Whether an attribute of the ioctl, or a part of a command, can have this length in bytes.
+private func hasLength(_ count: Int) -> Bool { count % 4 == 0 && count <= 65_532 }
+
+/// Runs `body` with `count` zeroed bytes: of the stack, which suffices for the commands of this module, or allocated.
 private func withScratch(_ count: Int, _ body: (UnsafeMutableRawBufferPointer) -> Int32) -> Int32 {
-    precondition(count <= 512, "the command is longer than 512 bytes")
+    if count > 512 {
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 8)
+        defer { memory.deallocate() }
+        memory.initializeMemory(as: UInt8.self, repeating: 0)
+        return body(memory)
+    }
     var words = InlineArray<64, UInt64>(repeating: 0)
     return withUnsafeMutableBytes(of: &words) {
         body(UnsafeMutableRawBufferPointer(start: $0.baseAddress, count: count))

@@ -16,6 +16,9 @@ public struct KernelDevice: ~Copyable {
     /// The kernel driver (`enum rdma_driver_id`).
     public let driver: UInt32
 
+    /// Whether `deinit` closes the descriptor. False for a descriptor that still belongs to someone else.
+    public var closesDescriptor = true
+
     let calls: SystemCalls
     /// The commands that this kernel accepts by write(2) only (`WriteCommand.bit`).
     private let written = Atomic<UInt64>(0)
@@ -47,7 +50,7 @@ public struct KernelDevice: ~Copyable {
         probe()
     }
 
-    deinit { linux_close(descriptor) }
+    deinit { if closesDescriptor { linux_close(descriptor) } }
 
     /// Whether the kernel is known to accept this command by write(2) only.
     public func isWritten(_ command: WriteCommand) -> Bool {
@@ -59,6 +62,32 @@ public struct KernelDevice: ~Copyable {
     /// - Throws: The kernel's errno value; EOPNOTSUPP if the kernel lacks the method.
     public func call(_ method: inout Method) throws(KernelError) {
         let error = method.call(descriptor, driver: driver, calls)
+        if error == ENOTTY || error == EPROTONOSUPPORT { throw .notSupported }
+        try KernelError.check(error)
+    }
+
+    /// Calls an ioctl method with attributes as the kernel has them (`struct ib_uverbs_attr`), and writes back what it
+    /// returns in them.
+    /// - Throws: EINVAL for more than 4,094 attributes; EOPNOTSUPP if the kernel lacks the method.
+    public func call(
+        object: UInt16, method: UInt16, _ attributes: UnsafeMutableBufferPointer<ib_uverbs_attr>
+    ) throws(KernelError) {
+        let headerSize = MemoryLayout<ib_uverbs_ioctl_hdr>.size
+        let count = headerSize + MemoryLayout<ib_uverbs_attr>.stride * attributes.count
+        guard count <= Int(UInt16.max) else { throw .invalidArgument }
+        var header = ib_uverbs_ioctl_hdr()
+        header.length = UInt16(count)
+        header.object_id = object
+        header.method_id = method
+        header.num_attrs = UInt16(attributes.count)
+        header.driver_id = driver
+        let request = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 8)
+        defer { request.deallocate() }
+        request.storeBytes(of: header, as: ib_uverbs_ioctl_hdr.self)
+        let list = UnsafeMutableRawBufferPointer(attributes)
+        if let base = list.baseAddress { (request + headerSize).copyMemory(from: base, byteCount: list.count) }
+        let error = calls.ioctl(descriptor, request)
+        if let base = list.baseAddress { base.copyMemory(from: request + headerSize, byteCount: list.count) }
         if error == ENOTTY || error == EPROTONOSUPPORT { throw .notSupported }
         try KernelError.check(error)
     }

@@ -9,6 +9,13 @@ public struct KernelMemoryRegion {
     public var lkey: UInt32
     /// The remote key (`ibv_mr.rkey`), for RDMA and atomic operations of peers.
     public var rkey: UInt32
+
+    /// A region with this handle and these keys.
+    public init(handle: UInt32, lkey: UInt32, rkey: UInt32) {
+        self.handle = handle
+        self.lkey = lkey
+        self.rkey = rkey
+    }
 }
 
 extension KernelDevice {

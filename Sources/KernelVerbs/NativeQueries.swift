@@ -33,7 +33,7 @@ public func queryNativeDevice(
     do throws(KernelError) {
         var response = ibv_device_attr_ex()
         let version = try context.native.pointee.kernel.queryDevice(&response)
-        response.orig_attr.setFirmware(version, digits: versionDigits)
+        setFirmware(version, of: &response.orig_attr, digits: versionDigits)
         store(response, to: attr, size: size)
         return 0
     } catch {
@@ -41,29 +41,27 @@ public func queryNativeDevice(
     }
 }
 
-extension ibv_device_attr {
-    /// Sets `fw_ver` from a version of three 16-bit numbers, the encoding of most drivers.
-    /// - Parameter digits: The minimum number of digits of the last number.
-    public mutating func setFirmware(_ version: UInt64, digits: Int = 1) {
-        var text = MessageText()
-        text.append(Int(version >> 32 & 0xFFFF))
-        text.append(".")
-        text.append(Int(version >> 16 & 0xFFFF))
-        text.append(".")
-        let last = Int(version & 0xFFFF)
-        var least = 10
-        for _ in 1..<max(digits, 1) {
-            if last < least { text.append("0") }
-            least *= 10
-        }
-        text.append(last)
-        text.withCString { text in
-            withUnsafeMutableBytes(of: &fw_ver) { bytes in
-                var index = 0
-                while text[index] != 0 {
-                    bytes[index] = UInt8(bitPattern: text[index])
-                    index += 1
-                }
+/// Sets `fw_ver` from a version of three 16-bit numbers, the encoding of most drivers.
+/// - Parameter digits: The minimum number of digits of the last number.
+public func setFirmware(_ version: UInt64, of attributes: inout ibv_device_attr, digits: Int = 1) {
+    var text = MessageText()
+    text.append(Int(version >> 32 & 0xFFFF))
+    text.append(".")
+    text.append(Int(version >> 16 & 0xFFFF))
+    text.append(".")
+    let last = Int(version & 0xFFFF)
+    var least = 10
+    for _ in 1..<max(digits, 1) {
+        if last < least { text.append("0") }
+        least *= 10
+    }
+    text.append(last)
+    text.withCString { text in
+        withUnsafeMutableBytes(of: &attributes.fw_ver) { bytes in
+            var index = 0
+            while text[index] != 0 {
+                bytes[index] = UInt8(bitPattern: text[index])
+                index += 1
             }
         }
     }

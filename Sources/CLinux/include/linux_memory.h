@@ -27,6 +27,9 @@ void *linux_map_readable(int fd, uint64_t offset, size_t size);
 /// errno on failure.
 void *linux_map_file(int fd, uint64_t offset, size_t size);
 
+/// The same with PROT_READ and PROT_WRITE as in `protection`; other bits are EINVAL.
+void *linux_map_node(int fd, uint64_t offset, size_t size, int protection);
+
 /// Unmaps memory that a function of this file mapped.
 void linux_unmap(void *address, size_t size);
 

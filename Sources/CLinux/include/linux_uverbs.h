@@ -9,6 +9,10 @@
 /// file is not a character device or its device number (dev_t) is not `number`.
 int linux_open_node(const char *path, uint64_t number);
 
+/// Checks that an open descriptor is the character device of that number. Returns 0, or a positive errno value: ENXIO
+/// when it is another file.
+int linux_check_node(int fd, uint64_t number);
+
 /// Calls the ioctl of uverbs (RDMA_VERBS_IOCTL); `request` is a struct ib_uverbs_ioctl_hdr. Returns 0, or a positive
 /// errno value.
 int linux_uverbs_ioctl(int fd, void *request);
