@@ -126,6 +126,10 @@ let coreTargets: [Target] = [
     .target(name: "CProviderCore", dependencies: ["CProviderABI", "CIBVerbs"]),
     .target(name: "Locking", swiftSettings: strict),
     .target(
+        name: "KernelOps",
+        dependencies: ["KernelVerbs", "ProviderKit", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"],
+        swiftSettings: strict),
+    .target(
         name: "Rendezvous", dependencies: ["Locking", .product(name: "SystemPackage", package: "swift-system")],
         swiftSettings: strict),
     .target(name: "RDMANetlink", dependencies: ["CNetlink"], swiftSettings: strict),
@@ -134,7 +138,9 @@ let coreTargets: [Target] = [
         path: "providers/libibverbs/Sources", swiftSettings: strict),
     .target(
         name: "ProviderLoader",
-        dependencies: ["RDMANetlink", "Locking", "CProviderCore", "CProviderABI", "CIBVerbs", "CLinux"],
+        dependencies: [
+            "RDMANetlink", "KernelOps", "Locking", "CProviderCore", "CProviderABI", "CIBVerbs", "CLinux",
+        ],
         swiftSettings: strict),
     .target(
         name: "Verbs",
@@ -186,6 +192,13 @@ let testTargets: [Target] = [
         name: "KernelVerbsTests",
         dependencies: [
             "TestSupport", "KernelTestSupport", "CAllocationCounter", "KernelVerbs", "RxeProvider", "CKernelABI",
+            "CProviderCore", "CProviderABI", "CIBVerbs", "CLinux",
+        ],
+        swiftSettings: strict),
+    .testTarget(
+        name: "KernelOpsTests",
+        dependencies: [
+            "TestSupport", "KernelTestSupport", "KernelOps", "KernelVerbs", "ProviderLoader", "CKernelABI",
             "CProviderCore", "CProviderABI", "CIBVerbs", "CLinux",
         ],
         swiftSettings: strict),

@@ -71,6 +71,7 @@ enum Core {
         }
         core.pointee.explain = rdma_keep_explanation
         core.pointee.flags = linux_is_privileged() != 0 ? RDMA_CORE_RAISED_PRIVILEGES.rawValue : 0
+        core.pointee.kernel = rdma_core_kernel_ops()
         return UnsafePointer(core)
     }()
 }

@@ -277,6 +277,8 @@ enum rdma_core_flags {
 	RDMA_CORE_RAISED_PRIVILEGES = 1 << 0,
 };
 
+struct rdma_kernel_ops;
+
 /* The core, as a provider sees it. Lives as long as the process. */
 struct rdma_core {
 	uint32_t size;
@@ -295,6 +297,9 @@ struct rdma_core {
 	/* Messages above this level are discarded (enum rdma_log_level). It changes while the process runs: test it
 	 * with rdma_logs. */
 	uint32_t log_level;
+	/* The uverbs commands, for providers of kernel devices: rdma_kernel.h. May be NULL: reach it through
+	 * rdma_kernel_ops_of. */
+	const struct rdma_kernel_ops *kernel;
 };
 
 enum rdma_device_kind {
@@ -954,5 +959,7 @@ static inline void rdma_wait_wq_events(struct ibv_wq *wq, uint32_t async)
 #ifdef __cplusplus
 }
 #endif
+
+#include <rdma_kernel.h>
 
 #endif

@@ -61,6 +61,10 @@ struct rdma_core *rdma_core_of_process(void);
 /* Sets rdma_core.log_level, from any thread. */
 void rdma_set_log_level(enum rdma_log_level level);
 
+/* rdma_core.kernel. In Swift, in the module KernelOps: a C function, so that the modules above it need not import it and,
+ * with it, the kernel's headers. */
+const struct rdma_kernel_ops *rdma_core_kernel_ops(void);
+
 /* rdma_core.explain: stores the explanation for this thread. */
 void rdma_keep_explanation(int error, const char *message);
 /* Drops this thread's explanation. The core calls it before each function of the control table. */

@@ -1,4 +1,5 @@
 import CIBVerbs
+import CProviderABI
 import Glibc
 import PeerSupport
 

@@ -28,7 +28,8 @@ public final class OpenedContext: @unchecked Sendable {
             to: rdma_core(
                 size: UInt32(MemoryLayout<rdma_core>.size), abi_major: UInt16(RDMA_PROVIDER_ABI_MAJOR),
                 abi_minor: UInt16(RDMA_PROVIDER_ABI_MINOR), version: UnsafePointer(strdup("test")),
-                log: { _, _, _ in }, explain: rdma_keep_explanation, flags: 0, log_level: RDMA_LOG_DEBUG.rawValue))
+                log: { _, _, _ in }, explain: rdma_keep_explanation, flags: 0, log_level: RDMA_LOG_DEBUG.rawValue,
+                kernel: nil))
         return UnsafePointer(core)
     }()
 
