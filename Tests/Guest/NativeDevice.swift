@@ -5,8 +5,8 @@ import ProviderLoader
 import Testing
 import Verbs
 
-/// A kernel device that two providers serve: the native one, as the shipped shared library in a driver file
-/// directory, and libibverbs.
+/// A kernel device that several providers serve: the native one, as the shipped shared library in a driver file
+/// directory, libibverbs, and for rxe the example in C.
 struct NativeDevice: ~Copyable {
     /// The native provider.
     enum Module: String {
@@ -18,23 +18,33 @@ struct NativeDevice: ~Copyable {
 
     /// The provider that serves the device.
     enum Provider: String, CaseIterable, Sendable {
-        case native, libibverbs
+        /// crxe: the provider in C of Examples/crxe, for rxe only.
+        case native, libibverbs, crxe
 
-        var other: Self { self == .native ? .libibverbs : .native }
+        /// Those of every device.
+        static let allCases: [Self] = [.native, .libibverbs]
+        /// Those of rxe.
+        static let ofRxe: [Self] = allCases + [.crxe]
+
+        var other: Self { self == .libibverbs ? .native : .libibverbs }
 
         /// Maximum number of completions in one batch of extended polling. rdma-core's rxe before version 55 consumes
         /// one CQE too many when the queue becomes empty within the batch (rdma-core commit b78b414e0).
-        var pollLimit: Int { self == .native ? 16 : 1 }
+        var pollLimit: Int { self == .libibverbs ? 1 : 16 }
     }
 
     let module: Module
 
     /// The name of the provider in the output of `verbs`.
-    func name(_ provider: Provider) -> String { provider == .native ? module.rawValue : "libibverbs" }
+    func name(_ provider: Provider) -> String { provider == .native ? module.rawValue : provider.rawValue }
 
     /// The environment in which a program uses that provider.
     func environment(_ provider: Provider) -> [String: String] {
-        provider == .native ? ["RDMA_DRIVER_PATH": directory] : ["RDMA_PROVIDER": "libibverbs"]
+        switch provider {
+        case .native: ["RDMA_DRIVER_PATH": directory]
+        case .libibverbs: ["RDMA_PROVIDER": "libibverbs"]
+        case .crxe: ["RDMA_DRIVER_PATH": directory + "/crxe"]
+        }
     }
 
     /// The directory of driver files: RDMA_DRIVER_PATH.
@@ -49,6 +59,13 @@ struct NativeDevice: ~Copyable {
         try files.createDirectory(atPath: directory, withIntermediateDirectories: true)
         try files.copyItem(atPath: "\(providers)/\(module).so", toPath: "\(directory)/\(module).so")
         try files.copyItem(atPath: "providers/\(module)/\(module).driver", toPath: "\(directory)/\(module).driver")
+        if module == .rxe {
+            let example = try #require(ProcessInfo.processInfo.environment["RDMA_TEST_CRXE"])
+            try files.createDirectory(atPath: "\(directory)/crxe", withIntermediateDirectories: true)
+            for file in ["crxe.so", "crxe.driver"] {
+                try files.copyItem(atPath: "\(example)/\(file)", toPath: "\(directory)/crxe/\(file)")
+            }
+        }
         self.directory = directory
     }
 
@@ -61,10 +78,7 @@ struct NativeDevice: ~Copyable {
         var configuration = LoaderConfiguration.standard(builtIn: alone ? [] : [libibverbs])
         configuration.mainDirectory = directory + "/none"
         configuration.overrideDirectory = directory + "/none"
-        switch provider {
-        case .native: configuration.environment["RDMA_DRIVER_PATH"] = directory
-        case .libibverbs: configuration.environment["RDMA_PROVIDER"] = "libibverbs"
-        }
+        configuration.environment.merge(environment(provider)) { $1 }
         return ProviderLoader(configuration: configuration)
     }
 

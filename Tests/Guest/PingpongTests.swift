@@ -7,13 +7,14 @@ extension Guest {
     struct PingpongTests {
         /// The provider of our pingpong-peer. Debian's program uses libibverbs on rxe0, or on hfi1_0 for `hfi1`.
         enum PeerProgram: String, CaseIterable, Sendable {
-            case libibverbs, native, soft, hfi1
+            case libibverbs, native, crxe, soft, hfi1
 
             /// The prefix of our program's command line.
             func environment(_ bench: Bench?, _ device: borrowing NativeDevice) -> String {
                 switch self {
                 case .libibverbs: "env RDMA_PROVIDER=libibverbs"
                 case .native, .hfi1: "env RDMA_DRIVER_PATH=\(device.directory) RDMA_PROVIDER=\(device.module)"
+                case .crxe: "env RDMA_DRIVER_PATH=\(device.directory)/crxe RDMA_PROVIDER=crxe"
                 case .soft: entrance(bench) + " env RDMA_SOFT_INTERFACES=eth0"
                 }
             }

@@ -4,13 +4,13 @@ import Verbs
 
 extension Guest {
     /// The control path: memory regions, asynchronous waiting, and the verbs that the kernel's rxe does not support.
-    @Suite("rxe with either provider: memory, tasks and unsupported verbs")
+    @Suite("rxe with every provider: memory, tasks and unsupported verbs")
     struct RxeControlTests {
         @Test("the peer reads and writes registered user memory, and a region with its own IOVA")
         func memory() async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
-                for provider in NativeDevice.Provider.allCases {
+                for provider in NativeDevice.Provider.ofRxe {
                     let context = try device.open(provider)
                     var link = try Link(context, try device.open(provider.other))
                     let domain = link.left.region.protectionDomain
@@ -48,7 +48,7 @@ extension Guest {
 
         @Test(
             "a task waits for batches of completions and for events, and ends when it is cancelled",
-            arguments: NativeDevice.Provider.allCases)
+            arguments: NativeDevice.Provider.ofRxe)
         func tasks(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
@@ -95,11 +95,13 @@ extension Guest {
             }
         }
 
-        @Test("queues of a thread domain, which use no locks, transfer data")
-        func threadDomain() async throws {
+        @Test(
+            "queues of a thread domain, which use no locks, transfer data",
+            arguments: [NativeDevice.Provider.native, .crxe])
+        func threadDomain(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
-                let context = try device.open()
+                let context = try device.open(provider)
                 let domain = try context.makeProtectionDomain()
                 let parent = try domain.makeParentDomain(threadDomain: try context.makeThreadDomain())
                 let region = try parent.makeMemoryRegion(byteCount: 4096)
@@ -130,7 +132,7 @@ extension Guest {
         func refusals() async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
-                for provider in NativeDevice.Provider.allCases {
+                for provider in NativeDevice.Provider.ofRxe {
                     let context = try device.open(provider)
                     let domain = try context.makeProtectionDomain()
                     let completions = try context.makeCompletionQueue(capacity: 8)

@@ -3,17 +3,17 @@ import Testing
 import Verbs
 
 extension Guest {
-    @Suite("rxe with either provider: multicast")
+    @Suite("rxe with every provider: multicast")
     struct RxeMulticastTests {
         private static let qkey: UInt32 = 0x1122_3344
 
         @Test(
             "a queue pair of either provider receives a group's datagrams while it is attached",
-            arguments: ["239.77.3.1", "ff0e::77:3:1"])
-        func group(_ text: String) async throws {
+            arguments: ["239.77.3.1", "ff0e::77:3:1"], [NativeDevice.Provider.native, .crxe])
+        func group(_ text: String, _ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
-                let (native, other) = (try device.open(), try device.open(.libibverbs))
+                let (native, other) = (try device.open(provider), try device.open(.libibverbs))
                 let group = MulticastGroup(gid: try #require(GID(text)))
                 // The verb attaches only the queue pair; the host joins the group by a socket.
                 let membership = try Membership(of: group.gid, on: "veth0")
@@ -43,7 +43,7 @@ extension Guest {
 
         @Test(
             "attaching a connected queue pair, or to a GID that is not multicast, is refused",
-            arguments: NativeDevice.Provider.allCases)
+            arguments: NativeDevice.Provider.ofRxe)
         func refusals(_ provider: NativeDevice.Provider) async throws {
             try await Bench.run { _ in
                 let device = try NativeDevice(.rxe)
