@@ -3,7 +3,8 @@
  *
  * This header is all that a provider needs: a provider can be written in C, C++ or Swift, from this file and
  * <infiniband/verbs.h> alone, and be shipped as a shared library of its own. Core and provider have no other
- * interface.
+ * interface. A provider of a kernel device gets the uverbs commands from the core: rdma_kernel.h, which this file
+ * includes.
  *
  *
  * 1. VERSIONS
