@@ -21,9 +21,9 @@ extension Guest {
             }
         }
 
-        /// The lines of `verbs info`, without the line of the provider.
+        /// The lines of `verbs info`, without those of the provider and its driver file.
         private static func attributes(_ info: Tool.Outcome) -> [Substring] {
-            info.output.split(separator: "\n").filter { !$0.contains("rxe.so") }
+            info.output.split(separator: "\n").filter { !$0.contains(" provider:") && !$0.contains(" driver file:") }
         }
 
         @Test(
