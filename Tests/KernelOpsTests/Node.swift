@@ -6,6 +6,7 @@ import Glibc
 import KernelOps
 import KernelTestSupport
 import KernelVerbs
+import Synchronization
 import TestSupport
 import Testing
 
@@ -62,8 +63,14 @@ final class Node {
     }
 }
 
-/// Zeroed memory that lives as long as the process: the tests are short.
-func zeroed(_ count: Int) -> UnsafeMutableRawPointer { calloc(1, count) }
+/// Zeroed memory that lives as long as the process: the tests are short. It stays reachable, so that it is no leak.
+func zeroed(_ count: Int) -> UnsafeMutableRawPointer {
+    let memory = calloc(1, count)!
+    kept.withLock { $0.append(UInt(bitPattern: memory)) }
+    return memory
+}
+
+private let kept = Mutex<[UInt]>([])
 
 func emptyReason() -> rdma_reason {
     var why = rdma_reason()
