@@ -60,6 +60,15 @@ static int no_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_re
 	return EOPNOTSUPP;
 }
 
+static int no_query_port(struct ibv_context *context, uint8_t port, struct ibv_port_attr *attr, size_t attr_size)
+{
+	(void)context;
+	(void)port;
+	(void)attr;
+	(void)attr_size;
+	return EOPNOTSUPP;
+}
+
 const struct ibv_context_ops rdma_unsupported_ops = {
 	.alloc_mw = no_alloc_mw,
 	.bind_mw = no_bind_mw,
@@ -107,6 +116,9 @@ void rdma_adopt_context(const struct rdma_context *opened)
 
 	verbs = verbs_get_ctx(opened->context);
 	COPY(query_port);
+	/* For a null slot verbs.h calls libibverbs, which does not know this context. */
+	if (HAS_SLOT(query_port) && !verbs->query_port)
+		verbs->query_port = no_query_port;
 	COPY(advise_mr);
 	COPY(alloc_null_mr);
 	COPY(read_counters);
