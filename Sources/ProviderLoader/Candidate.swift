@@ -80,6 +80,8 @@ public struct Verdict: Sendable, Hashable, Codable {
         case probe
         /// `open_device` of the provider failed.
         case open
+        /// `list_devices` of the provider is missing or failed.
+        case list
     }
 
     /// The outcome.

@@ -4,7 +4,7 @@ public struct DeviceDescription: Sendable, Hashable, Codable {
     public enum Kind: String, Sendable, Hashable, Codable {
         /// A device of the kernel's RDMA subsystem, with a uverbs node (`RDMA_DEVICE_KERNEL`).
         case kernel
-        /// A device in userspace, which a built-in provider lists (`RDMA_DEVICE_SOFTWARE`).
+        /// A device in userspace, which a provider lists (`RDMA_DEVICE_SOFTWARE`).
         case software
     }
 
@@ -57,11 +57,19 @@ public struct DeviceDescription: Sendable, Hashable, Codable {
     public var uverbsPath: String?
     /// Path of the device in sysfs (`ibv_device.ibdev_path`); nil for a software device.
     public var sysfsPath: String?
-    /// Network interface of a software device, such as `lo` (`rdma_device.interface`).
+    /// Inode number of the device in sysfs: another one if the device is registered again; 0 where it is not known, and
+    /// for a software device.
+    public var registration: UInt64
+    /// Network interface of a software device that has one, such as `lo` (`rdma_device.interface`).
     public var networkInterface: String?
     /// Index of that interface (`rdma_device.ifindex`), or 0.
     public var interfaceIndex: UInt32
-    /// Name of the built-in provider that lists a software device; nil for a kernel device.
+    /// Where a software device is, as its provider writes it, such as `pci 0000:3b:00.0` (`rdma_device.location`); nil where
+    /// the provider does not say, and for a kernel device.
+    public var location: String?
+    /// A number by which the provider knows a software device (`rdma_device.cookie`); 0 for a kernel device.
+    public var cookie: UInt64
+    /// Name of the provider that lists a software device; nil for a kernel device.
     public var listedBy: String?
 
     /// A description with that name and kind; all other values are unknown.
@@ -74,6 +82,8 @@ public struct DeviceDescription: Sendable, Hashable, Codable {
         kernelABI = 0
         uverbsABI = 0
         uverbsDevice = 0
+        registration = 0
         interfaceIndex = 0
+        cookie = 0
     }
 }

@@ -4,7 +4,8 @@ import Locking
 
 /// The `struct rdma_device` of a device, as one provider receives it. There is one for each description and provider,
 /// because it holds the provider's own state of the device. All have the same `struct ibv_device`. It is never freed,
-/// because contexts point to it (`ibv_context.device`).
+/// because contexts point to it (`ibv_context.device`). A device that comes back differs from the old one in its
+/// description, by `registration` or `cookie`, and has a record of its own (rdma_provider.h, chapter 6).
 final class DeviceRecord: @unchecked Sendable {
     // Unchecked: after the initializer only `provider_state` changes, under the lock, and only while no context of the
     // device is open.
@@ -102,6 +103,8 @@ final class DeviceRecord: @unchecked Sendable {
         record.pointee.uverbs_dev = dev_t(description.uverbsDevice)
         record.pointee.interface = permanentCopy(description.networkInterface ?? "")
         record.pointee.ifindex = description.interfaceIndex
+        record.pointee.location = permanentCopy(description.location ?? "")
+        record.pointee.cookie = description.cookie
     }
 
     private static func publicDevice(_ description: DeviceDescription) -> UnsafeMutablePointer<ibv_device> {

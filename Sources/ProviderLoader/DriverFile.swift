@@ -33,6 +33,8 @@ public struct DriverFile: Sendable, Hashable {
     /// The devices that the provider is for: those that fit one of these. If empty, the devices of the kernel driver of
     /// its name.
     public internal(set) var matches: [Match]
+    /// Whether the library lists software devices (`list-devices yes`). It is then opened whenever devices are listed.
+    public internal(set) var listsDevices = false
     /// Whether no other provider may serve when this one fails (`critical yes`).
     public internal(set) var isCritical: Bool
     /// The kind of device that it was proved on (`proved`).
@@ -52,6 +54,7 @@ extension DriverFile: CustomStringConvertible {
         if let providerABI { lines.append("provider-abi \(providerABI)") }
         if let kernelABI { lines.append("kernel-abi \(kernelABI.lowerBound)..\(kernelABI.upperBound)") }
         lines += matches.map { "match \($0)" }
+        if listsDevices { lines.append("list-devices yes") }
         if isCritical { lines.append("critical yes") }
         if let proof { lines.append("proved \(proof.rawValue)") }
         return lines.map { $0 + "\n" }.joined()

@@ -22,7 +22,9 @@ struct DriverFileParser {
         case driver, library, version, vendor
         case providerABI = "provider-abi"
         case kernelABI = "kernel-abi"
-        case match, critical, proved
+        case match
+        case listDevices = "list-devices"
+        case critical, proved
     }
 
     init(path: String) {
@@ -89,15 +91,19 @@ struct DriverFileParser {
         case .providerABI: file.providerABI = try abiVersion(value)
         case .kernelABI: file.kernelABI = try window(value)
         case .match: file.matches.append(try match(value))
-        case .critical:
-            guard ["yes", "no"].contains(value) else { throw bad(.critical, value, "write `yes` or `no`") }
-            file.isCritical = value == "yes"
+        case .listDevices: file.listsDevices = try yes(keyword, value)
+        case .critical: file.isCritical = try yes(keyword, value)
         case .proved:
             guard let proof = DriverFile.Proof(rawValue: value) else {
                 throw bad(.proved, value, "write `silicon` or `simulator`")
             }
             file.proof = proof
         }
+    }
+
+    private func yes(_ keyword: Keyword, _ value: String) throws(Problem) -> Bool {
+        guard ["yes", "no"].contains(value) else { throw bad(keyword, value, "write `yes` or `no`") }
+        return value == "yes"
     }
 
     private func providerName(_ value: String) throws(Problem) -> String {

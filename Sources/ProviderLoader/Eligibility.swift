@@ -13,6 +13,21 @@ struct Eligibility {
         if let reason = mismatch(source, device) {
             return Verdict(.rejected, .match, reason)
         }
+        if let verdict = exclusion(of: source) { return verdict }
+        if device.kind == .kernel, let window = source.entry?.file.kernelABI, !window.contains(device.kernelABI) {
+            return Verdict(.rejected, .kernelABI, unsupported(device, by: window))
+        }
+        return nil
+    }
+
+    /// The verdict of the first rule that forbids the source to list software devices. A built-in provider always may,
+    /// because no library is opened for it: a mask keeps it from serving them.
+    func verdict(onLister source: ProviderSource) -> Verdict? {
+        source.entry == nil ? nil : exclusion(of: source)
+    }
+
+    /// The verdict of the first rule that excludes the source whatever the device is.
+    private func exclusion(of source: ProviderSource) -> Verdict? {
         if let mask = masks.first(where: { $0.hides(source.name, from: source.origin) }) {
             return Verdict(.masked, .mask, "masked by \(mask.path)")
         }
@@ -32,9 +47,6 @@ struct Eligibility {
         if let needed = entry.file.providerABI, !needed.isMet(by: .core) {
             return Verdict(.rejected, .providerABI, "needs provider ABI \(needed); this core has \(ABIVersion.core)")
         }
-        if device.kind == .kernel, let window = entry.file.kernelABI, !window.contains(device.kernelABI) {
-            return Verdict(.rejected, .kernelABI, unsupported(device, by: window))
-        }
         return nil
     }
 
@@ -45,22 +57,27 @@ struct Eligibility {
             return device.listedBy == source.name ? nil : "it is for the software devices that it lists"
         case .builtIn:
             return device.kind == .kernel ? nil : "it is for devices of the kernel"
+        case .driverFile(let entry, _) where entry.file.listsDevices && device.listedBy == entry.file.name:
+            return nil
         case .driverFile(let entry, _) where entry.file.matches.isEmpty:
-            return mismatch(driver: entry.file.name, device)
+            return mismatch(driver: entry.file, device)
         case .driverFile(let entry, _):
             guard !entry.file.matches.contains(where: { fits($0, device) }) else { return nil }
-            let lines = entry.file.matches.map(\.description).joined(separator: ", ")
+            var lines = entry.file.matches.map(\.description).joined(separator: ", ")
+            if entry.file.listsDevices { lines += ", and the software devices that it lists" }
             return "it is for \(lines); the device is \(identity(of: device))"
         }
     }
 
     /// `mismatch` for a driver file without `match` lines: it is for the devices of the kernel driver of its name.
-    private func mismatch(driver name: String, _ device: DeviceDescription) -> String? {
+    private func mismatch(driver file: DriverFile, _ device: DeviceDescription) -> String? {
+        let name = file.name
         if device.kind == .software {
             return device.listedBy == name ? nil : "it is for devices of driver \(name)"
         }
         if kernelProviders.contains(name) { return nil }
         guard let driver = KernelDriver.all.first(where: { $0.name == name }) else {
+            if file.listsDevices { return "it is for the software devices that it lists" }
             return "no kernel driver is known as \(name), and its driver file has no `match` line"
         }
         return KernelDriver.id(of: device) == driver.id

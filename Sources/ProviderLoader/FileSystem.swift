@@ -58,6 +58,12 @@ extension stat {
     var isNullDevice: Bool { st_mode & S_IFMT == S_IFCHR && st_rdev == 0x103 }
 }
 
+/// The inode number of the file that `path` leads to; 0 where there is none.
+func inodeNumber(_ path: String) -> UInt64 {
+    var status = stat()
+    return stat(path, &status) == 0 ? UInt64(status.st_ino) : 0
+}
+
 /// The absolute path without links, by realpath(3); throws the errno value.
 func resolve(_ path: String) throws(Errno) -> String {
     guard let resolved = realpath(path, nil) else { throw Errno(code: errno) }

@@ -55,6 +55,7 @@ struct KernelDevices {
         var device = DeviceDescription(name: name, kind: .kernel)
         device.uverbsName = uverbs
         device.uverbsPath = node
+        device.registration = inodeNumber(path)
         device.sysfsPath = path
         device.uverbsABI = uverbsABI
         device.uverbsDevice = try deviceNumber("\(node)/dev")

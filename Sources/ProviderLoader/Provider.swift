@@ -68,25 +68,51 @@ struct Provider: @unchecked Sendable {
 
     /// The software devices that it lists (`rdma_provider.list_devices`).
     func softwareDevices() throws(LoadFailure) -> [rdma_software_device] {
-        guard let list = provider.pointee.list_devices else { return [] }
-        let stride = MemoryLayout<rdma_software_device>.stride
-        var capacity = 16
-        // A list that has grown since the last call is read again, at most four times. Then it is cut to the capacity.
-        for attempt in 1...4 {
-            var devices = [rdma_software_device](repeating: rdma_software_device(), count: capacity)
-            var count: UInt32 = 0
-            rdma_drop_explanation()
-            let error = positive(list(&devices, stride, UInt32(capacity), &count))
-            guard error == 0 else {
-                let why = rdma_explanation(error).map { text($0) } ?? Errno(code: error).text
-                throw LoadFailure(.probe, error, "it cannot list its devices: \(why)")
-            }
-            if count <= capacity || attempt == 4 || count > 65536 {
-                return Array(devices.prefix(Int(count)))
-            }
-            capacity = Int(count) + 16
+        guard let list = provider.pointee.list_devices else {
+            throw LoadFailure(.list, EPROTO, "its driver file says `list-devices yes`, but it has no list_devices")
         }
-        return []
+        var counts: [UInt32] = []
+        while counts.count < Provider.listingAttempts {
+            // A list that has grown since the last call is read again.
+            let capacity = counts.last.map { Int($0) + 16 } ?? 16
+            let (devices, count) = try ask(list, capacity)
+            guard count > capacity else { return Array(devices.prefix(Int(count))) }
+            guard count <= Provider.maximumDevices else {
+                throw LoadFailure(
+                    .list, EPROTO, "it lists \(count) devices; at most \(Provider.maximumDevices) are accepted")
+            }
+            counts.append(count)
+        }
+        let growth = counts.map(String.init).joined(separator: ", ")
+        throw LoadFailure(.list, EPROTO, "its list of devices grows whenever it is read (\(growth)): it has no end")
+    }
+
+    /// The calls of `list_devices` before a list that grows is refused, and the greatest number of its devices
+    /// (rdma_provider.h).
+    private static let listingAttempts = 4
+    private static let maximumDevices: UInt32 = 4096
+
+    /// One call of `list_devices`: room for `capacity` devices, and the number that the provider counts.
+    private func ask(
+        _ list: (UnsafeMutablePointer<rdma_software_device>?, Int, UInt32, UnsafeMutablePointer<UInt32>?) -> Int32,
+        _ capacity: Int
+    ) throws(LoadFailure) -> (devices: [rdma_software_device], count: UInt32) {
+        let stride = MemoryLayout<rdma_software_device>.stride
+        // The last one is beyond the capacity and must stay zero.
+        var devices = [rdma_software_device](repeating: rdma_software_device(), count: capacity + 1)
+        var count: UInt32 = 0
+        rdma_drop_explanation()
+        let error = positive(list(&devices, stride, UInt32(capacity), &count))
+        guard error == 0 else {
+            let why = rdma_explanation(error).map { text($0) } ?? Errno(code: error).text
+            throw LoadFailure(.list, error, "it cannot list its devices: \(why)")
+        }
+        let isIntact = devices.withUnsafeBytes { $0[(capacity * stride)...].allSatisfy { $0 == 0 } }
+        guard isIntact else {
+            throw LoadFailure(
+                .list, EPROTO, "it writes more than the \(capacity) devices that there is room for, or larger ones")
+        }
+        return (devices, count)
     }
 
     /// Throws unless it can serve the device: by its range of kernel ABIs, then by `rdma_provider.probe_device`.
@@ -143,6 +169,11 @@ struct Provider: @unchecked Sendable {
             throw LoadFailure(.open, EPROTO, "it returned success without a context and a control table")
         }
         let closeEnd = MemoryLayout<rdma_context_ops>.offset(of: \.close_context)! + MemoryLayout<Int>.size
+        // Entries are pointers behind two numbers; a table of that many does not exist.
+        guard ops.pointee.size % 8 == 0, ops.pointee.size <= 65536 else {
+            throw LoadFailure(
+                .open, EPROTO, "the size of its control table cannot be \(ops.pointee.size): that is beyond the table")
+        }
         guard Int(ops.pointee.size) >= closeEnd, let close = ops.pointee.close_context else {
             throw LoadFailure(.open, EPROTO, "its control table has no close_context")
         }

@@ -19,7 +19,8 @@ public final class ProviderLoader: Sendable {
         ProcessLog.shared.remove(ObjectIdentifier(self))
     }
 
-    /// Reads the devices and the driver files (compare `ibv_get_device_list`). Opens no library and no device.
+    /// Reads the devices and the driver files (compare `ibv_get_device_list`). Opens no device, and no library except
+    /// those whose driver files say that they list software devices.
     public func snapshot() -> SystemSnapshot { SystemSnapshot(self) }
 
     /// Takes a snapshot and selects the provider of every device: opens the library that each selection needs, and no

@@ -1,8 +1,36 @@
 import Glibc
 
-/// Selects the provider of one device: ranks the sources by the rules, and tries them in the order of their ranks.
+/// Selects the provider of one device, or the source that lists the devices of a provider: ranks the sources by the rules,
+/// and tries them in the order of their ranks.
 struct ProviderSelector {
-    let device: DeviceDescription
+    /// What a source is selected for.
+    private enum Task {
+        /// To serve the device of that name.
+        case serve(String)
+        /// To list the software devices of the provider of that name.
+        case list(String)
+
+        /// Behind "does not".
+        var phrase: String {
+            switch self {
+            case .serve(let device): "serve \(device)"
+            case .list(let provider): "list the devices of \(provider)"
+            }
+        }
+
+        /// The beginning of the error when no source is left.
+        var failure: String {
+            switch self {
+            case .serve: "no provider serves it"
+            case .list(let provider): "the devices of \(provider) are not listed"
+            }
+        }
+
+        /// The device that an error names; empty where there is none.
+        var device: String { if case .serve(let device) = self { device } else { "" } }
+    }
+
+    private let task: Task
     /// The value of `RDMA_PROVIDER`.
     let asked: String?
     /// Fall-backs that a user should know of although the device is served.
@@ -15,9 +43,20 @@ struct ProviderSelector {
 
     /// - Parameter ranked: All sources in the order of their ranks.
     init(_ device: DeviceDescription, ranked: [ProviderSource], rules: Eligibility) {
-        self.device = device
-        asked = rules.asked
-        ranking = ranked.map { ($0, rules.verdict(on: $0, for: device)) }
+        self.init(
+            .serve(device.name), rules.asked, ranked.map { ($0, rules.verdict(on: $0, for: device)) })
+    }
+
+    /// For the sources that list the software devices of the provider `name`.
+    init(listersOf name: String, ranked: [ProviderSource], rules: Eligibility) {
+        let listers = ranked.filter { $0.name == name && $0.listsDevices }
+        self.init(.list(name), rules.asked, listers.map { ($0, rules.verdict(onLister: $0)) })
+    }
+
+    private init(_ task: Task, _ asked: String?, _ verdicts: [(source: ProviderSource, verdict: Verdict?)]) {
+        self.task = task
+        self.asked = asked
+        ranking = verdicts
         var libraries: [FileIdentity: ProviderSource] = [:]
         for index in ranking.indices where ranking[index].verdict == nil {
             guard let library = ranking[index].source.library else { continue }
@@ -39,6 +78,13 @@ struct ProviderSelector {
         }
     }
 
+    /// Whether a source was tried or refused. Masked and absent ones are neither.
+    var hasFailed: Bool {
+        ranking.contains { entry in
+            entry.verdict.map { $0.outcome == .failed || ProviderSelector.refusalCode($0) != nil } ?? false
+        }
+    }
+
     /// Tries the sources in the order of their ranks, and returns the result of the first attempt that does not fail.
     ///
     /// - Throws: `LoaderError` when all attempts failed, or one that forbids a fall-back.
@@ -57,7 +103,7 @@ struct ProviderSelector {
                     let outcome = try attempt(source)
                     choose(index, after: failures.map(\.source))
                     warnings += failures.map {
-                        "\($0.source.label) does not serve \(device.name): \($0.verdict.message); "
+                        "\($0.source.label) does not \(task.phrase): \($0.verdict.message); "
                             + "\(source.label) does"
                     }
                     return (source, outcome)
@@ -130,18 +176,18 @@ struct ProviderSelector {
         // The error of open_device tells more than why a library did not load.
         if let last = failures.last(where: { $0.verdict.rule == .open }) ?? failures.last {
             let reasons = failures.map { "\($0.source.label): \($0.verdict.message)" }.joined(separator: "; ")
-            return error(last.code, "no provider serves it: \(reasons)", "`verbs providers` shows all candidates")
+            return error(last.code, "\(task.failure): \(reasons)", "`verbs providers` shows all candidates")
         }
         let possible = ranking.filter { asked == nil || $0.source.name == asked }
         let hidden = possible.first { [.masked, .absent].contains($0.verdict?.outcome) }
         let nearest = hidden ?? (asked == nil ? nil : possible.first)
         let reason = nearest.map { ": \($0.source.label): \($0.verdict?.message ?? "")" } ?? ""
         return error(
-            ENOENT, "no provider serves it\(reason)",
+            ENOENT, "\(task.failure)\(reason)",
             "install the provider of this device, or see `verbs providers` for all candidates")
     }
 
     private func error(_ code: Int32, _ message: String, _ hint: String) -> LoaderError {
-        LoaderError(device: device.name, code: code, message: message, hint: hint, candidates: candidates)
+        LoaderError(device: task.device, code: code, message: message, hint: hint, candidates: candidates)
     }
 }

@@ -41,6 +41,15 @@ struct ProviderSource: Sendable {
         if case .driverFile(_, .present(let file)) = kind { file } else { nil }
     }
 
+    /// Whether it lists software devices: a built-in provider with `list_devices`, or a library whose driver file says so.
+    var listsDevices: Bool {
+        switch kind {
+        // A driver file that is refused says nothing.
+        case .driverFile(let entry, _): entry.file.listsDevices && entry.objection == nil
+        case .builtIn(let result): (try? result.get().listsDevices) ?? false
+        }
+    }
+
     /// Whether the driver file forbids a fall-back (`critical yes`). A driver file that is refused forbids nothing.
     var isCritical: Bool {
         entry.map { $0.file.isCritical && $0.objection == nil } ?? false

@@ -3,14 +3,17 @@ import Glibc
 
 /// The devices, driver files and built-in providers of the system at one moment.
 ///
-/// `ProviderLoader.snapshot()` takes one and opens no library. A library is opened when the provider of a device is
-/// selected, by `select(for:)`, `survey(of:)` or `open(_:)`, and only if it is the candidate with the highest rank, or
+/// `ProviderLoader.snapshot()` takes one and opens only libraries whose driver files say that they list software devices
+/// (`list-devices yes` of rdma-driver(5)). Any other library is opened when the provider of a device is selected, by `select(for:)`, `survey(of:)` or `open(_:)`, and only if it is the candidate with the highest rank, or
 /// if all candidates before it failed.
 public final class SystemSnapshot: Sendable {
-    /// The devices: those of the kernel by name (`mlx5_2` before `mlx5_10`), then the software devices.
+    /// The devices: those of the kernel by name (`mlx5_2` before `mlx5_10`), then the software devices in the order of the
+    /// ranks of the providers that list them.
     public let devices: [DeviceDescription]
     /// Software devices that are opened on request only (`RDMA_SOFTWARE_DEVICE_ON_REQUEST` of rdma_provider.h).
     public let onRequest: [DeviceDescription]
+    /// The providers that list software devices, or could, in the order of their ranks.
+    public let listings: [Listing]
     /// Driver files, devices and settings that could not be used.
     public let problems: [Problem]
     /// The loader that took the snapshot.
@@ -39,9 +42,10 @@ public final class SystemSnapshot: Sendable {
         let kernel = KernelDevices(
             sysfs: otherSysfs ?? configuration.sysfsPath,
             driverIDs: otherSysfs == nil ? configuration.driverIDs : { [:] })
-        let software = SoftwareDevices(of: builtIn, besides: Set(kernel.devices.map(\.name)))
+        let software = SoftwareDevices(ranked: ranked, rules: rules, trust: trust, besides: kernel.devices)
         devices = kernel.devices + software.devices
         onRequest = software.onRequest
+        listings = software.listings
         problems =
             configuration.problems(withProviders: ranked.map(\.name)) + directories.problems + kernel.problems
             + software.problems
@@ -66,7 +70,7 @@ public final class SystemSnapshot: Sendable {
     /// Selects the provider of each of `devices`; nil: of all that are not opened on request only.
     public func survey(of devices: [DeviceDescription]? = nil) -> Survey {
         let entries = (devices ?? self.devices).map(select(for:))
-        return Survey(entries: entries, problems: problems, messages: ProviderLoader.messages)
+        return Survey(entries: entries, listings: listings, problems: problems, messages: ProviderLoader.messages)
     }
 
     /// An extension of the provider that is selected for the device (`rdma_provider.query_extension`). Opens the library of
@@ -146,7 +150,7 @@ extension LoaderConfiguration {
 extension ProviderSource {
     /// A built-in provider that lists no devices is for those of the kernel.
     fileprivate var servesKernelDevices: Bool {
-        guard case .builtIn(.success(let provider)) = kind else { return false }
-        return !provider.listsDevices
+        guard case .builtIn(.success) = kind else { return false }
+        return !listsDevices
     }
 }

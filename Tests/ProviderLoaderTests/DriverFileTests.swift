@@ -118,6 +118,7 @@ struct DriverFileTests {
         ("driver a\nmatch pci *:1017\n", 2, "`match` cannot be"),
         ("driver a\nmatch pci 0x15b3:0x1017\n", 2, "`match` cannot be"),
         ("driver a\nmatch vendor 1\n", 2, "`match` cannot be `vendor 1`"),
+        ("driver a\nlist-devices ctest0\n", 2, "`list-devices` cannot be `ctest0`"),
         ("driver a\ncritical maybe\n", 2, "`critical` cannot be `maybe`"),
         ("driver a\nproved paper\n", 2, "`proved` cannot be `paper`"),
         ("driver a\nvendor x\u{1b}[31m\n", 2, "control character U+001b"),
@@ -162,6 +163,7 @@ struct DriverFileTests {
             "driver a", "vendor  A  B #x\nmatch name x[!a-c]*\ndriver a_b-c\nmatch pci 00aB:00CD\nmatch pci 1234:*",
             "driver a\nversion 1.2~rc1\nkernel-abi 4\nprovider-abi 7.9\ncritical yes\nproved silicon",
             "driver a\nlibrary sub dir/x#y.so\ncritical no",
+            "driver a\nlist-devices yes\nmatch name a*",
         ])
     func roundTrip(_ text: String) throws {
         let file = try parse(text)

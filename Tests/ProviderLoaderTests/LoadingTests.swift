@@ -120,6 +120,8 @@ struct LoadingTests {
         (["no-close": "1"], .open, "no close_context"),
         (["strange-device": "1"], .open, "its context is of another device"),
         (["short-context": "1"], .open, "not a struct verbs_context of rdma-core 44 or later"),
+        (["table-size": "1000004"], .open, "the size of its control table cannot be 1000004"),
+        (["table-size": "4294967288"], .open, "the size of its control table cannot be 4294967288"),
         (
             ["device-state": "1", "init-fails": "no table"], .open,
             "it does not prepare the device (init_device): no table"
@@ -146,6 +148,15 @@ struct LoadingTests {
         #expect(verbs_get_ctx(opened.context)?.pointee.sz == MemoryLayout<verbs_context>.size + 6 * 8)
         var attributes = ibv_port_attr()
         #expect(___ibv_query_port(opened.context, 1, &attributes) == 0)
+        #expect(opened.close() == 0)
+    }
+
+    @Test("An entry beyond the size of the control table is not called, even if it is there")
+    func shortTable() throws {
+        let (bench, _) = try prepared(["table-size": "24"])
+        let opened = try bench.loader.open("mlx5_0")
+        var attributes = ibv_port_attr()
+        #expect(___ibv_query_port(opened.context, 1, &attributes) == EOPNOTSUPP)
         #expect(opened.close() == 0)
     }
 

@@ -206,6 +206,13 @@
  *
  * For a foreign context (RDMA_CONTEXT_FOREIGN), the library that made it determines the results of its data path.
  *
+ * A device that comes back is another device, also under the same name: it has a struct rdma_device and an ibv_device of
+ * its own, and init_device is called for it, even while contexts of the old one are open. Those keep the old
+ * struct rdma_device, which is never freed, and fini_device follows the last of them. The core tells a kernel device by
+ * its registration in sysfs, and a software device by all that list_devices writes: only if all of it is as
+ * before, is it the same device. A program that has an rdma_device of an old list can still open it: open_device
+ * returns ENODEV where the device is gone, also if another one has its name now (uverbs_dev, cookie).
+ *
  *
  * 7. EXTENSIONS
  *
@@ -319,21 +326,30 @@ enum rdma_software_device_flags {
 	RDMA_SOFTWARE_DEVICE_ON_REQUEST = 1,
 };
 
-/* A software device, as list_devices writes it. It has no `size`, because `stride` is the distance between two: the
- * provider writes the fields it knows. */
+/* A device in userspace, as list_devices writes it: over a network interface, AF_XDP, DPDK, Thunderbolt, shared memory
+ * or whatever the provider operates. It has no `size`, because `stride` is the distance between two: the
+ * provider writes the fields that it knows and that fit (rdma_add_software_device). In each text a zero follows
+ * the last character, and all bytes behind it are zero. */
 struct rdma_software_device {
-	/* As ibv_device.name: unique on the host, [A-Za-z0-9_.-], ends with a zero. */
+	/* As ibv_device.name: unique on the host, [A-Za-z0-9_.-], 1 to 63 bytes. */
 	char name[IBV_SYSFS_NAME_MAX];
-	/* Network interface, such as "lo", or empty. */
+	/* Network interface, such as "lo", and its index, where the device belongs to one; else empty and 0. */
 	char interface[16];
 	uint32_t ifindex;
 	uint32_t node_type;      /* enum ibv_node_type */
 	uint32_t transport_type; /* enum ibv_transport_type */
 	uint32_t flags;          /* enum rdma_software_device_flags */
 	__be64 node_guid;
+	/* Where the device is, for people and for the provider, such as "pci 0000:3b:00.0" or "thunderbolt 0-1", or
+	 * empty. */
+	char location[64];
+	/* A number of the provider's choice, which open_device and others find in rdma_device.cookie. It is not a
+	 * pointer: another library with the provider's name may open the device. Where a device goes and another takes
+	 * its name, their cookies differ (chapter 6). */
+	uint64_t cookie;
 };
 
-/* A device to be opened. The core makes it; it lives as long as the process. */
+/* A device to be opened. The core makes it; it lives as long as the process (chapter 6). */
 struct rdma_device {
 	uint32_t size;
 	uint32_t kind; /* enum rdma_device_kind: open */
@@ -355,12 +371,15 @@ struct rdma_device {
 	/* Device number of the uverbs character device, 0 for a software device. Compare it with the opened
 	 * file. */
 	dev_t uverbs_dev;
-	/* Network interface of a software device, else empty. */
+	/* Network interface of a software device that has one, else empty. */
 	const char *interface;
 	uint32_t ifindex;
 	uint32_t reserved;
 	/* What init_device of the provider that opens the device has stored, else NULL. */
 	void *provider_state;
+	/* rdma_software_device.location and cookie; empty and 0 for a kernel device. */
+	const char *location;
+	uint64_t cookie;
 };
 
 struct rdma_context_ops;
@@ -421,10 +440,14 @@ struct rdma_provider {
 	uint32_t kernel_abi_max;
 
 	/* Optional: writes up to `capacity` software devices that exist on this host to `devices`, and
-	 * their number, which may be greater than `capacity`, to *count. `stride` is the distance from one
-	 * to the next in bytes. Called for built-in providers only: the devices of a loaded one are
-	 * those that its driver file matches. Returns 0, or an errno value where it cannot list them: it is then
-	 * unknown whether there is a device. */
+	 * their number, which may be greater than `capacity`, to *count: the core then calls it again. `stride` is the
+	 * distance from one to the next in bytes, and the provider writes nothing beyond it; it can be less than
+	 * sizeof(struct rdma_software_device) of the provider's header. Must be cheap: the core calls it whenever
+	 * a program lists the devices, and opens no device for it. Called for a built-in provider, and for a library whose
+	 * driver file has the line `list-devices yes`; of several with the provider's name, the first in rank that
+	 * succeeds lists. The provider serves the devices that it lists, and others that its driver file matches. Returns
+	 * 0, or an errno value where it cannot list them: it is then unknown whether there is a device. The core
+	 * refuses a list that grows at each of four calls, and one of more than 4096 devices. */
 	int (*list_devices)(struct rdma_software_device *devices, size_t stride, uint32_t capacity,
 			    uint32_t *count);
 
@@ -675,6 +698,16 @@ static inline void rdma_set_reason(struct rdma_reason *why, const char *text)
 		return;
 	strncpy(why->text, text, room);
 	why->text[room] = '\0';
+}
+
+/* Adds a device to the list of list_devices, which passes its arguments; *count is 0 before the first. A device beyond
+ * the capacity is only counted. */
+static inline void rdma_add_software_device(struct rdma_software_device *devices, size_t stride, uint32_t capacity,
+					    uint32_t *count, const struct rdma_software_device *device)
+{
+	if (*count < capacity)
+		memcpy((char *)devices + *count * stride, device, stride < sizeof(*device) ? stride : sizeof(*device));
+	++*count;
 }
 
 /* Whether a message of that level reaches a reader: whether it is worth formatting. */

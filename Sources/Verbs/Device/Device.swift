@@ -21,7 +21,8 @@ public struct Device: Sendable {
     }
 
     /// Lists the devices of this host (`ibv_get_device_list`): those of the kernel, then those in software. Opens no
-    /// device and no library. The list needs no `ibv_free_device_list`.
+    /// device, and no library except those whose driver files say that they list software devices (`list-devices yes` of
+    /// rdma-driver(5)). The list needs no `ibv_free_device_list`.
     ///
     /// - Throws: The errno value that kept the devices from being listed, such as `EMFILE`. If some could be listed,
     ///   the others are in ``DeviceList/problems``.
@@ -31,7 +32,8 @@ public struct Device: Sendable {
         return list
     }
 
-    /// The device of that name, one of ``list(from:)`` or of ``DeviceList/onRequest``. Opens no library.
+    /// The device of that name, one of ``list(from:)`` or of ``DeviceList/onRequest``. Opens the same libraries
+    /// as ``list(from:)``.
     ///
     /// - Throws: `ENODEV` when there is no such device; the errno value that kept the devices from being listed, such
     ///   as `EMFILE`.

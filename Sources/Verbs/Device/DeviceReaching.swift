@@ -10,6 +10,7 @@ extension Device {
     ///   ``openFirst(from:)`` opens;
     /// - a kernel device in whose GID table is the local address of the TCP connection;
     /// - a kernel device with an active InfiniBand port, whose LIDs do not depend on IP addresses;
+    /// - a software device of the list that belongs to no network interface and has that address among its GIDs;
     /// - the device of `soft` on the network interface of that address. It needs no setting: waiting for
     ///   peers or connecting to one requests it.
     ///
@@ -43,6 +44,8 @@ extension Device {
         var search = Search(route: route, linkLayer: linkLayer)
         if let context = search.look(at: listed.filter { !$0.isSoftware }) ?? search.infiniBand { return context }
         let software = listed.filter(\.isSoftware) + listed.onRequest
+        let isElsewhere = { (device: Device) in device.details.interfaceIndex == 0 }
+        if let context = search.look(at: listed.filter { $0.isSoftware && isElsewhere($0) }) { return context }
         let isThere = { (device: Device) in device.details.interfaceIndex == route.interfaceIndex }
         if linkLayer != .infiniBand, let context = search.look(at: software.filter(isThere)) { return context }
         throw search.failure ?? search.notFound

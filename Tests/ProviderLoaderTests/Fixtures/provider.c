@@ -1,8 +1,8 @@
 /*
  * A provider for the tests of the loader, from the header alone. It only opens and closes a context. The file
  * <path of this library>.conf configures its faults, in lines of `key value`. It appends one letter for each
- * event to <path of this library>.trace: m mapped, e entry called, p probed, i device state made, o opened,
- * c closed, f device state freed.
+ * event to <path of this library>.trace: m mapped, e entry called, l devices listed, p probed, i device state made,
+ * o opened, c closed, f device state freed.
  *
  * -DNO_ENTRY leaves the entry point out; -DUNDEFINED adds a reference to an undefined symbol.
  */
@@ -50,7 +50,7 @@ __attribute__((constructor)) static void mapped(void)
 #ifndef NO_ENTRY
 
 /* Memory that is never freed, referenced here for a leak checker. */
-static void *kept[64];
+static void *kept[4096];
 static size_t kept_count;
 
 static void *keep(void *memory)
@@ -59,6 +59,8 @@ static void *keep(void *memory)
 		abort();
 	return kept[kept_count++] = memory;
 }
+
+static const struct rdma_core *the_core;
 
 /* The value of a key, or NULL. */
 static const char *setting(const char *key)
@@ -152,6 +154,40 @@ static void fini_device(const struct rdma_device *device, void *state)
 	trace("f");
 }
 
+/* Lists the devices <list>0, <list>1, ... Faults: list-fails, list-count (the number that it claims), list-grows (the
+ * number that it claims beyond the capacity), list-stride (the distance it takes), list-name, list-over (writes
+ * beyond the capacity). */
+static int list_devices(struct rdma_software_device *devices, size_t stride, uint32_t capacity, uint32_t *count)
+{
+	const char *reason = setting("list-fails"), *prefix = setting("list"), *name = setting("list-name");
+	uint32_t number_of = number("list-number", 1);
+	uint64_t cookie = setting("list-cookie") ? strtoull(setting("list-cookie"), NULL, 0) : 0;
+
+	trace("l");
+	if (reason)
+		return rdma_explain(the_core, EACCES, reason);
+	stride = number("list-stride", (uint32_t)stride);
+	for (uint32_t index = 0; index < number_of; index++) {
+		struct rdma_software_device device = {
+			.node_type = IBV_NODE_CA, .flags = number("list-flags", 0), .cookie = cookie + index,
+		};
+
+		if (index == 0 && name)
+			snprintf(device.name, sizeof(device.name), "%s", name);
+		else
+			snprintf(device.name, sizeof(device.name), "%s%u", prefix, index);
+		if (setting("list-location"))
+			snprintf(device.location, sizeof(device.location), "%s %u", setting("list-location"), index);
+		rdma_add_software_device(devices, stride, capacity, count, &device);
+	}
+	if (setting("list-over"))
+		memset((char *)devices + capacity * stride, 'x', 8);
+	if (setting("list-grows"))
+		*count = capacity + number("list-grows", 1);
+	*count = number("list-count", *count);
+	return 0;
+}
+
 static int probe_device(const struct rdma_device *device, struct rdma_reason *why)
 {
 	const char *reason = setting("probe-fails");
@@ -194,6 +230,7 @@ static int open_device(const struct rdma_device *device, const struct rdma_open_
 	verbs->sz += later_slots;
 	if (setting("short-context"))
 		verbs->sz = sizeof(*verbs) - offsetof(struct verbs_context, query_port) - 8;
+	ops.size = number("table-size", sizeof(ops));
 	if (setting("no-close")) {
 		ops.close_context = NULL;
 		keep(verbs);
@@ -222,6 +259,7 @@ rdma_provider_entry(const struct rdma_core *core, struct rdma_reason *why)
 	const char *reason = setting("refuses");
 
 	trace("e");
+	the_core = core;
 	if (reason) {
 		rdma_set_reason(why, reason);
 		return NULL;
@@ -231,6 +269,7 @@ rdma_provider_entry(const struct rdma_core *core, struct rdma_reason *why)
 	provider->size = number("size", sizeof(*provider));
 	provider->abi_major = (uint16_t)number("major", core->abi_major);
 	provider->abi_minor = (uint16_t)number("minor", core->abi_minor);
+	provider->list_devices = setting("list") ? list_devices : NULL;
 	provider->init_device = setting("device-state") ? init_device : NULL;
 	provider->fini_device = setting("device-state") ? fini_device : NULL;
 	provider->name = setting("nameless") ? NULL : setting("name") ? setting("name") : "acme";
