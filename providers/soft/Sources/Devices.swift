@@ -120,11 +120,10 @@ private struct DeviceList {
 
     private mutating func add(_ interface: linux_interface, isLoopback: Bool, flags: UInt32) {
         guard !contains(interface.index) else { return }
-        if let device = slot(count) {
-            fill(device, interface, isLoopback: isLoopback)
-            device.pointee.flags = flags
-        }
-        count += 1
+        var device = rdma_software_device()
+        fill(&device, interface, isLoopback: isLoopback)
+        device.flags = flags
+        rdma_add_software_device(devices, stride, capacity, &count, &device)
     }
 
     /// The result of listing: 0, or, where there is no device because the interfaces cannot be read, the errno value,
@@ -152,10 +151,9 @@ private struct DeviceList {
     }
 
     private func fill(
-        _ device: UnsafeMutablePointer<rdma_software_device>, _ interface: linux_interface, isLoopback: Bool
+        _ device: inout rdma_software_device, _ interface: linux_interface, isLoopback: Bool
     ) {
-        device.pointee = rdma_software_device()
-        withUnsafeMutableBytes(of: &device.pointee.name) { name in
+        withUnsafeMutableBytes(of: &device.name) { name in
             if isLoopback {
                 copy("soft0", to: name)
             } else {
@@ -165,13 +163,13 @@ private struct DeviceList {
                 }
             }
         }
-        withUnsafeMutableBytes(of: &device.pointee.interface) { target in
+        withUnsafeMutableBytes(of: &device.interface) { target in
             withUnsafeBytes(of: interface.name) { target.copyMemory(from: $0) }
         }
-        device.pointee.ifindex = interface.index
-        device.pointee.node_type = UInt32(IBV_NODE_CA.rawValue)
-        device.pointee.transport_type = UInt32(IBV_TRANSPORT_IB.rawValue)
-        device.pointee.node_guid = nodeGUID(of: interface)
+        device.ifindex = interface.index
+        device.node_type = UInt32(IBV_NODE_CA.rawValue)
+        device.transport_type = UInt32(IBV_TRANSPORT_IB.rawValue)
+        device.node_guid = nodeGUID(of: interface)
     }
 
     private func copy(_ text: StaticString, to bytes: UnsafeMutableRawBufferPointer) {
