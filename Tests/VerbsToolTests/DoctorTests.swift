@@ -15,7 +15,7 @@ private final class FakeMachine {
         view = SystemView(
             root: root, userID: 1000, lockableMemory: nil, environment: [:],
             accessError: { _ in nil }, bindError: { _ in nil }, loadError: { _ in nil },
-            survey: try decode(Survey.self, #"{"entries": [], "problems": [], "messages": []}"#),
+            survey: try decode(Survey.self, #"{"entries": [], "listings": [], "problems": [], "messages": []}"#),
             openings: [
                 SystemView.Opening(
                     device: "mlx5_0", interface: "eth1",

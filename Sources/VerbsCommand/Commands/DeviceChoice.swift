@@ -60,6 +60,8 @@ struct DeviceIdentity: Encodable {
     var `protocol`: String?
     /// The network interfaces of its ports, separated by commas; nil: none is known.
     var interface: String?
+    /// Where a software device is, as its provider says; nil: it does not say.
+    var location: String?
 
     init(_ device: Device, _ kernel: KernelView) {
         name = device.name
@@ -69,6 +71,7 @@ struct DeviceIdentity: Encodable {
         guid = Identifiers.guid(device.guid)
         driver = device.details.driverName
         self.protocol = kernel[device: device.name]?.protocolName
+        location = device.details.location
         let interfaces = kernel.interfaces(of: device.name).joined(separator: ",")
         interface = device.details.networkInterface ?? (interfaces.isEmpty ? nil : interfaces)
     }

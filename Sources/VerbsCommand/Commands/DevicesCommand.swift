@@ -5,7 +5,10 @@ struct DevicesCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "devices",
         abstract: "List the RDMA devices of this machine.",
-        discussion: "Opens no device. Exit code 2 if there is no device.")
+        discussion: """
+            Opens no device. Opens the library of each device's provider, and the libraries whose driver files say that they \
+            list software devices. Exit code 2 if there is no device.
+            """)
 
     @OptionGroup var output: OutputOptions
 
@@ -14,7 +17,8 @@ struct DevicesCommand: ParsableCommand {
         let kernel = KernelView.current()
         let report = DevicesReport(
             devices: devices.map { DevicesReport.Entry($0, kernel) }, onRequest: devices.onRequest.map(\.name),
-            kernelProblem: kernel.error?.description)
+            kernelProblem: kernel.error?.description,
+            problems: devices.problems.filter { $0.code != nil }.map(\.description))
         try output.print(report, about: devices)
     }
 }
@@ -53,6 +57,8 @@ struct DevicesReport: Report {
     var onRequest: [String]
     /// Why the kernel could not be queried for its devices; nil: it was.
     var kernelProblem: String?
+    /// Why there can be devices that are not listed.
+    var problems: [String]
 
     var text: String {
         var table = Table(
@@ -63,13 +69,15 @@ struct DevicesReport: Report {
             let device = entry.identity
             table.add(
                 device.name, entry.service.provider ?? "none", device.type, device.driver ?? "",
-                device.transport, device.nodeType, device.guid, device.interface ?? "")
+                device.transport, device.nodeType, device.guid, device.interface ?? device.location ?? "")
         }
         let remarks = devices.flatMap { entry in
             (entry.service.warnings + [entry.service.problem].compactMap { $0 })
                 .map { "\(entry.identity.name.printable): \($0.printable)\n" }
         }
         let request = onRequest.isEmpty ? "" : "on request: \(onRequest.joined(separator: ", "))".printable + "\n"
-        return table.text + request + remarks.joined() + (kernelProblem.map { "\($0.printable)\n" } ?? "")
+        let unlisted =
+            problems.map { "not listed: \($0.printable)\n" } + [kernelProblem.map { "\($0.printable)\n" } ?? ""]
+        return table.text + request + (remarks + unlisted).joined()
     }
 }

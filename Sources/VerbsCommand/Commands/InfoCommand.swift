@@ -200,6 +200,7 @@ extension InfoReport.Details {
             list.add("proved on", InfoReport.Provider.provedDescriptions[proved] ?? proved)
         }
         list.add("type", device.type + (device.interface.map { " over \($0)" } ?? ""))
+        if let location = device.location { list.add("location", location) }
         if let driver = device.driver { list.add("kernel driver", driver) }
         list.add(
             "transport",

@@ -8,8 +8,8 @@ struct ProvidersCommand: ParsableCommand {
         abstract: "Show which provider serves each device, and why the others do not.",
         discussion: """
             Lists every candidate for every device: eligible providers in the order of their rank, then the others, \
-            each with its driver file and the reason. Skipped driver files follow. The libraries of \
-            selected providers are loaded, devices are not opened. Exit code 2 if there is no such device.
+            each with its driver file and the reason. Providers that list software devices, and skipped driver files, follow. \
+            The libraries of selected and of listing providers are loaded, devices are not opened. Exit code 2 if there is no such device.
             """)
 
     @OptionGroup var choice: DeviceChoice
@@ -59,6 +59,31 @@ struct ProvidersReport: Report {
         var hint: String
     }
 
+    /// A provider that lists software devices, or could.
+    struct ListingEntry: Encodable {
+        var provider: String
+        var outcome: String
+        var rule: String
+        var reason: String
+        var origin: String
+        var driverFile: String?
+        var library: String?
+        /// Names of the devices that it lists.
+        var devices: [String]
+
+        init(_ listing: Listing) {
+            let candidate = CandidateEntry(listing.candidate)
+            provider = candidate.provider
+            outcome = candidate.outcome
+            rule = candidate.rule
+            reason = candidate.reason
+            origin = candidate.origin
+            driverFile = candidate.driverFile
+            library = candidate.library
+            devices = listing.devices
+        }
+    }
+
     struct LogEntry: Encodable {
         var provider: String
         var level: String
@@ -67,6 +92,7 @@ struct ProvidersReport: Report {
 
     let schema = "verbs-providers-2"
     var devices: [Entry]
+    var listings: [ListingEntry]
     var problems: [ProblemEntry]
     /// Warnings and errors that providers logged during the command.
     var messages: [LogEntry]
@@ -78,6 +104,7 @@ struct ProvidersReport: Report {
                 candidates: entry.candidates.map(CandidateEntry.init), warnings: entry.warnings,
                 error: entry.error.map { ErrorEntry(message: $0.message, hint: $0.hint) })
         }
+        listings = survey.listings.map(ListingEntry.init)
         problems = survey.problems.map {
             ProblemEntry(path: $0.path, line: $0.line, message: $0.message, hint: $0.hint)
         }
@@ -97,6 +124,8 @@ struct ProvidersReport: Report {
             let error = entry.error.map { "error: \($0.message.printable)\n  try: \($0.hint.printable)\n" }
             return table.text + warnings.joined() + (error ?? "")
         }
+        // Built-in providers always list.
+        if listings.contains(where: { $0.driverFile != nil }) { sections.append(listingTable) }
         if !problems.isEmpty {
             sections.append(
                 "skipped:\n"
@@ -112,6 +141,18 @@ struct ProvidersReport: Report {
             sections.append(messages.map { "\($0.provider): \($0.level): \($0.text)".printable + "\n" }.joined())
         }
         return sections.joined(separator: "\n")
+    }
+
+    /// The providers that list software devices, with the reasons of those that do not.
+    private var listingTable: String {
+        var table = Table(
+            .left("listing"), .left("provider"), .left("driver file"), .left("devices"), .left("reason"))
+        for listing in listings {
+            table.add(
+                Self.words[listing.outcome] ?? listing.outcome, listing.provider, listing.driverFile ?? listing.origin,
+                listing.devices.isEmpty ? "none" : listing.devices.joined(separator: ","), listing.reason)
+        }
+        return table.text
     }
 
     private static let words = ["standsBy": "standby"]

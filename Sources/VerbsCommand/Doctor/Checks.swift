@@ -75,7 +75,10 @@ extension SystemView {
             ]
         }
         let isAnyUp = openings.contains { $0.ports.contains(where: \.isActive) }
-        return examineReach()
+        let unlisted = survey.problems.filter { $0.code != nil }.map { problem in
+            Finding.error(.devices, "devices are not listed: \(problem.message)", try: "see: verbs providers")
+        }
+        return examineReach() + unlisted
             + openings.map { opening in
                 if survey[opening.device]?.error != nil {
                     return .note(.devices, "\(opening.device) is not opened: see the check providers")
