@@ -17,6 +17,7 @@
 #include <rdma_provider.h>
 
 enum {
+	CTEST_MAX_DEVICES = 64,
 	CTEST_PORT = 1,
 	CTEST_GIDS = 8,
 	CTEST_PKEY = 0xffff,

@@ -1,6 +1,8 @@
 /* provider.c - the entry point, the control table, and opening and closing of contexts */
+#define _DEFAULT_SOURCE /* htobe64 of <endian.h> */
 #include "ctest.h"
 
+#include <endian.h>
 #include <stdio.h>
 
 static const struct rdma_core *the_core;
@@ -48,6 +50,33 @@ static const struct rdma_context_ops table = {
 	.attach_mcast = ctest_attach_mcast,
 	.detach_mcast = ctest_detach_mcast,
 };
+
+/* One loopback device, or as many as the variable CTEST_DEVICES says. They exist in every process. */
+static int list_devices(struct rdma_software_device *devices, size_t stride, uint32_t capacity, uint32_t *count)
+{
+	const char *wanted = NULL;
+	long number = 1;
+
+	if (!RDMA_PROVIDES(the_core, flags) || !(the_core->flags & RDMA_CORE_RAISED_PRIVILEGES))
+		wanted = getenv("CTEST_DEVICES");
+	if (wanted)
+		number = strtol(wanted, NULL, 10);
+	if (number < 0 || number > CTEST_MAX_DEVICES)
+		return rdma_explain(the_core, EINVAL, "CTEST_DEVICES must be a number from 0 to 64");
+	for (uint64_t index = 0; index < (uint64_t)number; index++) {
+		struct rdma_software_device device = {
+			.location = "memory of this process",
+			.node_type = IBV_NODE_CA,
+			.transport_type = IBV_TRANSPORT_IB,
+			.node_guid = htobe64(0x0002c90300123456 + index),
+			.cookie = index,
+		};
+
+		snprintf(device.name, sizeof(device.name), "ctest%u", (unsigned int)index);
+		rdma_add_software_device(devices, stride, capacity, count, &device);
+	}
+	return 0;
+}
 
 static int probe_device(const struct rdma_device *device, struct rdma_reason *why)
 {
@@ -101,6 +130,7 @@ static const struct rdma_provider provider = {
 	.vendor = "swift-rdma tests",
 	.kernel_abi_min = 0,
 	.kernel_abi_max = UINT32_MAX,
+	.list_devices = list_devices,
 	.probe_device = probe_device,
 	.open_device = open_device,
 };

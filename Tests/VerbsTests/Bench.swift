@@ -4,7 +4,7 @@ import SoftProvider
 import TestSupport
 import Verbs
 
-/// The devices that the tests run on: `ctest0`, a loopback device in C (Tests/CProvider), and `soft0`, RoCEv2 in
+/// The devices that the tests run on: `ctest0`, a loopback device that the loaded provider in C lists (Tests/CProvider), and `soft0`, RoCEv2 in
 /// software on the loopback interface.
 enum Bench {
     static let devices = ["ctest0", "soft0"]
@@ -12,17 +12,15 @@ enum Bench {
     /// A loader that finds only the test devices, not those of this host.
     static let loader: ProviderLoader = try! makeLoader()
 
-    // Keeps the sysfs tree and the driver file until the process exits.
+    // Keeps the driver file until the process exits.
     private nonisolated(unsafe) static var kept: [AnyObject] = []
 
     private static func makeLoader() throws -> ProviderLoader {
-        let sysfs = try FakeSysfs()
-        try sysfs.addDevice("ctest0", index: 0)
         let drivers = try TemporaryDirectory()
         try CTestProvider.writeDriverFile(in: drivers)
-        kept = [sysfs, drivers]
+        kept = [drivers]
         var configuration = LoaderConfiguration()
-        configuration.sysfsPath = sysfs.path
+        configuration.sysfsPath = "/nonexistent"
         configuration.environment["RDMA_DRIVER_PATH"] = drivers.path
         configuration.builtIn = [
             BuiltInProvider(name: "soft", entry: { SoftProvider.providerEntry(core: $0, why: $1) })

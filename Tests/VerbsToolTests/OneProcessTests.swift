@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 import ToolSupport
 
@@ -24,6 +25,28 @@ struct OneProcessTests {
         for side in ["client", "server"] {
             let tally = try #require(document[side] as? [String: Any])
             #expect(tally["corrupted"] as? Int == 0 && tally["verified"] as? Int == tally["received"] as? Int)
+        }
+    }
+
+    @Test("ping over a loaded software device: all that it supports in one process, and every byte is correct")
+    func loadedDevice() async throws {
+        let directory = try TemporaryDirectory()
+        try CTestProvider.writeDriverFile(in: directory)
+        let environment = ["RDMA_DRIVER_PATH": directory.path, "SYSFS_PATH": "/nonexistent"]
+        let info = try await Tool.run("info", "ctest0", "--json", environment: environment)
+        #expect(info.status == 0, "\(info.errors)")
+        let document = try info.document()
+        #expect(try SchemaValidator(named: "info").faults(document) == [])
+        let device = try #require((document["devices"] as? [[String: Any]])?.first)
+        #expect(device["location"] as? String == "memory of this process" && device["interface"] == nil)
+        // It has no UC queue pairs.
+        for (transport, operations) in [("rc", 7), ("ud", 2)] {
+            let ping = try await Tool.run(
+                "ping", "--device", "ctest0", "--in-process", "--all", "--transport", transport, "--verify", "--count",
+                "50", "--json", environment: environment)
+            #expect(ping.status == 0, "\(ping.errors)")
+            let runs = try #require(ping.document()["runs"] as? [[String: Any]], "\(ping.output)")
+            #expect(runs.count == operations)
         }
     }
 

@@ -40,6 +40,17 @@ struct OpenedLibrariesTests {
         return Set(names)
     }
 
+    @Test("a library that lists software devices is opened by every command that lists devices, and no other is")
+    func lister() async throws {
+        let library = directory.path("ctest2.so")
+        try Data(contentsOf: URL(fileURLWithPath: CTestProvider.library())).write(to: URL(fileURLWithPath: library))
+        // ctest0 and ctest1 are kernel devices here, so that only the third of its devices is listed.
+        try directory.write(
+            "driver ctest\nlibrary \(library)\nlist-devices yes\nmatch name ctest2\n", to: "ctest2.driver")
+        #expect(try await opened(by: "info", "soft0") == ["ctest2.so"])
+        #expect(try await opened(by: "providers", "ctest0") == ["ctest0.so", "ctest2.so"])
+    }
+
     @Test("verbs info soft0 opens no library of another device")
     func info() async throws {
         #expect(try await opened(by: "info", "soft0") == [])

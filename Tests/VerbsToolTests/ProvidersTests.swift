@@ -14,7 +14,6 @@ struct ProvidersTests {
     init() throws {
         directory = try TemporaryDirectory()
         sysfs = try FakeSysfs()
-        try sysfs.addDevice("ctest0")
     }
 
     private func providers(_ device: String) async throws -> (text: String, entry: [String: Any]) {
@@ -69,23 +68,55 @@ struct ProvidersTests {
 
     @Test("a driver file that is writable by others is rejected, and doctor reports it")
     func worldWritable() async throws {
-        let file = try CTestProvider.writeDriverFile(in: directory)
+        let file = try CTestProvider.writeDriverFile(in: directory, lines: ["match name soft*"])
         #expect(chmod(file, 0o666) == 0)
-        let entry = try await providers("ctest0").entry
-        let text = "\(entry)"
-        #expect(entry["chosen"] == nil)
-        #expect(text.contains("ownership") || text.contains("error"), "\(text)")
+        let entry = try await providers("soft0").entry
+        #expect(entry["chosen"] as? String == "soft")
+        #expect(try candidate(entry, "ctest")["rule"] as? String == "ownership")
         let doctor = try await Tool.run(
             "doctor", environment: ["RDMA_DRIVER_PATH": directory.path, "SYSFS_PATH": sysfs.path])
         #expect(doctor.output.contains("ctest.driver"), "\(doctor.output)")
     }
 
+    @Test("a provider that lists software devices is shown with its devices, or with the reason why it lists none")
+    func listings() async throws {
+        try CTestProvider.writeDriverFile(in: directory)
+        for (number, isListed) in [("2", true), ("65", false)] {
+            let environment = [
+                "RDMA_DRIVER_PATH": directory.path, "SYSFS_PATH": sysfs.path, "CTEST_DEVICES": number,
+            ]
+            let document = try await Tool.run("providers", "--json", environment: environment).document()
+            #expect(try SchemaValidator(named: "providers").faults(document) == [])
+            let listings = try #require(document["listings"] as? [[String: Any]])
+            let ctest = try #require(listings.first { $0["provider"] as? String == "ctest" })
+            #expect(ctest["devices"] as? [String] == (isListed ? ["ctest0", "ctest1"] : []))
+            #expect(ctest["outcome"] as? String == (isListed ? "chosen" : "failed"))
+            let text = try await Tool.run("providers", environment: environment).output
+            let devices = try await Tool.run("devices", environment: environment).output
+            let doctor = try await Tool.run("doctor", environment: environment)
+            guard isListed else {
+                let reason = "it cannot list its devices: CTEST_DEVICES must be a number from 0 to 64"
+                #expect(ctest["reason"] as? String == reason && ctest["rule"] as? String == "list")
+                for output in [text, devices, doctor.output] { #expect(output.contains(reason), "\(output)") }
+                #expect(doctor.status == ToolExit.problemFound.rawValue)
+                continue
+            }
+            #expect(text.contains(/(?m)^chosen +ctest +\S+\/ctest\.driver +ctest0,ctest1\s/), "\(text)")
+            #expect(devices.contains(/(?m)^ctest1 +ctest +software .*memory of this process$/), "\(devices)")
+            #expect(!doctor.output.contains("ctest.driver"), "\(doctor.output)")
+        }
+    }
+
     @Test("an incompatible provider ABI and an unknown keyword are rejected with the reason")
     func broken() async throws {
-        try CTestProvider.writeDriverFile(in: directory, lines: ["provider-abi 9.0"])
+        try directory.write(
+            "driver ctest\nlibrary \(CTestProvider.library())\nlist-devices yes\nmatch name soft*\nprovider-abi 9.0\n",
+            to: "ctest.driver")
         try directory.write("driver x\nfoo bar\n", to: "x.driver")
-        let (text, entry) = try await providers("ctest0")
-        #expect(entry["chosen"] == nil)
+        let (text, entry) = try await providers("soft0")
+        #expect(entry["chosen"] as? String == "soft")
+        #expect(try candidate(entry, "ctest")["rule"] as? String == "providerABI")
         #expect(text.contains("skipped:") && text.contains("x.driver:2: "), "\(text)")
+        #expect(text.contains("the devices of ctest are not listed"), "\(text)")
     }
 }

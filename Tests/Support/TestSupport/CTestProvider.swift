@@ -1,7 +1,6 @@
 import Foundation
 
-/// The provider in Tests/CProvider, written in C from rdma_provider.h alone, for loopback devices whose names begin
-/// with `ctest`. Their multicast GIDs are commands to the device; see `Command`.
+/// The provider in Tests/CProvider, written in C from rdma_provider.h alone, which lists the loopback device `ctest0`. Its multicast GIDs are commands to the device; see `Command`.
 public enum CTestProvider {
     /// Path of the library. It is compiled once per process.
     /// - Throws: `Compiler.Failure`.
@@ -18,7 +17,7 @@ public enum CTestProvider {
 
     private static let directory = Result { try TemporaryDirectory() }
 
-    /// Writes a driver file `ctest.driver` that matches every `ctest*` device.
+    /// Writes a driver file `ctest.driver`, with `list-devices yes`: its library lists `ctest0`.
     /// - Parameters:
     ///   - directory: The directory for `RDMA_DRIVER_PATH` or for `LoaderConfiguration`.
     ///   - relative: A directory within it.
@@ -30,7 +29,7 @@ public enum CTestProvider {
     ) throws -> String {
         let standard = [
             "driver ctest", "library \(try library())", "version 1.0", "vendor swift-rdma tests", "provider-abi 0.2",
-            "match name ctest*",
+            "list-devices yes",
         ]
         let text = (standard + lines).map { $0 + "\n" }.joined()
         return try directory.write(text, to: relative.isEmpty ? "ctest.driver" : "\(relative)/ctest.driver")

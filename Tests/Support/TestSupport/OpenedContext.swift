@@ -42,7 +42,7 @@ public final class OpenedContext: @unchecked Sendable {
     /// The control table.
     public let ops: UnsafePointer<rdma_context_ops>
 
-    /// Loads a library, and opens a device that has only a name.
+    /// Loads a library, and opens a software device that has only a name.
     public convenience init(library: String, device name: String) throws {
         guard let handle = dlopen(library, RTLD_NOW | RTLD_LOCAL) else {
             throw Refusal(code: ENOENT, reason: String(cString: dlerror()))
@@ -50,17 +50,17 @@ public final class OpenedContext: @unchecked Sendable {
         guard let symbol = dlsym(handle, RDMA_PROVIDER_ENTRY_SYMBOL) else {
             throw Refusal(code: ENOENT, reason: "\(library) has no \(RDMA_PROVIDER_ENTRY_SYMBOL)")
         }
-        try self.init(entry: unsafeBitCast(symbol, to: EntryPoint.self), device: name)
+        try self.init(entry: unsafeBitCast(symbol, to: EntryPoint.self), device: name, kind: RDMA_DEVICE_SOFTWARE)
     }
 
     /// Opens a device that has only a name, with the provider of an entry point.
-    public init(entry: EntryPoint, device name: String) throws {
+    public init(entry: EntryPoint, device name: String, kind: rdma_device_kind = RDMA_DEVICE_KERNEL) throws {
         var why = OpenedContext.emptyReason
         guard let provider = entry(OpenedContext.core, &why) else {
             throw Refusal(code: ENOSYS, reason: OpenedContext.text(of: why))
         }
         self.provider = provider
-        device = TestDevice(name)
+        device = TestDevice(name, kind: kind)
         if let probe = provider.pointee.probe_device {
             let error = probe(device.pointer, &why)
             guard error == 0 else { throw Refusal(code: error, reason: OpenedContext.text(of: why)) }

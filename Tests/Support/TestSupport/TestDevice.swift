@@ -2,7 +2,7 @@ import CIBVerbs
 import CProviderABI
 import Foundation
 
-/// A device as the core passes it to a provider: a kernel device that has only a name and a GUID.
+/// A device as the core passes it to a provider: one that has only a name and a GUID.
 public final class TestDevice: @unchecked Sendable {
     // Unchecked: it is not modified after its initialization.
 
@@ -12,8 +12,11 @@ public final class TestDevice: @unchecked Sendable {
     private let verbs: UnsafeMutablePointer<ibv_device>
     private let interface: UnsafeMutablePointer<CChar>
 
-    /// A device with this name and this uverbs node; each has at most 63 bytes.
-    public init(_ name: String, node: String = "uverbs0", nodeGUID: UInt64 = 0x0002_c903_0012_3456) {
+    /// A device with this name and this uverbs node, by default of the kernel; each has at most 63 bytes.
+    public init(
+        _ name: String, node: String = "uverbs0", nodeGUID: UInt64 = 0x0002_c903_0012_3456,
+        kind: rdma_device_kind = RDMA_DEVICE_KERNEL
+    ) {
         let size = MemoryLayout<ibv_device>.size + 1024
         let room = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 16)
         memset(room, 0, size)
@@ -25,13 +28,14 @@ public final class TestDevice: @unchecked Sendable {
         interface = strdup("")
         var device = rdma_device()
         device.size = UInt32(MemoryLayout<rdma_device>.size)
-        device.kind = RDMA_DEVICE_KERNEL.rawValue
+        device.kind = kind.rawValue
         device.device = verbs
         device.node_guid = nodeGUID.bigEndian
         device.driver_id = UInt32.max
         device.kernel_abi = 1
         device.uverbs_abi = 6
         device.interface = UnsafePointer(interface)
+        device.location = UnsafePointer(interface)
         let made = UnsafeMutablePointer<rdma_device>.allocate(capacity: 1)
         made.initialize(to: device)
         pointer = UnsafePointer(made)
