@@ -172,10 +172,8 @@ struct SharedReceives {
     mutating func retire(_ index: UInt32) -> UInt64? {
         let index = index &- firstIndex
         guard index < entries, posted[Int(index)].isPosted else { return nil }
-        // Before a work request that waits takes the index.
-        let id = posted[Int(index)].id
         posted[Int(index)].isPosted = false
-        // A work request that waited may be posted with this index.
+        // Before a work request that waits takes the index.
         let id = posted[Int(index)].id
         incomplete &-= 1
         if _fastPath(index == consumer) {
