@@ -75,10 +75,7 @@ extension UnsafeMutablePointer<ibv_wc> {
         pointee.wc_flags = 0
         pointee.byte_len = 0
         switch send.state.operation {
-        case Operation.send: pointee.opcode = IBV_WC_SEND
-        case Operation.sendInvalidate:
-            pointee.opcode = IBV_WC_SEND
-            pointee.wc_flags = IBV_WC_WITH_INV.rawValue
+        case Operation.send, Operation.sendInvalidate: pointee.opcode = IBV_WC_SEND
         case Operation.write: pointee.opcode = IBV_WC_RDMA_WRITE
         case Operation.read:
             pointee.opcode = IBV_WC_RDMA_READ

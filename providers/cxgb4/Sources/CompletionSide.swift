@@ -119,24 +119,24 @@ extension CompletionSidePointer {
         return .completion
     }
 
-    /// Whether one of the oldest `distance` sends must be returned by itself.
+    /// Whether one of the oldest `distance` sends holds up the later ones.
     @inline(never)
     private func mustWait(_ distance: UInt32) -> Bool {
         var before: UInt32 = 0
         while before != distance {
-            if send(before).pointee.state.isReturned { return true }
+            if send(before).pointee.state.holdsUp { return true }
             before &+= 1
         }
         return false
     }
 
-    /// The distance of the first send that must be returned, if it is complete.
+    /// The distance of the first send that holds up the later ones, if it is complete.
     private var nextStored: UInt32? {
         let outstanding = outstanding
         var distance: UInt32 = 0
         while distance < outstanding {
             let state = send(distance).pointee.state
-            if state.isReturned { return state.isComplete ? distance : nil }
+            if state.holdsUp { return state.isComplete ? distance : nil }
             distance &+= 1
         }
         return nil
@@ -148,13 +148,15 @@ extension CompletionSidePointer {
         let published = pointee.published.loadAcquiring()
         var number = pointee.nextRead
         if Int32(bitPattern: number &- retired) < 0 { number = retired }
-        while number != published, send(number &- retired).pointee.state.operation != Operation.read { number &+= 1 }
+        while number != published, !send(number &- retired).pointee.state.isAwaited { number &+= 1 }
         guard number != published else { return .invalid }
         pointee.nextRead = number &+ 1
-        // An unsignaled READ is retired with the next send that is returned.
-        let isSignaled = send(number &- retired).pointee.state.isSignaled
-        guard isSignaled || status != 0 else { return .none }
-        return complete(number &- retired, status: status, wc)
+        let read = send(number &- retired)
+        read.pointee.state.answer()
+        if read.pointee.state.isSignaled || status != 0 { return complete(number &- retired, status: status, wc) }
+        // An unsignaled READ is retired with the next send that is returned, which may have waited for it.
+        if pointee.storedCount != 0, nextStored != nil { pointee.ring.append(self, before: 0) }
+        return .none
     }
 
     // MARK: - Receives
@@ -190,7 +192,7 @@ extension CompletionSidePointer {
     func next(_ wc: UnsafeMutablePointer<ibv_wc>) -> Bool { pointee.isSend ? nextSend(wc) : nextReceive(wc) }
 
     private func nextSend(_ wc: UnsafeMutablePointer<ibv_wc>) -> Bool {
-        // After a flushed send, each send has a completion, also one that was not signaled.
+        // After a flushed send, those that are not signaled are flushed too.
         if pointee.storedCount != 0, let distance = nextStored, distance == 0 || !pointee.hasReturnedFlush {
             let entry = send(distance)
             // A success after a flushed send would not be in order.

@@ -16,7 +16,9 @@ struct PostedSend {
         private var bits: UInt32
 
         @inline(__always)
-        init(_ operation: UInt32, isSignaled: Bool) { bits = operation | (isSignaled ? 0x100 : 0) }
+        init(_ operation: UInt32, isSignaled: Bool) {
+            bits = operation | (isSignaled ? 0x100 : 0) | (operation == Operation.read ? 0x400 : 0)
+        }
 
         @inline(__always)
         var operation: UInt32 { bits & 0xFF }
@@ -25,15 +27,22 @@ struct PostedSend {
         /// Whether it completed before an earlier signaled one, which must be returned first.
         @inline(__always)
         var isComplete: Bool { bits & 0x200 != 0 }
-        /// Whether its completion must be returned by itself.
+        /// Whether it is a READ without a response.
         @inline(__always)
-        var isReturned: Bool { bits & 0x300 != 0 }
+        var isAwaited: Bool { bits & 0x400 != 0 }
+        /// Whether later sends must wait for it: its completion must be returned, or it is a READ without a response.
+        @inline(__always)
+        var holdsUp: Bool { bits & 0x700 != 0 }
         /// The status of a complete one (`T4_ERR_…`).
         @inline(__always)
         var status: UInt32 { bits >> 16 }
 
         @inline(__always)
-        mutating func complete(_ status: UInt32) { bits |= 0x200 | status << 16 }
+        mutating func complete(_ status: UInt32) { bits = bits & ~0x400 | 0x200 | status << 16 }
+
+        /// The response to a READ has arrived.
+        @inline(__always)
+        mutating func answer() { bits &= ~0x400 }
     }
 }
 
