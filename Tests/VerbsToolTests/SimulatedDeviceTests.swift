@@ -218,7 +218,7 @@ struct SimulatedDeviceTests {
 
     @Test("wrong arguments are rejected before the command runs")
     func refused() async throws {
-        for arguments in [["cxgb4", "--", "true"], ["mlx5"], ["hfi1", "--option", "roce", "--", "true"]] {
+        for arguments in [["efa", "--", "true"], ["mlx5"], ["hfi1", "--option", "roce", "--", "true"]] {
             #expect(try await Tool.run(["sim"] + arguments).status == ToolExit.usage.rawValue, "\(arguments)")
         }
         let absent = try await Tool.run("sim", "mlx5", "--library", "/nonexistent/x.so", "--", "echo", "hello")
