@@ -51,6 +51,7 @@ let iWARPScenarios: [(name: String, body: () -> Void)] = [
     ("iwarp-failures", { iWARPFailures() }),
     ("iwarp-flush", { iWARPFlush() }),
     ("iwarp-states", { iWARPStates() }),
+    ("iwarp-storm", { iWARPStorm() }),
     ("iwarp-doorbells", { iWARPDoorbells() }),
     ("iwarp-dropped", { iWARPDroppedDoorbells() }),
     ("iwarp-overflow", { iWARPOverflow() }),
