@@ -354,6 +354,7 @@ let fuzzTargets: [Target] = [
     fuzzer("FuzzDriverFiles", dependencies: ["ProviderLoader"]),
     fuzzer("FuzzNetlink", dependencies: ["RDMANetlink"]),
     fuzzer("FuzzCompletions", dependencies: ["Mlx5Provider", "ProviderKit", "CIBVerbs"]),
+    fuzzer("FuzzConnectionManager", dependencies: ["Simulator", "CSimulator", "CSimulatorABI"]),
 ].filter { FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/Tests/Fuzz/\($0.name)") }
 
 let allTargets = embedded ? providerTargets : providerTargets + coreTargets + testTargets + (fuzz ? fuzzTargets : [])

@@ -10,7 +10,6 @@ import Testing
 final class ManagerDriver {
     let device: Int32
     let descriptor: Int32
-    private let ownsDevice: Bool
 
     /// - Parameter description: Of the device, as for `uverbs_sim_create`.
     init(_ description: String) throws {
@@ -18,15 +17,16 @@ final class ManagerDriver {
         try #require(device >= 0)
         descriptor = sim_open_manager(device)
         try #require(descriptor >= 0)
-        ownsDevice = true
     }
 
     /// Another open descriptor of the same host.
-    init(beside other: ManagerDriver) throws {
-        device = other.device
+    convenience init(beside other: ManagerDriver) throws { try self.init(on: other.device) }
+
+    /// On a device that exists.
+    init(on device: Int32) throws {
+        self.device = device
         descriptor = sim_open_manager(device)
         try #require(descriptor >= 0)
-        ownsDevice = false
     }
 
     deinit {

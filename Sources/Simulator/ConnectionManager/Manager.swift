@@ -115,6 +115,8 @@ final class ConnectionManager: ConnectionObserver {
             if let request = event.request { destroy(request) }
         }
         for membership in identifier.memberships { memberships[Int(membership.number)] = nil }
+        // A membership refers to its identifier.
+        identifier.memberships = []
         return identifier.eventsReported
     }
 
