@@ -56,6 +56,14 @@ final class Simulation {
         return .foreign
     }
 
+    /// The descriptors of the event files of a context.
+    func eventFiles(of context: Context) -> [Int32] {
+        entries.compactMap {
+            guard case .events(let file) = $0.entry, file.context === context else { return nil }
+            return $0.descriptor
+        }
+    }
+
     /// The serial number of the open file behind a descriptor; 0: none.
     func serial(_ descriptor: Int32) -> UInt64 {
         for known in entries where known.descriptor == descriptor { return known.serial }

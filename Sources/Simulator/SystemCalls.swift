@@ -157,6 +157,18 @@ public func closeDescriptor(_ descriptor: Int32) {
     locked { simulation.close(descriptor) }
 }
 
+/// Closes the event files of an open device.
+@c(sim_close_events)
+public func closeEvents(_ descriptor: Int32) {
+    locked {
+        guard case .context(let context) = simulation.entry(descriptor) else { return }
+        for file in simulation.eventFiles(of: context) {
+            simulation.close(file)
+            sim_discard(file)
+        }
+    }
+}
+
 /// mmap(2): 0 or a positive errno value.
 @c(sim_mmap)
 public func mapMemory(

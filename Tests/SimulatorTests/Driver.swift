@@ -29,7 +29,10 @@ final class Driver {
         uverbs_sim_forgive(device)
     }
 
-    deinit { sim_close(descriptor) }
+    deinit {
+        sim_close_events(descriptor)
+        sim_close(descriptor)
+    }
 
     private static func identifier(_ description: String) -> rdma_driver_id {
         switch description.prefix(4) {

@@ -32,6 +32,8 @@ int sim_write(int fd, const void *command, size_t size);
 ssize_t sim_read(int fd, void *buffer, size_t size);
 /// Called before close(2): closes the context and destroys its objects.
 void sim_close(int fd);
+/// Closes the event files of an open device, whose program does not close them: for a test that plays many programs.
+void sim_close_events(int fd);
 
 /// A mapping that the kernel would allow.
 struct sim_mapping {
