@@ -115,8 +115,9 @@ func getContext(
     kernel: OpaquePointer?, udata: UnsafePointer<rdma_udata>?, context: UnsafeMutablePointer<rdma_kernel_context>?,
     why: UnsafeMutablePointer<rdma_reason>?
 ) -> Int32 {
-    guard let node = node(kernel), let context,
-        context.pointee.size >= MemoryLayout<rdma_kernel_context>.size, node.pointee.context == nil
+    // The fields of the first version, which every provider has: a later one may have more.
+    let first = MemoryLayout<rdma_kernel_context>.offset(of: \.core_support)! + MemoryLayout<UInt64>.size
+    guard let node = node(kernel), let context, context.pointee.size >= first, node.pointee.context == nil
     else { return EINVAL }
     return errno { () throws(KernelError) in
         let driver = try driverData(udata)

@@ -15,7 +15,9 @@ func node(_ kernel: OpaquePointer?) -> OpenNodePointer? { kernel.map { OpenNodeP
 /// - Throws: EINVAL for a length without an address, one that is not a multiple of 4, or one above 65,532 bytes.
 func driverData(_ udata: UnsafePointer<rdma_udata>?) throws(KernelError) -> DriverData {
     guard let udata else { return .none }
-    guard udata.pointee.size >= MemoryLayout<rdma_udata>.size, isLength(udata.pointee.in_len),
+    // The fields of the first version, which every provider has: a later one may have more.
+    let first = MemoryLayout<rdma_udata>.offset(of: \.out)! + MemoryLayout<UnsafeMutableRawPointer>.size
+    guard udata.pointee.size >= first, isLength(udata.pointee.in_len),
         isLength(udata.pointee.out_len), udata.pointee.in_len == 0 || udata.pointee.in != nil,
         udata.pointee.out_len == 0 || udata.pointee.out != nil
     else { throw .invalidArgument }
