@@ -82,7 +82,10 @@ void *linux_map_registers(int fd, uint64_t offset, size_t size)
 {
 	void *memory = mmap(NULL, size, PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
 
-	return memory == MAP_FAILED ? NULL : memory;
+	if (memory == MAP_FAILED)
+		return NULL;
+	madvise(memory, size, MADV_DONTFORK);
+	return memory;
 }
 
 void *linux_map_readable(int fd, uint64_t offset, size_t size)

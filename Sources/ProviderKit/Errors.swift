@@ -13,6 +13,13 @@ public enum ProviderCore {
         UnsafePointer(bitPattern: entered.load(ordering: .acquiring))
     }
 
+    /// Whether the program has called ibv_fork_init(3) on a kernel that does not copy registered memory
+    /// (`RDMA_CORE_FORK_SAFE`).
+    public static var wantsForkSafety: Bool {
+        guard let pointer else { return false }
+        return pointer.pointee.flags & RDMA_CORE_FORK_SAFE.rawValue != 0
+    }
+
     /// Records the first core that calls the entry point.
     static func adopt(_ core: UnsafePointer<rdma_core>) {
         _ = entered.compareExchange(

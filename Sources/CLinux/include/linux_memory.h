@@ -17,7 +17,8 @@ int linux_page_size(void);
 /// and sets errno on failure.
 void *linux_map_memory(size_t size);
 
-/// Maps registers of a device from its node, for writing. Returns null and sets errno on failure.
+/// Maps registers of a device from its node, for writing; a child of fork(2) does not inherit them. Returns null and sets
+/// errno on failure.
 void *linux_map_registers(int fd, uint64_t offset, size_t size);
 
 /// Maps part of a file, shared and readable. Returns null and sets errno on failure.
