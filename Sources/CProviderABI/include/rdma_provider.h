@@ -99,6 +99,7 @@
  *   EINVAL      an argument is out of range, objects do not belong together, or the state is wrong
  *   ENOMEM      no memory, a full queue (post_*), or a limit of the device
  *   EBUSY       another object still uses the object (destroy_*)
+ *   EPERM       the process is a child of the one that made the object (chapter 4), or may not do it
  *   EAGAIN      no event is queued, on a descriptor with O_NONBLOCK (get_*_event)
  *   EIO         the device was removed or has failed (chapter 6)
  *
@@ -122,7 +123,7 @@
  * several threads concurrently, too, unless the object was made under a thread domain (alloc_parent_domain
  * with a td) or with IBV_CREATE_CQ_ATTR_SINGLE_THREADED: then from one thread at a time, and the
  * provider may omit its locks. A wr_start ... wr_complete pair and a start_poll ... end_poll pair belong to one
- * thread each. No function may be called in a child after fork(2), except exec.
+ * thread each.
  *
  * Between start_poll and end_poll (a batch) the polling thread may call any other function, whether the
  * completion queue has a lock or not. The current completion counts as consumed from the moment that start_poll
@@ -157,6 +158,22 @@
  * A provider may have threads of its own. They block all signals, and have ended when close_context
  * returns. A provider never installs a signal handler, never prints and never exits; it logs messages with
  * rdma_core.log. It is never unloaded.
+ *
+ * After fork(2) the objects are the parent's alone, and the child may call exec and _exit. The core calls no function of the
+ * tables in the child, not even to destroy, because kernel objects, descriptors and shared memory are the parent's:
+ *
+ *   registered memory       The device keeps the pages that the parent has. The kernel sees to that since Linux 5.12
+ *                           (RDMA_NLDEV_SYS_ATTR_COPY_ON_FORK): fork(2) copies pinned pages for the child. Neither core nor
+ *                           provider marks them. On an older kernel the core keeps the pages from children with
+ *                           MADV_DONTFORK while reg_mr, rereg_mr and dereg_mr have them registered, if the program
+ *                           has called ibv_fork_init(3).
+ *   memory of the provider  What it shares with the device, the kernel or another process (queues, doorbell records,
+ *                           registers, rings) it maps with MADV_DONTFORK. A child that uses it gets SIGSEGV, and
+ *                           cannot disturb the parent.
+ *   descriptors             They have O_CLOEXEC.
+ *   a device in userspace   It moves registered data by address, so that memory needs no mark. Where the data path uses
+ *                           descriptors or threads, its functions detect a child (a word in a page with MADV_WIPEONFORK) and
+ *                           return EPERM there, before they take a lock: a thread that the child does not have may hold it.
  *
  *
  * 5. EVENTS
@@ -283,6 +300,9 @@ enum rdma_core_flags {
 	/* The process runs with raised privileges (getauxval(3), AT_SECURE): ignore variables of the environment, and
 	 * open no file that they name. */
 	RDMA_CORE_RAISED_PRIVILEGES = 1 << 0,
+	/* The program called ibv_fork_init(3) on a kernel that does not copy registered memory (chapter 4): a provider over a
+	 * library that keeps pages from children itself makes that library do so. May appear while the process runs. */
+	RDMA_CORE_FORK_SAFE = 1 << 1,
 };
 
 struct rdma_kernel_ops;

@@ -58,6 +58,8 @@ int rdma_get_async_event(const struct rdma_context_ops *ops, struct ibv_context 
 
 /* The struct rdma_core of this process, zeroed but for log_level, which is RDMA_LOG_WARNING until it is set. */
 struct rdma_core *rdma_core_of_process(void);
+/* Sets RDMA_CORE_FORK_SAFE in rdma_core.flags, from any thread. */
+void rdma_request_fork_safety(void);
 /* Sets rdma_core.log_level, from any thread. */
 void rdma_set_log_level(enum rdma_log_level level);
 

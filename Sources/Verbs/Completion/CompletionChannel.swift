@@ -113,6 +113,7 @@ extension CompletionChannel {
 
     /// Reads one event and acknowledges it. Returns nil when no event is pending.
     private func readEvent() throws(VerbsError) -> CompletionQueue.ID? {
+        try Context.refuseInChild(.getCQEvent, object)
         while true {
             var queue: UnsafeMutablePointer<ibv_cq>?
             rdma_drop_explanation()

@@ -47,9 +47,11 @@ public final class Context: @unchecked Sendable {
         }
         self.table = table
         self.loader = loader
+        linux_mark_process()
     }
 
     deinit {
+        if linux_is_forked_child() { return }
         let code = opened.close()
         if code != 0 { report("ibv_close_device", object("context"), code) }
     }
@@ -87,6 +89,7 @@ extension Context {
     func entry<Function>(
         _ function: Function?, _ verb: Verb, _ object: @autoclosure () -> VerbsObject
     ) throws(VerbsError) -> Function {
+        try Context.refuseInChild(verb, object())
         guard let function else { throw unsupported(verb, object()) }
         return function
     }
@@ -95,9 +98,20 @@ extension Context {
     func entry<Function, Destroy>(
         _ function: Function?, destroyedBy destroy: Destroy?, _ verb: Verb, _ object: @autoclosure () -> VerbsObject
     ) throws(VerbsError) -> Function {
+        try Context.refuseInChild(verb, object())
         guard let function, destroy != nil else { throw unsupported(verb, object()) }
         return function
     }
+
+    /// Throws `EPERM` in a child of fork(2): its kernel objects, descriptors and shared memory are the parent's.
+    static func refuseInChild(_ verb: Verb, _ object: @autoclosure () -> VerbsObject) throws(VerbsError) {
+        guard linux_is_forked_child() else { return }
+        throw VerbsError(verb, errno: .notPermitted, object: object(), hint: childAdvice)
+    }
+
+    /// The hint of errors in a child of fork(2).
+    static let childAdvice =
+        "this process is a child of fork(2), and the device belongs to its parent: call exec, and open the device there"
 
     private func unsupported(_ verb: Verb, _ object: VerbsObject) -> VerbsError {
         VerbsError(
@@ -112,6 +126,7 @@ extension Context {
         _ verb: Verb, _ object: @autoclosure () -> VerbsObject, _ call: @autoclosure () -> Int32,
         advice: (Errno) -> Advice = Advice.general
     ) throws(VerbsError) {
+        try Context.refuseInChild(verb, object())
         rdma_drop_explanation()
         let code = call()
         if code != 0 { throw failure(verb, object(), code, advice: advice) }
@@ -132,6 +147,7 @@ extension Context {
         _ verb: Verb, _ object: @autoclosure () -> VerbsObject, advice: (Errno) -> Advice = Advice.general,
         _ call: () -> UnsafeMutablePointer<Object>?
     ) throws(VerbsError) -> UnsafeMutablePointer<Object> {
+        try Context.refuseInChild(verb, object())
         rdma_drop_explanation()
         linux_set_errno(0)
         if let pointer = call() { return pointer }
@@ -147,16 +163,22 @@ extension Context {
     }
 
     /// Destroys an object at the end of its life. When the provider refuses, the object and everything in `needs` stay
-    /// alive: memory that the device may still write to must not be freed.
+    /// alive: memory that the device may still write to must not be freed. In a child of fork(2) nothing is destroyed, because
+    /// the object is the parent's.
+    ///
+    /// - Returns: Whether the object is destroyed.
+    @discardableResult
     func destroy(
         _ verb: Verb, _ object: @autoclosure () -> VerbsObject, keeping needs: [AnyObject?],
         _ call: @autoclosure () -> Int32
-    ) {
+    ) -> Bool {
+        if linux_is_forked_child() { return false }
         rdma_drop_explanation()
         let code = call()
-        guard code != 0 else { return }
+        guard code != 0 else { return true }
         Context.kept.withLock { $0.append(Kept(objects: needs + [self])) }
         report(verb, object(), code)
+        return false
     }
 
     /// Destroys an object before the end of its life, and throws when the provider refuses.

@@ -82,7 +82,8 @@ public struct Device: Sendable {
     /// Opens the device with its selected provider (`ibv_open_device`).
     ///
     /// - Throws: The errno value of the provider or of the loader: `EPERM`, `EACCES` (permissions of /dev/infiniband),
-    ///   `ENODEV` (the device is gone), `ENOENT` (no provider serves it).
+    ///   `ENODEV` (the device is gone), `ENOENT` (no provider serves it); `EPERM` also in a child of fork(2) whose parent
+    ///   had opened a device.
     /// - Parameter extensions: Names of extensions of the provider that it is to prepare when it opens the device
     ///   (`rdma_open_attr.extensions`); it ignores those it does not know. ``Context/providerExtension(_:version:)``
     ///   returns them.
@@ -101,6 +102,7 @@ public struct Device: Sendable {
 
     /// Opens the device. `Context.addresses()` begins with the GID `preferred`.
     func open(preferring preferred: GID?, extensions: [String] = []) throws(VerbsError) -> Context {
+        try Context.refuseInChild(.openDevice, VerbsObject("device", device: name))
         do throws(LoaderError) {
             return Context(
                 try snapshot.open(name, extensions: extensions), loader: snapshot.loader, preferred: preferred)

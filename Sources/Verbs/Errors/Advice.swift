@@ -58,6 +58,7 @@ enum Advice: Sendable {
         case .ioError, .operationNotSupportedByDevice:
             "the device has failed or was removed: close everything that belongs to it and open it again"
         case .resourceBusy: "something still uses the object: destroy that first"
+        case .notPermitted where linux_is_forked_child(): Context.childAdvice
         case .permissionDenied, .notPermitted:
             "the process may not do that: `verbs doctor` looks at the permissions of devices and at what a sandbox"
                 + " forbids"

@@ -30,6 +30,8 @@ extension Verb {
     public static var queryPKey: Verb { "ibv_query_pkey" }
     /// ibv_query_rt_values_ex(3)
     public static var queryRealTimeValues: Verb { "ibv_query_rt_values_ex" }
+    /// ibv_fork_init(3)
+    public static var forkInit: Verb { "ibv_fork_init" }
     /// ibv_get_async_event(3)
     public static var getAsyncEvent: Verb { "ibv_get_async_event" }
 

@@ -87,6 +87,7 @@ extension Context {
 
     /// Reads one event and acknowledges it. Returns nil when no event is pending.
     func readEvent() throws(VerbsError) -> AsynchronousEvent? {
+        try Context.refuseInChild(.getAsyncEvent, object("context"))
         let descriptor = unsafeRaw.pointee.async_fd
         guard descriptor >= 0 else {
             throw VerbsError(.getAsyncEvent, errno: .notSupported, object: object("context"))

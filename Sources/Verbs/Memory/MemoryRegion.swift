@@ -49,13 +49,15 @@ public final class MemoryRegion: @unchecked Sendable {
     struct Registration: @unchecked Sendable {
         // Unchecked: it is only used under the mutex.
         var raw: UnsafeMutablePointer<ibv_mr>?
+        /// The pages that children of fork(2) do not inherit because of this region.
+        var marked: Range<UInt>?
         /// Memory of a re-registration that failed and left the region unusable: the device may still access it.
         var disputed: Pages?
     }
 
     init(
         _ raw: UnsafeMutablePointer<ibv_mr>, protectionDomain: ProtectionDomain, access: AccessFlags, byteCount: Int,
-        address: UInt64, host: UnsafeMutableRawBufferPointer, backing: Backing
+        address: UInt64, host: UnsafeMutableRawBufferPointer, backing: Backing, marked: Range<UInt>? = nil
     ) {
         self.protectionDomain = protectionDomain
         self.access = access
@@ -65,13 +67,15 @@ public final class MemoryRegion: @unchecked Sendable {
         self.backing = backing
         lkey = raw.pointee.lkey
         rkey = raw.pointee.rkey
-        registration = Locked(Registration(raw: raw))
+        registration = Locked(Registration(raw: raw, marked: marked))
     }
 
     deinit {
-        let (raw, disputed) = registration.withLock { ($0.raw, $0.disputed) }
+        let (raw, disputed, marked) = registration.withLock { ($0.raw, $0.disputed, $0.marked) }
         guard let raw, let dereg = context.table.dereg_mr else { return }
-        context.destroy(.deregMR, object, keeping: [protectionDomain, backing.owner, disputed], dereg(raw))
+        if context.destroy(.deregMR, object, keeping: [protectionDomain, backing.owner, disputed], dereg(raw)) {
+            ForkSupport.release(marked)
+        }
     }
 
     /// Deregisters the memory and reports a failure: ibv_dereg_mr(3).
@@ -86,6 +90,7 @@ public final class MemoryRegion: @unchecked Sendable {
             guard let raw = state.raw, let dereg = context.table.dereg_mr else { return }
             try context.close(.deregMR, object, dereg(raw))
             state.raw = nil
+            ForkSupport.release(state.marked)
         }
     }
 

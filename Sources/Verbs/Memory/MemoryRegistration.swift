@@ -57,12 +57,19 @@ extension ProtectionDomain {
         let reg = try context.entry(context.table.reg_mr, destroyedBy: context.table.dereg_mr, .regMR, object)
         let address = iova ?? (access.contains(.zeroBased) ? 0 : UInt64(UInt(bitPattern: host.baseAddress)))
         let advice = { (errno: Errno) in self.context.registrationAdvice(errno, access) }
-        let raw = try context.made(.regMR, object, advice: advice) {
-            reg(unsafeRaw, host.baseAddress, host.count, address, access.rawValue)
+        let marked = try ForkSupport.mark(host, for: context)
+        let raw: UnsafeMutablePointer<ibv_mr>
+        do throws(VerbsError) {
+            raw = try context.made(.regMR, object, advice: advice) {
+                reg(unsafeRaw, host.baseAddress, host.count, address, access.rawValue)
+            }
+        } catch {
+            ForkSupport.release(marked)
+            throw error
         }
         return MemoryRegion(
             raw, protectionDomain: self, access: access, byteCount: host.count, address: address, host: host,
-            backing: backing)
+            backing: backing, marked: marked)
     }
 
     /// Registers a dmabuf, such as memory of a GPU: ibv_reg_dmabuf_mr(3). Its bytes are not mapped here.
@@ -149,6 +156,7 @@ extension MemoryRegion {
             guard let raw = registration.raw else {
                 throw outside("it was re-registered before: use the region that reregister returned")
             }
+            let marked = pages == nil ? nil : try ForkSupport.mark(newHost, for: context)
             do throws(VerbsError) {
                 try context.check(
                     .reregMR, object,
@@ -158,15 +166,21 @@ extension MemoryRegion {
                 ) { context.registrationAdvice($0, newAccess) }
             } catch {
                 // The provider ABI: any other error leaves a region that can only be deregistered.
-                if ![.invalidArgument, .notSupported].contains(error.errno) { registration.disputed = pages }
+                if ![.invalidArgument, .notSupported].contains(error.errno) {
+                    registration.disputed = pages
+                } else {
+                    ForkSupport.release(marked)
+                }
                 throw error
             }
             registration.raw = nil
+            if pages != nil { ForkSupport.release(registration.marked) }
             return MemoryRegion(
                 raw, protectionDomain: protectionDomain ?? self.protectionDomain, access: newAccess,
                 byteCount: pages == nil ? self.byteCount : newHost.count,
                 address: pages == nil ? address : UInt64(UInt(bitPattern: newHost.baseAddress)), host: newHost,
-                backing: pages.map(Backing.pages) ?? backing)
+                backing: pages.map(Backing.pages) ?? backing,
+                marked: pages == nil ? registration.marked : marked)
         }
     }
 }

@@ -1,8 +1,8 @@
 import Glibc
 import SystemPackage
 
-/// Zeroed memory of whole pages, which nothing else shares: a write of the device cannot reach the
-/// heap, and a fork(2) cannot move the memory.
+/// Zeroed memory of whole pages, which nothing else shares: a write of the device cannot reach the heap. A child of fork(2)
+/// inherits a copy (``ForkSupport``).
 final class Pages: @unchecked Sendable {
     // Unchecked: the pointer never changes; the memory behind it is shared with the device by design.
 

@@ -88,6 +88,8 @@ func openDevice(
         guard let listed else {
             return explainAbsence(of: device, in: why)
         }
+        // Before libibverbs makes the first queue; a later call has no effect.
+        if ProviderCore.wantsForkSafety { _ = ibv_fork_init() }
         linux_set_errno(0)
         guard let context = ibv_open_device(listed) else {
             let error = linux_errno() == 0 ? EIO : linux_errno()
