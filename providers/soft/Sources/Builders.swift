@@ -128,9 +128,10 @@ extension QueuePairPointer {
     }
 }
 
-/// `ibv_wr_start`: takes the send queue's lock, which wr_complete or wr_abort releases.
+/// `ibv_wr_start`: takes the send queue's lock, which wr_complete or wr_abort releases. In a child of fork(2) another thread
+/// of the parent may have held it, and wr_complete refuses.
 private func start(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
-    guard let pair = qp?.soft else { return }
+    guard let pair = qp?.soft, !linux_is_forked_child() else { return }
     pair.pointee.sendLock.lock()
     pair.pointee.builder.pointee.wqe = nil
     pair.pointee.builder.pointee.error = .success
@@ -138,6 +139,7 @@ private func start(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
 
 private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
     guard let pair = qp?.soft else { return EINVAL }
+    if linux_is_forked_child() { return EPERM }
     pair.stageOpen()
     let error = pair.pointee.builder.pointee.error
     var hasWork = false
@@ -148,7 +150,7 @@ private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
 }
 
 private func abort(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
-    guard let pair = qp?.soft else { return }
+    guard let pair = qp?.soft, !linux_is_forked_child() else { return }
     pair.pointee.builder.pointee.wqe = nil
     pair.pointee.pair.discardSends()
     pair.pointee.sendLock.unlock()

@@ -108,6 +108,7 @@ func openDevice(
 ) -> Int32 {
     guard let device, let opened else { return EINVAL }
     if refusesImport(attr, why: why) { return EOPNOTSUPP }
+    linux_mark_process()
     let error = probeDevice(device: device, why: why)
     if error != 0 { return error }
     var interface = linux_interface()

@@ -8,6 +8,7 @@ import RoCETransport
 
 func pollCompletions(cq: UnsafeMutablePointer<ibv_cq>?, count: Int32, wc: UnsafeMutablePointer<ibv_wc>?) -> Int32 {
     guard let queue = cq?.soft, let wc, count > 0 else { return count == 0 ? 0 : -EINVAL }
+    if linux_is_forked_child() { return -EPERM }
     // Both structs have the same layout, field by field (a test compares them).
     let completions = UnsafeMutableRawPointer(wc).assumingMemoryBound(to: WorkCompletion.self)
     guard queue.pointee.lock.lock() else { return -EBUSY }
@@ -24,6 +25,7 @@ func pollCompletions(cq: UnsafeMutablePointer<ibv_cq>?, count: Int32, wc: Unsafe
 
 func requestNotification(cq: UnsafeMutablePointer<ibv_cq>?, solicitedOnly: Int32) -> Int32 {
     guard let queue = cq?.soft else { return EINVAL }
+    if linux_is_forked_child() { return EPERM }
     queue.pointee.queue.arm(solicitedOnly: solicitedOnly != 0)
     queue.context.noteArming()
     return 0
@@ -69,6 +71,7 @@ extension UnsafeMutablePointer<ibv_cq_ex> {
 @inline(never)
 private func startPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?, attr: UnsafeMutablePointer<ibv_poll_cq_attr>?) -> Int32 {
     guard let cq, let attr, attr.pointee.comp_mask == 0 else { return EINVAL }
+    if linux_is_forked_child() { return EPERM }
     let queue = cq.soft
     guard queue.pointee.lock.begin() else { return EBUSY }
     if cq.showNext() == 0 { return 0 }

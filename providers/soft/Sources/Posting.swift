@@ -11,6 +11,10 @@ func postSend(
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_send_wr>?>?
 ) -> Int32 {
     guard let pair = qp?.soft else { return EINVAL }
+    if linux_is_forked_child() {
+        bad?.pointee = first
+        return EPERM
+    }
     let queue = pair.pointee.pair
     let isDatagram = queue.type == .ud
     var request = first
@@ -68,6 +72,10 @@ func postReceive(
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
 ) -> Int32 {
     guard let pair = qp?.soft else { return EINVAL }
+    if linux_is_forked_child() {
+        bad?.pointee = first
+        return EPERM
+    }
     let queue = pair.pointee.pair
     var request = first
     var error = RoCETransport.Errno.success

@@ -147,6 +147,10 @@ func postSharedReceive(
     bad: UnsafeMutablePointer<UnsafeMutablePointer<ibv_recv_wr>?>?
 ) -> Int32 {
     guard let queue = srq?.soft else { return EINVAL }
+    if linux_is_forked_child() {
+        bad?.pointee = first
+        return EPERM
+    }
     var request = first
     var error = RoCETransport.Errno.success
     queue.pointee.lock.lock()
