@@ -144,12 +144,16 @@ struct DoctorTests {
         #expect(Set(findings.map(\.check)) == Set(Finding.Check.allCases))
     }
 
-    @Test("kernel: no RDMA, netlink forbidden, devices that are not shared")
+    @Test("kernel: no RDMA, netlink forbidden, devices that are not shared, fork(2) without copies")
     func kernel() throws {
         let machine = try FakeMachine()
         machine.view.sharesDevices = false
         var finding = try onlyProblem(machine.check { $0.examineKernel() })
         #expect(finding.status == .note && finding.hint!.contains("rdma system set netns shared"))
+        machine.view.sharesDevices = true
+        machine.view.copiesOnFork = false
+        finding = try onlyProblem(machine.check { $0.examineKernel() })
+        #expect(finding.status == .note && finding.hint!.contains("RDMAV_FORK_SAFE"))
         machine.view.kernelProblem = ToolError(.noDevice, "its netlink socket cannot be opened", hint: "seccomp")
         finding = try onlyProblem(machine.check { $0.examineKernel() })
         #expect(finding == .warning(.kernel, "its netlink socket cannot be opened", try: "seccomp"))

@@ -42,7 +42,7 @@ extension SystemView {
         return findings.isEmpty ? [.ok(.system, success)] : findings
     }
 
-    /// Checks that the kernel's RDMA netlink can be queried, and that network namespaces share devices.
+    /// Checks that the kernel's RDMA netlink can be queried, that network namespaces share devices, and that fork(2) is safe.
     func examineKernel() -> [Finding] {
         if let problem = kernelProblem {
             // If sysfs has no devices either, a missing RDMA subsystem is no problem.
@@ -50,12 +50,24 @@ extension SystemView {
                 ? [.note(.kernel, problem.message, try: problem.hint)]
                 : [.warning(.kernel, problem.message, try: problem.hint)]
         }
-        guard sharesDevices == false else { return [.ok(.kernel, "the kernel responds to queries for RDMA devices")] }
-        return [
-            .note(
-                .kernel, "each RDMA device is visible in one network namespace only (exclusive mode)",
-                try: "move a device: rdma dev set DEVICE netns NAMESPACE; or share all: rdma system set netns shared")
-        ]
+        var findings: [Finding] = []
+        if sharesDevices == false {
+            findings.append(
+                .note(
+                    .kernel, "each RDMA device is visible in one network namespace only (exclusive mode)",
+                    try:
+                        "move a device: rdma dev set DEVICE netns NAMESPACE; or share all: rdma system set netns shared"
+                ))
+        }
+        if !copiesOnFork, !kernelDevices.isEmpty {
+            findings.append(
+                .note(
+                    .kernel, "this kernel does not copy registered memory for a child of fork(2)",
+                    try:
+                        "programs that call fork(2) need ibv_fork_init, or RDMAV_FORK_SAFE=1; or use Linux 5.12 or later"
+                ))
+        }
+        return findings.isEmpty ? [.ok(.kernel, "the kernel responds to queries for RDMA devices")] : findings
     }
 
     /// Checks that there is a device, that it can be opened, and that a port of it is active.

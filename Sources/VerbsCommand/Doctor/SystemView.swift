@@ -28,6 +28,8 @@ struct SystemView: Sendable {
     var kernelProblem: ToolError?
     /// Whether every network namespace sees every device (`rdma system show`: netns shared); nil: not known.
     var sharesDevices: Bool?
+    /// Whether the kernel copies registered memory for a child of fork(2), or has no RDMA subsystem.
+    var copiesOnFork = true
     /// The result of opening each device.
     var openings: [Opening]
     /// Network interfaces that have a software device which is opened on request only.
@@ -115,7 +117,8 @@ extension SystemView {
                 return dlerror().map { String(cString: $0) } ?? "unknown error"
             },
             survey: survey, kernelProblem: kernel.error.map { ToolError($0) },
-            sharesDevices: kernel.system?.sharesDevices, openings: openings,
+            sharesDevices: kernel.system?.sharesDevices,
+            copiesOnFork: kernel.system.map { $0.copiesOnFork ?? false } ?? true, openings: openings,
             interfacesOnRequest: onRequest.compactMap(\.details.networkInterface), probes: SystemProbe.all(),
             slots: SlotUse.current(), freeDescriptors: SystemProbe.freeDescriptors())
     }
