@@ -89,10 +89,9 @@ var completed = 0
 for kind in kinds {
     let native = NativeLibrary()
     do throws(Difference) {
-        let (accepted, read) =
-            try kind.hasPrefix("hfi1")
-            ? compareRdmavt(kind, native)
-            : kind.hasPrefix("cxgb4") ? compareCxgb4(kind, native) : compare(kind, native)
+        let compareKind =
+            kind.hasPrefix("hfi1") ? compareRdmavt : kind.hasPrefix("cxgb4") ? compareCxgb4 : compare
+        let (accepted, read) = try compareKind(kind, native)
         posted += accepted
         completed += read
     } catch {
