@@ -176,7 +176,7 @@ struct SimulatedDeviceTests {
         }
     }
 
-    @Test("verbs info shows that the provider was proved on a simulator", arguments: ["hfi1", "mlx5"])
+    @Test("verbs info shows that the provider was proved on a simulator", arguments: ["hfi1", "mlx5", "cxgb4"])
     func proved(device: String) async throws {
         let text = try await sim([device], [Tool.path, "info", "\(device)_0"], by: .native)
         #expect(text.status == 0, "\(text.errors)")

@@ -3,13 +3,13 @@ import Foundation
 /// The loadable providers of this package as they are shipped, with their driver files, in a directory for
 /// `RDMA_DRIVER_PATH`.
 public enum ProviderModules {
-    /// Builds hfi1 and mlx5 with scripts/build-providers, once per process.
+    /// Builds hfi1, mlx5 and cxgb4 with scripts/build-providers, once per process.
     /// - Returns: Path of the directory.
     /// - Throws: `Compiler.Failure`.
     public static func directory() throws -> String { try built.get().path }
 
     private static let built = Result { () throws -> TemporaryDirectory in
-        let names = ["hfi1", "mlx5"]
+        let names = ["hfi1", "mlx5", "cxgb4"]
         let root = Compiler.packageRoot
         // The build must not inherit the settings of the current build.
         try Compiler.run(
