@@ -77,6 +77,7 @@ public struct Filled<Word: FixedWidthInteger & UnsignedInteger & BitwiseCopyable
     let field: Field<Word>
     let value: Word
 
+    /// A field, and the value to store in it.
     @inline(__always)
     public init(_ field: Field<Word>, _ value: Word) {
         self.field = field
