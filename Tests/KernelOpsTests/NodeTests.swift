@@ -2,6 +2,7 @@ import CIBVerbs
 import CKernelABI
 import CLinux
 import CProviderABI
+import CProviderCore
 import Glibc
 import KernelOps
 import KernelTestSupport
@@ -11,9 +12,10 @@ import Testing
 
 @Suite("rdma_kernel_ops: the node, its context, any command")
 struct NodeTests {
-    @Test("the table states its size, and every function in it is present")
+    @Test("the table states its size, every function in it is present, and the loader gets it by a C function")
     func table() {
         let table = KernelOps.table
+        #expect(rdma_core_kernel_ops() == table)
         #expect(Int(table.pointee.size) == MemoryLayout<rdma_kernel_ops>.size)
         let words = UnsafeRawPointer(table).assumingMemoryBound(to: UInt.self)
         let count = MemoryLayout<rdma_kernel_ops>.size / MemoryLayout<UInt>.size
