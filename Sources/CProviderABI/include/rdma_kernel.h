@@ -9,8 +9,8 @@
  * They do what the private functions ibv_cmd_* of libibverbs do for its providers. For each command there is one
  * function, with the name of the verb. It fills the kernel's common structs from those of verbs.h, adds the driver's
  * own request and response (struct rdma_udata), and calls the kernel: by ioctl(2) where the kernel has the method, else
- * by write(2). Which commands a kernel accepts by write(2) only is found out once for each open node. A provider needs
- * no struct of <rdma/ib_user_verbs.h>, only those of its driver, such as <rdma/rdma_user_rxe.h>.
+ * by write(2). Which commands a kernel accepts by write(2) only is found out once for each open node. For them a
+ * provider needs no struct of <rdma/ib_user_verbs.h>, only those of its driver, such as <rdma/rdma_user_rxe.h>.
  *
  *
  * OBJECTS
@@ -56,8 +56,8 @@
 extern "C" {
 #endif
 
-/* An open uverbs node, with its descriptor and, after get_context, that of the asynchronous events. Any thread may
- * call any function with it, concurrently, but for open_node, get_context and close_node. */
+/* An open uverbs node, with its descriptor and, after get_context, that of the asynchronous events. Any thread may call any
+ * function with it, concurrently with others; get_context comes before all others, and close_node after them. */
 struct rdma_kernel;
 
 /* The private data of the kernel's driver that goes with a command (UVERBS_ATTR_UHW_IN, UVERBS_ATTR_UHW_OUT; struct
