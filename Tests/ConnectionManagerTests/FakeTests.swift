@@ -265,6 +265,80 @@ extension ChannelTests {
             }
         }
 
+        @Test("On iWARP the event moves the queue pair, which carries one connection, and establish is not called")
+        func iwarp() async throws {
+            fake_rdmacm_use_iwarp()
+            rule("rdma_connect", event: RDMA_CM_EVENT_ESTABLISHED)
+            rule("rdma_disconnect", event: RDMA_CM_EVENT_DISCONNECTED)
+            let endpoint = try Endpoint()
+            let connection = try await Connector.resolve(peer).connect(endpoint.pair, privateData: [1, 2])
+            #expect(endpoint.pair.lastKnownState == .readyToSend)
+            let refused = await failure { () throws(ConnectionError) in try await connection.recycleQueuePair() }
+            #expect(refused?.description.contains("make a new queue pair") == true && connection.isConnected)
+            try await connection.disconnect()
+            #expect(endpoint.pair.lastKnownState == .error)
+            #expect(fake_rdmacm_calls("rdma_establish") == 0)
+        }
+
+        @Test("On iWARP the errors of rdma_connect are those that adapters report in events")
+        func iwarpErrors() async throws {
+            fake_rdmacm_use_iwarp()
+            let parts: [(code: Int32, event: rdma_cm_event_type?, status: Int32, reason: String)] = [
+                (ECONNREFUSED, nil, 0, "rejected: connection refused (-111); no program listens at that TCP port"),
+                (ECONNRESET, nil, 0, "rejected: rejected by the consumer, or connection reset (-104)"),
+                (EHOSTUNREACH, nil, 0, "the peer cannot be reached: EHOSTUNREACH"),
+                (ETIMEDOUT, nil, 0, "the peer cannot be reached: ETIMEDOUT"),
+                (ENOMEM, nil, 0, "rdma_connect failed: ENOMEM"),
+                (0, RDMA_CM_EVENT_REJECTED, -ECONNRESET, "rejected: rejected by the consumer, or connection reset"),
+            ]
+            for (code, event, status, reason) in parts {
+                rule("rdma_connect", code, event: event, status: status)
+                let endpoint = try Endpoint()
+                let error = await failure { () throws(ConnectionError) in
+                    _ = try await Connector.resolve(peer).connect(endpoint.pair)
+                }
+                let text = error?.description ?? ""
+                #expect(text.contains("192.0.2.7:7471: \(reason)"), "\(text)")
+                #expect(endpoint.pair.lastKnownState == .error)
+            }
+            let endpoint = try Endpoint()
+            let tooMuch = await failure { () throws(ConnectionError) in
+                let bytes = [UInt8](repeating: 0, count: 252)
+                _ = try await Connector.resolve(peer).connect(endpoint.pair, privateData: bytes)
+            }
+            #expect(tooMuch?.description.contains("a request of iWARP has room for 251") == true)
+            let group = await failure { () throws(ConnectionError) in
+                _ = try await Connector.resolve(peer, portSpace: .udp).lookUp()
+            }
+            expect(group, "rdma_connect", .notSupported)
+        }
+
+        @Test("On iWARP a time limit and cancellation end rdma_connect, which waits in the kernel")
+        func iwarpWaiting() async throws {
+            fake_rdmacm_use_iwarp()
+            rule("rdma_connect", FAKE_RDMACM_BLOCKS)
+            let endpoint = try Endpoint()
+            let connector = try await Connector.resolve(peer)
+            let late = await failure { () throws(ConnectionError) in
+                _ = try await connector.connect(endpoint.pair, timeout: .milliseconds(50))
+            }
+            guard case .timedOut(.milliseconds(50))? = late?.reason else {
+                Issue.record("\(String(describing: late))")
+                return
+            }
+            let task = Task {
+                let endpoint = try Endpoint()
+                let connector = try await Connector.resolve(peer)
+                return await failure { () throws(ConnectionError) in _ = try await connector.connect(endpoint.pair) }
+            }
+            while fake_rdmacm_calls("rdma_connect") < 2 { try await Task.sleep(for: .milliseconds(1)) }
+            task.cancel()
+            guard case .cancelled? = try await task.value?.reason else {
+                Issue.record("\(String(describing: try await task.value))")
+                return
+            }
+        }
+
         @Test("A failed accept, and errors while an object is destroyed, are in the log")
         func log() async throws {
             func expectLog(_ text: String) {

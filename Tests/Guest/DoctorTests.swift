@@ -118,6 +118,7 @@ extension Guest {
                 message: "each RDMA device is visible in one network namespace only", hint: "rdma dev set DEVICE netns")
             // The kernel allows the exclusive mode only while there is a single network namespace.
             try await Bench.removeKept()
+            try await IwarpBench.removeKept()
             #expect(try await !reports(fault, findings()))
             try await Bench.shell(fault.make)
             #expect(try await reports(fault, findings()))

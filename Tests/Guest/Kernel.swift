@@ -27,6 +27,7 @@ struct Bench {
     /// - Parameter alone: Whether the hosts are created for this test and removed after it, because it changes them.
     static func run(mtu: Int = 1500, alone: Bool = false, _ body: (Bench) async throws -> Void) async throws {
         let isOwn = alone || mtu != 1500
+        try await IwarpBench.removeKept()
         if isOwn { try await removeKept() }
         let bench: Bench
         if let kept { bench = kept } else { bench = try await make(mtu: mtu) }
@@ -60,7 +61,7 @@ struct Bench {
     }
 
     /// Runs `body`, after which the kernel must have no more RDMA objects than before.
-    private static func keepingResources(_ body: () async throws -> Void) async throws {
+    static func keepingResources(_ body: () async throws -> Void) async throws {
         let before = try await resources()
         try await body()
         let after = try await resources()
@@ -70,6 +71,7 @@ struct Bench {
     /// Runs `body` with hfi1_0, a loopback adapter without hardware (rdmavt_loopback/). Afterwards the kernel must have
     /// no more RDMA objects than before.
     static func runLoopback(_ body: () async throws -> Void) async throws {
+        try await IwarpBench.removeKept()
         let module = try #require(ProcessInfo.processInfo.environment["RDMA_TEST_MODULE"])
         try await shell("insmod '\(module)'")
         do {

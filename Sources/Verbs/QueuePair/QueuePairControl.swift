@@ -36,7 +36,7 @@ package struct QueuePairControl: @unchecked Sendable {
     }
 
     /// Records the state into which the kernel has moved the queue pair, which it does on iWARP. The event of rdma_cm
-    /// tells it; a query does not on every kernel: siw before Linux 6.2 leaves the state of ibv_query_qp(3) unwritten.
+    /// tells it; a query does not on every kernel: siw of Linux 6.1 leaves the state of ibv_query_qp(3) unwritten.
     package func record(_ state: QueuePair.State) {
         owner?.isDestroyed.withLock { isDestroyed in
             if !isDestroyed { owner?.raw.pointee.state = ibv_qp_state(rawValue: state.rawValue) }

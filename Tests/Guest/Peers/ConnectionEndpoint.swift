@@ -13,11 +13,14 @@ final class ConnectionEndpoint: @unchecked Sendable {
     var completions: CompletionQueue
     var pair: QueuePair
 
-    init(on context: Context, _ kind: QueuePairType = .reliableConnection) throws {
+    init(
+        on context: Context, _ kind: QueuePairType = .reliableConnection,
+        access: AccessFlags = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic]
+    ) throws {
         self.context = context
         domain = try context.makeProtectionDomain()
         memory = try domain.makeMemoryRegion(
-            byteCount: 65_536, access: [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic])
+            byteCount: 65_536, access: access)
         completions = try context.makeCompletionQueue(capacity: 256)
         pair = try domain.makeQueuePair(kind, completions: completions)
     }

@@ -51,6 +51,7 @@ void fake_rdmacm_begin(const char *name)
 	pthread_mutex_lock(&lock);
 	rule_count = counter_count = 0;
 	strncpy(device.name, name, sizeof(device.name) - 1);
+	device.transport_type = IBV_TRANSPORT_IB;
 	context.device = &device;
 	active = true;
 	pthread_mutex_unlock(&lock);
@@ -59,6 +60,11 @@ void fake_rdmacm_begin(const char *name)
 void fake_rdmacm_end(void)
 {
 	active = false;
+}
+
+void fake_rdmacm_use_iwarp(void)
+{
+	device.transport_type = IBV_TRANSPORT_IWARP;
 }
 
 void fake_rdmacm_rule(const char *function, int octet, int error, int event, int status)
@@ -255,7 +261,14 @@ int rdma_resolve_addr(struct rdma_cm_id *id, struct sockaddr *source, struct soc
 
 int rdma_connect(struct rdma_cm_id *id, struct rdma_conn_param *parameters)
 {
-	return is_fake(id->channel) ? follow("rdma_connect", id, rdma_get_peer_addr(id)) : REAL(rdma_connect)(id, parameters);
+	if (!is_fake(id->channel))
+		return REAL(rdma_connect)(id, parameters);
+	int answer = follow("rdma_connect", id, rdma_get_peer_addr(id));
+
+	/* siw waits in the system call. pause(2) is interrupted in the same way. */
+	if (answer != 0 && errno == FAKE_RDMACM_BLOCKS)
+		pause();
+	return answer;
 }
 
 int rdma_accept(struct rdma_cm_id *id, struct rdma_conn_param *parameters)
