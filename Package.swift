@@ -229,7 +229,7 @@ let testTargets: [Target] = [
         name: "VerbsTests",
         dependencies: [
             "TestSupport", "CAllocationCounter", "Verbs", "Rendezvous", "SoftProvider", "Locking", "CProviderABI",
-            "CIBVerbs", "CLinux",
+            "CIBVerbs", "CLinux", "fork-peer",
         ],
         swiftSettings: strict),
     .testTarget(name: "RendezvousTests", dependencies: ["Rendezvous"], swiftSettings: strict),
@@ -243,7 +243,7 @@ let testTargets: [Target] = [
     .testTarget(
         name: "VerbsToolTests",
         dependencies: [
-            "TestSupport", "ToolSupport", "VerbsCommand", "Rendezvous", "ProviderLoader", "refuse-calls",
+            "TestSupport", "ToolSupport", "VerbsCommand", "Rendezvous", "ProviderLoader", "refuse-calls", "fork-peer",
             .product(name: "SystemPackage", package: "swift-system"),
         ],
         swiftSettings: strict),
@@ -251,12 +251,18 @@ let testTargets: [Target] = [
     .executableTarget(name: "refuse-calls", path: "Tests/Support/RefuseCalls"),
     .executableTarget(
         name: "pingpong-peer", dependencies: ["Verbs"], path: "Tests/Support/PingpongPeer", swiftSettings: strict),
+    .target(name: "CForkedChild", dependencies: ["CIBVerbs"], path: "Tests/Support/CForkedChild"),
+    // Calls fork(2) while it moves data: of a process with few threads, since a child has a copy of every lock.
+    .executableTarget(
+        name: "fork-peer", dependencies: ["CForkedChild", "CIBVerbs", "Verbs"], path: "Tests/Support/ForkPeer",
+        swiftSettings: strict),
     // Runs in a guest with a kernel that has RDMA: scripts/guest.
     .testTarget(
         name: "GuestTests",
         dependencies: [
             "ToolSupport", "WireSupport", "RoCEWire", "ConnectionManager", "Verbs", "ProviderLoader", "RDMANetlink",
-            "KernelVerbs", "LibibverbsProvider", "pingpong-peer", "CProviderCore", "CProviderABI", "CIBVerbs",
+            "KernelVerbs", "LibibverbsProvider", "pingpong-peer", "fork-peer", "CProviderCore", "CProviderABI",
+            "CIBVerbs",
         ],
         path: "Tests/Guest", exclude: ["README.md", "rdmavt_loopback"], swiftSettings: strict),
     // Stands in for librdmacm while a test says so: every function of it that the package calls.

@@ -38,6 +38,27 @@ struct SimulatedDeviceTests {
                 + command, environment: provider.environment())
     }
 
+    /// This host has no RDMA netlink, or a kernel that copies registered memory: then nothing is marked.
+    @Test(
+        "pages of registered memory are kept from children of fork(2) if RDMAV_FORK_SAFE says so, as often as registered",
+        arguments: [true, false])
+    func forkSafety(isWanted: Bool) async throws {
+        let environment = try Provider.native.environment().merging(isWanted ? ["RDMAV_FORK_SAFE": "1"] : [:]) { $1 }
+        let outcome = try await Tool.run(
+            ["sim", "mlx5", "--library", Self.library, "--", Tool.built("fork-peer"), "mlx5_0", "marks"],
+            environment: environment)
+        #expect(outcome.status == 0 && outcome.output.contains("provider=mlx5 "), "\(outcome.errors)\(outcome.output)")
+        let none = Array(repeating: "inherited+inherited", count: 3).joined(separator: ",")
+        if outcome.output.contains("fork=unneeded") {
+            #expect(outcome.output.contains("marks=\(none) late=accepted"), "\(outcome.output)")
+        } else if isWanted {
+            let marks = "kept+kept,kept+inherited,inherited+inherited"
+            #expect(outcome.output.contains("marks=\(marks) late=accepted fork=enabled"), "\(outcome.output)")
+        } else {
+            #expect(outcome.output.contains("marks=\(none) late=22 fork=disabled"), "\(outcome.output)")
+        }
+    }
+
     /// Checks a document of `verbs ping --all --verify --json`.
     private func check(_ document: [String: Any], client: String, server: String, count: Int) throws {
         #expect(try SchemaValidator(named: "ping-all").faults(document) == [])
