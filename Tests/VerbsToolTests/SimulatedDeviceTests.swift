@@ -113,6 +113,33 @@ struct SimulatedDeviceTests {
         }
     }
 
+    @Test(
+        "T4, T5 and T6: verbs providers, info, and ping --verify, which rdma_cm connects without an option",
+        arguments: [["cxgb4", "t4"], ["cxgb4"], ["cxgb4", "t6"]])
+    func iWARP(device: [String]) async throws {
+        for command in ["providers", "info"] {
+            let outcome = try await sim(device, [Tool.path, command, "cxgb4_0"])
+            #expect(outcome.status == 0 && outcome.output.contains("cxgb4_0"), "\(outcome.errors)")
+        }
+        for mode in [[], ["--in-process"]] {
+            let outcome = try await sim(
+                device,
+                [Tool.path, "ping", "--all", "--verify", "--size", "3000", "--count", "8", "--warm-up", "2", "--json"]
+                    + mode)
+            #expect(outcome.status == 0, "\(outcome.errors)")
+            let runs = try #require(try outcome.document()["runs"] as? [[String: Any]])
+            #expect(runs.map { $0["operation"] as? String } == ["send", "write", "read"])
+            for run in runs {
+                #expect(run["connectedBy", in: "run"] == "rdma_cm")
+                let side = try #require(run["client"] as? [String: Any])
+                #expect(side["corrupted"] as? Int == 0 && side["verified"] as? Int == 10)
+            }
+        }
+        let atomics = try await sim(device, [Tool.path, "ping", "--operation", "fetch-add"])
+        #expect(atomics.status == ToolExit.unsupported.rawValue)
+        #expect(atomics.errors.contains("does not support fetch-add"), "\(atomics.errors)")
+    }
+
     @Test("verbs ping --rdma-cm refuses UD, and says why rdma_cm cannot connect without a kernel device")
     func noConnectionManager() async throws {
         let datagrams = try await sim(["mlx5"], [Tool.path, "ping", "--rdma-cm", "--transport", "ud"])
