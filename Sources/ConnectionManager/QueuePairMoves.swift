@@ -76,6 +76,8 @@ extension ManagedConnection {
             // iWARP: the kernel modifies the queue pair when the connection is established.
             if identifier.isIWARP, state != .initialized { return }
             var attributes = try attributes(for: state, operation)
+            // A driver that returns no attribute of a state moves the queue pair itself.
+            if attributes.mask == .state { continue }
             if let depth = attributes.maxDestRdAtomic { attributes.maxDestRdAtomic = min(depth, depths.responder) }
             if let depth = attributes.maxRdAtomic { attributes.maxRdAtomic = min(depth, depths.initiator) }
             // The kernel sets 0, the code of 655 ms.

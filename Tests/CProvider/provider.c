@@ -142,7 +142,7 @@ const struct rdma_provider *rdma_provider_entry(const struct rdma_core *core, st
 {
 	if (!RDMA_PROVIDES(core, log) || core->abi_major != RDMA_PROVIDER_ABI_MAJOR ||
 	    core->abi_minor < RDMA_PROVIDER_ABI_MINOR) {
-		rdma_set_reason(why, "needs a core with provider ABI 0.2 or later");
+		rdma_set_reason(why, "needs a core with provider ABI 0.9 or later");
 		return NULL;
 	}
 	the_core = core;

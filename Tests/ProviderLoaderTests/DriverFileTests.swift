@@ -19,7 +19,7 @@ struct DriverFileTests {
             library /usr/lib/acme/libmlx5 provider.so
             version 24.10-2.1
             vendor ACME \u{2014} Fabrics GmbH
-            provider-abi 0.2
+            provider-abi 0.9
             kernel-abi 1..7
             match driver-id 1
             match pci 15b3:1017

@@ -89,12 +89,12 @@ struct LoadingTests {
 
     @Test("After the entry point refused the core, it is not called again")
     func refusalOnce() throws {
-        let (bench, library) = try prepared(["refuses": "needs provider ABI 7.0, this core has 0.2"])
+        let (bench, library) = try prepared(["refuses": "needs provider ABI 7.0, this core has 0.9"])
         for _ in 1...2 {
             let verdict = try failure(bench)
             #expect(
                 verdict
-                    == Verdict(.failed, .negotiation, "it refuses this core: needs provider ABI 7.0, this core has 0.2")
+                    == Verdict(.failed, .negotiation, "it refuses this core: needs provider ABI 7.0, this core has 0.9")
             )
         }
         #expect(bench.trace(library) == "me")
@@ -102,10 +102,10 @@ struct LoadingTests {
 
     static let faults: [(settings: [String: String], rule: Verdict.Rule, mention: String)] = [
         (["refuses": ""], .negotiation, "it gave no reason"),
-        (["major": "1"], .negotiation, "built for provider ABI 1.2, and this core, of 0.2, serves 0.2 and later"),
+        (["major": "1"], .negotiation, "built for provider ABI 1.2, and this core, of 0.9, serves 0.9 and later"),
         (["minor": "0"], .negotiation, "built for provider ABI 0.0"),
         (["size": "4"], .negotiation, "its description is only 4 bytes long"),
-        (["size": "56"], .negotiation, "its description is 56 bytes long; ABI 0.2 has at least 64"),
+        (["size": "56"], .negotiation, "its description is 56 bytes long; ABI 0.9 has at least 64"),
         (["nameless": "1"], .negotiation, "lacks the name"),
         (["kernel-min": "9", "kernel-max": "3"], .negotiation, "kernel ABIs is empty (9 to 3)"),
         (["name": "other"], .name, "has the name other, its driver file the name t"),

@@ -48,19 +48,19 @@ struct RankingTests {
         let bench = try Workbench()
         try bench.mlx5(kernelABI: 6)
         var losers: [String] = []
-        for (stem, line) in [("abi", "provider-abi 0.3"), ("major", "provider-abi 1.0"), ("kernel", "kernel-abi 1..5")]
+        for (stem, line) in [("abi", "provider-abi 0.10"), ("major", "provider-abi 1.0"), ("kernel", "kernel-abi 1..5")]
         {
             try bench.driver(stem, "driver mlx5\nlibrary \(stem).so\nversion 9\n\(line)\n", in: bench.override)
             losers.append(try bench.library("\(stem).so", ["name": "mlx5"]))
         }
-        try bench.driver("good", "driver mlx5\nlibrary good.so\nprovider-abi 0.2\nkernel-abi 6\nproved simulator\n")
+        try bench.driver("good", "driver mlx5\nlibrary good.so\nprovider-abi 0.9\nkernel-abi 6\nproved simulator\n")
         let winner = try bench.library("good.so", ["name": "mlx5"])
         let entry = try #require(bench.loader.survey()["mlx5_0"])
         #expect(entry.chosen?.library == winner)
         #expect(entry.chosen?.proof == .simulator)
         #expect(entry.candidates.first == entry.chosen)
         #expect(entry.verdict("abi")?.rule == .providerABI)
-        #expect(entry.verdict("abi")?.message == "needs provider ABI 0.3; this core has 0.2")
+        #expect(entry.verdict("abi")?.message == "needs provider ABI 0.10; this core has 0.9")
         #expect(entry.verdict("major")?.rule == .providerABI)
         #expect(entry.verdict("kernel")?.rule == .kernelABI)
         #expect(

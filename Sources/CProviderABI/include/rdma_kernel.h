@@ -219,7 +219,7 @@ struct rdma_kernel_ops {
 	int (*detach_mcast)(struct rdma_kernel *kernel, struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid);
 };
 
-/* The functions of this core, or NULL where it has none (ABI 0.2 before them, or a core without kernel devices). */
+/* The functions of this core, or NULL where it has none (an older core, or a core without kernel devices). */
 static inline const struct rdma_kernel_ops *rdma_kernel_ops_of(const struct rdma_core *core)
 {
 	return core && RDMA_PROVIDES(core, kernel) ? core->kernel : NULL;

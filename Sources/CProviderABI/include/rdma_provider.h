@@ -17,8 +17,8 @@
  * rdma_reason, rdma_software_device), its maker zeroes it first: a field that the filling side does not know
  * reads as 0, and 0 always means absent.
  *
- * Version 0.x is for the time in which the first providers are written: a new minor version may then
- * still break what is below it. Version 1.0 freezes the above.
+ * Version 0.9 is the candidate for 1.0, which freezes the above. Until then a new minor version may break an older
+ * provider, if a fault of the contract cannot be mended otherwise.
  *
  * Negotiation goes both ways. The core passes its version to the entry point; a provider that needs a later
  * one returns NULL and a reason. The provider returns the version that it was built against; a core that
@@ -271,9 +271,9 @@ extern "C" {
 #endif
 
 #define RDMA_PROVIDER_ABI_MAJOR 0
-#define RDMA_PROVIDER_ABI_MINOR 2
+#define RDMA_PROVIDER_ABI_MINOR 9
 /* The oldest minor version of a provider that a core of this version still serves. */
-#define RDMA_PROVIDER_ABI_MINOR_OLDEST 2
+#define RDMA_PROVIDER_ABI_MINOR_OLDEST 9
 
 /* Zeroed bytes behind each public struct of an object (chapter 1). */
 #define RDMA_OBJECT_ROOM 64

@@ -187,7 +187,9 @@ func showMarks(_ device: Device) throws {
     steps.append(try marks(of: bytes, page))
     var late = "accepted"
     do throws(VerbsError) { try ForkSupport.initialize() } catch { late = "\(error.errno.rawValue)" }
-    print("provider=\(context.provider.name) marks=\(steps.joined(separator: ",")) late=\(late) fork=\(ForkSupport.status)")
+    print(
+        "provider=\(context.provider.name) marks=\(steps.joined(separator: ",")) late=\(late) fork=\(ForkSupport.status)"
+    )
 }
 
 /// For each page `kept` if a child does not inherit it, by the flag `dc` of /proc/self/smaps, else `inherited`.

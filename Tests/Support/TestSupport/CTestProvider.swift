@@ -28,7 +28,7 @@ public enum CTestProvider {
         in directory: TemporaryDirectory, _ relative: String = "", lines: [String] = []
     ) throws -> String {
         let standard = [
-            "driver ctest", "library \(try library())", "version 1.0", "vendor swift-rdma tests", "provider-abi 0.2",
+            "driver ctest", "library \(try library())", "version 1.0", "vendor swift-rdma tests", "provider-abi 0.9",
             "list-devices yes",
         ]
         let text = (standard + lines).map { $0 + "\n" }.joined()
