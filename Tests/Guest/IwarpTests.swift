@@ -421,7 +421,7 @@ private func lacks() async throws {
     try send("still connected", from: left.0, to: right.0)
 
     let (context, domain) = (left.0.context, left.0.domain)
-    expectUnsupported("rdma_cm") { () throws(VerbsError) in _ = try left.0.pair.endpoint() }
+    expectUnsupported("rdma_cm") { () throws(VerbsError) in try left.0.pair.initialize() }
     expectUnsupported("reliable connections (RC) only") { () throws(VerbsError) in
         let completions = try context.makeCompletionQueue(capacity: 4)
         _ = try domain.makeQueuePair(.unreliableDatagram, completions: completions)

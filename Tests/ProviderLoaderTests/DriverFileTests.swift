@@ -33,7 +33,7 @@ struct DriverFileTests {
         #expect(file.library == "/usr/lib/acme/libmlx5 provider.so")
         #expect(file.version == ProviderVersion("24.10-2.1"))
         #expect(file.vendor == "ACME \u{2014} Fabrics GmbH")
-        #expect(file.providerABI == ABIVersion(major: 0, minor: 2))
+        #expect(file.providerABI == ABIVersion(major: 0, minor: 9))
         #expect(file.kernelABI == 1...7)
         #expect(
             file.matches == [

@@ -135,7 +135,8 @@ struct ReplacementTests {
         let library = try bench.library("soft.so", ["name": "soft"])
         let opened = try bench.loader.open("soft0")
         #expect(opened.provider.library == library)
-        #expect(opened.warnings == [])
+        // Other tests may load libraries of this name.
+        #expect(opened.warnings.filter { !$0.contains(" is in this process beside ") } == [])
         #expect(bench.trace(library) == "mepo")
         #expect(opened.close() == 0)
         try FileManager.default.removeItem(atPath: library)

@@ -64,7 +64,7 @@ struct ListingTests {
         ("", { bench, _ in bench.configuration.environment["RDMA_PROVIDER"] = "soft" }, .environment),
         ("", { _, library in try FileManager.default.removeItem(atPath: library) }, .missing),
         ("", { _, library in chmod(library, 0o777) }, .ownership),
-        ("provider-abi 0.9\n", { _, _ in }, .providerABI),
+        ("provider-abi 0.10\n", { _, _ in }, .providerABI),
     ]
 
     @Test(
@@ -117,7 +117,7 @@ struct ListingTests {
         (["list": ""], "its driver file says `list-devices yes`, but it has no list_devices"),
         (["refuses": "needs a newer core"], "it refuses this core: needs a newer core"),
         (["name": "other"], "has the name other, its driver file the name t"),
-        (["major": "1"], "it was built for provider ABI 1.2"),
+        (["major": "1"], "it was built for provider ABI 1.9"),
     ]
 
     @Test(

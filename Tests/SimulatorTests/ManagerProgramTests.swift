@@ -122,7 +122,7 @@ final class ManagerProgramTests {
         #expect(outcome.output.contains("RDMA_CM_EVENT_REJECTED, error \(reason)"), "\(outcome.output)")
     }
 
-    @Test("a killed server: its client is disconnected and ends", arguments: ["mlx5 roce", "mlx5", "cxgb4 t5"])
+    @Test("a killed server: its client ends, by the DISCONNECTED event or by a failed completion", arguments: ["mlx5 roce", "mlx5", "cxgb4 t5"])
     func killed(device: String) throws {
         let pair = Pair(server: ["rping", "-s"], client: ["rping", "-c", "-a", "127.0.0.1"], port: 7174)
         let server = try start(pair.server, device)
@@ -133,7 +133,9 @@ final class ManagerProgramTests {
         #expect(client.output(until: "ping data: rdma-ping-1"))
         kill(server.process.processIdentifier, SIGKILL)
         let outcome = client.end()
-        #expect(outcome.output.contains("client DISCONNECT EVENT"), "\(outcome.output)")
+        let isDisconnected = outcome.output.contains("client DISCONNECT EVENT")
+        // On RoCE and InfiniBand the retries of a message can end before the event comes.
+        #expect(isDisconnected || outcome.output.contains("cq completion failed status 12"), "\(outcome.output)")
         _ = server.end()
     }
 }

@@ -51,14 +51,8 @@ extension QueuePair {
     /// - Parameters:
     ///   - address: The local address of the queue pair, by default the first of `Context.addresses`.
     ///   - memory: Memory that the peer may access, such as `region.remote`.
-    /// - Throws: `ENETDOWN` when no port is active; `EOPNOTSUPP` on iWARP, where rdma_cm connects queue pairs.
+    /// - Throws: `ENETDOWN` when no port is active.
     public func endpoint(at address: PortAddress? = nil, memory: RemoteMemory? = nil) throws(VerbsError) -> Endpoint {
-        if context.transportType == .iWARP {
-            throw VerbsError(
-                .modifyQP, errno: .notSupported, object: owner.object,
-                hint: "an iWARP queue pair runs over a TCP connection, which only rdma_cm makes: connect it with"
-                    + " Connector and Listener of the module ConnectionManager (rdma_connect, rdma_accept)")
-        }
         if address == nil, var known = owner.state.withLock({ $0.local?.endpoint }) {
             known.memory = memory ?? known.memory
             return known
@@ -83,11 +77,12 @@ extension QueuePair {
     /// Receives may be posted before, in INIT, or after. The peer connects to this side's endpoint likewise; packets
     /// that arrive at the peer before it has connected are sent again by RC and lost by UC.
     ///
-    /// - Throws: `EINVAL` when `endpoint` was not called before, when the two addresses are of different families,
-    ///   or as `modify`; `ENETUNREACH`, `EHOSTUNREACH` or `ETIMEDOUT` when the peer's address does not resolve.
+    /// - Throws: `EOPNOTSUPP` on iWARP, where rdma_cm connects queue pairs; `EINVAL` when `endpoint` was not called
+    ///   before, when the two addresses are of different families, or as `modify`; `ENETUNREACH`, `EHOSTUNREACH` or `ETIMEDOUT` when the peer's address does not resolve.
     public func connect(
         to peer: Endpoint, options: ConnectionOptions = ConnectionOptions()
     ) throws(VerbsError) {
+        try requireConnectable()
         let local = try localEnd()
         try requireSameFamily(local.address, peer)
         if lastKnownState == .reset { try initialize(at: local, options) }
@@ -98,8 +93,9 @@ extension QueuePair {
     /// Moves the queue pair to INIT, where receives can be posted: RC, UC and UD. `connect` and `activate` do the same
     /// to a queue pair in RESET.
     ///
-    /// - Throws: The errors of `modify`.
+    /// - Throws: `EOPNOTSUPP` on iWARP, where rdma_cm connects queue pairs; the errors of `modify`.
     public func initialize(options: ConnectionOptions = ConnectionOptions()) throws(VerbsError) {
+        try requireConnectable()
         _ = try endpoint()
         try initialize(at: try localEnd(), options)
     }
@@ -118,6 +114,15 @@ extension QueuePair {
         send.state = .readyToSend
         send.sqPSN = local.endpoint.packetSequenceNumber
         try modify(send)
+    }
+
+    /// Throws on iWARP, whose queue pairs only the kernel connects.
+    private func requireConnectable() throws(VerbsError) {
+        guard context.transportType == .iWARP else { return }
+        throw VerbsError(
+            .modifyQP, errno: .notSupported, object: owner.object,
+            hint: "an iWARP queue pair runs over a TCP connection, which only rdma_cm makes: connect it with"
+                + " Connector and Listener of the module ConnectionManager (rdma_connect, rdma_accept)")
     }
 
     private func localEnd() throws(VerbsError) -> LocalEnd {
