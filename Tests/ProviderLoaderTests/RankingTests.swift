@@ -48,8 +48,9 @@ struct RankingTests {
         let bench = try Workbench()
         try bench.mlx5(kernelABI: 6)
         var losers: [String] = []
-        for (stem, line) in [("abi", "provider-abi 0.10"), ("major", "provider-abi 1.0"), ("kernel", "kernel-abi 1..5")]
-        {
+        for (stem, line) in [
+            ("abi", "provider-abi 0.10"), ("major", "provider-abi 1.0"), ("kernel", "kernel-abi 1..5"),
+        ] {
             try bench.driver(stem, "driver mlx5\nlibrary \(stem).so\nversion 9\n\(line)\n", in: bench.override)
             losers.append(try bench.library("\(stem).so", ["name": "mlx5"]))
         }

@@ -122,7 +122,9 @@ final class ManagerProgramTests {
         #expect(outcome.output.contains("RDMA_CM_EVENT_REJECTED, error \(reason)"), "\(outcome.output)")
     }
 
-    @Test("a killed server: its client ends, by the DISCONNECTED event or by a failed completion", arguments: ["mlx5 roce", "mlx5", "cxgb4 t5"])
+    @Test(
+        "a killed server: its client ends, by the DISCONNECTED event or by a failed completion",
+        arguments: ["mlx5 roce", "mlx5", "cxgb4 t5"])
     func killed(device: String) throws {
         let pair = Pair(server: ["rping", "-s"], client: ["rping", "-c", "-a", "127.0.0.1"], port: 7174)
         let server = try start(pair.server, device)
