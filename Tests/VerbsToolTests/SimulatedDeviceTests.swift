@@ -115,27 +115,28 @@ struct SimulatedDeviceTests {
 
     @Test(
         "T4, T5 and T6: verbs providers, info, and ping --verify, which rdma_cm connects without an option",
-        arguments: [["cxgb4", "t4"], ["cxgb4"], ["cxgb4", "t6"]])
-    func iWARP(device: [String]) async throws {
+        arguments: [["cxgb4", "t4"], ["cxgb4"], ["cxgb4", "t6"]], Provider.allCases)
+    func iWARP(device: [String], provider: Provider) async throws {
         for command in ["providers", "info"] {
-            let outcome = try await sim(device, [Tool.path, command, "cxgb4_0"])
+            let outcome = try await sim(device, [Tool.path, command, "cxgb4_0"], by: provider)
             #expect(outcome.status == 0 && outcome.output.contains("cxgb4_0"), "\(outcome.errors)")
         }
         for mode in [[], ["--in-process"]] {
             let outcome = try await sim(
                 device,
                 [Tool.path, "ping", "--all", "--verify", "--size", "3000", "--count", "8", "--warm-up", "2", "--json"]
-                    + mode)
+                    + mode, by: provider)
             #expect(outcome.status == 0, "\(outcome.errors)")
             let runs = try #require(try outcome.document()["runs"] as? [[String: Any]])
             #expect(runs.map { $0["operation"] as? String } == ["send", "write", "read"])
             for run in runs {
                 #expect(run["connectedBy", in: "run"] == "rdma_cm")
+                #expect(run["provider", "client", in: "run"] == provider.name(of: device))
                 let side = try #require(run["client"] as? [String: Any])
                 #expect(side["corrupted"] as? Int == 0 && side["verified"] as? Int == 10)
             }
         }
-        let atomics = try await sim(device, [Tool.path, "ping", "--operation", "fetch-add"])
+        let atomics = try await sim(device, [Tool.path, "ping", "--operation", "fetch-add"], by: provider)
         #expect(atomics.status == ToolExit.unsupported.rawValue)
         #expect(atomics.errors.contains("does not support fetch-add"), "\(atomics.errors)")
     }

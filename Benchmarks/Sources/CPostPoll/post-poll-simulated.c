@@ -120,32 +120,63 @@ static void compare(const struct test *test, struct side *c, struct side *native
 	fflush(stdout);
 }
 
+/* What the programs must know of the simulated devices. */
+static const struct kind {
+	const char *name;
+	struct driver driver;
+	uint32_t max_inline_data;
+	int has_extended, has_atomics, is_iwarp;
+} kinds[] = {
+	{"hfi1", {RDMA_DRIVER_HFI1, 2}, 0, 0, 1, 0},
+	{"mlx5", {RDMA_DRIVER_MLX5, 1}, 128, 1, 1, 0},
+	/* libcxgb4 has no extended objects. */
+	{"cxgb4", {RDMA_DRIVER_CXGB4, 3}, 128, 0, 0, 1},
+};
+
+static const struct kind *kind_of(const struct ibv_device *device)
+{
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+		if (!strncmp(device->name, kinds[i].name, strlen(kinds[i].name)))
+			return &kinds[i];
+	must(0, device->name);
+	return NULL;
+}
+
+/* Brings the queue pair to RTS, connected to itself. The kernel connects those of iWARP. */
+static void connect_side(const struct kind *kind, struct ibv_ah_attr address)
+{
+	if (kind->is_iwarp)
+		must(!sim->connect(0, current->qp->qp_num, 0, current->qp->qp_num, 0), "connect");
+	else
+		connect_to_itself(address);
+}
+
 int main(int argc, char **argv)
 {
 	struct side c = {}, native = {};
 	struct ibv_ah_attr address = {};
+	const struct kind *kind;
 	struct ibv_device **list;
 	struct ibv_port_attr port;
-	struct driver driver;
-	int is_hfi1;
 
 	must(argc == 2, "usage: post-poll-simulated MODULE.so");
 	must(!!(sim = uverbs_sim_load()), "the simulated device is not loaded");
 	must(!!(list = ibv_get_device_list(NULL)) && !!list[0], "devices");
-	is_hfi1 = !strncmp(list[0]->name, "hfi1", 4);
-	driver = is_hfi1 ? (struct driver){RDMA_DRIVER_HFI1, 2} : (struct driver){RDMA_DRIVER_MLX5, 1};
+	kind = kind_of(list[0]);
+	max_inline_data = kind->max_inline_data;
 	current = &c;
-	open_by_libibverbs(list[0], !is_hfi1);
+	open_by_libibverbs(list[0], kind->has_extended);
 	must(!ibv_query_port(current->context, 1, &port), "port");
 	address.dlid = port.lid;
-	connect_to_itself(address);
+	connect_side(kind, address);
 	current = &native;
-	open_by_module(argv[1], list[0], driver, !is_hfi1);
-	connect_to_itself(address);
+	open_by_module(argv[1], list[0], kind->driver, kind->has_extended);
+	connect_side(kind, address);
 
 	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
-		/* hfi1 supports neither extended objects nor inline data. */
-		if (is_hfi1 && (tests[i].needs_extended || tests[i].flags & IBV_SEND_INLINE))
+		if ((tests[i].needs_extended && !kind->has_extended) ||
+		    (tests[i].flags & IBV_SEND_INLINE && !kind->max_inline_data) ||
+		    (tests[i].opcode == IBV_WR_ATOMIC_FETCH_AND_ADD && !kind->has_atomics))
 			continue;
 		compare(&tests[i], &c, &native);
 	}

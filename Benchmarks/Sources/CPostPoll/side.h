@@ -47,13 +47,16 @@ static char memory[4096] __attribute__((aligned(4096)));
 
 static struct ibv_cq_init_attr_ex cq_attr = {.cqe = DEPTH, .wc_flags = IBV_WC_STANDARD_FLAGS};
 
+/* The room for inline data that queue pairs ask for. */
+static uint32_t max_inline_data = 128;
+
 static struct ibv_qp_init_attr_ex qp_attr(struct ibv_pd *pd, int is_extended)
 {
 	return (struct ibv_qp_init_attr_ex){
 		.send_cq = current->sent,
 		.recv_cq = current->received,
 		.cap = {.max_send_wr = DEPTH, .max_recv_wr = DEPTH, .max_send_sge = 4, .max_recv_sge = 4,
-			.max_inline_data = is_extended ? 128 : 0},
+			.max_inline_data = max_inline_data},
 		.qp_type = IBV_QPT_RC,
 		.comp_mask = IBV_QP_INIT_ATTR_PD | (is_extended ? IBV_QP_INIT_ATTR_SEND_OPS_FLAGS : 0),
 		.pd = pd,
@@ -123,6 +126,7 @@ static void open_by_module(const char *path, struct ibv_device *device, struct d
 	static const struct rdma_core core = {.size = sizeof(core), .abi_major = RDMA_PROVIDER_ABI_MAJOR,
 					      .abi_minor = RDMA_PROVIDER_ABI_MINOR, .version = "0", .log = log_message};
 	struct rdma_reason why = {.size = sizeof(why)};
+	const struct rdma_open_attr attr_of_open = {.size = sizeof(attr_of_open), .cmd_fd = -1};
 	struct rdma_context opened = {.size = sizeof(opened)};
 	const struct rdma_context_ops *ops;
 	const struct rdma_provider *provider;
@@ -134,7 +138,7 @@ static void open_by_module(const char *path, struct ibv_device *device, struct d
 	must(!!module, path);
 	must(!!(entry = (rdma_provider_entry_function *)dlsym(module, RDMA_PROVIDER_ENTRY_SYMBOL)), "entry");
 	must(!!(provider = entry(&core, &why)), why.text);
-	errno = provider->open_device(describe(device, driver), &opened, &why);
+	errno = provider->open_device(describe(device, driver), &attr_of_open, &opened, &why);
 	must(errno == 0, why.text);
 	current->context = opened.context;
 	ops = opened.ops;
