@@ -20,6 +20,8 @@ public final class Listener: Sendable, AsyncSequence {
     /// The identifier (`rdma_cm_id`), for calls that this class does not offer.
     public let identifier: ConnectionIdentifier
     private let channel: EventChannel
+    /// The identifier for IPv4 peers, where that of IPv6 cannot serve them.
+    private let forIPv4: ConnectionIdentifier?
 
     /// Begins to listen: rdma_bind_addr(3), rdma_listen(3).
     ///
@@ -34,19 +36,50 @@ public final class Listener: Sendable, AsyncSequence {
         options: ConnectionIdentifierOptions = .init()
     ) throws(ConnectionError) {
         channel = try EventChannel()
-        identifier = try ConnectionIdentifier(channel: channel, portSpace: portSpace)
+        identifier = try Self.listen(on: address, portSpace, backlog, options, channel)
+        forIPv4 = nil
+    }
+
+    private static func listen(
+        on address: ConnectionAddress, _ portSpace: PortSpace, _ backlog: Int32,
+        _ options: ConnectionIdentifierOptions, _ channel: EventChannel
+    ) throws(ConnectionError) -> ConnectionIdentifier {
+        let identifier = try ConnectionIdentifier(channel: channel, portSpace: portSpace)
         try identifier.set(options)
         try identifier.bind(to: address)
         if portSpace.isDatagram { try identifier.requireDatagrams("rdma_listen", "listen at \(address)") }
         try identifier.listen(backlog: backlog)
+        return identifier
     }
 
-    /// Begins to listen at every address of this host, IPv4 and IPv6.
+    /// Listens at every IPv6 address, and with a second identifier at every IPv4 address. Linux rejects IPv4 peers of an
+    /// iWARP listener at `[::]`: it does not know their addresses in the form that the IPv6 socket gives them.
+    private init(
+        atBothFamilies port: UInt16, _ portSpace: PortSpace, _ backlog: Int32, _ options: ConnectionIdentifierOptions
+    ) throws(ConnectionError) {
+        channel = try EventChannel()
+        var separate = options
+        separate.isIPv6Only = true
+        identifier = try Self.listen(on: .any(port: port), portSpace, backlog, separate, channel)
+        let port = identifier.localAddress?.port ?? port
+        forIPv4 = try Self.listen(on: .anyIPv4(port: port), portSpace, backlog, options, channel)
+    }
+
+    /// Whether this host has an iWARP device.
+    private static var hasIWARP: Bool { (try? Device.list())?.contains { $0.transportType == .iWARP } ?? false }
+
+    /// Begins to listen at every address of this host, IPv4 and IPv6. On a host with an iWARP device, `identifier` is
+    /// the one for IPv6, and each family has a backlog of its own.
     public convenience init(
         port: UInt16, portSpace: PortSpace = .tcp, backlog: Int32 = 0, options: ConnectionIdentifierOptions = .init()
     ) throws(ConnectionError) {
+        let isSeparate = !portSpace.isDatagram && options.isIPv6Only == nil && Self.hasIWARP
         do throws(ConnectionError) {
-            try self.init(on: .any(port: port), portSpace: portSpace, backlog: backlog, options: options)
+            if isSeparate {
+                try self.init(atBothFamilies: port, portSpace, backlog, options)
+            } else {
+                try self.init(on: .any(port: port), portSpace: portSpace, backlog: backlog, options: options)
+            }
         } catch {
             guard case .system("rdma_bind_addr", let errno) = error.reason,
                 errno == .addressFamilyNotSupported || errno == .addressNotAvailable

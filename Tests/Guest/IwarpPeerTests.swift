@@ -46,21 +46,36 @@ extension Guest {
     }
 }
 
-/// The Swift side listens at all addresses: siw listens at the interface of each of its devices.
+/// The Swift side listens at all addresses, for peers of both families.
 private func servesRping() async throws {
-    let listener = try Listener(port: port)
-    let client = try await Program("rping -c -a 10.10.0.1 -p \(port) -C 5 -S 1000 -V -v", prefix: IwarpBench.onPeer())
-    let request = try #require(try await listener.next())
-    #expect(request.deviceName == "siw0" && request.peerAddress?.host == ConnectionAddress("10.10.0.2:0")?.host)
-    let peer = RpingPeer(endpoint: try .iwarp(request.openDevice()))
-    try peer.endpoint.prepare(for: request)
-    try peer.begin()
-    let connection = try await peer.endpoint.accept(request)
-    let pings = try peer.serve()
-    #expect(pings.count == 5 && pings.enumerated().allSatisfy { $1.hasPrefix("rdma-ping-\($0): ") })
-    // rping -V exits with 0 only if every byte came back.
-    #expect(try await client.end().contains("rdma-ping-4"))
-    try await connection.waitUntilDisconnected(timeout: .seconds(30))
+    for host in ["10.10.0.1", "fd10::1"] {
+        let listener = try Listener(port: port)
+        let client = try await Program("rping -c -a \(host) -p \(port) -C 5 -S 1000 -V -v", prefix: IwarpBench.onPeer())
+        let request = try await firstRequest(of: listener, from: client)
+        #expect(request.deviceName == "siw0")
+        let peer = RpingPeer(endpoint: try .iwarp(request.openDevice()))
+        try peer.endpoint.prepare(for: request)
+        try peer.begin()
+        let connection = try await peer.endpoint.accept(request)
+        let pings = try peer.serve()
+        #expect(pings.count == 5 && pings.enumerated().allSatisfy { $1.hasPrefix("rdma-ping-\($0): ") })
+        // rping -V exits with 0 only if every byte came back.
+        #expect(try await client.end().contains("rdma-ping-4"))
+        try await connection.waitUntilDisconnected(timeout: .seconds(30))
+    }
+}
+
+/// The first request of a listener; fails with the client's output when none comes within 30 seconds.
+private func firstRequest(of listener: Listener, from client: Program? = nil) async throws -> ConnectionRequest {
+    let waiting = Task { try await listener.next() }
+    let limit = Task {
+        try await Task.sleep(for: .seconds(30))
+        waiting.cancel()
+    }
+    let request = try await waiting.value
+    limit.cancel()
+    if request == nil, let client { Issue.record("\(try await client.awaitOutput("ended with"))") }
+    return try #require(request)
 }
 
 private func pingsRping() async throws {
@@ -83,7 +98,7 @@ private func pingsRping() async throws {
 private func servesUcmatose() async throws {
     let listener = try Listener(port: port)
     let client = try await Program("ucmatose -s 10.10.0.1 -p \(port) -C 10 -S 100", prefix: IwarpBench.onPeer())
-    let request = try #require(try await listener.next())
+    let request = try await firstRequest(of: listener, from: client)
     let endpoint = try ConnectionEndpoint.iwarp(request.openDevice())
     try endpoint.prepare(for: request)
     try endpoint.receive(0..<100, count: 10)
@@ -139,7 +154,7 @@ private func survivesServer() async throws {
 private func survivesClient() async throws {
     let listener = try Listener(port: port)
     let client = try await start("rping -c -a 10.10.0.1 -p \(port) -S 1000")
-    let request = try #require(try await listener.next())
+    let request = try await firstRequest(of: listener)
     let peer = RpingPeer(endpoint: try .iwarp(request.openDevice()))
     try peer.endpoint.prepare(for: request)
     try peer.endpoint.receive(0..<16, count: 3)
