@@ -90,7 +90,7 @@ extension Guest {
             }
         }
 
-        @Test("asynchronous events are reported: access error, drained send queue, limit of a shared receive queue")
+        @Test("asynchronous events are reported: access error, limit of a shared receive queue")
         func events() async throws {
             try await IwarpBench.run {
                 await #expect(processExitsWith: .success) {

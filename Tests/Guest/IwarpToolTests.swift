@@ -12,7 +12,7 @@ extension Guest {
                 #expect(devices.contains(/siw0 +libibverbs +kernel +siw +iWARP +RNIC .* veth1/), "\(devices)")
                 let info = try await Tool.run("info", "siw0")
                 #expect(info.status == 0 && info.output.contains(/transport: +iWARP, RNIC/), "\(info)")
-                #expect(info.output.contains(/GID 0: +200:0:10:100:*  iWARP/), "\(info.output)")
+                #expect(info.output.contains(/GID 0: +200:0:1001::  iWARP/), "\(info.output)")
                 #expect(!info.output.contains("RoCE") && !info.output.contains("recommended"), "\(info.output)")
                 let document = try await Tool.run("info", "siw0", "--json").document()
                 #expect(try SchemaValidator(named: "info").faults(document) == [])
@@ -31,21 +31,18 @@ extension Guest {
         @Test("top counts the objects of a process on an iWARP device; watch reports the port")
         func watched() async throws {
             try await IwarpBench.run {
-                let started = try await Bench.shell("rping -s -P -a 10.10.0.1 >/dev/null 2>&1 & echo $!")
-                let server = started.filter(\.isNumber)
-                try await awaitListener()
-                let client = try await Program("rping -c -a 10.10.0.1 -S 100", prefix: IwarpBench.onPeer())
-                try await soon("rdma resource show qp | grep -q 'pid \(server) '")
+                let process = try await Bench.shell("ibv_rc_pingpong -d siw0 -g 0 -p 18604 >/dev/null 2>&1 & echo $!")
+                    .filter(\.isNumber)
+                try await soon("rdma resource show qp | grep -q 'pid \(process) '")
                 let outcome = try await Tool.run("top", "--json", "--interval", "100ms")
                 let top = try outcome.document()
                 #expect(try SchemaValidator(named: "top").faults(top) == [])
                 let holders = try #require(top["holders"] as? [[String: Any]])
                 let holder = try #require(
-                    holders.first { $0["process"] as? Int == Int(server) && $0["device"] as? String == "siw0" })
+                    holders.first { $0["process"] as? Int == Int(process) && $0["device"] as? String == "siw0" })
                 #expect(holder["queuePairs"] as? Int == 1 && holder["completionQueues"] as? Int == 1)
-                try await Bench.shell("kill \(server)")
-                _ = try await client.awaitOutput("ended with")
-                try await soon("! rdma resource show ctx | grep -q 'pid \(server) '")
+                try await Bench.shell("kill \(process)")
+                try await soon("! rdma resource show ctx | grep -q 'pid \(process) '")
 
                 let watch = try await Tool.run("watch", "--json", "--interval", "200ms") { running in
                     try await soon("rdma resource show ctx | grep -q 'pid \(running.process) '")
