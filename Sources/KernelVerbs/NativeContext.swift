@@ -106,19 +106,33 @@ public struct NativeProvider: Sendable {
         table: UnsafePointer<rdma_context_ops>,
         fill: (inout ibv_context_ops) -> Void
     ) -> Int32 {
-        guard let device, let opened else { return EINVAL }
-        do throws(KernelError) {
-            let kernel = try openNode(of: device, attr, why: why)
+        open(device, attr, opened, why: why, table: table, fill: fill) { kernel throws(KernelError) in
             let response = try kernel.getContext(why: why)
             let context = NativeContextPointer.allocate(capacity: 1)
             context.initialize(to: NativeContext(kernel: kernel, opened: response))
+            return context
+        }
+    }
+
+    /// `rdma_provider.open_device` of a provider with a context of its own.
+    /// - Parameters:
+    ///   - table: The control table (`rdma_context_ops`).
+    ///   - fill: Sets the functions of the data path (`ibv_context_ops`).
+    ///   - make: Creates the context in the kernel and allocates its struct, whose first member is a `NativeContext`.
+    public func open(
+        _ device: UnsafePointer<rdma_device>?, _ attr: UnsafePointer<rdma_open_attr>?,
+        _ opened: UnsafeMutablePointer<rdma_context>?, why: UnsafeMutablePointer<rdma_reason>?,
+        table: UnsafePointer<rdma_context_ops>,
+        fill: (inout ibv_context_ops) -> Void,
+        make: (consuming KernelDevice) throws(KernelError) -> NativeContextPointer
+    ) -> Int32 {
+        guard let device, let opened else { return EINVAL }
+        return errno { () throws(KernelError) in
+            let context = try make(try openNode(of: device, attr, why: why))
             let verbs = context.initialize(device.pointee.device)
             fill(&verbs.pointee.ops)
             opened.pointee.context = verbs
             opened.pointee.ops = table
-            return 0
-        } catch {
-            return error.rawValue
         }
     }
 }

@@ -12,30 +12,10 @@ private let ownAddress = ConnectionAddress("10.9.0.1:0")
 private func connectPair(
     to address: ConnectionAddress = address, left: ConnectionEndpoint? = nil, right: ConnectionEndpoint? = nil,
     request: [UInt8] = [], reply: [UInt8] = []
-) async throws -> (
-    left: (ConnectionEndpoint, Connection), right: (ConnectionEndpoint, Connection), request: ConnectionRequest
-) {
-    let listener = try Listener(port: address.port)
-    let connector = try await Connector.resolve(address)
-    let left = try left ?? ConnectionEndpoint(on: connector.openDevice())
-    try left.prepare(for: connector)
-    try left.receive(0..<4096, count: 4)
-    async let active = left.connect(connector, privateData: request)
-    let incoming = try #require(try await listener.next())
-    let right = try right ?? ConnectionEndpoint(on: incoming.openDevice())
-    try right.prepare(for: incoming)
-    try right.receive(0..<4096, count: 4)
-    let passive = try await right.accept(incoming, privateData: reply)
-    return ((left, try await active), (right, passive), incoming)
-}
-
-/// Sends one message from `left` to `right`.
-private func send(_ text: String, from left: ConnectionEndpoint, to right: ConnectionEndpoint) throws {
-    try left.write(Array(text.utf8) + [0], at: 8192)
-    try left.pair.postSend(.send, left.memory.sge(8192..<8193 + text.utf8.count))
-    try left.completion()
-    #expect(try right.completion().opcode == .receive)
-    #expect(try right.text(0..<64) == text)
+) async throws -> ConnectedPair {
+    try await connectPair(
+        to: address, at: Listener(port: address.port), left: { try left ?? ConnectionEndpoint(on: $0) },
+        right: { try right ?? ConnectionEndpoint(on: $0) }, request: request, reply: reply)
 }
 
 extension Guest {

@@ -9,30 +9,10 @@ private let address = IwarpBench.address
 /// Connects two endpoints over siw0: `left` is the active side, `right` the passive one.
 private func connectPair(
     to address: ConnectionAddress = address, request: [UInt8] = [], reply: [UInt8] = []
-) async throws -> (
-    left: (ConnectionEndpoint, Connection), right: (ConnectionEndpoint, Connection), request: ConnectionRequest
-) {
-    let listener = try Listener(on: address)
-    let connector = try await Connector.resolve(address)
-    let left = try ConnectionEndpoint.iwarp(connector.openDevice())
-    try left.prepare(for: connector)
-    try left.receive(0..<4096, count: 4)
-    async let active = left.connect(connector, privateData: request)
-    let incoming = try #require(try await listener.next())
-    let right = try ConnectionEndpoint.iwarp(incoming.openDevice())
-    try right.prepare(for: incoming)
-    try right.receive(0..<4096, count: 4)
-    let passive = try await right.accept(incoming, privateData: reply)
-    return ((left, try await active), (right, passive), incoming)
-}
-
-/// Sends one message from `left` to `right`.
-private func send(_ text: String, from left: ConnectionEndpoint, to right: ConnectionEndpoint) throws {
-    try left.write(Array(text.utf8) + [0], at: 8192)
-    try left.pair.postSend(.send, left.memory.sge(8192..<8193 + text.utf8.count))
-    try left.completion()
-    #expect(try right.completion().opcode == .receive)
-    #expect(try right.text(0..<64) == text)
+) async throws -> ConnectedPair {
+    try await connectPair(
+        to: address, at: Listener(on: address), left: ConnectionEndpoint.iwarp, right: ConnectionEndpoint.iwarp,
+        request: request, reply: reply)
 }
 
 extension Guest {

@@ -11,7 +11,7 @@ extension Cxgb4Codec {
         return page
     }
 
-    private func key(_ context: Context, _ memory: Cxgb4Memory) -> UInt64 {
+    private func key(_ context: Context, _ memory: QueueMemory) -> UInt64 {
         UInt64(mappings(context).offer(memory))
     }
 

@@ -1,32 +1,19 @@
 import CSimulator
 
-/// Memory that program and adapter share: a range of the descriptor's file.
-final class Cxgb4Memory {
-    let offset: UInt64
-    let size: Int
-    let bytes: UnsafeMutableRawPointer
-
-    fileprivate init(offset: UInt64, size: Int, bytes: UnsafeMutableRawPointer) {
-        self.offset = offset
-        self.size = size
-        self.bytes = bytes
-    }
-}
-
 /// A doorbell page as the program maps it: of a send queue, a receive queue or a completion queue. On hardware, queues
 /// whose numbers differ in the bits of `qid_mask` alone share a page; here every mapping has memory of its own, so that
 /// a trapped store does not hide one to another queue.
 final class Cxgb4Page {
     let context: Context
     let number: UInt32
-    let memory: Cxgb4Memory
+    let memory: QueueMemory
     /// The lowest QID of the page.
     let firstQID: UInt32
     /// The segment of the last stores to a write-combining buffer, and its bytes that were stored: bit 0 for byte 0.
     var segment = 0
     var stored: UInt64 = 0
 
-    init(_ context: Context, number: UInt32, memory: Cxgb4Memory, firstQID: UInt32) {
+    init(_ context: Context, number: UInt32, memory: QueueMemory, firstQID: UInt32) {
         self.context = context
         self.number = number
         self.memory = memory
@@ -41,42 +28,32 @@ final class Cxgb4Mappings: VendorState {
 
     struct Entry {
         let key: UInt32
-        let memory: Cxgb4Memory
+        let memory: QueueMemory
         let isDoorbell: Bool
         /// Number of a doorbell page.
         let page: UInt32
     }
 
-    private let descriptor: Int32
+    private var memories: QueueMemories
     private var nextKey: UInt32 = 0
-    private var nextOffset: UInt64 = 0
     private var pending: [Entry] = []
-    private var all: [Cxgb4Memory] = []
     /// The numbers that this context may use for its next queues.
     var egress: [UInt32] = []
     var ingress: [UInt32] = []
     /// CREATE_CQ was called without driver data.
     var hasShortCQEs = false
     /// The device's status page (`t4_dev_status_page`).
-    var statusPage: Cxgb4Memory?
+    var statusPage: QueueMemory?
 
     init(_ descriptor: Int32) {
-        self.descriptor = descriptor
+        memories = QueueMemories(descriptor)
         super.init()
     }
 
-    func allocate(_ size: Int) throws(Refusal) -> Cxgb4Memory {
-        let size = (size + 4095) & ~4095
-        guard let bytes = sim_view(descriptor, nextOffset, size) else { throw Refusal(ENOMEM, "no memory for a queue") }
-        let memory = Cxgb4Memory(offset: nextOffset, size: size, bytes: bytes)
-        // A page between two queues, so that an overrun of one queue does not reach the next one.
-        nextOffset += UInt64(size) + 4096
-        all.append(memory)
-        return memory
-    }
+    func allocate(_ size: Int) throws(Refusal) -> QueueMemory { try memories.allocate(size) }
 
     /// Returns a key for the memory.
-    func offer(_ memory: Cxgb4Memory, page: UInt32? = nil) -> UInt32 {
+    func offer(_ memory: QueueMemory, page: UInt32? = nil) -> UInt32 {
         let key = nextKey
         nextKey &+= UInt32(Cxgb4Mappings.pageSize)
         pending.append(Entry(key: key, memory: memory, isDoorbell: page != nil, page: page ?? 0))
@@ -98,16 +75,13 @@ final class Cxgb4Mappings: VendorState {
         return pending.remove(at: index)
     }
 
-    /// Releases the memory of a destroyed queue; the program's mapping stays until munmap(2).
-    func end(_ memory: Cxgb4Memory) {
+    func end(_ memory: QueueMemory) {
         pending.removeAll { $0.memory === memory }
-        all.removeAll { $0 === memory }
-        sim_end_view(memory.bytes, memory.size)
+        memories.end(memory)
     }
 
     func endAll() {
-        for memory in all { sim_end_view(memory.bytes, memory.size) }
-        all = []
+        memories.endAll()
         pending = []
         statusPage = nil
     }

@@ -11,7 +11,7 @@ import CSimulator
 final class Cxgb4Queue {
     static let slot = 64
 
-    let memory: Cxgb4Memory
+    let memory: QueueMemory
     let qid: UInt32
     /// WRs that fit in the queue, of which one is always free.
     let entries: UInt32
@@ -34,7 +34,7 @@ final class Cxgb4Queue {
     var isPair = false
 
     init(
-        memory: Cxgb4Memory, qid: UInt32, entries: UInt32, slotsPerEntry: UInt32, page: Cxgb4Page, owner: EventSource
+        memory: QueueMemory, qid: UInt32, entries: UInt32, slotsPerEntry: UInt32, page: Cxgb4Page, owner: EventSource
     ) {
         self.memory = memory
         self.qid = qid
@@ -129,7 +129,7 @@ final class Cxgb4Shared: VendorState {
 /// A completion queue: CQEs of 64 or 32 bytes, and a status page in the last entry, whose byte 12 is `qp_err`: a queue
 /// pair of the queue is in error.
 final class Cxgb4Completions: VendorState {
-    let memory: Cxgb4Memory
+    let memory: QueueMemory
     /// Entries without the status page.
     let count: UInt32
     let stride: Int
@@ -143,7 +143,7 @@ final class Cxgb4Completions: VendorState {
     /// `producer` after the last solicited CQE.
     var lastSolicited: UInt32 = 0
 
-    init(memory: Cxgb4Memory, count: UInt32, stride: Int, number: UInt32, page: Cxgb4Page, countsDoorbells: Bool) {
+    init(memory: QueueMemory, count: UInt32, stride: Int, number: UInt32, page: Cxgb4Page, countsDoorbells: Bool) {
         self.memory = memory
         self.count = count
         self.stride = stride

@@ -36,7 +36,7 @@ final class RdmavtCodec: Codec {
     }
 
     /// Returns the mmap(2) offset of a queue to the program.
-    private func offer(_ memory: RdmavtMemory, _ context: Context, _ driver: DriverData) throws(Refusal) {
+    private func offer(_ memory: QueueMemory, _ context: Context, _ driver: DriverData) throws(Refusal) {
         try driver.respond(memory.offset, minimum: 8)
         mappings(context).offer(memory)
     }

@@ -4,7 +4,7 @@ import CSimulator
 /// index that the producer writes next; tail@4, the index that the consumer reads next; then the elements. One element
 /// more than the queue's capacity exists, and one is always free: an empty queue has equal indexes.
 struct RdmavtRing {
-    let memory: RdmavtMemory
+    let memory: QueueMemory
     private let elementCount: UInt32
     private let headerSize: Int
     private let stride: Int
@@ -58,7 +58,7 @@ struct RdmavtRing {
 final class RdmavtCompletions: VendorState {
     private let ring: RdmavtRing
 
-    var memory: RdmavtMemory { ring.memory }
+    var memory: QueueMemory { ring.memory }
 
     init(_ mappings: RdmavtMappings, entries: UInt32) throws(Refusal) {
         ring = try RdmavtRing(
@@ -93,7 +93,7 @@ final class RdmavtReceives: VendorState {
     private let sges: UInt32
     private let stride: Int
 
-    var memory: RdmavtMemory { ring.memory }
+    var memory: QueueMemory { ring.memory }
 
     init(_ mappings: RdmavtMappings, requests: UInt32, sges: UInt32) throws(Refusal) {
         self.sges = sges

@@ -91,6 +91,41 @@ final class ConnectionEndpoint: @unchecked Sendable {
     }
 }
 
+/// Two connected endpoints: `left` is the active side, `right` the passive one. Each has posted four receives.
+typealias ConnectedPair = (
+    left: (ConnectionEndpoint, Connection), right: (ConnectionEndpoint, Connection), request: ConnectionRequest
+)
+
+/// Connects two endpoints.
+/// - Parameters:
+///   - makeLeft, makeRight: Make the endpoint on the device to which rdma_cm leads.
+///   - request, reply: The private data of the request and of the acceptance.
+func connectPair(
+    to address: ConnectionAddress, at listener: Listener, left makeLeft: (Context) throws -> ConnectionEndpoint,
+    right makeRight: (Context) throws -> ConnectionEndpoint, request: [UInt8], reply: [UInt8]
+) async throws -> ConnectedPair {
+    let connector = try await Connector.resolve(address)
+    let left = try makeLeft(connector.openDevice())
+    try left.prepare(for: connector)
+    try left.receive(0..<4096, count: 4)
+    async let active = left.connect(connector, privateData: request)
+    let incoming = try #require(try await listener.next())
+    let right = try makeRight(incoming.openDevice())
+    try right.prepare(for: incoming)
+    try right.receive(0..<4096, count: 4)
+    let passive = try await right.accept(incoming, privateData: reply)
+    return ((left, try await active), (right, passive), incoming)
+}
+
+/// Sends one message from `left` to `right`.
+func send(_ text: String, from left: ConnectionEndpoint, to right: ConnectionEndpoint) throws {
+    try left.write(Array(text.utf8) + [0], at: 8192)
+    try left.pair.postSend(.send, left.memory.sge(8192..<8193 + text.utf8.count))
+    try left.completion()
+    #expect(try right.completion().opcode == .receive)
+    #expect(try right.text(0..<64) == text)
+}
+
 /// Runs the tests of rdma_cm, each in its own process: librdmacm keeps devices open until its process exits, and a
 /// device that is open cannot be removed.
 enum ConnectionBench {

@@ -48,8 +48,8 @@ final class Stream {
     }
 
     /// Makes random calls until `count` work requests are posted.
-    func run(count: Int, warmsUp: Bool) throws(Difference) {
-        if warmsUp { try warmUp() }
+    func run(count: Int) throws(Difference) {
+        if count >= 5000 && !isTrapped { try warmUp() }
         let end = posted + count
         while posted < end {
             step += 1

@@ -44,36 +44,27 @@ setenv("MLX5_DEBUG_FILE", "/dev/null", 1)
 
 let vendor = Library()
 
+/// A seeded stream of calls to both libraries.
+protocol ComparedStream {
+    init(kind: String, seed: UInt64, libraries: Twin<Library>) throws(Difference)
+    /// Makes calls until `count` work requests are posted.
+    func run(count: Int) throws(Difference)
+    func close()
+    var step: Int { get }
+    var posted: Int { get }
+    var completed: Int { get }
+}
+
+extension Stream: ComparedStream {}
+extension RdmavtStream: ComparedStream {}
+extension Cxgb4Stream: ComparedStream {}
+
 /// Runs a stream. Returns the numbers of accepted work requests and of polled completions.
 @MainActor
-func compare(_ kind: String, _ native: NativeLibrary) throws(Difference) -> (Int, Int) {
-    let stream = try Stream(kind: kind, seed: seed, libraries: Twin(vendor, native))
-    check(native.module != nil, "our provider is not a library: set RDMA_DRIVER_PATH")
-    do throws(Difference) {
-        try stream.run(count: count, warmsUp: count >= 5000 && !stream.isTrapped)
-    } catch {
-        throw Difference("step \(stream.step): \(error.text)")
-    }
-    stream.close()
-    return (stream.posted, stream.completed)
-}
-
-@MainActor
-func compareRdmavt(_ kind: String, _ native: NativeLibrary) throws(Difference) -> (Int, Int) {
-    let stream = try RdmavtStream(kind: kind, seed: seed, libraries: Twin(vendor, native))
-    check(native.module != nil, "our provider is not a library: set RDMA_DRIVER_PATH")
-    do throws(Difference) {
-        try stream.run(count: count)
-    } catch {
-        throw Difference("step \(stream.step): \(error.text)")
-    }
-    stream.close()
-    return (stream.posted, stream.completed)
-}
-
-@MainActor
-func compareCxgb4(_ kind: String, _ native: NativeLibrary) throws(Difference) -> (Int, Int) {
-    let stream = try Cxgb4Stream(kind: kind, seed: seed, libraries: Twin(vendor, native))
+func compare(
+    _ kind: String, _ native: NativeLibrary, by type: (some ComparedStream).Type
+) throws(Difference) -> (Int, Int) {
+    let stream = try type.init(kind: kind, seed: seed, libraries: Twin(vendor, native))
     check(native.module != nil, "our provider is not a library: set RDMA_DRIVER_PATH")
     do throws(Difference) {
         try stream.run(count: count)
@@ -89,9 +80,11 @@ var completed = 0
 for kind in kinds {
     let native = NativeLibrary()
     do throws(Difference) {
-        let compareKind =
-            kind.hasPrefix("hfi1") ? compareRdmavt : kind.hasPrefix("cxgb4") ? compareCxgb4 : compare
-        let (accepted, read) = try compareKind(kind, native)
+        let type: any ComparedStream.Type =
+            if kind.hasPrefix("hfi1") { RdmavtStream.self } else if kind.hasPrefix("cxgb4") { Cxgb4Stream.self } else {
+                Stream.self
+            }
+        let (accepted, read) = try compare(kind, native, by: type)
         posted += accepted
         completed += read
     } catch {

@@ -41,15 +41,11 @@ func openDevice(
     device: UnsafePointer<rdma_device>?, attr: UnsafePointer<rdma_open_attr>?,
     opened: UnsafeMutablePointer<rdma_context>?, why: UnsafeMutablePointer<rdma_reason>?
 ) -> Int32 {
-    guard let device, let opened else { return EINVAL }
-    return errno { () throws(KernelError) in
-        let kernel = try mlx5.openNode(of: device, attr, why: why)
+    mlx5.open(
+        device, attr, opened, why: why, table: UnsafePointer(controlTable), fill: { fillDataPath(&$0) }
+    ) { kernel throws(KernelError) in
         let context = try Mlx5ContextPointer.make(kernel, why: why)
-        let native = UnsafeMutableRawPointer(context).assumingMemoryBound(to: NativeContext.self)
-        let verbs = native.initialize(device.pointee.device)
-        fillDataPath(&verbs.pointee.ops)
-        opened.pointee.context = verbs
-        opened.pointee.ops = UnsafePointer(controlTable)
+        return UnsafeMutableRawPointer(context).assumingMemoryBound(to: NativeContext.self)
     }
 }
 

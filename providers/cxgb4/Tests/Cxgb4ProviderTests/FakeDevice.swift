@@ -5,7 +5,6 @@ import Glibc
 import KernelTestSupport
 import KernelVerbs
 import ProviderKit
-import Synchronization
 import TestSupport
 import Testing
 
@@ -363,23 +362,11 @@ final class FakePair {
 
     /// Posts a chain of work requests. Returns the errno value, and the index of the work request that failed.
     func post(_ requests: [ibv_send_wr]) -> (error: Int32, bad: Int?) {
-        var requests = requests
-        return requests.withUnsafeMutableBufferPointer { chain in
-            for index in 0..<chain.count - 1 { chain[index].next = chain.baseAddress! + index + 1 }
-            var bad: UnsafeMutablePointer<ibv_send_wr>?
-            let error = ibv_post_send(pair, chain.baseAddress, &bad)
-            return (error, bad.map { $0 - chain.baseAddress! })
-        }
+        postChain(requests) { ibv_post_send(pair, $0, &$1) }
     }
 
     func postReceives(_ requests: [ibv_recv_wr]) -> (error: Int32, bad: Int?) {
-        var requests = requests
-        return requests.withUnsafeMutableBufferPointer { chain in
-            for index in 0..<chain.count - 1 { chain[index].next = chain.baseAddress! + index + 1 }
-            var bad: UnsafeMutablePointer<ibv_recv_wr>?
-            let error = ibv_post_recv(pair, chain.baseAddress, &bad)
-            return (error, bad.map { $0 - chain.baseAddress! })
-        }
+        postChain(requests) { ibv_post_recv(pair, $0, &$1) }
     }
 
     /// Posts signaled sends with these `wr_id`s.
@@ -395,52 +382,20 @@ final class FakePair {
     }
 }
 
-/// The addresses of all SGE lists.
-private let sgeLists = Mutex<[UInt]>([])
+/// The target of READs and WRITEs.
+private let remote: (address: UInt64, key: UInt32) = (0x1122_3344_5566_7788, 0xAABB_CCDD)
 
-/// An SGE list. It is never freed, because work requests point to it without owning it.
-struct SGEList: Sendable {
-    nonisolated(unsafe) let sges: UnsafeMutableBufferPointer<ibv_sge>
-    let count: Int
-
-    init(_ list: [ibv_sge]) {
-        sges = .allocate(capacity: max(1, list.count))
-        _ = sges.initialize(from: list)
-        count = list.count
-        let address = UInt(bitPattern: sges.baseAddress)
-        sgeLists.withLock { $0.append(address) }
-    }
-
-    func send(_ opcode: ibv_wr_opcode, id: UInt64 = 1, flags: UInt32 = IBV_SEND_SIGNALED.rawValue) -> ibv_send_wr {
-        var request = ibv_send_wr()
-        request.wr_id = id
-        request.opcode = opcode
-        request.send_flags = flags
-        request.sg_list = sges.baseAddress
-        request.num_sge = Int32(count)
-        request.wr.rdma.remote_addr = 0x1122_3344_5566_7788
-        request.wr.rdma.rkey = 0xAABB_CCDD
-        return request
-    }
-
-    func receive(id: UInt64 = 1) -> ibv_recv_wr {
-        ibv_recv_wr(wr_id: id, next: nil, sg_list: sges.baseAddress, num_sge: Int32(count))
-    }
-}
-
-let oneSGE = SGEList([ibv_sge(addr: 0x1000, length: 8, lkey: 0x101)])
+let oneSGE = SGEList([ibv_sge(addr: 0x1000, length: 8, lkey: 0x101)], remote: remote)
 
 /// `count` SGEs of 1, 2, 3, … bytes.
 func sges(_ count: Int) -> SGEList {
-    SGEList((1..<(count + 1)).map { ibv_sge(addr: 0x1000 * UInt64($0), length: UInt32($0), lkey: UInt32(0x100 + $0)) })
+    SGEList(
+        (1..<(count + 1)).map { ibv_sge(addr: 0x1000 * UInt64($0), length: UInt32($0), lkey: UInt32(0x100 + $0)) },
+        remote: remote)
 }
 
 /// Bytes 1, 2, 3, … as one SGE.
-func payload(_ count: Int) -> SGEList {
-    let bytes = UnsafeMutablePointer<UInt8>.allocate(capacity: max(1, count))
-    for index in 0..<count { bytes[index] = UInt8(truncatingIfNeeded: index + 1) }
-    return SGEList([ibv_sge(addr: UInt64(UInt(bitPattern: bytes)), length: UInt32(count), lkey: 7)])
-}
+func payload(_ count: Int) -> SGEList { TestSupport.payload(count, remote: remote) }
 
 /// The bytes of a number, most significant first.
 func big(_ value: some FixedWidthInteger) -> [UInt8] { withUnsafeBytes(of: value.bigEndian) { Array($0) } }

@@ -2,6 +2,7 @@ import CIBVerbs
 import Glibc
 import ProviderKit
 import Synchronization
+import TestSupport
 
 @testable import Mlx5Provider
 
@@ -106,64 +107,10 @@ final class FakeQueuePair {
 
     /// Posts a chain of work requests. Returns the errno value, and the index of the work request that failed.
     func post(_ requests: [ibv_send_wr]) -> (error: Int32, bad: Int?) {
-        var requests = requests
-        return requests.withUnsafeMutableBufferPointer { chain in
-            for index in 0..<chain.count - 1 { chain[index].next = chain.baseAddress! + index + 1 }
-            var bad: UnsafeMutablePointer<ibv_send_wr>?
-            let error = postSend(qp: pair.verbs, first: chain.baseAddress, bad: &bad)
-            return (error, bad.map { $0 - chain.baseAddress! })
-        }
+        postChain(requests) { postSend(qp: pair.verbs, first: $0, bad: &$1) }
     }
 
     func postReceives(_ requests: [ibv_recv_wr]) -> (error: Int32, bad: Int?) {
-        var requests = requests
-        return requests.withUnsafeMutableBufferPointer { chain in
-            for index in 0..<chain.count - 1 { chain[index].next = chain.baseAddress! + index + 1 }
-            var bad: UnsafeMutablePointer<ibv_recv_wr>?
-            let error = postReceive(qp: pair.verbs, first: chain.baseAddress, bad: &bad)
-            return (error, bad.map { $0 - chain.baseAddress! })
-        }
+        postChain(requests) { postReceive(qp: pair.verbs, first: $0, bad: &$1) }
     }
-}
-
-/// The addresses of all SGE lists.
-private let sgeLists = Mutex<[UInt]>([])
-
-/// An SGE list. It is never freed, because work requests point to it without owning it.
-struct SGEList {
-    let sges: UnsafeMutableBufferPointer<ibv_sge>
-    init(_ list: [ibv_sge]) {
-        sges = .allocate(capacity: max(1, list.count))
-        _ = sges.initialize(from: list)
-        count = list.count
-        let address = UInt(bitPattern: sges.baseAddress)
-        sgeLists.withLock { $0.append(address) }
-    }
-    let count: Int
-
-    func send(_ opcode: ibv_wr_opcode, id: UInt64 = 1, flags: UInt32 = IBV_SEND_SIGNALED.rawValue) -> ibv_send_wr {
-        var request = ibv_send_wr()
-        request.wr_id = id
-        request.opcode = opcode
-        request.send_flags = flags
-        request.sg_list = sges.baseAddress
-        request.num_sge = Int32(count)
-        return request
-    }
-
-    func receive(id: UInt64 = 1) -> ibv_recv_wr {
-        ibv_recv_wr(wr_id: id, next: nil, sg_list: sges.baseAddress, num_sge: Int32(count))
-    }
-}
-
-/// Three SGEs of 10, 20 and 30 bytes.
-func threeSGEs() -> SGEList {
-    SGEList((1...3).map { ibv_sge(addr: 0x1000 * $0, length: UInt32(10 * $0), lkey: UInt32(0x100 + $0)) })
-}
-
-/// Bytes 1, 2, 3, … as one SGE.
-func payload(_ count: Int) -> SGEList {
-    let bytes = UnsafeMutablePointer<UInt8>.allocate(capacity: max(1, count))
-    for index in 0..<count { bytes[index] = UInt8(truncatingIfNeeded: index + 1) }
-    return SGEList([ibv_sge(addr: UInt64(UInt(bitPattern: bytes)), length: UInt32(count), lkey: 7)])
 }

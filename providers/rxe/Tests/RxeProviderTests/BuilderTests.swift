@@ -1,6 +1,7 @@
 import CIBVerbs
 import CKernelABI
 import Glibc
+import TestSupport
 import Testing
 
 @testable import RxeProvider
@@ -22,7 +23,7 @@ struct BuilderTests {
         let built = FakePair(depth: 32)
         let posted = FakePair(depth: 32)
         let list = threeSGEs()
-        let eight = List([ibv_sge(addr: 0x1000, length: 8, lkey: 5)])
+        let eight = SGEList([ibv_sge(addr: 0x1000, length: 8, lkey: 5)])
         var region = ibv_mr()
         var window = ibv_mw()
         region.lkey = 0x31
@@ -67,10 +68,10 @@ struct BuilderTests {
                     ($0.wr.atomic.compare_add, $0.wr.atomic.swap) = (3, 0)
                 }
                 ibv_wr_local_inv(qp, 0x4242)
-                add(List([]).send(IBV_WR_LOCAL_INV)) { $0.invalidate_rkey = 0x4242 }
+                add(SGEList([]).send(IBV_WR_LOCAL_INV)) { $0.invalidate_rkey = 0x4242 }
                 var infoCopy = info
                 ibv_wr_bind_mw(qp, window, 0x156, &infoCopy)
-                add(List([]).send(IBV_WR_BIND_MW)) {
+                add(SGEList([]).send(IBV_WR_BIND_MW)) {
                     ($0.bind_mw.mw, $0.bind_mw.rkey, $0.bind_mw.bind_info) = (window, 0x156, info)
                 }
                 #expect(ibv_wr_complete(qp) == 0)

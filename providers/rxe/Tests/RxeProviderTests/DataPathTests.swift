@@ -60,7 +60,7 @@ struct DataPathTests {
         defer { data.deallocate() }
         let base = UInt64(UInt(bitPattern: data))
         for _ in 0..<2000 {
-            let list = List(
+            let list = SGEList(
                 (0..<5).map { _ in
                     ibv_sge(
                         addr: base, length: random.chance(90) ? random.any() % 60 : random.any(), lkey: random.any())

@@ -1,7 +1,7 @@
 import CIBVerbs
 import CKernelABI
 import Glibc
-import Synchronization
+import TestSupport
 
 @testable import RxeProvider
 
@@ -121,55 +121,10 @@ final class FakePair {
     /// Posts a list of work requests. Returns the result of `post_send`, and the index of `bad_wr`.
     func post(_ requests: [ibv_send_wr]) -> (error: Int32, bad: Int?) {
         guard !requests.isEmpty else { return (postSend(qp: pair.verbs, first: nil, bad: nil), nil) }
-        var requests = requests
-        return requests.withUnsafeMutableBufferPointer { chain in
-            for index in 0..<chain.count - 1 { chain[index].next = chain.baseAddress! + index + 1 }
-            var bad: UnsafeMutablePointer<ibv_send_wr>?
-            let error = postSend(qp: pair.verbs, first: chain.baseAddress, bad: &bad)
-            return (error, bad.map { $0 - chain.baseAddress! })
-        }
+        return postChain(requests) { postSend(qp: pair.verbs, first: $0, bad: &$1) }
     }
 
     func postReceives(_ requests: [ibv_recv_wr]) -> (error: Int32, bad: Int?) {
-        var requests = requests
-        return requests.withUnsafeMutableBufferPointer { chain in
-            for index in 0..<chain.count - 1 { chain[index].next = chain.baseAddress! + index + 1 }
-            var bad: UnsafeMutablePointer<ibv_recv_wr>?
-            let error = postReceive(qp: pair.verbs, first: chain.baseAddress, bad: &bad)
-            return (error, bad.map { $0 - chain.baseAddress! })
-        }
+        postChain(requests) { postReceive(qp: pair.verbs, first: $0, bad: &$1) }
     }
-}
-
-/// The addresses of the scatter/gather lists of all tests.
-private let kept = Mutex<[UInt]>([])
-
-/// A scatter/gather list. It is never freed, because work requests point to it.
-struct List {
-    let sges: UnsafeMutableBufferPointer<ibv_sge>
-    init(_ list: [ibv_sge]) {
-        sges = .allocate(capacity: list.count)
-        _ = sges.initialize(from: list)
-        let address = UInt(bitPattern: sges.baseAddress)
-        kept.withLock { $0.append(address) }
-    }
-
-    func send(_ opcode: ibv_wr_opcode, id: UInt64 = 1, flags: UInt32 = IBV_SEND_SIGNALED.rawValue) -> ibv_send_wr {
-        var request = ibv_send_wr()
-        request.wr_id = id
-        request.opcode = opcode
-        request.send_flags = flags
-        request.sg_list = sges.baseAddress
-        request.num_sge = Int32(sges.count)
-        return request
-    }
-
-    func receive(id: UInt64 = 1) -> ibv_recv_wr {
-        ibv_recv_wr(wr_id: id, next: nil, sg_list: sges.baseAddress, num_sge: Int32(sges.count))
-    }
-}
-
-/// Three SGEs of 10, 20 and 30 bytes.
-func threeSGEs() -> List {
-    List((1...3).map { ibv_sge(addr: 0x1000 * $0, length: UInt32(10 * $0), lkey: UInt32(0x100 + $0)) })
 }

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CKernelABI
 import Glibc
+import TestSupport
 import Testing
 
 @testable import RxeProvider
@@ -71,7 +72,7 @@ struct PostingTests {
 
     @Test("Atomics: address, operands and rkey of the WQE; an unaligned address or fewer than 8 bytes are EINVAL")
     func atomics() {
-        let list = List([ibv_sge(addr: 0x1000, length: 8, lkey: 5)])
+        let list = SGEList([ibv_sge(addr: 0x1000, length: 8, lkey: 5)])
         let fake = FakePair()
         for (index, opcode) in [IBV_WR_ATOMIC_CMP_AND_SWP, IBV_WR_ATOMIC_FETCH_AND_ADD].enumerated() {
             var request = list.send(opcode, id: 9)
@@ -181,7 +182,7 @@ struct PostingTests {
         var bytes = (0..<101).map { UInt8($0) }
         bytes.withUnsafeMutableBytes { memory in
             let base = UInt64(UInt(bitPattern: memory.baseAddress!))
-            let list = List([
+            let list = SGEList([
                 ibv_sge(addr: base + 50, length: 50, lkey: 0), ibv_sge(addr: 0, length: 0, lkey: 0),
                 ibv_sge(addr: base, length: 50, lkey: 0),
             ])
@@ -225,7 +226,7 @@ struct PostingTests {
         #expect(fake.post([request]).error == EINVAL)
         #expect(fake.post([list.send(IBV_WR_SEND, flags: IBV_SEND_IP_CSUM.rawValue)]).error == EOPNOTSUPP)
         // More than 32 bits of data.
-        let huge = List([ibv_sge(addr: 0, length: .max, lkey: 0), ibv_sge(addr: 0, length: 1, lkey: 0)])
+        let huge = SGEList([ibv_sge(addr: 0, length: .max, lkey: 0), ibv_sge(addr: 0, length: 1, lkey: 0)])
         #expect(fake.post([huge.send(IBV_WR_SEND)]).error == EINVAL)
         #expect(fake.producer == 0)
         #expect(fake.doorbells().isEmpty)

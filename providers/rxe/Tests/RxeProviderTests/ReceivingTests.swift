@@ -1,6 +1,7 @@
 import CIBVerbs
 import CKernelABI
 import Glibc
+import TestSupport
 import Testing
 
 @testable import RxeProvider
@@ -19,7 +20,7 @@ struct ReceivingTests {
     func wqes() {
         let fake = FakePair(state: IBV_QPS_INIT)
         let list = threeSGEs()
-        #expect(fake.postReceives([list.receive(id: 7), List([]).receive(id: 8)]).error == 0)
+        #expect(fake.postReceives([list.receive(id: 7), SGEList([]).receive(id: 8)]).error == 0)
         expect(fake.receives, 0, id: 7, count: 3, length: 60)
         expect(fake.receives, 1, id: 8, count: 0, length: 0)
         let sges = fake.receives.sges(0, offset: 40, 3)
