@@ -112,7 +112,7 @@ size_t sim_cm_write_address(const struct sim_cm_address *address, void *bytes)
 
 /* ---- ports ---- */
 
-/* A port is a symbolic link in the wire's directory, whose target is the LID of its owner. */
+/* A port is a symbolic link in the wire's directory, whose target is the LID of its owner, and " listening" behind it. */
 static bool name(char *path, size_t size, const char *wire, uint16_t space, uint16_t port)
 {
 	return snprintf(path, size, "%s/port-%x-%u", wire, space, port) < (int)size;
@@ -131,7 +131,7 @@ static int lock(const char *wire)
 
 static uint16_t read_owner(const char *path)
 {
-	char target[16];
+	char target[32];
 	ssize_t size = readlink(path, target, sizeof(target) - 1);
 
 	if (size <= 0)
@@ -164,6 +164,24 @@ int sim_cm_claim(const char *wire, uint16_t space, uint16_t port, uint16_t lid)
 	}
 	sim_discard(fd);
 	return error;
+}
+
+void sim_cm_show_listener(const char *wire, uint16_t space, uint16_t port, uint16_t lid)
+{
+	char path[512], target[32];
+	int fd;
+
+	if (!name(path, sizeof(path), wire, space, port))
+		return;
+	fd = lock(wire);
+	if (fd < 0)
+		return;
+	if (read_owner(path) == lid) {
+		unlink(path);
+		snprintf(target, sizeof(target), "%u listening", lid);
+		(void)!symlink(target, path);
+	}
+	sim_discard(fd);
 }
 
 void sim_cm_release(const char *wire, uint16_t space, uint16_t port, uint16_t lid)

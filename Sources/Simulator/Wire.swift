@@ -157,6 +157,9 @@ final class Wire {
     /// Allocates a port of a port space among all processes on the wire. Returns an errno value.
     func claim(_ space: UInt16, _ port: UInt16) -> Int32 { sim_cm_claim(directory.cString, space, port, lid) }
 
+    /// Shows to tests that a program listens at an allocated port.
+    func showListener(_ space: UInt16, _ port: UInt16) { sim_cm_show_listener(directory.cString, space, port, lid) }
+
     func release(_ space: UInt16, _ port: UInt16) { sim_cm_release(directory.cString, space, port, lid) }
 
     /// The LID of the process that has a port; 0: none.

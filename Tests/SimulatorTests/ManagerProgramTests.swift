@@ -79,14 +79,15 @@ final class ManagerProgramTests {
         try Running(command, device: "\(device) free wire=\(directory)")
     }
 
-    /// Waits until a process on the wire has bound a port to all addresses.
+    /// Waits until a process on the wire listens at a port of all addresses.
     private func waitForPort(_ pair: Pair) throws {
         let name = "\(directory)/port-\(pair.space)-\(pair.port)"
         for _ in 0..<3000 {
-            if (try? FileManager.default.destinationOfSymbolicLink(atPath: name)) != nil { return }
+            let owner = try? FileManager.default.destinationOfSymbolicLink(atPath: name)
+            if owner?.hasSuffix(" listening") == true { return }
             usleep(10_000)
         }
-        Issue.record("no program has bound \(name)")
+        Issue.record("no program listens at \(name)")
     }
 
     @Test("server and client in two processes exchange their messages", arguments: devices, pairs)

@@ -136,6 +136,8 @@ enum {
 /// Allocates it for the port `lid`, which must be open. Returns 0, EADDRINUSE when an open port has it, or another
 /// errno value.
 int sim_cm_claim(const char *wire, uint16_t space, uint16_t port, uint16_t lid);
+/// Shows in the wire's directory that a program listens at an allocated port, for tests that wait for it.
+void sim_cm_show_listener(const char *wire, uint16_t space, uint16_t port, uint16_t lid);
 /// Releases what sim_cm_claim allocated.
 void sim_cm_release(const char *wire, uint16_t space, uint16_t port, uint16_t lid);
 /// The LID of the open port that has it; 0: none.

@@ -46,6 +46,8 @@ extension ConnectionManager {
             }
         }
         identifier.state = .listen
+        guard identifier.isClaimed else { return }
+        for device in devices { device?.wire?.showListener(identifier.boundSpace, identifier.source.port) }
     }
 
     /// `net.rdma_ucm.max_backlog`.
