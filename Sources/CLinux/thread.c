@@ -58,13 +58,6 @@ void linux_join_thread(void *pointer)
 	free(thread);
 }
 
-void linux_prefer_batches(void)
-{
-	const struct sched_param normal = { 0 };
-
-	sched_setscheduler(0, SCHED_BATCH, &normal);
-}
-
 void linux_yield(void)
 {
 	sched_yield();

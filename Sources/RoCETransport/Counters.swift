@@ -53,6 +53,11 @@ public struct Counters: Equatable, Sendable {
     public var repeatedReads: UInt64 = 0
     /// Expirations of the local ACK timeout (IBTA volume 1, 9.7.6.1.3; mlx5: `local_ack_timeout_err`).
     public var timeouts: UInt64 = 0
+    /// Packets sent again after the retransmission timeout of the connection, before the local ACK timeout expired (the
+    /// engine's own).
+    public var probes: UInt64 = 0
+    /// Those after which an acknowledgement showed that no packet was lost (the engine's own).
+    public var needlessProbes: UInt64 = 0
     /// RNR NAKs received (`rcvd_rnr_err`).
     public var rnrNAKsReceived: UInt64 = 0
     /// NAKs for a PSN sequence error received (`rcvd_seq_err`).

@@ -33,8 +33,12 @@ extension Core {
             byteCount = emitData(entry, pair, to: target)
         }
         guard byteCount != 0 else { return 0 }
-        if isRetransmission { counters.retransmittedPackets &+= 1 }
         let next = pair.pointee.requester.next
+        if isRetransmission {
+            counters.retransmittedPackets &+= 1
+        } else if pair.pointee.requester.packetsSinceAckReq == 0 {
+            pair.pointee.requester.roundTrip.begin(next, at: now)
+        }
         if pair.pointee.requester.high.precedes(next) { pair.pointee.requester.high = next }
         assert(pair.pointee.requester.isOrdered, "una, next and high are out of order")
         assert(

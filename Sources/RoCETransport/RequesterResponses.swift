@@ -72,7 +72,9 @@ extension Core {
         }
         if pair.pointee.requester.una != start {
             // The oldest request is a SEND or RDMA WRITE, so it is the request that was sent again.
-            if pair.pointee.requester.recovery != .none { counters.repairs &+= 1 }
+            if pair.pointee.requester.recovery != .none && !pair.pointee.requester.wasProbeNeedless {
+                counters.repairs &+= 1
+            }
             noteProgress(pair, since: start, now: now)
         }
         return !isMissing
@@ -84,6 +86,8 @@ extension Core {
         pair.pointee.requester.retriesLeft = pair.pointee.attributes.retryCount
         pair.pointee.requester.rnrRetriesLeft = pair.pointee.attributes.rnrRetry
         pair.pointee.requester.recovery = .none
+        pair.pointee.requester.roundTrip.end(una, at: now)
+        if pair.pointee.requester.probes != 0 { endProbe(pair) }
         // Packets that were acknowledged meanwhile are not sent again.
         if pair.pointee.requester.next.precedes(una) {
             pair.pointee.requester.next = una
@@ -103,6 +107,7 @@ extension Core {
         pair.pointee.requester.next = pair.pointee.requester.una
         pair.pointee.requester.current = pair.pointee.send.oldest
         pair.pointee.requester.outstandingReads = 0
+        pair.pointee.requester.roundTrip.discard()
         // A failed work request fails again when it is begun again.
         pair.pointee.requester.failure = .success
         requests.add(pair.pointee.links + QueuePairStorage.requests)
@@ -154,14 +159,26 @@ extension Core {
     /// The unit of the local ACK timeout: 4.096 us (IBTA volume 1, 9.7.6.1.3).
     private static var localACKTimeoutUnit: UInt64 { 4096 }
 
-    /// Starts the local ACK timeout: 4.096 us * 2^timeout, and none for 0 (IBTA volume 1, 9.7.6.1.3).
+    /// Starts the local ACK timeout: 4.096 us * 2^timeout, and none for 0 (IBTA volume 1, 9.7.6.1.3). The timer runs to
+    /// the retransmission timeout of the connection, if that is shorter.
     mutating func startTimer(_ pair: Pair, now: UInt64) {
         let timeout = pair.pointee.attributes.timeout
         guard timeout != 0 else {
             pair.pointee.timer = .none
             return
         }
-        setTimer(pair, .localACK, now &+ Self.localACKTimeoutUnit << UInt64(timeout))
+        pair.pointee.requester.timeoutAt = now &+ Self.localACKTimeoutUnit << UInt64(timeout)
+        setRetransmissionTimer(pair, now: now)
+    }
+
+    /// Sets the timer to the retransmission timeout, which doubles with each probe, or to the end of the local ACK
+    /// timeout.
+    private mutating func setRetransmissionTimer(_ pair: Pair, now: UInt64) {
+        var time = pair.pointee.requester.timeoutAt
+        if let early = pair.pointee.requester.roundTrip.timeout {
+            time = min(time, now &+ early << UInt64(min(pair.pointee.requester.probes, 20)))
+        }
+        setTimer(pair, .localACK, time)
     }
 
     @inline(__always)
@@ -185,6 +202,7 @@ extension Core {
             pair.pointee.timer = .none
             switch timer {
             case .rnr: requests.add(pair.pointee.links + QueuePairStorage.requests)
+            case .localACK where now < pair.pointee.requester.timeoutAt: probe(pair, now: now)
             case .localACK: timeOut(pair, now: now)
             case .none: break
             }
@@ -198,6 +216,36 @@ extension Core {
         let recovery = pair.pointee.requester.recovery
         goBackForLoss(pair, recovery == .none ? .timedOut : recovery)
         startTimer(pair, now: now)
+    }
+
+    // MARK: - Probes
+
+    /// No response arrived within the retransmission timeout: the last packets, or their responses, may be lost, which
+    /// no NAK reports. Sends again from the oldest packet, with a window of two packets: if packets were lost, the
+    /// acknowledgement of the first one leads to the rest, and if only the response was, to the response. This uses no
+    /// retry (`ibv_qp_attr.retry_cnt`): the local ACK timeout continues.
+    private mutating func probe(_ pair: Pair, now: UInt64) {
+        assert(pair.pointee.send.oldest != pair.pointee.requester.started, "no work request is outstanding")
+        counters.probes &+= 1
+        if pair.pointee.requester.probes == 0 {
+            pair.pointee.requester.windowBeforeProbe = pair.pointee.requester.window
+            shrinkWindow(pair)
+        }
+        pair.pointee.requester.probes = min(pair.pointee.requester.probes, 254) + 1
+        if pair.pointee.requester.recovery == .none { pair.pointee.requester.recovery = .timedOut }
+        pair.pointee.requester.window = min(2, configuration.maximumWindow)
+        goBack(pair)
+        setRetransmissionTimer(pair, now: now)
+    }
+
+    /// A probe was answered. If the acknowledgement covers packets that were not sent again, none was lost, and the
+    /// window is as large as before (as in F-RTO, RFC 5682).
+    private mutating func endProbe(_ pair: Pair) {
+        if pair.pointee.requester.wasProbeNeedless {
+            counters.needlessProbes &+= 1
+            pair.pointee.requester.window = pair.pointee.requester.windowBeforeProbe
+        }
+        pair.pointee.requester.probes = 0
     }
 
     // MARK: - The window

@@ -43,10 +43,22 @@ struct Requester {
     var windowGrowth: UInt32 = 0
     /// Below this size, the window doubles per round trip; above it, the window grows by one.
     var slowStartEnd: UInt32 = 0
+    /// The window before the packets were sent again early; 0: they were not, or an acknowledgement came since.
+    var windowBeforeProbe: UInt32 = 0
+    /// The measured round-trip time, which tells when to send again before the local ACK timeout expires.
+    var roundTrip = RoundTripTime()
+    /// When the local ACK timeout expires, in nanoseconds. The timer may run to an earlier time: see `probes`.
+    var timeoutAt: UInt64 = 0
+    /// How often the oldest packets were sent again early since the last acknowledgement.
+    var probes: UInt8 = 0
     /// Packets sent since the last one with BTH.A (AckReq).
     var packetsSinceAckReq: UInt32 = 0
     /// The progress of draining the send queue in the state SQD.
     var drain = SendQueueDrain.notRequested
+
+    /// Whether the acknowledgement that moved `una` covers packets that a probe did not send again, so that none was
+    /// lost. Until `next` has followed `una`.
+    var wasProbeNeedless: Bool { probes != 0 && next.precedes(una) }
 
     /// The invariant of the three PSNs.
     var isOrdered: Bool {

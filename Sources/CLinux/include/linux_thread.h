@@ -11,10 +11,6 @@ void *linux_start_thread(const char *name, void (*body)(void *argument), void *a
 /// Waits for the end of a thread, and frees its handle.
 void linux_join_thread(void *thread);
 
-/// Sets SCHED_BATCH for the calling thread, which then does not preempt others when it wakes (sched(7)). Has no effect
-/// where that is forbidden.
-void linux_prefer_batches(void);
-
 /// A number of the calling thread: not 0, even, and unique in the process while the thread exists. It is one
 /// instruction, except in the thunk that Swift generates for a C function pointer, where no C function is inlined: mark
 /// such functions @inline(never).

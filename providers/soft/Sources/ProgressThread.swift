@@ -12,9 +12,9 @@ import Synchronization
 /// | mode | packets are received by | senders send wake-ups | the progress thread |
 /// |------|-------------------------|-----------------------|---------------------|
 /// | background | the progress thread | yes | sleeps until a packet arrives or a timer expires |
-/// | foreground | the polling threads | no | checks every millisecond that a thread still polls |
+/// | foreground | the application's threads | no | checks every millisecond that a thread still runs the engine |
 ///
-/// Polling for 20 us without a pause of 50 us switches to the foreground. A millisecond without polling, or
+/// Polling and posting for 20 us without a pause of 50 us switches to the foreground. A millisecond without either, or
 /// `ibv_req_notify_cq`, switches back to the background.
 struct ProgressThread: ~Copyable {
     /// The eventfd(2) that wakes the thread; reading it never blocks.
@@ -31,8 +31,15 @@ struct ProgressThread: ~Copyable {
     let isForeground = Atomic<Bool>(false)
     /// Set when the thread is to end.
     let stops = Atomic<Bool>(false)
-    /// Counts the rounds of polling threads.
-    let pollRounds = Atomic<UInt64>(0)
+    /// Counts the rounds of the application's threads.
+    let rounds = Atomic<UInt64>(0)
+    /// Counts the rounds of polling threads that found the engine's lock taken.
+    let missedRounds = Atomic<UInt32>(0)
+    /// Until when threads sleep instead of yielding the processor, in nanoseconds: a thread of another process runs on
+    /// it.
+    let sharedUntil = Atomic<UInt64>(0)
+    /// How long that lasts after the next yield that shows it, in nanoseconds.
+    let sharingMemory = Atomic<UInt64>(shortestSharing)
     /// The time of the last `ibv_req_notify_cq`, in nanoseconds.
     let lastArm = Atomic<UInt64>(0)
 
@@ -71,19 +78,21 @@ struct ProgressTimes {
     var thread: UnsafeMutableRawPointer?
     /// When the timer expires; 0: it is not armed.
     var timerAt: UInt64 = 0
-    /// When the current streak of polling began, and the last poll.
+    /// When the current streak of polling and posting began, and its last round.
     var streakStart: UInt64 = 0
-    var lastPoll: UInt64 = 0
+    var lastRound: UInt64 = 0
     /// When a polling thread last processed a packet, and when it last yielded the processor.
     var lastWork: UInt64 = 0
     var lastYield: UInt64 = 0
+    /// Whether the progress thread is to stay awake for a while: its last sleep was short.
+    var lingers = false
     /// When the interface was last read without a report of a change.
     var lastInterfacePoll: UInt64 = 0
 }
 
-/// A pause longer than this ends a streak of polling. Nanoseconds, as all times here.
+/// A pause longer than this ends a streak of polling and posting. Nanoseconds, as all times here.
 private let streakBreak: UInt64 = 50_000
-/// A streak of polling longer than this switches to the foreground.
+/// A longer streak switches to the foreground.
 private let streakLength: UInt64 = 20_000
 /// The time for which the device stays in the background after `ibv_req_notify_cq`: the application is about to sleep.
 private let armMemory: UInt64 = 2_000_000
@@ -97,6 +106,19 @@ private let tick: Int64 = 1_000_000
 /// peer may need it to respond.
 private let yieldAfter: UInt64 = 10_000
 private let yieldInterval: UInt64 = 10_000
+/// A yield that takes longer means that the processor has other work, which runs for a time slice of some milliseconds.
+/// From then on, a polling thread sleeps until a packet arrives, since a thread that wakes soon gets the processor back.
+/// It yields again after a while, to find out whether the other work has ended: the shortest time at first, and twice as
+/// long each time that it has not.
+private let longYield: UInt64 = 200_000
+private let shortestSharing: UInt64 = 5_000_000
+private let longestSharing: UInt64 = 160_000_000
+/// The longest such sleep: another thread may complete the work requests that this one waits for.
+private let longestSleep: UInt64 = 1_000_000
+/// The progress thread stays awake for this time after a packet when its last sleep was shorter.
+private let lingerTime: UInt64 = 50_000
+/// After this time it looks at its other descriptors: a change of the interface, a call.
+private let longestLinger: UInt64 = 5_000_000
 /// The time after which a packet that waits for room in a ring is sent again.
 private let heldRetry: UInt64 = 50_000
 /// The time after which connections are accepted again when accept(2) has failed.
@@ -111,6 +133,7 @@ extension ContextPointer {
         while true {
             guard pointee.lock.tryLock() else { return }
             let now = linux_monotonic_ns()
+            noteRound(now)
             let isBusy = pump(now: now, receivesDatagrams: false)
             settle(now: now, isBusy: isBusy)
             pointee.lock.unlock()
@@ -122,19 +145,82 @@ extension ContextPointer {
     /// Runs the engine if its lock is free. Called after a poll of an empty completion queue.
     @inline(__always)
     func progressWhilePolling() {
-        guard pointee.waiting.load(ordering: .relaxed) == 0, pointee.lock.tryLock() else {
-            linux_spin_hint()
-            return
-        }
+        guard pointee.waiting.load(ordering: .relaxed) == 0, pointee.lock.tryLock() else { return letOthersRun() }
         let now = linux_monotonic_ns()
-        notePolling(now)
+        noteRound(now)
         let before = guarded.pointee.link.packetCount
         let isBusy = pump(now: now, receivesDatagrams: false)
         settle(now: now, isBusy: isBusy)
         let yields = shouldYield(now: now, didWork: guarded.pointee.link.packetCount != before)
         pointee.lock.unlock()
-        if yields { linux_yield() }
+        if yields { giveWay(since: now) }
         if pointee.engine.doorbellIsRung { progressAfterPost() }
+    }
+
+    /// Another thread holds the lock. It may need the processor of this one to release it, so every 64th such round
+    /// yields the processor: some microseconds after the first.
+    @inline(never)
+    private func letOthersRun() {
+        let missed = pointee.progressThread.missedRounds.load(ordering: .relaxed) &+ 1
+        pointee.progressThread.missedRounds.store(missed, ordering: .relaxed)
+        if missed % 64 == 0 { linux_yield() } else { linux_spin_hint() }
+    }
+
+    /// Lets other threads of this processor run: yields, or sleeps until a packet arrives.
+    @inline(never)
+    private func giveWay(since now: UInt64) {
+        if now < pointee.progressThread.sharedUntil.load(ordering: .relaxed),
+            pointee.progressThread.isForeground.load(ordering: .relaxed)
+        {
+            return sleepUntilPacket()
+        }
+        _ = yieldIsShort(since: now)
+    }
+
+    /// Yields the processor. Returns false, and notes it, when other work ran meanwhile.
+    private func yieldIsShort(since now: UInt64) -> Bool {
+        linux_yield()
+        let after = linux_monotonic_ns()
+        let memory = pointee.progressThread.sharingMemory.load(ordering: .relaxed)
+        if after &- now <= longYield {
+            pointee.progressThread.sharingMemory.store(max(memory / 2, shortestSharing), ordering: .relaxed)
+            return true
+        }
+        pointee.progressThread.sharedUntil.store(after &+ memory, ordering: .relaxed)
+        pointee.progressThread.sharingMemory.store(min(memory &* 2, longestSharing), ordering: .relaxed)
+        return false
+    }
+
+    /// Sleeps in a thread of the application, in the foreground: until a packet arrives or a timer expires.
+    private func sleepUntilPacket() {
+        guard pointee.lock.tryLock() else { return }
+        var descriptors = InlineArray<64, Int32>(repeating: -1)
+        assert(DeviceLimits.gids < descriptors.count, "a descriptor for each socket, and the ready list")
+        requestWakeups()
+        let now = linux_monotonic_ns()
+        let before = guarded.pointee.link.packetCount
+        let isBusy = pump(now: now, receivesDatagrams: true)
+        let isIdle = !isBusy && guarded.pointee.link.packetCount == before
+        let wakeAt = min(now &+ longestSleep, nextDeadline(now: now) ?? .max)
+        var count = 0
+        if isIdle {
+            descriptors[0] = guarded.pointee.senders.readyList
+            withUnsafeMutableBytes(of: &descriptors) { list in
+                let sockets = list.baseAddress!.assumingMemoryBound(to: Int32.self) + 1
+                count = 1 + guarded.pointee.sockets.descriptors(into: sockets)
+            }
+        }
+        pointee.lock.unlock()
+        if isIdle && wakeAt > now {
+            withUnsafeBytes(of: &descriptors) { list in
+                let list = list.baseAddress!.assumingMemoryBound(to: Int32.self)
+                _ = linux_wait_any(list, Int32(count), Int64(wakeAt &- now))
+            }
+        }
+        pointee.lock.lock()
+        guarded.pointee.senders.setSleeping(!pointee.progressThread.isForeground.load(ordering: .relaxed))
+        _ = pump(now: linux_monotonic_ns(), receivesDatagrams: true)
+        unlock()
     }
 
     @inline(__always)
@@ -148,11 +234,11 @@ extension ContextPointer {
     }
 
     @inline(__always)
-    private func notePolling(_ now: UInt64) {
-        pointee.progressThread.pollRounds.store(
-            pointee.progressThread.pollRounds.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
-        if now &- guarded.pointee.times.lastPoll > streakBreak { guarded.pointee.times.streakStart = now }
-        guarded.pointee.times.lastPoll = now
+    private func noteRound(_ now: UInt64) {
+        pointee.progressThread.rounds.store(
+            pointee.progressThread.rounds.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
+        if now &- guarded.pointee.times.lastRound > streakBreak { guarded.pointee.times.streakStart = now }
+        guarded.pointee.times.lastRound = now
         if pointee.progressThread.isForeground.load(ordering: .relaxed) { return }
         if now &- guarded.pointee.times.streakStart > streakLength { enterForeground(now) }
     }
@@ -225,17 +311,18 @@ extension ContextPointer {
     }
 
     private func runProgressThread() {
-        // On a processor that sender and receiver share, each packet would preempt the sender, which then sends one
-        // packet for each wake-up. With SCHED_BATCH it sends all its packets, and the receiver responds once.
-        linux_prefer_batches()
         let descriptors = UnsafeMutablePointer<Int32>.allocate(capacity: 4 + DeviceLimits.gids)
         defer { descriptors.deallocate() }
         while !pointee.progressThread.stops.load(ordering: .acquiring) {
             if pointee.progressThread.isForeground.load(ordering: .acquiring) {
                 tickInForeground(descriptors)
+            } else if linger() {
+                continue
             } else if let count = runInBackground(descriptors) {
                 let longest = pointee.progressThread.pollsInterface() ? Int64(interfacePollInterval) : -1
+                let start = linux_monotonic_ns()
                 followChanges(linux_wait_any(descriptors, Int32(count), longest))
+                noteSleep(linux_monotonic_ns() &- start)
                 linux_drain(pointee.progressThread.wakeup)
             }
         }
@@ -259,7 +346,7 @@ extension ContextPointer {
     /// Sleeps for one tick, and switches to the background when no thread polled meanwhile. Polling threads receive
     /// from the sockets only while datagrams are exchanged; at other times this thread does.
     private func tickInForeground(_ descriptors: UnsafeMutablePointer<Int32>) {
-        let before = pointee.progressThread.pollRounds.load(ordering: .relaxed)
+        let before = pointee.progressThread.rounds.load(ordering: .relaxed)
         // This wake-up is consumed; the next one ends the sleep.
         linux_drain(pointee.progressThread.wakeup)
         guard pointee.progressThread.isForeground.load(ordering: .acquiring) else { return }
@@ -267,17 +354,62 @@ extension ContextPointer {
         pointee.lock.lock()
         descriptors[interfacesIndex] = pointee.progressThread.interfaces
         descriptors[2] = guarded.pointee.senders.readyList
-        let isQuiet = guarded.pointee.datagramsAreQuiet(at: linux_monotonic_ns())
+        let now = linux_monotonic_ns()
+        // Polling threads that sleep wait for the same packets: they would not see one that this thread takes.
+        let isQuiet =
+            guarded.pointee.datagramsAreQuiet(at: now)
+            && now >= pointee.progressThread.sharedUntil.load(ordering: .relaxed)
         let count = isQuiet ? 3 + guarded.pointee.sockets.descriptors(into: descriptors + 3) : 2
         unlock()
         followChanges(linux_wait_any(descriptors, Int32(count), tick))
-        if pointee.progressThread.pollRounds.load(ordering: .relaxed) == before {
+        if pointee.progressThread.rounds.load(ordering: .relaxed) == before {
             pointee.progressThread.isForeground.store(false, ordering: .relaxed)
         } else if isQuiet {
             pointee.lock.lock()
             _ = pump(now: linux_monotonic_ns(), receivesDatagrams: true)
             unlock()
         }
+    }
+
+    /// Stays awake for a while after a packet, since a sleep and a wake-up take longer than the time to the next packet
+    /// while a peer sends many: looks for packets and yields the processor by turns.
+    /// - Returns: Whether there were packets.
+    private func linger() -> Bool {
+        pointee.lock.lock()
+        let lingers = guarded.pointee.times.lingers
+        let first = guarded.pointee.link.packetCount
+        if lingers { guarded.pointee.senders.setSleeping(false) }
+        unlock()
+        guard lingers else { return false }
+        var count = first
+        let start = linux_monotonic_ns()
+        var last = start
+        while !pointee.progressThread.stops.load(ordering: .relaxed),
+            !pointee.progressThread.isForeground.load(ordering: .relaxed)
+        {
+            let now = linux_monotonic_ns()
+            if now &- last > lingerTime || now &- start > longestLinger { break }
+            pointee.lock.lock()
+            _ = pump(now: now, receivesDatagrams: true)
+            if guarded.pointee.link.packetCount != count { last = now }
+            count = guarded.pointee.link.packetCount
+            unlock()
+            guard yieldIsShort(since: now) else { break }
+        }
+        pointee.lock.lock()
+        guarded.pointee.times.lingers = false
+        unlock()
+        return count != first
+    }
+
+    /// Decides from the length of a sleep whether to stay awake after the packets that ended it.
+    private func noteSleep(_ nanoseconds: UInt64) {
+        guard nanoseconds < lingerTime,
+            linux_monotonic_ns() >= pointee.progressThread.sharedUntil.load(ordering: .relaxed)
+        else { return }
+        pointee.lock.lock()
+        guarded.pointee.times.lingers = true
+        unlock()
     }
 
     /// Runs the engine until it is idle, and prepares for sleep.

@@ -161,8 +161,9 @@ extension Soft {
         func peerGone() throws {
             let first = try OpenDevice()
             var options = Endpoint.Options()
-            options.timeout = 10
-            options.retries = 2
+            // About half a second, twice: b's thread responds in time on a busy machine too.
+            options.timeout = 17
+            options.retries = 1
             let a = try Endpoint(first, options)
             do {
                 let b = try Endpoint(OpenDevice(), options)

@@ -1,0 +1,51 @@
+import RoCEWire
+
+/// The round-trip time of a connection, and the retransmission timeout that follows from it (RFC 6298). One packet at a
+/// time is measured, and none that was sent again (Karn's algorithm). All times are in nanoseconds.
+struct RoundTripTime {
+    /// The smoothed round-trip time and its mean deviation; 0 before the first measurement.
+    private(set) var smoothed: UInt64 = 0
+    private(set) var deviation: UInt64 = 0
+    /// The PSN after the packet that is being measured, and when that packet was sent; 0: none is measured.
+    private var sampleEnd = PSN(0)
+    private var sampleStart: UInt64 = 0
+
+    /// The shortest retransmission timeout. The peer can be off its processor for some milliseconds without a packet
+    /// being lost; a much shorter timeout would send packets again for nothing.
+    static let shortestTimeout: UInt64 = 2_000_000
+
+    /// The retransmission timeout; nil before the first measurement.
+    @inline(__always)
+    var timeout: UInt64? { smoothed == 0 ? nil : max(smoothed &+ 4 &* deviation, Self.shortestTimeout) }
+
+    /// Begins to measure a packet that requests an acknowledgement, if none is being measured. `end` is the PSN after
+    /// it.
+    @inline(__always)
+    mutating func begin(_ end: PSN, at now: UInt64) {
+        guard sampleStart == 0 else { return }
+        sampleEnd = end
+        sampleStart = max(now, 1)
+    }
+
+    /// All packets before `una` are acknowledged: ends the measurement if the packet is one of them.
+    @inline(__always)
+    mutating func end(_ una: PSN, at now: UInt64) {
+        guard sampleStart != 0, !una.precedes(sampleEnd) else { return }
+        take(now > sampleStart ? now &- sampleStart : 1)
+        sampleStart = 0
+    }
+
+    /// Packets are sent again: the acknowledgement of the measured packet would be ambiguous.
+    mutating func discard() { sampleStart = 0 }
+
+    private mutating func take(_ sample: UInt64) {
+        guard smoothed != 0 else {
+            smoothed = max(sample, 1)
+            deviation = sample / 2
+            return
+        }
+        let difference = smoothed > sample ? smoothed &- sample : sample &- smoothed
+        deviation = deviation &- deviation / 4 &+ difference / 4
+        smoothed = max(smoothed &- smoothed / 8 &+ sample / 8, 1)
+    }
+}

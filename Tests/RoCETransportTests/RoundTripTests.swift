@@ -1,0 +1,115 @@
+import RoCEWire
+import Testing
+
+@testable import RoCETransport
+
+@Suite("RC requester: losses that no NAK reports, found by the round-trip time")
+struct RoundTripTests {
+    /// A connection whose round-trip time was measured as 100 us: the retransmission timeout is the shortest one.
+    private func measured(_ connection: Connection = Connection(timeout: 18, retryCount: 1)) throws -> Probe {
+        let probe = try Probe(.rc, connection)
+        probe.post(.send, id: 0)
+        #expect(probe.sentOffsets() == [0])
+        probe.advance(100_000)
+        probe.acknowledge(0)
+        #expect(probe.host.poll().map(\.id) == [0])
+        return probe
+    }
+
+    @Test("Without a measured round-trip time, only the local ACK timeout leads to a retransmission")
+    func unknown() throws {
+        let probe = try Probe(.rc, Connection(timeout: 18))
+        probe.post(.send)
+        _ = probe.sent()
+        probe.advance(4096 << 18 - 1)
+        #expect(probe.sent().isEmpty && probe.host.engine.counters.probes == 0)
+    }
+
+    @Test("After the retransmission timeout the first two packets are sent again, at doubling intervals, without a retry")
+    func probes() throws {
+        let probe = try measured()
+        for id in 1...5 { probe.post(.send, id: UInt64(id)) }
+        #expect(probe.sentOffsets() == [1, 2, 3, 4, 5])
+        for interval in [1, 2, 4, 8] as [UInt64] {
+            probe.advance(interval * RoundTripTime.shortestTimeout - 1)
+            #expect(probe.sent().isEmpty)
+            probe.advance(1)
+            #expect(probe.sentOffsets() == [1, 2])
+        }
+        #expect(probe.host.engine.counters.probes == 4 && probe.host.engine.counters.timeouts == 0)
+        // The acknowledgement of the probe leads to the rest: packets 3 to 5 were lost.
+        probe.acknowledge(2)
+        #expect(probe.host.poll().map(\.id) == [1, 2])
+        #expect(probe.sentOffsets() == [3, 4, 5])
+        #expect(probe.host.engine.counters.needlessProbes == 0 && probe.host.engine.counters.repairs == 1)
+    }
+
+    @Test("An acknowledgement of packets that were not sent again shows that none was lost: nothing more is sent again")
+    func needless() throws {
+        let probe = try measured()
+        for id in 1...5 { probe.post(.send, id: UInt64(id)) }
+        _ = probe.sent()
+        probe.advance(RoundTripTime.shortestTimeout)
+        #expect(probe.sentOffsets() == [1, 2])
+        probe.acknowledge(5)
+        #expect(probe.host.poll().map(\.id) == [1, 2, 3, 4, 5] && probe.sent().isEmpty)
+        #expect(probe.host.engine.counters.needlessProbes == 1 && probe.host.engine.counters.repairs == 0)
+        // The window is as large as before.
+        for id in 0..<30 { probe.post(.send, id: UInt64(id)) }
+        #expect(probe.sent().count == 30)
+    }
+
+    @Test("Probes end with the local ACK timeout, whose retries end the connection")
+    func gaveUp() throws {
+        let probe = try measured()
+        probe.post(.send, id: 1)
+        _ = probe.sent()
+        let end = probe.now + 2 * (4096 << 18)
+        while let deadline = probe.host.engine.nextDeadline, deadline < end {
+            probe.advance(deadline - probe.now)
+            _ = probe.sent()
+            #expect(probe.host.poll().isEmpty)
+        }
+        probe.advance(end - probe.now)
+        #expect(probe.host.poll().map(\.status) == [.retryExceeded])
+        #expect(probe.host.engine.counters.timeouts == 2 && probe.host.engine.nextDeadline == nil)
+    }
+
+    @Test("A READ whose last response is lost is requested again from the missing response on")
+    func read() throws {
+        let probe = try measured(Connection(mtu: 256, timeout: 18))
+        probe.post(.read, id: 1, bytes: 600)
+        #expect(probe.sentOffsets() == [1])
+        probe.receive(.rcReadResponseFirst, 1, payload: pattern(256))
+        probe.receive(.rcReadResponseMiddle, 2, payload: pattern(256))
+        probe.advance(RoundTripTime.shortestTimeout)
+        let again = probe.sent()
+        #expect(again.map(\.opcode) == [.rcReadRequest] && again[0].headers.reth.dmaLength == 88)
+        probe.receive(.rcReadResponseOnly, 3, payload: pattern(88))
+        #expect(probe.host.poll().map(\.status) == [.success])
+    }
+
+    @Test("The retransmission timeout follows the round-trip time: RFC 6298, section 2")
+    func estimate() {
+        var time = RoundTripTime()
+        #expect(time.timeout == nil)
+        time.begin(PSN(1), at: 1000)
+        time.begin(PSN(9), at: 2000)
+        time.end(PSN(0), at: 5_000_000)
+        #expect(time.timeout == nil)
+        time.end(PSN(1), at: 8_001_000)
+        #expect(time.smoothed == 8_000_000 && time.deviation == 4_000_000 && time.timeout == 24_000_000)
+        time.begin(PSN(2), at: 10_000_000)
+        time.end(PSN(3), at: 26_000_000)
+        #expect(time.smoothed == 9_000_000 && time.deviation == 5_000_000)
+        time.begin(PSN(4), at: 30_000_000)
+        time.discard()
+        time.end(PSN(4), at: 99_000_000)
+        #expect(time.smoothed == 9_000_000)
+        for _ in 0..<1000 {
+            time.begin(PSN(5), at: 0)
+            time.end(PSN(5), at: 10_000)
+        }
+        #expect(time.timeout == RoundTripTime.shortestTimeout)
+    }
+}
