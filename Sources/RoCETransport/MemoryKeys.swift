@@ -1,9 +1,21 @@
-/// A memory region (`struct ibv_mr`).
+/// A memory region (`struct ibv_mr`), or a memory window (`struct ibv_mw`), whose binding it holds.
 struct MemoryRegion {
-    /// The key, which is both L_Key and R_Key (`ibv_mr.lkey`, `rkey`); 0 in a free entry.
+    /// The key, which is both L_Key and R_Key of a region (`ibv_mr.lkey`, `rkey`) and the R_Key of a window
+    /// (`ibv_mw.rkey`); 0 in a free entry.
     var key: UInt32 = 0
     var protectionDomain: UInt32 = 0
+    /// The accesses that it allows. A region allows `AccessFlags.local`; a window does not, and one that is not bound
+    /// allows nothing.
     var access: AccessFlags = []
+    /// The kind of entry.
+    var kind = Kind.region
+    /// The QPN of the queue pair that a window of type 2 is bound to; 0 for an entry that every queue pair of the
+    /// protection domain may use.
+    var queuePair: UInt32 = 0
+    /// Of a region: the number of windows that are bound to it.
+    var windows: UInt32 = 0
+    /// Of a bound window: the key of its region, and 0 of one that is not bound.
+    var region: UInt32 = 0
     /// The address of the first byte in work requests and packets (`iova`).
     var virtualAddress: UInt64 = 0
     var length: UInt64 = 0
@@ -13,11 +25,18 @@ struct MemoryRegion {
     var nextFree: UInt32 = 0
     /// The random part of the key that was valid before.
     var previousSalt: UInt32 = 0
+
+    enum Kind: UInt8 {
+        case region, windowOfType1, windowOfType2
+    }
+
+    var isWindow: Bool { kind == .windowOfType1 || kind == .windowOfType2 }
 }
 
 /// The memory regions by their keys (L_Key and R_Key; IBTA volume 1, 10.6.3). A key has the index of the entry in the
 /// top 16 bits and a random number in the others, so that it does not reveal other keys, and is not valid after its
-/// region is deregistered.
+/// region is deregistered. The low 8 bits of a window's key are chosen by whoever binds it (`ibv_inc_rkey`), so that
+/// only 8 bits of it are random.
 struct MemoryKeyTable {
     static let maximumCount: UInt32 = 1 << 16
     private static let none = UInt32.max
@@ -54,10 +73,11 @@ struct MemoryKeyTable {
         return entry.key
     }
 
-    /// Removes a region. Returns false when no region has this key.
+    /// Removes a region or a window. Returns false when none has this key.
     mutating func remove(_ key: UInt32) -> Bool {
         let index = key >> 16
         guard index < capacity, key != 0, regions[Int(index)].key == key else { return false }
+        assert(regions[Int(index)].windows == 0, "windows are bound to the region")
         regions[Int(index)] = MemoryRegion()
         regions[Int(index)].previousSalt = key & 0xFFFF
         free(index)
@@ -65,11 +85,34 @@ struct MemoryKeyTable {
         return true
     }
 
-    /// The protection domain of the region with this key.
-    func domain(of key: UInt32) -> UInt32? {
+    /// The region with this key; nil when there is none, or when the key is that of a window.
+    func region(_ key: UInt32) -> UnsafeMutablePointer<MemoryRegion>? {
+        guard let entry = entry(key), !entry.pointee.isWindow else { return nil }
+        return entry
+    }
+
+    /// The window with this key, whose low 8 bits are ignored: they change when it is bound. Nil when there is none.
+    func window(_ key: UInt32) -> UnsafeMutablePointer<MemoryRegion>? {
+        let index = key >> 16
+        guard index < capacity else { return nil }
+        let entry = regions + Int(index)
+        return entry.pointee.isWindow && (entry.pointee.key ^ key) & ~windowKeyMask == 0 ? entry : nil
+    }
+
+    private func entry(_ key: UInt32) -> UnsafeMutablePointer<MemoryRegion>? {
         let index = key >> 16
         guard index < capacity, key != 0, regions[Int(index)].key == key else { return nil }
-        return regions[Int(index)].protectionDomain
+        return regions + Int(index)
+    }
+
+    /// The first window from entry `index` on, which becomes the entry after it; nil when there is none.
+    func nextWindow(from index: inout UInt32) -> UnsafeMutablePointer<MemoryRegion>? {
+        while index < capacity {
+            let entry = regions + Int(index)
+            index += 1
+            if entry.pointee.isWindow { return entry }
+        }
+        return nil
     }
 
     private mutating func grow() throws(Errno) {
@@ -91,17 +134,24 @@ struct MemoryKeyTable {
         lastFree = index
     }
 
-    /// The memory of `length` bytes at `address` of the region with `key`; nil when there is no such region, when it
-    /// belongs to another protection domain or does not allow `access`, and when the range is not inside it.
+    /// The memory of `length` bytes at `address` of the region or window with `key`; nil when there is none, when it
+    /// belongs to another protection domain or queue pair or does not allow `access`, and when the range is not inside
+    /// it.
+    /// - Parameters:
+    ///   - queuePair: The QPN of the responder that accesses the memory; 0 for an access with an L_Key.
+    ///   - access: At least one flag: `.local` or `.localWrite` for an access with an L_Key.
     @inline(__always)
     func translate(
-        key: UInt32, protectionDomain: UInt32, address: UInt64, length: UInt64, access: AccessFlags
+        key: UInt32, protectionDomain: UInt32, queuePair: UInt32 = 0, address: UInt64, length: UInt64,
+        access: AccessFlags
     ) -> UnsafeMutableRawPointer? {
+        assert(!access.isEmpty, "an unbound window allows an access that needs no flag")
         let index = key >> 16
         guard index < capacity else { return nil }
         let region = regions + Int(index)
         guard region.pointee.key == key, key != 0, region.pointee.protectionDomain == protectionDomain,
-            region.pointee.access.rawValue & access.rawValue == access.rawValue
+            region.pointee.access.rawValue & access.rawValue == access.rawValue,
+            region.pointee.queuePair == 0 || region.pointee.queuePair == queuePair
         else { return nil }
         // Subtractions that may wrap, compared so that a wrapped one never passes: no addition can overflow.
         let offset = address &- region.pointee.virtualAddress

@@ -84,6 +84,18 @@ public struct WorkRequestOpcode: RawRepresentable, Hashable, Sendable {
     @inlinable public static var fetchAndAdd: WorkRequestOpcode {
         WorkRequestOpcode(rawValue: IBV_WR_ATOMIC_FETCH_AND_ADD.rawValue)
     }
+    /// `IBV_WR_LOCAL_INV`: ends the binding of a window of type 2.
+    @inlinable public static var localInvalidate: WorkRequestOpcode {
+        WorkRequestOpcode(rawValue: IBV_WR_LOCAL_INV.rawValue)
+    }
+    /// `IBV_WR_BIND_MW`: binds a window.
+    @inlinable public static var bindMemoryWindow: WorkRequestOpcode {
+        WorkRequestOpcode(rawValue: IBV_WR_BIND_MW.rawValue)
+    }
+    /// `IBV_WR_SEND_WITH_INV`.
+    @inlinable public static var sendWithInvalidate: WorkRequestOpcode {
+        WorkRequestOpcode(rawValue: IBV_WR_SEND_WITH_INV.rawValue)
+    }
 }
 
 /// Flags of a send work request: `enum ibv_send_flags` of verbs.h.
@@ -127,6 +139,19 @@ public struct AccessFlags: OptionSet, Hashable, Sendable {
     @inlinable public static var remoteRead: AccessFlags { AccessFlags(rawValue: IBV_ACCESS_REMOTE_READ.rawValue) }
     /// `IBV_ACCESS_REMOTE_ATOMIC`; a memory region with it needs `localWrite` too.
     @inlinable public static var remoteAtomic: AccessFlags { AccessFlags(rawValue: IBV_ACCESS_REMOTE_ATOMIC.rawValue) }
+    /// `IBV_ACCESS_MW_BIND`: windows can be bound to the memory region.
+    @inlinable public static var memoryWindowBind: AccessFlags { AccessFlags(rawValue: IBV_ACCESS_MW_BIND.rawValue) }
+    /// `IBV_ACCESS_ZERO_BASED`: of a memory region, that windows cannot be bound to it; of a window, that its addresses
+    /// count from 0.
+    @inlinable public static var zeroBased: AccessFlags { AccessFlags(rawValue: IBV_ACCESS_ZERO_BASED.rawValue) }
+
+    /// The access with an L_Key, which every memory region allows and no window. Without a counterpart in
+    /// `enum ibv_access_flags`.
+    static var local: AccessFlags { AccessFlags(rawValue: 1 << 31) }
+    /// The accesses that `enum ibv_access_flags` defines for a peer.
+    static var remote: AccessFlags { remoteWrite.union(remoteRead).union(remoteAtomic) }
+    /// The flags of a memory region that the engine keeps.
+    static var kept: AccessFlags { remote.union(localWrite).union(memoryWindowBind).union(zeroBased) }
 }
 
 /// The status of a completion: `enum ibv_wc_status` of verbs.h (IBTA volume 1, 11.6.2).
@@ -158,6 +183,10 @@ public struct CompletionStatus: RawRepresentable, Hashable, Sendable, BitwiseCop
     /// `IBV_WC_BAD_RESP_ERR`: the peer's response is not allowed by the protocol.
     @inlinable public static var badResponseError: CompletionStatus {
         CompletionStatus(rawValue: IBV_WC_BAD_RESP_ERR.rawValue)
+    }
+    /// `IBV_WC_MW_BIND_ERR`: the window, the region, the range or the access do not allow the binding.
+    @inlinable public static var memoryWindowBindError: CompletionStatus {
+        CompletionStatus(rawValue: IBV_WC_MW_BIND_ERR.rawValue)
     }
     /// `IBV_WC_REM_INV_REQ_ERR`: the peer returned a NAK "Invalid Request".
     @inlinable public static var remoteInvalidRequestError: CompletionStatus {
@@ -203,6 +232,14 @@ public struct CompletionOpcode: RawRepresentable, Hashable, Sendable, BitwiseCop
     }
     /// `IBV_WC_FETCH_ADD`.
     @inlinable public static var fetchAndAdd: CompletionOpcode { CompletionOpcode(rawValue: IBV_WC_FETCH_ADD.rawValue) }
+    /// `IBV_WC_BIND_MW`.
+    @inlinable public static var bindMemoryWindow: CompletionOpcode {
+        CompletionOpcode(rawValue: IBV_WC_BIND_MW.rawValue)
+    }
+    /// `IBV_WC_LOCAL_INV`.
+    @inlinable public static var localInvalidate: CompletionOpcode {
+        CompletionOpcode(rawValue: IBV_WC_LOCAL_INV.rawValue)
+    }
     /// `IBV_WC_RECV`.
     @inlinable public static var receive: CompletionOpcode { CompletionOpcode(rawValue: IBV_WC_RECV.rawValue) }
     /// `IBV_WC_RECV_RDMA_WITH_IMM`.
@@ -225,6 +262,8 @@ public struct CompletionFlags: OptionSet, Hashable, Sendable, BitwiseCopyable {
     @inlinable public static var grh: CompletionFlags { CompletionFlags(rawValue: IBV_WC_GRH.rawValue) }
     /// `IBV_WC_WITH_IMM`: `immediate` is valid.
     @inlinable public static var withImmediate: CompletionFlags { CompletionFlags(rawValue: IBV_WC_WITH_IMM.rawValue) }
+    /// `IBV_WC_WITH_INV`: `immediate` is the R_Key that was invalidated.
+    @inlinable public static var withInvalidate: CompletionFlags { CompletionFlags(rawValue: IBV_WC_WITH_INV.rawValue) }
 }
 
 /// An asynchronous event: `enum ibv_event_type` of verbs.h.

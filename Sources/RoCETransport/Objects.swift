@@ -19,8 +19,8 @@ extension Engine {
     }
 
     /// Deallocates a protection domain (`ibv_dealloc_pd`).
-    /// - Throws: EBUSY while memory regions, queue pairs or shared receive queues belong to it; EINVAL for an unknown
-    ///   domain.
+    /// - Throws: EBUSY while memory regions, memory windows, queue pairs or shared receive queues belong to it; EINVAL
+    ///   for an unknown domain.
     public borrowing func deallocate(_ domain: ProtectionDomain) throws(Errno) {
         try core.pointee.deallocateDomain(domain.rawValue)
     }
@@ -47,8 +47,8 @@ extension Engine {
             access.isDisjoint(with: [.remoteWrite, .remoteAtomic]) || access.contains(.localWrite)
         else { throw .invalid }
         let region = MemoryRegion(
-            protectionDomain: domain.rawValue, access: access, virtualAddress: virtualAddress, length: length,
-            base: base)
+            protectionDomain: domain.rawValue, access: access.intersection(.kept).union(.local),
+            virtualAddress: virtualAddress, length: length, base: base)
         let key = try core.pointee.insertKey(region)
         core.pointee.changeUsers(ofDomain: domain.rawValue, by: 1)
         return key
@@ -56,10 +56,17 @@ extension Engine {
 
     /// Deregisters memory (`ibv_dereg_mr`). Work requests and packets with this key fail from now on, and do not access
     /// the memory any more.
-    /// - Throws: EINVAL when no region has this key.
+    /// - Throws: EINVAL when no region has this key; EBUSY while windows are bound to it.
     public borrowing func deregisterMemory(_ key: UInt32) throws(Errno) {
-        guard let domain = core.pointee.keys.domain(of: key), core.pointee.keys.remove(key) else { throw .invalid }
-        core.pointee.changeUsers(ofDomain: domain, by: -1)
+        guard let region = core.pointee.keys.region(key) else { throw .invalid }
+        guard region.pointee.windows == 0 else { throw .busy }
+        core.pointee.changeUsers(ofDomain: region.pointee.protectionDomain, by: -1)
+        _ = core.pointee.keys.remove(key)
+    }
+
+    /// The number of windows that are bound to the region with this key (`ibv_bind_mw`).
+    public borrowing func boundWindows(of key: UInt32) -> Int {
+        Int(core.pointee.keys.region(key)?.pointee.windows ?? 0)
     }
 }
 

@@ -111,18 +111,20 @@ extension QueuePair {
     /// "Operation Type Matrix").
     @inline(__always)
     private func isPostable(_ wqe: UnsafeMutablePointer<SendWQE>, _ path: UnsafePointer<Path>?) -> Bool {
-        let highest: UInt32
         switch type {
-        case .rc: highest = WorkRequestOpcode.fetchAndAdd.rawValue
-        case .uc: highest = WorkRequestOpcode.sendWithImmediate.rawValue
+        case .rc: if wqe.pointee.opcode.rawValue > WorkRequestOpcode.sendWithInvalidate.rawValue { return false }
+        case .uc:
+            if wqe.pointee.opcode.rawValue > WorkRequestOpcode.sendWithImmediate.rawValue && !wqe.pointee.isLocal {
+                return false
+            }
         default:
-            highest = WorkRequestOpcode.sendWithImmediate.rawValue
+            if wqe.pointee.opcode.rawValue > WorkRequestOpcode.sendWithImmediate.rawValue { return false }
             if wqe.pointee.opcode.rawValue < WorkRequestOpcode.send.rawValue || path == nil { return false }
         }
-        if wqe.pointee.opcode.rawValue > highest { return false }
         if wqe.pointee.flags.rawValue & ~SendFlags.supported.rawValue != 0 { return false }
         return !wqe.pointee.flags.contains(.inline)
             || wqe.pointee.opcode.rawValue <= WorkRequestOpcode.sendWithImmediate.rawValue
+            || wqe.pointee.hasInvalidate
     }
 }
 

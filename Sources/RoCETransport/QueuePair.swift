@@ -28,6 +28,8 @@ struct QueuePairStorage: ~Copyable {
     var attributes = QueuePairAttributes()
     var requester = Requester()
     var responder: Responder
+    /// The number of windows of type 2 that are bound on this queue pair.
+    var windows: UInt32 = 0
     /// Position in the heap of timers, or -1.
     var timerPosition = -1
     /// The timer that runs: at most one at a time.

@@ -92,11 +92,12 @@ extension Engine {
     }
 
     /// Destroys a queue pair (`ibv_destroy_qp`). Its events and its CQEs are removed, except a CQE that
-    /// `CompletionQueue.show` returned. No thread may post to it or be inside a poll of its completion queues
+    /// `CompletionQueue.show` returned. The bindings of the windows of type 2 that are bound on it end. No thread may post to it or be inside a poll of its completion queues
     /// meanwhile.
     public borrowing func destroy(_ queuePair: QueuePair) {
         let pair = queuePair.storage
         core.pointee.stop(pair)
+        core.pointee.unbindWindows(of: pair)
         core.pointee.removeCompletions(of: pair.pointee.number, from: pair.pointee.sendCQ)
         core.pointee.removeCompletions(of: pair.pointee.number, from: pair.pointee.receiveCQ)
         core.pointee.queuePairs[Int(pair.pointee.index)] = nil

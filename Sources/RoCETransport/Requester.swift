@@ -8,7 +8,7 @@ extension Core {
     mutating func emitReliable(_ pair: Pair, to target: UnsafeMutableRawPointer, now: UInt64) -> Int {
         let state = pair.pointee.state
         guard state == .readyToSend || state == .sendQueueDrained, pair.pointee.timer != .rnr,
-            pair.pointee.requester.failure == .success
+            pair.pointee.requester.failure == .success, passLocal(pair)
         else { return 0 }
         let current = pair.pointee.requester.current
         guard pair.pointee.send.has(current) else { return 0 }
@@ -74,7 +74,7 @@ extension Core {
             guard
                 areValid(
                     sgList, count: Int(entry.pointee.sgeCount), domain: pair.pointee.protectionDomain,
-                    access: isReadOrAtomic ? .localWrite : [])
+                    access: isReadOrAtomic ? .localWrite : .local)
             else { return .localProtectionError }
         }
         let isAtomic = isReadOrAtomic && !entry.pointee.isRead
@@ -128,6 +128,9 @@ extension Core {
         if isLast && entry.pointee.hasImmediate {
             next.storeBytes(of: entry.pointee.immediate, as: UInt32.self)
             next += ImmDt.byteCount
+        } else if isLast && entry.pointee.hasInvalidate {
+            IETH(rkey: entry.pointee.immediate).emit(at: next)
+            next += IETH.byteCount
         }
         guard copyPayload(entry, pair, offset: offset, byteCount: Int(payload), to: next) else {
             failCurrent(pair, .localProtectionError)
@@ -150,8 +153,9 @@ extension Core {
     ) -> Opcode {
         let transport: Opcode.Transport = pair.pointee.type == .rc ? .reliableConnection : .unreliableConnection
         if entry.pointee.isSend {
-            return .send(
-                transport, first: isFirst, last: isLast, extra: entry.pointee.hasImmediate ? .immediate : .none)
+            let extra: Opcode.Extra =
+                entry.pointee.hasImmediate ? .immediate : entry.pointee.hasInvalidate ? .invalidate : .none
+            return .send(transport, first: isFirst, last: isLast, extra: extra)
         }
         return .write(transport, first: isFirst, last: isLast, immediate: entry.pointee.hasImmediate)
     }

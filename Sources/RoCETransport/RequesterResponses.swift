@@ -83,6 +83,8 @@ extension Core {
     /// A request was acknowledged: the retry counters start again, the window grows, the timer starts again.
     private mutating func noteProgress(_ pair: Pair, since start: PSN, now: UInt64) {
         let una = pair.pointee.requester.una
+        completeLocal(pair)
+        guard pair.pointee.isSending else { return }
         pair.pointee.requester.retriesLeft = pair.pointee.attributes.retryCount
         pair.pointee.requester.rnrRetriesLeft = pair.pointee.attributes.rnrRetry
         pair.pointee.requester.recovery = .none

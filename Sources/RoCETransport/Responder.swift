@@ -13,7 +13,7 @@ extension Core {
             return refuse(pair, .invalidRequest, event: .requestError)
         }
         switch bth.opcode.operation {
-        case .send where !bth.opcode.headers.contains(.ieth): executeSend(pair, packet, payload: payload)
+        case .send: executeSend(pair, packet, payload: payload)
         case .write: executeWrite(pair, packet, payload: payload)
         case .readRequest: executeRead(pair, packet)
         case .compareAndSwap, .fetchAndAdd: executeAtomic(pair, packet)
@@ -76,7 +76,19 @@ extension Core {
         pair.pointee.responder.message = .send
         assert(pair.pointee.responder.isConsistent, "a SEND is under way without a receive work request")
         accept(pair, bth)
-        if bth.opcode.endsMessage { finishReceive(pair, packet, opcode: .receive) }
+        guard bth.opcode.endsMessage else { return }
+        if bth.opcode.headers.contains(.ieth) && !invalidate(packet.headers.ieth.rkey, pair) {
+            return failInvalidate(pair)
+        }
+        finishReceive(pair, packet, opcode: .receive)
+    }
+
+    /// The R_Key that a SEND with invalidate names cannot be invalidated: the receive work request completes in error
+    /// and the queue pair moves to ERR. The message was transferred, so it is acknowledged (IBTA volume 1, 9.9.3,
+    /// responder class J fault; `RESPST_ERR_INVALIDATE_RKEY` of the kernel's rxe).
+    private mutating func failInvalidate(_ pair: Pair) {
+        failReceive(pair, status: .remoteInvalidRequestError)
+        enterError(pair, sendsNAK: true)
     }
 
     /// Scatters the payload of a SEND into the receive work request that is held.
@@ -125,8 +137,8 @@ extension Core {
             return .remoteInvalidRequestError
         }
         if reth.dmaLength != 0,
-            keys.translate(
-                key: reth.rkey, protectionDomain: pair.pointee.protectionDomain, address: reth.virtualAddress,
+            remoteMemory(
+                pair, key: reth.rkey, address: reth.virtualAddress,
                 length: UInt64(reth.dmaLength), access: .remoteWrite) == nil
         {
             return .remoteAccessError
@@ -151,9 +163,9 @@ extension Core {
         let count = packet.payloadByteCount
         guard count != 0 else { return true }
         guard
-            let memory = keys.translate(
-                key: pair.pointee.responder.writeKey, protectionDomain: pair.pointee.protectionDomain,
-                address: pair.pointee.responder.writeAddress, length: UInt64(count), access: .remoteWrite)
+            let memory = remoteMemory(
+                pair, key: pair.pointee.responder.writeKey, address: pair.pointee.responder.writeAddress,
+                length: UInt64(count), access: .remoteWrite)
         else { return false }
         memory.copyMemory(from: payload, byteCount: count)
         pair.pointee.responder.writeAddress &+= UInt64(count)
@@ -222,6 +234,9 @@ extension Core {
         if packet.headers.bth.opcode.headers.contains(.immDt) {
             completion.immediate = packet.headers.immDt.value.bigEndian
             completion.flags = .withImmediate
+        } else if packet.headers.bth.opcode.headers.contains(.ieth) {
+            completion.immediate = packet.headers.ieth.rkey
+            completion.flags = .withInvalidate
         }
         if pair.pointee.type == .ud {
             completion.sourceQueuePairNumber = packet.headers.deth.sourceQPN

@@ -29,9 +29,9 @@ extension Core {
             request.virtualAddress % UInt64(atomicByteCount) == 0
         else { return refuse(pair, .invalidRequest, event: .requestError) }
         guard
-            let memory = keys.translate(
-                key: request.rkey, protectionDomain: pair.pointee.protectionDomain,
-                address: request.virtualAddress, length: UInt64(atomicByteCount), access: .remoteAtomic),
+            let memory = remoteMemory(
+                pair, key: request.rkey, address: request.virtualAddress, length: UInt64(atomicByteCount),
+                access: .remoteAtomic),
             UInt(bitPattern: memory) % UInt(atomicByteCount) == 0
         else { return refuse(pair, .remoteAccessError, event: .accessError) }
         guard let resource = newResource(pair, packet.headers.bth.psn) else {
@@ -58,8 +58,8 @@ extension Core {
 
     private mutating func isReadable(_ pair: Pair, _ key: UInt32, _ address: UInt64, _ length: UInt32) -> Bool {
         length == 0
-            || keys.translate(
-                key: key, protectionDomain: pair.pointee.protectionDomain, address: address, length: UInt64(length),
+            || remoteMemory(
+                pair, key: key, address: address, length: UInt64(length),
                 access: .remoteRead) != nil
     }
 
@@ -305,9 +305,9 @@ extension Core {
         }
         if payload != 0 {
             guard
-                let memory = keys.translate(
-                    key: resource.pointee.key, protectionDomain: pair.pointee.protectionDomain,
-                    address: resource.pointee.address &+ UInt64(position &* mtu), length: UInt64(payload),
+                let memory = remoteMemory(
+                    pair, key: resource.pointee.key, address: resource.pointee.address &+ UInt64(position &* mtu),
+                    length: UInt64(payload),
                     access: .remoteRead)
             else {
                 failRead(pair, psn, msn: resource.pointee.msnBefore)

@@ -24,7 +24,7 @@ extension Core {
         _ sgList: SGList, count: Int, domain: UInt32, offset: UInt32, byteCount: Int,
         to target: UnsafeMutableRawPointer
     ) -> Bool {
-        forEachSGE(sgList, count: count, domain: domain, offset: offset, byteCount: byteCount, access: []) {
+        forEachSGE(sgList, count: count, domain: domain, offset: offset, byteCount: byteCount, access: .local) {
             memory, done, length in
             (target + done).copyMemory(from: memory, byteCount: length)
         }

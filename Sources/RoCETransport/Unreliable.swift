@@ -5,8 +5,9 @@ import RoCEWire
 extension Core {
     /// Writes the next packet of a UC queue pair, and completes a work request with its last packet.
     mutating func emitUnreliable(_ pair: Pair, to target: UnsafeMutableRawPointer) -> Int {
+        guard pair.pointee.isSending, passLocal(pair) else { return 0 }
         let current = pair.pointee.requester.current
-        guard pair.pointee.isSending, pair.pointee.send.has(current) else { return 0 }
+        guard pair.pointee.send.has(current) else { return 0 }
         let entry = pair.pointee.sendWQE(current)
         if current == pair.pointee.requester.started {
             guard pair.pointee.state == .readyToSend else { return 0 }

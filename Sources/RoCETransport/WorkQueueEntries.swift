@@ -18,7 +18,8 @@ public struct SendWQE: BitwiseCopyable {
     public var swap: UInt64
     /// WRITE, READ and atomics: the R_Key of the peer's memory region (`ibv_send_wr.wr.rdma.rkey`, `wr.atomic.rkey`).
     public var rkey: UInt32
-    /// The immediate data, in network order (`ibv_send_wr.imm_data`).
+    /// The immediate data, in network order (`ibv_send_wr.imm_data`), or the R_Key that is invalidated, here or at the
+    /// peer (`ibv_send_wr.invalidate_rkey`).
     public var immediate: UInt32
     /// UD: the QPN of the peer (`ibv_send_wr.wr.ud.remote_qpn`).
     public var remoteQPN: UInt32
@@ -58,6 +59,22 @@ public struct SendWQE: BitwiseCopyable {
         remoteQKey = 0
     }
 
+    /// Makes it a bind request (`IBV_WR_BIND_MW`).
+    /// - Parameters:
+    ///   - key: The R_Key of the window after the binding; its upper 24 bits are those of the window's R_Key now.
+    ///   - lkey: The L_Key of the memory region (`bind_info.mr`); ignored for a length of 0.
+    ///   - address: The address of the first byte in the memory region (`bind_info.addr`).
+    ///   - length: The length in bytes (`bind_info.length`); 0 ends the binding of a window of type 1.
+    ///   - access: The accesses that the window allows (`bind_info.mw_access_flags`).
+    @inlinable
+    public mutating func bind(key: UInt32, lkey: UInt32, address: UInt64, length: UInt64, access: AccessFlags) {
+        rkey = key
+        immediate = lkey
+        remoteAddress = address
+        compareAdd = length
+        swap = UInt64(access.rawValue)
+    }
+
     /// The operation (`ibv_send_wr.opcode`).
     @inlinable public var opcode: WorkRequestOpcode {
         @inline(__always) get { WorkRequestOpcode(rawValue: UInt32(opcodeByte)) }
@@ -77,7 +94,12 @@ extension SendWQE {
     /// Whether the operation is a READ or an atomic, whose response has data.
     @inline(__always) var isReadOrAtomic: Bool { isRead || opcode == .compareAndSwap || opcode == .fetchAndAdd }
     @inline(__always) var isRead: Bool { opcode == .read }
-    @inline(__always) var isSend: Bool { opcode == .send || opcode == .sendWithImmediate }
+    @inline(__always) var isSend: Bool {
+        opcode == .send || opcode == .sendWithImmediate || opcode == .sendWithInvalidate
+    }
+    @inline(__always) var hasInvalidate: Bool { opcode == .sendWithInvalidate }
+    /// Whether the engine executes the operation itself, without a packet.
+    @inline(__always) var isLocal: Bool { opcode == .localInvalidate || opcode == .bindMemoryWindow }
     @inline(__always) var hasImmediate: Bool { opcode == .writeWithImmediate || opcode == .sendWithImmediate }
 
     var completionOpcode: CompletionOpcode {
@@ -86,6 +108,8 @@ extension SendWQE {
         case .read: .read
         case .compareAndSwap: .compareAndSwap
         case .fetchAndAdd: .fetchAndAdd
+        case .bindMemoryWindow: .bindMemoryWindow
+        case .localInvalidate: .localInvalidate
         default: .send
         }
     }

@@ -99,7 +99,8 @@ public struct WorkCompletion: Hashable, Sendable, BitwiseCopyable {
     public var vendorError: UInt32 = 0
     /// The bytes received, for UD with the 40 bytes of the GRH area, or returned by a READ or an atomic (`byte_len`).
     public var byteCount: UInt32 = 0
-    /// The immediate data in network order (`imm_data`); valid with the flag `.withImmediate`.
+    /// The immediate data in network order (`imm_data`), valid with the flag `.withImmediate`; or the R_Key that was
+    /// invalidated (`invalidated_rkey`), valid with `.withInvalidate`.
     public var immediate: UInt32 = 0
     /// The QPN of the local queue pair (`qp_num`).
     public var queuePairNumber: UInt32 = 0

@@ -160,9 +160,6 @@ struct ResponderTests {
         Refusal(testDescription: "READ request with a payload", syndrome: 0x61, event: .requestError) {
             $0.receive(.rcReadRequest, payload: pattern(4))
         },
-        Refusal(testDescription: "SEND with invalidate", syndrome: 0x61, event: .requestError) {
-            $0.receive(.rcSendOnlyWithInvalidate, payload: pattern(4))
-        },
         Refusal(testDescription: "an unsupported operation", syndrome: 0x61, event: .requestError) {
             $0.receive(Opcode(rawValue: 0x1D), payload: pattern(8))
         },

@@ -16,6 +16,8 @@ final class EngineWorld {
     private let packet = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 8)
     private var writableKey: UInt32
     private let readableKey: UInt32
+    /// A window of type 1 and one of type 2: their keys as last bound.
+    private var windows: [UInt32]
     private var pairs: [Tracked] = []
     private var now: UInt64 = 1
     private var input = Input(bytes: [])
@@ -65,7 +67,10 @@ final class EngineWorld {
         shared = try engine.createSharedReceiveQueue(domain, maxWR: 8, maxSGE: 2)
         writable.initializeMemory(as: UInt8.self, repeating: 0)
         readable.initializeMemory(as: UInt8.self, repeating: Self.readablePattern)
-        let everything: AccessFlags = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic]
+        let everything: AccessFlags = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .memoryWindowBind]
+        windows = [
+            try engine.allocateMemoryWindow(domain, .one), try engine.allocateMemoryWindow(domain, .two),
+        ]
         writableKey = try engine.registerMemory(
             domain, address: writable.baseAddress, length: 2048, virtualAddress: 0x1000, access: everything)
         readableKey = try engine.registerMemory(
@@ -189,7 +194,9 @@ final class EngineWorld {
             BTH(
                 opcode: opcode, destinationQPN: pairs[index].pair.number, psn: PSN(base &+ offset),
                 acknowledgeRequest: flags & 1 != 0, solicited: flags & 2 != 0))
-        let key = flags & 4 != 0 ? readableKey : writableKey
+        var key = flags & 4 != 0 ? readableKey : writableKey
+        if flags & 48 == 48 { key = windows[Int(flags & 1)] }
+        headers.ieth = IETH(rkey: windows[1])
         let address = (flags & 4 != 0 ? 0x8000 : 0x1000) &+ UInt64(input.byte()) &* 8 &- (flags & 8 != 0 ? 4 : 0)
         let length = [0, 1, 8, 256, 255, 512, 1024, 3][Int(input.byte() & 7)]
         let announced = flags & 16 != 0 ? UInt32(truncatingIfNeeded: input.number(2)) : UInt32(length)
@@ -247,12 +254,23 @@ final class EngineWorld {
         let tracked = pairs[index]
         var flags = SendFlags(rawValue: UInt32(input.byte() & 15))
         var request = SendWQE(
-            id: tracked.sends, opcode: WorkRequestOpcode(rawValue: UInt32(input.byte() % 8)))
+            id: tracked.sends, opcode: WorkRequestOpcode(rawValue: UInt32(input.byte() % 10)))
         request.rkey = writableKey
         request.remoteAddress = 0x1000 &+ UInt64(input.byte()) &* 4
         request.remoteQPN = tracked.pair.number
         request.remoteQKey = 0x1234
         request.compareAdd = 1
+        if request.opcode == .bindMemoryWindow {
+            let choice = Int(input.byte())
+            let key = windows[choice & 1]
+            request.bind(
+                key: key & ~0xFF | (key &+ 1) & 0xFF, lkey: choice & 2 != 0 ? readableKey : writableKey,
+                address: request.remoteAddress, length: UInt64(input.byte()) &* 8,
+                access: AccessFlags(rawValue: UInt32(input.byte() & 0x2E)))
+            windows[choice & 1] = request.rkey
+        } else if request.opcode == .localInvalidate || request.opcode == .sendWithInvalidate {
+            request.immediate = windows[1]
+        }
         // Inline data is read at its address in this process.
         var sgList = [sge(), sge()]
         if flags.contains(.inline) {
@@ -291,13 +309,22 @@ final class EngineWorld {
 
     private func change() {
         let choice = input.byte()
+        if choice == 0xBF {
+            for index in windows.indices {
+                try? engine.deallocateMemoryWindow(windows[index])
+                windows[index] = (try? engine.allocateMemoryWindow(domain, index == 0 ? .one : .two)) ?? 0
+            }
+            return
+        }
         if choice & 0xC0 == 0xC0 {
+            // While windows are bound to the region, it stays registered.
+            guard engine.boundWindows(of: writableKey) == 0 else { return }
             // The region is deregistered and registered again with another key.
             try? engine.deregisterMemory(writableKey)
             writableKey =
                 (try? engine.registerMemory(
                     domain, address: writable.baseAddress, length: 2048, virtualAddress: 0x1000,
-                    access: [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic])) ?? 0
+                    access: [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .memoryWindowBind])) ?? 0
             return
         }
         let index = Int(choice & 7) % pairs.count

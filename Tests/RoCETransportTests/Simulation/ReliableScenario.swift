@@ -71,6 +71,10 @@ final class ReliableScenario {
         let streams = try makeStreams(name, left, right)
         let faulty = hasFaults && random.chance(70)
         try establish(streams, connection)
+        if random.chance(50) {
+            try bindWindows(of: streams.0)
+            try bindWindows(of: streams.1)
+        }
         plan(streams.0, faulty: faulty && random.chance(60))
         plan(streams.1, faulty: faulty && random.chance(30))
         links.append((streams.0, streams.1, connection, faulty))
@@ -85,16 +89,25 @@ final class ReliableScenario {
         let rightPair = try right.makeQueuePair(
             sends: sends, receives: receives, shared: try sharedQueue(of: right), sqSigAll: sqSigAll)
         return (
-            stream("\(name) ->", left, right, leftPair, rightPair, sqSigAll),
-            stream("\(name) <-", right, left, rightPair, leftPair, sqSigAll)
+            try stream("\(name) ->", left, right, leftPair, rightPair, sqSigAll),
+            try stream("\(name) <-", right, left, rightPair, leftPair, sqSigAll)
         )
+    }
+
+    /// Binds windows at the receiver of a stream, which the SENDs with invalidate of the stream end. A duplicate that is
+    /// executed again would end none, and so fail.
+    private func bindWindows(of stream: ReliableStream) throws {
+        let bytes = UnsafeMutableRawBufferPointer(rebasing: stream.receiver.memory[..<64])
+        for _ in 0..<random.below(8) {
+            stream.windows.append(try stream.receiver.bindWindow(on: stream.peer, to: bytes))
+        }
     }
 
     private func stream(
         _ name: String, _ sender: Host, _ receiver: Host, _ pair: QueuePair, _ peer: QueuePair, _ sqSigAll: Bool
-    ) -> ReliableStream {
+    ) throws -> ReliableStream {
         let remote = RemoteMemory(receiver, oracle: oracle, size: random.pick([64, 1024, 8192]), random: &random)
-        let stream = ReliableStream(
+        let stream = try ReliableStream(
             name: name, sender: sender, receiver: receiver, pair: pair, peer: peer, remote: remote,
             sqSigAll: sqSigAll)
         streams.append(stream)
@@ -135,6 +148,7 @@ final class ReliableScenario {
     }
 
     private func makeWork(_ stream: ReliableStream, isLast: Bool, faulty: Bool) -> Work {
+        if let work = makeWindowWork(stream, isLast: isLast, faulty: faulty) { return work }
         let opcode = random.pick([
             WorkRequestOpcode.send, .send, .sendWithImmediate, .write, .write, .writeWithImmediate, .read, .read,
             .compareAndSwap, .fetchAndAdd,
@@ -155,6 +169,34 @@ final class ReliableScenario {
         let payload = oracle.take(work.size)
         if !work.isAtomic && work.opcode != .read { fill(work.buffers, and: payload) }
         work.payload = UnsafeRawBufferPointer(payload)
+        work.flags = makeFlags(work, stream, isLast: isLast)
+        return work
+    }
+
+    /// A bind, a local invalidate, or a SEND with invalidate of a window that is bound at the receiver.
+    private func makeWindowWork(_ stream: ReliableStream, isLast: Bool, faulty: Bool) -> Work? {
+        guard !faulty, random.chance(20) else { return nil }
+        var work = Work(
+            opcode: .bindMemoryWindow, flags: [], size: 0, buffers: [],
+            payload: UnsafeRawBufferPointer(start: nil, count: 0), remoteOffset: 0, immediate: 0, compareAdd: 0, swap: 0
+        )
+        if random.chance(50), let key = stream.windows.popLast() {
+            work.opcode = .sendWithInvalidate
+            work.immediate = key
+            work.size = makeSize(stream, isSend: true)
+            work.buffers = take(work.size, of: stream.sender)
+            let payload = oracle.take(work.size)
+            fill(work.buffers, and: payload)
+            work.payload = UnsafeRawBufferPointer(payload)
+        } else if stream.ownWindow.isBound {
+            work.opcode = .localInvalidate
+            work.immediate = stream.ownWindow.key
+            stream.ownWindow.isBound = false
+        } else {
+            work.windowKey = stream.ownWindow.key
+            let key = stream.ownWindow.key
+            stream.ownWindow = (key & ~0xFF | (key &+ 1) & 0xFF, true)
+        }
         work.flags = makeFlags(work, stream, isLast: isLast)
         return work
     }
@@ -309,6 +351,19 @@ final class ReliableScenario {
         try require(network.now < limit - 5_000_000_000, "the simulation does not end")
         try collect()
         for link in links { try checkEnd(link) }
+        try checkWindows()
+    }
+
+    /// At the end of a history without failures, exactly the windows are bound that nothing invalidated.
+    private func checkWindows() throws {
+        guard !kills, !resets, streams.allSatisfy({ $0.isComplete && $0.failure == nil }) else { return }
+        for host in hosts {
+            var bound = 0
+            for stream in streams where stream.receiver === host { bound += stream.windows.count }
+            for stream in streams where stream.sender === host && stream.ownWindow.isBound { bound += 1 }
+            let found = host.engine.boundWindows(of: host.key)
+            try require(found == bound, "\(found) windows are bound, and not \(bound)")
+        }
     }
 
     /// Moves both queue pairs of the first connection to RESET while requests are outstanding, and connects them again.
@@ -323,8 +378,8 @@ final class ReliableScenario {
         network.schedule(after: random.below(5_000)) { [unowned self] in
             attempt {
                 let new = (
-                    stream("again ->", left.sender, left.receiver, left.pair, left.peer, left.sqSigAll),
-                    stream("again <-", right.sender, right.receiver, right.pair, right.peer, right.sqSigAll)
+                    try stream("again ->", left.sender, left.receiver, left.pair, left.peer, left.sqSigAll),
+                    try stream("again <-", right.sender, right.receiver, right.pair, right.peer, right.sqSigAll)
                 )
                 var connection = old.connection
                 connection.psn = (connection.psn + 0x40_0000) & 0xFF_FFFF

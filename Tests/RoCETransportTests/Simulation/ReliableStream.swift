@@ -30,11 +30,16 @@ final class ReliableStream {
     var sharedReceives: [[UnsafeMutableRawBufferPointer]]?
     let capacity: Int
     let sqSigAll: Bool
+    /// The keys of windows that are bound at the receiver, each for one SEND with invalidate.
+    var windows: [UInt32] = []
+    /// A window of the sender for binds and local invalidates: its next key, and whether it is bound then.
+    var ownWindow: (key: UInt32, isBound: Bool)
 
     init(
         name: String, sender: Host, receiver: Host, pair: QueuePair, peer: QueuePair, remote: RemoteMemory,
         sqSigAll: Bool
-    ) {
+    ) throws {
+        ownWindow = (try sender.engine.allocateMemoryWindow(sender.domain, .two), false)
         self.name = name
         self.sender = sender
         self.receiver = receiver
@@ -66,6 +71,10 @@ final class ReliableStream {
             request.swap = work.swap
             request.rkey = work.fault == .rkey ? receiver.key ^ 0x55 : receiver.key
             request.remoteAddress = address(of: work)
+            if work.opcode == .bindMemoryWindow {
+                let window = UnsafeMutableRawBufferPointer(rebasing: sender.memory[..<64])
+                request = sender.bindRequest(id: request.id, window: work.windowKey, to: window, flags: work.flags)
+            }
             var sgList = work.buffers.map { sender.sge($0) }
             if work.fault == .localKey { for index in sgList.indices { sgList[index].lkey ^= 1 } }
             let result = pair.stageSend(request, sgList: sgList, count: sgList.count)
@@ -148,6 +157,8 @@ final class ReliableStream {
         case .compareAndSwap: expected = .compareAndSwap
         case .fetchAndAdd: expected = .fetchAndAdd
         case .write, .writeWithImmediate: expected = .write
+        case .bindMemoryWindow: expected = .bindMemoryWindow
+        case .localInvalidate: expected = .localInvalidate
         default: expected = .send
         }
         try require(completion.opcode == expected, "\(name): opcode \(completion.opcode) for \(work.opcode)")
@@ -234,6 +245,9 @@ final class ReliableStream {
             completion.byteCount == UInt32(work.size), "\(name): received \(completion.byteCount) of \(work.size)")
         try require(completion.flags.contains(.withImmediate) == work.hasImmediate, "\(name): immediate flag")
         if work.hasImmediate { try require(completion.immediate == work.immediate, "\(name): immediate data") }
+        let invalidates = work.opcode == .sendWithInvalidate
+        try require(completion.flags.contains(.withInvalidate) == invalidates, "\(name): invalidate flag")
+        if invalidates { try require(completion.immediate == work.immediate, "\(name): invalidated key") }
         try require(
             completion.opcode == (work.isSend ? .receive : .receiveWriteWithImmediate), "\(name): receive opcode")
         guard work.isSend else { return }

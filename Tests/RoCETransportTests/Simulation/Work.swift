@@ -45,7 +45,10 @@ struct Work {
     var payload: UnsafeRawBufferPointer
     /// Offset in the stream's window, or for an atomic in its words.
     var remoteOffset: Int
+    /// The immediate data, or the key that is invalidated.
     var immediate: UInt32
+    /// The key of a bind.
+    var windowKey: UInt32 = 0
     var compareAdd: UInt64
     var swap: UInt64
     var fault: Fault?
@@ -53,7 +56,9 @@ struct Work {
     var original: UInt64 = 0
 
     var isWrite: Bool { opcode == .write || opcode == .writeWithImmediate }
-    var isSend: Bool { opcode == .send || opcode == .sendWithImmediate }
+    var isSend: Bool { opcode == .send || opcode == .sendWithImmediate || opcode == .sendWithInvalidate }
+    /// Whether it is executed without a packet.
+    var isLocal: Bool { opcode == .bindMemoryWindow || opcode == .localInvalidate }
     var isAtomic: Bool { opcode == .compareAndSwap || opcode == .fetchAndAdd }
     var takesReceive: Bool { isSend || opcode == .writeWithImmediate }
     var hasImmediate: Bool { opcode == .sendWithImmediate || opcode == .writeWithImmediate }

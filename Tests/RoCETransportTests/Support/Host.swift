@@ -17,7 +17,9 @@ final class Host {
     private var queuePairs: [QueuePair] = []
     private var sharedReceiveQueues: [SharedReceiveQueue] = []
 
-    static let everything: AccessFlags = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic]
+    static let everything: AccessFlags = [
+        .localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .memoryWindowBind,
+    ]
 
     init(
         _ number: UInt32 = 1, seed: UInt64 = 1, memory byteCount: Int = 1 << 16, completions capacity: UInt32 = 1024,
@@ -59,6 +61,33 @@ final class Host {
     func sge(_ bytes: UnsafeMutableRawBufferPointer) -> SGE {
         SGE(
             address: UInt64(UInt(bitPattern: bytes.baseAddress)), length: UInt32(bytes.count), lkey: key)
+    }
+
+    // MARK: - Memory windows
+
+    /// A work request that binds a window of type 2 to a range of the memory, with the next key.
+    func bindRequest(
+        id: UInt64, window: UInt32, to bytes: UnsafeMutableRawBufferPointer,
+        access: AccessFlags = [.remoteWrite, .remoteRead, .remoteAtomic], flags: SendFlags = .signaled
+    ) -> SendWQE {
+        var request = SendWQE(id: id, opcode: .bindMemoryWindow, flags: flags)
+        request.bind(
+            key: window & ~0xFF | (window &+ 1) & 0xFF, lkey: key,
+            address: UInt64(UInt(bitPattern: bytes.baseAddress)), length: UInt64(bytes.count), access: access)
+        return request
+    }
+
+    /// Binds a new window of type 2 on a queue pair that has nothing to send, and returns its key.
+    func bindWindow(
+        on pair: QueuePair, to bytes: UnsafeMutableRawBufferPointer,
+        access: AccessFlags = [.remoteWrite, .remoteRead, .remoteAtomic]
+    ) throws -> UInt32 {
+        let window = try engine.allocateMemoryWindow(domain, .two)
+        let request = bindRequest(id: 0, window: window, to: bytes, access: access)
+        guard post(pair, request) == .success, engine.transmit(into: packet, now: 0) == nil,
+            poll().map(\.status) == [.success]
+        else { throw Errno.invalid }
+        return request.rkey
     }
 
     // MARK: - Queue pairs

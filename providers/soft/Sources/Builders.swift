@@ -50,6 +50,15 @@ func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
     if wants(IBV_QP_EX_WITH_SEND_WITH_IMM) {
         qp.pointee.wr_send_imm = { qp, immediate in qp!.begin(.sendWithImmediate, immediate: immediate) }
     }
+    if wants(IBV_QP_EX_WITH_SEND_WITH_INV) {
+        qp.pointee.wr_send_inv = { qp, key in qp!.begin(.sendWithInvalidate, immediate: key) }
+    }
+    if wants(IBV_QP_EX_WITH_LOCAL_INV) {
+        qp.pointee.wr_local_inv = { qp, key in qp!.begin(.localInvalidate, immediate: key) }
+    }
+    if wants(IBV_QP_EX_WITH_BIND_MW) {
+        qp.pointee.wr_bind_mw = { qp, window, key, info in qp!.bind(window, key, info) }
+    }
     if wants(IBV_QP_EX_WITH_RDMA_WRITE) {
         qp.pointee.wr_rdma_write = { qp, key, address in qp!.begin(.write, key: key, address: address) }
     }
@@ -93,6 +102,18 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
         pair.pointee.builder.pointee.wqe = wqe
         pair.pointee.builder.pointee.path = nil
         pair.pointee.builder.pointee.count = 0
+    }
+}
+
+extension UnsafeMutablePointer<ibv_qp_ex> {
+    fileprivate func bind(
+        _ window: UnsafeMutablePointer<ibv_mw>?, _ key: UInt32, _ info: UnsafePointer<ibv_mw_bind_info>?
+    ) {
+        begin(.bindMemoryWindow)
+        guard let wqe = soft.pointee.builder.pointee.wqe else { return }
+        guard let info else { return soft.fail() }
+        let error = wqe.fillBind(window, key: key, info.pointee)
+        if error != .success { soft.fail(error) }
     }
 }
 

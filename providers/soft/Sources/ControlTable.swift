@@ -58,4 +58,7 @@ func fillDataPath(_ ops: inout ibv_context_ops) {
     ops.post_srq_recv = postSharedReceive
     ops.post_send = postSend
     ops.post_recv = postReceive
+    ops.alloc_mw = allocateMemoryWindow
+    ops.dealloc_mw = deallocateMemoryWindow
+    ops.bind_mw = bindMemoryWindow
 }

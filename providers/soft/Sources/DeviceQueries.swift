@@ -38,12 +38,15 @@ private func fill(_ attr: inout ibv_device_attr, _ interface: linux_interface) {
     attr.max_qp_wr = Int32(Limits.maxWR)
     attr.device_cap_flags =
         IBV_DEVICE_CURR_QP_STATE_MOD.rawValue | IBV_DEVICE_RC_RNR_NAK_GEN.rawValue
-        | IBV_DEVICE_SYS_IMAGE_GUID.rawValue
+        | IBV_DEVICE_SYS_IMAGE_GUID.rawValue | IBV_DEVICE_MEM_WINDOW.rawValue
+        | IBV_DEVICE_MEM_WINDOW_TYPE_2B.rawValue
     attr.max_sge = Int32(Limits.maxSGE)
     attr.max_sge_rd = Int32(Limits.maxSGE)
     attr.max_cq = Int32(DeviceLimits.completionQueues)
     attr.max_cqe = Int32(Limits.maxCQE)
+    // Memory regions and windows share the keys.
     attr.max_mr = Int32(Limits.maxMR)
+    attr.max_mw = Int32(Limits.maxMR)
     attr.max_pd = Int32(DeviceLimits.protectionDomains)
     attr.max_qp_rd_atom = Int32(Limits.maxReadAtomic)
     attr.max_qp_init_rd_atom = Int32(Limits.maxReadAtomic)

@@ -22,7 +22,8 @@ extension UnsafeMutablePointer<ibv_mr> {
 /// The supported access flags. IBV_ACCESS_HUGETLB has no effect, since no page is pinned.
 private let knownAccess =
     IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_READ.rawValue
-    | IBV_ACCESS_REMOTE_ATOMIC.rawValue | IBV_ACCESS_ZERO_BASED.rawValue | IBV_ACCESS_HUGETLB.rawValue
+    | IBV_ACCESS_REMOTE_ATOMIC.rawValue | IBV_ACCESS_MW_BIND.rawValue | IBV_ACCESS_ZERO_BASED.rawValue
+    | IBV_ACCESS_HUGETLB.rawValue
 
 /// IBV_ACCESS_OPTIONAL_RANGE of verbs.h: a provider may ignore bits 20 to 29 that it does not know.
 private let optionalAccess: UInt32 = 0x3FF0_0000
@@ -37,7 +38,7 @@ func registerMemory(
             overLimit("the length", UInt(bitPattern: length), "max_mr_size", Int(DeviceLimits.memoryRegionBytes)))
     }
     guard access & ~(knownAccess | optionalAccess) == 0 else {
-        return failure(EOPNOTSUPP, "soft supports no on-demand paging, memory windows or unknown access flags")
+        return failure(EOPNOTSUPP, "soft supports no on-demand paging and no unknown access flags")
     }
     let base = access & IBV_ACCESS_ZERO_BASED.rawValue != 0 ? 0 : virtualAddress
     let missing = linux_check_memory(address, length, access & IBV_ACCESS_LOCAL_WRITE.rawValue != 0)
@@ -80,12 +81,28 @@ func deregisterMemory(mr: UnsafeMutablePointer<ibv_mr>?) -> Int32 {
     guard let mr else { return EINVAL }
     let context = mr.pointee.context!.soft
     context.lockForControl()
-    try? context.pointee.engine.deregisterMemory(mr.pointee.lkey)
+    let error = context.deregister(mr.pointee.lkey)
     context.unlock()
+    guard error != .busy else { return refusal(error.rawValue, windowsAreBound) }
     mr.pointee.pd.domain.release()
     mr.soft.deinitialize(count: 1)
     mr.soft.deallocate()
     return 0
+}
+
+private let windowsAreBound: StaticString =
+    "memory windows are bound to the region: deallocate them, bind them elsewhere or invalidate them first"
+
+extension ContextPointer {
+    /// Deregisters memory under the lock. Returns `.success` or the error.
+    fileprivate func deregister(_ key: UInt32) -> RoCETransport.Errno {
+        do throws(RoCETransport.Errno) {
+            try pointee.engine.deregisterMemory(key)
+            return .success
+        } catch {
+            return error
+        }
+    }
 }
 
 /// `ibv_rereg_mr`: replaces the registration by a new one, so that the keys change.
@@ -111,8 +128,16 @@ func reregisterMemory(
     guard let made else { return linux_errno() }
     let context = mr.pointee.context!.soft
     context.lockForControl()
-    try? context.pointee.engine.deregisterMemory(mr.pointee.lkey)
+    let error = context.deregister(mr.pointee.lkey)
+    if error == .busy { _ = context.deregister(made.pointee.lkey) }
     context.unlock()
+    guard error != .busy else {
+        made.pointee.pd.domain.release()
+        made.soft.deinitialize(count: 1)
+        made.soft.deallocate()
+        // EINVAL, after which the region is unchanged.
+        return refusal(EINVAL, windowsAreBound)
+    }
     mr.pointee.pd.domain.release()
     // The new registration is moved to the object that the user holds.
     mr.soft.pointee.virtualAddress = made.soft.pointee.virtualAddress

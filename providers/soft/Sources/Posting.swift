@@ -46,6 +46,10 @@ private func stage(
         wqe.pointee.remoteQPN = request.pointee.wr.ud.remote_qpn
         wqe.pointee.remoteQKey = request.pointee.wr.ud.remote_qkey
         path = request.pointee.wr.ud.ah?.path
+    } else if request.pointee.opcode == IBV_WR_BIND_MW {
+        let bind = request.pointee.bind_mw
+        let error = wqe.fillBind(bind.mw, key: bind.rkey, bind.bind_info)
+        guard error == .success else { return error }
     } else if request.pointee.opcode.rawValue >= IBV_WR_ATOMIC_CMP_AND_SWP.rawValue {
         wqe.pointee.remoteAddress = request.pointee.wr.atomic.remote_addr
         wqe.pointee.rkey = request.pointee.wr.atomic.rkey
