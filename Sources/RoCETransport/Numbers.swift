@@ -7,7 +7,7 @@ import CIBVerbs
 /// kernel's rxe).
 @inline(__always) var mask24: UInt32 { 0xFF_FFFF }
 
-/// The bytes of an atomic's operand: 8 (IBTA volume 1, 9.4.5).
+/// The bytes of an atomic's operand, and of an ATOMIC WRITE: 8 (IBTA volume 1, 9.4.5; release 1.5, annex A19).
 @inline(__always) var atomicByteCount: UInt32 { 8 }
 
 /// The top bit of a Q_Key. With it in `ibv_send_wr.wr.ud.remote_qkey`, the Q_Key of the queue pair is sent (IBTA volume
@@ -95,6 +95,10 @@ public struct WorkRequestOpcode: RawRepresentable, Hashable, Sendable {
     /// `IBV_WR_SEND_WITH_INV`.
     @inlinable public static var sendWithInvalidate: WorkRequestOpcode {
         WorkRequestOpcode(rawValue: IBV_WR_SEND_WITH_INV.rawValue)
+    }
+    /// `IBV_WR_ATOMIC_WRITE`.
+    @inlinable public static var atomicWrite: WorkRequestOpcode {
+        WorkRequestOpcode(rawValue: IBV_WR_ATOMIC_WRITE.rawValue)
     }
 }
 
@@ -239,6 +243,10 @@ public struct CompletionOpcode: RawRepresentable, Hashable, Sendable, BitwiseCop
     /// `IBV_WC_LOCAL_INV`.
     @inlinable public static var localInvalidate: CompletionOpcode {
         CompletionOpcode(rawValue: IBV_WC_LOCAL_INV.rawValue)
+    }
+    /// `IBV_WC_ATOMIC_WRITE`.
+    @inlinable public static var atomicWrite: CompletionOpcode {
+        CompletionOpcode(rawValue: IBV_WC_ATOMIC_WRITE.rawValue)
     }
     /// `IBV_WC_RECV`.
     @inlinable public static var receive: CompletionOpcode { CompletionOpcode(rawValue: IBV_WC_RECV.rawValue) }

@@ -32,7 +32,9 @@ extension QueuePair {
         var length: UInt64 = 0
         for index in 0..<count { length &+= UInt64(sgList![index].length) }
         let inline = wqe.pointee.flags.contains(.inline)
-        if inline && length > UInt64(pair.pointee.capabilities.maxInlineData) { return .invalid }
+        if wqe.pointee.isAtomicWrite && length != UInt64(atomicByteCount) { return .invalid }
+        let isInlineAtomic = inline && wqe.pointee.isAtomicWrite
+        if inline && !isInlineAtomic && length > UInt64(pair.pointee.capabilities.maxInlineData) { return .invalid }
         wqe.pointee.length = UInt32(clamping: length)
         wqe.pointee.sgeCount = UInt8(truncatingIfNeeded: count)
         var place = UnsafeMutableRawPointer(wqe) + SendWQE.size
@@ -40,6 +42,10 @@ extension QueuePair {
             guard let path else { return .invalid }
             place.storeBytes(of: path.pointee, as: Path.self)
             place += MemoryLayout<Path>.stride
+        }
+        if isInlineAtomic {
+            // The bytes are in the WQE itself: `ibv_wr_atomic_write` needs no `max_inline_data`.
+            return stageInlineAtomic(wqe, sgList!, count: count)
         }
         if inline {
             for index in 0..<count where sgList![index].length != 0 {
@@ -51,6 +57,26 @@ extension QueuePair {
             place.copyMemory(from: sgList!, byteCount: count &* MemoryLayout<SGE>.stride)
         }
         pair.pointee.send.stage()
+        return .success
+    }
+
+    /// Stages an ATOMIC WRITE whose 8 bytes are copied from the SGEs to `SendWQE.swap`.
+    private func stageInlineAtomic(
+        _ wqe: UnsafeMutablePointer<SendWQE>, _ sgList: UnsafePointer<SGE>, count: Int
+    ) -> Errno {
+        var value: UInt64 = 0
+        let isRead = withUnsafeMutableBytes(of: &value) { bytes in
+            var offset = 0
+            for index in 0..<count where sgList[index].length != 0 {
+                guard let data = UnsafeRawPointer(bitPattern: UInt(sgList[index].address)) else { return false }
+                (bytes.baseAddress! + offset).copyMemory(from: data, byteCount: Int(sgList[index].length))
+                offset += Int(sgList[index].length)
+            }
+            return true
+        }
+        guard isRead else { return .invalid }
+        wqe.pointee.swap = value
+        storage.pointee.send.stage()
         return .success
     }
 
@@ -112,7 +138,12 @@ extension QueuePair {
     @inline(__always)
     private func isPostable(_ wqe: UnsafeMutablePointer<SendWQE>, _ path: UnsafePointer<Path>?) -> Bool {
         switch type {
-        case .rc: if wqe.pointee.opcode.rawValue > WorkRequestOpcode.sendWithInvalidate.rawValue { return false }
+        case .rc:
+            if wqe.pointee.opcode.rawValue > WorkRequestOpcode.sendWithInvalidate.rawValue
+                && !wqe.pointee.isAtomicWrite
+            {
+                return false
+            }
         case .uc:
             if wqe.pointee.opcode.rawValue > WorkRequestOpcode.sendWithImmediate.rawValue && !wqe.pointee.isLocal {
                 return false
@@ -124,7 +155,7 @@ extension QueuePair {
         if wqe.pointee.flags.rawValue & ~SendFlags.supported.rawValue != 0 { return false }
         return !wqe.pointee.flags.contains(.inline)
             || wqe.pointee.opcode.rawValue <= WorkRequestOpcode.sendWithImmediate.rawValue
-            || wqe.pointee.hasInvalidate
+            || wqe.pointee.hasInvalidate || wqe.pointee.isAtomicWrite
     }
 }
 

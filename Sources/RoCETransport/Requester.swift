@@ -27,6 +27,8 @@ extension Core {
         let byteCount: Int
         if entry.pointee.isRead {
             byteCount = emitReadRequest(entry, pair, to: target)
+        } else if entry.pointee.isAtomicWrite {
+            byteCount = emitAtomicWrite(entry, pair, to: target)
         } else if entry.pointee.isReadOrAtomic {
             byteCount = emitAtomicRequest(entry, pair, to: target)
         } else {
@@ -68,13 +70,14 @@ extension Core {
         if isReadOrAtomic {
             if pair.pointee.attributes.maxReadAtomic == 0 { return .localQPOperationError }
             if !entry.pointee.isRead && entry.pointee.length < atomicByteCount { return .localLengthError }
+            if entry.pointee.isAtomicWrite && entry.pointee.length != atomicByteCount { return .localLengthError }
         }
         if !entry.pointee.flags.contains(.inline) {
             let sgList = self.sgList(of: entry, pair)
             guard
                 areValid(
                     sgList, count: Int(entry.pointee.sgeCount), domain: pair.pointee.protectionDomain,
-                    access: isReadOrAtomic ? .localWrite : .local)
+                    access: isReadOrAtomic && !entry.pointee.isAtomicWrite ? .localWrite : .local)
             else { return .localProtectionError }
         }
         let isAtomic = isReadOrAtomic && !entry.pointee.isRead
@@ -233,14 +236,35 @@ extension Core {
         return sealRequest(isSwap ? .rcCompareAndSwap : .rcFetchAndAdd, pair, psn: psn, at: target)
     }
 
-    private mutating func sealRequest(_ opcode: Opcode, _ pair: Pair, psn: PSN, at target: UnsafeMutableRawPointer)
-        -> Int
-    {
+    /// Writes an ATOMIC WRITE request (IBTA volume 1 release 1.5, annex A19; `IB_OPCODE_RC_ATOMIC_WRITE` of the kernel's
+    /// rxe).
+    private mutating func emitAtomicWrite(
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, to target: UnsafeMutableRawPointer
+    ) -> Int {
+        let psn = pair.pointee.requester.next
+        let data = target + BTH.byteCount + RETH.byteCount
+        if entry.pointee.flags.contains(.inline) {
+            data.storeBytes(of: entry.pointee.swap, as: UInt64.self)
+        } else if !copyPayload(entry, pair, offset: 0, byteCount: Int(atomicByteCount), to: data) {
+            failCurrent(pair, .localProtectionError)
+            return 0
+        }
+        RETH(
+            virtualAddress: entry.pointee.remoteAddress, rkey: entry.pointee.rkey, dmaLength: atomicByteCount
+        ).emit(at: target + BTH.byteCount)
+        pair.pointee.requester.next = psn.next
+        pair.pointee.requester.outstandingReads &+= 1
+        return sealRequest(.rcAtomicWrite, pair, psn: psn, at: target, payload: Int(atomicByteCount))
+    }
+
+    private mutating func sealRequest(
+        _ opcode: Opcode, _ pair: Pair, psn: PSN, at target: UnsafeMutableRawPointer, payload: Int = 0
+    ) -> Int {
         pair.pointee.requester.packetsSinceAckReq = 0
         let bth = BTH(
             opcode: opcode, destinationQPN: pair.pointee.attributes.destinationQPN, psn: psn,
             pkey: configuration.pkey, acknowledgeRequest: true)
-        return seal(bth, at: target, payload: 0)
+        return seal(bth, at: target, payload: payload)
     }
 }
 

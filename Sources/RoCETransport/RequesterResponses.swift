@@ -281,6 +281,13 @@ extension Core {
         let psn = packet.headers.bth.psn
         let opcode = packet.headers.bth.opcode
         guard let entry = oldestRequest(pair, respondedBy: psn, now: now) else { return }
+        if entry.pointee.isAtomicWrite {
+            // The response to an ATOMIC WRITE is a READ response without data.
+            guard opcode.isOnly, packet.payloadByteCount == 0 else {
+                return failOldestSend(pair, status: .badResponseError)
+            }
+            return acceptResponse(pair, psn, endsRequest: true, endsWork: true, now: now)
+        }
         let mtu = pair.pointee.attributes.pathMTU
         let position = steps(from: entry.pointee.firstPSN, to: psn)
         let isWhole = position &+ 1 == entry.pointee.packets
@@ -304,7 +311,7 @@ extension Core {
     private mutating func receiveAtomicResponse(_ pair: Pair, _ packet: TransportPacket, now: UInt64) {
         let psn = packet.headers.bth.psn
         guard let entry = oldestRequest(pair, respondedBy: psn, now: now) else { return }
-        guard entry.pointee.isReadOrAtomic, !entry.pointee.isRead else {
+        guard entry.pointee.isReadOrAtomic, !entry.pointee.isRead, !entry.pointee.isAtomicWrite else {
             return failOldestSend(pair, status: .badResponseError)
         }
         let isPlaced = withUnsafeBytes(of: packet.headers.atomicAckETH.original) { value in

@@ -17,6 +17,7 @@ extension Core {
         case .write: executeWrite(pair, packet, payload: payload)
         case .readRequest: executeRead(pair, packet)
         case .compareAndSwap, .fetchAndAdd: executeAtomic(pair, packet)
+        case .atomicWrite: executeAtomicWrite(pair, packet, payload: payload)
         default: refuse(pair, .invalidRequest, event: .requestError)
         }
     }

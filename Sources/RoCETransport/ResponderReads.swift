@@ -45,6 +45,31 @@ extension Core {
         finishResource(pair, resource)
     }
 
+    /// Executes an ATOMIC WRITE: 8 bytes at an address that is a multiple of 8, written at once and after everything
+    /// that was written before (IBTA volume 1 release 1.5, annex A19; `atomic_write_reply` of the kernel's rxe).
+    mutating func executeAtomicWrite(_ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer) {
+        let reth = packet.headers.reth
+        guard pair.pointee.attributes.access.contains(.remoteWrite), reth.dmaLength == atomicByteCount,
+            packet.payloadByteCount == Int(atomicByteCount), reth.virtualAddress % UInt64(atomicByteCount) == 0
+        else { return refuse(pair, .invalidRequest, event: .requestError) }
+        guard
+            let memory = remoteMemory(
+                pair, key: reth.rkey, address: reth.virtualAddress, length: UInt64(atomicByteCount),
+                access: .remoteWrite),
+            UInt(bitPattern: memory) % UInt(atomicByteCount) == 0
+        else { return refuse(pair, .remoteAccessError, event: .accessError) }
+        guard let resource = newResource(pair, packet.headers.bth.psn) else {
+            return refuse(pair, .invalidRequest, event: .requestError)
+        }
+        resource.pointee.operation = .atomicWrite
+        resource.pointee.packets = 1
+        resource.pointee.end = 1
+        memory.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.store(
+            payload.loadUnaligned(as: UInt64.self), ordering: .sequentiallyConsistent)
+        counters.receivedBytes &+= UInt64(atomicByteCount)
+        finishResource(pair, resource)
+    }
+
     /// Executes an atomic, which is atomic also with respect to the processors of this host (`IBV_ATOMIC_GLOB`).
     private mutating func execute(_ request: AtomicETH, isSwap: Bool, on memory: UnsafeMutableRawPointer) -> UInt64 {
         let word = memory.assumingMemoryBound(to: Atomic<UInt64>.self)
@@ -141,7 +166,7 @@ extension Core {
         switch bth.opcode.operation {
         case .send, .write: repeatAcknowledgement(pair, bth.psn)
         case .readRequest: repeatRead(pair, bth.psn, packet.headers.reth)
-        case .compareAndSwap, .fetchAndAdd: repeatAtomic(pair, bth.psn)
+        case .compareAndSwap, .fetchAndAdd, .atomicWrite: repeatAtomic(pair, bth.psn)
         default: break
         }
     }
@@ -283,6 +308,9 @@ extension Core {
         _ pair: Pair, _ resource: UnsafeMutablePointer<ReadResource>, to target: UnsafeMutableRawPointer
     ) -> Int {
         AETH(syndrome: .ack, msn: resource.pointee.msn).emit(at: target + BTH.byteCount)
+        if resource.pointee.operation == .atomicWrite {
+            return sealResponse(.rcReadResponseOnly, pair, resource.pointee.first, at: target, payload: 0)
+        }
         AtomicAckETH(original: resource.pointee.original).emit(at: target + BTH.byteCount + AETH.byteCount)
         return sealResponse(.rcAtomicAcknowledge, pair, resource.pointee.first, at: target, payload: 0)
     }

@@ -1,6 +1,6 @@
 import RoCEWire
 
-/// A responder resource: a READ or atomic of the peer, kept so that a lost response can be sent again (`struct
+/// A responder resource: a READ, atomic or ATOMIC WRITE of the peer, kept so that a lost response can be sent again (`struct
 /// resp_res` of the kernel's rxe).
 struct ReadResource {
     /// The PSN of the request, and of the first response.
@@ -23,7 +23,7 @@ struct ReadResource {
     var msn: UInt32 = 0
     /// Of an atomic: the value of the memory before (AtomicAckETH.OrigRemDt).
     var original: UInt64 = 0
-    /// The operation: an RDMA READ or an atomic.
+    /// The operation: an RDMA READ, an atomic or an ATOMIC WRITE.
     var operation = Operation.read
     /// Every response was sent at least once.
     var allResponsesSent = false
@@ -32,10 +32,11 @@ struct ReadResource {
     var isReplayed = false
 
     enum Operation: UInt8 {
-        case read, atomic
+        case read, atomic, atomicWrite
     }
 
-    @inline(__always) var isAtomic: Bool { operation == .atomic }
+    /// Whether it is an atomic or an ATOMIC WRITE: executed once, with a response of one packet.
+    @inline(__always) var isAtomic: Bool { operation != .read }
 
     /// The PSN after those of the responses.
     @inline(__always) var endPSN: PSN { first &+ packets }

@@ -14,7 +14,7 @@ public struct SendWQE: BitwiseCopyable {
     public var remoteAddress: UInt64
     /// Atomics: the operand that is compared or added (`ibv_send_wr.wr.atomic.compare_add`).
     public var compareAdd: UInt64
-    /// Compare and swap: the new value (`ibv_send_wr.wr.atomic.swap`).
+    /// Compare and swap: the new value (`ibv_send_wr.wr.atomic.swap`). ATOMIC WRITE with `.inline`: the 8 bytes.
     public var swap: UInt64
     /// WRITE, READ and atomics: the R_Key of the peer's memory region (`ibv_send_wr.wr.rdma.rkey`, `wr.atomic.rkey`).
     public var rkey: UInt32
@@ -91,8 +91,12 @@ public struct SendWQE: BitwiseCopyable {
 extension SendWQE {
     static let size = 64
 
-    /// Whether the operation is a READ or an atomic, whose response has data.
-    @inline(__always) var isReadOrAtomic: Bool { isRead || opcode == .compareAndSwap || opcode == .fetchAndAdd }
+    /// Whether the operation uses a responder resource: READ, atomics and ATOMIC WRITE. An acknowledgement of a later
+    /// request does not complete it.
+    @inline(__always) var isReadOrAtomic: Bool {
+        isRead || opcode == .compareAndSwap || opcode == .fetchAndAdd || isAtomicWrite
+    }
+    @inline(__always) var isAtomicWrite: Bool { opcode == .atomicWrite }
     @inline(__always) var isRead: Bool { opcode == .read }
     @inline(__always) var isSend: Bool {
         opcode == .send || opcode == .sendWithImmediate || opcode == .sendWithInvalidate
@@ -110,6 +114,7 @@ extension SendWQE {
         case .fetchAndAdd: .fetchAndAdd
         case .bindMemoryWindow: .bindMemoryWindow
         case .localInvalidate: .localInvalidate
+        case .atomicWrite: .atomicWrite
         default: .send
         }
     }

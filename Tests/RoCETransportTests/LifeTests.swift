@@ -333,11 +333,11 @@ struct LifeTests {
         #expect(probe.post(.send, bytes: 64, flags: .inline) == .success)
         #expect(probe.post(.read, flags: .inline) == .invalid)
         #expect(probe.post(.send, flags: SendFlags(rawValue: 16)) == .invalid)
-        for opcode in [10, 15, 1000] as [UInt32] {
+        for opcode in [10, 16, 1000] as [UInt32] {
             #expect(probe.post(WorkRequestOpcode(rawValue: opcode)) == .invalid)
         }
         let unreliable = try Probe(.uc)
-        for opcode in [WorkRequestOpcode.read, .compareAndSwap, .fetchAndAdd, .sendWithInvalidate] {
+        for opcode in [WorkRequestOpcode.read, .compareAndSwap, .fetchAndAdd, .sendWithInvalidate, .atomicWrite] {
             #expect(unreliable.post(opcode) == .invalid)
         }
         let datagram = try Probe(.ud)

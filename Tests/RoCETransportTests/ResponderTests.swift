@@ -160,8 +160,8 @@ struct ResponderTests {
         Refusal(testDescription: "READ request with a payload", syndrome: 0x61, event: .requestError) {
             $0.receive(.rcReadRequest, payload: pattern(4))
         },
-        Refusal(testDescription: "an unsupported operation", syndrome: 0x61, event: .requestError) {
-            $0.receive(Opcode(rawValue: 0x1D), payload: pattern(8))
+        Refusal(testDescription: "FLUSH, which is not supported", syndrome: 0x61, event: .requestError) {
+            $0.receive(.rcFlush)
         },
         Refusal(testDescription: "an unknown BTH.OpCode", syndrome: 0x61, event: .requestError) { probe in
             var bytes = probe.packet(.rcSendOnly, payload: pattern(4))

@@ -254,7 +254,8 @@ final class EngineWorld {
         let tracked = pairs[index]
         var flags = SendFlags(rawValue: UInt32(input.byte() & 15))
         var request = SendWQE(
-            id: tracked.sends, opcode: WorkRequestOpcode(rawValue: UInt32(input.byte() % 10)))
+            id: tracked.sends,
+            opcode: WorkRequestOpcode(rawValue: UInt32([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16][Int(input.byte()) % 12])))
         request.rkey = writableKey
         request.remoteAddress = 0x1000 &+ UInt64(input.byte()) &* 4
         request.remoteQPN = tracked.pair.number

@@ -151,15 +151,15 @@ final class ReliableScenario {
         if let work = makeWindowWork(stream, isLast: isLast, faulty: faulty) { return work }
         let opcode = random.pick([
             WorkRequestOpcode.send, .send, .sendWithImmediate, .write, .write, .writeWithImmediate, .read, .read,
-            .compareAndSwap, .fetchAndAdd,
+            .compareAndSwap, .fetchAndAdd, .atomicWrite,
         ])
         var work = Work(
             opcode: opcode, flags: [], size: 0, buffers: [], payload: UnsafeRawBufferPointer(start: nil, count: 0),
             remoteOffset: 0, immediate: UInt32(truncatingIfNeeded: random.next()), compareAdd: random.next() & 0xFF,
             swap: random.next())
-        work.size = work.isAtomic ? 8 : makeSize(stream, isSend: work.isSend)
+        work.size = work.isAtomic || work.isAtomicWrite ? 8 : makeSize(stream, isSend: work.isSend)
         if faulty { addFault(&work, stream) }
-        if work.isAtomic {
+        if work.isAtomic || work.isAtomicWrite {
             work.remoteOffset = 8 * random.below(RemoteMemory.wordCount)
             if random.chance(50) { work.compareAdd = stream.remote.model[work.remoteOffset / 8] }
         } else if !work.isSend {
@@ -210,7 +210,7 @@ final class ReliableScenario {
     private func addFault(_ work: inout Work, _ stream: ReliableStream) {
         if work.size == 0 { work.size = 1 }
         var faults: [Fault] = [.localKey]
-        if work.isAtomic { faults.append(.alignment) }
+        if work.isAtomic || work.isAtomicWrite { faults.append(.alignment) }
         if !work.isSend { faults += [.rkey, .remoteRange, .rkey] }
         if work.isSend && !usesShared { faults += [.receiveTooSmall, .receiveKey, .receiveTooSmall] }
         work.fault = random.pick(faults)
@@ -220,7 +220,9 @@ final class ReliableScenario {
         var flags: SendFlags = isLast || random.chance(60) ? .signaled : []
         if random.chance(10) { flags.insert(.fence) }
         if random.chance(10) { flags.insert(.solicited) }
-        if work.size <= 64, work.isSend || work.isWrite, work.fault != .localKey, random.chance(30) {
+        if work.size <= 64, work.isSend || work.isWrite || work.isAtomicWrite, work.fault != .localKey,
+            random.chance(30)
+        {
             flags.insert(.inline)
         }
         return flags

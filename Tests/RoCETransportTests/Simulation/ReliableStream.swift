@@ -86,7 +86,7 @@ final class ReliableStream {
             try require(result == .success, "\(name): post \(posted) refused with \(result.rawValue)")
             // Inline data was copied: later changes of the memory have no effect.
             if work.flags.contains(.inline) { work.buffers.forEach { memset($0.baseAddress!, 0xEE, $0.count) } }
-            if work.isAtomic && work.fault == nil { work.original = remote.apply(work) }
+            if (work.isAtomic || work.isAtomicWrite) && work.fault == nil { work.original = remote.apply(work) }
             works[posted] = work
             posted += 1
         }
@@ -97,7 +97,7 @@ final class ReliableStream {
         if work.fault == .remoteRange {
             return UInt64(UInt(bitPattern: receiver.memory.baseAddress! + receiver.memory.count))
         }
-        if work.isAtomic {
+        if work.isAtomic || work.isAtomicWrite {
             return UInt64(UInt(bitPattern: remote.words)) + UInt64(work.remoteOffset)
                 + (work.fault == .alignment ? 4 : 0)
         }
@@ -159,6 +159,7 @@ final class ReliableStream {
         case .write, .writeWithImmediate: expected = .write
         case .bindMemoryWindow: expected = .bindMemoryWindow
         case .localInvalidate: expected = .localInvalidate
+        case .atomicWrite: expected = .atomicWrite
         default: expected = .send
         }
         try require(completion.opcode == expected, "\(name): opcode \(completion.opcode) for \(work.opcode)")

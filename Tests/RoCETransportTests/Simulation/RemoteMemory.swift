@@ -33,7 +33,9 @@ final class RemoteMemory {
     func apply(_ work: Work) -> UInt64 {
         let index = work.remoteOffset / 8
         let original = model[index]
-        if work.opcode == .fetchAndAdd {
+        if work.isAtomicWrite {
+            model[index] = work.payload.loadUnaligned(as: UInt64.self)
+        } else if work.opcode == .fetchAndAdd {
             model[index] &+= work.compareAdd
         } else if original == work.compareAdd {
             model[index] = work.swap

@@ -43,7 +43,7 @@ struct Work {
     var buffers: [UnsafeMutableRawBufferPointer]
     /// SEND, WRITE: a copy of the data, which is not changed.
     var payload: UnsafeRawBufferPointer
-    /// Offset in the stream's window, or for an atomic in its words.
+    /// Offset in the stream's window, or for an atomic and an ATOMIC WRITE in its words.
     var remoteOffset: Int
     /// The immediate data, or the key that is invalidated.
     var immediate: UInt32
@@ -60,6 +60,7 @@ struct Work {
     /// Whether it is executed without a packet.
     var isLocal: Bool { opcode == .bindMemoryWindow || opcode == .localInvalidate }
     var isAtomic: Bool { opcode == .compareAndSwap || opcode == .fetchAndAdd }
+    var isAtomicWrite: Bool { opcode == .atomicWrite }
     var takesReceive: Bool { isSend || opcode == .writeWithImmediate }
     var hasImmediate: Bool { opcode == .sendWithImmediate || opcode == .writeWithImmediate }
 }

@@ -26,7 +26,8 @@ struct WorkRequestBuilder {
         maxSGE = Int(capabilities?.maxSendSGE ?? 0)
         maxInlineData = Int(capabilities?.maxInlineData ?? 0)
         sgList = .allocate(capacity: max(maxSGE, 1))
-        data = .allocate(byteCount: max(maxInlineData, 1), alignment: 8)
+        // An ATOMIC WRITE has 8 bytes, whatever max_inline_data is.
+        data = .allocate(byteCount: max(maxInlineData, 8), alignment: 8)
     }
 
     func deallocate() {
@@ -55,6 +56,9 @@ func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
     }
     if wants(IBV_QP_EX_WITH_LOCAL_INV) {
         qp.pointee.wr_local_inv = { qp, key in qp!.begin(.localInvalidate, immediate: key) }
+    }
+    if wants(IBV_QP_EX_WITH_ATOMIC_WRITE) {
+        qp.pointee.wr_atomic_write = { qp, key, address, bytes in qp!.atomicWrite(key, address, bytes) }
     }
     if wants(IBV_QP_EX_WITH_BIND_MW) {
         qp.pointee.wr_bind_mw = { qp, window, key, info in qp!.bind(window, key, info) }
@@ -114,6 +118,19 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
         guard let info else { return soft.fail() }
         let error = wqe.fillBind(window, key: key, info.pointee)
         if error != .success { soft.fail(error) }
+    }
+}
+
+extension UnsafeMutablePointer<ibv_qp_ex> {
+    fileprivate func atomicWrite(_ key: UInt32, _ address: UInt64, _ bytes: UnsafeRawPointer?) {
+        begin(.atomicWrite, key: key, address: address)
+        guard let wqe = soft.pointee.builder.pointee.wqe else { return }
+        guard let bytes, soft.pointee.builder.pointee.maxSGE > 0 else { return soft.fail() }
+        soft.pointee.builder.pointee.data.copyMemory(from: bytes, byteCount: 8)
+        wqe.pointee.flags.insert(.inline)
+        soft.pointee.builder.pointee.sgList[0] = SGE(
+            address: UInt64(UInt(bitPattern: soft.pointee.builder.pointee.data)), length: 8, lkey: 0)
+        soft.pointee.builder.pointee.count = 1
     }
 }
 

@@ -50,7 +50,9 @@ private func stage(
         let bind = request.pointee.bind_mw
         let error = wqe.fillBind(bind.mw, key: bind.rkey, bind.bind_info)
         guard error == .success else { return error }
-    } else if request.pointee.opcode.rawValue >= IBV_WR_ATOMIC_CMP_AND_SWP.rawValue {
+    } else if request.pointee.opcode.rawValue >= IBV_WR_ATOMIC_CMP_AND_SWP.rawValue
+        && request.pointee.opcode != IBV_WR_ATOMIC_WRITE
+    {
         wqe.pointee.remoteAddress = request.pointee.wr.atomic.remote_addr
         wqe.pointee.rkey = request.pointee.wr.atomic.rkey
         wqe.pointee.compareAdd = request.pointee.wr.atomic.compare_add

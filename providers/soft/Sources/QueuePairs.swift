@@ -95,7 +95,7 @@ private func sendOperations(_ type: ibv_qp_type) -> UInt64 {
         let others =
             IBV_QP_EX_WITH_SEND_WITH_INV.rawValue | IBV_QP_EX_WITH_RDMA_READ.rawValue
             | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP.rawValue
-            | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD.rawValue
+            | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD.rawValue | IBV_QP_EX_WITH_ATOMIC_WRITE.rawValue
         return sends | writes | windows | UInt64(others)
     case IBV_QPT_UC: return sends | writes | windows
     default: return sends

@@ -149,6 +149,35 @@ extension Soft {
             #expect(b.memory.load(as: UInt64.self) == 7)
         }
 
+        @Test("ATOMIC WRITE writes 8 bytes, by ibv_post_send and by ibv_wr_atomic_write", arguments: Ends.allCases)
+        func atomicWrites(ends: Ends) throws {
+            let (a, b) = try pair(ends) {
+                $0.operations = UInt64(IBV_QP_EX_WITH_ATOMIC_WRITE.rawValue)
+                $0.inlineData = 0
+            }
+            let target = try b.address
+            a.memory.storeBytes(of: 0x0102_0304_0506_0708, as: UInt64.self)
+            for flags in [0, IBV_SEND_INLINE.rawValue] {
+                try a.post(IBV_WR_ATOMIC_WRITE, [a.sge(0, 8)], flags: IBV_SEND_SIGNALED.rawValue | flags) { request in
+                    request.wr.rdma.remote_addr = target.memory + 64
+                    request.wr.rdma.rkey = target.key
+                }
+                #expect(try a.success().opcode == IBV_WC_ATOMIC_WRITE)
+                #expect(b.memory.load(fromByteOffset: 64, as: UInt64.self) == a.memory.load(as: UInt64.self))
+                a.memory.storeBytes(of: 77, as: UInt64.self)
+            }
+            let extended = try #require(a.device.table.qp_to_qp_ex(a.pair))
+            var value: UInt64 = 0x1112_1314_1516_1718
+            ibv_wr_start(extended)
+            extended.pointee.wr_id = 4
+            extended.pointee.wr_flags = IBV_SEND_SIGNALED.rawValue
+            ibv_wr_atomic_write(extended, target.key, target.memory + 72, &value)
+            value = 0
+            #expect(ibv_wr_complete(extended) == 0)
+            #expect(try a.success().wr_id == 4)
+            #expect(b.memory.load(fromByteOffset: 72, as: UInt64.self) == 0x1112_1314_1516_1718)
+        }
+
         @Test("Messages in flight arrive in order and complete in order", arguments: Ends.allCases)
         func keepsOrder(ends: Ends) throws {
             let (a, b) = try pair(ends)
