@@ -57,6 +57,44 @@ int linux_check_memory(const void *address, size_t size, bool writable)
 	return next < end ? EFAULT : 0;
 }
 
+/* Constants of asm-generic/mman-common.h, which older C libraries do not declare. */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
+
+int linux_populate_memory(void *address, size_t size, bool writable)
+{
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t first, end = (uintptr_t)address + size;
+
+	if (size == 0)
+		return 0;
+	if (!address || end < (uintptr_t)address)
+		return EFAULT;
+	first = (uintptr_t)address & ~(page - 1);
+	while (madvise((void *)first, end - first, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) < 0) {
+		if (errno == EINTR || errno == EAGAIN)
+			continue;
+		/* An older kernel, or pages of a device, which are always present. */
+		if (errno == EINVAL)
+			return linux_check_memory(address, size, writable);
+		return EFAULT;
+	}
+	return 0;
+}
+
+int64_t linux_file_size(int fd)
+{
+	off_t before = lseek(fd, 0, SEEK_CUR), size = lseek(fd, 0, SEEK_END);
+
+	if (size < 0)
+		return -errno;
+	if (before >= 0)
+		lseek(fd, before, SEEK_SET);
+	return size;
+}
+
 int linux_page_size(void)
 {
 	return (int)sysconf(_SC_PAGESIZE);

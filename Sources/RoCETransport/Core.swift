@@ -4,7 +4,7 @@ import Synchronization
 struct Core {
     var configuration: Configuration
     var random: KeyedRandom
-    var keys = MemoryKeyTable()
+    var keys: MemoryKeyTable
     var counters = Counters()
     var events = EventList()
     var timers: TimerHeap
@@ -34,6 +34,7 @@ struct Core {
     init(_ configuration: Configuration) {
         self.configuration = configuration
         random = KeyedRandom(seed: configuration.seed)
+        keys = MemoryKeyTable(memoryCheck: configuration.memoryCheck)
         var bits: UInt32 = 6
         while bits < 16, 1 << bits < configuration.maximumQueuePairs { bits += 1 }
         indexBits = bits

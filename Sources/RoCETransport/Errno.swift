@@ -20,6 +20,10 @@ public struct Errno: RawRepresentable, Hashable, Error, Sendable {
     @inlinable public static var busy: Errno { Errno(rawValue: EBUSY) }
     /// EINVAL: an argument, or the state of the object, does not allow the call.
     @inlinable public static var invalid: Errno { Errno(rawValue: EINVAL) }
+    /// EFAULT: a range is not inside its memory region.
+    @inlinable public static var fault: Errno { Errno(rawValue: EFAULT) }
+    /// EPERM: the object belongs to another protection domain, or does not allow the access.
+    @inlinable public static var notPermitted: Errno { Errno(rawValue: EPERM) }
     /// EOPNOTSUPP: the engine does not implement the call.
     @inlinable public static var notSupported: Errno { Errno(rawValue: EOPNOTSUPP) }
 }

@@ -7,6 +7,9 @@ struct MemoryRegion {
     /// The accesses that it allows. A region allows `AccessFlags.local`; a window does not, and one that is not bound
     /// allows nothing.
     var access: AccessFlags = []
+    /// Of a region of the kind `.null` or `.onDemand`, whose `access` is empty: the accesses that
+    /// `MemoryKeyTable.translateChecked` allows.
+    var checkedAccess: AccessFlags = []
     /// The kind of entry.
     var kind = Kind.region
     /// The QPN of the queue pair that a window of type 2 is bound to; 0 for an entry that every queue pair of the
@@ -27,7 +30,7 @@ struct MemoryRegion {
     var previousSalt: UInt32 = 0
 
     enum Kind: UInt8 {
-        case region, windowOfType1, windowOfType2
+        case region, windowOfType1, windowOfType2, null, onDemand
     }
 
     var isWindow: Bool { kind == .windowOfType1 || kind == .windowOfType2 }
@@ -46,8 +49,13 @@ struct MemoryKeyTable {
     private var firstFree = none
     private var lastFree = none
     private(set) var count: UInt32 = 0
+    /// The check of accesses to regions with on-demand paging.
+    let memoryCheck: MemoryCheck?
+    /// The pages of the null region; nil before the first one is allocated.
+    var nullPages: UnsafeMutableRawPointer?
 
-    init() {
+    init(memoryCheck: MemoryCheck?) {
+        self.memoryCheck = memoryCheck
         capacity = 64
         regions = .allocate(capacity: 64)
         regions.initialize(repeating: MemoryRegion(), count: 64)
@@ -55,7 +63,10 @@ struct MemoryKeyTable {
         for index in 1..<capacity { free(index) }
     }
 
-    func deallocate() { regions.deallocate() }
+    func deallocate() {
+        regions.deallocate()
+        nullPages?.deallocate()
+    }
 
     /// Adds a region.
     /// - Throws: ENOMEM when all 65,535 entries are in use.
@@ -152,7 +163,10 @@ struct MemoryKeyTable {
         guard region.pointee.key == key, key != 0, region.pointee.protectionDomain == protectionDomain,
             region.pointee.access.rawValue & access.rawValue == access.rawValue,
             region.pointee.queuePair == 0 || region.pointee.queuePair == queuePair
-        else { return nil }
+        else {
+            return translateChecked(
+                key: key, protectionDomain: protectionDomain, address: address, length: length, access: access)
+        }
         // Subtractions that may wrap, compared so that a wrapped one never passes: no addition can overflow.
         let offset = address &- region.pointee.virtualAddress
         guard offset <= region.pointee.length, length <= region.pointee.length &- offset else { return nil }

@@ -10,6 +10,14 @@
 /// access them. Where /proc/self/maps cannot be read, it checks only that they are mapped.
 int linux_check_memory(const void *address, size_t size, bool writable);
 
+/// Makes the pages of these bytes present, for reading or, with `writable`, for writing (MADV_POPULATE_READ and
+/// MADV_POPULATE_WRITE of madvise(2); before Linux 5.14, it checks only that they are mapped). Returns 0, or EFAULT when
+/// they are not mapped or may not be accessed so.
+int linux_populate_memory(void *address, size_t size, bool writable);
+
+/// Size of a file in bytes, of a dma-buf too: lseek(2) to its end and back. Returns a negative errno value on failure.
+int64_t linux_file_size(int fd);
+
 /// Size of a page in bytes.
 int linux_page_size(void);
 

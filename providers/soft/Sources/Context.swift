@@ -34,6 +34,7 @@ struct SoftContext: ~Copyable {
         configuration.qpnPrefix = UInt32(slot.number)
         configuration.qpnPrefixBits = 8
         configuration.activeMTU = pathMTU(interfaceMTU: interface.mtu).byteCount ?? 256
+        configuration.memoryCheck = isMapped
         engine = Engine(configuration)
         self.slot = slot
         self.progressThread = progressThread
@@ -59,6 +60,8 @@ struct Guarded: ~Copyable {
     var sockets: Sockets
     var link = LinkState()
     var times = ProgressTimes()
+    /// The bytes of device memory that are allocated.
+    var deviceMemory = 0
 
     init(_ interface: linux_interface, senders: consuming Senders) {
         port = PortInterface(interface)

@@ -23,6 +23,12 @@ nonisolated(unsafe) let controlTable: UnsafeMutablePointer<rdma_context_ops> = {
     table.pointee.reg_mr = registerMemory
     table.pointee.rereg_mr = reregisterMemory
     table.pointee.dereg_mr = deregisterMemory
+    table.pointee.reg_dmabuf_mr = registerDMABuf
+    table.pointee.alloc_null_mr = allocateNullRegion
+    table.pointee.advise_mr = adviseMemory
+    table.pointee.alloc_dm = allocateDeviceMemory
+    table.pointee.free_dm = freeDeviceMemory
+    table.pointee.reg_dm_mr = registerDeviceMemory
 
     table.pointee.create_comp_channel = createChannel
     table.pointee.destroy_comp_channel = destroyChannel

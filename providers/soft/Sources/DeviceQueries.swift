@@ -24,8 +24,20 @@ func queryDevice(
     fill(&answer.orig_attr, context.soft.pointee.interface)
     answer.device_cap_flags_ex = UInt64(answer.orig_attr.device_cap_flags)
     answer.phys_port_cnt_ex = 1
+    fillOnDemand(&answer.odp_caps)
+    answer.max_dm_size = UInt64(DeviceLimits.deviceMemoryBytes)
     store(answer, to: attr, size: size)
     return 0
+}
+
+/// On-demand paging: every operation may use it, since the processor accesses the memory.
+private func fillOnDemand(_ caps: inout ibv_odp_caps) {
+    caps.general_caps = UInt64(IBV_ODP_SUPPORT.rawValue | IBV_ODP_SUPPORT_IMPLICIT.rawValue)
+    let datagram = IBV_ODP_SUPPORT_SEND.rawValue | IBV_ODP_SUPPORT_RECV.rawValue | IBV_ODP_SUPPORT_SRQ_RECV.rawValue
+    caps.per_transport_caps.ud_odp_caps = datagram
+    caps.per_transport_caps.uc_odp_caps = datagram | IBV_ODP_SUPPORT_WRITE.rawValue
+    caps.per_transport_caps.rc_odp_caps =
+        datagram | IBV_ODP_SUPPORT_WRITE.rawValue | IBV_ODP_SUPPORT_READ.rawValue | IBV_ODP_SUPPORT_ATOMIC.rawValue
 }
 
 private func fill(_ attr: inout ibv_device_attr, _ interface: linux_interface) {

@@ -8,6 +8,10 @@ enum DeviceLimits {
     static let queuePairs = 4096 - 3
     static let completionQueues = 1 << 16
     static let memoryRegionBytes = UInt64(1) << 47
+    /// `max_dm_size`: of all device memory of one open device together, in bytes.
+    static let deviceMemoryBytes = 1 << 26
+    /// The largest `log_align_req` of device memory.
+    static let deviceMemoryLogAlignment: UInt32 = 21
     static let protectionDomains = 1 << 16
     static let sharedReceiveQueues = 1 << 16
     static let addressHandles = 1 << 20
