@@ -79,18 +79,21 @@ public func completionQueueAttributes(
 }
 
 /// Checks the attributes of a new completion queue (`ibv_cq_init_attr_ex`).
-/// - Parameter fields: The supported `wc_flags` (`enum ibv_create_cq_wc_flags`).
+/// - Parameters:
+///   - fields: The supported `wc_flags` (`enum ibv_create_cq_wc_flags`).
+///   - ignoresOverrun: Whether the provider supports `IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN`.
 /// - Returns: 0, EINVAL, or EOPNOTSUPP; and whether one thread at a time will use the queue
 ///   (IBV_CREATE_CQ_ATTR_SINGLE_THREADED, or a parent domain with a thread domain).
 public func checkCompletionQueue(
-    _ attr: ibv_cq_init_attr_ex, _ context: UnsafeMutablePointer<ibv_context>, fields: UInt64
+    _ attr: ibv_cq_init_attr_ex, _ context: UnsafeMutablePointer<ibv_context>, fields: UInt64,
+    ignoresOverrun: Bool = false
 ) -> (refusal: Int32, isSingleThreaded: Bool) {
     let mask = attr.comp_mask
     let flags = mask & IBV_CQ_INIT_ATTR_MASK_FLAGS.rawValue != 0 ? attr.flags : 0
     let single = IBV_CREATE_CQ_ATTR_SINGLE_THREADED.rawValue
-    // A full queue never accepts another CQE, so IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN is not supported.
+    let known = ignoresOverrun ? single | IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN.rawValue : single
     guard mask & ~(IBV_CQ_INIT_ATTR_MASK_FLAGS.rawValue | IBV_CQ_INIT_ATTR_MASK_PD.rawValue) == 0,
-        flags & ~single == 0, attr.wc_flags & ~fields == 0
+        flags & ~known == 0, attr.wc_flags & ~fields == 0
     else {
         return (refusal(EOPNOTSUPP, "the provider does not support all of these flags or wc_flags"), false)
     }

@@ -19,6 +19,12 @@ struct Core {
     /// Whether READ responses or requests are sent next: they alternate.
     var responsesNext = true
 
+    /// The time of the last `receive`, `transmit` or `advance`, in nanoseconds.
+    var now: UInt64 = 0
+    /// The completion queues whose event waits for `cq_period`, and the earliest of their deadlines.
+    var moderated: UnsafeMutablePointer<CompletionQueueStorage>?
+    var moderationDeadline = UInt64.max
+
     /// Queue pairs by the low bits of their QPN.
     let queuePairs: UnsafeMutablePointer<UnsafeMutablePointer<QueuePairStorage>?>
     let indexBits: UInt32

@@ -2,7 +2,7 @@ import RoCEWire
 
 /// A software RoCEv2 adapter (`struct rxe_dev` of the kernel's rxe) without its input and output: work requests,
 /// packets and the time go in; packets, completions and events come out. It opens no socket, starts no thread and reads
-/// no clock: the same inputs lead to the same outputs.
+/// no clock but that of completion timestamps: the same inputs lead to the same outputs.
 ///
 /// One lock guards an engine: all calls of one engine must be made one after the other. Posting, polling and arming
 /// (`QueuePair`, `SharedReceiveQueue`, `CompletionQueue`) do not need it, see there. Memory is allocated only when
@@ -60,6 +60,7 @@ extension Engine {
     public borrowing func receive(
         _ packet: UnsafeRawBufferPointer, from source: PacketSource, now: UInt64
     ) {
+        core.pointee.now = now
         core.pointee.receive(packet, from: source, now: now)
     }
 
@@ -71,6 +72,7 @@ extension Engine {
     /// - Returns: The packet, or nil when there is none to send now.
     public borrowing func transmit(into buffer: UnsafeMutableRawBufferPointer, now: UInt64) -> OutgoingPacket? {
         precondition(buffer.count >= Engine.packetRoom, "transmit needs room for Engine.packetRoom bytes")
+        core.pointee.now = now
         return core.pointee.transmit(into: buffer, now: now)
     }
 
@@ -78,12 +80,20 @@ extension Engine {
     public static var packetRoom: Int { PacketHeaders.maximumPacketByteCount }
 
     /// The time at which `advance` is to be called next, for local ACK timeouts and RNR timers (IBTA volume 1,
-    /// 9.7.6.1.3); nil when no timer runs. It may be earlier than the first expiration, and is never later.
-    public var nextDeadline: UInt64? { core.pointee.timers.earliest }
+    /// 9.7.6.1.3) and moderated completion events; nil when no timer runs. It may be earlier than the first expiration,
+    /// and is never later.
+    public var nextDeadline: UInt64? {
+        let deadline = min(core.pointee.timers.earliest ?? .max, core.pointee.moderationDeadline)
+        return deadline == .max ? nil : deadline
+    }
 
     /// Handles the timers that have expired at `now`: local ACK timeouts and RNR timers (`retrans_timer`,
-    /// `rnr_nak_timer` of the kernel's rxe).
-    public borrowing func advance(to now: UInt64) { core.pointee.advance(to: now) }
+    /// `rnr_nak_timer` of the kernel's rxe), and the periods of moderated completion events.
+    public borrowing func advance(to now: UInt64) {
+        core.pointee.now = now
+        core.pointee.advance(to: now)
+        if core.pointee.moderationDeadline <= now { core.pointee.raiseModerated() }
+    }
 
     /// True when a doorbell was rung (`commitSends`, `ibv_post_send`) that `transmit` has not read. It needs no lock.
     public var doorbellIsRung: Bool { doorbells.isRung }

@@ -77,9 +77,13 @@ extension Engine {
     /// - Parameters:
     ///   - capacity: The number of CQEs, 1 to `Limits.maxCQE`. It is not rounded up.
     ///   - userData: Returned by `CompletionQueue.userData`.
+    ///   - clock: The clock of the completion timestamps (`IBV_WC_EX_WITH_COMPLETION_TIMESTAMP`); nil for a queue
+    ///     without them.
+    ///   - ignoresOverrun: With true, a CQE for which there is no room is dropped, and nothing else happens
+    ///     (`IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN`). With false, it is an overrun (`IBV_EVENT_CQ_ERR`).
     /// - Throws: EINVAL for a capacity out of range.
     public borrowing func createCompletionQueue(
-        capacity: UInt32, userData: UnsafeMutableRawPointer? = nil
+        capacity: UInt32, userData: UnsafeMutableRawPointer? = nil, clock: Clock? = nil, ignoresOverrun: Bool = false
     ) throws(Errno) -> CompletionQueue {
         guard capacity >= 1, capacity <= Limits.maxCQE else { throw .invalid }
         let storage = UnsafeMutablePointer<CompletionQueueStorage>.allocate(capacity: 1)
@@ -88,9 +92,19 @@ extension Engine {
         event.pointee.object = UnsafeMutableRawPointer(storage)
         storage.initialize(
             to: CompletionQueueStorage(
-                ring: Ring(limit: capacity, stride: MemoryLayout<WorkCompletion>.stride), core: core, event: event,
-                userData: userData))
+                ring: Ring(
+                    limit: capacity, stride: CompletionQueueStorage.stride(hasTimestamps: clock != nil)),
+                ignoresOverrun: ignoresOverrun, clock: clock, core: core, event: event, userData: userData))
         return CompletionQueue(storage)
+    }
+
+    /// Moderates the completion events of a completion queue (`ibv_modify_cq`): an armed queue raises its event when
+    /// `count` CQEs were written, or `period` after the first of them.
+    /// - Parameters:
+    ///   - count: The number of CQEs (`cq_count`). 0 and 1 end the moderation.
+    ///   - period: The time in nanoseconds (`cq_period`). 0 ends the moderation.
+    public borrowing func moderate(_ queue: CompletionQueue, count: UInt16, period: UInt64) {
+        core.pointee.moderate(queue.storage, count: count, period: period)
     }
 
     /// Changes the capacity of a completion queue, which keeps its CQEs (`ibv_resize_cq`). No thread may poll
@@ -106,6 +120,7 @@ extension Engine {
     public borrowing func destroy(_ queue: CompletionQueue) throws(Errno) {
         let storage = queue.storage
         guard storage.pointee.users == 0 else { throw .busy }
+        core.pointee.stopModerating(storage)
         core.pointee.events.remove(storage.pointee.event)
         storage.pointee.event.deallocate()
         storage.pointee.ring.deallocate()

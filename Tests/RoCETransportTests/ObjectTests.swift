@@ -136,6 +136,37 @@ struct ObjectTests {
         }
     }
 
+    @Test("A moderated queue raises its event at the given CQE, or when the period after the first one has passed")
+    func moderation() throws {
+        let probe = try Probe()
+        let queue = probe.host.completions
+        probe.host.engine.moderate(queue, count: 3, period: 1000)
+        for id in 0..<8 { probe.post(.send, id: UInt64(id)) }
+        _ = probe.sent()
+        // The queue pairs' own timers are stopped by the acknowledgements, so the deadline is that of the moderation.
+        queue.arm(solicitedOnly: false)
+        probe.acknowledge(1)
+        #expect(probe.host.events().isEmpty)
+        probe.acknowledge(2)
+        #expect(probe.host.events().count == 1)
+        // Not armed: no event, and none is counted.
+        probe.acknowledge(3)
+        queue.arm(solicitedOnly: false)
+        probe.acknowledge(4)
+        #expect(probe.host.events().isEmpty)
+        let start = probe.now
+        probe.host.engine.advance(to: start + 999)
+        #expect(probe.host.events().isEmpty)
+        probe.host.engine.advance(to: start + 1000)
+        #expect(probe.host.events().count == 1)
+        // The end of the moderation raises the event that waits.
+        queue.arm(solicitedOnly: false)
+        probe.acknowledge(5)
+        #expect(probe.host.events().isEmpty)
+        probe.host.engine.moderate(queue, count: 0, period: 0)
+        #expect(probe.host.events().count == 1)
+    }
+
     @Test("A resized completion queue keeps its CQEs in order; a capacity below their number fails with EINVAL")
     func resize() throws {
         let probe = try Probe(completions: 4)

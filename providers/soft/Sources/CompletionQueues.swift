@@ -67,7 +67,7 @@ func createExtendedCompletionQueue(
 ) -> UnsafeMutablePointer<ibv_cq_ex>? {
     guard let queue = makeCompletionQueue(context, attr?.pointee, fields: supportedCompletionFlags) else { return nil }
     let extended = UnsafeMutableRawPointer(queue).assumingMemoryBound(to: ibv_cq_ex.self)
-    fillExtendedPolling(extended)
+    fillExtendedPolling(extended, attr?.pointee.wc_flags ?? 0)
     return extended
 }
 
@@ -75,7 +75,7 @@ private func makeCompletionQueue(
     _ context: UnsafeMutablePointer<ibv_context>?, _ attr: ibv_cq_init_attr_ex?, fields: UInt64
 ) -> CompletionQueuePointer? {
     guard let context, let attr else { return failure(EINVAL) }
-    let (refusal, isSingleThreaded) = checkCompletionQueue(attr, context, fields: fields)
+    let (refusal, isSingleThreaded) = checkCompletionQueue(attr, context, fields: fields, ignoresOverrun: true)
     guard refusal == 0 else { return failure(refusal) }
     guard attr.cqe <= Limits.maxCQE else {
         return failure(overLimit("cqe", attr.cqe, "max_cqe", Int(Limits.maxCQE)))
@@ -86,7 +86,9 @@ private func makeCompletionQueue(
     defer { soft.unlock() }
     do {
         let made = try soft.pointee.engine.createCompletionQueue(
-            capacity: attr.cqe, userData: UnsafeMutableRawPointer(queue))
+            capacity: attr.cqe, userData: UnsafeMutableRawPointer(queue),
+            clock: attr.wc_flags & timestampFlags != 0 ? linux_monotonic_ns : nil,
+            ignoresOverrun: attr.ignoresOverrun)
         queue.initialize(
             to: SoftCompletionQueue(queue: made, channel: attr.channel?.soft, isSingleThreaded: isSingleThreaded))
     } catch {
@@ -112,6 +114,32 @@ func resizeCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?, cqe: Int32) -> Int
         }
         queue.pointee.base.cqe = cqe
         return 0
+    }
+}
+
+/// `ibv_modify_cq`: the moderation of completion events.
+func modifyCompletionQueue(
+    cq: UnsafeMutablePointer<ibv_cq>?, attr: UnsafeMutablePointer<ibv_modify_cq_attr>?
+) -> Int32 {
+    guard let queue = cq?.soft, let attr else { return EINVAL }
+    guard attr.pointee.attr_mask & ~IBV_CQ_ATTR_MODERATE.rawValue == 0 else {
+        return refusal(EINVAL, "attr_mask has bits that enum ibv_cq_attr_mask lacks")
+    }
+    if attr.pointee.attr_mask == 0 { return 0 }
+    let moderation = attr.pointee.moderate
+    let context = queue.context
+    context.lockForControl()
+    context.pointee.engine.moderate(
+        queue.pointee.queue, count: moderation.cq_count, period: UInt64(moderation.cq_period) * 1000)
+    context.dispatchEvents()
+    context.unlock()
+    return 0
+}
+
+extension ibv_cq_init_attr_ex {
+    /// Whether `IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN` is set.
+    fileprivate var ignoresOverrun: Bool {
+        comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS.rawValue != 0 && flags & IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN.rawValue != 0
     }
 }
 

@@ -13,6 +13,7 @@ nonisolated(unsafe) let controlTable: UnsafeMutablePointer<rdma_context_ops> = {
     table.pointee.query_gid_ex = queryGID
     table.pointee.query_gid_table = queryGIDTable
     table.pointee.query_pkey = queryPartitionKey
+    table.pointee.query_rt_values = queryRealTimeValues
 
     table.pointee.alloc_pd = allocateDomain
     table.pointee.dealloc_pd = deallocateDomain
@@ -38,6 +39,7 @@ nonisolated(unsafe) let controlTable: UnsafeMutablePointer<rdma_context_ops> = {
     table.pointee.create_cq = createCompletionQueue
     table.pointee.create_cq_ex = createExtendedCompletionQueue
     table.pointee.resize_cq = resizeCompletionQueue
+    table.pointee.modify_cq = modifyCompletionQueue
     table.pointee.destroy_cq = destroyCompletionQueue
 
     table.pointee.create_srq_ex = createSharedReceiveQueue

@@ -26,6 +26,10 @@ func queryDevice(
     answer.phys_port_cnt_ex = 1
     fillOnDemand(&answer.odp_caps)
     answer.max_dm_size = UInt64(DeviceLimits.deviceMemoryBytes)
+    answer.completion_timestamp_mask = UInt64.max
+    answer.hca_core_clock = DeviceLimits.coreClock
+    answer.cq_mod_caps.max_cq_count = UInt16.max
+    answer.cq_mod_caps.max_cq_period = UInt16.max
     store(answer, to: attr, size: size)
     return 0
 }
@@ -38,6 +42,21 @@ private func fillOnDemand(_ caps: inout ibv_odp_caps) {
     caps.per_transport_caps.uc_odp_caps = datagram | IBV_ODP_SUPPORT_WRITE.rawValue
     caps.per_transport_caps.rc_odp_caps =
         datagram | IBV_ODP_SUPPORT_WRITE.rawValue | IBV_ODP_SUPPORT_READ.rawValue | IBV_ODP_SUPPORT_ATOMIC.rawValue
+}
+
+/// `ibv_query_rt_values_ex`: the clock of completion timestamps now, CLOCK_MONOTONIC, in seconds and nanoseconds.
+func queryRealTimeValues(
+    context: UnsafeMutablePointer<ibv_context>?, values: UnsafeMutablePointer<ibv_values_ex>?
+) -> Int32 {
+    guard context != nil, let values else { return EINVAL }
+    guard values.pointee.comp_mask & ~IBV_VALUES_MASK_RAW_CLOCK.rawValue == 0 else {
+        return refusal(EOPNOTSUPP, "comp_mask has bits other than IBV_VALUES_MASK_RAW_CLOCK")
+    }
+    if values.pointee.comp_mask == 0 { return 0 }
+    let now = linux_monotonic_ns()
+    values.pointee.raw_clock.tv_sec = Int(now / 1_000_000_000)
+    values.pointee.raw_clock.tv_nsec = Int(now % 1_000_000_000)
+    return 0
 }
 
 private func fill(_ attr: inout ibv_device_attr, _ interface: linux_interface) {

@@ -17,6 +17,8 @@ enum DeviceLimits {
     static let addressHandles = 1 << 20
     static let gids = 32
     static let completionVectors = 1
+    /// The frequency of the clock of completion timestamps in kHz (`hca_core_clock`): its unit is the nanosecond.
+    static let coreClock = UInt64(1_000_000)
     /// The default partition, full member: the only P_Key.
     static let pkey = UInt16(0xFFFF)
 }

@@ -34,9 +34,14 @@ func requestNotification(cq: UnsafeMutablePointer<ibv_cq>?, solicitedOnly: Int32
 // MARK: - Extended polling
 
 /// The `wc_flags` of `ibv_create_cq_ex` that are supported.
-let supportedCompletionFlags = UInt64(IBV_WC_STANDARD_FLAGS)
+let supportedCompletionFlags = UInt64(IBV_WC_STANDARD_FLAGS) | timestampFlags
 
-func fillExtendedPolling(_ cq: UnsafeMutablePointer<ibv_cq_ex>) {
+/// The `wc_flags` for which CQEs have a timestamp: nanoseconds of CLOCK_MONOTONIC, the device's raw clock.
+let timestampFlags =
+    UInt64(IBV_WC_EX_WITH_COMPLETION_TIMESTAMP.rawValue)
+    | UInt64(IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK.rawValue)
+
+func fillExtendedPolling(_ cq: UnsafeMutablePointer<ibv_cq_ex>, _ fields: UInt64) {
     cq.pointee.start_poll = startPoll
     cq.pointee.next_poll = nextPoll
     cq.pointee.end_poll = endPoll
@@ -50,6 +55,18 @@ func fillExtendedPolling(_ cq: UnsafeMutablePointer<ibv_cq_ex>) {
     cq.pointee.read_slid = { UInt32($0!.entry.pointee.sourceLID) }
     cq.pointee.read_sl = { $0!.entry.pointee.serviceLevel }
     cq.pointee.read_dlid_path_bits = { $0!.entry.pointee.destinationPathBits }
+    if fields & UInt64(IBV_WC_EX_WITH_COMPLETION_TIMESTAMP.rawValue) != 0 {
+        cq.pointee.read_completion_ts = { $0!.soft.pointee.queue.shownTimestamp }
+    }
+    if fields & UInt64(IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK.rawValue) != 0 {
+        cq.pointee.read_completion_wallclock_ns = { wallClock(at: $0!.soft.pointee.queue.shownTimestamp) }
+    }
+}
+
+/// The wall clock (CLOCK_REALTIME, nanoseconds) at this time of CLOCK_MONOTONIC, by the difference between the two now.
+private func wallClock(at time: UInt64) -> UInt64 {
+    let now = linux_monotonic_ns()
+    return linux_realtime_ns() &- now &+ time
 }
 
 extension UnsafeMutablePointer<ibv_cq_ex> {
