@@ -24,6 +24,9 @@ struct Core {
     /// The completion queues whose event waits for `cq_period`, and the earliest of their deadlines.
     var moderated: UnsafeMutablePointer<CompletionQueueStorage>?
     var moderationDeadline = UInt64.max
+    /// The queue pairs whose rate limit allows no packet yet, and the time at which the first of them may send.
+    var paced: UnsafeMutablePointer<QueuePairStorage>?
+    var pacingDeadline = UInt64.max
 
     /// Queue pairs by the low bits of their QPN.
     let queuePairs: UnsafeMutablePointer<UnsafeMutablePointer<QueuePairStorage>?>

@@ -80,19 +80,21 @@ extension Engine {
     public static var packetRoom: Int { PacketHeaders.maximumPacketByteCount }
 
     /// The time at which `advance` is to be called next, for local ACK timeouts and RNR timers (IBTA volume 1,
-    /// 9.7.6.1.3) and moderated completion events; nil when no timer runs. It may be earlier than the first expiration,
-    /// and is never later.
+    /// 9.7.6.1.3), rate limits and moderated completion events; nil when no timer runs. It may be earlier than the first
+    /// expiration, and is never later.
     public var nextDeadline: UInt64? {
-        let deadline = min(core.pointee.timers.earliest ?? .max, core.pointee.moderationDeadline)
+        let others = min(core.pointee.moderationDeadline, core.pointee.pacingDeadline)
+        let deadline = min(core.pointee.timers.earliest ?? .max, others)
         return deadline == .max ? nil : deadline
     }
 
     /// Handles the timers that have expired at `now`: local ACK timeouts and RNR timers (`retrans_timer`,
-    /// `rnr_nak_timer` of the kernel's rxe), and the periods of moderated completion events.
+    /// `rnr_nak_timer` of the kernel's rxe), the periods of moderated completion events, and the waits of rate limits.
     public borrowing func advance(to now: UInt64) {
         core.pointee.now = now
         core.pointee.advance(to: now)
         if core.pointee.moderationDeadline <= now { core.pointee.raiseModerated() }
+        if core.pointee.pacingDeadline <= now { core.pointee.resumePaced() }
     }
 
     /// True when a doorbell was rung (`commitSends`, `ibv_post_send`) that `transmit` has not read. It needs no lock.

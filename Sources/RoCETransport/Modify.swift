@@ -6,7 +6,7 @@ extension Engine {
     /// Going to RESET empties the queues and removes the queue pair's entries from its completion queues: no thread may
     /// post or poll meanwhile.
     /// - Throws: EINVAL when the state does not allow the change, the mask lacks an attribute that it needs or has one
-    ///   that it does not allow, or a value is out of range; EOPNOTSUPP for an alternate path.
+    ///   that it does not allow, or a value is out of range.
     public borrowing func modify(
         _ queuePair: QueuePair, _ attributes: QueuePairAttributes, _ mask: AttributeMask
     ) throws(Errno) {
@@ -26,13 +26,22 @@ extension Engine {
 extension Core {
     mutating func modify(_ pair: Pair, _ wanted: QueuePairAttributes, _ mask: AttributeMask) throws(Errno) {
         guard allows(wanted, mask, pair) else { throw .invalid }
-        if !mask.isDisjoint(with: [.alternatePath, .pathMigration]) { throw .notSupported }
         guard attributeOutOfRange(wanted, mask).isEmpty else { throw .invalid }
+        if mask.contains(.pathMigration), wanted.migration == .rearm, !mask.contains(.alternatePath),
+            pair.pointee.attributes.alternatePath == nil
+        {
+            throw .invalid
+        }
         let from = pair.pointee.state
         let to = mask.contains(.state) ? wanted.state : from
         if to == .reset { return reset(pair) }
         if to == .error { return enterError(pair) }
         pair.pointee.attributes.take(mask, from: wanted)
+        if from == .readyToSend && to == .sendQueueDrained && !mask.contains(.sqdAsyncNotify) {
+            pair.pointee.attributes.sqdAsyncNotify = false
+        }
+        if mask.contains(.pathMigration) { migrate(pair, to: wanted.migration) }
+        if mask.contains(.rateLimit) { pace(pair, Pacing(rate: wanted.rateLimit, burst: 0)) }
         enter(to, from: from, pair)
     }
 
@@ -67,6 +76,13 @@ extension Core {
         if fails(.maxDestinationReadAtomic, unless: UInt32(wanted.maxDestinationReadAtomic) <= depth) {
             return .maxDestinationReadAtomic
         }
+        if mask.contains(.alternatePath) {
+            guard wanted.alternatePort == Limits.portNumber, wanted.alternatePKeyIndex == Limits.pkeyIndex,
+                wanted.alternateTimeout <= Limits.maxTimeout
+            else { return .alternatePath }
+        }
+        if fails(.pathMigration, unless: wanted.migration != .armed) { return .pathMigration }
+        if fails(.rateLimit, unless: wanted.rateLimit <= Limits.maxRateLimit) { return .rateLimit }
         return fails(.destinationQPN, unless: wanted.destinationQPN <= mask24) ? .destinationQPN : []
     }
 
@@ -129,5 +145,12 @@ extension QueuePairAttributes {
         if mask.contains(.retryCount) { retryCount = other.retryCount }
         if mask.contains(.rnrRetry) { rnrRetry = other.rnrRetry }
         if mask.contains(.pkeyIndex) { pkeyIndex = other.pkeyIndex }
+        if mask.contains(.rateLimit) { rateLimit = other.rateLimit }
+        if mask.contains(.alternatePath) {
+            alternatePath = other.alternatePath
+            alternatePKeyIndex = other.alternatePKeyIndex
+            alternatePort = other.alternatePort
+            alternateTimeout = other.alternateTimeout
+        }
     }
 }

@@ -54,8 +54,8 @@ struct Transition {
     }
 
     private static func whileSending(_ type: QueuePairType) -> AttributeMask {
-        if type == .ud { return .qkey }
-        let connected: AttributeMask = [.access, .alternatePath, .pathMigration]
+        if type == .ud { return [.qkey, .rateLimit] }
+        let connected: AttributeMask = [.access, .alternatePath, .pathMigration, .rateLimit]
         return type == .uc ? connected : connected.union(.minRNRTimer)
     }
 

@@ -304,6 +304,12 @@ public struct AsyncEventType: RawRepresentable, Hashable, Sendable, BitwiseCopya
     @inlinable public static var communicationEstablished: AsyncEventType {
         AsyncEventType(rawValue: IBV_EVENT_COMM_EST.rawValue)
     }
+    /// `IBV_EVENT_PATH_MIG`: the queue pair continues on its alternate path.
+    @inlinable public static var pathMigrated: AsyncEventType { AsyncEventType(rawValue: IBV_EVENT_PATH_MIG.rawValue) }
+    /// `IBV_EVENT_PATH_MIG_ERR`: the peer asked to migrate to a path that is not the alternate path.
+    @inlinable public static var pathMigrationError: AsyncEventType {
+        AsyncEventType(rawValue: IBV_EVENT_PATH_MIG_ERR.rawValue)
+    }
     /// `IBV_EVENT_SQ_DRAINED`: all work requests that were begun before SQD are complete.
     @inlinable public static var sendQueueDrained: AsyncEventType {
         AsyncEventType(rawValue: IBV_EVENT_SQ_DRAINED.rawValue)

@@ -159,6 +159,26 @@ extension Engine {
         return SharedReceiveQueue(storage)
     }
 
+    /// Changes the number of receive work requests of a shared receive queue, which keeps those that are posted
+    /// (`ibv_modify_srq`, `IBV_SRQ_MAX_WR`). No thread may post meanwhile.
+    /// - Parameter maxWR: 1 to `Limits.maxWR`. It is not rounded up.
+    /// - Throws: EINVAL for a number out of range, less than the posted work requests, or less than the limit.
+    public borrowing func resize(_ queue: SharedReceiveQueue, maxWR: UInt32) throws(Errno) {
+        let old = queue.storage.pointee.ring
+        let count = old.count
+        guard maxWR >= 1, maxWR <= Limits.maxWR, maxWR >= count, maxWR >= queue.storage.pointee.limit else {
+            throw .invalid
+        }
+        let new = Ring(limit: maxWR, stride: old.stride)
+        for index in 0..<count {
+            new.slot(index).copyMemory(from: old.slot(old.oldest &+ index), byteCount: old.stride)
+        }
+        new.producer.pointee.position = count
+        _ = new.publish()
+        queue.storage.pointee.ring = new
+        old.deallocate()
+    }
+
     /// Sets the limit (`srq_limit`, `ibv_modify_srq`): one event is reported when fewer receive work requests than this
     /// are left; 0 disarms.
     /// - Throws: EINVAL when it is more than `max_wr` of the queue.

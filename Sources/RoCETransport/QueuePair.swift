@@ -37,6 +37,7 @@ struct QueuePairStorage: ~Copyable {
     /// The time at which that timer expires. While a timer runs, the heap of timers has an entry for this time or an
     /// earlier one.
     var deadline: UInt64 = 0
+    var pacing = Pacing()
 
     /// The state, under the engine's lock. `attributes.state` is authoritative, and only `Core.setState` writes it,
     /// together with `published`, the copy for threads without the lock. `ibv_qp.state` is a copy that a provider makes

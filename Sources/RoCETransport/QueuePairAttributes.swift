@@ -42,7 +42,7 @@ public struct AttributeMask: OptionSet, Hashable, Sendable {
     @inlinable public static var maxReadAtomic: AttributeMask {
         AttributeMask(rawValue: IBV_QP_MAX_QP_RD_ATOMIC.rawValue)
     }
-    /// `IBV_QP_ALT_PATH`: allowed in some transitions, which then fail with EOPNOTSUPP.
+    /// `IBV_QP_ALT_PATH`.
     @inlinable public static var alternatePath: AttributeMask { AttributeMask(rawValue: IBV_QP_ALT_PATH.rawValue) }
     /// `IBV_QP_MIN_RNR_TIMER`.
     @inlinable public static var minRNRTimer: AttributeMask { AttributeMask(rawValue: IBV_QP_MIN_RNR_TIMER.rawValue) }
@@ -52,12 +52,14 @@ public struct AttributeMask: OptionSet, Hashable, Sendable {
     @inlinable public static var maxDestinationReadAtomic: AttributeMask {
         AttributeMask(rawValue: IBV_QP_MAX_DEST_RD_ATOMIC.rawValue)
     }
-    /// `IBV_QP_PATH_MIG_STATE`: allowed in some transitions, which then fail with EOPNOTSUPP.
+    /// `IBV_QP_PATH_MIG_STATE`.
     @inlinable public static var pathMigration: AttributeMask {
         AttributeMask(rawValue: IBV_QP_PATH_MIG_STATE.rawValue)
     }
     /// `IBV_QP_DEST_QPN`.
     @inlinable public static var destinationQPN: AttributeMask { AttributeMask(rawValue: IBV_QP_DEST_QPN.rawValue) }
+    /// `IBV_QP_RATE_LIMIT`.
+    @inlinable public static var rateLimit: AttributeMask { AttributeMask(rawValue: IBV_QP_RATE_LIMIT.rawValue) }
 }
 
 /// The attributes of a queue pair: `struct ibv_qp_attr` of verbs.h, in the units of that struct.
@@ -85,6 +87,21 @@ public struct QueuePairAttributes: Equatable, Sendable {
     public var pkeyIndex: UInt16 = 0
     /// `en_sqd_async_notify`: report `IBV_EVENT_SQ_DRAINED`.
     public var sqdAsyncNotify = false
+    /// `sq_draining`: in SQD, whether work requests that were begun before are not complete. `modify` ignores it.
+    public var sqDraining = false
+    /// `alt_ah_attr`: the alternate path of the connection; nil for none.
+    public var alternatePath: Path?
+    /// `alt_pkey_index`: must be 0.
+    public var alternatePKeyIndex: UInt16 = 0
+    /// `alt_port_num`: must be 1.
+    public var alternatePort: UInt8 = 0
+    /// `alt_timeout`: the local ACK timeout on the alternate path, as `timeout`.
+    public var alternateTimeout: UInt8 = 0
+    /// `path_mig_state`. `modify` sets `.rearm`, which needs an alternate path, or `.migrated`, which migrates an armed
+    /// queue pair.
+    public var migration = PathMigrationState.migrated
+    /// `rate_limit` in kbit/s, up to `Limits.maxRateLimit`; 0 for none.
+    public var rateLimit: UInt32 = 0
     /// `max_rd_atomic`: the initiator depth, that is, the largest number of outstanding READs and atomics of this queue
     /// pair, 0 to 16.
     public var maxReadAtomic: UInt8 = 0

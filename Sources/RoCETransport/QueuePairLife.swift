@@ -122,6 +122,7 @@ extension Engine {
         result.currentState = queuePair.storage.pointee.state
         result.rqPSN = queuePair.storage.pointee.responder.expected.rawValue
         result.sqPSN = queuePair.storage.pointee.requester.next.rawValue
+        result.sqDraining = queuePair.storage.pointee.requester.drain == .draining
         return result
     }
 }
@@ -155,6 +156,7 @@ extension Core {
         requests.remove(pair.pointee.links + QueuePairStorage.requests)
         timers.remove(pair)
         pair.pointee.timer = .none
+        stopWaiting(pair)
         events.remove(pair.pointee.event)
     }
 
@@ -164,6 +166,7 @@ extension Core {
         setState(.reset, of: pair)
         pair.pointee.attributes = QueuePairAttributes()
         pair.pointee.requester = Requester()
+        pair.pointee.pacing = Pacing()
         pair.pointee.responder = Responder(
             sgList: pair.pointee.responder.sgList, resources: pair.pointee.responder.resources)
         pair.pointee.send.reset()
@@ -180,6 +183,7 @@ extension Core {
         atomicMemoryFence(ordering: .sequentiallyConsistent)
         timers.remove(pair)
         pair.pointee.timer = .none
+        stopWaiting(pair)
         requests.remove(pair.pointee.links + QueuePairStorage.requests)
         if !sendsNAK {
             acknowledgements.remove(pair.pointee.links + QueuePairStorage.acknowledgements)

@@ -51,7 +51,9 @@ extension Core {
         }
         if pair.pointee.type != .ud {
             let path = pair.pointee.attributes.path
-            guard source.source == path.destination, source.destination == path.source else {
+            if source.source == path.destination, source.destination == path.source {
+                if pair.pointee.attributes.migration != .migrated { noteMigrationState(pair, bth) }
+            } else if !followMigration(pair, bth, from: source) {
                 counters.droppedAddress &+= 1
                 return nil
             }

@@ -145,7 +145,7 @@ extension Core {
         let bth = BTH(
             opcode: opcode, destinationQPN: pair.pointee.attributes.destinationQPN, psn: psn,
             pkey: configuration.pkey, acknowledgeRequest: setsAckReq(pair, isLast: isLast),
-            solicited: solicited)
+            solicited: solicited, migrated: pair.pointee.attributes.migration == .migrated)
         pair.pointee.requester.next = psn.next
         return seal(bth, at: target, payload: Int(payload))
     }
@@ -263,7 +263,8 @@ extension Core {
         pair.pointee.requester.packetsSinceAckReq = 0
         let bth = BTH(
             opcode: opcode, destinationQPN: pair.pointee.attributes.destinationQPN, psn: psn,
-            pkey: configuration.pkey, acknowledgeRequest: true)
+            pkey: configuration.pkey, acknowledgeRequest: true,
+            migrated: pair.pointee.attributes.migration == .migrated)
         return seal(bth, at: target, payload: payload)
     }
 }

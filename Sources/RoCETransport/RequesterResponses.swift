@@ -128,11 +128,23 @@ extension Core {
     /// without progress is a copy of the first. A packet that is lost again is found by the local ACK timeout.
     private mutating func goBackOnce(_ pair: Pair, now: UInt64) {
         guard pair.pointee.requester.recovery != .negativelyAcknowledged else { return }
-        guard pair.pointee.requester.retriesLeft > 0 else { return failOldestSend(pair, status: .retryExceeded) }
+        guard pair.pointee.requester.retriesLeft > 0 else { return endRetries(pair, now: now) }
         pair.pointee.requester.retriesLeft -= 1
         goBackForLoss(pair, .negativelyAcknowledged)
         // A running RNR timer continues: lost packets are sent again when it expires.
         if pair.pointee.timer != .rnr { startTimer(pair, now: now) }
+    }
+
+    /// The retries are over: an armed queue pair continues on its alternate path, and another one fails.
+    @inline(never)
+    private mutating func endRetries(_ pair: Pair, now: UInt64) {
+        guard pair.pointee.attributes.migration == .armed else {
+            return failOldestSend(pair, status: .retryExceeded)
+        }
+        migrate(pair)
+        pair.pointee.requester.retriesLeft = pair.pointee.attributes.retryCount
+        goBackForLoss(pair, .timedOut)
+        startTimer(pair, now: now)
     }
 
     /// A response to a later request arrived, so the response to the oldest request was lost: an implied NAK (IBTA
@@ -213,7 +225,7 @@ extension Core {
 
     private mutating func timeOut(_ pair: Pair, now: UInt64) {
         counters.timeouts &+= 1
-        guard pair.pointee.requester.retriesLeft > 0 else { return failOldestSend(pair, status: .retryExceeded) }
+        guard pair.pointee.requester.retriesLeft > 0 else { return endRetries(pair, now: now) }
         pair.pointee.requester.retriesLeft -= 1
         let recovery = pair.pointee.requester.recovery
         goBackForLoss(pair, recovery == .none ? .timedOut : recovery)

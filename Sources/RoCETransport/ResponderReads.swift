@@ -361,7 +361,7 @@ extension Core {
     ) -> Int {
         let bth = BTH(
             opcode: opcode, destinationQPN: pair.pointee.attributes.destinationQPN, psn: psn,
-            pkey: configuration.pkey)
+            pkey: configuration.pkey, migrated: pair.pointee.attributes.migration == .migrated)
         return seal(bth, at: target, payload: payload)
     }
 }

@@ -1,6 +1,7 @@
 /// The storage of a shared receive queue (`struct rxe_srq` of the kernel's rxe).
 struct SharedReceiveQueueStorage: ~Copyable {
-    let ring: Ring
+    /// Replaced by `Engine.resize`.
+    var ring: Ring
     let maxSGE: UInt32
     let protectionDomain: UInt32
     let core: UnsafeMutablePointer<Core>

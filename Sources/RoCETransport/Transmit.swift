@@ -42,7 +42,10 @@ extension Core {
                 continue
             }
             inTurn &+= 1
-            if let packet = emitRequest(pair, to: target, now: now) { return packet }
+            if pair.pointee.pacing.rate == 0 || mayPace(pair), let packet = emitRequest(pair, to: target, now: now) {
+                if pair.pointee.pacing.rate != 0 { countPaced(pair, byteCount: packet.byteCount) }
+                return packet
+            }
             requests.remove(link)
             inTurn = 0
         }

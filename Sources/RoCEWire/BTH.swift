@@ -49,15 +49,15 @@ public struct BTH: WireFormat {
     /// kernel).
     @inlinable public static var defaultPKey: UInt16 { 0xFFFF }
 
-    /// Creates a BTH. Migration state, pad count, transport version, FECN and BECN are 0.
+    /// Creates a BTH. Pad count, transport version, FECN and BECN are 0.
     @inlinable
     public init(
         opcode: Opcode, destinationQPN: UInt32, psn: PSN, pkey: UInt16 = BTH.defaultPKey,
-        acknowledgeRequest: Bool = false, solicited: Bool = false
+        acknowledgeRequest: Bool = false, solicited: Bool = false, migrated: Bool = false
     ) {
         self.opcode = opcode
         self.solicited = solicited
-        migrated = false
+        self.migrated = migrated
         padCount = 0
         transportVersion = 0
         self.pkey = pkey

@@ -136,7 +136,7 @@ struct LifeTests {
         #expect(throws: Errno.invalid) { try probe.host.engine.modify(fresh, attributes, Connection.toInit) }
     }
 
-    @Test("A wrong cur_qp_state fails with EINVAL, an alternate path with EOPNOTSUPP")
+    @Test("A wrong cur_qp_state fails with EINVAL, as do an alternate port, P_Key index or timeout out of range")
     func currentState() throws {
         let probe = try Probe()
         var attributes = QueuePairAttributes()
@@ -148,8 +148,15 @@ struct LifeTests {
         attributes.currentState = .readyToSend
         try probe.host.engine.modify(probe.pair, attributes, [.state, .currentState])
         attributes.state = .readyToSend
-        #expect(throws: Errno.notSupported) {
-            try probe.host.engine.modify(probe.pair, attributes, [.state, .alternatePath])
+        for change in [
+            { $0.alternatePort = 2 }, { $0.alternatePKeyIndex = 1 }, { $0.alternateTimeout = 32 },
+        ] as [(inout QueuePairAttributes) -> Void] {
+            var wrong = attributes
+            wrong.alternatePort = 1
+            change(&wrong)
+            #expect(throws: Errno.invalid) {
+                try probe.host.engine.modify(probe.pair, wrong, [.state, .alternatePath])
+            }
         }
     }
 

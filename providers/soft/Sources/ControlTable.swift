@@ -51,7 +51,10 @@ nonisolated(unsafe) let controlTable: UnsafeMutablePointer<rdma_context_ops> = {
     table.pointee.qp_to_qp_ex = queuePairToExtended
     table.pointee.modify_qp = modifyQueuePair
     table.pointee.query_qp = queryQueuePair
+    table.pointee.modify_qp_rate_limit = modifyRateLimit
     table.pointee.query_qp_data_in_order = queryDataInOrder
+    table.pointee.query_ece = queryECE
+    table.pointee.set_ece = setECE
     table.pointee.destroy_qp = destroyQueuePair
 
     table.pointee.create_ah = createAddressHandle

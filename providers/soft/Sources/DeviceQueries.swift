@@ -28,6 +28,10 @@ func queryDevice(
     answer.max_dm_size = UInt64(DeviceLimits.deviceMemoryBytes)
     answer.completion_timestamp_mask = UInt64.max
     answer.hca_core_clock = DeviceLimits.coreClock
+    answer.packet_pacing_caps.qp_rate_limit_min = 1
+    answer.packet_pacing_caps.qp_rate_limit_max = Limits.maxRateLimit
+    answer.packet_pacing_caps.supported_qpts =
+        1 << IBV_QPT_RC.rawValue | 1 << IBV_QPT_UC.rawValue | 1 << IBV_QPT_UD.rawValue
     answer.cq_mod_caps.max_cq_count = UInt16.max
     answer.cq_mod_caps.max_cq_period = UInt16.max
     store(answer, to: attr, size: size)
@@ -69,8 +73,8 @@ private func fill(_ attr: inout ibv_device_attr, _ interface: linux_interface) {
     attr.max_qp_wr = Int32(Limits.maxWR)
     attr.device_cap_flags =
         IBV_DEVICE_CURR_QP_STATE_MOD.rawValue | IBV_DEVICE_RC_RNR_NAK_GEN.rawValue
-        | IBV_DEVICE_SYS_IMAGE_GUID.rawValue | IBV_DEVICE_MEM_WINDOW.rawValue
-        | IBV_DEVICE_MEM_WINDOW_TYPE_2B.rawValue
+        | IBV_DEVICE_SYS_IMAGE_GUID.rawValue | IBV_DEVICE_AUTO_PATH_MIG.rawValue | IBV_DEVICE_SRQ_RESIZE.rawValue
+        | IBV_DEVICE_MEM_WINDOW.rawValue | IBV_DEVICE_MEM_WINDOW_TYPE_2B.rawValue
     attr.max_sge = Int32(Limits.maxSGE)
     attr.max_sge_rd = Int32(Limits.maxSGE)
     attr.max_cq = Int32(DeviceLimits.completionQueues)

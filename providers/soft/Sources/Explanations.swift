@@ -92,6 +92,11 @@ func explainRange(_ attribute: AttributeMask, _ wanted: QueuePairAttributes, act
     case .maxDestinationReadAtomic:
         return overLimit(
             "max_dest_rd_atomic", wanted.maxDestinationReadAtomic, "max_qp_rd_atom", Int(Limits.maxReadAtomic))
+    case .alternatePath:
+        return refusal(EINVAL, "alt_port_num must be 1, alt_pkey_index 0 and alt_timeout 0 to 31")
+    case .pathMigration: return refusal(EINVAL, "path_mig_state can be set to REARM and MIGRATED only")
+    case .rateLimit:
+        return overLimit("rate_limit", wanted.rateLimit, "qp_rate_limit_max", Int(Limits.maxRateLimit))
     case .destinationQPN: return outOfRange("dest_qp_num", wanted.destinationQPN, "has 24 bits")
     default: return EINVAL
     }

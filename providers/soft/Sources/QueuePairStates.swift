@@ -13,21 +13,26 @@ func modifyQueuePair(
     let wanted = AttributeMask(rawValue: UInt32(bitPattern: mask))
     var attributes = QueuePairAttributes()
     guard attributes.take(attr.pointee, wanted) else {
-        return refusal(EINVAL, "qp_state, cur_qp_state or path_mtu is not a value that verbs.h defines")
+        return refusal(
+            EINVAL, "qp_state, cur_qp_state, path_mtu or path_mig_state is not a value that verbs.h defines")
     }
     // Only the transition to RESET removes entries from queues that other threads access. The others need not be fast.
     return pair.whileQuiet {
         if wanted.contains(.path) {
             guard let path = context.resolve(attr.pointee.ah_attr) else { return EINVAL }
             attributes.path = path
-        } else if wanted.contains(.pathMTU) {
+        }
+        if wanted.contains(.alternatePath) {
+            guard let path = context.resolve(attr.pointee.alt_ah_attr) else { return EINVAL }
+            attributes.alternatePath = path
+        }
+        if wanted.isDisjoint(with: [.path, .alternatePath]) && wanted.contains(.pathMTU) {
             // `resolve` does the same.
             context.followInterface()
         }
         do throws(RoCETransport.Errno) {
             try context.pointee.engine.modify(pair.pointee.pair, attributes, wanted)
         } catch {
-            if error == .notSupported { return refusal(EOPNOTSUPP, "soft has no alternate paths") }
             let excess = context.pointee.engine.attributeOutOfRange(pair.pointee.pair, attributes, wanted)
             let activeMTU = context.pointee.engine.configuration.activeMTU
             return excess.isEmpty ? error.rawValue : explainRange(excess, attributes, activeMTU: activeMTU)
@@ -59,6 +64,43 @@ func queryQueuePair(
     return 0
 }
 
+/// `ibv_modify_qp_rate_limit`. The rate is kept whatever the length of the packets, so `typical_pkt_sz` has no effect.
+func modifyRateLimit(
+    qp: UnsafeMutablePointer<ibv_qp>?, attr: UnsafeMutablePointer<ibv_qp_rate_limit_attr>?
+) -> Int32 {
+    guard let pair = qp?.soft, let attr else { return EINVAL }
+    guard attr.pointee.comp_mask == 0 else { return refusal(EINVAL, "comp_mask: no bit is defined") }
+    guard attr.pointee.rate_limit <= Limits.maxRateLimit else {
+        return overLimit("rate_limit", attr.pointee.rate_limit, "qp_rate_limit_max", Int(Limits.maxRateLimit))
+    }
+    let context = pair.context
+    context.lockForControl()
+    defer { context.unlock() }
+    do throws(RoCETransport.Errno) {
+        try context.pointee.engine.limitRate(
+            of: pair.pointee.pair, to: attr.pointee.rate_limit, burst: attr.pointee.max_burst_sz)
+    } catch {
+        return refusal(error.rawValue, "the queue pair must be in RTS or SQD")
+    }
+    context.pointee.progressThread.wake()
+    return 0
+}
+
+/// `ibv_query_ece`: no vendor, and so no options, of enhanced connection establishment.
+func queryECE(qp: UnsafeMutablePointer<ibv_qp>?, ece: UnsafeMutablePointer<ibv_ece>?, size: Int) -> Int32 {
+    guard qp != nil, let ece else { return EINVAL }
+    UnsafeMutableRawPointer(ece).initializeMemory(as: UInt8.self, repeating: 0, count: size)
+    return 0
+}
+
+/// `ibv_set_ece`: accepts none of the options, of whichever vendor, and returns that.
+func setECE(qp: UnsafeMutablePointer<ibv_qp>?, ece: UnsafeMutablePointer<ibv_ece>?, size: Int) -> Int32 {
+    guard qp != nil, let ece, size >= MemoryLayout<ibv_ece>.size else { return EINVAL }
+    guard ece.pointee.comp_mask == 0 else { return refusal(EINVAL, "comp_mask: no bit is defined") }
+    ece.pointee.options = 0
+    return 0
+}
+
 /// `ibv_query_qp_data_in_order`: 0. The packets of a message are placed in order, but not the bytes of each packet.
 func queryDataInOrder(qp: UnsafeMutablePointer<ibv_qp>?, opcode: ibv_wr_opcode, flags: UInt32) -> Int32 { 0 }
 
@@ -77,6 +119,16 @@ extension QueuePairAttributes {
             guard let mtu = attr.path_mtu.byteCount else { return false }
             pathMTU = mtu
         }
+        if mask.contains(.pathMigration) {
+            guard let state = PathMigrationState(rawValue: UInt8(clamping: attr.path_mig_state.rawValue)) else {
+                return false
+            }
+            migration = state
+        }
+        alternatePKeyIndex = attr.alt_pkey_index
+        alternatePort = attr.alt_port_num
+        alternateTimeout = attr.alt_timeout
+        rateLimit = attr.rate_limit
         qkey = attr.qkey
         rqPSN = attr.rq_psn
         sqPSN = attr.sq_psn
@@ -100,7 +152,15 @@ extension QueuePairAttributes {
         attr.qp_state = state.verbs
         attr.cur_qp_state = state.verbs
         attr.path_mtu = ibv_mtu(byteCount: pathMTU)
-        attr.path_mig_state = IBV_MIG_MIGRATED
+        attr.path_mig_state = ibv_mig_state(UInt32(migration.rawValue))
+        attr.sq_draining = sqDraining ? 1 : 0
+        attr.rate_limit = rateLimit
+        if let path = alternatePath {
+            attr.alt_ah_attr = path.verbs
+            attr.alt_pkey_index = alternatePKeyIndex
+            attr.alt_port_num = alternatePort
+            attr.alt_timeout = alternateTimeout
+        }
         attr.qkey = qkey
         attr.rq_psn = rqPSN
         attr.sq_psn = sqPSN

@@ -86,22 +86,46 @@ func modifySharedReceiveQueue(
 ) -> Int32 {
     guard let queue = srq?.soft, let attr else { return EINVAL }
     let wanted = UInt32(bitPattern: mask)
-    // Resizing is not supported (no IBV_DEVICE_SRQ_RESIZE).
-    guard wanted & ~IBV_SRQ_LIMIT.rawValue == 0 else {
-        return wanted & ~(IBV_SRQ_LIMIT.rawValue | IBV_SRQ_MAX_WR.rawValue) == 0
-            ? refusal(EOPNOTSUPP, "soft does not resize shared receive queues (no IBV_DEVICE_SRQ_RESIZE)")
-            : refusal(EINVAL, "the mask has bits that enum ibv_srq_attr_mask lacks")
+    guard wanted & ~(IBV_SRQ_LIMIT.rawValue | IBV_SRQ_MAX_WR.rawValue) == 0 else {
+        return refusal(EINVAL, "the mask has bits that enum ibv_srq_attr_mask lacks")
     }
     if wanted == 0 { return 0 }
+    let resizes = wanted & IBV_SRQ_MAX_WR.rawValue != 0
+    let setsLimit = wanted & IBV_SRQ_LIMIT.rawValue != 0
+    if resizes && attr.pointee.max_wr > Limits.maxWR {
+        return overLimit("max_wr", attr.pointee.max_wr, "max_srq_wr", Int(Limits.maxWR))
+    }
+    // Posting threads take the lock of the queue.
+    queue.pointee.lock.lock()
+    defer { queue.pointee.lock.unlock() }
     let context = queue.context
     context.lockForControl()
     defer { context.unlock() }
-    do {
-        try context.pointee.engine.setLimit(of: queue.pointee.queue, to: attr.pointee.srq_limit)
-    } catch {
-        return overLimit("srq_limit", attr.pointee.srq_limit, "max_wr", queue.pointee.queue.capacity)
+    let capacity = resizes ? Int(attr.pointee.max_wr) : queue.pointee.queue.capacity
+    if setsLimit && attr.pointee.srq_limit > UInt32(capacity) {
+        return overLimit("srq_limit", attr.pointee.srq_limit, "max_wr", capacity)
     }
-    return 0
+    return context.change(queue.pointee.queue, attr.pointee, resizes: resizes, setsLimit: setsLimit)
+}
+
+extension ContextPointer {
+    /// Sets the size and the limit of a shared receive queue, both or neither. Under the lock.
+    fileprivate func change(
+        _ queue: SharedReceiveQueue, _ attr: ibv_srq_attr, resizes: Bool, setsLimit: Bool
+    ) -> Int32 {
+        let before = pointee.engine.limit(of: queue)
+        do {
+            if setsLimit { try pointee.engine.setLimit(of: queue, to: 0) }
+            if resizes { try pointee.engine.resize(queue, maxWR: attr.max_wr) }
+            if setsLimit { try pointee.engine.setLimit(of: queue, to: attr.srq_limit) }
+            return 0
+        } catch {
+            // The old limit is within the old size.
+            if setsLimit { try? pointee.engine.setLimit(of: queue, to: before) }
+            return refusal(
+                EINVAL, "max_wr must be 1 at least, and no less than the posted work requests and the srq_limit")
+        }
+    }
 }
 
 func querySharedReceiveQueue(
