@@ -16,6 +16,11 @@
 #define UDP_NO_CHECK6_RX 102
 #endif
 
+/* linux/in6.h, Linux 4.20. */
+#ifndef IPV6_MULTICAST_ALL
+#define IPV6_MULTICAST_ALL 29
+#endif
+
 union address {
 	struct sockaddr any;
 	struct sockaddr_in in;
@@ -41,7 +46,8 @@ static socklen_t write_address(union address *address, const uint8_t gid[16], ui
 	address->in6.sin6_family = AF_INET6;
 	address->in6.sin6_port = htons(port);
 	memcpy(&address->in6.sin6_addr, gid, 16);
-	if (gid[0] == 0xfe && (gid[1] & 0xc0) == 0x80)
+	/* fe80::/10, and the multicast scopes interface-local and link-local. */
+	if ((gid[0] == 0xfe && (gid[1] & 0xc0) == 0x80) || (gid[0] == 0xff && (gid[1] & 0x0f) <= 2))
 		address->in6.sin6_scope_id = ifindex;
 	return sizeof(address->in6);
 }
@@ -93,7 +99,38 @@ static int configure(int fd, bool ipv4)
 	return 0;
 }
 
-int linux_roce_socket(const uint8_t gid[16], uint16_t port, uint32_t ifindex)
+/* Sends to multicast groups over this interface. Without a value of its own, the time to live of a datagram is that of
+ * other datagrams, 64, and not 1. A system that refuses has no multicast, and reports that when a datagram is sent. */
+static void set_multicast_output(int fd, bool ipv4, uint32_t ifindex)
+{
+	const struct ip_mreqn out = { .imr_ifindex = (int)ifindex };
+
+	if (ipv4) {
+		setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &out, sizeof(out));
+		set_option(fd, IPPROTO_IP, IP_MULTICAST_TTL, 64);
+	} else {
+		set_option(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)ifindex);
+		set_option(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, 64);
+	}
+}
+
+static int join(int fd, const uint8_t gid[16], uint32_t ifindex)
+{
+	struct ip_mreqn group4 = { .imr_ifindex = (int)ifindex };
+	struct ipv6_mreq group6 = { .ipv6mr_interface = ifindex };
+
+	/* Only the groups that this socket has joined, on their interface. */
+	if (is_ipv4(gid)) {
+		memcpy(&group4.imr_multiaddr, gid + 12, 4);
+		set_option(fd, IPPROTO_IP, IP_MULTICAST_ALL, 0);
+		return setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group4, sizeof(group4)) < 0 ? errno : 0;
+	}
+	memcpy(&group6.ipv6mr_multiaddr, gid, 16);
+	set_option(fd, IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0);
+	return setsockopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &group6, sizeof(group6)) < 0 ? errno : 0;
+}
+
+static int bound_socket(const uint8_t gid[16], uint16_t port, uint32_t ifindex)
 {
 	union address address;
 	socklen_t size = write_address(&address, gid, port, ifindex);
@@ -109,6 +146,28 @@ int linux_roce_socket(const uint8_t gid[16], uint16_t port, uint32_t ifindex)
 		return -error;
 	}
 	return fd;
+}
+
+int linux_roce_socket(const uint8_t gid[16], uint16_t port, uint32_t ifindex)
+{
+	int fd = bound_socket(gid, port, ifindex);
+
+	if (fd >= 0)
+		set_multicast_output(fd, is_ipv4(gid), ifindex);
+	return fd;
+}
+
+int linux_roce_group_socket(const uint8_t gid[16], uint16_t port, uint32_t ifindex)
+{
+	int error, fd = bound_socket(gid, port, ifindex);
+
+	if (fd < 0)
+		return fd;
+	error = join(fd, gid, ifindex);
+	if (!error)
+		return fd;
+	close(fd);
+	return -error;
 }
 
 void linux_retire_socket(int fd, const uint8_t gid[16], uint32_t ifindex)

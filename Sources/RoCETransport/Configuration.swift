@@ -58,6 +58,9 @@ public enum Limits {
     /// Outstanding READs and atomics per queue pair, as requester and as responder
     /// (`ibv_device_attr.max_qp_init_rd_atom`, `max_qp_rd_atom`).
     @inlinable public static var maxReadAtomic: UInt32 { 16 }
+    /// Pairs of a queue pair and a multicast group that it is attached to
+    /// (`ibv_device_attr.max_total_mcast_qp_attach`).
+    @inlinable public static var maxMulticastAttachments: UInt32 { 1 << 16 }
     /// The highest rate limit of a queue pair in kbit/s: 1 Tbit/s (`ibv_packet_pacing_caps.qp_rate_limit_max`).
     @inlinable public static var maxRateLimit: UInt32 { 1_000_000_000 }
     /// Bytes of a message: 2^31 (`ibv_port_attr.max_msg_sz`).

@@ -19,6 +19,8 @@ struct Core {
     /// Whether READ responses or requests are sent next: they alternate.
     var responsesNext = true
 
+    /// The queue pairs that are attached to multicast groups.
+    var multicast = MulticastTable()
     /// The time of the last `receive`, `transmit` or `advance`, in nanoseconds.
     var now: UInt64 = 0
     /// The completion queues whose event waits for `cq_period`, and the earliest of their deadlines.
@@ -77,6 +79,7 @@ struct Core {
 
     func deallocate() {
         keys.deallocate()
+        multicast.deallocate()
         timers.deallocate()
         doorbells.deallocate()
         queuePairs.deallocate()

@@ -98,6 +98,7 @@ extension Engine {
         let pair = queuePair.storage
         core.pointee.stop(pair)
         core.pointee.unbindWindows(of: pair)
+        core.pointee.multicast.remove(pair)
         core.pointee.removeCompletions(of: pair.pointee.number, from: pair.pointee.sendCQ)
         core.pointee.removeCompletions(of: pair.pointee.number, from: pair.pointee.receiveCQ)
         core.pointee.queuePairs[Int(pair.pointee.index)] = nil

@@ -18,8 +18,10 @@ extension Core {
             counters.congestionNotifications &+= 1
             return
         }
-        guard let pair = destination(packet.headers.bth, from: source), let start = bytes.baseAddress else { return }
+        guard let start = bytes.baseAddress else { return }
         let payload = start + packet.payloadOffset
+        if isMulticast(packet.headers.bth) { return receiveMulticast(packet, payload: payload, from: source) }
+        guard let pair = destination(packet.headers.bth, from: source) else { return }
         if pair.pointee.type == .ud { return receiveDatagram(pair, packet, payload: payload, from: source) }
         if packet.headers.bth.opcode.isResponse {
             return receiveResponse(pair, packet, payload: payload, now: now)
@@ -63,7 +65,7 @@ extension Core {
 
     /// Whether a P_Key matches that of the port: the low 15 bits are the partition, and at least one of the two has the
     /// top bit, full membership (IBTA volume 1, 10.9.3; `pkey_match` of the kernel's rxe).
-    private mutating func matchesPartition(_ key: UInt16) -> Bool {
+    mutating func matchesPartition(_ key: UInt16) -> Bool {
         let fullMember: UInt16 = 0x8000
         return (key ^ configuration.pkey) & ~fullMember == 0 && (key | configuration.pkey) & fullMember != 0
     }

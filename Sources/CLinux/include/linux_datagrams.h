@@ -29,9 +29,15 @@ struct linux_datagram {
 /// Creates a non-blocking socket bound to this address and port, which other sockets of this user may share
 /// (SO_REUSEPORT). Its datagrams have no UDP checksum in either direction and are never fragmented; over IPv4 they have
 /// identification 0 and DF set, so that the ICRC can be computed. `ifindex` is the scope of a link-local address. It
-/// receives GRO batches if the kernel supports them (UDP_GRO, Linux 5.0). Returns the descriptor, or a negative errno
+/// receives GRO batches if the kernel supports them (UDP_GRO, Linux 5.0). It sends to multicast groups over the interface
+/// `ifindex`. Returns the descriptor, or a negative errno
 /// value.
 int linux_roce_socket(const uint8_t gid[16], uint16_t port, uint32_t ifindex);
+
+/// Creates such a socket bound to a multicast group and this port, and joins the group on this interface. It receives the
+/// datagrams of the group that arrive there, and those that processes of this host send there; other sockets of the
+/// group receive copies. Returns the descriptor, or a negative errno value.
+int linux_roce_group_socket(const uint8_t gid[16], uint16_t port, uint32_t ifindex);
 
 /// Whether the kernel supports GSO batches (UDP_SEGMENT, Linux 4.18). Their datagrams have UDP checksums; over IPv4
 /// they have DF set, and their identifications count from 0 in each batch.

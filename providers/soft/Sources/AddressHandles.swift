@@ -57,7 +57,7 @@ extension ContextPointer {
             _ = noGID(index)
             return nil
         }
-        let destination = GID(attr.grh.dgid)
+        let destination = GID(attr.grh.dgid).withMappedGroup
         guard destination != GID() else { return noPath("the destination GID (grh.dgid) is zero") }
         guard destination.isIPv4 == source.isIPv4 else {
             return noPath("one of the GIDs is an IPv4 address, the other an IPv6 address: take another GID index")

@@ -59,6 +59,8 @@ nonisolated(unsafe) let controlTable: UnsafeMutablePointer<rdma_context_ops> = {
 
     table.pointee.create_ah = createAddressHandle
     table.pointee.destroy_ah = destroyAddressHandle
+    table.pointee.attach_mcast = attachMulticast
+    table.pointee.detach_mcast = detachMulticast
     return table
 }()
 

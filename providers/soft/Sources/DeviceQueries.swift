@@ -89,6 +89,9 @@ private func fill(_ attr: inout ibv_device_attr, _ interface: linux_interface) {
     // Atomics use the atomic instructions of the processor, so they are atomic with respect to it as well
     // (IBV_ATOMIC_GLOB).
     attr.atomic_cap = IBV_ATOMIC_GLOB
+    attr.max_mcast_grp = Int32(DeviceLimits.multicastGroups)
+    attr.max_mcast_qp_attach = Int32(DeviceLimits.queuePairs)
+    attr.max_total_mcast_qp_attach = Int32(Limits.maxMulticastAttachments)
     attr.max_ah = Int32(DeviceLimits.addressHandles)
     attr.max_srq = Int32(DeviceLimits.sharedReceiveQueues)
     attr.max_srq_wr = Int32(Limits.maxWR)

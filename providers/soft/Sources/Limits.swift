@@ -17,6 +17,7 @@ enum DeviceLimits {
     static let addressHandles = 1 << 20
     static let gids = 32
     static let completionVectors = 1
+    static let multicastGroups = 256
     /// The frequency of the clock of completion timestamps in kHz (`hca_core_clock`): its unit is the nanosecond.
     static let coreClock = UInt64(1_000_000)
     /// The default partition, full member: the only P_Key.

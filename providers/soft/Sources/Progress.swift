@@ -316,7 +316,9 @@ extension ContextPointer {
         let received = guarded.pointee.sockets.receive(pointee.counters) { packet, envelope in
             // Bytes 5 to 7 of the BTH are the destination QP; its top byte is the slot.
             let destination = Int(packet[5])
-            if destination == slot {
+            if envelope.destination.isMulticast {
+                receiveMulticast(packet, envelope, now: now)
+            } else if destination == slot {
                 receive(packet, envelope, now: now)
             } else {
                 forward(packet, copy envelope, to: destination, now: now)
@@ -324,6 +326,18 @@ extension ContextPointer {
         }
         if received.count > 0 { guarded.pointee.link.lastDatagram = now }
         return received
+    }
+
+    /// Passes a datagram of a multicast group to the engine, if its destination is the multicast QPN. Every process with
+    /// attached queue pairs receives a copy of its own.
+    private func receiveMulticast(
+        _ packet: UnsafeRawBufferPointer, _ envelope: borrowing PacketEnvelope, now: UInt64
+    ) {
+        guard packet[5] == 0xFF, packet[6] == 0xFF, packet[7] == 0xFF else {
+            pointee.counters.pointee.badAddress &+= 1
+            return
+        }
+        receive(packet, envelope, now: now)
     }
 
     /// Stops receiving from the network, and forwards the packets for other processes that were already queued. Under

@@ -311,7 +311,7 @@ extension ContextPointer {
     }
 
     private func runProgressThread() {
-        let descriptors = UnsafeMutablePointer<Int32>.allocate(capacity: 4 + DeviceLimits.gids)
+        let descriptors = UnsafeMutablePointer<Int32>.allocate(capacity: 4 + Sockets.maxDescriptors)
         defer { descriptors.deallocate() }
         while !pointee.progressThread.stops.load(ordering: .acquiring) {
             if pointee.progressThread.isForeground.load(ordering: .acquiring) {

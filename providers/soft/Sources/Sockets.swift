@@ -60,6 +60,7 @@ struct Sockets: ~Copyable {
     /// The errno values that were logged for datagrams that could not be sent, since the interface last changed: bit N
     /// stands for errno N.
     private var loggedLosses: (UInt64, UInt64) = (0, 0)
+    private var groups = GroupSockets()
     private let recovery = IPv4IdentificationRecovery(maximumPacketByteCount: Engine.packetRoom)
 
     private static let batch = Int(LINUX_DATAGRAM_BATCH)
@@ -102,6 +103,7 @@ struct Sockets: ~Copyable {
     mutating func follow(_ table: borrowing GIDTable, ifindex: UInt32) -> Bool {
         let isOther = ifindex != self.ifindex
         self.ifindex = ifindex
+        if isOther { groups.rejoin(port: port, ifindex: ifindex) }
         var isChanged = false
         for index in 0..<DeviceLimits.gids {
             let gid = table.gid(at: index) ?? GID()
@@ -115,6 +117,12 @@ struct Sockets: ~Copyable {
         }
         return isChanged
     }
+
+    /// Receives the datagrams of a multicast group for one more queue pair. Returns 0, or a positive errno value.
+    mutating func join(_ group: GID) -> Int32 { groups.join(group, port: port, ifindex: ifindex) }
+
+    /// Ends `join` for one queue pair.
+    mutating func leave(_ group: GID) { groups.leave(group) }
 
     /// Enables the log messages about losses again. Called when the interface or its MTU has changed.
     mutating func resetLoggedLosses() { loggedLosses = (0, 0) }
@@ -150,11 +158,18 @@ struct Sockets: ~Copyable {
         return descriptor
     }
 
-    /// Writes the descriptors to wait on to `list`, which has room for `DeviceLimits.gids`, and returns their number.
+    /// The largest number of descriptors to wait on: the sockets, and the ready list of the multicast groups.
+    static let maxDescriptors = DeviceLimits.gids + 1
+
+    /// Writes the descriptors to wait on to `list`, which has room for `maxDescriptors`, and returns their number.
     func descriptors(into list: UnsafeMutablePointer<Int32>) -> Int {
         var count = 0
         for index in 0..<DeviceLimits.gids where entries[index].descriptor >= 0 {
             list[count] = entries[index].descriptor
+            count += 1
+        }
+        if groups.count > 0 {
+            list[count] = groups.readyList
             count += 1
         }
         return count
@@ -387,13 +402,28 @@ extension Sockets {
         var total = 0
         var hasMore = false
         for index in 0..<DeviceLimits.gids where entries[index].descriptor >= 0 {
-            for place in 0..<Self.batch { incoming[place].count = UInt32(Self.incomingByteCount) }
-            let count = Int(linux_receive_datagrams(entries[index].descriptor, incoming, Int32(Self.batch)))
+            let count = receive(on: entries[index].descriptor, to: entries[index].gid, counters, body)
             total += count
             if count == Self.batch { hasMore = true }
-            for place in 0..<count { take(incoming + place, to: entries[index].gid, counters, body) }
+        }
+        groups.forEachReady { descriptor, group in
+            let count = receive(on: descriptor, to: group, counters, body)
+            total += count
+            if count == Self.batch { hasMore = true }
         }
         return (total, hasMore)
+    }
+
+    /// Receives from one socket, which is bound to `destination`. Returns the number of datagrams and batches.
+    @inline(__always)
+    private func receive(
+        on descriptor: Int32, to destination: GID, _ counters: UnsafeMutablePointer<LinkCounters>,
+        _ body: (UnsafeRawBufferPointer, borrowing PacketEnvelope) -> Void
+    ) -> Int {
+        for place in 0..<Self.batch { incoming[place].count = UInt32(Self.incomingByteCount) }
+        let count = Int(linux_receive_datagrams(descriptor, incoming, Int32(Self.batch)))
+        for place in 0..<count { take(incoming + place, to: destination, counters, body) }
+        return count
     }
 
     /// Processes a datagram, or the datagrams of a GRO batch in order.
