@@ -137,8 +137,6 @@ extension CompletionQueue {
     /// The device raises one event after `count` completions, or `period` after the first of them. 0 and `.zero` switch
     /// moderation off.
     ///
-    /// This call has run only against a fake provider and, as a refused call, against the kernel's rxe.
-    ///
     /// - Parameters:
     ///   - count: Completions per event (`ibv_moderate_cq.cq_count`).
     ///   - period: At most 65,535 µs (`ibv_moderate_cq.cq_period`), rounded up to whole microseconds.

@@ -78,8 +78,6 @@ extension Context {
 
     /// The device's clock now, in the ticks of completion timestamps: ibv_query_rt_values_ex(3),
     /// `ibv_values_ex.raw_clock`.
-    ///
-    /// This call has run only against a fake provider.
     public func rawClock() throws(VerbsError) -> UInt64 {
         let query = try entry(table.query_rt_values, .queryRealTimeValues, object("device"))
         var values = ibv_values_ex()

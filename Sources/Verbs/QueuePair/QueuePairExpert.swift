@@ -5,8 +5,6 @@ import SystemPackage
 extension QueuePair {
     /// Limits the send rate: ibv_modify_qp_rate_limit(3).
     ///
-    /// This call has run only against a fake provider.
-    ///
     /// - Parameters:
     ///   - limit: The rate limit in kbit/s; 0 is unlimited (`ibv_qp_rate_limit_attr.rate_limit`).
     ///   - maxBurst: The largest burst in bytes; with 0 the device decides (`max_burst_sz`).
@@ -23,7 +21,7 @@ extension QueuePair {
     /// Whether the data of an operation is written to memory in order, so that a program may poll its last byte:
     /// ibv_query_qp_data_in_order(3). False when that is not guaranteed.
     ///
-    /// This call has run only against a fake provider.
+    /// A result of true has come only from a fake provider.
     public func arrivesInOrder(_ opcode: SendOperation.Opcode) -> Bool {
         // The man page: the result is 0 where the order is not known.
         guard let query = context.table.query_qp_data_in_order else { return false }
@@ -46,8 +44,6 @@ extension QueuePair {
     }
 
     /// The options that the queue pair offers in RESET, and those in use later: ibv_query_ece(3).
-    ///
-    /// This call has run only against a fake provider.
     public func enhancedConnection() throws(VerbsError) -> EnhancedConnection {
         let query = try context.entry(context.table.query_ece, .queryECE, owner.object)
         var ece = ibv_ece()
@@ -56,8 +52,6 @@ extension QueuePair {
     }
 
     /// Sets the options that both sides agreed on, before the transition to RTR: ibv_set_ece(3).
-    ///
-    /// This call has run only against a fake provider.
     public func setEnhancedConnection(_ value: EnhancedConnection) throws(VerbsError) {
         let set = try context.entry(context.table.set_ece, .setECE, owner.object)
         var ece = ibv_ece()
