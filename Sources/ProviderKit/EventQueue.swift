@@ -14,6 +14,8 @@ public struct EventQueue: ~Copyable {
         var capacity = 16
         var first = 0
         var count = 0
+        /// Set when the device has failed: no event is added any more.
+        var hasEnded = false
     }
 
     /// Allocated separately from the state: changing a field accesses the whole struct, and waiting threads read the
@@ -48,11 +50,22 @@ public struct EventQueue: ~Copyable {
     /// Appends an event and makes the descriptor readable.
     public func append(_ event: ibv_async_event) {
         lock.pointee.lock()
+        defer { lock.pointee.unlock() }
+        guard !state.pointee.hasEnded else { return }
         if state.pointee.count == state.pointee.capacity { grow() }
         place(state.pointee.count).pointee = event
         state.pointee.count += 1
         if state.pointee.count == 1 { linux_eventfd_raise(descriptor) }
-        lock.pointee.unlock()
+    }
+
+    /// Ends the queue, because the device has failed (rdma_provider.h, chapter 6): queued events can still be taken, then
+    /// `take` returns EIO, also in threads that wait. The descriptor stays readable.
+    public func end() {
+        lock.pointee.lock()
+        defer { lock.pointee.unlock() }
+        guard !state.pointee.hasEnded else { return }
+        state.pointee.hasEnded = true
+        if state.pointee.count == 0 { linux_eventfd_raise(descriptor) }
     }
 
     /// Removes the oldest event. Waits for an event, unless the user has set O_NONBLOCK on the descriptor.
@@ -60,30 +73,32 @@ public struct EventQueue: ~Copyable {
     ///   - event: Receives the event.
     ///   - note: Called with the event under the lock, before another thread can observe the removal. It counts the
     ///     event.
-    /// - Returns: 0, EAGAIN, or EINTR.
+    /// - Returns: 0, EAGAIN, or EINTR; EIO after `end`.
     public func take(
         into event: UnsafeMutablePointer<ibv_async_event>, note: (UnsafePointer<ibv_async_event>) -> Void
     ) -> Int32 {
-        while !takeNow(into: event, note: note) {
+        while true {
+            let result = takeNow(into: event, note: note)
+            if result != EAGAIN { return result }
             if linux_is_nonblocking(descriptor) { return EAGAIN }
             let error = linux_wait_readable(descriptor)
             if error != 0 { return error }
         }
-        return 0
     }
 
+    /// Returns 0, EAGAIN when the queue is empty, or EIO when it has ended as well.
     private func takeNow(
         into event: UnsafeMutablePointer<ibv_async_event>, note: (UnsafePointer<ibv_async_event>) -> Void
-    ) -> Bool {
+    ) -> Int32 {
         lock.pointee.lock()
         defer { lock.pointee.unlock() }
-        guard state.pointee.count > 0 else { return false }
+        guard state.pointee.count > 0 else { return state.pointee.hasEnded ? EIO : EAGAIN }
         event.pointee = place(0).pointee
         state.pointee.first = (state.pointee.first &+ 1) & (state.pointee.capacity &- 1)
         state.pointee.count -= 1
-        if state.pointee.count == 0 { linux_eventfd_clear(descriptor) }
+        if state.pointee.count == 0 && !state.pointee.hasEnded { linux_eventfd_clear(descriptor) }
         note(event)
-        return true
+        return 0
     }
 
     /// Removes the queued events for which `isDropped` returns true, for an object that is destroyed. Then runs `note`
@@ -95,7 +110,7 @@ public struct EventQueue: ~Copyable {
             place(kept).pointee = place(index).pointee
             kept += 1
         }
-        if kept == 0 && state.pointee.count > 0 { linux_eventfd_clear(descriptor) }
+        if kept == 0 && state.pointee.count > 0 && !state.pointee.hasEnded { linux_eventfd_clear(descriptor) }
         state.pointee.count = kept
         note()
         lock.pointee.unlock()

@@ -9,6 +9,8 @@ struct Core {
     var events = EventList()
     var timers: TimerHeap
     let doorbells: Doorbells
+    /// The faults that are injected; nil for none.
+    var faults: UnsafeMutablePointer<FaultPlan>?
 
     /// The queue pairs with acknowledgements, READ responses or requests to send.
     var acknowledgements = ReadyList()

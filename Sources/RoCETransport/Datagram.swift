@@ -14,6 +14,13 @@ extension Core {
             failCurrent(pair, .localLengthError)
             return nil
         }
+        if faults != nil {
+            let status = injectedStatus(entry, pair)
+            guard status == .success else {
+                failCurrent(pair, status)
+                return nil
+            }
+        }
         let start = BTH.byteCount + DETH.byteCount
         let data = start + (entry.pointee.hasImmediate ? ImmDt.byteCount : 0)
         guard copyPayload(entry, pair, offset: 0, byteCount: payload, to: target + data) else {
@@ -74,6 +81,7 @@ extension Core {
             counters.droppedTooLong &+= 1
             return
         }
+        if faults != nil, failsByFault(pair, packet.headers.bth.opcode) { return }
         guard takeReceive(pair), placeGRH(pair, source.header), place(pair, packet, payload: payload) == .success
         else {
             failReceive(pair, status: .localProtectionError)

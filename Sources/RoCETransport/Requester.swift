@@ -80,6 +80,10 @@ extension Core {
                     access: isReadOrAtomic && !entry.pointee.isAtomicWrite ? .localWrite : .local)
             else { return .localProtectionError }
         }
+        if faults != nil {
+            let status = injectedStatus(entry, pair)
+            if status != .success { return status }
+        }
         let isAtomic = isReadOrAtomic && !entry.pointee.isRead
         let mtu = pair.pointee.attributes.pathMTU
         entry.pointee.firstPSN = pair.pointee.requester.next

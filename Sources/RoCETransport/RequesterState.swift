@@ -53,6 +53,9 @@ struct Requester {
     var probes: UInt8 = 0
     /// Packets sent since the last one with BTH.A (AckReq).
     var packetsSinceAckReq: UInt32 = 0
+    /// The status that a fault rule gives to the work request in slot `faultAt`, or success.
+    var fault = CompletionStatus.success
+    var faultAt: UInt32 = 0
     /// The progress of draining the send queue in the state SQD.
     var drain = SendQueueDrain.notRequested
 

@@ -66,6 +66,7 @@ extension Core {
     private mutating func executeSend(_ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer) {
         let bth = packet.headers.bth
         if bth.opcode.startsMessage {
+            if faults != nil, refusesByFault(pair, bth.opcode) { return }
             guard takeReceive(pair) else { return refuseForNow(pair) }
             pair.pointee.responder.received = 0
         }
@@ -119,6 +120,7 @@ extension Core {
             }
         }
         guard fitsWrite(pair, packet) else { return refuse(pair, .invalidRequest, event: .requestError) }
+        if bth.opcode.headers.contains(.immDt), faults != nil, refusesByFault(pair, bth.opcode) { return }
         if bth.opcode.headers.contains(.immDt) && !takeReceive(pair) { return refuseForNow(pair) }
         guard write(pair, packet, payload: payload) else {
             return refuse(pair, .remoteAccessError, event: .accessError)
@@ -255,7 +257,7 @@ extension Core {
 
     /// No receive work request is posted: queues an RNR NAK (IBTA volume 1, 9.7.5.2.8). The requester waits and sends
     /// the same PSN again.
-    private mutating func refuseForNow(_ pair: Pair) {
+    mutating func refuseForNow(_ pair: Pair) {
         pair.pointee.responder.sequence = .negativelyAcknowledged
         counters.rnrNAKsSent &+= 1
         answer(
@@ -273,7 +275,7 @@ extension Core {
 
     /// The message does not fit into the receive work request, which completes in error: NAK and ERR (IBTA volume 1,
     /// 9.9.3, responder class A and C faults).
-    private mutating func refuse(_ pair: Pair, _ code: AETHSyndrome.NAKCode, status: CompletionStatus) {
+    mutating func refuse(_ pair: Pair, _ code: AETHSyndrome.NAKCode, status: CompletionStatus) {
         counters.naksSent &+= 1
         answer(pair, pair.pointee.responder.expected, .nak(code))
         failReceive(pair, status: status)

@@ -67,6 +67,7 @@ extension Core {
     private mutating func receiveUnreliableSend(_ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer) {
         let opcode = packet.headers.bth.opcode
         if opcode.startsMessage {
+            if faults != nil, failsByFault(pair, opcode) { return }
             guard takeReceive(pair) else { return dropMessage(pair, .noReceive) }
             pair.pointee.responder.received = 0
         }
@@ -93,6 +94,7 @@ extension Core {
         }
         guard fitsWrite(pair, packet) else { return dropMessage(pair, .invalid) }
         let hasImmediate = opcode.headers.contains(.immDt)
+        if hasImmediate, faults != nil, failsByFault(pair, opcode) { return }
         if hasImmediate && !takeReceive(pair) { return dropMessage(pair, .noReceive) }
         guard write(pair, packet, payload: payload) else { return dropMessage(pair, .access) }
         guard opcode.endsMessage else { return }

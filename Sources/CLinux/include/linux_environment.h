@@ -2,6 +2,7 @@
 #ifndef SWIFT_RDMA_LINUX_ENVIRONMENT_H
 #define SWIFT_RDMA_LINUX_ENVIRONMENT_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /// Whether the process has more privileges than its caller (AT_SECURE): set-user-ID, set-group-ID, file capabilities.
@@ -10,6 +11,9 @@ int linux_is_privileged(void);
 /// The value of an environment variable (secure_getenv(3)); null when it is not set, and always null in a process with
 /// raised privileges (AT_SECURE).
 const char *linux_getenv(const char *name);
+/// Reads a regular file into `bytes`. Returns the number of bytes, or a negative errno value: -EINVAL when it is not a
+/// regular file, -EFBIG when it has more than `capacity` bytes.
+long linux_read_file(const char *path, void *bytes, size_t capacity);
 
 /// The effective user ID, geteuid(2).
 uint32_t linux_effective_uid(void);

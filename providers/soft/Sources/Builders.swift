@@ -40,7 +40,7 @@ struct WorkRequestBuilder {
 func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
     func wants(_ operation: ibv_qp_create_send_ops_flags) -> Bool { operations & UInt64(operation.rawValue) != 0 }
     qp.pointee.wr_start = start
-    qp.pointee.wr_complete = complete
+    qp.pointee.wr_complete = completeBuilding
     qp.pointee.wr_abort = abort
     qp.pointee.wr_set_sge = setSGE
     qp.pointee.wr_set_sge_list = setSGList
@@ -175,7 +175,7 @@ private func start(qp: UnsafeMutablePointer<ibv_qp_ex>?) {
     pair.pointee.builder.pointee.error = .success
 }
 
-private func complete(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
+func completeBuilding(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
     guard let pair = qp?.soft else { return EINVAL }
     if linux_is_forked_child() { return EPERM }
     pair.stageOpen()

@@ -64,8 +64,8 @@ func getAsyncEvent(
         case .completionQueue: event.pointee.element.cq.soft.pointee.eventsRead.others.pointee &+= 1
         case .sharedReceiveQueue: event.pointee.element.srq.soft.pointee.eventsRead.others.pointee &+= 1
         case .queuePair: event.pointee.element.qp.soft.pointee.eventsRead.others.pointee &+= 1
-        // A port is never destroyed, so the acknowledgement of its events is not awaited.
-        case .port: break
+        // Port and device are never destroyed, so the acknowledgement of their events is not awaited.
+        case .port, .device: break
         }
     }
 }
@@ -73,7 +73,7 @@ func getAsyncEvent(
 extension ibv_async_event {
     /// The kind of object that an event of soft concerns.
     enum Subject {
-        case completionQueue, sharedReceiveQueue, queuePair, port
+        case completionQueue, sharedReceiveQueue, queuePair, port, device
     }
 
     var subject: Subject {
@@ -81,6 +81,7 @@ extension ibv_async_event {
         case IBV_EVENT_CQ_ERR: .completionQueue
         case IBV_EVENT_SRQ_ERR, IBV_EVENT_SRQ_LIMIT_REACHED: .sharedReceiveQueue
         case IBV_EVENT_GID_CHANGE, IBV_EVENT_PORT_ACTIVE, IBV_EVENT_PORT_ERR: .port
+        case IBV_EVENT_DEVICE_FATAL: .device
         default: .queuePair
         }
     }

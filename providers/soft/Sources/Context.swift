@@ -18,6 +18,8 @@ struct SoftContext: ~Copyable {
     let lock = Lock()
     /// The number of control verbs that wait for the lock, during which polling threads do not take it.
     let waiting = Atomic<UInt32>(0)
+    /// Whether the device has failed (rdma_provider.h, chapter 6), which only a fault rule causes.
+    let hasFailed = Atomic<Bool>(false)
     let engine: Engine
     /// In separate memory: changing a field accesses the whole struct around it, and threads without the lock read the
     /// fields above at the same time.
@@ -62,6 +64,8 @@ struct Guarded: ~Copyable {
     var times = ProgressTimes()
     /// The bytes of device memory that are allocated.
     var deviceMemory = 0
+    /// The faults that are injected; nil without rules.
+    var faults: UnsafeMutablePointer<FaultInjector>?
 
     init(_ interface: linux_interface, senders: consuming Senders) {
         port = PortInterface(interface)
@@ -70,7 +74,13 @@ struct Guarded: ~Copyable {
         self.senders = senders
     }
 
-    deinit { link.deallocate() }
+    deinit {
+        link.deallocate()
+        if let faults {
+            faults.deinitialize(count: 1)
+            faults.deallocate()
+        }
+    }
 }
 
 /// The address of an open device.
@@ -109,11 +119,24 @@ func openDevice(
     device: UnsafePointer<rdma_device>?, attr: UnsafePointer<rdma_open_attr>?,
     opened: UnsafeMutablePointer<rdma_context>?, why: UnsafeMutablePointer<rdma_reason>?
 ) -> Int32 {
+    openDevice(device, attr, opened, why, faultRules: faultSetting)
+}
+
+/// Opens a device that injects the faults of these rules, or none.
+func openDevice(
+    _ device: UnsafePointer<rdma_device>?, _ attr: UnsafePointer<rdma_open_attr>?,
+    _ opened: UnsafeMutablePointer<rdma_context>?, _ why: UnsafeMutablePointer<rdma_reason>?,
+    faultRules: UnsafePointer<CChar>?
+) -> Int32 {
     guard let device, let opened else { return EINVAL }
     if refusesImport(attr, why: why) { return EOPNOTSUPP }
     linux_mark_process()
     let error = probeDevice(device: device, why: why)
     if error != 0 { return error }
+    var faults: UnsafeMutablePointer<FaultInjector>?
+    let fault = readFaultRules(faultRules, &faults, why: why)
+    if fault != 0 { return fault }
+    defer { discard(faults) }
     var interface = linux_interface()
     let missing = linux_find_interface(device.pointee.interface, &interface)
     if missing != 0 {
@@ -135,10 +158,15 @@ func openDevice(
         reason.store(in: why)
         return error
     }
+    if let injector = faults {
+        context.inject(injector)
+        faults = nil
+    }
     let raw = UnsafeMutableRawPointer(context).assumingMemoryBound(to: verbs_context.self)
     let verbs = rdma_init_context(
         raw, device.pointee.device, -1, context.pointee.asyncEvents.descriptor, Int32(DeviceLimits.completionVectors))!
     fillDataPath(&verbs.pointee.ops)
+    if context.hasFaultRules { fillFaultDataPath(&verbs.pointee.ops) }
     guard context.startProgressThread() else {
         let error = linux_errno() == 0 ? EAGAIN : linux_errno()
         var reason = MessageText("the progress thread of the device cannot be started: ")
@@ -151,7 +179,7 @@ func openDevice(
         return error
     }
     opened.pointee.context = verbs
-    opened.pointee.ops = UnsafePointer(controlTable)
+    opened.pointee.ops = UnsafePointer(context.hasFaultRules ? faultControlTable : controlTable)
     return 0
 }
 
@@ -187,6 +215,7 @@ func closeContext(context: UnsafeMutablePointer<ibv_context>?) -> Int32 {
     guard let context else { return EINVAL }
     let soft = context.soft
     soft.stopProgressThread()
+    if soft.hasFaultRules { soft.logFaultSummary() }
     soft.lockForControl()
     soft.leaveNetwork()
     soft.unlock()

@@ -86,7 +86,7 @@ extension UnsafeMutablePointer<ibv_cq_ex> {
 
 /// `ibv_start_poll`: begins a batch, which holds the queue's lock until end_poll, unless it returns an error.
 @inline(never)
-private func startPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?, attr: UnsafeMutablePointer<ibv_poll_cq_attr>?) -> Int32 {
+func startPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?, attr: UnsafeMutablePointer<ibv_poll_cq_attr>?) -> Int32 {
     guard let cq, let attr, attr.pointee.comp_mask == 0 else { return EINVAL }
     if linux_is_forked_child() { return EPERM }
     let queue = cq.soft
@@ -98,7 +98,7 @@ private func startPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?, attr: UnsafeMutable
     return error
 }
 
-private func nextPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?) -> Int32 {
+func nextPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?) -> Int32 {
     guard let cq, cq.soft.pointee.lock.isInBatch() else { return EINVAL }
     cq.soft.pointee.queue.release()
     return cq.showNext()

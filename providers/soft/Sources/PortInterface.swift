@@ -13,6 +13,8 @@ struct PortInterface {
     private(set) var current: linux_interface
     /// 0, or the errno value of the last reading: ENODEV when the interface no longer exists.
     private(set) var error: Int32 = 0
+    /// Whether a fault rule has taken the port down (`event=PORT_ERR`).
+    var isForcedDown = false
 
     init(_ found: linux_interface) { current = found }
 
@@ -22,8 +24,8 @@ struct PortInterface {
     /// The index of the interface; 0, which no interface has, when it no longer exists.
     var index: UInt32 { error == ENODEV ? 0 : current.index }
 
-    /// Whether the interface is up and has a carrier.
-    var isActive: Bool { error != ENODEV && current.running }
+    /// Whether the interface is up and has a carrier, and no fault rule has taken the port down.
+    var isActive: Bool { error != ENODEV && current.running && !isForcedDown }
 
     /// IBV_PORT_ACTIVE while the interface is up and its link carries packets, IBV_PORT_DOWN otherwise.
     var state: ibv_port_state { isActive ? IBV_PORT_ACTIVE : IBV_PORT_DOWN }
@@ -66,7 +68,7 @@ extension ContextPointer {
 
     /// Adds an asynchronous event of the port. It replaces unread events of the same kind, so that an application that
     /// reads no events does not fill memory while a link goes up and down.
-    private func report(_ type: ibv_event_type) {
+    func report(_ type: ibv_event_type) {
         let isState = type != IBV_EVENT_GID_CHANGE
         pointee.asyncEvents.drop(
             where: { event in

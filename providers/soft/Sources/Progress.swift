@@ -57,6 +57,7 @@ extension ContextPointer {
     @inline(never)
     func pump(now: UInt64, receivesDatagrams: Bool) -> Bool {
         if let deadline = pointee.engine.nextDeadline, now >= deadline { pointee.engine.advance(to: now) }
+        if guarded.pointee.faults != nil { beginFaultRound(now: now) }
         var rounds = 0
         var isBusy = true
         let areQuiet = guarded.pointee.datagramsAreQuiet(at: now)
@@ -77,6 +78,7 @@ extension ContextPointer {
         }
         guarded.pointee.sockets.flush()
         if guarded.pointee.peers.wakeTouched(own: pointee.slot.number) { pointee.progressThread.wake() }
+        if guarded.pointee.faults != nil { causeFaultEvents() }
         dispatchEvents()
         return isBusy
     }
@@ -88,6 +90,7 @@ extension ContextPointer {
     @inline(__always)
     private func transmit(now: UInt64) -> Bool {
         if guarded.pointee.link.heldPacket != nil && !releaseHeld(now: now) { return false }
+        if guarded.pointee.faults != nil { return transmitWithFaults(now: now, burst: burst) }
         for _ in 0..<burst where !transmitOne(now: now) { return false }
         return true
     }
@@ -115,6 +118,14 @@ extension ContextPointer {
             return sendShared(packet, at: target, writtenFor: isInRing ? slot : -1, now: now)
         }
         sendDatagram(packet, at: target, now: now)
+        return true
+    }
+
+    /// Sends a packet that the engine wrote elsewhere, and that was kept for a while.
+    /// - Returns: False when the packet has to wait again.
+    func sendKept(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) -> Bool {
+        if packet.path.tag == Route.sharedMemory { return sendShared(packet, at: bytes, writtenFor: -1, now: now) }
+        sendDatagram(packet, at: bytes, now: now)
         return true
     }
 
@@ -299,6 +310,13 @@ extension ContextPointer {
     @inline(__always)
     private func receive(_ packet: UnsafeRawBufferPointer, _ envelope: borrowing PacketEnvelope, now: UInt64) {
         guarded.pointee.link.packetCount &+= 1
+        if guarded.pointee.faults != nil { return receiveWithFaults(packet, copy envelope, now: now) }
+        deliver(packet, envelope, now: now)
+    }
+
+    /// Passes a received packet to the engine, without faults.
+    @inline(__always)
+    func deliver(_ packet: UnsafeRawBufferPointer, _ envelope: borrowing PacketEnvelope, now: UInt64) {
         // Only UD delivers the IP header. The top three bits of the opcode are the service type.
         let isDatagram = packet[0] >> 5 == 3
         let header =

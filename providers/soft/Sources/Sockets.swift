@@ -249,6 +249,13 @@ extension Sockets {
         return true
     }
 
+    /// Inverts a bit of the ICRC of the datagram that was queued last, which is in no batch.
+    mutating func spoilLast() {
+        guard queuedByteCount > 0 else { return }
+        let last = outgoingRoom.assumingMemoryBound(to: UInt8.self) + (queuedByteCount - 1)
+        last.pointee ^= 1
+    }
+
     /// Adds the packet to the batch at the end of the queue.
     private mutating func join(_ packet: UnsafeMutableRawBufferPointer, _ path: Path) {
         assert(queued > 0 && openBatch.packets > 0, "a packet joins the batch that ends the queue")
