@@ -52,6 +52,7 @@ struct PerfCommand: ParsableCommand {
 
     @OptionGroup var device: DeviceOptions
     @OptionGroup var output: OutputOptions
+    @OptionGroup var picture: PlotOptions
 
     private var transport: Transport { givenTransport ?? .rc }
     private var count: UInt64 { givenCount ?? 1000 }
@@ -62,7 +63,7 @@ struct PerfCommand: ParsableCommand {
         try peer.refuse([
             "transport": givenTransport != nil, "operation": !operations.isEmpty, "size": !sizes.isEmpty,
             "count": givenCount != nil, "duration": duration != nil, "window": givenWindow != nil,
-            "batch": givenBatch != nil,
+            "batch": givenBatch != nil, "plot": picture.plot != nil,
         ])
         guard (1...4096).contains(window), (1...window).contains(batch) else {
             throw ValidationError("Give a --window of 1 to 4096, and a --batch of 1 to the window.")
@@ -79,6 +80,7 @@ struct PerfCommand: ParsableCommand {
             timeout: timeout(byteCount: 2 * largestSize * window), retryTime: peer.timeout?.nanoseconds ?? 0,
             usesConnectionManager: peer.usesConnectionManager)
         let plan = try plan(sizes, setup)
+        try picture.check()
         try peer.withServer(device, command: "perf") { rendezvous in
             var client = try Client.connect(rendezvous, device, setup)
             var plan = plan
@@ -91,6 +93,7 @@ struct PerfCommand: ParsableCommand {
             report.endedEarly = client.control.endedEarly
             try client.end()
             try output.print(report)
+            try picture.write(report)
             try client.control.endRun(corrupted: 0)
         }
     }
@@ -166,7 +169,10 @@ struct PerfReport: Report {
         var lost: UInt64
     }
 
-    let schema = "verbs-perf-2"
+    /// Name and version of the document.
+    static let schemaName = "verbs-perf-2"
+
+    let schema = Self.schemaName
     var run: RunDescription
     var window: Int
     var batch: Int

@@ -51,6 +51,7 @@ struct PingCommand: ParsableCommand {
 
     @OptionGroup var device: DeviceOptions
     @OptionGroup var output: OutputOptions
+    @OptionGroup var picture: PlotOptions
 
     private var count: UInt64 { givenCount ?? 1000 }
     private var warmUp: UInt64 { givenWarmUp ?? 100 }
@@ -59,8 +60,10 @@ struct PingCommand: ParsableCommand {
         try peer.refuse([
             "transport": transport != nil, "operation": operation != nil, "all": all, "size": size != nil,
             "count": givenCount != nil, "duration": duration != nil, "warm-up": givenWarmUp != nil, "verify": verify,
+            "plot": picture.plot != nil,
         ])
         guard all else { return }
+        if picture.plot != nil { throw ValidationError("A picture shows one operation: give either --plot or --all.") }
         if operation != nil { throw ValidationError("Give either --operation or --all.") }
         if count == 0, duration == nil {
             throw ValidationError("With --all, each operation must end: give --count or --duration.")
@@ -74,11 +77,13 @@ struct PingCommand: ParsableCommand {
         let setup = setup(transport ?? .rc, size: size ?? (operation.isAtomic ? 8 : 64))
         let job = job(operation, size: setup.largestSize, over: setup.transport)
         try job.check(setup)
+        try picture.check()
         try peer.withServer(device, command: "ping") { rendezvous in
             var client = try Client.connect(rendezvous, device, setup)
             let report = try measure(&client, job)
             try client.end()
             try output.print(report)
+            try picture.write(report)
             try client.control.endRun(corrupted: report.corrupted)
         }
     }

@@ -2,7 +2,10 @@ import Verbs
 
 /// The output of the client of `verbs ping`: Documentation/schema/ping.json.
 struct PingReport: Report {
-    let schema = "verbs-ping-2"
+    /// Name and version of the document.
+    static let schemaName = "verbs-ping-2"
+
+    let schema = Self.schemaName
     var run: RunDescription
     var operation: Operation
     /// In bytes.
@@ -15,6 +18,7 @@ struct PingReport: Report {
     var latencyNanoseconds: LatencySummary?
     /// Whether the times are round-trip times to the server's program; otherwise they end with the completion.
     var isRoundTrip: Bool
+    /// At most 40 ranges; as text, at most 10.
     var histogram: [HistogramChart.Range]
     var verify: Bool
     var client: Tally
@@ -35,7 +39,7 @@ struct PingReport: Report {
         elapsedNanoseconds = elapsed
         latencyNanoseconds = recorder.summary
         isRoundTrip = job.operation.involvesPeer
-        histogram = recorder.ranges(lines: 10)
+        histogram = recorder.ranges(lines: 40)
         verify = job.verify
         (self.client, server) = tallies
         warnings = .ofProviders
@@ -52,7 +56,8 @@ struct PingReport: Report {
             var table = Table(
                 [.left(isRoundTrip ? "round trip" : "completion")] + LatencySummary.columns(minimum: "min"))
             table.add(["us"] + latency.cells)
-            text += table.text + "\n" + HistogramChart.text(histogram, width: 40) + "\n"
+            text +=
+                table.text + "\n" + HistogramChart.text(HistogramChart.merged(histogram, lines: 10), width: 40) + "\n"
         }
         if client.lost > 0 {
             text += "lost: \(Units.count(client.lost)) of \(Units.count(client.sent)) messages\n"

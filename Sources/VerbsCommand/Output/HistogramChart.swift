@@ -33,6 +33,16 @@ enum HistogramChart {
         return ranges
     }
 
+    /// Merges adjacent ranges, so that at most `lines` are left.
+    static func merged(_ ranges: [Range], lines: Int) -> [Range] {
+        let step = max(1, (ranges.count + lines - 1) / lines)
+        return stride(from: 0, to: ranges.count, by: step).map { start in
+            let group = ranges[start..<min(start + step, ranges.count)]
+            return Range(
+                from: group[start].from, to: group[group.endIndex - 1].to, count: group.reduce(0) { $0 + $1.count })
+        }
+    }
+
     /// The lines, each with a newline. The bar of the fullest range has `width` characters; a range with any value has
     /// at least one.
     static func text(_ ranges: [Range], width: Int) -> String {
