@@ -50,6 +50,15 @@ struct PerfCommand: ParsableCommand {
         name: .customLong("batch"), help: "Signal every Nth send work request. (default: 16, at most the window)")
     var givenBatch: Int?
 
+    @Option(
+        name: .customLong("queue-pairs"),
+        help: """
+            The number of queue pairs between client and server, which send messages in turn: 1 to \(QueuePairs.most). They \
+            share a completion queue, the buffers and the window. All receive queues together hold at most \
+            \(Setup.mostReceives) messages, so that memory stays bounded. (default: 1)
+            """)
+    var givenQueuePairs: Int?
+
     @OptionGroup var device: DeviceOptions
     @OptionGroup var output: OutputOptions
     @OptionGroup var picture: PlotOptions
@@ -57,16 +66,26 @@ struct PerfCommand: ParsableCommand {
     private var transport: Transport { givenTransport ?? .rc }
     private var count: UInt64 { givenCount ?? 1000 }
     private var window: Int { givenWindow ?? 64 }
+    private var queuePairs: Int { givenQueuePairs ?? 1 }
     private var batch: Int { givenBatch ?? min(16, window) }
 
     func validate() throws {
         try peer.refuse([
             "transport": givenTransport != nil, "operation": !operations.isEmpty, "size": !sizes.isEmpty,
             "count": givenCount != nil, "duration": duration != nil, "window": givenWindow != nil,
-            "batch": givenBatch != nil, "plot": picture.plot != nil,
+            "batch": givenBatch != nil, "queue-pairs": givenQueuePairs != nil, "plot": picture.plot != nil,
         ])
         guard (1...4096).contains(window), (1...window).contains(batch) else {
             throw ValidationError("Give a --window of 1 to 4096, and a --batch of 1 to the window.")
+        }
+        guard (1...QueuePairs.most).contains(queuePairs) else {
+            throw ValidationError("Give --queue-pairs of 1 to \(QueuePairs.most).")
+        }
+        guard queuePairs == 1 || transport != .ud else {
+            throw ValidationError("--queue-pairs needs connected queue pairs: give --transport rc or uc.")
+        }
+        guard queuePairs == 1 || !peer.usesConnectionManager else {
+            throw ValidationError("rdma_cm connects one queue pair: give either --queue-pairs or --rdma-cm.")
         }
     }
 
@@ -76,7 +95,8 @@ struct PerfCommand: ParsableCommand {
         let sizes = sizes.isEmpty ? (transport == .ud ? [8, 256] : [8, 1 << 10, 64 << 10, 1 << 20]) : sizes
         let largestSize = max(sizes.max() ?? 8, 8)
         let setup = Setup(
-            transport: transport, largestSize: largestSize, window: window, verify: false,
+            transport: transport, largestSize: largestSize, window: window, queuePairs: queuePairs, batch: batch,
+            verify: false,
             timeout: timeout(byteCount: 2 * largestSize * window), retryTime: peer.timeout?.nanoseconds ?? 0,
             usesConnectionManager: peer.usesConnectionManager)
         let plan = try plan(sizes, setup)
@@ -85,7 +105,7 @@ struct PerfCommand: ParsableCommand {
             var client = try Client.connect(rendezvous, device, setup)
             var plan = plan
             if operations.isEmpty, client.context.transportType == .iWARP { plan.removeAll { !$0.operation.isOfIWARP } }
-            var report = PerfReport(client, peer, window: window, batch: batch)
+            var report = PerfReport(client, peer, window: window, batch: batch, queuePairs: queuePairs)
             for (index, row) in plan.enumerated() where !client.control.isEnding {
                 report.rows.append(try measure(&client, row, "\(index + 1) of \(plan.count)"))
             }
@@ -167,6 +187,13 @@ struct PerfReport: Report {
         var messagesPerSecond: Double
         /// Messages of both measurements that were lost.
         var lost: UInt64
+        /// The fewest and the most messages of a queue pair while bandwidth was measured; nil: there is one queue pair.
+        var messagesOfQueuePair: Extremes?
+    }
+
+    struct Extremes: Encodable {
+        var min: UInt64
+        var max: UInt64
     }
 
     /// Name and version of the document.
@@ -176,16 +203,19 @@ struct PerfReport: Report {
     var run: RunDescription
     var window: Int
     var batch: Int
+    /// Queue pairs between a client and its server.
+    var queuePairs: Int
     var rows: [Row] = []
     /// Warnings and errors that providers logged during the command.
     var warnings: [String] = []
     /// Why the run ended early: `interrupted` or `stopped-by-peer`; nil: it did not.
     var endedEarly: String?
 
-    init(_ client: borrowing Client, _ peer: PeerOptions, window: Int, batch: Int) {
+    init(_ client: borrowing Client, _ peer: PeerOptions, window: Int, batch: Int, queuePairs: Int) {
         run = RunDescription(client, peer)
         self.window = window
         self.batch = batch
+        self.queuePairs = queuePairs
     }
 
     var text: String {
@@ -202,7 +232,8 @@ struct PerfReport: Report {
                     + (row.latencyNanoseconds?.cells ?? LatencySummary.noCells) + rates)
         }
         let early = endedEarly.map { "ended early: \($0)\n" } ?? ""
-        return "\(run.title)\nwindow \(window), batch \(batch)\n\n" + table.text + early
+        let spread = queuePairs == 1 ? "" : ", \(queuePairs) queue pairs"
+        return "\(run.title)\nwindow \(window), batch \(batch)\(spread)\n\n" + table.text + early
     }
 }
 
@@ -223,6 +254,9 @@ extension PerfReport.Row {
         messagesPerSecond = Double(result.completed) * share / seconds
         bytesPerSecond = messagesPerSecond * Double(row.size)
         lost = latencyLost + (tallies.client.sent - arrived)
+        if result.ofQueuePairs.count > 1, let least = result.ofQueuePairs.min(), let most = result.ofQueuePairs.max() {
+            messagesOfQueuePair = PerfReport.Extremes(min: least, max: most)
+        }
     }
 }
 

@@ -24,6 +24,7 @@ struct Client: ~Copyable {
             if context.transportType == .iWARP { setup.usesConnectionManager = true }
             try setup.checkConnectionManager()
             try Link.checkWindow(setup, on: context)
+            try Link.checkQueuePairs(setup, on: context)
             var link = try Link.make(context, at: address, setup)
             let server = try exchangeEndpoints(control, context, &link)
             return Client(
@@ -51,6 +52,7 @@ struct Client: ~Copyable {
     ) throws -> PeerInfo {
         let info = PeerInfo(context, link.endpoint)
         try control.send(.hello(version: ControlMessage.version, setup: link.setup, info: info))
+        try control.send(link.further)
         if link.setup.usesConnectionManager {
             guard case .listening(let port, let host) = try control.next() else { throw ToolError.protocolError }
             try link.connect(to: host ?? control.peerHost, port: port, on: context, control)
@@ -60,9 +62,10 @@ struct Client: ~Copyable {
             try link.setRemoteMemory(of: server.endpoint)
             return server
         }
+        let endpoints = try control.receiveEndpoints(link.queuePairs.count, first: server.endpoint)
         try info.checkReach(of: server, along: control.route)
         try link.checkMTU(of: server)
-        try link.connect(to: server.endpoint)
+        try link.connect(to: endpoints, control)
         return server
     }
 
@@ -145,9 +148,11 @@ extension ToolError {
 }
 
 extension Duration {
-    /// The longest silence of the peer: the jobs' timeout, but at least the time to create large queue pairs.
+    /// The longest silence of the peer: the jobs' timeout, but at least the time to create large or many queue pairs.
     static func controlTimeout(for setup: Setup) -> Duration {
-        max(Rendezvous.defaultTimeout, .nanoseconds(Int64(clamping: setup.timeout)))
+        max(
+            Rendezvous.defaultTimeout + .milliseconds(10 * (setup.queuePairs - 1)),
+            .nanoseconds(Int64(clamping: setup.timeout)))
     }
 }
 

@@ -7,8 +7,12 @@ struct Setup: Codable {
     var family: AddressFamily?
     /// The largest message of all jobs, in bytes.
     var largestSize: Int
-    /// The most outstanding send work requests.
+    /// The most outstanding send work requests, of all queue pairs.
     var window: Int
+    /// Queue pairs, which send messages in turn.
+    var queuePairs = 1
+    /// The largest batch of all jobs.
+    var batch = 1
     /// Whether data is verified; if so, each receive work request has its own buffer.
     var verify: Bool
     /// The longest timeout of all jobs, in nanoseconds.
@@ -107,6 +111,9 @@ enum ControlMessage: Codable {
     case listening(port: UInt16, host: String?)
     /// Server: its queue pair is connected.
     case welcome(info: PeerInfo)
+    /// Client after its `hello`, server after its `welcome`: QPN and PSN of further queue pairs, in order. As many
+    /// messages as needed.
+    case queuePairs(numbers: [UInt32], sequenceNumbers: [UInt32])
     /// Client: starts a job.
     case begin(job: Job)
     /// Server, in reply to `begin`: the client may start.
@@ -125,7 +132,7 @@ enum ControlMessage: Codable {
     case failed(error: ToolError)
 
     /// The version of this protocol.
-    static let version = 5
+    static let version = 6
 }
 
 extension Setup {
@@ -136,6 +143,16 @@ extension Setup {
             throw ToolError(
                 .usage, "messages of \(largestSize) bytes in a window of \(window) exceed the limits of verbs",
                 hint: "use messages of at most 1 GiB and a window of at most 4096")
+        }
+        guard (1...QueuePairs.most).contains(queuePairs), (1...window).contains(batch) else {
+            throw ToolError(
+                .usage, "\(queuePairs) queue pairs with a batch of \(batch) exceed the limits of verbs",
+                hint: "use at most \(QueuePairs.most) queue pairs, and a batch within the window")
+        }
+        guard queuePairs == 1 || transport != .ud && !verify else {
+            throw ToolError(
+                .usage, "several queue pairs need a connected transport, and verify no data",
+                hint: "use --transport rc or uc")
         }
         try checkConnectionManager()
     }
@@ -180,7 +197,7 @@ extension Job {
                 .usage, "\(name) of \(size) bytes exceeds the agreed maximum of \(setup.largestSize)",
                 hint: "run the same version on both machines")
         }
-        guard (1...setup.window).contains(window), (1...window).contains(batch) else {
+        guard (1...setup.window).contains(window), (1...min(window, setup.batch)).contains(batch) else {
             throw ToolError(
                 .usage, "a batch of \(batch) does not fit a window of \(window)", hint: "use a batch within the window")
         }

@@ -9,7 +9,13 @@ import Verbs
 extension Setup {
     /// Throws if rdma_cm cannot connect these queue pairs.
     func checkConnectionManager() throws(ToolError) {
-        guard usesConnectionManager, transport != .rc else { return }
+        guard usesConnectionManager else { return }
+        guard queuePairs == 1 else {
+            throw ToolError(
+                .usage, "rdma_cm and iWARP connect one queue pair, not \(queuePairs)",
+                hint: "leave out --queue-pairs, or --rdma-cm; an iWARP device always needs rdma_cm")
+        }
+        guard transport != .rc else { return }
         throw ToolError(
             .usage, "rdma_cm and iWARP connect RC queue pairs, not \(transport.name)", hint: "use --transport rc")
     }
@@ -32,13 +38,12 @@ struct ServerListener {
         let request = try waiting(control) { () async throws(ConnectionError) in try await listener.next() }
         guard let request else { throw ToolError.protocolError }
         try context.requireDevice(request.deviceName)
-        do throws(ConnectionError) { try request.prepare(link.queuePair) } catch { throw ToolError(error) }
+        do throws(ConnectionError) { try request.prepare(link.queuePairs[0].pointee) } catch { throw ToolError(error) }
         try link.postReceives()
-        link.connection = try withUnsafePointer(to: link.queuePair) { pointer in
-            nonisolated(unsafe) let pointer = pointer
-            return try waiting(control) { () async throws(ConnectionError) in
-                try await request.accept(pointer.pointee)
-            }
+        // The link has the queue pair until the task has ended.
+        nonisolated(unsafe) let queuePair = UnsafePointer(link.queuePairs[0])
+        link.connection = try waiting(control) { () async throws(ConnectionError) in
+            try await request.accept(queuePair.pointee)
         }
     }
 }
@@ -52,13 +57,12 @@ extension Link {
             try await Connector.resolve(host, port: port)
         }
         try context.requireDevice(connector.deviceName)
-        do throws(ConnectionError) { try connector.prepare(queuePair) } catch { throw ToolError(error) }
+        do throws(ConnectionError) { try connector.prepare(queuePairs[0].pointee) } catch { throw ToolError(error) }
         try postReceives()
-        connection = try withUnsafePointer(to: queuePair) { pointer in
-            nonisolated(unsafe) let pointer = pointer
-            return try waiting(control) { () async throws(ConnectionError) in
-                try await connector.connect(pointer.pointee)
-            }
+        // The link has the queue pair until the task has ended.
+        nonisolated(unsafe) let queuePair = UnsafePointer(queuePairs[0])
+        connection = try waiting(control) { () async throws(ConnectionError) in
+            try await connector.connect(queuePair.pointee)
         }
     }
 }

@@ -14,8 +14,8 @@ struct LatencyClient {
     private var answer: Answer?
 
     private struct Answer {
-        /// The slot of the receive that the answer consumed; nil: it consumed none.
-        var slot: Int?
+        /// The receive that the answer consumed; nil: it consumed none.
+        var slot: ReceiveSlot?
         var byteCount = 0
         var immediate: UInt32?
     }
@@ -118,7 +118,7 @@ struct LatencyClient {
             if !job.operation.involvesPeer { answer = Answer() }
             return
         }
-        let slot = Int(completion.id & ~Link.receiveID)
+        let slot = ReceiveSlot(id: completion.id)
         if !link.setup.transport.isReliable,
             answer != nil || link.isStray(job, completion)
                 || link.number(job, slot: slot, completion, expected: number) != number

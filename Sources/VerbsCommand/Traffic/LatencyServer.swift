@@ -13,7 +13,7 @@ struct LatencyServer {
 
     private struct Request {
         var number: UInt64
-        var slot: Int?
+        var slot: ReceiveSlot?
         var byteCount = 0
         var immediate: UInt32?
     }
@@ -44,7 +44,7 @@ struct LatencyServer {
             isSendDone = true
             return
         }
-        let slot = Int(completion.id & ~Link.receiveID)
+        let slot = ReceiveSlot(id: completion.id)
         if link.isStray(job, completion) { return try link.postReceive(slot: slot) }
         // The client has one outstanding message, so a request that is not yet answered counts as lost there.
         if let forgotten = request?.slot { try link.postReceive(slot: forgotten) }

@@ -1,7 +1,7 @@
 import ConnectionManager
 import Verbs
 
-/// One connected queue pair with the memory of its messages.
+/// One or more connected queue pairs with the memory of its messages.
 ///
 /// It has two memory regions: `local` for local access, and `exposed` for RDMA writes, RDMA reads and atomics of the
 /// peer.
@@ -14,26 +14,34 @@ struct Link: ~Copyable {
     /// Bytes after the message that RDMA reads access: they begin at different offsets, so that each returns other
     /// bytes.
     static let readSlack = 256
-    /// The bit of `wr_id` that marks a receive work request; the other bits are the slot.
+    /// The bit of `wr_id` that marks a receive work request; the other bits are the `ReceiveSlot`.
     static let receiveID: UInt64 = 1 << 63
 
     let setup: Setup
     let address: PortAddress
-    /// The endpoint to send to the peer.
+    /// The endpoint of the first queue pair, to send to the peer.
     let endpoint: Endpoint
+    /// The endpoints of the other queue pairs.
+    let further: [FurtherEndpoint]
     let local: MemoryRegion
     let exposed: MemoryRegion
     /// The number of receive buffers.
     let slotCount: Int
-    /// The number of posted receive work requests; several may share a buffer.
+    /// The number of posted receive work requests of each queue pair; several may share a buffer.
     let receiveCount: Int
-    var queuePair: QueuePair
+    var queuePairs: QueuePairs
     var completions: CompletionQueue
     var workCompletions: WorkCompletionBuffer
     var remote = RemoteMemory(address: 0, rkey: 0, byteCount: 0)
     var destination: DatagramDestination?
     /// The connection that rdma_cm has made; it ends with the link.
     var connection: Connection?
+
+    /// What the endpoints of the queue pairs do not have in common.
+    struct FurtherEndpoint {
+        var queuePairNumber: UInt32
+        var packetSequenceNumber: UInt32
+    }
 
     /// Bytes before the payload in a receive buffer: the GRH on UD.
     static func headerSize(_ setup: Setup) -> Int { setup.transport == .ud ? 40 : 0 }
@@ -48,8 +56,8 @@ struct Link: ~Copyable {
     }
 
     /// The payload in a receive buffer.
-    func received(slot: Int, byteCount: Int) -> UnsafeRawBufferPointer {
-        let start = Self.outgoingSize(setup) + slot * Self.slotSize(setup)
+    func received(slot: ReceiveSlot, byteCount: Int) -> UnsafeRawBufferPointer {
+        let start = Self.outgoingSize(setup) + slot.buffer * Self.slotSize(setup)
         let header = Self.headerSize(setup)
         let end = max(header, min(byteCount, header + setup.largestSize))
         return UnsafeRawBufferPointer(rebasing: local.unsafeBytes[start + header..<start + end])
@@ -81,14 +89,14 @@ struct Link: ~Copyable {
     // MARK: Work requests
 
     /// The SGE of the receive of a slot.
-    func sge(ofSlot slot: Int) throws(VerbsError) -> ScatterGatherElement {
-        let start = Self.outgoingSize(setup) + slot * Self.slotSize(setup)
+    func sge(ofSlot slot: ReceiveSlot) throws(VerbsError) -> ScatterGatherElement {
+        let start = Self.outgoingSize(setup) + slot.buffer * Self.slotSize(setup)
         return try local.sge(start..<start + Self.headerSize(setup) + setup.largestSize)
     }
 
     /// Posts the receive of a slot.
-    mutating func postReceive(slot: Int) throws(VerbsError) {
-        try queuePair.postReceive(try sge(ofSlot: slot), id: Self.receiveID | UInt64(slot))
+    mutating func postReceive(slot: ReceiveSlot) throws(VerbsError) {
+        try queuePairs[slot.queuePair].pointee.postReceive(try sge(ofSlot: slot), id: slot.id)
     }
 
     /// The send work request of message `number` of a job.
@@ -111,17 +119,18 @@ struct Link: ~Copyable {
         }
     }
 
-    /// Posts message `number`.
+    /// Posts message `number`, to the queue pairs in turn.
     @inline(__always)
     mutating func postMessage(
         _ operation: Operation, size: Int, number: UInt64, readOffset: Int = 0
     ) throws(VerbsError) {
         let sge = try local.sge(0..<size)
         let request = try request(operation, size: size, number: number, readOffset: readOffset)
+        let queuePair = queuePairs[queuePairs.index(ofMessage: number)]
         if let destination {
-            try queuePair.postSend(request, sge, to: destination, id: number)
+            try queuePair.pointee.postSend(request, sge, to: destination, id: number)
         } else {
-            try queuePair.postSend(request, sge, id: number)
+            try queuePair.pointee.postSend(request, sge, id: number)
         }
     }
 

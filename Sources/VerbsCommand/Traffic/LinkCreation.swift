@@ -83,15 +83,17 @@ extension PortAddress {
 }
 
 extension Link {
-    /// Creates the queue pair and its memory; unless rdma_cm will connect it, moves it to INIT and posts its receives.
+    /// Creates the queue pairs and their memory; unless rdma_cm will connect them, moves them to INIT and posts their
+    /// receives.
     /// Call `connect` next.
     static func make(_ context: Context, at address: PortAddress, _ setup: Setup) throws -> Link {
         try checkMTU(setup, address.mtu)
-        let maxWorkRequests = max(1, try context.attributes().maxQPWR)
+        let limits = try context.attributes()
+        let maxWorkRequests = max(1, limits.maxQPWR)
         // With verification each receive has its own buffer; otherwise all share one.
         let slotCount = setup.verify ? min(max((64 << 20) / slotSize(setup), 2), 16) : 1
-        let receiveCount = setup.verify ? slotCount : min(max(16, 4 * setup.window), maxWorkRequests)
-        let sendCount = min(setup.window, maxWorkRequests)
+        let receiveCount = setup.verify ? slotCount : setup.receiveDepth(limit: maxWorkRequests)
+        let sendCount = min(setup.sendDepth, maxWorkRequests)
 
         let domain = try context.makeProtectionDomain()
         let local = try domain.makeMemoryRegion(byteCount: outgoingSize(setup) + slotCount * slotSize(setup))
@@ -99,30 +101,55 @@ extension Link {
             byteCount: writtenRange(setup.largestSize).upperBound + readSlack,
             access: setup.transport == .rc
                 ? [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic] : [.localWrite, .remoteWrite])
-        let completions = try context.makeCompletionQueue(capacity: sendCount + receiveCount)
-        let queuePair = try domain.makeQueuePair(
-            setup.transport.queuePairType, completions: completions,
-            capabilities: QueuePair.Capabilities(
-                maxSendWR: UInt32(sendCount), maxReceiveWR: UInt32(receiveCount)))
-        let endpoint = try queuePair.endpoint(at: address, memory: exposed.remote)
-        if !setup.usesConnectionManager { try queuePair.initialize(options: options(setup)) }
+        // The window limits the send work requests of all queue pairs.
+        let outstanding = setup.queuePairs == 1 ? sendCount : setup.window
+        let completions = try context.makeCompletionQueue(capacity: outstanding + setup.queuePairs * receiveCount)
+        var queuePairs = QueuePairs(capacity: setup.queuePairs)
+        var endpoints: [Endpoint] = []
+        for _ in 0..<setup.queuePairs {
+            let queuePair = try domain.makeQueuePair(
+                setup.transport.queuePairType, completions: completions,
+                capabilities: QueuePair.Capabilities(
+                    maxSendWR: UInt32(sendCount), maxReceiveWR: UInt32(receiveCount)))
+            endpoints.append(try queuePair.endpoint(at: address, memory: exposed.remote))
+            if !setup.usesConnectionManager { try queuePair.initialize(options: options(setup)) }
+            queuePairs.append(queuePair)
+        }
         var link = Link(
-            setup: setup, address: address, endpoint: endpoint, local: local, exposed: exposed, slotCount: slotCount,
-            receiveCount: receiveCount, queuePair: queuePair, completions: completions,
+            setup: setup, address: address, endpoint: endpoints[0],
+            further: endpoints.dropFirst().map {
+                FurtherEndpoint(
+                    queuePairNumber: $0.queuePairNumber, packetSequenceNumber: $0.packetSequenceNumber)
+            },
+            local: local, exposed: exposed, slotCount: slotCount,
+            receiveCount: receiveCount, queuePairs: queuePairs, completions: completions,
             workCompletions: WorkCompletionBuffer(capacity: 32))
         if !setup.usesConnectionManager { try link.postReceives() }
         return link
     }
 
-    /// Posts all receives of a queue pair in INIT.
+    /// Posts all receives of queue pairs in INIT.
     mutating func postReceives() throws(VerbsError) {
-        for index in 0..<receiveCount { try postReceive(slot: index % slotCount) }
+        for queuePair in 0..<queuePairs.count {
+            for index in 0..<receiveCount {
+                try postReceive(slot: ReceiveSlot(queuePair: queuePair, buffer: index % slotCount))
+            }
+        }
+    }
+
+    /// Throws if the device's `max_qp` does not allow so many queue pairs.
+    static func checkQueuePairs(_ setup: Setup, on context: Context) throws {
+        let limit = try context.attributes().maxQueuePairs
+        guard setup.queuePairs > max(limit, 1) else { return }
+        throw ToolError(
+            .unsupported, "\(context.deviceName) has at most \(limit) queue pairs, not \(setup.queuePairs)",
+            hint: "use --queue-pairs \(limit), or fewer")
     }
 
     /// Throws if the window exceeds the device's `max_qp_wr`.
     static func checkWindow(_ setup: Setup, on context: Context) throws {
         let limit = try context.attributes().maxQPWR
-        guard setup.window > limit else { return }
+        guard setup.sendDepth > limit else { return }
         throw ToolError(
             .usage, "the send queue of \(context.deviceName) cannot hold a window of \(setup.window) messages",
             hint: "use a --window of at most \(limit)")
@@ -138,14 +165,18 @@ extension Link {
             hint: "use a smaller --size, or --transport rc")
     }
 
-    /// Connects to the peer, which has received `endpoint`.
-    mutating func connect(to peer: Endpoint) throws {
-        try setRemoteMemory(of: peer)
+    /// Connects to the queue pairs of the peer, which has received `endpoint` and `further`. Checks the peer meanwhile.
+    mutating func connect(to peers: [Endpoint], _ control: ControlConnection) throws {
+        try setRemoteMemory(of: peers[0])
         if setup.transport == .ud {
-            try queuePair.activate()
-            destination = try local.protectionDomain.makeDestination(peer, from: address)
-        } else {
-            try queuePair.connect(to: peer, options: Self.options(setup))
+            try queuePairs[0].pointee.activate()
+            destination = try local.protectionDomain.makeDestination(peers[0], from: address)
+            return
+        }
+        let options = Self.options(setup)
+        for (index, peer) in peers.enumerated() {
+            try queuePairs[index].pointee.connect(to: peer, options: options)
+            if index % 64 == 63 { _ = try control.checkPeer(now: Clock.now()) }
         }
     }
 

@@ -7,9 +7,17 @@ struct ThroughputClient {
         var completed: UInt64 = 0
         /// The time from the end of the warm-up to the last completion.
         var nanoseconds: UInt64 = 0
+        /// The completed messages of each queue pair, with the warm-up.
+        var ofQueuePairs: [UInt64] = []
     }
 
     let job: Job
+    /// The queue pair of the next batch.
+    private var turn = 0
+    /// The outstanding messages of each queue pair.
+    private var outstanding: [Int] = []
+    /// The completed messages of each queue pair.
+    private var ofQueuePairs: [UInt64] = []
     private var posted: UInt64 = 0
     private var completed: UInt64 = 0
     private var backoff = PollBackoff()
@@ -20,6 +28,8 @@ struct ThroughputClient {
         _ link: inout Link, _ control: ControlConnection, progress: (UInt64) -> Void
     ) throws -> (Result, Tally) {
         let list = try link.batch(job)
+        outstanding = Array(repeating: 0, count: link.queuePairs.count)
+        ofQueuePairs = Array(repeating: 0, count: link.queuePairs.count)
         var start = Clock.now()
         /// The messages before the measurement; nil during the warm-up.
         var skipped: UInt64? = job.warmUp == 0 ? 0 : nil
@@ -54,15 +64,22 @@ struct ThroughputClient {
         let end = Clock.now()
         var tally = Tally()
         tally.sent = posted
-        return (Result(completed: completed - (skipped ?? completed), nanoseconds: end &- start), tally)
+        let result = Result(
+            completed: completed - (skipped ?? completed), nanoseconds: end &- start, ofQueuePairs: ofQueuePairs)
+        return (result, tally)
     }
 
-    /// Fills the window, batch by batch.
+    /// Fills the window, batch by batch, to the queue pairs in turn. A queue pair whose send queue is full is waited for.
     private mutating func post(_ link: inout Link, _ list: borrowing SendRequestList) throws(VerbsError) {
         let batch = UInt64(job.batch)
-        while posted &- completed &+ batch <= UInt64(job.window), posted < job.count ?? .max {
-            try link.queuePair.postSend(list)
+        let depth = link.setup.sendDepth
+        while posted &- completed &+ batch <= UInt64(job.window), posted < job.count ?? .max,
+            outstanding[turn] + job.batch <= depth
+        {
+            try link.queuePairs[turn].pointee.postSend(list)
             posted &+= batch
+            outstanding[turn] += job.batch
+            turn = turn + 1 == outstanding.count ? 0 : turn + 1
         }
     }
 
@@ -70,9 +87,12 @@ struct ThroughputClient {
         try completion.check()
         if completion.id & Link.receiveID == 0 {
             completed &+= UInt64(job.batch)
+            let queuePair = link.queuePairs.index(ofNumber: completion.queuePairNumber)
+            outstanding[queuePair] -= job.batch
+            ofQueuePairs[queuePair] &+= UInt64(job.batch)
         } else {
             // The answer to a message of an earlier job that counted as lost.
-            try link.postReceive(slot: Int(completion.id & ~Link.receiveID))
+            try link.postReceive(slot: ReceiveSlot(id: completion.id))
         }
     }
 }
@@ -88,16 +108,21 @@ struct ThroughputServer {
         var receives = ReceiveRequestList(capacity: link.workCompletions.capacity)
         while true {
             let count = try link.poll()
-            receives.removeAll()
+            /// The queue pair of `receives`. Consecutive receives of one queue pair are posted together.
+            var queuePair = 0
             for index in 0..<count {
                 let completion = link.workCompletions[index]
                 try completion.check()
                 guard completion.id & Link.receiveID != 0 else { continue }
                 tally.received += 1
-                try receives.append(
-                    try link.sge(ofSlot: Int(completion.id & ~Link.receiveID)), id: completion.id)
+                let slot = ReceiveSlot(id: completion.id)
+                if slot.queuePair != queuePair {
+                    try post(&receives, link.queuePairs[queuePair])
+                    queuePair = slot.queuePair
+                }
+                try receives.append(try link.sge(ofSlot: slot), id: completion.id)
             }
-            try link.queuePair.postReceive(receives)
+            try post(&receives, link.queuePairs[queuePair])
             if count > 0 { backoff.reset() } else if !backoff.pause() { continue }
             let now = Clock.now()
             guard now >= nextCheck else { continue }
@@ -105,5 +130,13 @@ struct ThroughputServer {
             // The client is done, so every message that arrived is in the completion queue.
             if try !control.checkPeer(now: now), count == 0 { return tally }
         }
+    }
+
+    private func post(
+        _ receives: inout ReceiveRequestList, _ queuePair: UnsafeMutablePointer<QueuePair>
+    ) throws(VerbsError) {
+        guard !receives.isEmpty else { return }
+        try queuePair.pointee.postReceive(receives)
+        receives.removeAll()
     }
 }

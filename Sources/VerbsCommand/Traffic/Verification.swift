@@ -12,7 +12,7 @@ extension Link {
     }
 
     /// The number of a received message.
-    func number(_ job: Job, slot: Int, _ completion: WorkCompletion, expected: UInt64) -> UInt64 {
+    func number(_ job: Job, slot: ReceiveSlot, _ completion: WorkCompletion, expected: UInt64) -> UInt64 {
         // A reliable connection keeps the order: a message other than the expected one is corrupted.
         if setup.transport.isReliable { return expected }
         if let immediate = completion.immediate {
@@ -35,12 +35,15 @@ extension Link {
 
     /// Verifies every byte of message `number`, which was received in a slot or written to exposed memory.
     func inspect(
-        _ job: Job, slot: Int?, byteCount: Int, _ number: UInt64, _ direction: Pattern.Direction, immediate: UInt32?
+        _ job: Job, slot: ReceiveSlot?, byteCount: Int, _ number: UInt64, _ direction: Pattern.Direction,
+        immediate: UInt32?
     ) -> Inspection {
         let isWritten = job.operation == .write || job.operation == .writeImmediate
         // The GRH of a UD message is not part of the message.
         let bytes =
-            isWritten ? UnsafeRawBufferPointer(written(job.size)) : received(slot: slot ?? 0, byteCount: byteCount)
+            isWritten
+            ? UnsafeRawBufferPointer(written(job.size))
+            : received(slot: slot ?? ReceiveSlot(queuePair: 0, buffer: 0), byteCount: byteCount)
         let length = job.operation == .writeImmediate ? byteCount : bytes.count
         if length != job.size { return .wrong(at: min(length, job.size)) }
         let found = isWritten ? inspectWritten(job, bytes, number, direction) : Inspection(bytes, number, direction)
