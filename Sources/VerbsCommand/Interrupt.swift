@@ -46,6 +46,11 @@ enum Interrupt {
         }
     }
 
+    /// Requests the end of the run, as SIGTERM does.
+    static func request() {
+        _ = received.compareExchange(expected: 0, desired: SIGTERM, ordering: .relaxed)
+    }
+
     static var isRequested: Bool { received.load(ordering: .relaxed) != 0 }
 
     /// The exit code for the signal that was received; nil if none was.

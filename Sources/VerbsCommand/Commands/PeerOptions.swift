@@ -81,6 +81,7 @@ struct PeerOptions: ParsableArguments {
         var hasReportedToPeer = false
         do {
             let (control, hello) = try inherited ? inheritedClient() : awaitClient(command)
+            if case .prepare(let version, let setup) = hello { return try obey(control, version, setup, device) }
             defer { hasReportedToPeer = control.hasReportedToPeer }
             let result = Result { () throws(ToolError) in try server.serve(control, hello) }
             if !inherited, !server.served.isEmpty { try output.print(ServerReport(server, control)) }
@@ -89,6 +90,21 @@ struct PeerOptions: ParsableArguments {
         } catch let error as ToolError where inherited && (hasReportedToPeer || error.exit == .peerLost) {
             // The client reports the error to the user.
             throw ExitCode(error.exit.rawValue)
+        }
+    }
+
+    /// Runs as a client of `verbs perf --processes`, which is at the other end of standard input.
+    private func obey(
+        _ control: ControlConnection, _ version: Int, _ setup: Setup, _ device: DeviceOptions
+    ) throws {
+        let coordinator = control.turned
+        do {
+            // Only a process of this machine, over a socket pair, may give orders: not a client that inetd has accepted.
+            guard control.route == nil, version == ControlMessage.version else { throw ToolError.protocolError }
+            try OrderedClient(coordinator: coordinator, device: device).run(setup)
+        } catch {
+            // The command reports the error to the user.
+            throw ExitCode(coordinator.report(error).exit.rawValue)
         }
     }
 
@@ -145,11 +161,7 @@ extension ControlConnection {
     /// Ends the process with the exit code of a run that completed: for corrupted data, and for an early end.
     func endRun(corrupted: UInt64) throws {
         if corrupted > 0 { throw ExitCode(ToolExit.corrupted.rawValue) }
-        switch reasonForEnding {
-        case nil: return
-        case .interrupted: throw ExitCode((Interrupt.exit ?? .interrupted).rawValue)
-        case .stoppedByPeer: throw ExitCode(ToolExit.stoppedByPeer.rawValue)
-        }
+        if let reasonForEnding { throw ExitCode(reasonForEnding.exit.rawValue) }
     }
 }
 

@@ -11,7 +11,8 @@ struct PerfCommand: ParsableCommand {
             device through which it reaches the other. The server takes all other settings from the client.
 
             Latency is half the round-trip time for send, send-imm, write and write-imm, and the time until the completion \
-            for read, fetch-add and compare-swap. Bandwidth and message rate count completed messages; on uc and ud, \
+            for read, fetch-add and compare-swap. With --queue-pairs and --processes it measures how the device scales on \
+            one machine. Bandwidth and message rate count completed messages; on uc and ud, \
             messages that the server received. A MB is 10^6 bytes.
             """)
 
@@ -59,6 +60,15 @@ struct PerfCommand: ParsableCommand {
             """)
     var givenQueuePairs: Int?
 
+    @Option(
+        name: .customLong("processes"),
+        help: """
+            The number of pairs of a client and a server process on this machine, which measure at once: 1 to \
+            \(ProcessPairs.most). Shows the sum of their rates, and percentiles over the messages of all. Not with HOST, \
+            --listen or --in-process. (default: 1)
+            """)
+    var givenPairs: Int?
+
     @OptionGroup var device: DeviceOptions
     @OptionGroup var output: OutputOptions
     @OptionGroup var picture: PlotOptions
@@ -67,19 +77,28 @@ struct PerfCommand: ParsableCommand {
     private var count: UInt64 { givenCount ?? 1000 }
     private var window: Int { givenWindow ?? 64 }
     private var queuePairs: Int { givenQueuePairs ?? 1 }
+    private var pairs: Int { givenPairs ?? 1 }
     private var batch: Int { givenBatch ?? min(16, window) }
 
     func validate() throws {
         try peer.refuse([
             "transport": givenTransport != nil, "operation": !operations.isEmpty, "size": !sizes.isEmpty,
             "count": givenCount != nil, "duration": duration != nil, "window": givenWindow != nil,
-            "batch": givenBatch != nil, "queue-pairs": givenQueuePairs != nil, "plot": picture.plot != nil,
+            "batch": givenBatch != nil, "queue-pairs": givenQueuePairs != nil,
+            "processes": givenPairs != nil, "plot": picture.plot != nil,
         ])
         guard (1...4096).contains(window), (1...window).contains(batch) else {
             throw ValidationError("Give a --window of 1 to 4096, and a --batch of 1 to the window.")
         }
         guard (1...QueuePairs.most).contains(queuePairs) else {
             throw ValidationError("Give --queue-pairs of 1 to \(QueuePairs.most).")
+        }
+        guard (1...ProcessPairs.most).contains(pairs) else {
+            throw ValidationError("Give --processes of 1 to \(ProcessPairs.most).")
+        }
+        guard pairs == 1 || peer.host == nil && !peer.inProcess else {
+            throw ValidationError(
+                "--processes starts all servers on this machine: give it without HOST and without --in-process.")
         }
         guard queuePairs == 1 || transport != .ud else {
             throw ValidationError("--queue-pairs needs connected queue pairs: give --transport rc or uc.")
@@ -101,13 +120,21 @@ struct PerfCommand: ParsableCommand {
             usesConnectionManager: peer.usesConnectionManager)
         let plan = try plan(sizes, setup)
         try picture.check()
+        if pairs > 1 { return try runPairs(plan, setup) }
         try peer.withServer(device, command: "perf") { rendezvous in
             var client = try Client.connect(rendezvous, device, setup)
-            var plan = plan
-            if operations.isEmpty, client.context.transportType == .iWARP { plan.removeAll { !$0.operation.isOfIWARP } }
-            var report = PerfReport(client, peer, window: window, batch: batch, queuePairs: queuePairs)
+            let plan = adapted(plan, isIWARP: client.context.transportType == .iWARP)
+            var report = report(RunDescription(client, peer))
             for (index, row) in plan.enumerated() where !client.control.isEnding {
-                report.rows.append(try measure(&client, row, "\(index + 1) of \(plan.count)"))
+                let title = title(row, index, of: plan)
+                report.rows.append(
+                    try measure(row) { job in
+                        [
+                            try client.measure(job) { number in
+                                Progress.show("\(title): \(job.type.rawValue), \(Units.count(number)) messages")
+                            }
+                        ]
+                    })
             }
             report.warnings = .ofProviders
             report.endedEarly = client.control.endedEarly
@@ -116,6 +143,47 @@ struct PerfCommand: ParsableCommand {
             try picture.write(report)
             try client.control.endRun(corrupted: 0)
         }
+    }
+
+    /// Measures with several pairs of processes at once.
+    private func runPairs(_ plan: [PlannedRow], _ setup: Setup) throws {
+        try ProcessPairs.with(pairs, device, setup) { pairs in
+            let plan = adapted(plan, isIWARP: pairs.first.isIWARP)
+            var run = pairs.first.run
+            run.processes = 2 * self.pairs
+            var report = report(run)
+            for (index, row) in plan.enumerated() where pairs.ending == nil {
+                let title = title(row, index, of: plan)
+                report.rows.append(
+                    try measure(row) { job in
+                        Progress.show("\(title): \(job.type.rawValue), \(self.pairs) pairs of processes")
+                        return try pairs.measure(job)
+                    })
+            }
+            Progress.clear()
+            report.warnings = pairs.warnings
+            let ending = pairs.ending
+            report.endedEarly = ending?.name
+            try pairs.end()
+            try output.print(report)
+            try picture.write(report)
+            if let ending { throw ExitCode(ending.exit.rawValue) }
+        }
+    }
+
+    private typealias PlannedRow = (operation: Operation, size: Int)
+
+    /// Without operations that the device does not have, unless they were requested.
+    private func adapted(_ plan: [PlannedRow], isIWARP: Bool) -> [PlannedRow] {
+        operations.isEmpty && isIWARP ? plan.filter(\.operation.isOfIWARP) : plan
+    }
+
+    private func report(_ run: RunDescription) -> PerfReport {
+        PerfReport(run: run, window: window, batch: batch, queuePairs: queuePairs, pairs: pairs)
+    }
+
+    private func title(_ row: PlannedRow, _ index: Int, of plan: [PlannedRow]) -> String {
+        "\(row.operation.rawValue), \(Units.size(UInt64(row.size))) (\(index + 1) of \(plan.count))"
     }
 
     /// The operations and sizes to measure, in the order of the table.
@@ -145,33 +213,11 @@ struct PerfCommand: ParsableCommand {
             timeout: timeout(byteCount: 2 * size * (type == .latency ? 1 : window)))
     }
 
-    private func measure(
-        _ client: inout Client, _ row: (operation: Operation, size: Int), _ place: String
-    ) throws -> PerfReport.Row {
-        let title = "\(row.operation.rawValue), \(Units.size(UInt64(row.size))) (\(place))"
-        var recorder = Recorder()
-        var lost: UInt64 = 0
-        if count > 0 {
-            let job = job(.latency, row.operation, row.size)
-            let tallies = try client.run(job) { link, control in
-                var run = LatencyClient(job)
-                return try run.run(&link, control, recorder: &recorder) { number, _ in
-                    Progress.show("\(title): latency, \(Units.count(number)) messages")
-                }
-            }
-            lost = tallies.client.lost
-        }
-        var result = ThroughputClient.Result()
-        let job = job(.throughput, row.operation, row.size)
-        let tallies = try client.run(job) { link, control in
-            var run = ThroughputClient(job)
-            let (outcome, tally) = try run.run(&link, control) { number in
-                Progress.show("\(title): bandwidth, \(Units.count(number)) messages")
-            }
-            result = outcome
-            return tally
-        }
-        return PerfReport.Row(row, recorder.summary, latencyLost: lost, result, tallies, transport)
+    /// Measures latency and bandwidth; `run` runs a job and returns the result of each pair of client and server.
+    private func measure(_ row: PlannedRow, run: (Job) throws -> [PairResult]) throws -> PerfReport.Row {
+        let latency = count > 0 ? try run(job(.latency, row.operation, row.size)) : []
+        let throughput = try run(job(.throughput, row.operation, row.size))
+        return PerfReport.Row(row, latency: latency, throughput: throughput, transport)
     }
 }
 
@@ -205,18 +251,13 @@ struct PerfReport: Report {
     var batch: Int
     /// Queue pairs between a client and its server.
     var queuePairs: Int
+    /// Pairs of client and server that measured at once.
+    var pairs: Int
     var rows: [Row] = []
     /// Warnings and errors that providers logged during the command.
     var warnings: [String] = []
     /// Why the run ended early: `interrupted` or `stopped-by-peer`; nil: it did not.
     var endedEarly: String?
-
-    init(_ client: borrowing Client, _ peer: PeerOptions, window: Int, batch: Int, queuePairs: Int) {
-        run = RunDescription(client, peer)
-        self.window = window
-        self.batch = batch
-        self.queuePairs = queuePairs
-    }
 
     var text: String {
         var table = Table(
@@ -232,29 +273,33 @@ struct PerfReport: Report {
                     + (row.latencyNanoseconds?.cells ?? LatencySummary.noCells) + rates)
         }
         let early = endedEarly.map { "ended early: \($0)\n" } ?? ""
-        let spread = queuePairs == 1 ? "" : ", \(queuePairs) queue pairs"
+        let spread =
+            (queuePairs == 1 ? "" : ", \(queuePairs) queue pairs")
+            + (pairs == 1 ? "" : "; \(pairs) pairs of processes at once, rates are sums")
         return "\(run.title)\nwindow \(window), batch \(batch)\(spread)\n\n" + table.text + early
     }
 }
 
 extension PerfReport.Row {
-    init(
-        _ row: (operation: Operation, size: Int), _ latency: LatencySummary?, latencyLost: UInt64,
-        _ result: ThroughputClient.Result, _ tallies: (client: Tally, server: Tally), _ transport: Transport
+    /// - Parameters:
+    ///   - latency: The results of each pair of client and server; empty if latency was not measured.
+    ///   - throughput: The results of each pair.
+    fileprivate init(
+        _ row: (operation: Operation, size: Int), latency: [PairResult], throughput: [PairResult],
+        _ transport: Transport
     ) {
         operation = row.operation
         size = row.size
-        latencyNanoseconds = row.operation.involvesPeer ? latency?.halved : latency
-        // The network may drop messages of UC and UD.
-        let arrived =
-            transport.isReliable || !row.operation.consumesReceive
-            ? tallies.client.sent : min(tallies.server.received, tallies.client.sent)
-        let share = tallies.client.sent == 0 ? 0 : Double(arrived) / Double(tallies.client.sent)
-        let seconds = Double(max(result.nanoseconds, 1)) / 1e9
-        messagesPerSecond = Double(result.completed) * share / seconds
+        var recorder = Recorder()
+        for result in latency { recorder.merge(result.recorder) }
+        let summary = recorder.summary
+        latencyNanoseconds = row.operation.involvesPeer ? summary?.halved : summary
+        messagesPerSecond = throughput.reduce(0) { $0 + $1.messagesPerSecond(row.operation, transport) }
         bytesPerSecond = messagesPerSecond * Double(row.size)
-        lost = latencyLost + (tallies.client.sent - arrived)
-        if result.ofQueuePairs.count > 1, let least = result.ofQueuePairs.min(), let most = result.ofQueuePairs.max() {
+        lost = latency.reduce(0) { $0 + $1.client.lost }
+        for result in throughput { lost += result.client.sent - result.arrived(row.operation, transport) }
+        let counts = throughput.map(\.throughput.ofQueuePairs).filter { $0.count > 1 }.flatMap { $0 }
+        if let least = counts.min(), let most = counts.max() {
             messagesOfQueuePair = PerfReport.Extremes(min: least, max: most)
         }
     }

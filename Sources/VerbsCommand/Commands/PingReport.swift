@@ -78,8 +78,8 @@ struct PingReport: Report {
 }
 
 /// The two peers of a run.
-struct RunDescription: Encodable {
-    struct Peer: Encodable {
+struct RunDescription: Codable {
+    struct Peer: Codable {
         var device: String
         var provider: String
         var gid: String
@@ -88,7 +88,7 @@ struct RunDescription: Encodable {
     }
 
     var transport: Transport
-    /// 1 if both peers are in this process, otherwise 2.
+    /// 1 if both peers are in this process, 2 for a client and a server, and more for several pairs.
     var processes: Int
     /// The client's port number.
     var port: Int
@@ -99,9 +99,11 @@ struct RunDescription: Encodable {
     /// `rdma_cm` if the kernel's connection manager connected the queue pairs; otherwise nil.
     var connectedBy: String?
 
-    init(_ client: borrowing Client, _ peer: PeerOptions) {
+    init(_ client: borrowing Client, _ peer: PeerOptions) { self.init(client, processes: peer.inProcess ? 1 : 2) }
+
+    init(_ client: borrowing Client, processes: Int) {
         transport = client.setup.transport
-        processes = peer.inProcess ? 1 : 2
+        self.processes = processes
         port = Int(client.address.port)
         gidIndex = Int(client.address.gidIndex)
         self.client = Peer(client.info)
@@ -131,11 +133,23 @@ extension RunDescription.Peer {
 
 extension ControlConnection {
     /// The reason for an early end, as in the JSON documents; nil: the run did not end early.
-    var endedEarly: String? {
-        switch reasonForEnding {
-        case nil: nil
+    var endedEarly: String? { reasonForEnding?.name }
+}
+
+extension ControlConnection.Ending {
+    /// As in the JSON documents.
+    var name: String {
+        switch self {
         case .interrupted: "interrupted"
         case .stoppedByPeer: "stopped-by-peer"
+        }
+    }
+
+    /// The exit code of a run that ended early.
+    var exit: ToolExit {
+        switch self {
+        case .interrupted: Interrupt.exit ?? .interrupted
+        case .stoppedByPeer: .stoppedByPeer
         }
     }
 }

@@ -66,14 +66,13 @@ struct PerfPlot {
     private var subheading: String {
         let latency = "latency: half the round-trip time; of read and atomics, until the completion"
         guard results.count == 1 else { return latency }
-        let result = results[0].result
-        return "window \(result.window), batch \(result.batch); \(latency)"
+        return "\(results[0].result.settings); \(latency)"
     }
 
     private func key(_ name: String, result: PerfResult?) -> String {
         guard let result else { return name }
-        let settings = results.contains { $0.result.window != result.window || $0.result.batch != result.batch }
-        return "\(name): \(result.run.summary)" + (settings ? ", window \(result.window), batch \(result.batch)" : "")
+        let differ = results.contains { $0.result.settings != result.settings }
+        return "\(name): \(result.run.summary)" + (differ ? ", \(result.settings)" : "")
     }
 
     private func description(_ groups: [(heading: String, series: [Series])]) -> String {

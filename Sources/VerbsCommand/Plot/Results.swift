@@ -28,6 +28,10 @@ struct PerfResult: Decodable {
     var run: Run
     var window: Int
     var batch: Int
+    /// Nil in a document of an earlier version: 1.
+    var queuePairs: Int?
+    /// Nil in a document of an earlier version: 1.
+    var pairs: Int?
     var rows: [Row]
 }
 
@@ -71,11 +75,23 @@ extension PerfResult {
         run = Run(report.run)
         window = report.window
         batch = report.batch
+        queuePairs = report.queuePairs
+        pairs = report.pairs
         rows = report.rows.map { row in
             Row(
                 operation: row.operation, size: row.size, latencyNanoseconds: row.latencyNanoseconds,
                 bytesPerSecond: row.bytesPerSecond)
         }
+    }
+}
+
+extension PerfResult {
+    /// `window 64, batch 16`, and the numbers of queue pairs and of pairs of processes if they are not 1.
+    var settings: String {
+        var text = "window \(window), batch \(batch)"
+        if let queuePairs, queuePairs != 1 { text += ", \(queuePairs) queue pairs" }
+        if let pairs, pairs != 1 { text += ", \(pairs) pairs of processes" }
+        return text
     }
 }
 

@@ -23,6 +23,8 @@ final class ControlConnection {
     private static let aliveInterval: UInt64 = 200_000_000
 
     let role: Role
+    /// Whether an error that the peer reports is thrown as it is: the peer is a process that this one has started.
+    var passesFailures = false
     /// The longest silence of the peer while this process waits for it, in nanoseconds.
     private(set) var timeout = Rendezvous.defaultTimeout.nanoseconds
     private var silence = WaitTimer(since: Clock.now())
@@ -33,17 +35,23 @@ final class ControlConnection {
     /// Whether the peer received this process's error.
     private(set) var hasReportedToPeer = false
     /// Whether the peer has sent a message.
-    private var hasHeardFromPeer = false
+    private var hasHeardFromPeer: Bool
     private var nextCheck: UInt64 = 0
     private var stopDeadline: ContinuousClock.Instant?
     /// A message that `next` has not yet returned.
     private var pending: ControlMessage?
 
-    init(_ peer: Rendezvous, as role: Role) {
+    /// - Parameter hasHeardFromPeer: Whether the peer has sent a message over this connection before.
+    init(_ peer: Rendezvous, as role: Role, hasHeardFromPeer: Bool = false) {
         self.peer = peer
         self.role = role
+        self.hasHeardFromPeer = hasHeardFromPeer
         route = try? Route(of: peer.fileDescriptor)
     }
+
+    /// The same connection, with this process in the role of the client. The peer has sent nothing that `next` has not
+    /// returned.
+    var turned: ControlConnection { ControlConnection(peer, as: .client, hasHeardFromPeer: true) }
 
     var peerName: String { peer.peerName }
     /// The route to the peer; nil: the peer is a local server.
@@ -109,6 +117,12 @@ final class ControlConnection {
         return pending == nil && (ending == nil || role == .server)
     }
 
+    /// The message for which `checkPeer` has returned false, if it has received one.
+    func takePending() -> ControlMessage? {
+        defer { pending = nil }
+        return pending
+    }
+
     /// Throws if the peer has been silent for too long.
     private func checkSilence(now: UInt64, for error: RendezvousError?) throws(ToolError) {
         sendKeepalive(now: now)
@@ -171,6 +185,7 @@ final class ControlConnection {
 
     private func throwFailure() throws(ToolError) {
         guard case .failed(let error) = pending else { return }
+        if passesFailures { throw error }
         throw ToolError(.peerLost, "the peer failed: \(error.message)", hint: error.hint)
     }
 

@@ -128,6 +128,13 @@ enum ControlMessage: Codable {
     case stop
     /// Client: sent several times per second, because the connection does not show that a program is stopped.
     case alive
+    /// `verbs perf --processes` to a client that it has started: see ProcessPairs.swift for this and the next messages.
+    case prepare(version: Int, setup: Setup)
+    case prepared(PreparedPair)
+    case measure(job: Job)
+    /// Distinct times of messages, each with the number of messages.
+    case times(values: [UInt64], counts: [UInt64])
+    case measured(MeasuredPair)
     /// Client or server: it failed.
     case failed(error: ToolError)
 

@@ -7,9 +7,9 @@ struct Recorder {
 
     private var histogram = Histogram<UInt64>(
         lowestDiscernibleValue: 1, highestTrackableValue: longest, numberOfSignificantValueDigits: .three)
-    private var minimum = UInt64.max
-    private var maximum: UInt64 = 0
-    private var sum: UInt64 = 0
+    private(set) var minimum = UInt64.max
+    private(set) var maximum: UInt64 = 0
+    private(set) var sum: UInt64 = 0
     private(set) var count: UInt64 = 0
 
     mutating func record(nanoseconds: UInt64) {
@@ -18,6 +18,28 @@ struct Recorder {
         maximum = max(maximum, nanoseconds)
         sum &+= nanoseconds
         count += 1
+    }
+
+    /// The distinct times, to three digits, each with the number of messages.
+    var times: [(value: UInt64, count: UInt64)] { histogram.recordedValues().map { ($0.value, $0.count) } }
+
+    /// Adds `count` messages of `times` of another recorder.
+    mutating func add(_ value: UInt64, count: UInt64) {
+        histogram.record(min(value, Self.longest), count: count)
+        self.count &+= count
+    }
+
+    /// Sets what `times` does not contain exactly.
+    mutating func setExact(minimum: UInt64, maximum: UInt64, sum: UInt64) {
+        (self.minimum, self.maximum, self.sum) = (minimum, maximum, sum)
+    }
+
+    /// Adds the messages of another recorder.
+    mutating func merge(_ other: Recorder) {
+        for (value, count) in other.times { add(value, count: count) }
+        minimum = min(minimum, other.minimum)
+        maximum = max(maximum, other.maximum)
+        sum &+= other.sum
     }
 
     /// The time that `share` percent of the messages do not exceed.
