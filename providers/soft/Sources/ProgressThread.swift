@@ -195,7 +195,7 @@ extension ContextPointer {
     private func sleepUntilPacket() {
         guard pointee.lock.tryLock() else { return }
         var descriptors = InlineArray<64, Int32>(repeating: -1)
-        assert(DeviceLimits.gids < descriptors.count, "a descriptor for each socket, and the ready list")
+        assert(Sockets.maxDescriptors < descriptors.count, "a descriptor for each socket, and the ready list")
         requestWakeups()
         let now = linux_monotonic_ns()
         let before = guarded.pointee.link.packetCount
