@@ -327,6 +327,17 @@ struct PlotTests {
         #expect(error?.message == "the results have no operation in common: a has send; b has write")
     }
 
+    @Test("a long name leaves room for device and settings in the legend, which are shown if they differ")
+    func settings() throws {
+        let name = String(repeating: "long-", count: 60)
+        var other = Self.perf("b", [Self.row(.send, 8)])
+        (other.result.queuePairs, other.result.pairs) = (64, 3)
+        let legend = try Elements(PerfPlot([Self.perf(name, [Self.row(.send, 8)]), other]).svg).texts("legend").map(
+            \.text)
+        #expect(legend[0].hasPrefix("long-") && legend[0].hasSuffix("…: RC, soft0 (soft), window 64, batch 16"))
+        #expect(legend[1] == "b: RC, soft0 (soft), window 64, batch 16, 64 queue pairs, 3 pairs of processes")
+    }
+
     @Test("results are named after what differs in their paths")
     func names() {
         #expect(Results.names(of: ["x/old.json", "x/new.json"]) == ["old", "new"])

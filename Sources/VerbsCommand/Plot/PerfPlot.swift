@@ -72,7 +72,7 @@ struct PerfPlot {
     private func key(_ name: String, result: PerfResult?) -> String {
         guard let result else { return name }
         let differ = results.contains { $0.result.settings != result.settings }
-        return "\(name): \(result.run.summary)" + (differ ? ", \(result.settings)" : "")
+        return "\(PlotFrame.shortened(name)): \(result.run.summary)" + (differ ? ", \(result.settings)" : "")
     }
 
     private func description(_ groups: [(heading: String, series: [Series])]) -> String {

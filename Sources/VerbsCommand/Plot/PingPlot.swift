@@ -123,7 +123,7 @@ struct PingPlot {
             "p50 \(Units.duration(nanoseconds: $0.p50)), p99 \(Units.duration(nanoseconds: $0.p99))"
         }
         let description = "\(result.operation.rawValue), \(Units.size(UInt64(result.size))), \(result.run.summary)"
-        let name = results.count == 1 ? "messages" : "\(named.name): \(description)"
+        let name = results.count == 1 ? "messages" : "\(PlotFrame.shortened(named.name)): \(description)"
         return ([name] + (percentiles.map { [$0] } ?? [])).joined(separator: "; ")
     }
 

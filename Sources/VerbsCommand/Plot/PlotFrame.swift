@@ -36,6 +36,9 @@ struct PlotFrame {
     private static let below = 48.0
     private static let keyWidth = 34.0
 
+    /// A name at the beginning of an entry of the legend, short enough that the rest of the entry is visible.
+    static func shortened(_ name: String) -> String { SVGDocument.fitted(name, width: 320) }
+
     private(set) var document = SVGDocument()
     /// The lower end of what is drawn.
     private(set) var bottom = 0.0
