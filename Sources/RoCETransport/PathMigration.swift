@@ -34,6 +34,8 @@ extension Core {
         pair.pointee.attributes.timeout = pair.pointee.attributes.alternateTimeout
         pair.pointee.attributes.alternatePath = nil
         pair.pointee.attributes.migration = .migrated
+        // The retries on the old path say nothing about this one, also where the peer was the first to migrate.
+        pair.pointee.requester.retriesLeft = pair.pointee.attributes.retryCount
         events.post(pair.pointee.event, .pathMigrated)
     }
 

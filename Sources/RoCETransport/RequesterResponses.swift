@@ -142,7 +142,6 @@ extension Core {
             return failOldestSend(pair, status: .retryExceeded)
         }
         migrate(pair)
-        pair.pointee.requester.retriesLeft = pair.pointee.attributes.retryCount
         goBackForLoss(pair, .timedOut)
         startTimer(pair, now: now)
     }

@@ -105,6 +105,48 @@ struct PathMigrationTests {
         #expect(probe.sent().map(\.path.destination) == [otherPeer])
     }
 
+    @Test("Messages in both directions survive a cut of the path, each received once and in order")
+    func cut() throws {
+        for seed in 1...30 as ClosedRange<UInt64> {
+            let hosts = [try Host(1, seed: seed), try Host(2, seed: seed)]
+            let pairs = [try hosts[0].makeQueuePair(sqSigAll: true), try hosts[1].makeQueuePair(sqSigAll: true)]
+            let memory = [hosts[0].take(8192), hosts[1].take(8192)]
+            let connection = Connection(mtu: 256, retryCount: 7)
+            try hosts[0].connect(pairs[0], to: hosts[1].gid, number: pairs[1].number, connection)
+            try hosts[1].connect(pairs[1], to: hosts[0].gid, number: pairs[0].number, connection.reversed)
+            for side in 0...1 {
+                var attributes = QueuePairAttributes()
+                attributes.alternatePath = Path(
+                    source: hosts[side].gid, destination: hosts[1 - side].gid, flowLabel: 1)
+                attributes.alternatePort = 1
+                attributes.alternateTimeout = 10
+                attributes.migration = .rearm
+                try hosts[side].engine.modify(pairs[side], attributes, [.alternatePath, .pathMigration])
+            }
+            let network = Network(
+                hosts, seed: seed, profile: NetworkProfile(loss: Int(seed % 3), delay: 1_000...20_000))
+            var isCut = false
+            network.inspect = { _, packet in !(isCut && packet.path.flowLabel == 0) }
+            let messages: UInt64 = 30
+            for side in 0...1 {
+                for id in 0..<messages {
+                    hosts[side].postReceive(pairs[side], id: id, [hosts[side].sge(memory[side])])
+                    let length = Int(id * 37 % 1500)
+                    let source = UnsafeMutableRawBufferPointer(rebasing: memory[side][..<length])
+                    hosts[side].post(pairs[side], SendWQE(id: 100 + id, opcode: .send), [hosts[side].sge(source)])
+                }
+            }
+            network.schedule(after: Int(seed) * 6_000) { isCut = true }
+            network.run()
+            for side in 0...1 {
+                let completions = hosts[side].poll()
+                #expect(completions.allSatisfy { $0.status == .success }, "seed \(seed)")
+                #expect(completions.filter { $0.opcode == .receive }.map(\.id) == Array(0..<messages), "seed \(seed)")
+                #expect(completions.filter { $0.opcode == .send }.count == Int(messages), "seed \(seed)")
+            }
+        }
+    }
+
     @Test("modify to MIGRATED migrates an armed queue pair, and ends REARM; ARMED and REARM without a path are EINVAL")
     func byModify() throws {
         let probe = try Probe()

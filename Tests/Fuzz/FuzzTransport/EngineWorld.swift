@@ -200,6 +200,8 @@ final class EngineWorld {
         let address = (flags & 4 != 0 ? 0x8000 : 0x1000) &+ UInt64(input.byte()) &* 8 &- (flags & 8 != 0 ? 4 : 0)
         let length = [0, 1, 8, 256, 255, 512, 1024, 3][Int(input.byte() & 7)]
         let announced = flags & 16 != 0 ? UInt32(truncatingIfNeeded: input.number(2)) : UInt32(length)
+        headers.bth.migrated = flags & 64 != 0
+        if opcode.transport == .unreliableDatagram && flags & 1 != 0 { headers.bth.destinationQPN = 0xFF_FFFF }
         headers.deth = DETH(qkey: 0x1234, sourceQPN: 5)
         headers.reth = RETH(virtualAddress: address, rkey: key, dmaLength: announced)
         headers.atomicETH = AtomicETH(virtualAddress: address, rkey: key, swapOrAdd: 3)
@@ -328,11 +330,35 @@ final class EngineWorld {
                     access: [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .memoryWindowBind])) ?? 0
             return
         }
+        if choice & 0xC0 == 0x80 { return set(choice & 7) }
         let index = Int(choice & 7) % pairs.count
         let states: [QueuePairState] = [
             .reset, .initialized, .readyToReceive, .readyToSend, .sendQueueDrained, .error, .readyToSend,
         ]
         modify(index, to: states[Int(choice >> 3 & 7) % states.count])
+    }
+
+    /// Sets attributes of queues other than states. A refusal is no violation.
+    private func set(_ choice: UInt8) {
+        let pair = pairs[Int(input.byte()) % pairs.count].pair
+        var attributes = QueuePairAttributes()
+        switch choice {
+        case 0:
+            attributes.alternatePath = Path(source: gid, destination: gid, flowLabel: 1)
+            attributes.alternatePort = 1
+            attributes.alternateTimeout = 1
+            attributes.migration = .rearm
+            try? engine.modify(pair, attributes, [.alternatePath, .pathMigration])
+        case 1: try? engine.modify(pair, attributes, .pathMigration)
+        case 2:
+            attributes.rateLimit = UInt32(input.number(3))
+            try? engine.modify(pair, attributes, .rateLimit)
+        case 3: try? engine.limitRate(of: pair, to: UInt32(input.byte()), burst: UInt32(input.byte()))
+        case 4: engine.moderate(completions, count: UInt16(input.byte()), period: input.number(2))
+        case 5: try? engine.resize(shared, maxWR: UInt32(input.byte() & 15))
+        case 6: _ = try? engine.attach(pair, to: gid)
+        default: try? engine.detach(pair, from: gid)
+        }
     }
 
     private func modify(_ index: Int, to state: QueuePairState) {

@@ -31,6 +31,12 @@ struct GroupSockets: ~Copyable {
         entries.deallocate()
     }
 
+    /// Leaves all groups.
+    mutating func close() {
+        for index in 0..<count where entries[index].descriptor >= 0 { linux_close(entries[index].descriptor) }
+        count = 0
+    }
+
     private func index(of group: GID) -> Int? {
         for index in 0..<count where entries[index].group == group { return index }
         return nil

@@ -136,8 +136,9 @@ struct Sockets: ~Copyable {
     }
 
     /// Takes the sockets out of their SO_REUSEPORT groups: packets that arrive later are received by other processes.
-    /// Packets that are already queued can still be received here, to be forwarded.
-    func retire() {
+    /// Packets that are already queued can still be received here, to be forwarded. Leaves all multicast groups.
+    mutating func retire() {
+        groups.close()
         for index in 0..<DeviceLimits.gids where entries[index].descriptor >= 0 {
             entries[index].gid.withNetworkBytes { linux_retire_socket(entries[index].descriptor, $0, ifindex) }
         }
