@@ -358,6 +358,7 @@ let fuzzTargets: [Target] = [
     fuzzer("FuzzPackets", dependencies: ["RoCEWire", "WireSupport"]),
     fuzzer("FuzzTransport", dependencies: ["RoCETransport", "RoCEWire"]),
     fuzzer("FuzzDriverFiles", dependencies: ["ProviderLoader"]),
+    fuzzer("FuzzFaultRules", dependencies: ["RoCETransport"]),
     fuzzer("FuzzNetlink", dependencies: ["RDMANetlink"]),
     fuzzer("FuzzCompletions", dependencies: ["Mlx5Provider", "ProviderKit", "CIBVerbs"]),
     fuzzer("FuzzConnectionManager", dependencies: ["Simulator", "CSimulator", "CSimulatorABI"]),

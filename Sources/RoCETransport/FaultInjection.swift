@@ -11,7 +11,7 @@ extension Engine {
     /// queue pair that can send or receive.
     public borrowing func failQueuePair(_ number: UInt32) {
         if number != 0 {
-            guard let pair = core.pointee.queuePair(number) else { return }
+            guard let pair = core.pointee.queuePair(number), pair.pointee.state.isConnected else { return }
             core.pointee.fatal(pair)
             return
         }

@@ -6,8 +6,9 @@ public struct FaultRuleError: Error, Sendable {
     public let line: Int
     /// The column in bytes, from 1.
     public let column: Int
-    /// The offset and the number of the bytes that were found, as many as are worth showing; 0 at the end of the text.
+    /// The offset in the text of what was found.
     public let offset: Int
+    /// The number of its bytes, as many as are worth showing; 0 where nothing was found.
     public let count: Int
     /// What is wrong with them.
     public let problem: StaticString

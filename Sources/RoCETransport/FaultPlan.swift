@@ -33,11 +33,13 @@ public struct FaultPlan: ~Copyable {
     public let count: Int
     /// The seed of all decisions.
     public let seed: UInt64
-    /// When the device was opened, and the time of the current round, in nanoseconds of any monotonic clock.
+    /// When the device was opened, in nanoseconds of any monotonic clock.
     private let openedAt: UInt64
+    /// The time of the current round, by the same clock. The caller sets it.
     public var now: UInt64
-    /// Packets sent and received, and completions that the application has polled.
+    /// Packets sent and received.
     public private(set) var packets: UInt64 = 0
+    /// Completions that the application has polled.
     public private(set) var completions: UInt64 = 0
     /// Packets that were dropped because the device has stopped or its port is down.
     public var suppressedPackets: UInt64 = 0
@@ -283,13 +285,11 @@ public struct FaultPlan: ~Copyable {
         return result
     }
 
-    /// The time of the next event or stop that comes after a time; nil when there is none.
+    /// The time of the next event that comes after a time; nil when there is none.
     public var nextDeadline: UInt64? {
         var earliest = UInt64.max
         for index in 0..<count
-        where rules[index].start == .time && rules[index].injections == 0
-            && (rules[index].kind == .event || rules[index].kind == .stop)
-        {
+        where rules[index].kind == .event && rules[index].start == .time && rules[index].injections == 0 {
             earliest = min(earliest, openedAt &+ rules[index].startValue)
         }
         return earliest == .max ? nil : earliest

@@ -69,6 +69,7 @@ struct PerfCommand: ParsableCommand {
             """)
     var givenPairs: Int?
 
+    @OptionGroup var faults: FaultOptions
     @OptionGroup var device: DeviceOptions
     @OptionGroup var output: OutputOptions
     @OptionGroup var picture: PlotOptions
@@ -108,7 +109,8 @@ struct PerfCommand: ParsableCommand {
         }
     }
 
-    func run() throws {
+    mutating func run() throws {
+        try faults.prepare(&device, peer)
         if peer.isServer { return try peer.serve(device, output, command: "perf") }
         // A UD message must fit one packet; the path MTU is not known before the device is open.
         let sizes = sizes.isEmpty ? (transport == .ud ? [8, 256] : [8, 1 << 10, 64 << 10, 1 << 20]) : sizes

@@ -49,6 +49,7 @@ struct PingCommand: ParsableCommand {
     @Flag(help: "Fill each message with a pattern of its number, and check every byte on both peers.")
     var verify = false
 
+    @OptionGroup var faults: FaultOptions
     @OptionGroup var device: DeviceOptions
     @OptionGroup var output: OutputOptions
     @OptionGroup var picture: PlotOptions
@@ -70,7 +71,8 @@ struct PingCommand: ParsableCommand {
         }
     }
 
-    func run() throws {
+    mutating func run() throws {
+        try faults.prepare(&device, peer)
         if peer.isServer { return try peer.serve(device, output, command: "ping") }
         if all { return try runAll() }
         let operation = operation ?? .send

@@ -273,7 +273,8 @@ extension ContextPointer {
     private func nextDeadline(now: UInt64) -> UInt64? {
         let held = guarded.pointee.link.heldPacket == nil ? nil : now &+ heldRetry
         let listen = guarded.pointee.senders.isAcceptPaused ? now &+ listenRetry : nil
-        let own = min(held ?? .max, listen ?? .max, guarded.pointee.faults?.pointee.nextDeadline ?? .max)
+        let faults = held == nil ? guarded.pointee.faults?.pointee.nextDeadline : nil
+        let own = min(held ?? .max, listen ?? .max, faults ?? .max)
         let deadline = min(pointee.engine.nextDeadline ?? .max, own)
         return deadline == .max ? nil : deadline
     }
