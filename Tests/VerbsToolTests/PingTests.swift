@@ -54,7 +54,8 @@ struct PingTests {
         #expect(
             done == [
                 "rc send 10001", "rc send-imm 10001", "rc write 10001", "rc write-imm 10001", "rc read 10001",
-                "rc fetch-add 8", "rc compare-swap 8", "uc send 10001", "uc send-imm 10001", "uc write 10001",
+                "rc fetch-add 8", "rc compare-swap 8", "rc atomic-write 8", "uc send 10001", "uc send-imm 10001",
+                "uc write 10001",
                 "uc write-imm 10001", "ud send 4096", "ud send-imm 4096",
             ])
         for run in runs {
@@ -81,11 +82,11 @@ struct PingTests {
         let outcome = try await Tool.run("ping", "--all", "--size", size, "--count", "4", "--verify", "--json")
         #expect(outcome.status == 0, "\(outcome.errors)")
         let runs = try #require(try outcome.document()["runs"] as? [[String: Any]])
-        #expect(runs.count == 13)
+        #expect(runs.count == 14)
         for run in runs {
             #expect(
                 (run["size"] as? Int).map(String.init)
-                    == ("\(run["operation"]!)".contains("-add") || "\(run["operation"]!)".contains("swap") ? "8" : size)
+                    == (["fetch-add", "compare-swap", "atomic-write"].contains("\(run["operation"]!)") ? "8" : size)
             )
         }
     }

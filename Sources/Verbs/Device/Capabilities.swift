@@ -91,6 +91,8 @@ extension DeviceAttributes {
         @inlinable public static var rawScatterFCS: Self { Self(rawValue: 1 << 34) }
         /// Pads writes to memory to cache lines (`IBV_DEVICE_PCI_WRITE_END_PADDING`).
         @inlinable public static var pciWriteEndPadding: Self { Self(rawValue: 1 << 36) }
+        /// ATOMIC WRITE (`IB_UVERBS_DEVICE_ATOMIC_WRITE` of the kernel's rdma/ib_user_verbs.h).
+        @inlinable public static var atomicWrite: Self { Self(rawValue: 1 << 40) }
 
         /// The names of the bits that are set.
         public var description: String {
@@ -123,6 +125,7 @@ extension DeviceAttributes {
                     (29, "MANAGED_FLOW_STEERING"),
                     (34, "RAW_SCATTER_FCS"),
                     (36, "PCI_WRITE_END_PADDING"),
+                    (40, "ATOMIC_WRITE"),
                 ])
         }
     }

@@ -29,8 +29,6 @@ public final class DeviceMemory: @unchecked Sendable {
 extension Context {
     /// Allocates memory on the device: ibv_alloc_dm(3).
     ///
-    /// This call has run only against a fake provider.
-    ///
     /// - Parameters:
     ///   - byteCount: Size in bytes, at most `DeviceAttributes.maxDeviceMemory` for all allocations together.
     ///   - alignment: Alignment of the first byte, a power of two (`ibv_alloc_dm_attr.log_align_req`).
@@ -87,8 +85,6 @@ extension DeviceMemory {
 
 extension ProtectionDomain {
     /// Registers device memory: ibv_reg_dm_mr(3) with `IBV_ACCESS_ZERO_BASED`, so addresses in the region count from 0.
-    ///
-    /// This call has run only against a fake provider.
     ///
     /// - Parameters:
     ///   - memory: The device memory. The region keeps it alive.

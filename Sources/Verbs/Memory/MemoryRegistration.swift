@@ -34,8 +34,6 @@ extension ProtectionDomain {
 
     /// Registers all of the address space of the process, with on-demand paging: ibv_reg_mr(3), implicit ODP.
     ///
-    /// This call has run only against a fake provider.
-    ///
     /// Unsafe: a peer that has the rkey can access all memory of the process as `access` allows. SGEs take absolute
     /// addresses.
     ///
@@ -74,8 +72,6 @@ extension ProtectionDomain {
 
     /// Registers a dmabuf, such as memory of a GPU: ibv_reg_dmabuf_mr(3). Its bytes are not mapped here.
     ///
-    /// This call has run only against a fake provider.
-    ///
     /// - Parameters:
     ///   - descriptor: The dmabuf. It may be closed afterwards.
     ///   - offset: Offset of the region in the dmabuf, in bytes.
@@ -97,8 +93,6 @@ extension ProtectionDomain {
     }
 
     /// Makes the null region: ibv_alloc_null_mr(3). Writes to it are discarded, and reads return zeroes.
-    ///
-    /// This call has run only against a fake provider.
     public func makeNullMemoryRegion() throws(VerbsError) -> MemoryRegion {
         let alloc = try context.entry(
             context.table.alloc_null_mr, destroyedBy: context.table.dereg_mr, .allocNullMR, object)
@@ -109,8 +103,6 @@ extension ProtectionDomain {
     }
 
     /// Advises the device about SGEs of regions with on-demand paging: ibv_advise_mr(3).
-    ///
-    /// This call has run only against a fake provider.
     ///
     /// - Parameters:
     ///   - advice: The advice (`ibv_advise_mr_advice`).

@@ -194,7 +194,7 @@ struct PerfCommand: ParsableCommand {
             operations.isEmpty
             ? [.send, .write, .read, .fetchAndAdd].filter { $0.isSupported(on: transport) } : operations
         let rows = wanted.flatMap { operation in
-            (operation.isAtomic ? [8] : sizes).map { (operation: operation, size: $0) }
+            (operation.hasEightBytes ? [8] : sizes).map { (operation: operation, size: $0) }
         }
         for row in rows { try job(.throughput, row.operation, row.size).check(setup) }
         return rows

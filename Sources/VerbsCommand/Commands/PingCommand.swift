@@ -10,8 +10,8 @@ struct PingCommand: ParsableCommand {
             two machines, run "verbs ping --listen" on one and "verbs ping HOST" on the other: each peer uses the device \
             through which it reaches the other. The client sets everything but the server's device.
 
-            Times are round-trip times for send, send-imm, write and write-imm, which the server's program answers, and \
-            times until the completion for read, fetch-add and compare-swap. With --verify, both peers check every byte, \
+            Times are round-trip times for send, send-imm, write, write-imm and atomic-write, which the server's program \
+            answers, and times until the completion for read, fetch-add and compare-swap. With --verify, both peers check every byte, \
             and the times include the check. Ctrl-C ends the run with a summary.
             """)
 
@@ -23,12 +23,15 @@ struct PingCommand: ParsableCommand {
     @Option(help: "The operation that transfers a message. (default: send)")
     var operation: Operation?
 
-    @Flag(help: "Run every operation of every transport, or of the given transport, in sequence.")
+    @Flag(
+        help:
+            "Run every operation of every transport, or of the given transport, in sequence; atomic-write where both devices have it."
+    )
     var all = false
 
     @Option(
         help: """
-            The payload of a message in bytes, such as 64, 4k or 1M. (default: 64; atomics have 8 bytes, and with --all a \
+            The payload of a message in bytes, such as 64, 4k or 1M. (default: 64; atomics and atomic-write have 8 bytes, and with --all a \
             UD message has at most the path MTU)
             """,
         transform: sizeArgument)
@@ -76,7 +79,7 @@ struct PingCommand: ParsableCommand {
         if peer.isServer { return try peer.serve(device, output, command: "ping") }
         if all { return try runAll() }
         let operation = operation ?? .send
-        let setup = setup(transport ?? .rc, size: size ?? (operation.isAtomic ? 8 : 64))
+        let setup = setup(transport ?? .rc, size: size ?? (operation.hasEightBytes ? 8 : 64))
         let job = job(operation, size: setup.largestSize, over: setup.transport)
         try job.check(setup)
         try picture.check()
@@ -101,8 +104,11 @@ struct PingCommand: ParsableCommand {
             let packet = client.pathMTU
             var report = PingAllReport()
             let isIWARP = client.context.transportType == .iWARP
+            let peers = [client.info, client.server]
             for transport in transports where !client.control.isEnding && (transport == .rc || !isIWARP) {
-                let jobs = jobs(over: transport, packet: packet).filter { $0.operation.isOfIWARP || !isIWARP }
+                let jobs = jobs(over: transport, packet: packet).filter { job in
+                    (job.operation.isOfIWARP || !isIWARP) && peers.allSatisfy { $0.has(job.operation) }
+                }
                 let setup = setup(transport, size: max(8, jobs.map(\.size).max() ?? 8))
                 if setup.transport != client.setup.transport || setup.largestSize != client.setup.largestSize {
                     try client.reconnect(setup)
@@ -125,7 +131,7 @@ struct PingCommand: ParsableCommand {
     private func jobs(over transport: Transport, packet: Int) -> [Job] {
         let size = transport == .ud ? min(size ?? 64, packet) : size ?? 64
         return Operation.allCases.filter { $0.isSupported(on: transport) }.map {
-            job($0, size: $0.isAtomic ? 8 : size, over: transport)
+            job($0, size: $0.hasEightBytes ? 8 : size, over: transport)
         }
     }
 

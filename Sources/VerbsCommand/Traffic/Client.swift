@@ -96,6 +96,7 @@ struct Client: ~Copyable {
         try Self.reportingErrors(control) {
             try job.check(setup)
             try job.check(on: context)
+            if job.operation.isOptional { try job.check([info, server]) }
             link.prepare(for: job)
             try control.send(.begin(job: job))
             guard case .ready = try control.next() else { throw ToolError.protocolError }
@@ -159,6 +160,7 @@ extension Duration {
 extension PeerInfo {
     init(_ context: Context, _ endpoint: Endpoint) {
         self.init(
-            endpoint: endpoint, device: context.deviceName, provider: context.provider.name, user: geteuid())
+            endpoint: endpoint, device: context.deviceName, provider: context.provider.name, user: geteuid(),
+            optionalOperations: Operation.optional(on: context).map(\.rawValue))
     }
 }

@@ -82,6 +82,8 @@ struct PeerInfo: Codable {
     var provider: String
     /// The user ID of the process.
     var user: UInt32?
+    /// The names of the optional operations that the device has; nil from a version that knows none.
+    var optionalOperations: [String]?
 
     /// Throws if packets cannot reach the peer: from a loopback interface to another machine, or between soft devices
     /// of different users with the same address.
@@ -99,6 +101,31 @@ struct PeerInfo: Codable {
             .unsupported,
             "soft connects processes of one user on a machine: this process is user \(user), the peer is user \(other)",
             hint: "run both peers as the same user")
+    }
+}
+
+extension PeerInfo {
+    /// Whether the device has the operation.
+    func has(_ operation: Operation) -> Bool {
+        !operation.isOptional || optionalOperations?.contains(operation.rawValue) == true
+    }
+}
+
+extension Operation {
+    /// The optional operations of a device: those that it reports, and that its provider offers in `ibv_qp_ex`.
+    static func optional(on context: Context) -> [Operation] {
+        guard let attributes = try? context.attributes(), attributes.capabilities.contains(.atomicWrite),
+            let domain = try? context.makeProtectionDomain(),
+            let completions = try? context.makeCompletionQueue(capacity: 1)
+        else { return [] }
+        var options = QueuePair.CreationOptions()
+        options.extendedOperations = .atomicWrite
+        do throws(VerbsError) {
+            _ = try domain.makeQueuePair(.reliableConnection, completions: completions, options: options)
+            return [.atomicWrite]
+        } catch {
+            return []
+        }
     }
 }
 
@@ -174,6 +201,15 @@ extension Job {
     /// All messages, including the warm-up; saturates.
     static func total(_ count: UInt64, warmUp: UInt64) -> UInt64 { count &+ min(warmUp, .max &- count) }
 
+    /// Throws if a peer's device does not have the operation, which is an optional one.
+    func check(_ peers: [PeerInfo]) throws(ToolError) {
+        if let lacking = peers.first(where: { !$0.has(operation) }) {
+            throw ToolError(
+                .unsupported, "\(lacking.device) (provider \(lacking.provider)) does not support \(operation.rawValue)",
+                hint: "use another --operation")
+        }
+    }
+
     /// Throws if the device is an iWARP adapter and does not support the operation.
     func check(on context: Context) throws(ToolError) {
         guard context.transportType == .iWARP, !operation.isOfIWARP else { return }
@@ -193,7 +229,7 @@ extension Job {
         }
         let name = "\(operation.rawValue) over \(setup.transport.name)"
         let smallest = operation.smallestSize(on: setup.transport)
-        if operation.isAtomic, size != 8 {
+        if operation.hasEightBytes, size != 8 {
             throw ToolError(.usage, "\(name) has 8 bytes, not \(size)", hint: "leave out --size")
         }
         guard size >= smallest else {

@@ -91,7 +91,7 @@ struct LatencyClient {
         while true {
             let count = try link.poll()
             for index in 0..<count { try take(&link, link.workCompletions[index], number) }
-            if job.operation == .write, answer == nil, try link.writtenMark(job.size) == Pattern.mark(number) {
+            if job.operation.isWritten, answer == nil, try link.writtenMark(job.size) == Pattern.mark(number) {
                 answer = Answer()
             }
             if let answer {
@@ -136,7 +136,7 @@ struct LatencyClient {
         var isOverwritten = false
         if job.verify {
             switch job.operation {
-            case .send, .sendImmediate, .write, .writeImmediate:
+            case .send, .sendImmediate, .write, .writeImmediate, .atomicWrite:
                 let found = link.inspect(
                     job, slot: answer.slot, byteCount: answer.byteCount, number, .reply, immediate: answer.immediate)
                 tally.count(number, found)

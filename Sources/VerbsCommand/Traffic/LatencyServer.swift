@@ -25,7 +25,7 @@ struct LatencyServer {
         while true {
             let count = try link.poll()
             for index in 0..<count { try take(&link, link.workCompletions[index]) }
-            if job.operation == .write, request == nil { try checkForWrite(&link) }
+            if job.operation.isWritten, request == nil { try checkForWrite(&link) }
             // The buffer of the last answer may still be in use.
             if let request, isSendDone {
                 self.request = nil

@@ -116,6 +116,8 @@ struct Link: ~Copyable {
         case .compareAndSwap:
             return .compareAndSwap(
                 at: remote, expected: Counter.swapped(number), desired: Counter.swapped(number &+ 1))
+        case .atomicWrite:
+            return try .atomicWrite(to: remote.subrange(UInt64(Self.writtenRange(size).lowerBound)...))
         }
     }
 

@@ -9,12 +9,13 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
     case read
     case fetchAndAdd = "fetch-add"
     case compareAndSwap = "compare-swap"
+    case atomicWrite = "atomic-write"
 
     /// Whether the peer's program receives each message and answers it. Otherwise the peer's device executes the
     /// operation alone, and the measured time ends with the completion.
     var involvesPeer: Bool {
         switch self {
-        case .send, .sendImmediate, .write, .writeImmediate: true
+        case .send, .sendImmediate, .write, .writeImmediate, .atomicWrite: true
         case .read, .fetchAndAdd, .compareAndSwap: false
         }
     }
@@ -23,15 +24,21 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
     var consumesReceive: Bool {
         switch self {
         case .send, .sendImmediate, .writeImmediate: true
-        case .write, .read, .fetchAndAdd, .compareAndSwap: false
+        case .write, .read, .fetchAndAdd, .compareAndSwap, .atomicWrite: false
         }
     }
 
     /// Whether the message has immediate data: the low 32 bits of its number.
     var hasImmediate: Bool { self == .sendImmediate || self == .writeImmediate }
 
-    /// Whether the operation is atomic; its size is 8 bytes.
+    /// Whether the operation is atomic and returns the original value.
     var isAtomic: Bool { self == .fetchAndAdd || self == .compareAndSwap }
+
+    /// Whether the size of a message is always 8 bytes.
+    var hasEightBytes: Bool { isAtomic || self == .atomicWrite }
+
+    /// Whether a message arrives in memory that the receiver's program polls.
+    var isWritten: Bool { self == .write || self == .atomicWrite }
 
     /// The smallest size of a message. An empty message cannot be detected in memory, and on UC and UD, where messages
     /// can be lost, it does not show its number.
@@ -39,7 +46,7 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
         switch self {
         case .send, .sendImmediate: transport.isReliable ? 0 : 1
         case .write, .writeImmediate, .read: 1
-        case .fetchAndAdd, .compareAndSwap: 8
+        case .fetchAndAdd, .compareAndSwap, .atomicWrite: 8
         }
     }
 
@@ -47,13 +54,16 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
     func isSupported(on transport: Transport) -> Bool {
         switch transport {
         case .rc: true
-        case .uc: involvesPeer
+        case .uc: involvesPeer && self != .atomicWrite
         case .ud: self == .send || self == .sendImmediate
         }
     }
 
     /// Whether every iWARP adapter supports the operation (RFC 5040): none has immediate data or atomics there.
-    var isOfIWARP: Bool { !hasImmediate && !isAtomic }
+    var isOfIWARP: Bool { !hasImmediate && !hasEightBytes }
+
+    /// Whether only some devices of RC, UC and UD have the operation.
+    var isOptional: Bool { self == .atomicWrite }
 }
 
 /// The transport service of the queue pairs.

@@ -38,7 +38,7 @@ extension Link {
         _ job: Job, slot: ReceiveSlot?, byteCount: Int, _ number: UInt64, _ direction: Pattern.Direction,
         immediate: UInt32?
     ) -> Inspection {
-        let isWritten = job.operation == .write || job.operation == .writeImmediate
+        let isWritten = job.operation.isWritten || job.operation == .writeImmediate
         // The GRH of a UD message is not part of the message.
         let bytes =
             isWritten
@@ -64,7 +64,7 @@ extension Link {
             if found == .correct { return found }
             if !isReliable, Pattern.isOther(bytes, than: number, direction) { return .overwritten }
             // Only the last byte shows that a write has arrived, and it may become visible before the other bytes.
-            let mayChange = job.operation == .write || !isReliable
+            let mayChange = job.operation.isWritten || !isReliable
             if !mayChange || backoff.pause() && Clock.now() >= deadline { return found }
         }
     }

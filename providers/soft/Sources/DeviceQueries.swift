@@ -22,7 +22,7 @@ func queryDevice(
     if let input, input.pointee.comp_mask != 0 { return EOPNOTSUPP }
     var answer = ibv_device_attr_ex()
     fill(&answer.orig_attr, context.soft.pointee.interface)
-    answer.device_cap_flags_ex = UInt64(answer.orig_attr.device_cap_flags)
+    answer.device_cap_flags_ex = UInt64(answer.orig_attr.device_cap_flags) | atomicWriteCapability
     answer.phys_port_cnt_ex = 1
     fillOnDemand(&answer.odp_caps)
     answer.max_dm_size = UInt64(DeviceLimits.deviceMemoryBytes)
@@ -37,6 +37,9 @@ func queryDevice(
     store(answer, to: attr, size: size)
     return 0
 }
+
+/// IB_UVERBS_DEVICE_ATOMIC_WRITE of the kernel's rdma/ib_user_verbs.h, which verbs.h does not declare.
+private let atomicWriteCapability: UInt64 = 1 << 40
 
 /// On-demand paging: every operation may use it, since the processor accesses the memory.
 private func fillOnDemand(_ caps: inout ibv_odp_caps) {
