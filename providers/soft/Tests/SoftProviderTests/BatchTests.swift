@@ -252,12 +252,16 @@ extension Soft {
             try batch.complete(1)
             let ended = DispatchGroup()
             let isModifying = Atomic(false)
-            nonisolated(unsafe) let pair = batch.pairs[0]!
+            // The thread retains no endpoint: it may end after the queue pair and its completion queue are destroyed.
+            nonisolated(unsafe) let pair = batch.pairs[0]!.pair
+            let modify = batch.device.table.modify_qp!
             ended.enter()
             #expect(batch.start() == 0)
             Thread.detachNewThread {
                 isModifying.store(true, ordering: .sequentiallyConsistent)
-                try? pair.modify([IBV_QP_STATE]) { $0.qp_state = IBV_QPS_ERR }
+                var attr = ibv_qp_attr()
+                attr.qp_state = IBV_QPS_ERR
+                _ = modify(pair, &attr, Int32(IBV_QP_STATE.rawValue))
                 ended.leave()
             }
             while !isModifying.load(ordering: .sequentiallyConsistent) { sched_yield() }
