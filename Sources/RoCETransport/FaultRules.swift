@@ -60,11 +60,12 @@ public enum FaultDirection: UInt8, Sendable {
 public enum FaultVerb: UInt8, Sendable, CaseIterable {
     case queryDevice, queryPort, queryGID
     case allocPD, allocTD, allocParentDomain
-    case regMR, reregMR
-    case createCompChannel, createCQ, resizeCQ
+    case regMR, reregMR, regDMABufMR, regDMMR, allocNullMR, adviseMR, allocDM
+    case allocMW, bindMW
+    case createCompChannel, createCQ, resizeCQ, modifyCQ
     case createSRQ, modifySRQ, querySRQ
     case createQP, modifyQP, queryQP
-    case createAH
+    case createAH, attachMcast
     case postSend, postRecv, postSRQRecv
 
     /// The name in verbs.h without `ibv_`.
@@ -78,9 +79,17 @@ public enum FaultVerb: UInt8, Sendable, CaseIterable {
         case .allocParentDomain: "alloc_parent_domain"
         case .regMR: "reg_mr"
         case .reregMR: "rereg_mr"
+        case .regDMABufMR: "reg_dmabuf_mr"
+        case .regDMMR: "reg_dm_mr"
+        case .allocNullMR: "alloc_null_mr"
+        case .adviseMR: "advise_mr"
+        case .allocDM: "alloc_dm"
+        case .allocMW: "alloc_mw"
+        case .bindMW: "bind_mw"
         case .createCompChannel: "create_comp_channel"
         case .createCQ: "create_cq"
         case .resizeCQ: "resize_cq"
+        case .modifyCQ: "modify_cq"
         case .createSRQ: "create_srq"
         case .modifySRQ: "modify_srq"
         case .querySRQ: "query_srq"
@@ -88,6 +97,7 @@ public enum FaultVerb: UInt8, Sendable, CaseIterable {
         case .modifyQP: "modify_qp"
         case .queryQP: "query_qp"
         case .createAH: "create_ah"
+        case .attachMcast: "attach_mcast"
         case .postSend: "post_send"
         case .postRecv: "post_recv"
         case .postSRQRecv: "post_srq_recv"

@@ -25,7 +25,7 @@ struct RoundTripTests {
         #expect(probe.sent().isEmpty && probe.host.engine.counters.probes == 0)
     }
 
-    @Test("After the retransmission timeout the first two packets are sent again, at doubling intervals, without a retry")
+    @Test("After the retransmission timeout two packets are sent again, at doubling intervals, and no retry is used")
     func probes() throws {
         let probe = try measured()
         for id in 1...5 { probe.post(.send, id: UInt64(id)) }

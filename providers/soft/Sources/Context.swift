@@ -35,6 +35,7 @@ struct SoftContext: ~Copyable {
         var configuration = Configuration(seed: (linux_random64(), linux_random64()))
         configuration.qpnPrefix = UInt32(slot.number)
         configuration.qpnPrefixBits = 8
+        configuration.maximumQueuePairs = UInt32(DeviceLimits.queuePairNumbers)
         configuration.activeMTU = pathMTU(interfaceMTU: interface.mtu).byteCount ?? 256
         configuration.memoryCheck = isMapped
         engine = Engine(configuration)

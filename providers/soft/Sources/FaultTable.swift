@@ -29,6 +29,10 @@ nonisolated(unsafe) let faultControlTable: UnsafeMutablePointer<rdma_context_ops
         return error != 0
             ? -Int(error) : controlTable.pointee.query_gid_table(context, entries, capacity, flags, size)
     }
+    table.pointee.query_rt_values = { context, values in
+        let error = injectedError(context)
+        return error != 0 ? error : controlTable.pointee.query_rt_values(context, values)
+    }
     table.pointee.query_pkey = { context, port, index, key in
         let error = injectedError(context)
         return error != 0 ? error : controlTable.pointee.query_pkey(context, port, index, key)
@@ -54,6 +58,29 @@ nonisolated(unsafe) let faultControlTable: UnsafeMutablePointer<rdma_context_ops
     table.pointee.rereg_mr = { mr, flags, pd, address, length, access in
         let error = injectedError(mr?.pointee.context, .reregMR)
         return error != 0 ? error : controlTable.pointee.rereg_mr(mr, flags, pd, address, length, access)
+    }
+
+    table.pointee.reg_dmabuf_mr = { pd, offset, length, virtualAddress, descriptor, access in
+        let error = injectedError(pd?.pointee.context, .regDMABufMR)
+        return error != 0
+            ? failure(error)
+            : controlTable.pointee.reg_dmabuf_mr(pd, offset, length, virtualAddress, descriptor, access)
+    }
+    table.pointee.alloc_null_mr = { pd in
+        let error = injectedError(pd?.pointee.context, .allocNullMR)
+        return error != 0 ? failure(error) : controlTable.pointee.alloc_null_mr(pd)
+    }
+    table.pointee.advise_mr = { pd, advice, flags, sgList, count in
+        let error = injectedError(pd?.pointee.context, .adviseMR)
+        return error != 0 ? error : controlTable.pointee.advise_mr(pd, advice, flags, sgList, count)
+    }
+    table.pointee.alloc_dm = { context, attr in
+        let error = injectedError(context, .allocDM)
+        return error != 0 ? failure(error) : controlTable.pointee.alloc_dm(context, attr)
+    }
+    table.pointee.reg_dm_mr = { pd, dm, offset, length, access in
+        let error = injectedError(pd?.pointee.context, .regDMMR)
+        return error != 0 ? failure(error) : controlTable.pointee.reg_dm_mr(pd, dm, offset, length, access)
     }
 
     table.pointee.create_comp_channel = { context in
@@ -92,6 +119,11 @@ nonisolated(unsafe) let faultControlTable: UnsafeMutablePointer<rdma_context_ops
         return error != 0 ? error : controlTable.pointee.resize_cq(cq, entries)
     }
 
+    table.pointee.modify_cq = { cq, attr in
+        let error = injectedError(cq?.pointee.context, .modifyCQ)
+        return error != 0 ? error : controlTable.pointee.modify_cq(cq, attr)
+    }
+
     table.pointee.create_srq_ex = { context, attr in
         let error = injectedError(context, .createSRQ)
         return error != 0 ? failure(error) : controlTable.pointee.create_srq_ex(context, attr)
@@ -116,6 +148,18 @@ nonisolated(unsafe) let faultControlTable: UnsafeMutablePointer<rdma_context_ops
         let error = injectedError(qp?.pointee.context, .modifyQP)
         return error != 0 ? error : controlTable.pointee.modify_qp(qp, attr, mask)
     }
+    table.pointee.modify_qp_rate_limit = { qp, attr in
+        let error = injectedError(qp?.pointee.context)
+        return error != 0 ? error : controlTable.pointee.modify_qp_rate_limit(qp, attr)
+    }
+    table.pointee.query_ece = { qp, ece, size in
+        let error = injectedError(qp?.pointee.context)
+        return error != 0 ? error : controlTable.pointee.query_ece(qp, ece, size)
+    }
+    table.pointee.set_ece = { qp, ece, size in
+        let error = injectedError(qp?.pointee.context)
+        return error != 0 ? error : controlTable.pointee.set_ece(qp, ece, size)
+    }
     table.pointee.query_qp = { qp, attr, mask, initial in
         let error = injectedError(qp?.pointee.context, .queryQP)
         return error != 0 ? error : controlTable.pointee.query_qp(qp, attr, mask, initial)
@@ -124,6 +168,10 @@ nonisolated(unsafe) let faultControlTable: UnsafeMutablePointer<rdma_context_ops
     table.pointee.create_ah = { pd, attr in
         let error = injectedError(pd?.pointee.context, .createAH)
         return error != 0 ? failure(error) : controlTable.pointee.create_ah(pd, attr)
+    }
+    table.pointee.attach_mcast = { qp, gid, lid in
+        let error = injectedError(qp?.pointee.context, .attachMcast)
+        return error != 0 ? error : controlTable.pointee.attach_mcast(qp, gid, lid)
     }
     return table
 }()
@@ -146,6 +194,14 @@ func fillFaultDataPath(_ ops: inout ibv_context_ops) {
     ops.req_notify_cq = { cq, solicitedOnly in
         let error = injectedError(cq?.pointee.context)
         return error != 0 ? error : requestNotification(cq: cq, solicitedOnly: solicitedOnly)
+    }
+    ops.alloc_mw = { pd, type in
+        let error = injectedError(pd?.pointee.context, .allocMW)
+        return error != 0 ? failure(error) : allocateMemoryWindow(pd: pd, type: type)
+    }
+    ops.bind_mw = { qp, mw, bind in
+        let error = injectedError(qp?.pointee.context, .bindMW)
+        return error != 0 ? error : bindMemoryWindow(qp: qp, mw: mw, bind: bind)
     }
     ops.post_send = { qp, first, bad in
         let error = injectedError(qp?.pointee.context, .postSend)

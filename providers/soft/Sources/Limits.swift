@@ -4,8 +4,10 @@ import RoCETransport
 /// The limits of the device, which `ibv_query_device_ex` reports and the creating verbs enforce. The limits of the
 /// engine are in `RoCETransport.Limits`.
 enum DeviceLimits {
+    /// The numbers of queue pairs that the engine has.
+    static let queuePairNumbers = 8192
     /// `max_qp`. Three QPNs are reserved: 0 and 1 (management) and the highest (multicast).
-    static let queuePairs = 4096 - 3
+    static let queuePairs = queuePairNumbers - 3
     static let completionQueues = 1 << 16
     static let memoryRegionBytes = UInt64(1) << 47
     /// `max_dm_size`: of all device memory of one open device together, in bytes.

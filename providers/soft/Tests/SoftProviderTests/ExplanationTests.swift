@@ -63,9 +63,9 @@ extension Soft {
             (attr.pd, attr.send_cq, attr.recv_cq, attr.qp_type) = (domain, queue, queue, IBV_QPT_UD)
             (attr.cap.max_send_wr, attr.cap.max_send_sge) = (1, 1)
             while let pair = device.table.create_qp_ex(device.context, &attr) { pairs.append(pair) }
-            #expect(errno == ENOMEM && pairs.count == 4093)
+            #expect(errno == ENOMEM && pairs.count == 8189)
             let last = refusal { device.table.create_qp_ex(device.context, &attr) }
-            let limit = "4093 queue pairs exist, as many as the device can have (max_qp, maxQueuePairs)"
+            let limit = "8189 queue pairs exist, as many as the device can have (max_qp, maxQueuePairs)"
             #expect(last.message.hasPrefix(limit))
         }
 

@@ -364,6 +364,61 @@ extension Soft {
             #expect(device.injections(.fail) == 3)
         }
 
+        @Test("fail: memory windows, device memory, moderation and multicast fail too, and then work")
+        func furtherVerbs() throws {
+            let device = try OpenDevice.injecting(
+                """
+                fail=alloc_mw errno=ENOMEM nth=1; fail=bind_mw errno=EINVAL nth=1; fail=alloc_dm errno=ENOSPC nth=1
+                fail=modify_cq errno=EBUSY nth=1; fail=alloc_null_mr errno=EAGAIN nth=1; fail=attach_mcast errno=EPERM nth=1
+                """)
+            let domain = try created(device.table.alloc_pd(device.context))
+            defer { _ = device.table.dealloc_pd(domain) }
+            errno = 0
+            #expect(device.context.pointee.ops.alloc_mw(domain, IBV_MW_TYPE_1) == nil && errno == ENOMEM)
+            let window = try created(device.context.pointee.ops.alloc_mw(domain, IBV_MW_TYPE_1))
+            #expect(device.context.pointee.ops.dealloc_mw(window) == 0)
+            var attr = ibv_alloc_dm_attr()
+            attr.length = 64
+            errno = 0
+            #expect(device.table.alloc_dm(device.context, &attr) == nil && errno == ENOSPC)
+            let memory = try created(device.table.alloc_dm(device.context, &attr))
+            #expect(device.table.free_dm(memory) == 0)
+            errno = 0
+            #expect(device.table.alloc_null_mr(domain) == nil && errno == EAGAIN)
+            let region = try created(device.table.alloc_null_mr(domain))
+            #expect(device.table.dereg_mr(region) == 0)
+            #expect(device.injections(.fail) == 3)
+        }
+
+        @Test("A device with rules has its own function for each verb but those that destroy, read events or convert")
+        func wholeTable() {
+            func slots(_ table: UnsafePointer<rdma_context_ops>) -> [UInt] {
+                let words = (MemoryLayout<rdma_context_ops>.size - 8) / 8
+                return (UnsafeRawPointer(table) + 8).withMemoryRebound(to: UInt.self, capacity: words) {
+                    Array(UnsafeBufferPointer(start: $0, count: words))
+                }
+            }
+            let plain = slots(controlTable)
+            let shared = zip(plain, slots(faultControlTable)).filter { $0 == $1 && $0 != 0 }.map(\.0)
+            var unchanged = rdma_context_ops()
+            let table = controlTable.pointee
+            unchanged.close_context = table.close_context
+            unchanged.dealloc_pd = table.dealloc_pd
+            unchanged.dealloc_td = table.dealloc_td
+            unchanged.dereg_mr = table.dereg_mr
+            unchanged.free_dm = table.free_dm
+            unchanged.get_cq_event = table.get_cq_event
+            unchanged.get_async_event = table.get_async_event
+            unchanged.destroy_cq = table.destroy_cq
+            unchanged.destroy_srq = table.destroy_srq
+            unchanged.destroy_qp = table.destroy_qp
+            unchanged.destroy_ah = table.destroy_ah
+            unchanged.qp_to_qp_ex = table.qp_to_qp_ex
+            unchanged.query_qp_data_in_order = table.query_qp_data_in_order
+            unchanged.detach_mcast = table.detach_mcast
+            #expect(Set(shared) == Set(slots(&unchanged).filter { $0 != 0 }))
+        }
+
         // MARK: Events
 
         @Test("event=PORT_ERR: the port is down and packets are lost, until event=PORT_ACTIVE")
