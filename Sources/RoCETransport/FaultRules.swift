@@ -58,15 +58,66 @@ public enum FaultDirection: UInt8, Sendable {
 /// `create_cq`, `create_srq` or `create_qp` also applies to the function with `_ex`.
 @frozen
 public enum FaultVerb: UInt8, Sendable, CaseIterable {
-    case queryDevice, queryPort, queryGID
-    case allocPD, allocTD, allocParentDomain
-    case regMR, reregMR, regDMABufMR, regDMMR, allocNullMR, adviseMR, allocDM
-    case allocMW, bindMW
-    case createCompChannel, createCQ, resizeCQ, modifyCQ
-    case createSRQ, modifySRQ, querySRQ
-    case createQP, modifyQP, queryQP
-    case createAH, attachMcast
-    case postSend, postRecv, postSRQRecv
+    /// `ibv_query_device_ex`.
+    case queryDevice
+    /// `ibv_query_port`.
+    case queryPort
+    /// `ibv_query_gid_ex` and `ibv_query_gid_table`.
+    case queryGID
+    /// `ibv_alloc_pd`.
+    case allocPD
+    /// `ibv_alloc_td`.
+    case allocTD
+    /// `ibv_alloc_parent_domain`.
+    case allocParentDomain
+    /// `ibv_reg_mr` and `ibv_reg_mr_iova`.
+    case regMR
+    /// `ibv_rereg_mr`.
+    case reregMR
+    /// `ibv_reg_dmabuf_mr`.
+    case regDMABufMR
+    /// `ibv_reg_dm_mr`.
+    case regDMMR
+    /// `ibv_alloc_null_mr`.
+    case allocNullMR
+    /// `ibv_advise_mr`.
+    case adviseMR
+    /// `ibv_alloc_dm`.
+    case allocDM
+    /// `ibv_alloc_mw`.
+    case allocMW
+    /// `ibv_bind_mw`.
+    case bindMW
+    /// `ibv_create_comp_channel`.
+    case createCompChannel
+    /// `ibv_create_cq` and `ibv_create_cq_ex`.
+    case createCQ
+    /// `ibv_resize_cq`.
+    case resizeCQ
+    /// `ibv_modify_cq`.
+    case modifyCQ
+    /// `ibv_create_srq` and `ibv_create_srq_ex`.
+    case createSRQ
+    /// `ibv_modify_srq`.
+    case modifySRQ
+    /// `ibv_query_srq`.
+    case querySRQ
+    /// `ibv_create_qp` and `ibv_create_qp_ex`.
+    case createQP
+    /// `ibv_modify_qp`.
+    case modifyQP
+    /// `ibv_query_qp`.
+    case queryQP
+    /// `ibv_create_ah`.
+    case createAH
+    /// `ibv_attach_mcast`.
+    case attachMcast
+    /// `ibv_post_send` and `ibv_wr_complete`.
+    case postSend
+    /// `ibv_post_recv`.
+    case postRecv
+    /// `ibv_post_srq_recv`.
+    case postSRQRecv
 
     /// The name in verbs.h without `ibv_`.
     public var name: StaticString {

@@ -98,9 +98,13 @@ extension MemoryKeyTable {
         let offset = address &- region.pointee.virtualAddress
         guard offset <= region.pointee.length, length <= region.pointee.length &- offset,
             let memory = UnsafeMutableRawPointer(bitPattern: region.pointee.base &+ UInt(offset)),
-            let check = memoryCheck,
-            check(memory, length, !access.isDisjoint(with: [.localWrite, .remoteWrite, .remoteAtomic]))
+            let check = memoryCheck
         else { return nil }
+        // The range of a whole message: each packet's memory is checked, and made present, when the packet is copied.
+        if length > UInt64(Limits.maxPathMTU) { return memory }
+        guard check(memory, length, !access.isDisjoint(with: [.localWrite, .remoteWrite, .remoteAtomic])) else {
+            return nil
+        }
         return memory
     }
 

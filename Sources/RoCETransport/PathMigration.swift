@@ -36,6 +36,12 @@ extension Core {
         pair.pointee.attributes.migration = .migrated
         // The retries on the old path say nothing about this one, also where the peer was the first to migrate.
         pair.pointee.requester.retriesLeft = pair.pointee.attributes.retryCount
+        pair.pointee.requester.roundTrip = RoundTripTime()
+        // The old path may have had no timeout.
+        let isOutstanding = pair.pointee.requester.una != pair.pointee.requester.high
+        if pair.pointee.type == .rc, pair.pointee.isSending, isOutstanding, pair.pointee.timer != .rnr {
+            startTimer(pair, now: now)
+        }
         events.post(pair.pointee.event, .pathMigrated)
     }
 

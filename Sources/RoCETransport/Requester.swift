@@ -183,13 +183,14 @@ extension Core {
     }
 
     /// Whether BTH.A (AckReq) of this packet is set: at the end of a message, after every `acknowledgeInterval` packets
-    /// of a long message, and when the window is full after this packet.
+    /// of a long message, when the window is full after this packet, and with a rate limit in every packet, since the
+    /// next one can be later than the retransmission timeout.
     @inline(__always)
     private mutating func setsAckReq(_ pair: Pair, isLast: Bool) -> Bool {
         guard pair.pointee.type == .rc else { return false }
         let requester = pair.pointee.requester
         let inFlight = UInt32(bitPattern: requester.una.distance(to: requester.next)) &+ 1
-        if isLast || inFlight >= requester.window
+        if isLast || inFlight >= requester.window || pair.pointee.pacing.rate != 0
             || requester.packetsSinceAckReq &+ 1 >= configuration.acknowledgeInterval
         {
             pair.pointee.requester.packetsSinceAckReq = 0

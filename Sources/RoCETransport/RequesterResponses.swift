@@ -89,7 +89,7 @@ extension Core {
         pair.pointee.requester.rnrRetriesLeft = pair.pointee.attributes.rnrRetry
         pair.pointee.requester.recovery = .none
         pair.pointee.requester.roundTrip.end(una, at: now)
-        if pair.pointee.requester.probes != 0 { endProbe(pair) }
+        if pair.pointee.requester.isProbing { endProbe(pair) }
         // Packets that were acknowledged meanwhile are not sent again.
         if pair.pointee.requester.next.precedes(una) {
             pair.pointee.requester.next = una
@@ -143,7 +143,7 @@ extension Core {
         }
         migrate(pair)
         goBackForLoss(pair, .timedOut)
-        startTimer(pair, now: now)
+        if pair.pointee.timer != .rnr { startTimer(pair, now: now) }
     }
 
     /// A response to a later request arrived, so the response to the oldest request was lost: an implied NAK (IBTA
@@ -180,17 +180,16 @@ extension Core {
             pair.pointee.timer = .none
             return
         }
-        pair.pointee.requester.timeoutAt = now &+ Self.localACKTimeoutUnit << UInt64(timeout)
-        setRetransmissionTimer(pair, now: now)
+        // A packet that is sent again waits for the rate limit first.
+        let start = max(now, pair.pointee.pacing.free)
+        pair.pointee.requester.timeoutAt = start &+ Self.localACKTimeoutUnit << UInt64(timeout)
+        setRetransmissionTimer(pair, start: start)
     }
 
-    /// Sets the timer to the retransmission timeout, which doubles with each probe, or to the end of the local ACK
-    /// timeout.
-    private mutating func setRetransmissionTimer(_ pair: Pair, now: UInt64) {
+    /// Sets the timer to the retransmission timeout, or to the end of the local ACK timeout if that is earlier.
+    private mutating func setRetransmissionTimer(_ pair: Pair, start: UInt64) {
         var time = pair.pointee.requester.timeoutAt
-        if let early = pair.pointee.requester.roundTrip.timeout {
-            time = min(time, now &+ early << UInt64(min(pair.pointee.requester.probes, 20)))
-        }
+        if let early = pair.pointee.requester.roundTrip.timeout { time = min(time, start &+ early) }
         setTimer(pair, .localACK, time)
     }
 
@@ -240,15 +239,16 @@ extension Core {
     private mutating func probe(_ pair: Pair, now: UInt64) {
         assert(pair.pointee.send.oldest != pair.pointee.requester.started, "no work request is outstanding")
         counters.probes &+= 1
-        if pair.pointee.requester.probes == 0 {
+        if !pair.pointee.requester.isProbing {
             pair.pointee.requester.windowBeforeProbe = pair.pointee.requester.window
             shrinkWindow(pair)
         }
-        pair.pointee.requester.probes = min(pair.pointee.requester.probes, 254) + 1
+        pair.pointee.requester.isProbing = true
+        pair.pointee.requester.roundTrip.backOff()
         if pair.pointee.requester.recovery == .none { pair.pointee.requester.recovery = .timedOut }
         pair.pointee.requester.window = min(2, configuration.maximumWindow)
         goBack(pair)
-        setRetransmissionTimer(pair, now: now)
+        setRetransmissionTimer(pair, start: max(now, pair.pointee.pacing.free))
     }
 
     /// A probe was answered. If the acknowledgement covers packets that were not sent again, none was lost, and the
@@ -258,7 +258,7 @@ extension Core {
             counters.needlessProbes &+= 1
             pair.pointee.requester.window = pair.pointee.requester.windowBeforeProbe
         }
-        pair.pointee.requester.probes = 0
+        pair.pointee.requester.isProbing = false
     }
 
     // MARK: - The window

@@ -47,10 +47,10 @@ struct Requester {
     var windowBeforeProbe: UInt32 = 0
     /// The measured round-trip time, which tells when to send again before the local ACK timeout expires.
     var roundTrip = RoundTripTime()
-    /// When the local ACK timeout expires, in nanoseconds. The timer may run to an earlier time: see `probes`.
+    /// When the local ACK timeout expires, in nanoseconds. The timer may run to an earlier time: see `isProbing`.
     var timeoutAt: UInt64 = 0
-    /// How often the oldest packets were sent again early since the last acknowledgement.
-    var probes: UInt8 = 0
+    /// Whether the oldest packets were sent again early since the last acknowledgement.
+    var isProbing = false
     /// Packets sent since the last one with BTH.A (AckReq).
     var packetsSinceAckReq: UInt32 = 0
     /// The status that a fault rule gives to the work request in slot `faultAt`, or success.
@@ -61,7 +61,7 @@ struct Requester {
 
     /// Whether the acknowledgement that moved `una` covers packets that a probe did not send again, so that none was
     /// lost. Until `next` has followed `una`.
-    var wasProbeNeedless: Bool { probes != 0 && next.precedes(una) }
+    var wasProbeNeedless: Bool { isProbing && next.precedes(una) }
 
     /// The invariant of the three PSNs.
     var isOrdered: Bool {

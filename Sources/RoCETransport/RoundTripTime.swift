@@ -9,6 +9,8 @@ struct RoundTripTime {
     /// The PSN after the packet that is being measured, and when that packet was sent; 0: none is measured.
     private var sampleEnd = PSN(0)
     private var sampleStart: UInt64 = 0
+    /// How often the retransmission timeout was doubled since the last measurement.
+    private var doublings: UInt8 = 0
 
     /// The shortest retransmission timeout. The peer can be off its processor for some milliseconds without a packet
     /// being lost; a much shorter timeout would send packets again for nothing.
@@ -16,7 +18,13 @@ struct RoundTripTime {
 
     /// The retransmission timeout; nil before the first measurement.
     @inline(__always)
-    var timeout: UInt64? { smoothed == 0 ? nil : max(smoothed &+ 4 &* deviation, Self.shortestTimeout) }
+    var timeout: UInt64? {
+        smoothed == 0 ? nil : max(smoothed &+ 4 &* deviation, Self.shortestTimeout) << UInt64(doublings)
+    }
+
+    /// Doubles the retransmission timeout until the next measurement: while packets are sent again before they are
+    /// acknowledged, a longer round-trip time cannot be measured (RFC 6298, section 5).
+    mutating func backOff() { doublings = min(doublings + 1, 20) }
 
     /// Begins to measure a packet that requests an acknowledgement, if none is being measured. `end` is the PSN after
     /// it.
@@ -39,6 +47,7 @@ struct RoundTripTime {
     mutating func discard() { sampleStart = 0 }
 
     private mutating func take(_ sample: UInt64) {
+        doublings = 0
         guard smoothed != 0 else {
             smoothed = max(sample, 1)
             deviation = sample / 2

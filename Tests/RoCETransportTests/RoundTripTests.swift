@@ -89,6 +89,46 @@ struct RoundTripTests {
         #expect(probe.host.poll().map(\.status) == [.success])
     }
 
+    @Test("With a rate limit that spaces packets further than the retransmission timeout, none is sent again")
+    func paced() throws {
+        let probe = try measured(Connection(mtu: 4096, timeout: 8))
+        // 10 Mbit/s: a packet takes 3.3 ms; the local ACK timeout is 1 ms.
+        try probe.host.engine.limitRate(of: probe.pair, to: 10_000)
+        probe.post(.send, id: 1, bytes: 16384)
+        var offset = 1
+        while let deadline = probe.host.engine.nextDeadline, offset < 5 {
+            if deadline > probe.now { probe.advance(deadline - probe.now) }
+            for packet in probe.sent() {
+                #expect(packet.psn == 0x100 + UInt32(offset) && packet.headers.bth.acknowledgeRequest)
+                probe.advance(100_000)
+                probe.acknowledge(offset)
+                offset += 1
+            }
+        }
+        #expect(probe.host.poll().map(\.status) == [.success])
+        let counters = probe.host.engine.counters
+        #expect(counters.probes == 0 && counters.timeouts == 0 && counters.retransmittedPackets == 0)
+    }
+
+    @Test("A round-trip time that has become longer than the retransmission timeout is learned")
+    func longer() throws {
+        let probe = try measured()
+        for id in 1...4 as ClosedRange<UInt64> {
+            probe.post(.send, id: id)
+            _ = probe.sent()
+            let end = probe.now + 10 * RoundTripTime.shortestTimeout
+            while let deadline = probe.host.engine.nextDeadline, deadline < end {
+                probe.advance(deadline - probe.now)
+                _ = probe.sent()
+            }
+            probe.advance(end - probe.now)
+            probe.acknowledge(Int(id))
+            #expect(probe.host.poll().map(\.id) == [id])
+        }
+        // Probes at 1, 3 and 7 times the shortest timeout; then at most one, until the timeout is longer than the round trip.
+        #expect(probe.host.engine.counters.probes <= 5)
+    }
+
     @Test("The retransmission timeout follows the round-trip time: RFC 6298, section 2")
     func estimate() {
         var time = RoundTripTime()

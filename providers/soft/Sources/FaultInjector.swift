@@ -277,6 +277,8 @@ extension ContextPointer {
             case .queuePairFatal: pointee.engine.failQueuePair(number)
             case .deviceFatal: failDevice()
             }
+            // What was flushed may wait for a moderated completion event, whose time the thread is to see.
+            pointee.progressThread.wake()
         }
     }
 

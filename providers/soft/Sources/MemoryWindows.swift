@@ -70,7 +70,9 @@ func bindMemoryWindow(
     guard info.mr != nil || (info.addr == 0 && info.length == 0) else {
         return refusal(EINVAL, "the range has no memory region")
     }
-    guard qp.pointee.pd == mw.pointee.pd, info.mr == nil || info.mr.pointee.pd == mw.pointee.pd else {
+    // A queue pair under a parent domain belongs to the protection domain below it.
+    let domain = mw.pointee.pd.pointee.handle
+    guard qp.pointee.pd.pointee.handle == domain, info.mr == nil || info.mr.pointee.pd.pointee.handle == domain else {
         return refusal(EPERM, "window, memory region and queue pair belong to different protection domains")
     }
     let pair = qp.soft

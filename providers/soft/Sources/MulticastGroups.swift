@@ -33,8 +33,16 @@ struct GroupSockets: ~Copyable {
 
     /// Leaves all groups.
     mutating func close() {
-        for index in 0..<count where entries[index].descriptor >= 0 { linux_close(entries[index].descriptor) }
+        for index in 0..<count { close(index) }
         count = 0
+    }
+
+    /// Closes the socket of a group. A child of fork(2) may keep it open, so it is removed from the ready list first.
+    private mutating func close(_ index: Int) {
+        guard entries[index].descriptor >= 0 else { return }
+        linux_ready_remove(readyList, entries[index].descriptor)
+        linux_close(entries[index].descriptor)
+        entries[index].descriptor = -1
     }
 
     private func index(of group: GID) -> Int? {
@@ -46,8 +54,9 @@ struct GroupSockets: ~Copyable {
     /// of socket(2), bind(2) or setsockopt(2).
     mutating func join(_ group: GID, port: UInt16, ifindex: UInt32) -> Int32 {
         if let index = index(of: group) {
-            entries[index].users += 1
-            return 0
+            let error = entries[index].descriptor >= 0 ? 0 : open(index, port: port, ifindex: ifindex)
+            if error == 0 { entries[index].users += 1 }
+            return error
         }
         guard count < DeviceLimits.multicastGroups else { return ENOMEM }
         if readyList < 0 {
@@ -66,26 +75,34 @@ struct GroupSockets: ~Copyable {
         guard let index = index(of: group) else { return }
         entries[index].users -= 1
         guard entries[index].users == 0 else { return }
-        if entries[index].descriptor >= 0 { linux_close(entries[index].descriptor) }
+        close(index)
         count -= 1
         // The last entry moves to the free place, and its tag is its index.
         guard index != count else { return }
         entries[index] = entries[count]
+        entries[count] = Entry()
         guard entries[index].descriptor >= 0 else { return }
         linux_ready_remove(readyList, entries[index].descriptor)
         _ = linux_ready_add(readyList, entries[index].descriptor, UInt64(index))
     }
 
-    /// Joins all groups on another interface, which has replaced the old one.
-    mutating func rejoin(port: UInt16, ifindex: UInt32) {
+    /// Joins the groups that have no socket, and after `isOther` all of them: another interface has replaced the old one.
+    mutating func follow(port: UInt16, ifindex: UInt32, isOther: Bool) {
         for index in 0..<count {
-            if entries[index].descriptor >= 0 { linux_close(entries[index].descriptor) }
-            entries[index].descriptor = -1
-            _ = open(index, port: port, ifindex: ifindex)
+            if isOther { close(index) }
+            if entries[index].descriptor < 0 { _ = open(index, port: port, ifindex: ifindex) }
         }
     }
 
+    /// Whether a group has no socket.
+    var lacksSocket: Bool {
+        for index in 0..<count where entries[index].descriptor < 0 { return true }
+        return false
+    }
+
     private func open(_ index: Int, port: UInt16, ifindex: UInt32) -> Int32 {
+        // With index 0, the kernel would choose an interface.
+        guard ifindex != 0 else { return ENODEV }
         let descriptor = entries[index].group.withNetworkBytes { linux_roce_group_socket($0, port, ifindex) }
         guard descriptor >= 0 else { return -descriptor }
         let error = linux_ready_add(readyList, descriptor, UInt64(index))
@@ -105,7 +122,7 @@ struct GroupSockets: ~Copyable {
         let ready = withUnsafeMutableBytes(of: &tags) { tags in
             Int(linux_ready(list, tags.baseAddress!.assumingMemoryBound(to: UInt64.self), 16))
         }
-        for place in 0..<ready {
+        for place in 0..<ready where tags[place] < UInt64(count) {
             let entry = entries[Int(tags[place])]
             if entry.descriptor >= 0 { body(entry.descriptor, entry.group) }
         }

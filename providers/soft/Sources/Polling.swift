@@ -92,7 +92,10 @@ func startPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?, attr: UnsafeMutablePointer<
     let queue = cq.soft
     guard queue.pointee.lock.begin() else { return EBUSY }
     if cq.showNext() == 0 { return 0 }
+    queue.pointee.lock.unlock()
+    // Without the lock, since the thread may sleep there.
     queue.context.progressWhilePolling()
+    guard queue.pointee.lock.begin() else { return EBUSY }
     let error = cq.showNext()
     if error != 0 { queue.pointee.lock.unlock() }
     return error

@@ -84,6 +84,8 @@ struct ProgressTimes {
     /// When a polling thread last processed a packet, and when it last yielded the processor.
     var lastWork: UInt64 = 0
     var lastYield: UInt64 = 0
+    /// The number of the application's threads that sleep until a packet arrives.
+    var sleepers = 0
     /// Whether the progress thread is to stay awake for a while: its last sleep was short.
     var lingers = false
     /// When the interface was last read without a report of a change.
@@ -210,6 +212,7 @@ extension ContextPointer {
                 count = 1 + guarded.pointee.sockets.descriptors(into: sockets)
             }
         }
+        guarded.pointee.times.sleepers += 1
         pointee.lock.unlock()
         if isIdle && wakeAt > now {
             withUnsafeBytes(of: &descriptors) { list in
@@ -218,7 +221,10 @@ extension ContextPointer {
             }
         }
         pointee.lock.lock()
-        guarded.pointee.senders.setSleeping(!pointee.progressThread.isForeground.load(ordering: .relaxed))
+        guarded.pointee.times.sleepers -= 1
+        if guarded.pointee.times.sleepers == 0, pointee.progressThread.isForeground.load(ordering: .relaxed) {
+            guarded.pointee.senders.setSleeping(false)
+        }
         _ = pump(now: linux_monotonic_ns(), receivesDatagrams: true)
         unlock()
     }

@@ -103,7 +103,7 @@ struct Sockets: ~Copyable {
     mutating func follow(_ table: borrowing GIDTable, ifindex: UInt32) -> Bool {
         let isOther = ifindex != self.ifindex
         self.ifindex = ifindex
-        if isOther { groups.rejoin(port: port, ifindex: ifindex) }
+        groups.follow(port: port, ifindex: ifindex, isOther: isOther)
         var isChanged = false
         for index in 0..<DeviceLimits.gids {
             let gid = table.gid(at: index) ?? GID()
@@ -127,8 +127,9 @@ struct Sockets: ~Copyable {
     /// Enables the log messages about losses again. Called when the interface or its MTU has changed.
     mutating func resetLoggedLosses() { loggedLosses = (0, 0) }
 
-    /// Whether a GID of the table has no socket.
+    /// Whether a GID of the table, or a multicast group while there is an interface, has no socket.
     var lacksSocket: Bool {
+        if ifindex != 0 && groups.lacksSocket { return true }
         for index in 0..<DeviceLimits.gids where entries[index].gid != GID() && entries[index].descriptor < 0 {
             return true
         }
