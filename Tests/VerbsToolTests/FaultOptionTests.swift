@@ -2,6 +2,8 @@ import Foundation
 import Testing
 import ToolSupport
 
+@testable import VerbsCommand
+
 @Suite("verbs ping --faults and RDMA_SOFT_FAULTS", .serialized)
 struct FaultOptionTests {
     @Test("--faults injects into the devices of both processes, and the log counts what was injected")
@@ -31,7 +33,7 @@ struct FaultOptionTests {
             "\(wrong.errors)")
     }
 
-    @Test("Rules that do not parse end the command before anything starts; so does a device that has no faults")
+    @Test("Rules that do not parse end the command before anything starts; so does no device, or one without faults")
     func refused() async throws {
         for command in ["ping", "perf"] {
             let wrong = try await Tool.run(command, "--faults", "seed=1; loss=1")
@@ -41,6 +43,12 @@ struct FaultOptionTests {
                 "\(wrong.errors)")
             let unnamed = try await Tool.run(command, "localhost", "--faults", "loss=1%")
             #expect(unnamed.status == 64 && unnamed.errors.contains("--faults needs a software device"), "\(unnamed)")
+            let kernel = try await SimulatedDeviceTests.sim(
+                ["mlx5"], [Tool.path, command, "--device", "mlx5_0", "--faults", "loss=1%"])
+            #expect(kernel.status == ToolExit.unsupported.rawValue && kernel.output.isEmpty, "\(kernel)")
+            #expect(
+                kernel.errors.contains("mlx5_0 is not a software device: faults cannot be injected"), "\(kernel.errors)"
+            )
         }
     }
 }

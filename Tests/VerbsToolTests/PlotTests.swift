@@ -442,6 +442,26 @@ struct PlotTests {
         }
         #expect(drawn > 20)
     }
+
+    @Test("damaged documents: the largest times, and a name of 200,000 characters", .timeLimit(.minutes(1)))
+    func extremes() throws {
+        func draw(_ texts: String...) throws -> Elements {
+            switch try Results.decode(texts.enumerated().map { ("\($0).json", Data($1.utf8)) }) {
+            case .perf(let results): try Elements(PerfPlot(results).svg)
+            case .ping(let results): try Elements(PingPlot(results).svg)
+            }
+        }
+        // Both are 2^64 as a Double.
+        let largest = "\"from\": \(UInt64.max - 1), \"to\": \(UInt64.max)"
+        let times = Self.pingDocument.replacing("\"from\": 20, \"to\": 30", with: largest)
+        #expect(times.contains(largest))
+        _ = try draw(times)
+        _ = try draw(times, Self.pingDocument)
+        let name = String(repeating: "x", count: 200_000)
+        let heading = try draw(Self.perfDocument.replacing("\"device\": \"a\"", with: "\"device\": \"\(name)\""))
+            .texts("heading").first?.text
+        #expect(heading?.hasPrefix("verbs perf: RC, xxx") == true && heading?.hasSuffix("x…") == true)
+    }
 }
 
 @Suite("verbs plot and --plot over the software device", .serialized)
@@ -502,6 +522,7 @@ struct PlotCommandTests {
         for arguments in [
             ["plot"], ["plot"] + [String](repeating: result, count: 9), ["plot", result, "--output", result],
             ["ping", "--all", "--plot", "x.svg"], ["perf", "--listen", "--plot", "x.svg"], ["perf", "--plot", ""],
+            ["plot", result, "--output", ""],
         ] {
             let outcome = try await Tool.run(arguments)
             #expect(outcome.status == ToolExit.usage.rawValue && outcome.output.isEmpty, "\(arguments) \(outcome)")
@@ -525,5 +546,45 @@ struct PlotCommandTests {
         }
         let full = try await Tool.run("plot", result, "--output", "/dev/full")
         #expect(full.status == ToolExit.failure.rawValue && full.errors.contains("cannot write /dev/full"), "\(full)")
+    }
+
+    @Test("a picture that cannot be written leaves the old one; another replaces it, with its mode and at its link")
+    func replaced() async throws {
+        let folder = try TemporaryDirectory()
+        let (result, old, link) = ("\(folder.path)/a.json", "\(folder.path)/old.svg", "\(folder.path)/link.svg")
+        let manager = FileManager.default
+        try PlotTests.perfDocument.write(toFile: result, atomically: true, encoding: .utf8)
+        try "old".write(toFile: old, atomically: true, encoding: .utf8)
+        try manager.setAttributes([.posixPermissions: 0o640], ofItemAtPath: old)
+        try manager.createSymbolicLink(atPath: link, withDestinationPath: "old.svg")
+        // A block of 512 bytes is enough for the error message.
+        let limit = ["/bin/sh", "-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""]
+        for path in [old, link] {
+            let failed = try await Tool.run("plot", result, "--output", path, by: limit)
+            #expect(failed.status == ToolExit.failure.rawValue, "\(failed)")
+            #expect(failed.errors.hasPrefix("verbs: cannot write \(path): File too large"), "\(failed.errors)")
+            #expect(try String(contentsOfFile: old, encoding: .utf8) == "old")
+        }
+        for path in [link, "\(folder.path)/new.svg"] {
+            #expect(try await Tool.run("plot", result, "--output", path).status == 0)
+            _ = try parse(path)
+        }
+        _ = try parse(old)
+        #expect(try manager.attributesOfItem(atPath: old)[.posixPermissions] as? Int == 0o640)
+        #expect(try manager.destinationOfSymbolicLink(atPath: link) == "old.svg")
+        let names = ["a.json", "link.svg", "new.svg", "old.svg"]
+        #expect(try manager.contentsOfDirectory(atPath: folder.path).sorted() == names)
+        let pipe = try await Tool.run("plot", result, "--output", "/dev/stdout")
+        #expect(pipe.status == 0 && pipe.output.hasSuffix("</svg>\n"), "\(pipe)")
+    }
+
+    @Test("--plot with the file of standard output is refused before the measurement", arguments: ["perf", "ping"])
+    func standardOutput(command: String) async throws {
+        let folder = try TemporaryDirectory()
+        for path in ["\(folder.path)/x", "/dev/stdout"] {
+            let outcome = try await Tool.run(command, "--plot", path, redirection: ">\(folder.path)/x")
+            #expect(outcome.status == ToolExit.usage.rawValue, "\(outcome)")
+            #expect(outcome.errors.contains("would replace the result on standard output"), "\(outcome.errors)")
+        }
     }
 }

@@ -137,15 +137,36 @@ struct ProcessPairsTests {
         throw Unexpected(text: "no handler in \(process)")
     }
 
-    @Test("a client that is killed: the command reports it and ends; nothing is left")
-    func killedClient() async throws {
+    /// Waits until a process has used a second of processor time: it measures.
+    private func awaitMeasurement(_ process: pid_t) async throws {
+        for _ in 0..<6000 {
+            // User and system time are fields 14 and 15; the second one, the name, ends with a parenthesis.
+            let status = try String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8)
+            let fields = status.split(separator: ")").last?.split(separator: " ") ?? []
+            let ticks = try #require(Int(fields[11])) + #require(Int(fields[12]))
+            if ticks >= sysconf(CInt(_SC_CLK_TCK)) { return }
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        throw Unexpected(text: "\(process) does not measure")
+    }
+
+    @Test(
+        "a client that is killed, the first or another: the command reports it at once and ends; nothing is left",
+        arguments: [0, 1])
+    func killedClient(index: Int) async throws {
         nonisolated(unsafe) var started: [pid_t] = []
+        nonisolated(unsafe) var killed = ContinuousClock.now
         let outcome = try await Tool.run(
-            "perf", "--device", "soft0", "--processes", "2", "--duration", "5m", "--size", "8"
+            "perf", "--device", "soft0", "--processes", "2", "--count", "0", "--duration", "5m", "--size", "8"
         ) { running in
             started = try await descendants(of: running, count: 4)
-            kill(try #require(running.children().first), SIGKILL)
+            let clients = try running.children()
+            for client in clients { try await awaitMeasurement(client) }
+            killed = .now
+            kill(try #require(clients.count == 2 ? clients[index] : nil), SIGKILL)
         }
+        // Less than the measurement takes.
+        #expect(ContinuousClock.now - killed < .seconds(120))
         #expect(outcome.status == ToolExit.peerLost.rawValue && outcome.output.isEmpty, "\(outcome)")
         #expect(outcome.errors.contains("\n  try: "))
         try await expectEnd(of: started)

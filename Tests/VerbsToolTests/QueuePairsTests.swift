@@ -34,11 +34,13 @@ struct QueuePairsTests {
         }
     }
 
-    @Test("one queue pair is the default, and the document says so")
+    @Test("one queue pair is the default, and the document says so; one of an earlier version does not")
     func one() async throws {
-        let document = try await document(["--size", "8", "--operation", "send"])
+        var document = try await document(["--size", "8", "--operation", "send"])
         #expect(document["queuePairs"] as? Int == 1)
         #expect((document["rows"] as? [[String: Any]])?.first?["messagesOfQueuePair"] == nil)
+        (document["queuePairs"], document["pairs"]) = (nil, nil)
+        #expect(try SchemaValidator(named: "perf").faults(document) == [])
     }
 
     @Test("between a server with --listen and a client with HOST, and the text names the number")
@@ -54,17 +56,14 @@ struct QueuePairsTests {
     }
 
     @Test("a device with fewer queue pairs is an error that names its limit")
-    func tooMany() async throws {
-        let info = try await Tool.run("info", "soft0", "--json").document()
-        let device = try #require((info["devices"] as? [[String: Any]])?.first)
-        let limit = try #require((device["limits"] as? [String: Any])?["queuePairs"] as? Int, "\(device)")
-        guard limit < QueuePairs.most else { return }
-        let outcome = try await Tool.run("perf", "--device", "soft0", "--queue-pairs", "\(limit + 1)")
-        #expect(outcome.status == ToolExit.unsupported.rawValue && outcome.output.isEmpty)
-        #expect(
-            outcome.errors
-                == "verbs: soft0 has at most \(limit) queue pairs, not \(limit + 1)\n  try: use --queue-pairs \(limit), or fewer\n"
-        )
+    func tooMany() {
+        for (count, limit) in [(1, 0), (1, 1), (64, 64), (4096, 8189)] {
+            #expect(throws: Never.self, "\(count)") { try Link.checkQueuePairs(count, limit: limit, "mlx5_0") }
+        }
+        let error = #expect(throws: ToolError.self) { try Link.checkQueuePairs(65, limit: 64, "mlx5_0") }
+        #expect(error?.exit == .unsupported && error?.message == "mlx5_0 has at most 64 queue pairs, not 65")
+        #expect(error?.hint == "use --queue-pairs 64, or fewer")
+        #expect(throws: ToolError.self) { try Link.checkQueuePairs(2, limit: 0, "mlx5_0") }
     }
 
     @Test(

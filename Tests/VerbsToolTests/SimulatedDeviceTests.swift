@@ -30,12 +30,38 @@ struct SimulatedDeviceTests {
         func name(of device: [String]) -> String { self == .native ? device[0] : "libibverbs" }
     }
 
-    private func sim(
+    static func sim(
         _ device: [String], _ command: [String], by provider: Provider = .libibverbs
     ) async throws -> Tool.Outcome {
         try await Tool.run(
-            ["sim", device[0]] + device.dropFirst().flatMap { ["--option", $0] } + ["--library", Self.library, "--"]
+            ["sim", device[0]] + device.dropFirst().flatMap { ["--option", $0] } + ["--library", library, "--"]
                 + command, environment: provider.environment())
+    }
+
+    private func sim(
+        _ device: [String], _ command: [String], by provider: Provider = .libibverbs
+    ) async throws -> Tool.Outcome {
+        try await Self.sim(device, command, by: provider)
+    }
+
+    /// The simulated device has no ATOMIC WRITE.
+    @Test(
+        "perf checks all operations before the first measurement",
+        arguments: [[], ["--processes", "2"], ["--in-process"]])
+    func planned(options: [String]) async throws {
+        let start = ContinuousClock.now
+        let outcome = try await Self.sim(
+            ["mlx5"],
+            [
+                Tool.path, "perf", "--device", "mlx5_0", "--operation", "send", "--operation", "atomic-write",
+                "--size", "8", "--count", "0", "--duration", "3m",
+            ] + options)
+        #expect(outcome.status == ToolExit.unsupported.rawValue && outcome.output.isEmpty, "\(outcome)")
+        #expect(
+            outcome.errors.contains("mlx5_0 (provider libibverbs) does not support atomic-write\n"), "\(outcome.errors)"
+        )
+        // Less than the first row takes.
+        #expect(ContinuousClock.now - start < .seconds(120))
     }
 
     /// This host has no RDMA netlink, or a kernel that copies registered memory: then nothing is marked.

@@ -81,7 +81,9 @@ struct PeerOptions: ParsableArguments {
         var hasReportedToPeer = false
         do {
             let (control, hello) = try inherited ? inheritedClient() : awaitClient(command)
-            if case .prepare(let version, let setup) = hello { return try obey(control, version, setup, device) }
+            if case .prepare(let version, let setup, let operations) = hello {
+                return try obey(control, version, setup, operations, device)
+            }
             defer { hasReportedToPeer = control.hasReportedToPeer }
             let result = Result { () throws(ToolError) in try server.serve(control, hello) }
             if !inherited, !server.served.isEmpty { try output.print(ServerReport(server, control)) }
@@ -95,13 +97,13 @@ struct PeerOptions: ParsableArguments {
 
     /// Runs as a client of `verbs perf --processes`, which is at the other end of standard input.
     private func obey(
-        _ control: ControlConnection, _ version: Int, _ setup: Setup, _ device: DeviceOptions
+        _ control: ControlConnection, _ version: Int, _ setup: Setup, _ operations: [Operation], _ device: DeviceOptions
     ) throws {
         let coordinator = control.turned
         do {
             // Only a process of this machine, over a socket pair, may give orders: not a client that inetd has accepted.
             guard control.route == nil, version == ControlMessage.version else { throw ToolError.protocolError }
-            try OrderedClient(coordinator: coordinator, device: device).run(setup)
+            try OrderedClient(coordinator: coordinator, device: device).run(setup, operations)
         } catch {
             // The command reports the error to the user.
             throw ExitCode(coordinator.report(error).exit.rawValue)

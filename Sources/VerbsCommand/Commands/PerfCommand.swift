@@ -10,10 +10,10 @@ struct PerfCommand: ParsableCommand {
             Between two machines, run "verbs perf --listen" on one and "verbs perf HOST" on the other: each peer uses the \
             device through which it reaches the other. The server takes all other settings from the client.
 
-            Latency is half the round-trip time for send, send-imm, write and write-imm, and the time until the completion \
-            for read, fetch-add and compare-swap. With --queue-pairs and --processes it measures how the device scales on \
-            one machine. Bandwidth and message rate count completed messages; on uc and ud, \
-            messages that the server received. A MB is 10^6 bytes.
+            Latency is half the round-trip time for send, send-imm, write, write-imm and atomic-write, and the time until \
+            the completion for read, fetch-add and compare-swap. With --queue-pairs and --processes it measures how the \
+            device scales on one machine. Bandwidth and message rate count completed messages; on uc and ud, messages \
+            that the server received. A MB is 10^6 bytes.
             """)
 
     @OptionGroup var peer: PeerOptions
@@ -125,6 +125,7 @@ struct PerfCommand: ParsableCommand {
         if pairs > 1 { return try runPairs(plan, setup) }
         try peer.withServer(device, command: "perf") { rendezvous in
             var client = try Client.connect(rendezvous, device, setup)
+            try client.check(operations)
             let plan = adapted(plan, isIWARP: client.context.transportType == .iWARP)
             var report = report(RunDescription(client, peer))
             for (index, row) in plan.enumerated() where !client.control.isEnding {
@@ -149,7 +150,7 @@ struct PerfCommand: ParsableCommand {
 
     /// Measures with several pairs of processes at once.
     private func runPairs(_ plan: [PlannedRow], _ setup: Setup) throws {
-        try ProcessPairs.with(pairs, device, setup) { pairs in
+        try ProcessPairs.with(pairs, device, setup, operations) { pairs in
             let plan = adapted(plan, isIWARP: pairs.first.isIWARP)
             var run = pairs.first.run
             run.processes = 2 * self.pairs
@@ -235,7 +236,8 @@ struct PerfReport: Report {
         var messagesPerSecond: Double
         /// Messages of both measurements that were lost.
         var lost: UInt64
-        /// The fewest and the most messages of a queue pair while bandwidth was measured; nil: there is one queue pair.
+        /// The fewest and the most messages of a queue pair in the measurement of bandwidth, its warm-up included; nil:
+        /// there is one queue pair.
         var messagesOfQueuePair: Extremes?
     }
 

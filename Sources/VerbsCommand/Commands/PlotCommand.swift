@@ -1,5 +1,4 @@
 import ArgumentParser
-import Glibc
 
 struct PlotCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -28,7 +27,8 @@ struct PlotCommand: ParsableCommand {
                 "A picture shows at most \(SVGDocument.seriesCount) results, and \(file.count) are given: leave some out."
             )
         }
-        if let output, let same = file.first(where: { Self.isSame($0, output) }) {
+        if output == "" { throw ValidationError("The name of the picture is empty: --output FILE.svg") }
+        if let output, let same = file.first(where: { OutputFile.isSame($0, output) }) {
             throw ValidationError("--output \(output) would replace the result \(same): name another file.")
         }
     }
@@ -45,13 +45,6 @@ struct PlotCommand: ParsableCommand {
         }
         if let output { try OutputFile.write(svg, to: output) } else { Console.output(svg) }
     }
-
-    /// Whether two paths name one file.
-    private static func isSame(_ one: String, _ other: String) -> Bool {
-        var (first, second) = (stat(), stat())
-        guard stat(one, &first) == 0, stat(other, &second) == 0 else { return false }
-        return first.st_dev == second.st_dev && first.st_ino == second.st_ino && first.st_mode & S_IFMT == S_IFREG
-    }
 }
 
 /// The option `--plot` of perf and ping.
@@ -63,6 +56,9 @@ struct PlotOptions: ParsableArguments {
 
     func validate() throws {
         if plot == "" { throw ValidationError("The name of the picture is empty: --plot FILE.svg") }
+        if let plot, OutputFile.isStandardOutput(plot) {
+            throw ValidationError("--plot \(plot) would replace the result on standard output: name another file.")
+        }
     }
 
     /// Throws if the picture cannot be written, before the measurement.

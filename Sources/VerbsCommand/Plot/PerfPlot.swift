@@ -64,7 +64,7 @@ struct PerfPlot {
     }
 
     private var subheading: String {
-        let latency = "latency: half the round-trip time; of read and atomics, until the completion"
+        let latency = "latency: half the round-trip time; of read, fetch-add and compare-swap, until the completion"
         guard results.count == 1 else { return latency }
         return "\(results[0].result.settings); \(latency)"
     }

@@ -136,7 +136,9 @@ struct PingPlot {
     }
 
     private static func text(_ bar: Bar) -> String {
-        "\(Units.duration(nanoseconds: UInt64(bar.from))) to \(Units.duration(nanoseconds: UInt64(min(bar.to, 1.8e19))))"
+        // The largest values of UInt64 are 2^64 as a Double.
+        func duration(_ value: Double) -> String { Units.duration(nanoseconds: UInt64(min(value, 1.8e19))) }
+        return "\(duration(bar.from)) to \(duration(bar.to))"
     }
 
     // MARK: Shapes

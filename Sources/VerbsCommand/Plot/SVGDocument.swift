@@ -180,10 +180,14 @@ struct SVGDocument {
         }
     }
 
+    /// More Unicode scalars than any line of a picture shows.
+    private static let mostScalars = 400
+
     /// The text, without its last characters if it is wider than `width`.
     static func fitted(_ text: String, width: Double, fontSize: Double = 12) -> String {
         guard self.width(of: text, fontSize: fontSize) > width else { return text }
-        var shorter = text
+        // The loop below takes time quadratic in the length.
+        var shorter = String(String.UnicodeScalarView(text.unicodeScalars.prefix(mostScalars)))
         while !shorter.isEmpty, self.width(of: shorter + "…", fontSize: fontSize) > width { shorter.removeLast() }
         return shorter + "…"
     }
@@ -222,16 +226,71 @@ enum OutputFile {
         }
     }
 
-    /// Writes text to a file, and replaces what it contained.
+    /// Writes text to a file, and replaces what it contained. If writing fails, a regular file keeps its contents,
+    /// provided that its directory allows a temporary file.
     static func write(_ text: String, to path: String) throws(ToolError) {
         do {
+            if let target = replaceable(path), try replace(target, with: text) { return }
             let file = try FileDescriptor.open(
-                FilePath(path), .writeOnly, options: [.create, .truncate],
-                permissions: [.ownerReadWrite, .groupRead, .otherRead])
+                FilePath(path), .writeOnly, options: [.create, .truncate], permissions: permissions)
             try file.closeAfter { _ = try file.writeAll(text.utf8) }
         } catch {
             throw failure(path, error as? Errno ?? .ioError)
         }
+    }
+
+    private static let permissions: FilePermissions = [.ownerReadWrite, .groupRead, .otherRead]
+
+    /// The regular file that a path names, symbolic links resolved, or the path itself if nothing has it; nil: it names
+    /// something else, such as a device or a pipe.
+    private static func replaceable(_ path: String) -> String? {
+        var status = stat()
+        guard lstat(path, &status) == 0 else { return errno == ENOENT ? path : nil }
+        guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG, let resolved = realpath(path, nil) else {
+            return nil
+        }
+        defer { free(resolved) }
+        return String(cString: resolved)
+    }
+
+    /// Writes a temporary file beside `target`, and renames it to `target`.
+    ///
+    /// - Returns: False if the directory does not allow that: then `target` is unchanged, and may be writable itself.
+    private static func replace(_ target: String, with text: String) throws -> Bool {
+        let temporary = "\(target).\(getpid()).tmp"
+        let opened = try? FileDescriptor.open(
+            FilePath(temporary), .writeOnly, options: [.create, .exclusiveCreate], permissions: permissions)
+        guard let file = opened else { return false }
+        var isRenamed = false
+        defer { if !isRenamed { unlink(temporary) } }
+        try file.closeAfter {
+            var status = stat()
+            if stat(target, &status) == 0 {
+                // Fails unless the owner is this user, or this user is root.
+                _ = fchown(file.rawValue, status.st_uid, status.st_gid)
+                _ = fchmod(file.rawValue, status.st_mode & 0o777)
+            }
+            _ = try file.writeAll(text.utf8)
+        }
+        isRenamed = rename(temporary, target) == 0
+        return isRenamed
+    }
+
+    /// Whether two descriptions are of one regular file.
+    private static func isSame(_ one: stat, _ other: stat) -> Bool {
+        one.st_dev == other.st_dev && one.st_ino == other.st_ino && one.st_mode & S_IFMT == S_IFREG
+    }
+
+    /// Whether two paths name one regular file.
+    static func isSame(_ one: String, _ other: String) -> Bool {
+        var (first, second) = (stat(), stat())
+        return stat(one, &first) == 0 && stat(other, &second) == 0 && isSame(first, second)
+    }
+
+    /// Whether standard output goes to the regular file that a path names.
+    static func isStandardOutput(_ path: String) -> Bool {
+        var (first, second) = (stat(), stat())
+        return stat(path, &first) == 0 && fstat(STDOUT_FILENO, &second) == 0 && isSame(first, second)
     }
 
     private static func failure(_ path: String, _ cause: Errno) -> ToolError {

@@ -87,6 +87,19 @@ struct Client: ~Copyable {
     /// This process, as the server knows it.
     var info: PeerInfo { PeerInfo(context, link.endpoint) }
 
+    /// Throws if this device or the server's does not have one of the operations: before the first job, so that no
+    /// measurement is lost.
+    func check(_ operations: [Operation]) throws {
+        try Self.reportingErrors(control) {
+            for operation in operations { try check(operation) }
+        }
+    }
+
+    private func check(_ operation: Operation) throws(ToolError) {
+        try operation.check(on: context)
+        if operation.isOptional { try operation.check([info, server]) }
+    }
+
     /// Runs one job: calls `body` between the server's `ready` and the client's `done`.
     ///
     /// - Returns: The counts of client and server.
@@ -95,8 +108,7 @@ struct Client: ~Copyable {
     ) throws -> (client: Tally, server: Tally) {
         try Self.reportingErrors(control) {
             try job.check(setup)
-            try job.check(on: context)
-            if job.operation.isOptional { try job.check([info, server]) }
+            try check(job.operation)
             link.prepare(for: job)
             try control.send(.begin(job: job))
             guard case .ready = try control.next() else { throw ToolError.protocolError }

@@ -129,6 +129,25 @@ extension Operation {
     }
 }
 
+extension Operation {
+    /// Throws if a peer's device does not have the operation, which is an optional one.
+    func check(_ peers: [PeerInfo]) throws(ToolError) {
+        if let lacking = peers.first(where: { !$0.has(self) }) {
+            throw ToolError(
+                .unsupported, "\(lacking.device) (provider \(lacking.provider)) does not support \(rawValue)",
+                hint: "use another --operation")
+        }
+    }
+
+    /// Throws if the device is an iWARP adapter and does not support the operation.
+    func check(on context: Context) throws(ToolError) {
+        guard context.transportType == .iWARP, !isOfIWARP else { return }
+        throw ToolError(
+            .unsupported, "\(context.deviceName) is an iWARP device and does not support \(rawValue)",
+            hint: "use one of \(Operation.allCases.filter(\.isOfIWARP).map(\.rawValue).joined(separator: ", "))")
+    }
+}
+
 /// The messages of the control connection, before, between and during jobs.
 enum ControlMessage: Codable {
     /// Client: the first message; again between jobs, to replace the queue pair.
@@ -156,7 +175,7 @@ enum ControlMessage: Codable {
     /// Client: sent several times per second, because the connection does not show that a program is stopped.
     case alive
     /// `verbs perf --processes` to a client that it has started: see ProcessPairs.swift for this and the next messages.
-    case prepare(version: Int, setup: Setup)
+    case prepare(version: Int, setup: Setup, operations: [Operation])
     case prepared(PreparedPair)
     case measure(job: Job)
     /// Distinct times of messages, each with the number of messages.
@@ -200,23 +219,6 @@ extension Job {
 
     /// All messages, including the warm-up; saturates.
     static func total(_ count: UInt64, warmUp: UInt64) -> UInt64 { count &+ min(warmUp, .max &- count) }
-
-    /// Throws if a peer's device does not have the operation, which is an optional one.
-    func check(_ peers: [PeerInfo]) throws(ToolError) {
-        if let lacking = peers.first(where: { !$0.has(operation) }) {
-            throw ToolError(
-                .unsupported, "\(lacking.device) (provider \(lacking.provider)) does not support \(operation.rawValue)",
-                hint: "use another --operation")
-        }
-    }
-
-    /// Throws if the device is an iWARP adapter and does not support the operation.
-    func check(on context: Context) throws(ToolError) {
-        guard context.transportType == .iWARP, !operation.isOfIWARP else { return }
-        throw ToolError(
-            .unsupported, "\(context.deviceName) is an iWARP device and does not support \(operation.rawValue)",
-            hint: "use one of \(Operation.allCases.filter(\.isOfIWARP).map(\.rawValue).joined(separator: ", "))")
-    }
 
     /// Throws if the queue pairs of `setup` cannot run this job.
     func check(_ setup: Setup) throws(ToolError) {

@@ -139,10 +139,14 @@ extension Link {
 
     /// Throws if the device's `max_qp` does not allow so many queue pairs.
     static func checkQueuePairs(_ setup: Setup, on context: Context) throws {
-        let limit = try context.attributes().maxQueuePairs
-        guard setup.queuePairs > max(limit, 1) else { return }
+        try checkQueuePairs(setup.queuePairs, limit: context.attributes().maxQueuePairs, context.deviceName)
+    }
+
+    /// Throws if `count` queue pairs exceed the device's limit. One is always attempted.
+    static func checkQueuePairs(_ count: Int, limit: Int, _ deviceName: String) throws(ToolError) {
+        guard count > max(limit, 1) else { return }
         throw ToolError(
-            .unsupported, "\(context.deviceName) has at most \(limit) queue pairs, not \(setup.queuePairs)",
+            .unsupported, "\(deviceName) has at most \(limit) queue pairs, not \(count)",
             hint: "use --queue-pairs \(limit), or fewer")
     }
 

@@ -17,7 +17,7 @@ struct LocalServer {
     }
 
     /// The time limit for the server to end after its client has ended.
-    private static let endingTime: Duration = .seconds(5)
+    static let endingTime: Duration = .seconds(5)
 
     /// Starts `verbs` with the connection as its standard input.
     static func process(_ command: String, _ device: DeviceOptions) throws(ToolError) -> LocalServer {
@@ -120,11 +120,13 @@ struct LocalServer {
             hint: "start both: a server with --listen, and a client with HOST localhost")
     }
 
-    /// Closes the connection and waits for the server to end. A process that takes too long is killed; a thread keeps
-    /// running until this process exits.
-    func reap() {
+    /// Closes the connection and waits for the server to end. A process that does not end by the deadline is killed; a
+    /// thread keeps running until this process exits.
+    ///
+    /// - Parameter deadline: Nil: `endingTime` from now.
+    func reap(until deadline: ContinuousClock.Instant? = nil) {
         rendezvous.close()
-        let deadline = ContinuousClock.now + Self.endingTime
+        let deadline = deadline ?? ContinuousClock.now + Self.endingTime
         switch runner {
         case .process(let process):
             var status: CInt = 0

@@ -5,7 +5,8 @@ import Verbs
 // does, and runs the jobs that it is ordered to run. The processes talk by ControlMessage:
 //
 //     command                          each client
-//     prepare(version, setup)   ->     starts its server, connects to it
+//     prepare(version, setup,   ->     starts its server, connects to it, checks the operations
+//       operations)
 //                               <-     prepared
 //     measure(job)              ->     runs the job with its server
 //                               <-     times, as often as needed; measured
@@ -51,23 +52,26 @@ struct ProcessPairs {
     private(set) var warnings: [String] = []
     private var hasEndedEarly = false
 
-    /// Starts `count` pairs, and calls `body` when all are connected.
+    /// Starts `count` pairs, and calls `body` when all are connected. Throws if a device does not have one of the
+    /// operations.
     static func with(
-        _ count: Int, _ device: DeviceOptions, _ setup: Setup, _ body: (inout ProcessPairs) throws -> Void
+        _ count: Int, _ device: DeviceOptions, _ setup: Setup, _ operations: [Operation],
+        _ body: (inout ProcessPairs) throws -> Void
     ) throws {
         var processes: [LocalServer] = []
         defer {
             // All learn that the run is over before the first is waited for.
             for process in processes { process.rendezvous.close() }
-            for process in processes { process.reap() }
+            let deadline = ContinuousClock.now + LocalServer.endingTime
+            for process in processes { process.reap(until: deadline) }
         }
         for _ in 0..<count { processes.append(try LocalServer.process("perf", device)) }
         Interrupt.install()
-        var pairs = try ProcessPairs(processes, setup)
+        var pairs = try ProcessPairs(processes, setup, operations)
         try body(&pairs)
     }
 
-    private init(_ processes: [LocalServer], _ setup: Setup) throws {
+    private init(_ processes: [LocalServer], _ setup: Setup, _ operations: [Operation]) throws {
         self.processes = processes
         controls = processes.map { ControlConnection($0.rendezvous, as: .server) }
         // While a job waits for an answer, its client sends no messages; many processes may share a processor.
@@ -75,7 +79,7 @@ struct ProcessPairs {
         for control in controls {
             control.passesFailures = true
             control.setTimeout(patience)
-            try control.send(.prepare(version: ControlMessage.version, setup: setup))
+            try control.send(.prepare(version: ControlMessage.version, setup: setup, operations: operations))
         }
         var prepared: [PreparedPair] = []
         for control in controls {
@@ -88,21 +92,34 @@ struct ProcessPairs {
     /// Runs a job in every pair at once, and returns their results.
     mutating func measure(_ job: Job) throws -> [PairResult] {
         for control in controls { try control.send(.measure(job: job)) }
-        return try controls.map { control in
-            var result = PairResult()
-            while true {
-                switch try control.next() {
-                case .times(let values, let counts):
-                    guard values.count == counts.count else { throw ToolError.protocolError }
-                    for (value, count) in zip(values, counts) { result.recorder.add(value, count: count) }
-                case .measured(let measured):
-                    result.take(measured)
-                    if measured.endedEarly { hasEndedEarly = true }
-                    for warning in measured.warnings where !warnings.contains(warning) { warnings.append(warning) }
-                    return result
-                default: throw ToolError.protocolError
-                }
+        var results = [PairResult](repeating: PairResult(), count: controls.count)
+        var isFinished = [Bool](repeating: false, count: controls.count)
+        while true {
+            let now = Clock.now()
+            // All are checked, so that the failure of one is noticed at once, and an interruption reaches all.
+            for (index, control) in controls.enumerated() {
+                guard try !control.checkPeer(now: now), let message = control.takePending() else { continue }
+                guard !isFinished[index] else { throw ToolError.protocolError }
+                isFinished[index] = try take(message, &results[index])
             }
+            if !isFinished.contains(false) { return results }
+            Clock.sleep(1_000_000)
+        }
+    }
+
+    /// Adds what a client has reported to its result. Returns whether the result is complete.
+    private mutating func take(_ message: ControlMessage, _ result: inout PairResult) throws(ToolError) -> Bool {
+        switch message {
+        case .times(let values, let counts):
+            guard values.count == counts.count else { throw ToolError.protocolError }
+            for (value, count) in zip(values, counts) { result.recorder.add(value, count: count) }
+            return false
+        case .measured(let measured):
+            result.take(measured)
+            if measured.endedEarly { hasEndedEarly = true }
+            for warning in measured.warnings where !warnings.contains(warning) { warnings.append(warning) }
+            return true
+        default: throw ToolError.protocolError
         }
     }
 
@@ -147,11 +164,12 @@ struct OrderedClient {
     let coordinator: ControlConnection
     let device: DeviceOptions
 
-    /// Starts a server, connects to it and runs jobs until `goodbye`.
-    func run(_ setup: Setup) throws {
+    /// Starts a server, connects to it, checks the operations of the jobs to come, and runs jobs until `goodbye`.
+    func run(_ setup: Setup, _ operations: [Operation]) throws {
         let server = try LocalServer.process("perf", device)
         defer { server.reap() }
         var client = try Client.connect(server.rendezvous, device, setup)
+        try client.check(operations)
         try coordinator.send(
             .prepared(
                 PreparedPair(
