@@ -38,7 +38,7 @@ struct MemoryRegion {
 
 /// The memory regions by their keys (L_Key and R_Key; IBTA volume 1, 10.6.3). A key has the index of the entry in the
 /// top 16 bits and a random number in the others, so that it does not reveal other keys, and is not valid after its
-/// region is deregistered. The low 8 bits of a window's key are chosen by whoever binds it (`ibv_inc_rkey`), so that
+/// region is deregistered. The application chooses the low 8 bits of a window's key when it binds it (`ibv_inc_rkey`), so that
 /// only 8 bits of it are random.
 struct MemoryKeyTable {
     static let maximumCount: UInt32 = 1 << 16
