@@ -81,7 +81,9 @@ let providerTargets: [Target] = [
     providerSide("RoCETransport", dependencies: ["RoCEWire", "CIBVerbs"]),
     providerSide(
         "SoftProvider",
-        dependencies: ["ProviderKit", "RoCETransport", "RoCEWire", "CProviderABI", "CIBVerbs", "CLinux"],
+        dependencies: [
+            "ProviderKit", "RoCETransport", "RoCEWire", "CSoftExtension", "CProviderABI", "CIBVerbs", "CLinux",
+        ],
         path: "providers/soft/Sources", isModule: true),
     providerSide(
         "RxeProvider",
@@ -91,7 +93,8 @@ let providerTargets: [Target] = [
         "Hfi1Provider",
         dependencies: ["ProviderKit", "KernelVerbs", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"],
         path: "providers/hfi1/Sources", isModule: true),
-    // The extensions of mlx5, rdma_mlx5.h.
+    // The extensions of providers, rdma_soft.h and rdma_mlx5.h.
+    .target(name: "CSoftExtension", path: "providers/soft/Extension"),
     .target(name: "CMlx5Extension", path: "providers/mlx5/Extension"),
     providerSide(
         "Cxgb4Provider",
@@ -146,7 +149,7 @@ let coreTargets: [Target] = [
         name: "Verbs",
         dependencies: [
             "ProviderLoader", "Locking", "CProviderCore", "CProviderABI", "CIBVerbs", "CLinux", "LibibverbsProvider",
-            "SoftProvider",
+            "SoftProvider", "CSoftExtension",
             .product(name: "SystemPackage", package: "swift-system"),
         ],
         // Spans over registered memory, as the standard library gives them over its own collections.

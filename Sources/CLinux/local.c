@@ -24,6 +24,12 @@
 #endif
 
 #define SIZE_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+#define TABLE_SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
+
+/* Linux 5.1. */
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
 
 void linux_slot_name(int slot, char name[64])
 {
@@ -100,6 +106,16 @@ int linux_local_connect(const char *name)
 		if (errno != EINTR)
 			return close_with(fd, errno);
 	return is_of_this_user(fd) ? fd : close_with(fd, EPERM);
+}
+
+int linux_local_process(int fd)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+		return -errno;
+	return (int)peer.pid;
 }
 
 int linux_local_send(int fd, const void *head, size_t head_count, const void *bytes, size_t count, int descriptor)
@@ -240,6 +256,119 @@ int linux_map_shared_memory(int fd, size_t size, void **address)
 	if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size != (off_t)size)
 		return EINVAL;
 	return map_shared(fd, size, address);
+}
+
+static int prepare_table(int fd, size_t size, void **address)
+{
+	if (ftruncate(fd, (off_t)size) < 0)
+		return errno;
+	if (!linux_reserve_table(fd, 0, (uint64_t)linux_page_size()))
+		return ENOMEM;
+	*address = linux_map_file(fd, 0, size);
+	if (!*address)
+		return errno;
+	/* Kernels before 5.1 do not know the last seal. */
+	if (fcntl(fd, F_ADD_SEALS, TABLE_SEALS | F_SEAL_FUTURE_WRITE) == 0 || fcntl(fd, F_ADD_SEALS, TABLE_SEALS) == 0)
+		return 0;
+	linux_unmap(*address, size);
+	return EINVAL;
+}
+
+int linux_make_table(const char *name, size_t size, int *fd, void **address)
+{
+	struct rlimit limit;
+	int error;
+
+	/* Beyond the limit the kernel sends SIGXFSZ, which ends the program. */
+	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < size)
+		return EFBIG;
+	*fd = make_file(name);
+	if (*fd < 0)
+		return errno;
+	error = prepare_table(*fd, size, address);
+	if (error) {
+		close(*fd);
+		*fd = -1;
+	}
+	return error;
+}
+
+bool linux_reserve_table(int fd, uint64_t offset, uint64_t count)
+{
+	while (fallocate(fd, 0, (off_t)offset, (off_t)count) < 0)
+		if (errno != EINTR)
+			return false;
+	return true;
+}
+
+static int check_shared(int fd, size_t *size)
+{
+	struct stat status;
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	if (seals < 0 || (seals & TABLE_SEALS) != TABLE_SEALS)
+		return EINVAL;
+	if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size <= 0)
+		return EINVAL;
+	*size = (size_t)status.st_size;
+	return 0;
+}
+
+int linux_map_table(int fd, size_t *size, void **address)
+{
+	int error = check_shared(fd, size);
+
+	if (error)
+		return error;
+	*address = linux_map_readable(fd, 0, *size);
+	return *address ? 0 : errno;
+}
+
+int linux_make_arena(const char *name, size_t size, int *fd, void **address)
+{
+	struct rlimit limit;
+	int error = 0;
+
+	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < size)
+		return EFBIG;
+	*fd = make_file(name);
+	if (*fd < 0)
+		return errno;
+	if (ftruncate(*fd, (off_t)size) < 0 || fcntl(*fd, F_ADD_SEALS, SIZE_SEALS) < 0)
+		error = errno;
+	if (!error)
+		error = map_shared(*fd, size, address);
+	if (error) {
+		close(*fd);
+		*fd = -1;
+	}
+	return error;
+}
+
+int linux_map_arena(int fd, size_t *size, void **address)
+{
+	int error = check_shared(fd, size);
+
+	return error ? error : map_shared(fd, *size, address);
+}
+
+void linux_discard(int fd, uint64_t offset, void *address, size_t size)
+{
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) < 0)
+		memset(address, 0, size);
+}
+
+bool linux_commits_strictly(void)
+{
+	char mode = 0;
+	int fd = open("/proc/sys/vm/overcommit_memory", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return false;
+	if (read(fd, &mode, 1) < 0)
+		mode = 0;
+	close(fd);
+	return mode == '2';
 }
 
 int linux_ready_list(void)

@@ -9,6 +9,12 @@ struct Core {
     var events = EventList()
     var timers: TimerHeap
     let doorbells: Doorbells
+    /// The table in which requesters of this host find the memory of this engine; nil when none needs it.
+    var accessTable: AccessTable?
+    /// The engines of this host whose memory the requester accesses directly.
+    let neighbors: NeighborTable
+    /// Whether requests to neighbors wait for their turn.
+    var hasDirectWork = false
     /// The faults that are injected; nil for none.
     var faults: UnsafeMutablePointer<FaultPlan>?
 
@@ -54,6 +60,7 @@ struct Core {
         let count = 1 << Int(bits)
         queuePairs = .allocate(capacity: count)
         queuePairs.initialize(repeating: nil, count: count)
+        neighbors = NeighborTable(prefixBits: configuration.qpnPrefixBits)
         timers = TimerHeap(capacity: count)
         doorbells = Doorbells(count: count)
         freeIndices = .allocate(capacity: count)
@@ -81,6 +88,7 @@ struct Core {
 
     func deallocate() {
         keys.deallocate()
+        neighbors.deallocate()
         multicast.deallocate()
         timers.deallocate()
         doorbells.deallocate()

@@ -45,6 +45,10 @@ public struct Counters: Equatable, Sendable {
     /// Congestion notification packets (RoCEv2 annex A17.9.3), which are ignored (mlx5: `rp_cnp_ignored`).
     public var congestionNotifications: UInt64 = 0
 
+    /// One-sided requests that were executed directly, without a packet (the engine's own).
+    public var directRequests: UInt64 = 0
+    /// The bytes that those requests copied (the engine's own).
+    public var directBytes: UInt64 = 0
     /// Retransmitted request packets (rxe counts the retries instead: `completer_retry_err`).
     public var retransmittedPackets: UInt64 = 0
     /// Repairs: SENDs or RDMA WRITEs that were acknowledged after they had been sent again (the engine's own).

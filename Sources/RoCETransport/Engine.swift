@@ -97,6 +97,9 @@ extension Engine {
         if core.pointee.pacingDeadline <= now { core.pointee.resumePaced() }
     }
 
+    /// Whether the last `transmit` left requests to neighbors for the next call, since it has copied its share.
+    public var hasDirectWork: Bool { core.pointee.hasDirectWork }
+
     /// True when a doorbell was rung (`commitSends`, `ibv_post_send`) that `transmit` has not read. It needs no lock.
     public var doorbellIsRung: Bool { doorbells.isRung }
 

@@ -24,6 +24,10 @@ struct MemoryRegion {
     var length: UInt64 = 0
     /// The address of the first byte in this process.
     var base: UInt = 0
+    /// The number of the shared memory that the region is a part of, which other processes can map, and the offset of
+    /// its first byte in it; 0 for memory of this process alone.
+    var sharedMemory: UInt32 = 0
+    var sharedOffset: UInt64 = 0
     /// Free entries form a queue, so that an entry stays free as long as possible before it is used again.
     var nextFree: UInt32 = 0
     /// The random part of the key that was valid before.
@@ -126,6 +130,24 @@ struct MemoryKeyTable {
         return nil
     }
 
+    /// The first region of the kind `.region` from entry `index` on, which becomes the entry after it; nil when there is
+    /// none.
+    func nextRegion(from index: inout UInt32) -> UnsafeMutablePointer<MemoryRegion>? {
+        while index < capacity {
+            let entry = regions + Int(index)
+            index += 1
+            if entry.pointee.key != 0 && entry.pointee.kind == .region { return entry }
+        }
+        return nil
+    }
+
+    /// Whether the key is that of a region whose memory is mapped as a whole.
+    @inline(__always)
+    func isPlain(_ key: UInt32) -> Bool {
+        let index = key >> 16
+        return index < capacity && regions[Int(index)].kind == .region
+    }
+
     private mutating func grow() throws(Errno) {
         guard capacity < Self.maximumCount else { throw .noMemory }
         let larger = UnsafeMutablePointer<MemoryRegion>.allocate(capacity: Int(capacity * 2))
@@ -177,6 +199,8 @@ struct MemoryKeyTable {
 extension Core {
     /// Adds a region under a random key.
     mutating func insertKey(_ region: MemoryRegion) throws(Errno) -> UInt32 {
-        try keys.insert(region, random: &random)
+        let key = try keys.insert(region, random: &random)
+        if let entry = keys.region(key) { publish(entry) }
+        return key
     }
 }

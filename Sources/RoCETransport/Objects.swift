@@ -32,13 +32,15 @@ extension Engine {
     ///   - length: The length in bytes.
     ///   - virtualAddress: The address of the first byte in work requests and packets (`iova`).
     ///   - access: The accesses that the region allows (`ibv_access_flags`).
+    ///   - shared: The number of the shared memory that contains the region, under which neighbors have mapped it
+    ///     (`SharedMapping.number`), and the offset of the first byte in it; 0 for memory of this process alone.
     /// - Returns: The key, which is both L_Key and R_Key, and not 0.
     /// - Throws: EINVAL for an unknown domain, remote write or atomic access without local write access
     ///   (ibv_reg_mr(3)), or a range that runs over the end of the address space; ENOMEM when there are
     ///   `Limits.maxMR`.
     public borrowing func registerMemory(
         _ domain: ProtectionDomain, address: UnsafeMutableRawPointer?, length: UInt64, virtualAddress: UInt64,
-        access: AccessFlags
+        access: AccessFlags, shared: (number: UInt32, offset: UInt64) = (0, 0)
     ) throws(Errno) -> UInt32 {
         let base = UInt(bitPattern: address)
         guard core.pointee.domainExists(domain.rawValue), address != nil || length == 0,
@@ -48,7 +50,8 @@ extension Engine {
         else { throw .invalid }
         let region = MemoryRegion(
             protectionDomain: domain.rawValue, access: access.intersection(.kept).union(.local),
-            virtualAddress: virtualAddress, length: length, base: base)
+            virtualAddress: virtualAddress, length: length, base: base, sharedMemory: shared.number,
+            sharedOffset: shared.offset)
         let key = try core.pointee.insertKey(region)
         core.pointee.changeUsers(ofDomain: domain.rawValue, by: 1)
         return key
@@ -61,6 +64,7 @@ extension Engine {
         guard let region = core.pointee.keys.region(key) else { throw .invalid }
         guard region.pointee.windows == 0 else { throw .busy }
         core.pointee.changeUsers(ofDomain: region.pointee.protectionDomain, by: -1)
+        core.pointee.accessTable?.withdraw(key: key)
         _ = core.pointee.keys.remove(key)
     }
 

@@ -29,6 +29,7 @@ extension Core {
         guard let path = pair.pointee.attributes.alternatePath else { return }
         assert(pair.pointee.attributes.migration == .armed, "only an armed queue pair migrates")
         pair.pointee.attributes.path = path
+        publish(pair)
         pair.pointee.attributes.port = pair.pointee.attributes.alternatePort
         pair.pointee.attributes.pkeyIndex = pair.pointee.attributes.alternatePKeyIndex
         pair.pointee.attributes.timeout = pair.pointee.attributes.alternateTimeout

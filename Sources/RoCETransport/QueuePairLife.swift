@@ -97,6 +97,7 @@ extension Engine {
     public borrowing func destroy(_ queuePair: QueuePair) {
         let pair = queuePair.storage
         core.pointee.stop(pair)
+        core.pointee.accessTable?.write(queuePair: pair.pointee.number, nil)
         core.pointee.unbindWindows(of: pair)
         core.pointee.multicast.remove(pair)
         core.pointee.removeCompletions(of: pair.pointee.number, from: pair.pointee.sendCQ)
@@ -148,6 +149,7 @@ extension Core {
         if state != .sendQueueDrained { pair.pointee.requester.drain = .notRequested }
         pair.pointee.attributes.state = state
         pair.pointee.published.store(state.rawValue, ordering: .releasing)
+        publish(pair)
     }
 
     /// Removes a queue pair from all ready lists, stops its timer and removes its events.
@@ -218,6 +220,7 @@ extension Core {
         pair.pointee.requester.una = pair.pointee.requester.high
         pair.pointee.requester.outstandingReads = 0
         pair.pointee.requester.failure = .success
+        pair.pointee.requester.directOffset = 0
     }
 
     /// A send failed: the oldest work request completes with `status`, and the later ones are flushed. UD and UC go to

@@ -90,6 +90,7 @@ extension Core {
         pair.pointee.responder.sequence = .inSequence
         if pair.pointee.state == .readyToReceive {
             events.post(pair.pointee.event, .communicationEstablished)
+            publish(pair)
         }
     }
 }

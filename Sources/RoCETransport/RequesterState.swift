@@ -56,6 +56,8 @@ struct Requester {
     /// The status that a fault rule gives to the work request in slot `faultAt`, or success.
     var fault = CompletionStatus.success
     var faultAt: UInt32 = 0
+    /// The bytes of the work request at `current` that were copied directly (`Core.executeDirectly`).
+    var directOffset: UInt32 = 0
     /// The progress of draining the send queue in the state SQD.
     var drain = SendQueueDrain.notRequested
 

@@ -44,7 +44,7 @@ extension Core {
     }
 
     @inline(__always)
-    private mutating func forEachSGE(
+    mutating func forEachSGE(
         _ sgList: SGList, count: Int, domain: UInt32, offset: UInt32, byteCount: Int, access: AccessFlags,
         _ body: (UnsafeMutableRawPointer, Int, Int) -> Void
     ) -> Bool {

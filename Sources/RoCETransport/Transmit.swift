@@ -6,6 +6,7 @@ extension Core {
     mutating func transmit(into buffer: UnsafeMutableRawBufferPointer, now: UInt64) -> OutgoingPacket? {
         guard let target = buffer.baseAddress else { return nil }
         takeDoorbells()
+        hasDirectWork = false
         while let link = acknowledgements.first {
             let pair = link.pointee.owner
             acknowledgements.remove(link)
@@ -18,7 +19,9 @@ extension Core {
         }
         responsesNext = true
         if let packet = nextRequest(to: target, now: now) ?? nextReadResponse(to: target) { return packet }
-        assert(requests.first == nil && readResponses.first == nil, "without a packet to send, no list has an entry")
+        assert(
+            hasDirectWork || requests.first == nil && readResponses.first == nil,
+            "without a packet to send, no list has an entry")
         return nil
     }
 
@@ -34,6 +37,7 @@ extension Core {
     }
 
     private mutating func nextRequest(to target: UnsafeMutableRawPointer, now: UInt64) -> OutgoingPacket? {
+        var share = Core.copyShare
         while let link = requests.first {
             let pair = link.pointee.owner
             if inTurn >= configuration.burst {
@@ -41,6 +45,14 @@ extension Core {
                 requests.rotate()
                 continue
             }
+            if executeDirectly(pair, share: &share) {
+                inTurn = 0
+                requests.rotate()
+                hasDirectWork = true
+                return nil
+            }
+            // A completion queue that overran has ended the queue pair.
+            guard pair.pointee.isSending else { continue }
             inTurn &+= 1
             if pair.pointee.pacing.rate == 0 || mayPace(pair), let packet = emitRequest(pair, to: target, now: now) {
                 if pair.pointee.pacing.rate != 0 { countPaced(pair, byteCount: packet.byteCount) }

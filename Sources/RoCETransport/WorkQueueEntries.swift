@@ -98,6 +98,10 @@ extension SendWQE {
     }
     @inline(__always) var isAtomicWrite: Bool { opcode == .atomicWrite }
     @inline(__always) var isRead: Bool { opcode == .read }
+    /// Compare and swap, or fetch and add.
+    @inline(__always) var isAtomic: Bool { opcode == .compareAndSwap || opcode == .fetchAndAdd }
+    /// Whether the peer's processor need not do anything with it.
+    @inline(__always) var isOneSided: Bool { opcode == .write || isReadOrAtomic }
     @inline(__always) var isSend: Bool {
         opcode == .send || opcode == .sendWithImmediate || opcode == .sendWithInvalidate
     }

@@ -35,7 +35,7 @@ public struct Path: Hashable, Sendable, BitwiseCopyable {
     /// The GID of the peer (`ibv_ah_attr.grh.dgid`).
     public var destination: GID
     /// A value for the caller, such as the link, socket or route of this path, without a counterpart in
-    /// `struct ibv_ah_attr`. The engine ignores it.
+    /// `struct ibv_ah_attr`. The engine ignores it, except for `sameHost`.
     public var tag: UInt64
     /// The flow label, 20 bits (`ibv_ah_attr.grh.flow_label`); the caller derives the UDP source port from it.
     public var flowLabel: UInt32
@@ -47,6 +47,10 @@ public struct Path: Hashable, Sendable, BitwiseCopyable {
     public var serviceLevel: UInt8
     /// The index of `source` in the port's GID table (`ibv_ah_attr.grh.sgid_index`).
     public var sourceIndex: UInt8
+
+    /// The tag of a path to an engine of the same host: one-sided requests are executed directly where it is in
+    /// `Engine.neighbors`.
+    @inlinable public static var sameHost: UInt64 { 1 }
 
     /// Creates a path (`struct ibv_ah_attr`) between two GIDs.
     @inlinable

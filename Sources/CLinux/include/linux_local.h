@@ -22,6 +22,10 @@ int linux_local_accept(int listener);
 /// listens there, EPERM when the listener belongs to another user (SO_PEERCRED), EAGAIN when its backlog is full.
 int linux_local_connect(const char *name);
 
+/// The ID of the process at the other end of a connection (SO_PEERCRED of unix(7)): for the side that connected, the
+/// process that called listen(2). 0 when it is in another PID namespace, and a negative errno value on failure.
+int linux_local_process(int fd);
+
 /// Sends a message of two parts, with a descriptor unless that is negative. Returns 0, or a positive errno value:
 /// EAGAIN when the receiver's queue is full.
 int linux_local_send(int fd, const void *head, size_t head_count, const void *bytes, size_t count, int descriptor);
@@ -42,6 +46,32 @@ int linux_make_shared_memory(const char *name, size_t size, int *fd, void **addr
 /// Maps such memory of another process, after a check of its size and seals. Returns 0, or a positive errno value:
 /// EINVAL when the descriptor is not a sealed memory file of this size.
 int linux_map_shared_memory(int fd, size_t size, void **address);
+
+/// Creates a file in memory (memfd_create(2)) of this size, maps it for writing, and seals it, so that its size is fixed
+/// and other processes can map it for reading only (since Linux 5.1). Memory is reserved for its first page. Returns 0,
+/// or a positive errno value: EFBIG when RLIMIT_FSIZE is less than the size.
+int linux_make_table(const char *name, size_t size, int *fd, void **address);
+
+/// Reserves memory for a part of such a file. Returns whether there is enough.
+bool linux_reserve_table(int fd, uint64_t offset, uint64_t count);
+
+/// Maps such a file of another process for reading, after a check of its seals. Returns 0, its address and its size, or
+/// a positive errno value: EINVAL when the descriptor is not a sealed memory file.
+int linux_map_table(int fd, size_t *size, void **address);
+
+/// Creates a memory file of this size, whose size is fixed, and maps it for writing. No memory is reserved. A child of
+/// fork(2) does not inherit it. Returns as linux_make_table.
+int linux_make_arena(const char *name, size_t size, int *fd, void **address);
+
+/// Maps such a file of another process for reading and writing. Returns as linux_map_table.
+int linux_map_arena(int fd, size_t *size, void **address);
+
+/// Frees the memory of pages of such a file, which then read as zeros; `address` is that of the first one.
+void linux_discard(int fd, uint64_t offset, void *address, size_t size);
+
+/// Whether the kernel promises no more memory than it has (vm.overcommit_memory=2), so that an access to memory that was
+/// not reserved can fail.
+bool linux_commits_strictly(void);
 
 /// Creates a ready list: a level-triggered epoll(7) descriptor. Returns it, or a negative errno value.
 int linux_ready_list(void);

@@ -16,7 +16,7 @@ extension ProtectionDomain {
     public func makeMemoryRegion(
         byteCount: Int, access: AccessFlags = .localWrite, iova: UInt64? = nil
     ) throws(VerbsError) -> MemoryRegion {
-        let pages = try Pages(byteCount: byteCount, for: object)
+        let pages = try Pages(byteCount: byteCount, for: object, of: context)
         let host = UnsafeMutableRawBufferPointer(start: pages.base, count: byteCount)
         return try register(host, access: access, iova: iova, backing: .pages(pages))
     }
@@ -137,7 +137,7 @@ extension MemoryRegion {
         protectionDomain: ProtectionDomain? = nil, access: AccessFlags? = nil, byteCount: Int? = nil
     ) throws(VerbsError) -> MemoryRegion {
         let rereg = try context.entry(context.table.rereg_mr, .reregMR, object)
-        let pages = byteCount == nil ? nil : try Pages(byteCount: byteCount ?? 0, for: object)
+        let pages = byteCount == nil ? nil : try Pages(byteCount: byteCount ?? 0, for: object, of: context)
         let newHost = pages.map { UnsafeMutableRawBufferPointer(start: $0.base, count: byteCount ?? 0) } ?? unsafeBytes
         let newAccess = access ?? self.access
         let flags =

@@ -44,7 +44,7 @@ struct SoftContext: ~Copyable {
         counters = .allocate(capacity: 1)
         counters.initialize(to: LinkCounters())
         guarded = .allocate(capacity: 1)
-        guarded.initialize(to: Guarded(interface, senders: senders))
+        guarded.initialize(to: Guarded(interface, senders: senders, neighbors: engine.neighbors))
     }
 
     deinit {
@@ -59,7 +59,10 @@ struct Guarded: ~Copyable {
     var port: PortInterface
     var gids: GIDTable
     var senders: Senders
-    var peers = Peers()
+    var peers: Peers
+    /// What other processes of this host access directly.
+    var accessTable = OwnAccessTable()
+    var sharedMemory = SharedMemory()
     var sockets: Sockets
     var link = LinkState()
     var times = ProgressTimes()
@@ -68,7 +71,8 @@ struct Guarded: ~Copyable {
     /// The faults that are injected; nil without rules.
     var faults: UnsafeMutablePointer<FaultInjector>?
 
-    init(_ interface: linux_interface, senders: consuming Senders) {
+    init(_ interface: linux_interface, senders: consuming Senders, neighbors: NeighborTable) {
+        peers = Peers(neighbors: neighbors)
         port = PortInterface(interface)
         gids = GIDTable(ifindex: interface.index)
         sockets = Sockets()

@@ -8,6 +8,7 @@ nonisolated(unsafe) let controlTable: UnsafeMutablePointer<rdma_context_ops> = {
     table.initialize(to: rdma_context_ops())
     table.pointee.size = UInt32(MemoryLayout<rdma_context_ops>.size)
     table.pointee.close_context = closeContext
+    table.pointee.query_extension = queryContextExtension
     table.pointee.query_device_ex = queryDevice
     table.pointee.query_port = queryPort
     table.pointee.query_gid_ex = queryGID

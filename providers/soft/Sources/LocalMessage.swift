@@ -16,7 +16,7 @@ import RoCEWire
 /// | 48   | `packet`: from the BTH to the end of the ICRC, which is not filled in |
 enum LocalMessage {
     /// The layout number. It changes with every format that two processes share, the layout of `PacketRing` included.
-    static let layout: UInt32 = 0x5D3A_0002
+    static let layout: UInt32 = 0x5D3A_0003
 
     enum Kind: UInt32 {
         /// From the sender: the message carries the descriptor of a ring (`PacketRing`), which the receiver maps.
@@ -27,9 +27,14 @@ enum LocalMessage {
         case wake = 3
         /// From the receiver: the ring cannot be mapped, so packets are sent as messages.
         case noRing = 4
+        /// From the receiver: the message carries the descriptor of memory that the sender maps, and its number after the
+        /// head: 0 for the access table (`OwnAccessTable`), others for arenas (`SharedMemory`).
+        case share = 5
     }
 
     static let headByteCount = 8
+    /// Bytes of a message of the kind `share`.
+    static let shareByteCount = 16
     static let packetOffset = 48
     static let maximumByteCount = packetOffset + Engine.packetRoom
 
@@ -37,6 +42,12 @@ enum LocalMessage {
     static func send(_ kind: Kind, on connection: Int32, descriptor: Int32 = -1) -> Int32 {
         var head = (layout, kind.rawValue)
         return linux_local_send(connection, &head, headByteCount, nil, 0, descriptor)
+    }
+
+    /// Sends the descriptor of memory. Returns 0, or a positive errno value.
+    static func share(_ number: Int, descriptor: Int32, on connection: Int32) -> Int32 {
+        var message = (layout, Kind.share.rawValue, UInt64(number))
+        return linux_local_send(connection, &message, shareByteCount, nil, 0, descriptor)
     }
 
     /// Sends a packet. Returns 0, or a positive errno value.
@@ -61,6 +72,7 @@ enum LocalMessage {
         guard message.count >= headByteCount, message.loadUnaligned(as: UInt32.self) == layout,
             let kind = Kind(rawValue: message.loadUnaligned(fromByteOffset: 4, as: UInt32.self))
         else { return nil }
+        if kind == .share { return message.count == shareByteCount ? kind : nil }
         if kind != .packet { return message.count == headByteCount ? kind : nil }
         let byteCount = message.count - packetOffset
         return byteCount >= BTH.byteCount + ICRC.byteCount && byteCount <= Engine.packetRoom ? kind : nil

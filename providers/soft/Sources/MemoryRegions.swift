@@ -92,7 +92,7 @@ func registerPart(
         } else {
             key = try context.pointee.engine.registerMemory(
                 pd.domain.engine, address: memory, length: UInt64(length), virtualAddress: virtualAddress,
-                access: flags)
+                access: flags, shared: context.guarded.pointee.sharedMemory.place(of: memory, byteCount: length))
         }
     } catch {
         return failure(registrationRefusal(error, access, memory, length))
@@ -133,6 +133,7 @@ private func registrationRefusal(
 func deregisterMemory(mr: UnsafeMutablePointer<ibv_mr>?) -> Int32 {
     guard let mr else { return EINVAL }
     let context = mr.pointee.context!.soft
+    guard context.endAccess(key: mr.pointee.lkey) else { return refusal(EBUSY, isAccessed) }
     context.lockForControl()
     let error = context.deregister(mr.pointee.lkey)
     if error != .busy, case .deviceMemory(let memory) = mr.soft.pointee.backing { memory.pointee.regions -= 1 }
@@ -145,6 +146,8 @@ func deregisterMemory(mr: UnsafeMutablePointer<ibv_mr>?) -> Int32 {
     return 0
 }
 
+private let isAccessed: StaticString =
+    "a process of this host is stopped in the middle of an access to the region: let it continue, or end it"
 private let windowsAreBound: StaticString =
     "memory windows are bound to the region: deallocate them, bind them elsewhere or invalidate them first"
 
@@ -155,6 +158,7 @@ extension ContextPointer {
             try pointee.engine.deregisterMemory(key)
             return .success
         } catch {
+            pointee.engine.restore(key: key)
             return error
         }
     }
@@ -185,8 +189,9 @@ func reregisterMemory(
         access: changesAccess ? UInt32(bitPattern: access) : mr.soft.pointee.access)
     guard let made else { return linux_errno() }
     let context = mr.pointee.context!.soft
+    let isFree = context.endAccess(key: mr.pointee.lkey)
     context.lockForControl()
-    let error = context.deregister(mr.pointee.lkey)
+    let error = isFree ? context.deregister(mr.pointee.lkey) : .busy
     if error == .busy { _ = context.deregister(made.pointee.lkey) }
     context.unlock()
     guard error != .busy else {
@@ -194,7 +199,7 @@ func reregisterMemory(
         made.soft.deinitialize(count: 1)
         made.soft.deallocate()
         // EINVAL, after which the region is unchanged.
-        return refusal(EINVAL, windowsAreBound)
+        return refusal(EINVAL, isFree ? windowsAreBound : isAccessed)
     }
     mr.pointee.pd.domain.release()
     // The new registration is moved to the object that the user holds.

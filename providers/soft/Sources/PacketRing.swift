@@ -13,6 +13,7 @@ import Synchronization
 /// | 0      | the reader's position |
 /// | 64     | 1: the reader sleeps. The writer sets it to 0 after it has written, and then sends a wake-up |
 /// | 128    | 1: the reader has closed the ring |
+/// | 192    | the writer is inside an access to the reader's memory (RoCETransport.Hazard) |
 /// | 1024   | table of address pairs |
 ///
 /// The data is a ring of 64-byte lines. A record begins on a line and is contiguous:
@@ -42,6 +43,7 @@ enum PacketRing {
     static let positionOffset = 0
     static let sleepingOffset = 64
     static let closedOffset = 128
+    static let hazardOffset = 192
     static let pairOffset = 1024
     static let pairCount = 64
     static let pairByteCount = 32
@@ -72,6 +74,11 @@ enum PacketRing {
     @inline(__always)
     static func sleeping(_ header: UnsafeMutableRawPointer) -> UnsafeMutablePointer<Atomic<UInt32>> {
         word(header + sleepingOffset)
+    }
+
+    @inline(__always)
+    static func hazard(_ header: UnsafeMutableRawPointer) -> UnsafeMutablePointer<Atomic<UInt64>> {
+        (header + hazardOffset).assumingMemoryBound(to: Atomic<UInt64>.self)
     }
 
     @inline(__always)

@@ -13,6 +13,10 @@ struct Peer: ~Copyable {
     /// Nil when shared memory is not available. `Senders` owns the ring of a device to itself.
     private var ring: UnsafeMutableRawPointer?
     var writer: PacketRingWriter?
+    /// The access table of the peer; nil before it has sent it.
+    private var accessTable: PeerAccessTable?
+    /// The arenas of the peer that are mapped here (`SharedMemory`); nil without any.
+    private var mappings: UnsafeMutablePointer<SharedMapping>?
     /// Whether a packet was written to it since the last check whether the receiver sleeps.
     var isTouched = false
     /// When the ring was first found full; 0 while it is not full.
@@ -40,6 +44,12 @@ struct Peer: ~Copyable {
 
     deinit {
         guard connection >= 0 else { return }
+        if let mappings {
+            for index in 0..<Neighbor.mappingCount {
+                if let memory = mappings[index].address { linux_unmap(memory, Int(mappings[index].byteCount)) }
+            }
+            mappings.deallocate()
+        }
         if let ring { linux_unmap(ring, PacketRing.strideByteCount) }
         linux_close(connection)
     }
@@ -70,6 +80,9 @@ struct Peer: ~Copyable {
         return PacketRing.closed(ring).pointee.load(ordering: .relaxed) != 0
     }
 
+    /// Whether the receiver is another device.
+    var isOther: Bool { connection >= 0 }
+
     /// Whether the receiver's process has ended.
     var hasEnded: Bool { connection >= 0 && linux_local_has_ended(connection) }
 
@@ -99,21 +112,68 @@ struct Peer: ~Copyable {
 
     /// Receives the messages of the receiver. Returns false when it has ended or violates the protocol.
     mutating func receive() -> Bool {
-        var head: UInt64 = 0
+        var message = (UInt64(0), UInt64(0))
         while true {
             var descriptor: Int32 = -1
-            let received = linux_local_receive(connection, &head, LocalMessage.headByteCount, &descriptor)
+            let received = linux_local_receive(connection, &message, LocalMessage.shareByteCount, &descriptor)
             if received == -EAGAIN { return true }
-            if descriptor >= 0 { linux_close(descriptor) }
-            let kind = withUnsafeBytes(of: &head) { LocalMessage.kind(of: $0) }
-            guard received == LocalMessage.headByteCount, descriptor == -1, kind == .noRing else { return false }
-            if let ring {
-                sendUnread(ring)
-                linux_unmap(ring, PacketRing.strideByteCount)
+            defer { if descriptor >= 0 { linux_close(descriptor) } }
+            let kind = withUnsafeBytes(of: &message) {
+                LocalMessage.kind(of: UnsafeRawBufferPointer(rebasing: $0[..<max(Int(received), 0)]))
             }
-            ring = nil
-            writer = nil
+            switch kind {
+            case .noRing:
+                guard descriptor == -1 else { return false }
+                closeRing()
+            case .share:
+                // -2: no descriptor was left for it.
+                guard descriptor != -1 else { return false }
+                if descriptor >= 0 && !map(message.1, descriptor) { return false }
+            default: return false
+            }
         }
+    }
+
+    /// Maps the access table, number 0, or an arena. Returns false when the descriptor is not that of such memory.
+    private mutating func map(_ number: UInt64, _ descriptor: Int32) -> Bool {
+        guard number != 0 else {
+            guard accessTable == nil else { return false }
+            accessTable = PeerAccessTable(descriptor: descriptor, connection: connection)
+            return accessTable != nil
+        }
+        guard number < Neighbor.mappingCount else { return false }
+        if mappings == nil {
+            let places = UnsafeMutablePointer<SharedMapping>.allocate(capacity: Neighbor.mappingCount)
+            places.initialize(repeating: SharedMapping(), count: Neighbor.mappingCount)
+            mappings = places
+        }
+        guard mappings![Int(number)].address == nil else { return false }
+        var memory: UnsafeMutableRawPointer?
+        var byteCount = 0
+        let error = linux_map_arena(descriptor, &byteCount, &memory)
+        guard error != EINVAL else { return false }
+        // Where there is no room for it, the kernel copies.
+        guard error == 0, let memory else { return true }
+        mappings![Int(number)].number = UInt32(number)
+        mappings![Int(number)].address = memory
+        mappings![Int(number)].byteCount = UInt64(byteCount)
+        return true
+    }
+
+    /// The receiver as a neighbor; nil when its memory cannot be accessed directly.
+    var neighbor: Neighbor? {
+        guard let ring, accessTable != nil else { return nil }
+        return accessTable!.neighbor(ring: ring, mappings)
+    }
+
+    /// The receiver cannot map the ring.
+    private mutating func closeRing() {
+        if let ring {
+            sendUnread(ring)
+            linux_unmap(ring, PacketRing.strideByteCount)
+        }
+        ring = nil
+        writer = nil
     }
 
     /// Sends the packets that were written to a ring before the receiver refused it.
@@ -134,6 +194,8 @@ struct Peers: ~Copyable {
     private let retryAt: UnsafeMutablePointer<UInt64>
     /// Slots that were written to since `wakeTouched`.
     private let touched: UnsafeMutablePointer<Int>
+    /// The engine's list of those whose memory is accessed directly.
+    private let neighbors: NeighborTable
     private var touchedCount = 0
     /// The errno values that were last logged.
     private var warnedConnection: Int32 = 0
@@ -142,7 +204,8 @@ struct Peers: ~Copyable {
     /// The time during which no connection to an empty slot is attempted, since each attempt costs system calls.
     private static let retryNanoseconds: UInt64 = 20_000_000
 
-    init() {
+    init(neighbors: NeighborTable) {
+        self.neighbors = neighbors
         peers = .allocate(capacity: Slot.count)
         peers.initialize(repeating: nil, count: Slot.count)
         retryAt = .allocate(capacity: Slot.count)
@@ -247,13 +310,16 @@ struct Peers: ~Copyable {
             touchedCount -= 1
             touched[index] = touched[touchedCount]
         }
+        if peer.pointee.isOther { neighbors[slot] = nil }
         Self.free(peer)
         peers[slot] = nil
     }
 
     /// Receives the messages of the device at a slot, and closes the connection when it has ended.
     mutating func receive(_ slot: Int) {
-        if let peer = peers[slot], !peer.pointee.receive() { close(slot) }
+        guard let peer = peers[slot] else { return }
+        guard peer.pointee.receive() else { return close(slot) }
+        neighbors[slot] = peer.pointee.neighbor
     }
 
     /// Closes the connection to a slot whose process has ended.

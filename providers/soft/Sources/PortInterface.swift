@@ -61,7 +61,10 @@ extension ContextPointer {
         pointee.progressThread.retriesInterface.store(isIncomplete, ordering: .relaxed)
         guarded.pointee.link.knownAddress = GID()
         pointee.engine.setActiveMTU(guarded.pointee.port.activeMTU.byteCount ?? 256)
-        if !guarded.pointee.gids.hasEntries(before) { report(IBV_EVENT_GID_CHANGE) }
+        if !guarded.pointee.gids.hasEntries(before) {
+            pointee.engine.republishQueuePairs { guarded.pointee.gids.contains($0) }
+            report(IBV_EVENT_GID_CHANGE)
+        }
         let isActive = guarded.pointee.port.isActive
         if isActive != wasActive { report(isActive ? IBV_EVENT_PORT_ACTIVE : IBV_EVENT_PORT_ERR) }
     }

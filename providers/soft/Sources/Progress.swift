@@ -23,6 +23,8 @@ struct LinkState {
     var knownAddress = GID()
     /// When a datagram was last sent or received, in nanoseconds.
     var lastDatagram: UInt64 = 0
+    /// When messages on the connections to other processes were last looked for, in nanoseconds.
+    var lastMessages: UInt64 = 0
 
     func deallocate() {
         held.deallocate()
@@ -38,6 +40,9 @@ private let patience: UInt64 = 2_000_000
 /// The time after a datagram during which polling threads also receive from the sockets, which costs a system call.
 /// Nanoseconds.
 private let datagramMemory: UInt64 = 5_000_000
+/// The time after which polling threads look for messages on the connections to other processes, which also tell that
+/// one has ended: memory of an ended process that is mapped here can still be accessed. Nanoseconds.
+private let messageInterval: UInt64 = 100_000
 
 extension Guarded {
     /// Whether no datagram was sent or received for a while.
@@ -48,7 +53,7 @@ extension Guarded {
 /// The values of `Path.tag`: how packets of a path are sent.
 enum Route {
     static let datagrams: UInt64 = 0
-    static let sharedMemory: UInt64 = 1
+    static let sharedMemory = Path.sameHost
 }
 
 extension ContextPointer {
@@ -63,6 +68,9 @@ extension ContextPointer {
         let areQuiet = guarded.pointee.datagramsAreQuiet(at: now)
         if !areQuiet { guarded.pointee.sockets.segmentation.evaluate(repairs: pointee.engine.repairCount, now: now) }
         var mayHaveDatagrams = receivesDatagrams || !areQuiet
+        if !mayHaveDatagrams && now &- guarded.pointee.link.lastMessages > messageInterval {
+            _ = receiveMessages(now: now)
+        }
         while isBusy && rounds < 8 {
             isBusy = transmit(now: now)
             if receiveShared(now: now) { isBusy = true }
@@ -91,7 +99,7 @@ extension ContextPointer {
     private func transmit(now: UInt64) -> Bool {
         if guarded.pointee.link.heldPacket != nil && !releaseHeld(now: now) { return false }
         if guarded.pointee.faults != nil { return transmitWithFaults(now: now, burst: burst) }
-        for _ in 0..<burst where !transmitOne(now: now) { return false }
+        for _ in 0..<burst where !transmitOne(now: now) { return pointee.engine.hasDirectWork }
         return true
     }
 
@@ -260,6 +268,7 @@ extension ContextPointer {
     /// - Returns: Whether there were any.
     @inline(never)
     private func receiveMessages(now: UInt64) -> Bool {
+        guarded.pointee.link.lastMessages = now
         var tags = InlineArray<16, UInt64>(repeating: 0)
         let list = guarded.pointee.senders.readyList
         let count = withUnsafeMutableBytes(of: &tags) { tags in
@@ -270,7 +279,9 @@ extension ContextPointer {
         for index in 0..<count {
             let tag = tags[index]
             switch LocalTag.kind(tag) {
-            case LocalTag.listener: guarded.pointee.senders.accept()
+            case LocalTag.listener:
+                makeAccessTable()
+                guarded.pointee.senders.accept()
             case LocalTag.peer: guarded.pointee.peers.receive(LocalTag.slot(tag))
             default: receiveMessages(on: LocalTag.descriptor(tag), isAwake: isForeground, now: now)
             }

@@ -16,6 +16,8 @@ func modifyQueuePair(
         return refusal(
             EINVAL, "qp_state, cur_qp_state, path_mtu or path_mig_state is not a value that verbs.h defines")
     }
+    let endsAccess = wanted.contains(.state) && (attributes.state == .reset || attributes.state == .error)
+    defer { if endsAccess { context.awaitRequesters(of: pair.pointee.pair.number) } }
     // Only the transition to RESET removes entries from queues that other threads access. The others need not be fast.
     return pair.whileQuiet {
         if wanted.contains(.path) {
@@ -39,6 +41,11 @@ func modifyQueuePair(
         }
         qp.pointee.state = pair.pointee.pair.state.verbs
         context.dispatchEvents()
+        if attributes.path.tag == Route.sharedMemory,
+            Int(attributes.destinationQPN >> 16) == context.pointee.slot.number
+        {
+            context.makeOwnNeighbor()
+        }
         context.pointee.progressThread.wake()
         return 0
     }

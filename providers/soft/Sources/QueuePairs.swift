@@ -153,12 +153,14 @@ func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {
     guard let qp else { return EINVAL }
     let pair = qp.soft
     let context = pair.context
+    let number = pair.pointee.pair.number
     let isAttached = pair.whileQuiet {
         if context.pointee.engine.isAttached(pair.pointee.pair) { return true }
         context.pointee.engine.destroy(pair.pointee.pair)
         return false
     }
     if isAttached { return refusal(EBUSY, "the queue pair is attached to a multicast group: detach it first") }
+    context.awaitRequesters(of: number)
     let read = context.pointee.asyncEvents.drop(pair.pointee.eventsRead.others) {
         $0.pointee.subject == .queuePair && $0.pointee.element.qp == qp
     }

@@ -2,6 +2,7 @@ import CIBVerbs
 import CLinux
 import CProviderABI
 import ProviderKit
+import RoCETransport
 import Synchronization
 
 /// The devices of this host that send to this one: their connections to the socket of its slot, and the rings
@@ -22,6 +23,8 @@ struct Senders: ~Copyable {
     private let room: UnsafeMutableRawPointer
     /// The errno value that was last logged.
     private var warned: Int32 = 0
+    /// The descriptors of the memory that every sender gets, by the numbers of the messages; negative: none.
+    private let shared: UnsafeMutablePointer<Int32>
     /// Whether connections are not accepted for now, because accept(2) failed.
     private(set) var isAcceptPaused = false
 
@@ -55,6 +58,8 @@ struct Senders: ~Copyable {
         rings = .allocate(capacity: Self.capacity)
         readers = .allocate(capacity: Self.capacity)
         room = .allocate(byteCount: LocalMessage.maximumByteCount, alignment: 64)
+        shared = .allocate(capacity: Neighbor.mappingCount)
+        shared.initialize(repeating: -1, count: Neighbor.mappingCount)
     }
 
     deinit {
@@ -70,6 +75,7 @@ struct Senders: ~Copyable {
         rings.deallocate()
         readers.deallocate()
         room.deallocate()
+        shared.deallocate()
     }
 
     // MARK: Rings
@@ -93,6 +99,29 @@ struct Senders: ~Copyable {
             guard let ring = rings[index] else { continue }
             PacketRing.sleeping(ring).pointee.store(sleeps ? 1 : 0, ordering: .sequentiallyConsistent)
         }
+    }
+
+    /// Sends the descriptor of memory to all senders, and to those that connect later. The memory stays shared as long as
+    /// the device is open.
+    func share(_ number: Int, _ descriptor: Int32) {
+        shared[number] = descriptor
+        for index in 0..<count where connections[index] >= 0 && rings[index] != nil { send(number, to: index) }
+    }
+
+    /// A sender that does not get the memory sends packets, or lets the kernel copy.
+    private func send(_ number: Int, to index: Int) {
+        _ = LocalMessage.share(number, descriptor: shared[number], on: connections[index])
+    }
+
+    /// Whether a sender is inside an access to the memory of this device that `concerns` is true for.
+    func areInside(_ concerns: (UInt64) -> Bool) -> Bool {
+        for index in 0..<count {
+            guard connections[index] >= 0, let ring = rings[index],
+                concerns(PacketRing.hazard(ring).pointee.load(ordering: .sequentiallyConsistent))
+            else { continue }
+            if !linux_local_has_ended(connections[index]) { return true }
+        }
+        return false
     }
 
     /// Removes the senders that have ended and whose rings are empty.
@@ -214,7 +243,10 @@ struct Senders: ~Copyable {
             guard descriptor != -1, rings[index] == nil else { return false }
             let error = map(descriptor, at: index, isAwake: isAwake)
             guard error != EINVAL else { return false }
-            if error == 0 { return true }
+            if error == 0 {
+                for number in 0..<Neighbor.mappingCount where shared[number] >= 0 { send(number, to: index) }
+                return true
+            }
             warn(error, "the memory for packets from another process cannot be mapped, so a socket is used: ")
             return LocalMessage.send(.noRing, on: connections[index]) == 0
         case .packet:
@@ -224,7 +256,7 @@ struct Senders: ~Copyable {
             return true
         case .wake:
             return descriptor == -1
-        case .noRing:
+        case .noRing, .share:
             return false
         }
     }

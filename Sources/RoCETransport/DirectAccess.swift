@@ -1,0 +1,234 @@
+import Synchronization
+
+// One-sided requests to a neighbor, which the requester executes itself: READ, WRITE, atomics and ATOMIC WRITE. Only a
+// request that no other one of its queue pair is outstanding before is executed so, which keeps the order of a
+// connection; all others, and those that may not or cannot access the memory directly, are sent as packets, whose
+// responder finds the error if there is one.
+
+extension Core {
+    /// The bytes that one call of `transmit` copies at most; then others have their turn.
+    static var copyShare: Int { 512 << 10 }
+    /// What a request counts for in that share, besides its bytes.
+    private static var requestShare: Int { 64 }
+
+    enum DirectResult {
+        /// The request is complete.
+        case done
+        /// The share of this call is used up.
+        case unfinished
+        /// It is sent as packets.
+        case refused
+    }
+
+    /// Executes the requests at the head of the send queue directly, as far as that is possible.
+    /// - Parameter share: The bytes that may still be copied in this call.
+    /// - Returns: Whether the share is used up and there is more to do.
+    @inline(__always)
+    mutating func executeDirectly(_ pair: Pair, share: inout Int) -> Bool {
+        guard pair.pointee.type == .rc, pair.pointee.attributes.path.tag == Path.sameHost, faults == nil else {
+            return false
+        }
+        let prefix = Int(pair.pointee.attributes.destinationQPN >> (24 &- configuration.qpnPrefixBits))
+        guard neighbors.entries[prefix] != nil else { return false }
+        return executeAllDirectly(pair, prefix, share: &share)
+    }
+
+    @inline(never)
+    private mutating func executeAllDirectly(_ pair: Pair, _ prefix: Int, share: inout Int) -> Bool {
+        while pair.pointee.isSending, nothingIsOutstanding(pair), passLocal(pair) {
+            let current = pair.pointee.requester.current
+            guard pair.pointee.send.has(current), current == pair.pointee.send.oldest else { return false }
+            let entry = pair.pointee.sendWQE(current)
+            guard entry.pointee.isOneSided, entry.pointee.length != 0 else { return false }
+            guard entry.pointee.flags.contains(.inline) || hasPlainMemory(entry, pair) else { return false }
+            if current == pair.pointee.requester.started {
+                guard pair.pointee.state == .readyToSend, begin(entry, pair) == .success else { return false }
+            }
+            guard share > 0 else { return true }
+            share &-= Self.requestShare
+            switch access(entry, pair, prefix, share: &share) {
+            case .done:
+                counters.directRequests &+= 1
+                pair.pointee.requester.directOffset = 0
+                pair.pointee.requester.current = current &+ 1
+                completeOldestSend(pair, status: .success)
+                if pair.pointee.state == .sendQueueDrained { reportDrained(pair) }
+            case .unfinished: return true
+            case .refused:
+                pair.pointee.requester.directOffset = 0
+                return false
+            }
+        }
+        return false
+    }
+
+    @inline(__always)
+    private func nothingIsOutstanding(_ pair: Pair) -> Bool {
+        let requester = pair.pointee.requester
+        return requester.una == requester.high && requester.next == requester.high && requester.outstandingReads == 0
+            && requester.failure == .success && pair.pointee.timer == .none && pair.pointee.pacing.rate == 0
+    }
+
+    /// Whether the SGEs are in memory regions that are mapped as a whole. The null region and on-demand memory are made
+    /// for packets.
+    @inline(__always)
+    private mutating func hasPlainMemory(_ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair) -> Bool {
+        let sgList = sgList(of: entry, pair)
+        for index in 0..<Int(entry.pointee.sgeCount) where sgList[index].length != 0 {
+            if !keys.isPlain(sgList[index].lkey) { return false }
+        }
+        return true
+    }
+
+    /// Executes a request, or the next part of a long one.
+    @inline(__always)
+    private mutating func access(
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, _ prefix: Int, share: inout Int
+    ) -> DirectResult {
+        let key = entry.pointee.rkey
+        neighbors.entries[prefix]!.enter(queuePair: pair.pointee.attributes.destinationQPN, key: key)
+        defer { neighbors.entries[prefix]!.leave() }
+        let isAtomic = entry.pointee.isAtomic
+        let access: AccessFlags = entry.pointee.isRead ? .remoteRead : isAtomic ? .remoteAtomic : .remoteWrite
+        guard
+            let memory = neighbors.entries[prefix]!.memory(
+                pair, key: key, address: entry.pointee.remoteAddress,
+                length: isAtomic ? UInt64(atomicByteCount) : UInt64(entry.pointee.length), access: access)
+        else { return .refused }
+        if isAtomic || entry.pointee.isAtomicWrite {
+            guard case .mapped(let place) = memory else { return .refused }
+            return executeAtomic(entry, pair, at: place)
+        }
+        let offset = pair.pointee.requester.directOffset
+        let count = min(Int(entry.pointee.length &- offset), Self.copyShare)
+        let isLast = offset &+ UInt32(count) == entry.pointee.length
+        share &-= count
+        let isCopied =
+            switch memory {
+            case .mapped(let start):
+                entry.pointee.isRead
+                    ? read(entry, pair, offset: offset, byteCount: count, from: start + Int(offset))
+                    : write(entry, pair, offset: offset, byteCount: count, to: start + Int(offset), endsMessage: isLast)
+            case .foreign(let process, let copy, let address):
+                self.copy(
+                    entry, pair, offset: offset, byteCount: count, process, copy, address &+ UInt64(offset))
+            }
+        guard isCopied else { return .refused }
+        pair.pointee.requester.directOffset = offset &+ UInt32(count)
+        counters.directBytes &+= UInt64(count)
+        return isLast ? .done : .unfinished
+    }
+
+    // MARK: - Mapped memory
+
+    private mutating func read(
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, offset: UInt32, byteCount: Int,
+        from source: UnsafeRawPointer
+    ) -> Bool {
+        scatter(
+            sgList(of: entry, pair), count: Int(entry.pointee.sgeCount), domain: pair.pointee.protectionDomain,
+            offset: offset, byteCount: byteCount, from: source)
+    }
+
+    /// Writes to mapped memory. The last word of a message is written after the others, and at once, since a target may
+    /// wait for it.
+    private mutating func write(
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, offset: UInt32, byteCount: Int,
+        to target: UnsafeMutableRawPointer, endsMessage: Bool
+    ) -> Bool {
+        guard endsMessage else { return copyPayload(entry, pair, offset: offset, byteCount: byteCount, to: target) }
+        let last = (UInt(bitPattern: target) &+ UInt(byteCount) &- 1) & ~7
+        let before = last <= UInt(bitPattern: target) ? 0 : Int(last &- UInt(bitPattern: target))
+        if before != 0 {
+            guard copyPayload(entry, pair, offset: offset, byteCount: before, to: target) else { return false }
+        }
+        var word: UInt64 = 0
+        let count = byteCount &- before
+        let isCopied = withUnsafeMutableBytes(of: &word) {
+            copyPayload(entry, pair, offset: offset &+ UInt32(before), byteCount: count, to: $0.baseAddress!)
+        }
+        guard isCopied else { return false }
+        atomicMemoryFence(ordering: .releasing)
+        store(word, byteCount: count, at: target + before)
+        return true
+    }
+
+    /// Stores the first `byteCount` bytes, 1 to 8, of a word, which do not cross an address that is a multiple of 8.
+    private func store(_ word: UInt64, byteCount: Int, at target: UnsafeMutableRawPointer) {
+        let place = UInt(bitPattern: target)
+        if byteCount == 8 {
+            target.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.store(word, ordering: .relaxed)
+        } else if byteCount == 4 && place & 3 == 0 {
+            target.assumingMemoryBound(to: Atomic<UInt32>.self).pointee.store(
+                UInt32(truncatingIfNeeded: word), ordering: .relaxed)
+        } else if byteCount == 2 && place & 1 == 0 {
+            target.assumingMemoryBound(to: Atomic<UInt16>.self).pointee.store(
+                UInt16(truncatingIfNeeded: word), ordering: .relaxed)
+        } else {
+            for index in 0..<byteCount {
+                let byte = UInt8(truncatingIfNeeded: word >> UInt64(8 * index))
+                (target + index).assumingMemoryBound(to: Atomic<UInt8>.self).pointee.store(byte, ordering: .releasing)
+            }
+        }
+    }
+
+    private mutating func executeAtomic(
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, at place: UnsafeMutableRawPointer
+    ) -> DirectResult {
+        guard (entry.pointee.remoteAddress | UInt64(UInt(bitPattern: place))) % UInt64(atomicByteCount) == 0 else {
+            return .refused
+        }
+        let word = place.assumingMemoryBound(to: Atomic<UInt64>.self)
+        if entry.pointee.isAtomicWrite {
+            var value = entry.pointee.swap
+            if !entry.pointee.flags.contains(.inline) {
+                let isCopied = withUnsafeMutableBytes(of: &value) {
+                    copyPayload(entry, pair, offset: 0, byteCount: Int(atomicByteCount), to: $0.baseAddress!)
+                }
+                guard isCopied else { return .refused }
+            }
+            word.pointee.store(value, ordering: .sequentiallyConsistent)
+            return .done
+        }
+        let isSwap = entry.pointee.opcode == .compareAndSwap
+        var original =
+            isSwap
+            ? word.pointee.compareExchange(
+                expected: entry.pointee.compareAdd, desired: entry.pointee.swap, ordering: .sequentiallyConsistent
+            ).original
+            : word.pointee.wrappingAdd(entry.pointee.compareAdd, ordering: .sequentiallyConsistent).oldValue
+        // `begin` has checked the SGEs, under the lock that is still held.
+        let isPlaced = withUnsafeBytes(of: &original) {
+            scatter(
+                sgList(of: entry, pair), count: Int(entry.pointee.sgeCount), domain: pair.pointee.protectionDomain,
+                offset: 0, byteCount: Int(atomicByteCount), from: $0.baseAddress!)
+        }
+        assert(isPlaced, "the SGEs were valid")
+        return .done
+    }
+
+    // MARK: - Memory of another process
+
+    private mutating func copy(
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, offset: UInt32, byteCount: Int, _ process: Int32,
+        _ copy: ForeignCopy, _ address: UInt64
+    ) -> Bool {
+        let writes = !entry.pointee.isRead
+        if entry.pointee.flags.contains(.inline) {
+            let data = UnsafeMutableRawPointer(entry) + pair.pointee.sgListOffset + Int(offset)
+            var part = MemoryPart(address: data, byteCount: byteCount)
+            return copy(process, &part, 1, address, writes)
+        }
+        var parts = InlineArray<32, MemoryPart>(repeating: MemoryPart(address: nil, byteCount: 0))
+        var used = 0
+        let areValid = forEachSGE(
+            sgList(of: entry, pair), count: Int(entry.pointee.sgeCount), domain: pair.pointee.protectionDomain,
+            offset: offset, byteCount: byteCount, access: writes ? .local : .localWrite
+        ) { memory, _, length in
+            parts[used] = MemoryPart(address: memory, byteCount: length)
+            used &+= 1
+        }
+        guard areValid else { return false }
+        return withUnsafeBytes(of: &parts) { copy(process, $0.baseAddress!, Int32(used), address, writes) }
+    }
+}

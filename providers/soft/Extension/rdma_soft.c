@@ -1,0 +1,2 @@
+/* The header compiles by itself, as C11. */
+#include "rdma_soft.h"
