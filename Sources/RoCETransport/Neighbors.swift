@@ -24,7 +24,9 @@ public enum Hazard {
     static func word(queuePair: UInt32, key: UInt32) -> UInt64 { UInt64(queuePair) << 32 | UInt64(key) }
 
     /// Whether a requester whose word has this value is inside an access to the memory region with this key.
-    public static func concerns(_ word: UInt64, key: UInt32) -> Bool { UInt32(truncatingIfNeeded: word) == key && key != 0 }
+    public static func concerns(_ word: UInt64, key: UInt32) -> Bool {
+        UInt32(truncatingIfNeeded: word) == key && key != 0
+    }
 
     /// Whether a requester whose word has this value is inside an access through the queue pair with this QPN.
     public static func concerns(_ word: UInt64, queuePair: UInt32) -> Bool {

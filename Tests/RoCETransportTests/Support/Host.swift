@@ -170,6 +170,8 @@ struct Connection {
     var maxReadAtomic: UInt8 = 4
     var maxDestinationReadAtomic: UInt8 = 4
     var access = Host.everything
+    /// The tag of the path.
+    var tag: UInt64 = 0
 
     /// The same connection from the peer's view.
     var reversed: Connection {
@@ -194,7 +196,7 @@ struct Connection {
         var result = QueuePairAttributes()
         result.port = 1
         result.access = access
-        result.path = Path(source: gid, destination: peer)
+        result.path = Path(source: gid, destination: peer, tag: tag)
         result.pathMTU = mtu
         result.destinationQPN = number
         result.rqPSN = peerPSN

@@ -1,3 +1,4 @@
+import CIBVerbs
 import CLinux
 import CProviderABI
 import ProviderKit
@@ -46,7 +47,8 @@ struct OwnAccessTable: ~Copyable {
 
     private func warn(_ error: Int32) {
         var warning = MessageText(
-            "no shared memory for the memory keys of this device, so that every request of other processes is a packet: ")
+            "no shared memory for the memory keys of this device, so that every request of other processes is a packet: "
+        )
         warning.append(error: error)
         if error == EFBIG { warning.append(": RLIMIT_FSIZE is less than 5 MiB; raise `ulimit -f`") }
         warning.log(RDMA_LOG_WARNING)
@@ -94,7 +96,8 @@ struct PeerAccessTable: ~Copyable {
 
     private static func noteRefusal() {
         var note = MessageText(
-            "memory of another process may not be accessed (EPERM), so READ and WRITE to it are sent as packets, which is ")
+            "memory of another process may not be accessed (EPERM), so READ and WRITE to it are sent as packets, which is "
+        )
         note.append("slower: see kernel.yama.ptrace_scope, or the sandbox's rules for process_vm_readv(2)")
         note.log(RDMA_LOG_INFO)
     }

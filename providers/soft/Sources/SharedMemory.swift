@@ -47,7 +47,9 @@ struct Arena: ~Copyable {
     /// The offset of a memory range in the arena; nil when it is not inside.
     func offset(of address: UInt, byteCount: Int) -> Int? {
         let offset = address &- UInt(bitPattern: memory)
-        guard offset < UInt(Self.byteCount), byteCount >= 0, byteCount <= Self.byteCount - Int(offset) else { return nil }
+        guard offset < UInt(Self.byteCount), byteCount >= 0, byteCount <= Self.byteCount - Int(offset) else {
+            return nil
+        }
         return Int(offset)
     }
 
@@ -138,7 +140,9 @@ struct SharedMemory: ~Copyable {
 
     mutating func giveBack(_ address: UnsafeMutableRawPointer, _ byteCount: Int) {
         for index in 0..<count {
-            guard let offset = arenas[index].offset(of: UInt(bitPattern: address), byteCount: byteCount) else { continue }
+            guard let offset = arenas[index].offset(of: UInt(bitPattern: address), byteCount: byteCount) else {
+                continue
+            }
             return arenas[index].giveBack(offset, byteCount)
         }
     }
@@ -179,7 +183,8 @@ private func wholePages(_ byteCount: Int) -> Int {
     return (byteCount + page - 1) & ~(page - 1)
 }
 
-private func allocateSharedMemory(context: UnsafeMutablePointer<ibv_context>?, length: Int) -> UnsafeMutableRawPointer? {
+private func allocateSharedMemory(context: UnsafeMutablePointer<ibv_context>?, length: Int) -> UnsafeMutableRawPointer?
+{
     var error = EINVAL
     let memory = length > 0 ? context?.soft.takeShared(length, &error) : nil
     if memory == nil { linux_set_errno(error) }

@@ -403,6 +403,7 @@ extension Soft {
             var unchanged = rdma_context_ops()
             let table = controlTable.pointee
             unchanged.close_context = table.close_context
+            unchanged.query_extension = table.query_extension
             unchanged.dealloc_pd = table.dealloc_pd
             unchanged.dealloc_td = table.dealloc_td
             unchanged.dereg_mr = table.dereg_mr

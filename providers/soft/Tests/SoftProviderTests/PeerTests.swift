@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import RoCETransport
 import Testing
 
 @testable import SoftProvider
@@ -37,9 +38,13 @@ extension Soft {
                 Issue.record("no descriptor")
                 return
             }
-            var peers = Peers()
+            var configuration = Configuration(seed: (1, 2))
+            configuration.qpnPrefixBits = 8
+            let engine = Engine(configuration)
+            var peers = Peers(neighbors: engine.neighbors)
             try body(&peers, &senders, slot.number)
             _ = consume slot
+            _ = consume engine
         }
 
         @Test("A receiver that is killed and starts again in the same slot gets a new ring")

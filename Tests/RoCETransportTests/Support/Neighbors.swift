@@ -1,0 +1,73 @@
+import Glibc
+import RoCETransport
+import Synchronization
+
+/// Two engines of one host, connected, of which the left one accesses the memory of the right one directly.
+final class NeighborPair {
+    let left: Host
+    let right: Host
+    let leftPair: QueuePair
+    let rightPair: QueuePair
+    let network: Network
+    /// The memory of the right engine's table.
+    let table: UnsafeMutableRawPointer
+    let hazard = UnsafeMutablePointer<Atomic<UInt64>>.allocate(capacity: 1)
+    let mappings = UnsafeMutablePointer<SharedMapping>.allocate(capacity: Neighbor.mappingCount)
+
+    static let tableByteCount = AccessTable.byteCount(maximumQueuePairs: 64)
+
+    init(
+        _ connection: Connection = Connection(), reach: Neighbor.Reach = .here, sqSigAll: Bool = true,
+        memory: Int = 1 << 16, upTo state: QueuePairState = .readyToSend
+    ) throws {
+        left = try Host(1, memory: memory) {
+            $0.qpnPrefixBits = 8
+            $0.qpnPrefix = 1
+        }
+        right = try Host(2, memory: memory) {
+            $0.qpnPrefixBits = 8
+            $0.qpnPrefix = 2
+        }
+        leftPair = try left.makeQueuePair(sqSigAll: sqSigAll)
+        rightPair = try right.makeQueuePair(sqSigAll: sqSigAll)
+        var connection = connection
+        connection.tag = Path.sameHost
+        try left.connect(leftPair, to: right.gid, number: rightPair.number, connection)
+        try right.connect(rightPair, to: left.gid, number: leftPair.number, connection.reversed, upTo: state)
+        network = Network([left, right])
+        table = calloc(Self.tableByteCount, 1)
+        hazard.initialize(to: Atomic(0))
+        mappings.initialize(repeating: SharedMapping(), count: Neighbor.mappingCount)
+        right.engine.publish(
+            AccessTable(table, maximumQueuePairs: 64, descriptor: -1, note: (3, 4), reserve: { _, _, _ in true }))
+        left.engine.neighbors[2] = Neighbor(
+            table: table, byteCount: Self.tableByteCount, hazard: hazard, reach: reach, mappings: mappings)
+    }
+
+    deinit {
+        left.engine.neighbors[2] = nil
+        free(table)
+        hazard.deallocate()
+        mappings.deallocate()
+    }
+
+    /// A work request that accesses memory of the right engine.
+    func request(
+        _ opcode: WorkRequestOpcode, id: UInt64 = 1, at memory: UnsafeMutableRawBufferPointer, offset: Int = 0,
+        key: UInt32? = nil, flags: SendFlags = []
+    ) -> SendWQE {
+        var request = SendWQE(id: id, opcode: opcode, flags: flags)
+        request.remoteAddress = UInt64(UInt(bitPattern: memory.baseAddress)) &+ UInt64(offset)
+        request.rkey = key ?? right.key
+        return request
+    }
+
+    /// Runs the left engine alone. Returns the packets that it sends.
+    func packets() -> Int {
+        var count = 0
+        repeat {
+            while left.engine.transmit(into: left.packet, now: network.now) != nil { count += 1 }
+        } while left.engine.hasDirectWork
+        return count
+    }
+}
