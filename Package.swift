@@ -288,7 +288,7 @@ let testTargets: [Target] = [
             "soft-peer", "refuse-calls", "SoftTestSupport", "TestSupport", "CAllocationCounter", "SoftProvider",
             "ProviderLoader",
             "Verbs", "RoCETransport", "RoCEWire",
-            "ProviderKit", "CProviderCore", "CProviderABI", "CIBVerbs", "CLinux",
+            "ProviderKit", "CSoftExtension", "CProviderCore", "CProviderABI", "CIBVerbs", "CLinux",
         ],
         path: "providers/soft/Tests/SoftProviderTests", swiftSettings: strict),
     .testTarget(

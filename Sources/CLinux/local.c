@@ -207,7 +207,7 @@ static int map_shared(int fd, size_t size, void **address)
 	return *address ? 0 : errno;
 }
 
-static int make_file(const char *name)
+int linux_sealable_file(const char *name)
 {
 	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
 
@@ -237,7 +237,7 @@ int linux_make_shared_memory(const char *name, size_t size, int *fd, void **addr
 	/* Beyond the limit the kernel sends SIGXFSZ, which ends the program. */
 	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < size)
 		return EFBIG;
-	*fd = make_file(name);
+	*fd = linux_sealable_file(name);
 	if (*fd < 0)
 		return errno;
 	error = prepare(*fd, size, address);
@@ -282,7 +282,7 @@ int linux_make_table(const char *name, size_t size, int *fd, void **address)
 	/* Beyond the limit the kernel sends SIGXFSZ, which ends the program. */
 	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < size)
 		return EFBIG;
-	*fd = make_file(name);
+	*fd = linux_sealable_file(name);
 	if (*fd < 0)
 		return errno;
 	error = prepare_table(*fd, size, address);
@@ -324,51 +324,11 @@ int linux_map_table(int fd, size_t *size, void **address)
 	return *address ? 0 : errno;
 }
 
-int linux_make_arena(const char *name, size_t size, int *fd, void **address)
-{
-	struct rlimit limit;
-	int error = 0;
-
-	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < size)
-		return EFBIG;
-	*fd = make_file(name);
-	if (*fd < 0)
-		return errno;
-	if (ftruncate(*fd, (off_t)size) < 0 || fcntl(*fd, F_ADD_SEALS, SIZE_SEALS) < 0)
-		error = errno;
-	if (!error)
-		error = map_shared(*fd, size, address);
-	if (error) {
-		close(*fd);
-		*fd = -1;
-	}
-	return error;
-}
-
 int linux_map_arena(int fd, size_t *size, void **address)
 {
 	int error = check_shared(fd, size);
 
 	return error ? error : map_shared(fd, *size, address);
-}
-
-void linux_discard(int fd, uint64_t offset, void *address, size_t size)
-{
-	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) < 0)
-		memset(address, 0, size);
-}
-
-bool linux_commits_strictly(void)
-{
-	char mode = 0;
-	int fd = open("/proc/sys/vm/overcommit_memory", O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return false;
-	if (read(fd, &mode, 1) < 0)
-		mode = 0;
-	close(fd);
-	return mode == '2';
 }
 
 int linux_ready_list(void)

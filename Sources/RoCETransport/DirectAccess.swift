@@ -148,22 +148,22 @@ extension Core {
             copyPayload(entry, pair, offset: offset &+ UInt32(before), byteCount: count, to: $0.baseAddress!)
         }
         guard isCopied else { return false }
-        atomicMemoryFence(ordering: .releasing)
         store(word, byteCount: count, at: target + before)
         return true
     }
 
-    /// Stores the first `byteCount` bytes, 1 to 8, of a word, which do not cross an address that is a multiple of 8.
+    /// Stores the first `byteCount` bytes, 1 to 8, of a word, which do not cross an address that is a multiple of 8. A
+    /// thread that reads them with acquire ordering also reads what was written before.
     private func store(_ word: UInt64, byteCount: Int, at target: UnsafeMutableRawPointer) {
         let place = UInt(bitPattern: target)
         if byteCount == 8 {
-            target.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.store(word, ordering: .relaxed)
+            target.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.store(word, ordering: .releasing)
         } else if byteCount == 4 && place & 3 == 0 {
             target.assumingMemoryBound(to: Atomic<UInt32>.self).pointee.store(
-                UInt32(truncatingIfNeeded: word), ordering: .relaxed)
+                UInt32(truncatingIfNeeded: word), ordering: .releasing)
         } else if byteCount == 2 && place & 1 == 0 {
             target.assumingMemoryBound(to: Atomic<UInt16>.self).pointee.store(
-                UInt16(truncatingIfNeeded: word), ordering: .relaxed)
+                UInt16(truncatingIfNeeded: word), ordering: .releasing)
         } else {
             for index in 0..<byteCount {
                 let byte = UInt8(truncatingIfNeeded: word >> UInt64(8 * index))

@@ -39,6 +39,9 @@ int linux_local_receive(int fd, void *bytes, size_t capacity, int *descriptor);
 /// Whether the peer has closed the connection.
 bool linux_local_has_ended(int fd);
 
+/// Creates a file in memory that can be sealed (memfd_create(2)). Returns the descriptor, or -1 and sets errno.
+int linux_sealable_file(const char *name);
+
 /// Creates shared memory of this size (memfd_create(2)): reserved, mapped and sealed, so that its size is fixed.
 /// Returns 0 and its descriptor and address, or a positive errno value: EFBIG when RLIMIT_FSIZE is less than the size.
 int linux_make_shared_memory(const char *name, size_t size, int *fd, void **address);
@@ -59,19 +62,9 @@ bool linux_reserve_table(int fd, uint64_t offset, uint64_t count);
 /// a positive errno value: EINVAL when the descriptor is not a sealed memory file.
 int linux_map_table(int fd, size_t *size, void **address);
 
-/// Creates a memory file of this size, whose size is fixed, and maps it for writing. No memory is reserved. A child of
-/// fork(2) does not inherit it. Returns as linux_make_table.
-int linux_make_arena(const char *name, size_t size, int *fd, void **address);
-
-/// Maps such a file of another process for reading and writing. Returns as linux_map_table.
+/// Maps such a file of another process for reading and writing; a child of fork(2) does not inherit it. Returns as
+/// linux_map_table.
 int linux_map_arena(int fd, size_t *size, void **address);
-
-/// Frees the memory of pages of such a file, which then read as zeros; `address` is that of the first one.
-void linux_discard(int fd, uint64_t offset, void *address, size_t size);
-
-/// Whether the kernel promises no more memory than it has (vm.overcommit_memory=2), so that an access to memory that was
-/// not reserved can fail.
-bool linux_commits_strictly(void);
 
 /// Creates a ready list: a level-triggered epoll(7) descriptor. Returns it, or a negative errno value.
 int linux_ready_list(void);

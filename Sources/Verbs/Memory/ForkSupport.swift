@@ -13,7 +13,9 @@ import SystemPackage
 /// The parent goes on as before. Since Linux 5.12 the kernel copies registered memory for the child, so that the
 /// device and the parent keep their pages, and nothing needs to be initialized. On an older kernel the first write of the
 /// parent after fork(2) moves a page away from the device; there, a program that calls fork(2) calls ``initialize()``
-/// first. `soft` registers no memory with the kernel and never needs it.
+/// first. `soft` registers no memory with the kernel and never needs it. There, other processes map the memory of
+/// `ProtectionDomain.makeMemoryRegion`: a page of the child's copy shows what the parent writes until the child has
+/// written to it.
 public enum ForkSupport {
     /// The result of `ibv_is_fork_initialized` (`enum ibv_fork_status`).
     public enum Status: Sendable, Hashable {

@@ -4,8 +4,7 @@ import Glibc
 import SystemPackage
 
 /// Zeroed memory of whole pages, which nothing else of this process shares: a write of the device cannot reach the heap. A
-/// child of fork(2) inherits a copy (``ForkSupport``); on soft, where other processes of the host can map the memory
-/// (rdma_soft.h), it inherits nothing, and ends with SIGSEGV when it accesses it.
+/// child of fork(2) inherits a copy (``ForkSupport``). On soft, other processes of the host can map it (rdma_soft.h).
 final class Pages: @unchecked Sendable {
     // Unchecked: the pointer never changes; the memory behind it is shared with the device by design.
 
@@ -45,7 +44,7 @@ final class Pages: @unchecked Sendable {
             munmap(base, mappedCount)
             return
         }
-        // A child has not inherited it.
+        // The arenas of a child are the copies of its parent.
         if !linux_is_forked_child() { provider.softMemory?.pointee.free(provider.unsafeRaw, base, mappedCount) }
     }
 }

@@ -316,10 +316,11 @@ struct Peers: ~Copyable {
     }
 
     /// Receives the messages of the device at a slot, and closes the connection when it has ended.
-    mutating func receive(_ slot: Int) {
+    /// - Parameter allowsDirect: Whether its memory may be accessed directly.
+    mutating func receive(_ slot: Int, allowsDirect: Bool) {
         guard let peer = peers[slot] else { return }
         guard peer.pointee.receive() else { return close(slot) }
-        neighbors[slot] = peer.pointee.neighbor
+        neighbors[slot] = allowsDirect ? peer.pointee.neighbor : nil
     }
 
     /// Closes the connection to a slot whose process has ended.

@@ -282,7 +282,8 @@ extension ContextPointer {
             case LocalTag.listener:
                 makeAccessTable()
                 guarded.pointee.senders.accept()
-            case LocalTag.peer: guarded.pointee.peers.receive(LocalTag.slot(tag))
+            case LocalTag.peer:
+                guarded.pointee.peers.receive(LocalTag.slot(tag), allowsDirect: sharesMemory)
             default: receiveMessages(on: LocalTag.descriptor(tag), isAwake: isForeground, now: now)
             }
         }

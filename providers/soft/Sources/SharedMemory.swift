@@ -40,8 +40,7 @@ struct Arena: ~Copyable {
 
     deinit {
         free.deallocate()
-        linux_unmap(memory, Self.byteCount)
-        linux_close(descriptor)
+        linux_close_arena(descriptor, memory, Self.byteCount)
     }
 
     /// The offset of a memory range in the arena; nil when it is not inside.

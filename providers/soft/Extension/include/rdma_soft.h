@@ -28,8 +28,8 @@ struct rdma_soft_memory {
 	uint32_t size;
 	uint32_t reserved;
 
-	/* Allocates `length` bytes of zeroed memory, which begin on a page. It is shared (MAP_SHARED), and a child of fork(2)
-	 * does not inherit it. It becomes a memory region by ibv_reg_mr, as any other memory. Returns NULL and sets errno:
+	/* Allocates `length` bytes of zeroed memory, which begin on a page. It is shared (MAP_SHARED). A child of fork(2)
+	 * has a copy: what it writes stays its own, but pages that it has not written show what the parent writes later. It becomes a memory region by ibv_reg_mr, as any other memory. Returns NULL and sets errno:
 	 * ENOMEM; EFBIG where RLIMIT_FSIZE is less than 256 MiB; EOPNOTSUPP where requests have to be packets, because of
 	 * RDMA_SOFT_SHM=0 or RDMA_SOFT_FAULTS, for more than 64 MiB, and with vm.overcommit_memory=2, under which an access
 	 * to such memory could fail. Other memory serves in all these cases. */

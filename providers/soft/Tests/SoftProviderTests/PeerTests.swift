@@ -66,7 +66,7 @@ extension Soft {
                 // The ready list reports that the connection has ended.
                 var tag: UInt64 = 0
                 #expect(linux_ready(senders.readyList, &tag, 1) == 1 && tag == LocalTag.peer(slot))
-                peers.receive(slot)
+                peers.receive(slot, allowsDirect: true)
                 let wakesUs = peers.wakeTouched(own: own)
                 #expect(!wakesUs)
                 let recreated = peers.peer(slot, own: own, &senders, now: 2)
@@ -91,7 +91,7 @@ extension Soft {
                 defer { linux_close(connection) }
                 linux_close(receive(connection).descriptor)
                 #expect(LocalMessage.send(.noRing, on: connection) == 0)
-                peers.receive(slot)
+                peers.receive(slot, allowsDirect: true)
                 let same = peers.peer(slot, own: own, &senders, now: 2)
                 #expect(same == peer)
                 #expect(peer.pointee.writer == nil)
@@ -118,7 +118,7 @@ extension Soft {
                 linux_close(receive(connection).descriptor)
                 var head = (LocalMessage.layout, kind)
                 #expect(linux_local_send(connection, &head, 8, nil, 0, 2) == 0)
-                peers.receive(slot)
+                peers.receive(slot, allowsDirect: true)
                 #expect(linux_local_has_ended(connection))
                 linux_close(connection)
                 let gone = peers.peer(slot, own: own, &senders, now: 2)
