@@ -15,6 +15,8 @@ struct Core {
     let neighbors: NeighborTable
     /// Whether requests to neighbors wait for their turn.
     var hasDirectWork = false
+    /// The shared receive queues for XRC by their numbers.
+    var numberedQueues = SharedReceiveQueueTable()
     /// The faults that are injected; nil for none.
     var faults: UnsafeMutablePointer<FaultPlan>?
 
@@ -90,6 +92,7 @@ struct Core {
         keys.deallocate()
         neighbors.deallocate()
         multicast.deallocate()
+        numberedQueues.deallocate()
         timers.deallocate()
         doorbells.deallocate()
         queuePairs.deallocate()

@@ -25,7 +25,8 @@ public struct Counters: Equatable, Sendable {
     public var droppedPKey: UInt64 = 0
     /// Dropped: UD with another Q_Key (`ibv_port_attr.qkey_viol_cntr`).
     public var droppedQKey: UInt64 = 0
-    /// Dropped: a BTH.OpCode of another transport service (IBTA volume 1, 9.6.1).
+    /// Dropped: a BTH.OpCode of another transport service, or an XRC request to an XRC_SEND queue pair (IBTA
+    /// volume 1, 9.6.1).
     public var droppedServiceType: UInt64 = 0
     /// Dropped: UC or UD packets whose sequence or length the transport service does not allow (IBTA volume 1, 9.8).
     public var droppedInvalid: UInt64 = 0

@@ -460,7 +460,11 @@ struct FaultParser {
         if word.matches("RC", prefix: "IBV_QPT_") { return .rc }
         if word.matches("UC", prefix: "IBV_QPT_") { return .uc }
         if word.matches("UD", prefix: "IBV_QPT_") { return .ud }
-        throw word.error("is not a queue pair type", "IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD, with or without IBV_QPT_")
+        if word.matches("XRC_SEND", prefix: "IBV_QPT_") { return .xrcSend }
+        if word.matches("XRC_RECV", prefix: "IBV_QPT_") { return .xrcReceive }
+        throw word.error(
+            "is not a queue pair type",
+            "IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD, IBV_QPT_XRC_SEND, IBV_QPT_XRC_RECV, with or without IBV_QPT_")
     }
 
     private func operation(_ word: Word, of kind: FaultKind) throws(FaultRuleError) -> FaultOperation {

@@ -175,9 +175,9 @@ public struct FaultPlan: ~Copyable {
     ) -> CompletionStatus? {
         completionStatus(type, operation, .send) { status in
             switch status {
-            // Only RC has responses, and only a request with an R_Key can be refused for one.
-            case .remoteAccessError: type == .rc && operation != .send && length > 0
-            case .remoteInvalidRequestError, .remoteOperationError, .retryExceeded, .rnrRetryExceeded: type == .rc
+            // Only RC and XRC have responses, and only a request with an R_Key can be refused for one.
+            case .remoteAccessError: type.isReliable && operation != .send && length > 0
+            case .remoteInvalidRequestError, .remoteOperationError, .retryExceeded, .rnrRetryExceeded: type.isReliable
             default: true
             }
         }
@@ -228,11 +228,11 @@ public struct FaultPlan: ~Copyable {
         let opcode = Opcode(rawValue: packet[0])
         for index in 0..<min(spoiledCount, 16) where spoiled[index].number == number && spoiled[index].psn == psn {
             // A response can have the same PSN.
-            if opcode.transport == .reliableConnection, opcode.isRequest { packet[0] = Self.reservedOpcode }
+            if opcode.isRequest { packet[0] |= Self.reservedOpcode }
         }
     }
 
-    /// A BTH.OpCode of RC that is reserved.
+    /// The low five bits of a BTH.OpCode that is reserved on RC and on XRC, whose requests alone are spoiled.
     private static var reservedOpcode: UInt8 { 0x1F }
 
     /// Counts a completion that the application has polled.

@@ -102,8 +102,14 @@ public enum FaultVerb: UInt8, Sendable, CaseIterable {
     case modifySRQ
     /// `ibv_query_srq`.
     case querySRQ
+    /// `ibv_get_srq_num`.
+    case getSRQNum
+    /// `ibv_open_xrcd`.
+    case openXRCD
     /// `ibv_create_qp` and `ibv_create_qp_ex`.
     case createQP
+    /// `ibv_open_qp`.
+    case openQP
     /// `ibv_modify_qp`.
     case modifyQP
     /// `ibv_query_qp`.
@@ -144,7 +150,10 @@ public enum FaultVerb: UInt8, Sendable, CaseIterable {
         case .createSRQ: "create_srq"
         case .modifySRQ: "modify_srq"
         case .querySRQ: "query_srq"
+        case .getSRQNum: "get_srq_num"
+        case .openXRCD: "open_xrcd"
         case .createQP: "create_qp"
+        case .openQP: "open_qp"
         case .modifyQP: "modify_qp"
         case .queryQP: "query_qp"
         case .createAH: "create_ah"

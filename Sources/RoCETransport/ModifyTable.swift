@@ -2,12 +2,12 @@
 /// Properties"; ibv_modify_qp(3); `qp_state_table` of the kernel). `state` and `currentState` are allowed in every
 /// change of the table.
 ///
-/// | change | RC | UC | UD |
-/// |--------|----|----|----|
-/// | RESET, INIT -> INIT | P_Key index, port, access | same | P_Key index, port, Q_Key |
-/// | INIT -> RTR | path, MTU, destination, RQ PSN, dest. RD atomic, RNR timer | first four | - |
-/// | RTR -> RTS | SQ PSN, timeout, both retries, RD atomic | SQ PSN | SQ PSN |
-/// | any -> RESET, ERR | - | - | - |
+/// | change | RC | UC | UD | XRC_SEND | XRC_RECV |
+/// |--------|----|----|----|----------|----------|
+/// | RESET, INIT -> INIT | P_Key index, port, access | same | P_Key index, port, Q_Key | as RC | as RC |
+/// | INIT -> RTR | path, MTU, destination, RQ PSN, dest. RD atomic, RNR timer | first four | - | as UC | as RC |
+/// | RTR -> RTS | SQ PSN, timeout, both retries, RD atomic | SQ PSN | SQ PSN | as RC | SQ PSN, timeout |
+/// | any -> RESET, ERR | - | - | - | - | - |
 struct Transition {
     let required: AttributeMask
     let optional: AttributeMask
@@ -29,7 +29,7 @@ struct Transition {
             return Transition([], optional: whileSending(type))
         case (.readyToSend, .sendQueueDrained): return Transition([], optional: .sqdAsyncNotify)
         case (.sendQueueDrained, .sendQueueDrained): return whileDrained(type)
-        case (.sendQueueError, .readyToSend) where type != .rc:
+        case (.sendQueueError, .readyToSend) where !type.isReliable:
             return Transition([], optional: type == .ud ? .qkey : .access)
         default: return nil
         }
@@ -43,31 +43,31 @@ struct Transition {
         if type == .ud { return Transition([], optional: [.pkeyIndex, .qkey]) }
         let optional: AttributeMask = [.alternatePath, .access, .pkeyIndex]
         let connected: AttributeMask = [.path, .pathMTU, .destinationQPN, .rqPSN]
-        if type == .uc { return Transition(connected, optional: optional) }
+        if type == .uc || type == .xrcSend { return Transition(connected, optional: optional) }
         return Transition(connected.union([.maxDestinationReadAtomic, .minRNRTimer]), optional: optional)
     }
 
     private static func toReadyToSend(_ type: QueuePairType) -> Transition {
         let optional = whileSending(type)
-        if type != .rc { return Transition(.sqPSN, optional: optional) }
+        if !type.isReliable { return Transition(.sqPSN, optional: optional) }
+        if type == .xrcReceive { return Transition([.sqPSN, .timeout], optional: optional) }
         return Transition([.sqPSN, .timeout, .retryCount, .rnrRetry, .maxReadAtomic], optional: optional)
     }
 
     private static func whileSending(_ type: QueuePairType) -> AttributeMask {
         if type == .ud { return [.qkey, .rateLimit] }
         let connected: AttributeMask = [.access, .alternatePath, .pathMigration, .rateLimit]
-        return type == .uc ? connected : connected.union(.minRNRTimer)
+        return type == .uc || type == .xrcSend ? connected : connected.union(.minRNRTimer)
     }
 
     private static func whileDrained(_ type: QueuePairType) -> Transition {
         if type == .ud { return Transition([], optional: [.pkeyIndex, .qkey]) }
         let connected: AttributeMask = [.path, .alternatePath, .access, .pkeyIndex, .pathMigration]
         if type == .uc { return Transition([], optional: connected) }
-        return Transition(
-            [],
-            optional: connected.union([
-                .port, .timeout, .retryCount, .rnrRetry, .maxReadAtomic, .maxDestinationReadAtomic, .minRNRTimer,
-            ]))
+        let requester: AttributeMask = [.retryCount, .rnrRetry, .maxReadAtomic]
+        let responder: AttributeMask = [.maxDestinationReadAtomic, .minRNRTimer]
+        let sides = type == .xrcSend ? requester : type == .xrcReceive ? responder : requester.union(responder)
+        return Transition([], optional: connected.union([.port, .timeout]).union(sides))
     }
 
     /// Whether a call with this mask may make the change.

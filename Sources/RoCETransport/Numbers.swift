@@ -20,7 +20,7 @@ public struct QueuePairType: RawRepresentable, Hashable, Sendable {
     /// The value of `enum ibv_qp_type`.
     public let rawValue: UInt32
 
-    /// Creates an `enum ibv_qp_type` of any value; the engine supports RC, UC and UD only.
+    /// Creates an `enum ibv_qp_type` of any value; the engine supports RC, UC, UD and XRC.
     @inlinable
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
@@ -30,6 +30,15 @@ public struct QueuePairType: RawRepresentable, Hashable, Sendable {
     @inlinable public static var uc: QueuePairType { QueuePairType(rawValue: IBV_QPT_UC.rawValue) }
     /// `IBV_QPT_UD`: unreliable datagram.
     @inlinable public static var ud: QueuePairType { QueuePairType(rawValue: IBV_QPT_UD.rawValue) }
+    /// `IBV_QPT_XRC_SEND`: the requester of an extended reliable connection.
+    @inlinable public static var xrcSend: QueuePairType { QueuePairType(rawValue: IBV_QPT_XRC_SEND.rawValue) }
+    /// `IBV_QPT_XRC_RECV`: the responder of an extended reliable connection.
+    @inlinable public static var xrcReceive: QueuePairType { QueuePairType(rawValue: IBV_QPT_XRC_RECV.rawValue) }
+
+    /// XRC_SEND and XRC_RECV.
+    @inline(__always) var isExtended: Bool { self == .xrcSend || self == .xrcReceive }
+    /// Whether requests have responses: RC and XRC.
+    @inline(__always) var isReliable: Bool { self != .uc && self != .ud }
 }
 
 /// State of a queue pair: `enum ibv_qp_state` of verbs.h (IBTA volume 1, 10.3.1).

@@ -120,7 +120,7 @@ extension Engine {
     }
 
     /// Destroys a completion queue and removes its events (`ibv_destroy_cq`).
-    /// - Throws: EBUSY while a queue pair uses it.
+    /// - Throws: EBUSY while a queue pair or a shared receive queue for XRC uses it.
     public borrowing func destroy(_ queue: CompletionQueue) throws(Errno) {
         let storage = queue.storage
         guard storage.pointee.users == 0 else { throw .busy }
@@ -199,6 +199,7 @@ extension Engine {
     public borrowing func destroy(_ queue: SharedReceiveQueue) throws(Errno) {
         let storage = queue.storage
         guard storage.pointee.users == 0 else { throw .busy }
+        core.pointee.leave(storage)
         core.pointee.events.remove(storage.pointee.event)
         core.pointee.changeUsers(ofDomain: storage.pointee.protectionDomain, by: -1)
         storage.pointee.event.deallocate()

@@ -40,7 +40,7 @@ extension Core {
         pair.pointee.requester.roundTrip = RoundTripTime()
         // The old path may have had no timeout.
         let isOutstanding = pair.pointee.requester.una != pair.pointee.requester.high
-        if pair.pointee.type == .rc, pair.pointee.isSending, isOutstanding, pair.pointee.timer != .rnr {
+        if pair.pointee.type.isReliable, pair.pointee.isSending, isOutstanding, pair.pointee.timer != .rnr {
             startTimer(pair, now: now)
         }
         events.post(pair.pointee.event, .pathMigrated)

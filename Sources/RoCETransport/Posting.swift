@@ -110,11 +110,12 @@ extension QueuePair {
     ///   - sgList: The `count` SGEs; the list is copied.
     ///   - count: The number of SGEs, 0 to `capabilities.maxReceiveSGE`.
     /// - Returns: `.success`; ENOMEM when the queue is full; EINVAL in RESET, for too many SGEs, or when the queue
-    ///   pair has a shared receive queue.
+    ///   pair has a shared receive queue or is of a service type XRC.
     public func stageReceive(id: UInt64, sgList: UnsafePointer<SGE>?, count: Int) -> Errno {
         let pair = storage
+        // The engine changes the shared receive queue of an XRC_RECV queue pair.
         guard pair.pointee.published.load(ordering: .acquiring) != QueuePairState.reset.rawValue,
-            pair.pointee.sharedReceiveQueue == nil
+            !pair.pointee.type.isExtended, pair.pointee.sharedReceiveQueue == nil
         else { return .invalid }
         return pair.pointee.receive.stageReceive(
             id: id, sgList: sgList, count: count, most: Int(pair.pointee.capabilities.maxReceiveSGE))
@@ -138,6 +139,9 @@ extension QueuePair {
     @inline(__always)
     private func isPostable(_ wqe: UnsafeMutablePointer<SendWQE>, _ path: UnsafePointer<Path>?) -> Bool {
         switch type {
+        case .xrcSend:
+            if wqe.pointee.opcode.rawValue > WorkRequestOpcode.sendWithInvalidate.rawValue { return false }
+        case .xrcReceive: return false
         case .rc:
             if wqe.pointee.opcode.rawValue > WorkRequestOpcode.sendWithInvalidate.rawValue
                 && !wqe.pointee.isAtomicWrite

@@ -7,24 +7,31 @@ struct QueuePairStorage: ~Copyable {
     // For posting threads.
     let number: UInt32
     let type: QueuePairType
+    /// The transport service of its packets.
+    let transport: Opcode.Transport
     let capabilities: QueuePairCapabilities
     let sqSigAll: Bool
     let send: Ring
     let receive: Ring
-    let sharedReceiveQueue: UnsafeMutablePointer<SharedReceiveQueueStorage>?
+    /// Constant, except on XRC_RECV, where each request sets it (`Core.select`), and posting threads do not read it.
+    var sharedReceiveQueue: UnsafeMutablePointer<SharedReceiveQueueStorage>?
     /// A copy of `state` for posting threads, which read it without the lock.
     let published = Atomic<UInt8>(QueuePairState.reset.rawValue)
     let doorbells: Doorbells
     let index: UInt32
 
     // For the engine, under its lock.
-    let protectionDomain: UInt32
+    /// `protectionDomain` and `receiveCQ` are constant, except on XRC_RECV, where they are those of `sharedReceiveQueue`.
+    var protectionDomain: UInt32
     let sendCQ: UnsafeMutablePointer<CompletionQueueStorage>
-    let receiveCQ: UnsafeMutablePointer<CompletionQueueStorage>
+    var receiveCQ: UnsafeMutablePointer<CompletionQueueStorage>
+    /// The XRC domain of an XRC_RECV queue pair.
+    let xrcDomain: UnsafeMutablePointer<XRCDomainStorage>?
     /// The links of the three ready lists: acknowledgements, READ responses and requests.
     let links: UnsafeMutablePointer<ReadyLink>
     let event: UnsafeMutablePointer<EventNode>
-    let userData: UnsafeMutableRawPointer?
+    /// Changed by `Engine.setUserData`.
+    var userData: UnsafeMutableRawPointer?
     var attributes = QueuePairAttributes()
     var requester = Requester()
     var responder: Responder
@@ -86,7 +93,7 @@ public struct QueuePair: Hashable, @unchecked Sendable {
     /// The sizes of its queues (`struct ibv_qp_cap`).
     public var capabilities: QueuePairCapabilities { storage.pointee.capabilities }
 
-    /// The pointer that was passed to `Engine.createQueuePair` (`qp_context`).
+    /// The pointer that was passed to `Engine.createQueuePair` or `setUserData` (`qp_context`).
     public var userData: UnsafeMutableRawPointer? { storage.pointee.userData }
 
     /// The current state (`ibv_qp_attr.qp_state`). The engine can move the queue pair to SQE or ERR at any time.

@@ -3,7 +3,7 @@ import Synchronization
 
 /// The attributes with which a queue pair is created: `struct ibv_qp_init_attr` of verbs.h.
 public struct QueuePairInitAttributes {
-    /// The service type: RC, UC or UD (`qp_type`).
+    /// The service type: RC, UC, UD or XRC_SEND (`qp_type`).
     public var type: QueuePairType
     /// The protection domain (`ibv_create_qp`'s `pd`).
     public var domain: ProtectionDomain
@@ -13,6 +13,8 @@ public struct QueuePairInitAttributes {
     public var receiveCQ: CompletionQueue
     /// The shared receive queue (`srq`); nil for a queue pair with a receive queue of its own.
     public var sharedReceiveQueue: SharedReceiveQueue?
+    /// The XRC domain of an XRC_RECV queue pair (`xrcd`).
+    public private(set) var xrcDomain: XRCDomain?
     /// The sizes of its queues (`cap`). With a shared receive queue, the sizes of the receive queue are ignored
     /// (ibv_create_qp(3)), and become 0.
     public var capabilities: QueuePairCapabilities
@@ -32,29 +34,45 @@ public struct QueuePairInitAttributes {
         receiveCQ = completions
         self.capabilities = capabilities
     }
+
+    /// Creates the attributes of an XRC_RECV queue pair (`IBV_QPT_XRC_RECV`), which has no queues.
+    public init(xrcDomain: XRCDomain) {
+        self.init(
+            type: .xrcReceive, domain: ProtectionDomain(rawValue: Core.noDomain),
+            completions: xrcDomain.storage.pointee.completions,
+            capabilities: QueuePairCapabilities(maxSendWR: 0, maxReceiveWR: 0, maxSendSGE: 0, maxReceiveSGE: 0))
+        self.xrcDomain = xrcDomain
+    }
 }
 
 extension Engine {
     /// Creates a queue pair, in RESET (`ibv_create_qp`).
-    /// - Throws: EINVAL for an unknown domain or a size above `Limits`; EOPNOTSUPP for a service type other than RC, UC
-    ///   and UD; ENOMEM when the engine has as many queue pairs as the configuration allows, less the three reserved
+    /// - Throws: EINVAL for an unknown domain or a size above `Limits`; EOPNOTSUPP for a service type other than RC, UC,
+    ///   UD and XRC; ENOMEM when the engine has as many queue pairs as the configuration allows, less the three reserved
     ///   QPNs.
     public borrowing func createQueuePair(_ specification: QueuePairInitAttributes) throws(Errno) -> QueuePair {
-        guard [.rc, .uc, .ud].contains(specification.type) else { throw .notSupported }
+        switch specification.type {
+        case .rc, .uc, .ud, .xrcSend, .xrcReceive: break
+        default: throw .notSupported
+        }
         var specification = specification
-        if specification.sharedReceiveQueue != nil {
+        // An XRC_SEND queue pair receives nothing.
+        if specification.type == .xrcSend { specification.sharedReceiveQueue = nil }
+        if specification.sharedReceiveQueue != nil || specification.type == .xrcSend {
             specification.capabilities.maxReceiveWR = 0
             specification.capabilities.maxReceiveSGE = 0
         }
-        guard specification.capabilities.isWithinLimits, core.pointee.domainExists(specification.domain.rawValue) else {
-            throw .invalid
-        }
+        let isReceiver = specification.type == .xrcReceive
+        guard specification.capabilities.isWithinLimits, isReceiver == (specification.xrcDomain != nil),
+            isReceiver || core.pointee.domainExists(specification.domain.rawValue)
+        else { throw .invalid }
         let (number, index) = try core.pointee.takeNumber()
         let storage = UnsafeMutablePointer<QueuePairStorage>.allocate(capacity: 1)
         storage.initialize(to: makeStorage(specification, number: number, index: index, owner: storage))
         storage.pointee.event.pointee.object = UnsafeMutableRawPointer(storage)
         core.pointee.queuePairs[Int(index)] = storage
-        core.pointee.changeUsers(ofDomain: specification.domain.rawValue, by: 1)
+        if !isReceiver { core.pointee.changeUsers(ofDomain: specification.domain.rawValue, by: 1) }
+        specification.xrcDomain?.storage.pointee.users += 1
         specification.sendCQ.storage.pointee.users += 1
         specification.receiveCQ.storage.pointee.users += 1
         specification.sharedReceiveQueue?.storage.pointee.users += 1
@@ -67,7 +85,8 @@ extension Engine {
     ) -> QueuePairStorage {
         let sizes = specification.capabilities
         let shared = specification.sharedReceiveQueue?.storage
-        let maxReceiveSGE = shared.map { $0.pointee.maxSGE } ?? sizes.maxReceiveSGE
+        let ownMaxSGE = specification.type == .xrcReceive ? Limits.maxSGE : sizes.maxReceiveSGE
+        let maxReceiveSGE = shared.map { $0.pointee.maxSGE } ?? ownMaxSGE
         let links = UnsafeMutablePointer<ReadyLink>.allocate(capacity: 3)
         links.initialize(repeating: ReadyLink(owner: owner), count: 3)
         let event = UnsafeMutablePointer<EventNode>.allocate(capacity: 1)
@@ -79,32 +98,39 @@ extension Engine {
             Int(sizes.maxSendSGE) * MemoryLayout<SGE>.stride, (Int(sizes.maxInlineData) + 7) & ~7)
         let path = specification.type == .ud ? MemoryLayout<Path>.stride : 0
         return QueuePairStorage(
-            number: number, type: specification.type, capabilities: sizes, sqSigAll: specification.sqSigAll,
+            number: number, type: specification.type, transport: specification.type.transport,
+            capabilities: sizes, sqSigAll: specification.sqSigAll,
             send: Ring(limit: sizes.maxSendWR, stride: SendWQE.size + path + data),
             receive: Ring(
                 limit: shared == nil ? sizes.maxReceiveWR : 0, stride: receiveStride(maxSGE: maxReceiveSGE)),
             sharedReceiveQueue: shared, doorbells: core.pointee.doorbells, index: index,
             protectionDomain: specification.domain.rawValue,
             sendCQ: specification.sendCQ.storage,
-            receiveCQ: specification.receiveCQ.storage,
+            receiveCQ: specification.receiveCQ.storage, xrcDomain: specification.xrcDomain?.storage,
             links: links, event: event, userData: specification.userData,
             responder: Responder(sgList: sgList, resources: resources))
     }
 
     /// Destroys a queue pair (`ibv_destroy_qp`). Its events and its CQEs are removed, except a CQE that
-    /// `CompletionQueue.show` returned. The bindings of the windows of type 2 that are bound on it end. No thread may post to it or be inside a poll of its completion queues
+    /// `CompletionQueue.show` returned, and those of an XRC_RECV queue pair, which belong to the shared receive queue. The
+    /// bindings of the windows of type 2 that are bound on it end. No thread may post to it or be inside a poll of its completion queues
     /// meanwhile.
     public borrowing func destroy(_ queuePair: QueuePair) {
         let pair = queuePair.storage
         core.pointee.stop(pair)
         core.pointee.accessTable?.write(queuePair: pair.pointee.number, nil)
+        core.pointee.deselect(pair)
         core.pointee.unbindWindows(of: pair)
         core.pointee.multicast.remove(pair)
         core.pointee.removeCompletions(of: pair.pointee.number, from: pair.pointee.sendCQ)
         core.pointee.removeCompletions(of: pair.pointee.number, from: pair.pointee.receiveCQ)
         core.pointee.queuePairs[Int(pair.pointee.index)] = nil
         core.pointee.giveBack(index: pair.pointee.index)
-        core.pointee.changeUsers(ofDomain: pair.pointee.protectionDomain, by: -1)
+        if let domain = pair.pointee.xrcDomain {
+            domain.pointee.users -= 1
+        } else {
+            core.pointee.changeUsers(ofDomain: pair.pointee.protectionDomain, by: -1)
+        }
         pair.pointee.sendCQ.pointee.users -= 1
         pair.pointee.receiveCQ.pointee.users -= 1
         pair.pointee.sharedReceiveQueue?.pointee.users -= 1
@@ -166,6 +192,7 @@ extension Core {
     /// RESET: the state after creation. Work requests and CQEs are removed. No thread may post or poll meanwhile.
     mutating func reset(_ pair: Pair) {
         stop(pair)
+        deselect(pair)
         setState(.reset, of: pair)
         pair.pointee.attributes = QueuePairAttributes()
         pair.pointee.requester = Requester()
@@ -193,7 +220,10 @@ extension Core {
             readResponses.remove(pair.pointee.links + QueuePairStorage.readResponses)
         }
         flush(pair)
-        if pair.pointee.sharedReceiveQueue != nil { events.post(pair.pointee.event, .lastWQEReached) }
+        // The receive work requests of XRC belong to no queue pair (annex A14).
+        if pair.pointee.sharedReceiveQueue != nil && pair.pointee.xrcDomain == nil {
+            events.post(pair.pointee.event, .lastWQEReached)
+        }
     }
 
     /// Completes all posted work requests with IBV_WC_WR_FLUSH_ERR, in order.
@@ -224,14 +254,14 @@ extension Core {
     }
 
     /// A send failed: the oldest work request completes with `status`, and the later ones are flushed. UD and UC go to
-    /// SQE, where the receive queue continues (IBTA volume 1, 10.3.1); RC goes to ERR.
+    /// SQE, where the receive queue continues (IBTA volume 1, 10.3.1); RC and XRC go to ERR.
     mutating func failOldestSend(_ pair: Pair, status: CompletionStatus, vendorError: UInt32 = 0) {
-        if pair.pointee.type != .rc {
+        if !pair.pointee.type.isReliable {
             setState(.sendQueueError, of: pair)
             requests.remove(pair.pointee.links + QueuePairStorage.requests)
         }
         completeOldestSend(pair, status: status, vendorError: vendorError)
-        if pair.pointee.type == .rc { enterError(pair) } else { flushSends(pair) }
+        if pair.pointee.type.isReliable { enterError(pair) } else { flushSends(pair) }
     }
 
     /// Completes the oldest send work request, with a CQE when it failed or is signaled.

@@ -26,6 +26,11 @@ extension Core {
         if packet.headers.bth.opcode.isResponse {
             return receiveResponse(pair, packet, payload: payload, now: now)
         }
+        if pair.pointee.type == .xrcSend {
+            // An XRC_SEND queue pair has no responder.
+            counters.droppedServiceType &+= 1
+            return
+        }
         establish(pair)
         if pair.pointee.type == .uc { return receiveUnreliable(pair, packet, payload: payload) }
         receiveRequest(pair, packet, payload: payload)
@@ -43,7 +48,7 @@ extension Core {
             counters.droppedState &+= 1
             return nil
         }
-        guard bth.opcode.transport == pair.pointee.type.transport else {
+        guard bth.opcode.transport == pair.pointee.transport else {
             counters.droppedServiceType &+= 1
             return nil
         }
@@ -70,11 +75,12 @@ extension Core {
         return (key ^ configuration.pkey) & ~fullMember == 0 && (key | configuration.pkey) & fullMember != 0
     }
 
-    /// A BTH.OpCode that is not known: on RC, the responder returns a NAK when the PSN is the expected one; on UC and
-    /// UD the packet is dropped.
+    /// A BTH.OpCode that is not known: on RC and XRC, the responder returns a NAK when the PSN is the expected one; on
+    /// UC and UD the packet is dropped.
     private mutating func receiveUnknown(_ bytes: UnsafeRawBufferPointer, from source: PacketSource) {
-        guard let bth = try? BTH(parsing: bytes), bth.opcode.transport == .reliableConnection,
-            let pair = destination(bth, from: source)
+        guard let bth = try? BTH(parsing: bytes),
+            bth.opcode.transport == .reliableConnection || bth.opcode.transport == .extendedReliableConnection,
+            let pair = destination(bth, from: source), pair.pointee.type != .xrcSend
         else {
             counters.droppedMalformed &+= 1
             return
@@ -102,6 +108,7 @@ extension QueuePairType {
         switch self {
         case .rc: .reliableConnection
         case .uc: .unreliableConnection
+        case .xrcSend, .xrcReceive: .extendedReliableConnection
         default: .unreliableDatagram
         }
     }

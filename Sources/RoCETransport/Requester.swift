@@ -112,7 +112,19 @@ extension Core {
 
     // MARK: - Packets
 
-    /// Writes one packet of a SEND or RDMA WRITE, on RC or UC.
+    /// The place of the header after the BTH. On XRC that is the XRCETH, which is written, and the place after it is
+    /// returned.
+    @inline(__always)
+    private func afterBase(
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, _ target: UnsafeMutableRawPointer
+    ) -> UnsafeMutableRawPointer {
+        let next = target + BTH.byteCount
+        guard pair.pointee.type == .xrcSend else { return next }
+        XRCETH(sharedReceiveQueueNumber: entry.pointee.remoteSRQN).emit(at: next)
+        return next + XRCETH.byteCount
+    }
+
+    /// Writes one packet of a SEND or RDMA WRITE, on RC, UC or XRC.
     mutating func emitData(
         _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, to target: UnsafeMutableRawPointer
     ) -> Int {
@@ -124,7 +136,7 @@ extension Core {
         let isFirst = position == 0
         let isLast = position &+ 1 == entry.pointee.packets
         let opcode = self.opcode(entry, pair, isFirst: isFirst, isLast: isLast)
-        var next = target + BTH.byteCount
+        var next = afterBase(entry, pair, target)
         if isFirst && !entry.pointee.isSend {
             RETH(
                 virtualAddress: entry.pointee.remoteAddress, rkey: entry.pointee.rkey,
@@ -158,7 +170,7 @@ extension Core {
     private mutating func opcode(
         _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, isFirst: Bool, isLast: Bool
     ) -> Opcode {
-        let transport: Opcode.Transport = pair.pointee.type == .rc ? .reliableConnection : .unreliableConnection
+        let transport = pair.pointee.transport
         if entry.pointee.isSend {
             let extra: Opcode.Extra =
                 entry.pointee.hasImmediate ? .immediate : entry.pointee.hasInvalidate ? .invalidate : .none
@@ -187,7 +199,7 @@ extension Core {
     /// next one can be later than the retransmission timeout.
     @inline(__always)
     private mutating func setsAckReq(_ pair: Pair, isLast: Bool) -> Bool {
-        guard pair.pointee.type == .rc else { return false }
+        guard pair.pointee.type != .uc else { return false }
         let requester = pair.pointee.requester
         let inFlight = UInt32(bitPattern: requester.una.distance(to: requester.next)) &+ 1
         if isLast || inFlight >= requester.window || pair.pointee.pacing.rate != 0
@@ -215,7 +227,7 @@ extension Core {
         RETH(
             virtualAddress: entry.pointee.remoteAddress &+ UInt64(offset), rkey: entry.pointee.rkey,
             dmaLength: length
-        ).emit(at: target + BTH.byteCount)
+        ).emit(at: afterBase(entry, pair, target))
         pair.pointee.requester.next = psn &+ (end &- position)
         pair.pointee.requester.outstandingReads &+= 1
         return sealRequest(.rcReadRequest, pair, psn: psn, at: target)
@@ -235,7 +247,7 @@ extension Core {
             virtualAddress: entry.pointee.remoteAddress, rkey: entry.pointee.rkey,
             swapOrAdd: isSwap ? entry.pointee.swap : entry.pointee.compareAdd,
             compare: isSwap ? entry.pointee.compareAdd : 0
-        ).emit(at: target + BTH.byteCount)
+        ).emit(at: afterBase(entry, pair, target))
         pair.pointee.requester.next = psn.next
         pair.pointee.requester.outstandingReads &+= 1
         return sealRequest(isSwap ? .rcCompareAndSwap : .rcFetchAndAdd, pair, psn: psn, at: target)
@@ -267,7 +279,7 @@ extension Core {
     ) -> Int {
         pair.pointee.requester.packetsSinceAckReq = 0
         let bth = BTH(
-            opcode: opcode, destinationQPN: pair.pointee.attributes.destinationQPN, psn: psn,
+            opcode: opcode.on(pair.pointee.transport), destinationQPN: pair.pointee.attributes.destinationQPN, psn: psn,
             pkey: configuration.pkey, acknowledgeRequest: true,
             migrated: pair.pointee.attributes.migration == .migrated)
         return seal(bth, at: target, payload: payload)

@@ -210,7 +210,7 @@ extension Core {
                 timers.schedule(pair, at: pair.pointee.deadline)
                 continue
             }
-            assert(pair.pointee.type == .rc && pair.pointee.isSending, "a timer runs where nothing is waited for")
+            assert(pair.pointee.type.isReliable && pair.pointee.isSending, "a timer runs where nothing is waited for")
             pair.pointee.timer = .none
             switch timer {
             case .rnr: requests.add(pair.pointee.links + QueuePairStorage.requests)

@@ -1,6 +1,6 @@
 import RoCEWire
 
-// The responder of an RC connection: requests (IBTA volume 1, 9.7.4; rxe_resp.c of the kernel).
+// The responder of an RC or XRC connection: requests (IBTA volume 1, 9.7.4; rxe_resp.c of the kernel).
 
 extension Core {
     mutating func receiveRequest(_ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer) {
@@ -11,6 +11,14 @@ extension Core {
         }
         guard isInOrder(pair, bth.opcode), hasLegalLength(pair, packet) else {
             return refuse(pair, .invalidRequest, event: .requestError)
+        }
+        if pair.pointee.type == .xrcReceive {
+            // verbs.h has no events of its own for the asynchronous errors of annex A14.
+            switch select(pair, packet.headers.xrceth.sharedReceiveQueueNumber) {
+            case .success: break
+            case .remoteAccessError: return refuse(pair, .remoteAccessError, event: .accessError)
+            default: return refuse(pair, .invalidRequest, event: .requestError)
+            }
         }
         switch bth.opcode.operation {
         case .send: executeSend(pair, packet, payload: payload)

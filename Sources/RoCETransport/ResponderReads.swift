@@ -18,6 +18,7 @@ extension Core {
         resource.pointee.packets = packetCount(reth.dmaLength, mtu: pair.pointee.attributes.pathMTU)
         resource.pointee.address = reth.virtualAddress
         resource.pointee.key = reth.rkey
+        resource.pointee.protectionDomain = pair.pointee.protectionDomain
         resource.pointee.length = reth.dmaLength
         startRun(resource, at: 0, length: reth.dmaLength, mtu: pair.pointee.attributes.pathMTU)
         finishResource(pair, resource)
@@ -333,10 +334,10 @@ extension Core {
         }
         if payload != 0 {
             guard
-                let memory = remoteMemory(
-                    pair, key: resource.pointee.key, address: resource.pointee.address &+ UInt64(position &* mtu),
-                    length: UInt64(payload),
-                    access: .remoteRead)
+                let memory = keys.translate(
+                    key: resource.pointee.key, protectionDomain: resource.pointee.protectionDomain,
+                    queuePair: pair.pointee.number, address: resource.pointee.address &+ UInt64(position &* mtu),
+                    length: UInt64(payload), access: .remoteRead)
             else {
                 failRead(pair, psn, msn: resource.pointee.msnBefore)
                 return 0
@@ -360,7 +361,7 @@ extension Core {
         _ opcode: Opcode, _ pair: Pair, _ psn: PSN, at target: UnsafeMutableRawPointer, payload: Int
     ) -> Int {
         let bth = BTH(
-            opcode: opcode, destinationQPN: pair.pointee.attributes.destinationQPN, psn: psn,
+            opcode: opcode.on(pair.pointee.transport), destinationQPN: pair.pointee.attributes.destinationQPN, psn: psn,
             pkey: configuration.pkey, migrated: pair.pointee.attributes.migration == .migrated)
         return seal(bth, at: target, payload: payload)
     }

@@ -18,6 +18,8 @@ struct ReadResource {
     /// RETH.VA, RETH.R_Key and RETH.DMALen of a READ.
     var address: UInt64 = 0
     var key: UInt32 = 0
+    /// The protection domain of the memory of a READ, which on XRC differs between requests.
+    var protectionDomain: UInt32 = 0
     var length: UInt32 = 0
     /// The MSN of the responses.
     var msn: UInt32 = 0

@@ -10,6 +10,10 @@ struct SharedReceiveQueueStorage: ~Copyable {
     /// The number of receive work requests below which IBV_EVENT_SRQ_LIMIT_REACHED is reported; 0 for no event.
     var limit: UInt32
     var users = 0
+    /// Of a queue for XRC: its number, its XRC domain and its completion queue. The number of another queue is 0.
+    var number: UInt32 = 0
+    var xrcDomain: UnsafeMutablePointer<XRCDomainStorage>?
+    var completions: UnsafeMutablePointer<CompletionQueueStorage>?
 }
 
 /// A shared receive queue (`struct ibv_srq`). The handle is not valid any more after `Engine.destroy`.
@@ -36,6 +40,9 @@ public struct SharedReceiveQueue: Hashable, @unchecked Sendable {
 
     /// The pointer that was passed to `Engine.createSharedReceiveQueue` (`srq_context`).
     public var userData: UnsafeMutableRawPointer? { storage.pointee.userData }
+
+    /// The number by which XRC requests name it, 24 bits (`ibv_get_srq_num`); nil for a queue that was not made for XRC.
+    public var number: UInt32? { storage.pointee.number == 0 ? nil : storage.pointee.number }
 
     /// Stages a receive work request (`ibv_post_srq_recv`). The engine does not read it before `commitReceives`.
     ///

@@ -68,7 +68,7 @@ extension Core {
     {
         assert(pair.pointee.isSending, "only queue pairs in RTS and SQD are in the list of requests")
         if pair.pointee.type == .ud { return emitDatagram(pair, to: target) }
-        guard pair.pointee.type == .rc else { return finish(emitUnreliable(pair, to: target), pair, isNew: false) }
+        guard pair.pointee.type != .uc else { return finish(emitUnreliable(pair, to: target), pair, isNew: false) }
         let isNew = pair.pointee.requester.next == pair.pointee.requester.high
         return finish(emitReliable(pair, to: target, now: now), pair, isNew: isNew)
     }

@@ -21,7 +21,7 @@ public struct SendWQE: BitwiseCopyable {
     /// The immediate data, in network order (`ibv_send_wr.imm_data`), or the R_Key that is invalidated, here or at the
     /// peer (`ibv_send_wr.invalidate_rkey`).
     public var immediate: UInt32
-    /// UD: the QPN of the peer (`ibv_send_wr.wr.ud.remote_qpn`).
+    /// UD: the QPN of the peer (`ibv_send_wr.wr.ud.remote_qpn`). XRC: `remoteSRQN`.
     public var remoteQPN: UInt32
     /// UD: the Q_Key of the peer (`ibv_send_wr.wr.ud.remote_qkey`). When its top bit is set, the Q_Key of the queue
     /// pair is sent (IBTA volume 1, 3.5.3).
@@ -73,6 +73,13 @@ public struct SendWQE: BitwiseCopyable {
         remoteAddress = address
         compareAdd = length
         swap = UInt64(access.rawValue)
+    }
+
+    /// XRC: the number of the shared receive queue of the peer, 24 bits (`ibv_send_wr.qp_type.xrc.remote_srqn`). It has
+    /// the place of `remoteQPN`, which UD alone uses.
+    @inlinable public var remoteSRQN: UInt32 {
+        @inline(__always) get { remoteQPN }
+        @inline(__always) set { remoteQPN = newValue }
     }
 
     /// The operation (`ibv_send_wr.opcode`).

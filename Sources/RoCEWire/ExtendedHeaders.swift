@@ -6,10 +6,12 @@ public struct ExtendedHeaders: OptionSet, Hashable, Sendable {
     /// One bit for each header that can follow the BTH (`enum rxe_hdr_mask` of the kernel's rxe).
     public let rawValue: UInt16
 
-    /// Creates a set of headers that follow the BTH from any bits; those above bit 8 are ignored.
+    /// Creates a set of headers that follow the BTH from any bits; those above bit 9 are ignored.
     @inlinable
     public init(rawValue: UInt16) { self.rawValue = rawValue }
 
+    /// XRCETH, the extended reliable connection extended transport header, 4 bytes (IBTA volume 1, annex A14).
+    @inlinable public static var xrceth: ExtendedHeaders { ExtendedHeaders(rawValue: 1 << 9) }
     /// DETH, the datagram extended transport header, 8 bytes (IBTA volume 1, 9.3.2).
     @inlinable public static var deth: ExtendedHeaders { ExtendedHeaders(rawValue: 1 << 0) }
     /// FETH, the FLUSH extended transport header, 4 bytes (IBTA volume 1 release 1.5, annex A19).
@@ -32,10 +34,11 @@ public struct ExtendedHeaders: OptionSet, Hashable, Sendable {
     /// The length of the reserved bytes of a CNP: 16 (RoCEv2 annex A17.9.3).
     @inlinable internal static var congestionReservedByteCount: Int { 16 }
 
-    /// The bytes of all headers of the set: 0 to 28 for the sets of a BTH.OpCode.
+    /// The bytes of all headers of the set: 0 to 32 for the sets of a BTH.OpCode.
     @inlinable
     public var byteCount: Int {
         var count = 0
+        if contains(.xrceth) { count &+= XRCETH.byteCount }
         if contains(.deth) { count &+= DETH.byteCount }
         if contains(.feth) { count &+= FETH.byteCount }
         if contains(.reth) { count &+= RETH.byteCount }

@@ -26,6 +26,8 @@ public struct Opcode: RawRepresentable, Hashable, Sendable {
         @inlinable public static var unreliableConnection: Transport { Transport(rawValue: 1) }
         /// Unreliable datagram, UD (`IB_OPCODE_UD`).
         @inlinable public static var unreliableDatagram: Transport { Transport(rawValue: 3) }
+        /// Extended reliable connection, XRC (annex A14; `IB_OPCODE` 0xA0 to 0xBF).
+        @inlinable public static var extendedReliableConnection: Transport { Transport(rawValue: 5) }
         /// Congestion notification packet, CNP (RoCEv2 annex A17.9.3; `IB_OPCODE_CNP`).
         @inlinable public static var congestionNotification: Transport { Transport(rawValue: 4) }
     }
@@ -33,8 +35,7 @@ public struct Opcode: RawRepresentable, Hashable, Sendable {
     /// The operation of a BTH.OpCode, without the transport service and the position of the packet in its message.
     @frozen
     public enum Operation: UInt8, Hashable, Sendable {
-        /// A BTH.OpCode that is reserved, manufacturer-specific, or of a transport service that is not supported (RD,
-        /// XRC).
+        /// A BTH.OpCode that is reserved, manufacturer-specific, or of a transport service that is not supported (RD).
         case unknown
         /// SEND, with or without ImmDt or IETH (IBTA volume 1, 9.4.1).
         case send
@@ -64,8 +65,8 @@ public struct Opcode: RawRepresentable, Hashable, Sendable {
 // MARK: - The table
 
 extension Opcode {
-    /// One row of the table of opcodes (`struct rxe_opcode_info` of the kernel's rxe): bits 0-8 headers, 9 first, 10
-    /// last, 11 payload, 12 response, 16-23 operation, 24-31 bytes of the BTH and the extended headers together.
+    /// One row of the table of opcodes (`struct rxe_opcode_info` of the kernel's rxe): bits 0-9 headers, 10 first, 11
+    /// last, 12 payload, 13 response, 16-23 operation, 24-31 bytes of the BTH and the extended headers together.
     @frozen @usableFromInline
     internal struct Row {
         @usableFromInline let bits: UInt32
@@ -80,23 +81,23 @@ extension Opcode {
                 | UInt32(truncatingIfNeeded: BTH.byteCount + headers.byteCount) << 24
         }
 
-        @inlinable @inline(__always) static var first: UInt32 { 1 << 9 }
-        @inlinable @inline(__always) static var last: UInt32 { 1 << 10 }
+        @inlinable @inline(__always) static var first: UInt32 { 1 << 10 }
+        @inlinable @inline(__always) static var last: UInt32 { 1 << 11 }
         @inlinable @inline(__always) static var only: UInt32 { first | last }
         @inlinable @inline(__always) static var middle: UInt32 { 0 }
-        @inlinable @inline(__always) static var payload: UInt32 { 1 << 11 }
-        @inlinable @inline(__always) static var response: UInt32 { 1 << 12 }
+        @inlinable @inline(__always) static var payload: UInt32 { 1 << 12 }
+        @inlinable @inline(__always) static var response: UInt32 { 1 << 13 }
 
         @inlinable @inline(__always)
         func has(_ flags: UInt32) -> Bool { bits & flags == flags }
 
         @inlinable var isKnown: Bool { bits & 0xFF << 16 != 0 }
-        @inlinable var headers: ExtendedHeaders { ExtendedHeaders(rawValue: UInt16(truncatingIfNeeded: bits & 0x1FF)) }
+        @inlinable var headers: ExtendedHeaders { ExtendedHeaders(rawValue: UInt16(truncatingIfNeeded: bits & 0x3FF)) }
         @inlinable var headerByteCount: Int { Int(bits >> 24) }
     }
 
-    /// The index of a BTH.OpCode in the table: RC by its low five bits, UC on the rows that it shares with RC, then UD
-    /// and CNP. 0x1F is not defined.
+    /// The index of a BTH.OpCode in the table: RC by its low five bits, UC on the rows that it shares with RC, then UD,
+    /// CNP and XRC. 0x1F is not defined.
     @inlinable
     internal var index: UInt8 {
         switch rawValue {
@@ -104,6 +105,7 @@ extension Opcode {
         case 0x20...0x2B: rawValue &- 0x20
         case 0x64, 0x65: rawValue &- 0x44
         case 0x81: 0x22
+        case 0xA0...0xB7: rawValue &- 0x7D
         default: 0x1F
         }
     }
@@ -146,6 +148,30 @@ extension Opcode {
         case 0x21: Row(.send, Row.only | Row.payload, .deth.union(.immDt))
         // CNP: 0x81
         case 0x22: Row(.congestionNotification, Row.only, .congestionReserved)
+        // XRC, 0xA0 to 0xB7: as RC, and requests have the XRCETH
+        case 0x23: Row(.send, Row.first | Row.payload, .xrceth)
+        case 0x24: Row(.send, Row.middle | Row.payload, .xrceth)
+        case 0x25: Row(.send, Row.last | Row.payload, .xrceth)
+        case 0x26: Row(.send, Row.last | Row.payload, .xrceth.union(.immDt))
+        case 0x27: Row(.send, Row.only | Row.payload, .xrceth)
+        case 0x28: Row(.send, Row.only | Row.payload, .xrceth.union(.immDt))
+        case 0x29: Row(.write, Row.first | Row.payload, .xrceth.union(.reth))
+        case 0x2A: Row(.write, Row.middle | Row.payload, .xrceth)
+        case 0x2B: Row(.write, Row.last | Row.payload, .xrceth)
+        case 0x2C: Row(.write, Row.last | Row.payload, .xrceth.union(.immDt))
+        case 0x2D: Row(.write, Row.only | Row.payload, .xrceth.union(.reth))
+        case 0x2E: Row(.write, Row.only | Row.payload, .xrceth.union(.reth).union(.immDt))
+        case 0x2F: Row(.readRequest, Row.only, .xrceth.union(.reth))
+        case 0x30: Row(.readResponse, Row.response | Row.first | Row.payload, .aeth)
+        case 0x31: Row(.readResponse, Row.response | Row.middle | Row.payload)
+        case 0x32: Row(.readResponse, Row.response | Row.last | Row.payload, .aeth)
+        case 0x33: Row(.readResponse, Row.response | Row.only | Row.payload, .aeth)
+        case 0x34: Row(.acknowledge, Row.response | Row.only, .aeth)
+        case 0x35: Row(.atomicAcknowledge, Row.response | Row.only, .aeth.union(.atomicAckETH))
+        case 0x36: Row(.compareAndSwap, Row.only, .xrceth.union(.atomicETH))
+        case 0x37: Row(.fetchAndAdd, Row.only, .xrceth.union(.atomicETH))
+        case 0x39: Row(.send, Row.last | Row.payload, .xrceth.union(.ieth))
+        case 0x3A: Row(.send, Row.only | Row.payload, .xrceth.union(.ieth))
         default: Row(.unknown, 0)
         }
     }
@@ -169,7 +195,7 @@ extension Opcode {
     @inlinable
     public var headers: ExtendedHeaders { row.headers }
 
-    /// The bytes of the BTH and all headers that follow it: 12 to 40.
+    /// The bytes of the BTH and all headers that follow it: 12 to 44.
     @inlinable
     public var headerByteCount: Int { row.headerByteCount }
 
@@ -220,13 +246,13 @@ extension Opcode {
         case none
         /// ImmDt: four bytes of immediate data (`IBV_WR_SEND_WITH_IMM`, `IBV_WR_RDMA_WRITE_WITH_IMM`).
         case immediate
-        /// IETH: an R_Key to invalidate (`IBV_WR_SEND_WITH_INV`). For a SEND on RC only.
+        /// IETH: an R_Key to invalidate (`IBV_WR_SEND_WITH_INV`). For a SEND on RC and XRC only.
         case invalidate
     }
 
     /// The BTH.OpCode of one packet of a SEND. `extra` applies only to the packet that ends the message.
     /// - Parameters:
-    ///   - transport: RC, UC or UD; UD messages always are one packet.
+    ///   - transport: RC, UC, XRC or UD; UD messages always are one packet.
     ///   - first: the packet starts the message.
     ///   - last: the packet ends the message.
     ///   - extra: the additional header of the last packet.
@@ -243,13 +269,12 @@ extension Opcode {
         case (false, true, .invalidate): operation = .rcSendLastWithInvalidate
         case (true, true, .invalidate): operation = .rcSendOnlyWithInvalidate
         }
-        // The transport service of the constants of RC is 0.
-        return Opcode(rawValue: transport.rawValue << 5 | operation.rawValue)
+        return operation.on(transport)
     }
 
     /// The BTH.OpCode of one packet of an RDMA WRITE. `immediate` applies only to the packet that ends the message.
     /// - Parameters:
-    ///   - transport: RC or UC.
+    ///   - transport: RC, UC or XRC.
     ///   - first: the packet starts the message.
     ///   - last: the packet ends the message.
     ///   - immediate: the message carries immediate data.
@@ -262,10 +287,16 @@ extension Opcode {
         case (false, true): operation = immediate ? .rcWriteLastWithImmediate : .rcWriteLast
         case (true, true): operation = immediate ? .rcWriteOnlyWithImmediate : .rcWriteOnly
         }
-        return Opcode(rawValue: transport.rawValue << 5 | operation.rawValue)
+        return operation.on(transport)
     }
 
-    /// The BTH.OpCode of one packet of an RDMA READ response.
+    /// The BTH.OpCode of the same packet on another transport service, for a BTH.OpCode of RC, whose transport service
+    /// is 0.
+    /// - Parameter transport: RC, UC, XRC or UD.
+    @inlinable
+    public func on(_ transport: Transport) -> Opcode { Opcode(rawValue: transport.rawValue << 5 | rawValue) }
+
+    /// The BTH.OpCode of one packet of an RDMA READ response, on RC.
     @inlinable
     public static func readResponse(first: Bool, last: Bool) -> Opcode {
         switch (first, last) {

@@ -9,6 +9,8 @@ public enum PacketPart: UInt8, Hashable, Sendable {
     case udp
     /// BTH, the base transport header (IBTA volume 1, 9.2).
     case bth
+    /// XRCETH, the extended reliable connection extended transport header (IBTA volume 1, annex A14).
+    case xrceth
     /// DETH, the datagram extended transport header (IBTA volume 1, 9.3.2).
     case deth
     /// FETH, the FLUSH extended transport header (IBTA volume 1 release 1.5, annex A19).
@@ -37,6 +39,7 @@ public enum PacketPart: UInt8, Hashable, Sendable {
         case .ipv6: "IPv6 header"
         case .udp: "UDP header"
         case .bth: "BTH"
+        case .xrceth: "XRCETH"
         case .deth: "DETH"
         case .feth: "FETH"
         case .reth: "RETH"
@@ -87,7 +90,7 @@ extension PacketError: CustomStringConvertible {
         case .unsupportedTransportVersion(let version):
             "transport version \(version) in the BTH; only 0 is defined"
         case .unknownOpcode(let opcode):
-            "opcode \(opcode.rawValue) is reserved or belongs to a service other than RC, UC and UD"
+            "opcode \(opcode.rawValue) is reserved or belongs to a service other than RC, UC, UD and XRC"
         case .padExceedsPayload(let pad, let available):
             "the BTH counts \(pad) bytes of pad, but there are \(available) between headers and ICRC"
         case .unalignedPayload(let count):

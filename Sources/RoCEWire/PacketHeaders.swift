@@ -4,6 +4,8 @@
 public struct PacketHeaders: Equatable, Sendable, BitwiseCopyable {
     /// The BTH, which every packet has.
     public var bth: BTH
+    /// The XRCETH of XRC requests: the number of the shared receive queue.
+    public var xrceth = XRCETH(sharedReceiveQueueNumber: 0)
     /// The DETH of UD packets: Q_Key and source QPN.
     public var deth = DETH(qkey: 0, sourceQPN: 0)
     /// The FETH of a FLUSH.
@@ -25,8 +27,8 @@ public struct PacketHeaders: Equatable, Sendable, BitwiseCopyable {
     @inlinable
     public init(_ bth: BTH) { self.bth = bth }
 
-    /// The length of the longest headers in bytes: BTH and AtomicETH.
-    @inlinable public static var maximumByteCount: Int { BTH.byteCount + AtomicETH.byteCount }
+    /// The length of the longest headers in bytes: BTH, XRCETH and AtomicETH.
+    @inlinable public static var maximumByteCount: Int { BTH.byteCount + XRCETH.byteCount + AtomicETH.byteCount }
 
     /// The largest path MTU, and so the longest payload of a packet: 4096 bytes (`IBV_MTU_4096`).
     @inlinable public static var maximumPayloadByteCount: Int { 4096 }
@@ -103,6 +105,7 @@ extension PacketHeaders {
     internal func emitExtended(_ headers: ExtendedHeaders, at start: UnsafeMutableRawPointer) {
         if headers.isEmpty { return }
         var next = start
+        if headers.contains(.xrceth) { xrceth.emit(advancing: &next) }
         if headers.contains(.deth) { deth.emit(advancing: &next) }
         if headers.contains(.feth) { feth.emit(advancing: &next) }
         if headers.contains(.reth) { reth.emit(advancing: &next) }
@@ -122,6 +125,7 @@ extension PacketHeaders {
     internal mutating func parseExtended(_ headers: ExtendedHeaders, at start: UnsafeRawPointer) {
         if headers.isEmpty { return }
         var next = start
+        if headers.contains(.xrceth) { xrceth = .init(advancing: &next) }
         if headers.contains(.deth) { deth = .init(advancing: &next) }
         if headers.contains(.feth) { feth = .init(advancing: &next) }
         if headers.contains(.reth) { reth = .init(advancing: &next) }

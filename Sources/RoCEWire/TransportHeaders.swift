@@ -1,3 +1,35 @@
+/// Extended reliable connection extended transport header (IBTA volume 1, annex A14), which every XRC request has.
+///
+/// | byte | field |
+/// |------|-------|
+/// | 0    | reserved |
+/// | 1-3  | XRC SRQ |
+@frozen
+public struct XRCETH: WireFormat {
+    /// The length of the XRCETH on the wire: 4 bytes.
+    @inlinable public static var byteCount: Int { 4 }
+    /// The name of this header in errors: XRCETH.
+    @inlinable public static var part: PacketPart { .xrceth }
+
+    /// XRCETH.XRCSRQ: the number of the shared receive queue at the responder, 24 bits (`ibv_get_srq_num`,
+    /// `ibv_send_wr.qp_type.xrc.remote_srqn`). Higher bits are dropped.
+    public var sharedReceiveQueueNumber: UInt32
+
+    /// Creates an XRCETH with this number.
+    @inlinable
+    public init(sharedReceiveQueueNumber: UInt32) { self.sharedReceiveQueueNumber = sharedReceiveQueueNumber }
+
+    /// Reads the 4 bytes of an XRCETH in network order; the caller has checked the length.
+    @inlinable
+    public init(at bytes: UnsafeRawPointer) {
+        self.init(sharedReceiveQueueNumber: low24(bytes.big(0, as: UInt32.self)))
+    }
+
+    /// Writes the 4 bytes of the XRCETH in network order; the caller has checked the length.
+    @inlinable
+    public func emit(at bytes: UnsafeMutableRawPointer) { bytes.setBig(0, low24(sharedReceiveQueueNumber)) }
+}
+
 /// Datagram extended transport header (IBTA volume 1, 9.3.2; `struct rxe_deth` of the kernel's rxe).
 ///
 /// | byte | field |

@@ -4,7 +4,7 @@
 /// +-----+------------------+---------+-----+------+
 /// | BTH | extended headers | payload | pad | ICRC |
 /// +-----+------------------+---------+-----+------+
-///   12    0 to 28            0...      0-3   4
+///   12    0 to 32            0...      0-3   4
 /// ```
 ///
 /// Parsing checks the format only. The receiver checks the ICRC (see ``ICRC``), keys, PSN and lengths. A payload after
@@ -58,6 +58,7 @@ public struct TransportPacket: Equatable, Sendable, BitwiseCopyable {
             needed += part.byteCount
             return available < needed
         }
+        if endsIn(.xrceth) { return .truncated(.xrceth, needed: needed, available: available) }
         if endsIn(.deth) { return .truncated(.deth, needed: needed, available: available) }
         if endsIn(.feth) { return .truncated(.feth, needed: needed, available: available) }
         if endsIn(.reth) { return .truncated(.reth, needed: needed, available: available) }

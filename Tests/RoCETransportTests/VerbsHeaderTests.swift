@@ -20,7 +20,7 @@ struct VerbsHeaderTests {
     func pathMTU() {
         #expect(Limits.minPathMTU == 256 && Limits.maxPathMTU == 4096)
         #expect(PacketHeaders.maximumPayloadByteCount == 128 << Int(IBV_MTU_4096.rawValue))
-        #expect(Engine.packetRoom == 40 + 4096 + 4)
+        #expect(Engine.packetRoom == 44 + 4096 + 4)
     }
 
     @Test("WorkCompletion has the offsets of struct ibv_wc")

@@ -31,6 +31,7 @@ struct HeaderTests {
     @Test("Every header that is parsed from random bytes is emitted as the same bytes, with reserved bits 0")
     func roundTrips() throws {
         try Self.roundTrip(BTH.self, reserved: [4: 0x3F, 8: 0x7F])
+        try Self.roundTrip(XRCETH.self, reserved: [0: 0xFF])
         try Self.roundTrip(DETH.self, reserved: [4: 0xFF])
         try Self.roundTrip(RETH.self)
         try Self.roundTrip(AtomicETH.self)
@@ -54,6 +55,7 @@ struct HeaderTests {
         bth.becn = true
         bth.transportVersion = 5
         #expect(try written(12, bth.emit(into:)) == hex("04 F5 7FFE C0 123456 80 ABCDEF"))
+        #expect(try written(4, XRCETH(sharedReceiveQueueNumber: 0xFF12_3456).emit(into:)) == hex("00 123456"))
         #expect(
             try written(8, DETH(qkey: 0x8001_0000, sourceQPN: 0xFF00_0001).emit(into:)) == hex("80010000 00 000001"))
         #expect(

@@ -36,7 +36,7 @@ struct OpcodeTests {
         #expect(opcode.hasPayload == [.send, .write, .readResponse, .atomicWrite].contains(row.operation))
     }
 
-    @Test("Every opcode of RC, UC and UD has the operation, position and headers of the specification")
+    @Test("Every opcode of RC, UC, UD and XRC has the operation, position and headers of the specification")
     func table() {
         for row in Self.operations {
             Self.check(Opcode(rawValue: row.low), row)
@@ -52,6 +52,15 @@ struct OpcodeTests {
             Self.check(Opcode(rawValue: 0x60 | row.low), row)
             #expect(Opcode(rawValue: 0x60 | row.low).transport == .unreliableDatagram)
         }
+        for row in Self.operations.dropLast(2) {
+            let opcode = Opcode(rawValue: 0xA0 | row.low)
+            var row = row
+            if !(0x0D...0x12).contains(row.low) { row.extended += 4 }
+            Self.check(opcode, row)
+            #expect(opcode.transport == .extendedReliableConnection)
+            #expect(opcode.headers.contains(.xrceth) == opcode.isRequest)
+            #expect(opcode == Opcode(rawValue: row.low).on(.extendedReliableConnection))
+        }
     }
 
     @Test("A CNP is neither request nor response, and has 16 reserved bytes")
@@ -65,7 +74,8 @@ struct OpcodeTests {
     @Test("All other values of BTH.OpCode have the operation unknown, and keep their value")
     func unknown() {
         let known = Set(
-            Self.operations.map(\.low) + Self.operations.prefix(12).map { 0x20 | $0.low } + [0x64, 0x65, 0x81])
+            Self.operations.map(\.low) + Self.operations.prefix(12).map { 0x20 | $0.low } + [0x64, 0x65, 0x81]
+                + Self.operations.dropLast(2).map { 0xA0 | $0.low })
         for byte in UInt8.min...UInt8.max where !known.contains(byte) {
             let opcode = Opcode(rawValue: byte)
             #expect(!opcode.isKnown && opcode.operation == .unknown && opcode.rawValue == byte)

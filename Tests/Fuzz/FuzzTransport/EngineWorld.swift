@@ -10,6 +10,9 @@ final class EngineWorld {
     private let domain: ProtectionDomain
     private let completions: CompletionQueue
     private let shared: SharedReceiveQueue
+    /// The XRC domain of the XRC_RECV queue pair, and the two shared receive queues for XRC.
+    private let xrcDomain: XRCDomain
+    private var numbered: [SharedReceiveQueue]
     /// Each region is a separate allocation, so that a sanitizer detects an access beyond it.
     private let writable = UnsafeMutableRawBufferPointer.allocate(byteCount: 2048, alignment: 8)
     private let readable = UnsafeMutableRawBufferPointer.allocate(byteCount: 512, alignment: 8)
@@ -65,6 +68,8 @@ final class EngineWorld {
         domain = try engine.allocateProtectionDomain()
         completions = try engine.createCompletionQueue(capacity: 256)
         shared = try engine.createSharedReceiveQueue(domain, maxWR: 8, maxSGE: 2)
+        xrcDomain = try engine.openXRCDomain()
+        numbered = []
         writable.initializeMemory(as: UInt8.self, repeating: 0)
         readable.initializeMemory(as: UInt8.self, repeating: Self.readablePattern)
         let everything: AccessFlags = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .memoryWindowBind]
@@ -75,13 +80,16 @@ final class EngineWorld {
             domain, address: writable.baseAddress, length: 2048, virtualAddress: 0x1000, access: everything)
         readableKey = try engine.registerMemory(
             domain, address: readable.baseAddress, length: 512, virtualAddress: 0x8000, access: .remoteRead)
-        // Two connected RC queue pairs, one RC with the SRQ whose peer is the input, UC connected to itself, and UD.
-        let types: [QueuePairType] = [.rc, .rc, .rc, .uc, .ud]
+        for _ in 0..<2 { numbered.append(try makeNumbered()) }
+        // Two connected RC queue pairs, one RC with the SRQ whose peer is the input, UC connected to itself, UD, and the
+        // two sides of an XRC connection.
+        let types: [QueuePairType] = [.rc, .rc, .rc, .uc, .ud, .xrcSend, .xrcReceive]
         var created: [QueuePair] = []
         for (index, type) in types.enumerated() { created.append(try create(type, shared: index == 2)) }
         for (index, pair) in created.enumerated() {
-            let peer = index < 2 ? created[1 - index].number : index == 3 ? pair.number : 0x77
-            pairs.append(Tracked(pair: pair, peer: peer, hasSharedQueue: index == 2))
+            let peers = [1: 0, 0: 1, 3: 3, 5: 6, 6: 5]
+            let peer = peers[index].map { created[$0].number } ?? 0x77
+            pairs.append(Tracked(pair: pair, peer: peer, hasSharedQueue: index == 2 || index == 6))
             for state: QueuePairState in [.initialized, .readyToReceive, .readyToSend] { modify(index, to: state) }
         }
     }
@@ -89,13 +97,21 @@ final class EngineWorld {
     deinit {
         for tracked in pairs { engine.destroy(tracked.pair) }
         try? engine.destroy(shared)
+        for queue in numbered { try? engine.destroy(queue) }
+        try? engine.close(xrcDomain)
         try? engine.destroy(completions)
         writable.deallocate()
         readable.deallocate()
         packet.deallocate()
     }
 
+    private func makeNumbered() throws -> SharedReceiveQueue {
+        try engine.createSharedReceiveQueue(
+            domain, xrcDomain: xrcDomain, completions: completions, maxWR: 8, maxSGE: 2)
+    }
+
     private func create(_ type: QueuePairType, shared isShared: Bool) throws -> QueuePair {
+        if type == .xrcReceive { return try engine.createQueuePair(QueuePairInitAttributes(xrcDomain: xrcDomain)) }
         var specification = QueuePairInitAttributes(
             type: type, domain: domain, completions: completions,
             capabilities: QueuePairCapabilities(
@@ -203,6 +219,7 @@ final class EngineWorld {
         headers.bth.migrated = flags & 64 != 0
         if opcode.transport == .unreliableDatagram && flags & 1 != 0 { headers.bth.destinationQPN = 0xFF_FFFF }
         headers.deth = DETH(qkey: 0x1234, sourceQPN: 5)
+        headers.xrceth = XRCETH(sharedReceiveQueueNumber: number(flags))
         headers.reth = RETH(virtualAddress: address, rkey: key, dmaLength: announced)
         headers.atomicETH = AtomicETH(virtualAddress: address, rkey: key, swapOrAdd: 3)
         headers.aeth = AETH(syndrome: AETHSyndrome(rawValue: flags & 32 != 0 ? input.byte() : 0x1F), msn: 0)
@@ -219,6 +236,9 @@ final class EngineWorld {
                 header: UnsafeRawBufferPointer(rebasing: readable[..<(flags & 64 != 0 ? 20 : 40)])),
             now: now)
     }
+
+    /// The number of one of the shared receive queues for XRC, or of none.
+    private func number(_ choice: UInt8) -> UInt32 { choice & 7 == 7 ? 1 : numbered[Int(choice & 1)].number ?? 0 }
 
     /// Receives bytes of the input with the destination QP number of a queue pair.
     private func receiveRaw() {
@@ -260,7 +280,7 @@ final class EngineWorld {
             opcode: WorkRequestOpcode(rawValue: UInt32([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16][Int(input.byte()) % 12])))
         request.rkey = writableKey
         request.remoteAddress = 0x1000 &+ UInt64(input.byte()) &* 4
-        request.remoteQPN = tracked.pair.number
+        request.remoteQPN = tracked.pair.type == .xrcSend ? number(input.byte()) : tracked.pair.number
         request.remoteQKey = 0x1234
         request.compareAdd = 1
         if request.opcode == .bindMemoryWindow {
@@ -298,8 +318,9 @@ final class EngineWorld {
         let tracked = pairs[index]
         let sgList = input.byte() & 3 == 0 ? [] : [sge(), sge()]
         if tracked.hasSharedQueue {
-            _ = shared.stageReceive(id: 0, sgList: sgList, count: sgList.count)
-            shared.commitReceives()
+            let queue = index == 2 ? shared : numbered[Int(input.byte() & 1)]
+            _ = queue.stageReceive(id: 0, sgList: sgList, count: sgList.count)
+            queue.commitReceives()
             return
         }
         if tracked.pair.stageReceive(id: tracked.receives, sgList: sgList, count: sgList.count) == .success {
@@ -317,6 +338,12 @@ final class EngineWorld {
                 try? engine.deallocateMemoryWindow(windows[index])
                 windows[index] = (try? engine.allocateMemoryWindow(domain, index == 0 ? .one : .two)) ?? 0
             }
+            return
+        }
+        if choice == 0xBE {
+            let index = Int(input.byte() & 1)
+            try? engine.destroy(numbered[index])
+            if let queue = try? makeNumbered() { numbered[index] = queue }
             return
         }
         if choice & 0xC0 == 0xC0 {
@@ -397,9 +424,11 @@ final class EngineWorld {
         case (.initialized, .readyToReceive):
             if isDatagram { return .state }
             let connected: AttributeMask = [.state, .path, .pathMTU, .destinationQPN, .rqPSN]
-            return pair.type == .uc ? connected : connected.union([.maxDestinationReadAtomic, .minRNRTimer])
+            return pair.type == .uc || pair.type == .xrcSend
+                ? connected : connected.union([.maxDestinationReadAtomic, .minRNRTimer])
         case (.readyToReceive, .readyToSend):
-            return pair.type == .rc
+            if pair.type == .xrcReceive { return [.state, .sqPSN, .timeout] }
+            return pair.type == .rc || pair.type == .xrcSend
                 ? [.state, .sqPSN, .timeout, .retryCount, .rnrRetry, .maxReadAtomic] : [.state, .sqPSN]
         default: return .state
         }

@@ -13,16 +13,20 @@ final class ReliableScenario {
         [(queue: SharedReceiveQueue, host: Host, buffers: [[UnsafeMutableRawBufferPointer]], posted: Int)] = []
     private let mtu: UInt32
     private let usesShared: Bool
+    /// XRC in place of RC: each direction is a connection of its own, and each host has two shared receive queues.
+    private let isExtended: Bool
+    private var xrcDomains: [ObjectIdentifier: XRCDomain] = [:]
     private let hasFaults: Bool
     private let kills: Bool
     private let resets: Bool
     private var firstViolation: (any Error)?
     private(set) var seenEvents: [UInt32: [AsyncEventType]] = [:]
 
-    init(seed: UInt64) throws {
+    init(seed: UInt64, isExtended: Bool = false) throws {
         var random = SplitMix(seed: seed)
         mtu = random.pick([256, 256, 512, 1024, 4096])
-        usesShared = random.chance(20)
+        self.isExtended = isExtended
+        usesShared = random.chance(20) || isExtended
         hasFaults = random.chance(25)
         kills = random.chance(5)
         resets = !usesShared && random.chance(10)
@@ -71,7 +75,7 @@ final class ReliableScenario {
         let streams = try makeStreams(name, left, right)
         let faulty = hasFaults && random.chance(70)
         try establish(streams, connection)
-        if random.chance(50) {
+        if random.chance(50), !isExtended {
             try bindWindows(of: streams.0)
             try bindWindows(of: streams.1)
         }
@@ -84,6 +88,7 @@ final class ReliableScenario {
         let sqSigAll = random.chance(30)
         let sends = UInt32(random.pick([1, 3, 16, 64]))
         let receives = UInt32(random.pick([2, 16, 64]))
+        if isExtended { return try makeExtendedStreams(name, left, right, sends: sends, sqSigAll: sqSigAll) }
         let leftPair = try left.makeQueuePair(
             sends: sends, receives: receives, shared: try sharedQueue(of: left), sqSigAll: sqSigAll)
         let rightPair = try right.makeQueuePair(
@@ -92,6 +97,26 @@ final class ReliableScenario {
             try stream("\(name) ->", left, right, leftPair, rightPair, sqSigAll),
             try stream("\(name) <-", right, left, rightPair, leftPair, sqSigAll)
         )
+    }
+
+    private func makeExtendedStreams(
+        _ name: String, _ left: Host, _ right: Host, sends: UInt32, sqSigAll: Bool
+    ) throws -> (ReliableStream, ReliableStream) {
+        func make(_ name: String, _ sender: Host, _ receiver: Host) throws -> ReliableStream {
+            let domain = try xrcDomains[ObjectIdentifier(receiver)] ?? receiver.openXRCDomain()
+            if xrcDomains.updateValue(domain, forKey: ObjectIdentifier(receiver)) == nil {
+                for _ in 0..<2 {
+                    shared.append((try receiver.makeSharedReceiveQueue(domain, maxWR: 16), receiver, [], 0))
+                }
+            }
+            let result = try stream(
+                name, sender, receiver,
+                try sender.makeQueuePair(.xrcSend, sends: sends, receives: 0, sqSigAll: sqSigAll),
+                try receiver.makeReceiver(domain), sqSigAll)
+            result.queues = shared.filter { $0.host === receiver }.map(\.queue)
+            return result
+        }
+        return (try make("\(name) ->", left, right), try make("\(name) <-", right, left))
     }
 
     /// Binds windows at the receiver of a stream, which the SENDs with invalidate of the stream end. A duplicate that is
@@ -116,8 +141,11 @@ final class ReliableScenario {
 
     private func establish(_ streams: (ReliableStream, ReliableStream), _ connection: Connection) throws {
         let (left, right) = streams
-        try left.sender.connect(left.pair, to: right.sender.gid, number: right.pair.number, connection)
-        try right.sender.connect(right.pair, to: left.sender.gid, number: left.pair.number, connection.reversed)
+        try left.sender.connect(left.pair, to: left.receiver.gid, number: left.peer.number, connection)
+        try left.receiver.connect(left.peer, to: left.sender.gid, number: left.pair.number, connection.reversed)
+        guard isExtended else { return }
+        try right.sender.connect(right.pair, to: right.receiver.gid, number: right.peer.number, connection)
+        try right.receiver.connect(right.peer, to: right.sender.gid, number: right.pair.number, connection.reversed)
     }
 
     private func sharedQueue(of host: Host) throws -> SharedReceiveQueue? {
@@ -149,14 +177,16 @@ final class ReliableScenario {
 
     private func makeWork(_ stream: ReliableStream, isLast: Bool, faulty: Bool) -> Work {
         if let work = makeWindowWork(stream, isLast: isLast, faulty: faulty) { return work }
-        let opcode = random.pick([
+        var opcode = random.pick([
             WorkRequestOpcode.send, .send, .sendWithImmediate, .write, .write, .writeWithImmediate, .read, .read,
             .compareAndSwap, .fetchAndAdd, .atomicWrite,
         ])
+        if isExtended && opcode == .atomicWrite { opcode = .fetchAndAdd }
         var work = Work(
             opcode: opcode, flags: [], size: 0, buffers: [], payload: UnsafeRawBufferPointer(start: nil, count: 0),
             remoteOffset: 0, immediate: UInt32(truncatingIfNeeded: random.next()), compareAdd: random.next() & 0xFF,
             swap: random.next())
+        if isExtended { work.queue = random.below(2) }
         work.size = work.isAtomic || work.isAtomicWrite ? 8 : makeSize(stream, isSend: work.isSend)
         if faulty { addFault(&work, stream) }
         if work.isAtomic || work.isAtomicWrite {
@@ -253,9 +283,21 @@ final class ReliableScenario {
     private func fillShared() throws {
         for index in shared.indices {
             let mine = streams.filter { $0.receiver === shared[index].host }
-            let count = mine.reduce(3) { $0 + $1.arrivals.count }
-            for _ in 0..<count { shared[index].buffers.append(take(6 * Int(mtu), of: shared[index].host)) }
-            for stream in mine { stream.sharedReceives = shared[index].buffers }
+            let count = mine.reduce(3) { count, stream in
+                count
+                    + stream.arrivals.count {
+                        stream.queues.isEmpty || stream.queues[stream.works[$0].queue] == shared[index].queue
+                    }
+            }
+            for place in 0..<count {
+                let buffers = take(6 * Int(mtu), of: shared[index].host)
+                shared[index].buffers.append(buffers)
+                for stream in mine {
+                    stream.sharedReceives = (stream.sharedReceives ?? [:]).merging([receiveID(index, place): buffers]) {
+                        $1
+                    }
+                }
+            }
         }
     }
 
@@ -296,6 +338,9 @@ final class ReliableScenario {
         }
     }
 
+    /// The `wr_id` of a receive of a shared receive queue.
+    private func receiveID(_ index: Int, _ place: Int) -> UInt64 { UInt64(index) << 32 | UInt64(place) }
+
     /// - Parameter tries: The number of calls that found the queue full. It stays full when all its queue pairs are in
     ///   ERR.
     private func postShared(_ index: Int, tries: Int = 0) {
@@ -304,7 +349,7 @@ final class ReliableScenario {
         for _ in 0..<random.pick([1, 4, 16]) where shared[index].posted < shared[index].buffers.count {
             let sgList = shared[index].buffers[shared[index].posted].map { shared[index].host.sge($0) }
             guard
-                queue.stageReceive(id: UInt64(shared[index].posted), sgList: sgList, count: sgList.count)
+                queue.stageReceive(id: receiveID(index, shared[index].posted), sgList: sgList, count: sgList.count)
                     == .success
             else { break }
             shared[index].posted += 1

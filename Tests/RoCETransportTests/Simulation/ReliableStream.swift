@@ -27,7 +27,9 @@ final class ReliableStream {
     private(set) var postedReceives = 0
     private var flushedReceives = 0
     /// The buffers of the shared receive queue by `wr_id`, if there is one.
-    var sharedReceives: [[UnsafeMutableRawBufferPointer]]?
+    var sharedReceives: [UInt64: [UnsafeMutableRawBufferPointer]]?
+    /// XRC: the shared receive queues of the receiver.
+    var queues: [SharedReceiveQueue] = []
     let capacity: Int
     let sqSigAll: Bool
     /// The keys of windows that are bound at the receiver, each for one SEND with invalidate.
@@ -71,6 +73,7 @@ final class ReliableStream {
             request.swap = work.swap
             request.rkey = work.fault == .rkey ? receiver.key ^ 0x55 : receiver.key
             request.remoteAddress = address(of: work)
+            if !queues.isEmpty { request.remoteSRQN = queues[work.queue].number ?? 0 }
             if work.opcode == .bindMemoryWindow {
                 let window = UnsafeMutableRawBufferPointer(rebasing: sender.memory[..<64])
                 request = sender.bindRequest(id: request.id, window: work.windowKey, to: window, flags: work.flags)
@@ -230,7 +233,7 @@ final class ReliableStream {
             try require(
                 completion.id == UInt64(arrived), "\(name): receive \(completion.id), but \(arrived) was the next")
         }
-        let buffers = (sharedReceives ?? receives)[Int(completion.id)]
+        let buffers = sharedReceives?[completion.id] ?? receives[Int(completion.id)]
         try checkArrival(completion, work, buffers)
         arrived += 1
         // All work requests before it are executed, too.

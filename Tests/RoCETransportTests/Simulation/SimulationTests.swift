@@ -42,6 +42,21 @@ struct SimulationTests {
         #expect(broken * 50 <= max(scenarios, 50))
     }
 
+    @Test("XRC does the same, with two shared receive queues for each receiver, which each work request chooses from")
+    func extended() {
+        var received: UInt64 = 0
+        for seed in simulationSeeds(200) {
+            do {
+                let scenario = try ReliableScenario(seed: seed, isExtended: true)
+                try scenario.run()
+                received += scenario.counters.reduce(0) { $0 + $1.receivedBytes }
+            } catch {
+                report("extended", seed, error)
+            }
+        }
+        #expect(received > 0)
+    }
+
     /// `scripts/test laps` runs the same scenarios over distances up to one and a half laps (2^24 PSNs).
     @Test(
         "RC recovers from each type of lost response, some PSNs after a READ and an atomic",

@@ -52,6 +52,8 @@ struct Work {
     var compareAdd: UInt64
     var swap: UInt64
     var fault: Fault?
+    /// XRC: the index of the shared receive queue that it names, in `ReliableStream.queues`.
+    var queue = 0
     /// Atomics: the expected original value.
     var original: UInt64 = 0
 

@@ -16,6 +16,7 @@ final class Host {
     let packet = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 16)
     private var queuePairs: [QueuePair] = []
     private var sharedReceiveQueues: [SharedReceiveQueue] = []
+    private var xrcDomains: [XRCDomain] = []
 
     static let everything: AccessFlags = [
         .localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .memoryWindowBind,
@@ -42,6 +43,7 @@ final class Host {
     deinit {
         for pair in queuePairs { engine.destroy(pair) }
         for queue in sharedReceiveQueues { try? engine.destroy(queue) }
+        for domain in xrcDomains { try? engine.close(domain) }
         try? engine.destroy(completions)
         packet.deallocate()
         free(memory.baseAddress)
@@ -116,6 +118,34 @@ final class Host {
         return queue
     }
 
+    func openXRCDomain() throws -> XRCDomain {
+        let domain = try engine.openXRCDomain()
+        xrcDomains.append(domain)
+        return domain
+    }
+
+    func makeReceiver(_ domain: XRCDomain) throws -> QueuePair {
+        let pair = try engine.createQueuePair(QueuePairInitAttributes(xrcDomain: domain))
+        queuePairs.append(pair)
+        return pair
+    }
+
+    /// A shared receive queue for XRC.
+    func makeSharedReceiveQueue(
+        _ xrcDomain: XRCDomain, domain: ProtectionDomain? = nil, completions: CompletionQueue? = nil, maxWR: UInt32 = 64
+    ) throws -> SharedReceiveQueue {
+        let queue = try engine.createSharedReceiveQueue(
+            domain ?? self.domain, xrcDomain: xrcDomain, completions: completions ?? self.completions, maxWR: maxWR,
+            maxSGE: 4)
+        sharedReceiveQueues.append(queue)
+        return queue
+    }
+
+    func destroy(_ queue: SharedReceiveQueue) throws {
+        try engine.destroy(queue)
+        sharedReceiveQueues.removeAll { $0 == queue }
+    }
+
     func destroy(_ pair: QueuePair) {
         queuePairs.removeAll { $0 == pair }
         engine.destroy(pair)
@@ -185,11 +215,12 @@ struct Connection {
 
     static func toReceive(_ type: QueuePairType) -> AttributeMask {
         let mask: AttributeMask = [.state, .path, .pathMTU, .destinationQPN, .rqPSN]
-        return type == .uc ? mask : mask.union([.maxDestinationReadAtomic, .minRNRTimer])
+        return type == .uc || type == .xrcSend ? mask : mask.union([.maxDestinationReadAtomic, .minRNRTimer])
     }
 
     static func toSend(_ type: QueuePairType) -> AttributeMask {
-        type == .uc ? [.state, .sqPSN] : [.state, .sqPSN, .timeout, .retryCount, .rnrRetry, .maxReadAtomic]
+        if type == .xrcReceive { return [.state, .sqPSN, .timeout] }
+        return type == .uc ? [.state, .sqPSN] : [.state, .sqPSN, .timeout, .retryCount, .rnrRetry, .maxReadAtomic]
     }
 
     func attributes(from gid: GID, to peer: GID, number: UInt32) -> QueuePairAttributes {

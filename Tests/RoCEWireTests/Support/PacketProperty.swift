@@ -45,6 +45,7 @@ struct PacketProperty: ~Copyable, Sendable {
         normal[4] &= 0xC0
         normal[8] &= 0x80
         let extended = packet.headers.bth.opcode.headers
+        if extended.contains(.xrceth) { normal[12] = 0 }
         if extended.contains(.deth) { normal[16] = 0 }
         if extended.contains(.feth) {
             normal.replaceSubrange(12..<15, with: [0, 0, 0])
