@@ -7,23 +7,31 @@ private let strangers: StaticString = "the given objects belong to different ope
 
 /// Checks the attributes of a new queue pair (`ibv_qp_init_attr_ex`): type RC, UC or UD, a protection domain, and two
 /// completion queues.
-/// - Parameter operations: The supported `send_ops_flags` (`enum ibv_qp_create_send_ops_flags`) of a queue pair type.
-///   The flags of RC include those of all other types.
+/// - Parameters:
+///   - operations: The supported `send_ops_flags` (`enum ibv_qp_create_send_ops_flags`) of a queue pair type. The flags
+///     of RC include those of all other types.
+///   - supportsXRC: Whether the types XRC_SEND, which needs no completion queue for receives, and XRC_RECV, which needs
+///     an XRC domain alone, are supported too.
 /// - Returns: 0, EINVAL, or EOPNOTSUPP.
 public func checkQueuePair(
-    _ attr: ibv_qp_init_attr_ex, _ context: UnsafeMutablePointer<ibv_context>, operations: (ibv_qp_type) -> UInt64
+    _ attr: ibv_qp_init_attr_ex, _ context: UnsafeMutablePointer<ibv_context>, operations: (ibv_qp_type) -> UInt64,
+    supportsXRC: Bool = false
 ) -> Int32 {
-    let known =
+    var known =
         IBV_QP_INIT_ATTR_PD.rawValue | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue
         | IBV_QP_INIT_ATTR_CREATE_FLAGS.rawValue
+    if supportsXRC { known |= IBV_QP_INIT_ATTR_XRCD.rawValue }
     guard attr.comp_mask & ~known == 0 else {
-        return refusal(EOPNOTSUPP, "comp_mask: the provider supports no XRC, TSO, RSS and other extensions")
+        return supportsXRC
+            ? refusal(EOPNOTSUPP, "comp_mask: the provider supports no TSO, RSS and other extensions")
+            : refusal(EOPNOTSUPP, "comp_mask: the provider supports no XRC, TSO, RSS and other extensions")
     }
     if attr.comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS.rawValue != 0 && attr.create_flags != 0 {
         return refusal(EOPNOTSUPP, "create_flags: the provider supports no creation flags of queue pairs")
     }
     switch attr.qp_type {
     case IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD: break
+    case IBV_QPT_XRC_SEND where supportsXRC, IBV_QPT_XRC_RECV where supportsXRC: break
     default: return refusal(EOPNOTSUPP, "qp_type: the provider supports queue pairs of types RC, UC and UD only")
     }
     if attr.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0 {
@@ -37,10 +45,18 @@ public func checkQueuePair(
             return refusal(EINVAL, "send_ops_flags: a queue pair of this type does not support all of these operations")
         }
     }
+    if attr.qp_type == IBV_QPT_XRC_RECV {
+        guard attr.comp_mask & IBV_QP_INIT_ATTR_XRCD.rawValue != 0, let domain = attr.xrcd else {
+            return refusal(EINVAL, "xrcd: a queue pair of type XRC_RECV needs an XRC domain")
+        }
+        return domain.pointee.context == context ? 0 : refusal(EINVAL, strangers)
+    }
+    let needsReceives = attr.qp_type != IBV_QPT_XRC_SEND
     guard attr.comp_mask & IBV_QP_INIT_ATTR_PD.rawValue != 0, let pd = attr.pd, let send = attr.send_cq,
-        let receive = attr.recv_cq
+        attr.recv_cq != nil || !needsReceives
     else { return refusal(EINVAL, "a queue pair needs a protection domain and two completion queues") }
-    guard pd.pointee.context == context, send.pointee.context == context, receive.pointee.context == context,
+    guard pd.pointee.context == context, send.pointee.context == context,
+        attr.recv_cq == nil || attr.recv_cq.pointee.context == context,
         attr.srq == nil || attr.srq.pointee.context == context
     else { return refusal(EINVAL, strangers) }
     return 0

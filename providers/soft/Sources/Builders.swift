@@ -47,6 +47,7 @@ func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
     qp.pointee.wr_set_inline_data = setInline
     qp.pointee.wr_set_inline_data_list = setInlineList
     if qp.pointee.qp_base.qp_type == IBV_QPT_UD { qp.pointee.wr_set_ud_addr = setAddress }
+    if qp.pointee.qp_base.qp_type == IBV_QPT_XRC_SEND { qp.pointee.wr_set_xrc_srqn = setSharedReceiveQueue }
     if wants(IBV_QP_EX_WITH_SEND) { qp.pointee.wr_send = { $0!.begin(.send) } }
     if wants(IBV_QP_EX_WITH_SEND_WITH_IMM) {
         qp.pointee.wr_send_imm = { qp, immediate in qp!.begin(.sendWithImmediate, immediate: immediate) }
@@ -103,6 +104,7 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
         wqe.pointee.immediate = immediate
         wqe.pointee.compareAdd = compareAdd
         wqe.pointee.swap = swap
+        wqe.pointee.remoteSRQN = 0
         pair.pointee.builder.pointee.wqe = wqe
         pair.pointee.builder.pointee.path = nil
         pair.pointee.builder.pointee.count = 0
@@ -202,6 +204,10 @@ private func setAddress(
     pair.pointee.builder.pointee.path = ah.path
     pair.pointee.builder.pointee.wqe?.pointee.remoteQPN = number
     pair.pointee.builder.pointee.wqe?.pointee.remoteQKey = key
+}
+
+private func setSharedReceiveQueue(qp: UnsafeMutablePointer<ibv_qp_ex>?, number: UInt32) {
+    qp?.soft.pointee.builder.pointee.wqe?.pointee.remoteSRQN = number
 }
 
 private func setSGE(qp: UnsafeMutablePointer<ibv_qp_ex>?, key: UInt32, address: UInt64, length: UInt32) {

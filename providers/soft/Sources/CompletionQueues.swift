@@ -153,7 +153,8 @@ func destroyCompletionQueue(cq: UnsafeMutablePointer<ibv_cq>?) -> Int32 {
         try context.pointee.engine.destroy(queue.pointee.queue)
     } catch {
         context.unlock()
-        return refusal(error.rawValue, "queue pairs still complete there: destroy them first")
+        return refusal(
+            error.rawValue, "queue pairs still complete there, or shared receive queues for XRC: destroy them first")
     }
     context.unlock()
 

@@ -46,7 +46,12 @@ nonisolated(unsafe) let controlTable: UnsafeMutablePointer<rdma_context_ops> = {
     table.pointee.create_srq_ex = createSharedReceiveQueue
     table.pointee.modify_srq = modifySharedReceiveQueue
     table.pointee.query_srq = querySharedReceiveQueue
+    table.pointee.get_srq_num = getSharedReceiveQueueNumber
     table.pointee.destroy_srq = destroySharedReceiveQueue
+
+    table.pointee.open_xrcd = openXRCDomain
+    table.pointee.close_xrcd = closeXRCDomain
+    table.pointee.open_qp = openQueuePair
 
     table.pointee.create_qp_ex = createQueuePair
     table.pointee.qp_to_qp_ex = queuePairToExtended

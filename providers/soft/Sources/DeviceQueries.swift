@@ -25,6 +25,7 @@ func queryDevice(
     answer.device_cap_flags_ex = UInt64(answer.orig_attr.device_cap_flags) | atomicWriteCapability
     answer.phys_port_cnt_ex = 1
     fillOnDemand(&answer.odp_caps)
+    answer.xrc_odp_caps = answer.odp_caps.per_transport_caps.rc_odp_caps
     answer.max_dm_size = UInt64(DeviceLimits.deviceMemoryBytes)
     answer.completion_timestamp_mask = UInt64.max
     answer.hca_core_clock = DeviceLimits.coreClock
@@ -32,6 +33,7 @@ func queryDevice(
     answer.packet_pacing_caps.qp_rate_limit_max = Limits.maxRateLimit
     answer.packet_pacing_caps.supported_qpts =
         1 << IBV_QPT_RC.rawValue | 1 << IBV_QPT_UC.rawValue | 1 << IBV_QPT_UD.rawValue
+        | 1 << IBV_QPT_XRC_SEND.rawValue
     answer.cq_mod_caps.max_cq_count = UInt16.max
     answer.cq_mod_caps.max_cq_period = UInt16.max
     store(answer, to: attr, size: size)
@@ -78,6 +80,7 @@ private func fill(_ attr: inout ibv_device_attr, _ interface: linux_interface) {
         IBV_DEVICE_CURR_QP_STATE_MOD.rawValue | IBV_DEVICE_RC_RNR_NAK_GEN.rawValue
         | IBV_DEVICE_SYS_IMAGE_GUID.rawValue | IBV_DEVICE_AUTO_PATH_MIG.rawValue | IBV_DEVICE_SRQ_RESIZE.rawValue
         | IBV_DEVICE_MEM_WINDOW.rawValue | IBV_DEVICE_MEM_WINDOW_TYPE_2B.rawValue
+        | IBV_DEVICE_XRC.rawValue
     attr.max_sge = Int32(Limits.maxSGE)
     attr.max_sge_rd = Int32(Limits.maxSGE)
     attr.max_cq = Int32(DeviceLimits.completionQueues)

@@ -23,9 +23,15 @@ extension ContextPointer {
             record.element.cq = queue.verbs
             record.event_type = ibv_event_type(type.rawValue)
         case .queuePair(let pair, let type):
-            guard let pair = pair.soft else { return }
-            record.element.qp = pair.verbs
             record.event_type = ibv_event_type(type.rawValue)
+            // Every handle of the queue pair has the event.
+            var handle = pair.soft
+            while let pair = handle {
+                record.element.qp = pair.verbs
+                pointee.asyncEvents.append(record)
+                handle = pair.pointee.next.pointee
+            }
+            return
         case .sharedReceiveQueue(let queue, let type):
             guard let queue = queue.soft else { return }
             record.element.srq = queue.verbs

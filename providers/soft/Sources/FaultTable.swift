@@ -137,12 +137,25 @@ nonisolated(unsafe) let faultControlTable: UnsafeMutablePointer<rdma_context_ops
         return error != 0 ? error : controlTable.pointee.query_srq(srq, attr)
     }
 
+    table.pointee.get_srq_num = { srq, number in
+        let error = injectedError(srq?.pointee.context, .getSRQNum)
+        return error != 0 ? error : controlTable.pointee.get_srq_num(srq, number)
+    }
+    table.pointee.open_xrcd = { context, attr in
+        let error = injectedError(context, .openXRCD)
+        return error != 0 ? failure(error) : controlTable.pointee.open_xrcd(context, attr)
+    }
+
     table.pointee.create_qp_ex = { context, attr in
         let error = injectedError(context, .createQP)
         if error != 0 { return failure(error) }
         let pair = controlTable.pointee.create_qp_ex(context, attr)
         if let extended = controlTable.pointee.qp_to_qp_ex(pair) { extended.pointee.wr_complete = faultComplete }
         return pair
+    }
+    table.pointee.open_qp = { context, attr in
+        let error = injectedError(context, .openQP)
+        return error != 0 ? failure(error) : controlTable.pointee.open_qp(context, attr)
     }
     table.pointee.modify_qp = { qp, attr, mask in
         let error = injectedError(qp?.pointee.context, .modifyQP)

@@ -16,6 +16,8 @@ enum DeviceLimits {
     static let deviceMemoryLogAlignment: UInt32 = 21
     static let protectionDomains = 1 << 16
     static let sharedReceiveQueues = 1 << 16
+    /// Those of type IBV_SRQT_XRC, which have a number.
+    static let extendedReceiveQueues = 1 << 16 - 1
     static let addressHandles = 1 << 20
     static let gids = 32
     static let completionVectors = 1

@@ -17,11 +17,12 @@ func postSend(
     }
     let queue = pair.pointee.pair
     let isDatagram = queue.type == .ud
+    let isExtended = queue.type == .xrcSend
     var request = first
     var error = RoCETransport.Errno.success
     pair.pointee.sendLock.lock()
     while let current = request {
-        error = stage(current, on: queue, isDatagram: isDatagram)
+        error = stage(current, on: queue, isDatagram: isDatagram, isExtended: isExtended)
         if error != .success { break }
         request = current.pointee.next
     }
@@ -34,14 +35,16 @@ func postSend(
 
 @inline(__always)
 private func stage(
-    _ request: UnsafeMutablePointer<ibv_send_wr>, on queue: QueuePair, isDatagram: Bool
+    _ request: UnsafeMutablePointer<ibv_send_wr>, on queue: QueuePair, isDatagram: Bool, isExtended: Bool
 ) -> RoCETransport.Errno {
-    guard let wqe = queue.reserveSend() else { return .noMemory }
+    // An XRC_RECV queue pair has no send queue.
+    guard let wqe = queue.reserveSend() else { return queue.type == .xrcReceive ? .invalid : .noMemory }
     var path: UnsafePointer<Path>?
     wqe.pointee.id = request.pointee.wr_id
     wqe.pointee.opcode = WorkRequestOpcode(rawValue: request.pointee.opcode.rawValue)
     wqe.pointee.flags = SendFlags(rawValue: request.pointee.send_flags)
     wqe.pointee.immediate = request.pointee.imm_data
+    if isExtended { wqe.pointee.remoteSRQN = request.pointee.qp_type.xrc.remote_srqn }
     if isDatagram {
         wqe.pointee.remoteQPN = request.pointee.wr.ud.remote_qpn
         wqe.pointee.remoteQKey = request.pointee.wr.ud.remote_qkey

@@ -19,6 +19,8 @@ struct SoftQueuePair: ~Copyable {
     /// The work request that the wr_ functions build; under `sendLock`. In separate memory, like `SoftContext.guarded`.
     let builder: UnsafeMutablePointer<WorkRequestBuilder>
     let eventsRead = EventsRead()
+    /// The next handle of the same XRC_RECV queue pair (`ibv_open_qp`); under the device's lock. In separate memory, too.
+    let next: UnsafeMutablePointer<QueuePairPointer?>
 
     init(pair: QueuePair, isExtended: Bool, signalsAll: Bool, isSingleThreaded: Bool) {
         self.pair = pair
@@ -28,12 +30,15 @@ struct SoftQueuePair: ~Copyable {
         receiveLock = Lock(isSkipped: isSingleThreaded)
         builder = .allocate(capacity: 1)
         builder.initialize(to: WorkRequestBuilder(isExtended ? pair.capabilities : nil))
+        next = .allocate(capacity: 1)
+        next.initialize(to: nil)
     }
 
     deinit {
         builder.pointee.deallocate()
         builder.deallocate()
         eventsRead.deallocate()
+        next.deallocate()
     }
 }
 
@@ -63,8 +68,13 @@ extension QueuePairPointer {
 
     /// Runs `body` while no other thread posts to the queue pair, polls its completion queues or runs the engine.
     func whileQuiet<Result>(_ body: () -> Result) -> Result {
-        let send = pointee.base.qp_base.send_cq!.soft
-        let receive = pointee.base.qp_base.recv_cq!.soft
+        // An XRC_RECV queue pair has no queues, and its completions are in those of shared receive queues, where they stay.
+        guard let send = pointee.base.qp_base.send_cq?.soft else {
+            context.lockForControl()
+            defer { context.unlock() }
+            return body()
+        }
+        let receive = pointee.base.qp_base.recv_cq?.soft ?? send
         return whileNotPolled(send.pointee.lock, receive.pointee.lock, taking: tryLockPosting) {
             context.lockForControl()
             defer {
@@ -97,6 +107,8 @@ private func sendOperations(_ type: ibv_qp_type) -> UInt64 {
             | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP.rawValue
             | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD.rawValue | IBV_QP_EX_WITH_ATOMIC_WRITE.rawValue
         return sends | writes | windows | UInt64(others)
+    case IBV_QPT_XRC_SEND: return sendOperations(IBV_QPT_RC) & ~UInt64(IBV_QP_EX_WITH_ATOMIC_WRITE.rawValue)
+    case IBV_QPT_XRC_RECV: return 0
     case IBV_QPT_UC: return sends | writes | windows
     default: return sends
     }
@@ -106,16 +118,16 @@ func createQueuePair(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_qp_init_attr_ex>?
 ) -> UnsafeMutablePointer<ibv_qp>? {
     guard let context, let attr else { return failure(EINVAL) }
-    let refusal = checkQueuePair(attr.pointee, context, operations: sendOperations)
+    let refusal = checkQueuePair(attr.pointee, context, operations: sendOperations, supportsXRC: true)
     guard refusal == 0 else { return failure(refusal) }
-    let domain = attr.pointee.pd!.domain
-    var specification = QueuePairInitAttributes(
-        type: QueuePairType(rawValue: attr.pointee.qp_type.rawValue), domain: domain.engine,
-        completions: attr.pointee.send_cq.soft.pointee.queue, capabilities: QueuePairCapabilities(attr.pointee.cap))
-    specification.receiveCQ = attr.pointee.recv_cq.soft.pointee.queue
-    specification.sharedReceiveQueue = attr.pointee.srq?.soft.pointee.queue
-    specification.sqSigAll = attr.pointee.sq_sig_all != 0
-    let excess = specification.capabilities.refusal(hasReceiveQueue: attr.pointee.srq == nil)
+    let isReceiver = attr.pointee.qp_type == IBV_QPT_XRC_RECV
+    let domain = isReceiver ? nil : attr.pointee.pd?.domain
+    var specification =
+        isReceiver
+        ? QueuePairInitAttributes(xrcDomain: attr.pointee.xrcd.soft.pointee.domain)
+        : QueuePairInitAttributes(attr.pointee)
+    let hasReceiveQueue = attr.pointee.srq == nil && attr.pointee.qp_type != IBV_QPT_XRC_SEND
+    let excess = specification.capabilities.refusal(hasReceiveQueue: hasReceiveQueue)
     guard excess == 0 else { return failure(excess) }
 
     let pair = QueuePairPointer.allocate(capacity: 1)
@@ -128,20 +140,32 @@ func createQueuePair(
         pair.initialize(
             to: SoftQueuePair(
                 pair: made, isExtended: attr.pointee.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0,
-                signalsAll: specification.sqSigAll, isSingleThreaded: domain.pointee.isSingleThreaded))
+                signalsAll: specification.sqSigAll, isSingleThreaded: domain?.pointee.isSingleThreaded ?? false))
     } catch {
         pair.deallocate()
         guard error == .noMemory else { return failure(error.rawValue) }
         return failure(tooMany("queue pairs", DeviceLimits.queuePairs, "max_qp, maxQueuePairs"))
     }
-    let base = UnsafeMutableRawPointer(pair).assumingMemoryBound(to: ibv_qp_ex.self)
-    rdma_init_qp(base, context, attr)
-    base.pointee.qp_base.qp_num = pair.pointee.pair.number
-    base.pointee.qp_base.handle = pair.pointee.pair.number
-    if pair.pointee.isExtended { fillBuilders(base, operations: attr.pointee.send_ops_flags) }
+    pair.begin(context, attr)
+    if pair.pointee.isExtended {
+        let base = UnsafeMutableRawPointer(pair).assumingMemoryBound(to: ibv_qp_ex.self)
+        fillBuilders(base, operations: attr.pointee.send_ops_flags)
+    }
     attr.pointee.cap = ibv_qp_cap(pair.pointee.pair.capabilities)
-    domain.retain()
+    domain?.retain()
     return pair.verbs
+}
+
+extension QueuePairInitAttributes {
+    /// The attributes of a queue pair with a send queue.
+    fileprivate init(_ attr: ibv_qp_init_attr_ex) {
+        self.init(
+            type: QueuePairType(rawValue: attr.qp_type.rawValue), domain: attr.pd.domain.engine,
+            completions: attr.send_cq.soft.pointee.queue, capabilities: QueuePairCapabilities(attr.cap))
+        if let queue = attr.recv_cq { receiveCQ = queue.soft.pointee.queue }
+        sharedReceiveQueue = attr.srq?.soft.pointee.queue
+        sqSigAll = attr.sq_sig_all != 0
+    }
 }
 
 func queuePairToExtended(qp: UnsafeMutablePointer<ibv_qp>?) -> UnsafeMutablePointer<ibv_qp_ex>? {
@@ -156,7 +180,7 @@ func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {
     let number = pair.pointee.pair.number
     let isAttached = pair.whileQuiet {
         if context.pointee.engine.isAttached(pair.pointee.pair) { return true }
-        context.pointee.engine.destroy(pair.pointee.pair)
+        if !pair.leave() { context.pointee.engine.destroy(pair.pointee.pair) }
         return false
     }
     if isAttached { return refusal(EBUSY, "the queue pair is attached to a multicast group: detach it first") }
@@ -165,7 +189,7 @@ func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {
         $0.pointee.subject == .queuePair && $0.pointee.element.qp == qp
     }
     rdma_wait_qp_events(qp, read)
-    qp.pointee.pd.domain.release()
+    qp.pointee.pd?.domain.release()
     rdma_fini_qp(qp)
     pair.deinitialize(count: 1)
     pair.deallocate()

@@ -46,7 +46,12 @@ func createSharedReceiveQueue(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_srq_init_attr_ex>?
 ) -> UnsafeMutablePointer<ibv_srq>? {
     guard let context, let attr else { return failure(EINVAL) }
-    let refusal = checkBasicSharedReceiveQueue(attr.pointee, context)
+    let isExtended =
+        attr.pointee.comp_mask & IBV_SRQ_INIT_ATTR_TYPE.rawValue != 0 && attr.pointee.srq_type == IBV_SRQT_XRC
+    let refusal =
+        isExtended
+        ? checkExtendedSharedReceiveQueue(attr.pointee, context)
+        : checkBasicSharedReceiveQueue(attr.pointee, context)
     guard refusal == 0, let pd = attr.pointee.pd else { return failure(refusal) }
     let excess = sizeRefusal(attr.pointee.attr)
     guard excess == 0 else { return failure(excess) }
@@ -55,18 +60,32 @@ func createSharedReceiveQueue(
     soft.lockForControl()
     defer { soft.unlock() }
     do {
-        let made = try soft.pointee.engine.createSharedReceiveQueue(
-            pd.domain.engine, maxWR: attr.pointee.attr.max_wr, maxSGE: attr.pointee.attr.max_sge,
-            userData: UnsafeMutableRawPointer(queue))
+        let made = try soft.pointee.engine.create(
+            pd.domain.engine, attr.pointee, isExtended: isExtended, userData: UnsafeMutableRawPointer(queue))
         queue.initialize(
             to: SoftSharedReceiveQueue(queue: made, isSingleThreaded: pd.domain.pointee.isSingleThreaded))
     } catch {
         queue.deallocate()
-        return failure(error.rawValue)
+        guard error == .noMemory else { return failure(error.rawValue) }
+        return failure(tooMany("shared receive queues", DeviceLimits.extendedReceiveQueues, "of type IBV_SRQT_XRC"))
     }
     rdma_init_srq(queue.verbs, context, attr)
     pd.domain.retain()
     return queue.verbs
+}
+
+extension Engine {
+    fileprivate borrowing func create(
+        _ domain: ProtectionDomain, _ attr: ibv_srq_init_attr_ex, isExtended: Bool, userData: UnsafeMutableRawPointer
+    ) throws(RoCETransport.Errno) -> SharedReceiveQueue {
+        guard isExtended else {
+            return try createSharedReceiveQueue(
+                domain, maxWR: attr.attr.max_wr, maxSGE: attr.attr.max_sge, userData: userData)
+        }
+        return try createSharedReceiveQueue(
+            domain, xrcDomain: attr.xrcd.soft.pointee.domain, completions: attr.cq.soft.pointee.queue,
+            maxWR: attr.attr.max_wr, maxSGE: attr.attr.max_sge, userData: userData)
+    }
 }
 
 /// Checks the sizes. Returns 0, or EINVAL for one that is out of range.

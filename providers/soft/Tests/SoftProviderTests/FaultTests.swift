@@ -412,6 +412,7 @@ extension Soft {
             unchanged.get_async_event = table.get_async_event
             unchanged.destroy_cq = table.destroy_cq
             unchanged.destroy_srq = table.destroy_srq
+            unchanged.close_xrcd = table.close_xrcd
             unchanged.destroy_qp = table.destroy_qp
             unchanged.destroy_ah = table.destroy_ah
             unchanged.qp_to_qp_ex = table.qp_to_qp_ex

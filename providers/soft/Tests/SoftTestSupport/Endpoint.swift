@@ -185,7 +185,7 @@ public final class Endpoint {
 
     public func modifyToRTS() throws {
         var mask = [IBV_QP_STATE, IBV_QP_SQ_PSN]
-        if options.type == IBV_QPT_RC {
+        if options.type == IBV_QPT_RC || options.type == IBV_QPT_XRC_SEND {
             mask += [IBV_QP_TIMEOUT, IBV_QP_RETRY_CNT, IBV_QP_RNR_RETRY, IBV_QP_MAX_QP_RD_ATOMIC]
         }
         try modify(mask) { attr in
