@@ -73,9 +73,9 @@ extension QueuePair {
         return endpoint
     }
 
-    /// Connects to a peer that was sent this side's `endpoint`: RC and UC, from RESET through INIT and RTR to RTS.
+    /// Connects to a peer that was sent this side's `endpoint`: RC, UC and XRC, from RESET through INIT and RTR to RTS.
     /// Receives may be posted before, in INIT, or after. The peer connects to this side's endpoint likewise; packets
-    /// that arrive at the peer before it has connected are sent again by RC and lost by UC.
+    /// that arrive at the peer before it has connected are sent again by RC and XRC, and lost by UC.
     ///
     /// - Throws: `EOPNOTSUPP` on iWARP, where rdma_cm connects queue pairs; `EINVAL` when `endpoint` was not called
     ///   before, when the two addresses are of different families, or as `modify`; `ENETUNREACH`, `EHOSTUNREACH` or `ETIMEDOUT` when the peer's address does not resolve.
@@ -90,7 +90,7 @@ extension QueuePair {
         try modify(readyToSend(local, peer, options))
     }
 
-    /// Moves the queue pair to INIT, where receives can be posted: RC, UC and UD. `connect` and `activate` do the same
+    /// Moves the queue pair to INIT, where receives can be posted: RC, UC, UD and XRC. `connect` and `activate` do the same
     /// to a queue pair in RESET.
     ///
     /// - Throws: `EOPNOTSUPP` on iWARP, where rdma_cm connects queue pairs; the errors of `modify`.
@@ -165,7 +165,8 @@ extension QueuePair {
         attributes.pathMTU = options.pathMTU ?? MTU(rawValue: min(local.address.mtu.rawValue, peer.mtu.rawValue))
         attributes.destinationQPNumber = peer.queuePairNumber
         attributes.rqPSN = peer.packetSequenceNumber
-        if type != .unreliableConnection {
+        // An XRC_SEND queue pair has no responder, and an XRC_RECV one no requester.
+        if type != .unreliableConnection, type != .xrcSend {
             attributes.maxDestRdAtomic = local.endpoint.maxDestRdAtomic
             attributes.minRNRTimer = options.minRNRTimer
         }
@@ -176,8 +177,8 @@ extension QueuePair {
         var attributes = Attributes()
         attributes.state = .readyToSend
         attributes.sqPSN = local.endpoint.packetSequenceNumber
-        if type != .unreliableConnection {
-            attributes.timeout = options.timeout
+        if type != .unreliableConnection { attributes.timeout = options.timeout }
+        if type != .unreliableConnection, type != .xrcReceive {
             attributes.retryCount = options.retryCount
             attributes.rnrRetry = options.rnrRetry
             attributes.maxRdAtomic = options.maxRdAtomic ?? min(local.maxRdAtomic, peer.maxDestRdAtomic)

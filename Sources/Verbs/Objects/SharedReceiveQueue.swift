@@ -158,8 +158,6 @@ extension SharedReceiveQueue {
 
     /// The SRQ number, which the senders of XRC use (`remote_srqn`): ibv_get_srq_num(3).
     ///
-    /// This call has run only against a fake provider.
-    ///
     /// - Throws: `EOPNOTSUPP` for a queue that was not made for XRC.
     public func number() throws(VerbsError) -> UInt32 {
         let get = try context.entry(context.table.get_srq_num, .getSRQNum, owner.object)

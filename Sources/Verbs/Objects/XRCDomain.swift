@@ -28,13 +28,12 @@ public final class XRCDomain: @unchecked Sendable {
 extension Context {
     /// Opens an XRC domain: ibv_open_xrcd(3).
     ///
-    /// This call has run only against a fake provider.
-    ///
     /// - Parameters:
     ///   - file: A file (`ibv_xrcd_init_attr.fd`). Processes that open a domain with the same inode share it. Nil
-    ///     makes a domain of this process only.
+    ///     makes a domain of this context only.
     ///   - create: Whether a domain that does not exist is made (`O_CREAT`).
     ///   - exclusive: Whether an existing domain is refused with `EEXIST` (`O_EXCL`).
+    /// - Throws: `EOPNOTSUPP` when the device has no XRC, and from soft for a file.
     public func openXRCDomain(
         file: FileDescriptor? = nil, create: Bool = true, exclusive: Bool = false
     ) throws(VerbsError) -> XRCDomain {
@@ -51,8 +50,6 @@ extension Context {
 extension ProtectionDomain {
     /// Makes a shared receive queue for extended reliable connections: ibv_create_srq_ex(3) with `IBV_SRQT_XRC`.
     /// Senders specify it by its `number`.
-    ///
-    /// This call has run only against a fake provider.
     ///
     /// - Parameters:
     ///   - attributes: The smallest limits of the queue.
@@ -77,9 +74,7 @@ extension ProtectionDomain {
 
 extension XRCDomain {
     /// Makes the receiving side of an extended reliable connection: ibv_create_qp_ex(3), IBV_QPT_XRC_RECV. The
-    /// sending side is made by `ProtectionDomain.makeQueuePair(.xrcSend, …)`.
-    ///
-    /// This call has run only against a fake provider.
+    /// sending side is made by `ProtectionDomain.makeQueuePair(.xrcSend, …)`, and both are connected by `connect`.
     public func makeReceiveQueuePair() throws(VerbsError) -> QueuePair {
         var attributes = ibv_qp_init_attr_ex()
         attributes.comp_mask = IBV_QP_INIT_ATTR_XRCD.rawValue
@@ -88,12 +83,11 @@ extension XRCDomain {
         return try context.makeQueuePair(&attributes, needs: [self], object)
     }
 
-    /// Opens a receiving queue pair of the domain that another process made: ibv_open_qp(3). The queue pair exists
-    /// until the last process that made or opened it has destroyed it.
+    /// Opens a receiving queue pair of the domain that exists already, made by this or another process: ibv_open_qp(3).
+    /// It exists until every object that was made or opened for it is destroyed. Each of them has its asynchronous
+    /// events.
     ///
-    /// This call has run only against a fake provider.
-    ///
-    /// - Throws: `ENOENT` when the domain has no queue pair with that number.
+    /// - Throws: `EINVAL` when the domain has no queue pair with that number.
     public func openReceiveQueuePair(number: UInt32) throws(VerbsError) -> QueuePair {
         let open = try context.entry(
             context.table.open_qp, destroyedBy: context.table.destroy_qp, .openQP, object)

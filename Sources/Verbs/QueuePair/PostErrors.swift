@@ -91,8 +91,9 @@ extension SendOperation.Opcode {
         case .send, .sendWithImmediate: type != .xrcReceive
         case .write, .writeWithImmediate:
             [.reliableConnection, .unreliableConnection, .xrcSend, .driver].contains(type)
-        case .read, .compareAndSwap, .fetchAndAdd, .atomicWrite:
+        case .read, .compareAndSwap, .fetchAndAdd:
             [.reliableConnection, .xrcSend, .driver].contains(type)
+        case .atomicWrite: [.reliableConnection, .driver].contains(type)
         case .sendWithInvalidate, .localInvalidate, .bindMemoryWindow:
             [.reliableConnection, .unreliableConnection, .xrcSend, .driver].contains(type)
         case .tso: [.unreliableDatagram, .rawPacket, .driver].contains(type)

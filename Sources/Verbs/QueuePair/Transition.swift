@@ -51,7 +51,7 @@ struct Transition {
         default:
             Transition(
                 needs: [.state, .sqPSN, .timeout, .retryCount, .rnrRetry, .maxRdAtomic],
-                allows: optional.union([.minRNRTimer, .rateLimit]))
+                allows: optional.union(type == .xrcSend ? .rateLimit : [.minRNRTimer, .rateLimit]))
         }
     }
 
@@ -60,6 +60,7 @@ struct Transition {
         case .unreliableDatagram: [.state, .currentState, .qkey]
         case .rawPacket: [.state, .rateLimit]
         case .unreliableConnection: [.state, .currentState, .access, .alternatePath, .migrationState]
+        case .xrcSend: [.state, .currentState, .access, .alternatePath, .migrationState, .rateLimit]
         default:
             [.state, .currentState, .access, .alternatePath, .migrationState, .minRNRTimer, .rateLimit]
         }
