@@ -19,7 +19,7 @@ struct PingTests {
         let name = "\(transport.name) \(operation.rawValue)"
         #expect(client["sent"] as? Int == count, "\(name)")
         let lost = try #require(client["lost"] as? Int)
-        #expect(lost == 0 || transport != .rc, "\(name)")
+        #expect(lost == 0 || !transport.isReliable, "\(name)")
         #expect(client["corrupted"] as? Int == 0 && server["corrupted"] as? Int == 0, "\(name)")
         #expect(client["verified"] as? Int == count - lost, "\(name)")
         if operation.involvesPeer {
@@ -28,7 +28,9 @@ struct PingTests {
         }
     }
 
-    @Test("one operation transfers its data and verifies every byte", arguments: [("rc", "read"), ("uc", "write-imm")])
+    @Test(
+        "one operation transfers its data and verifies every byte",
+        arguments: [("rc", "read"), ("uc", "write-imm"), ("xrc", "send-imm")])
     func oneOperation(transport: String, operation: String) async throws {
         let outcome = try await Tool.run(
             "ping", "--device", "soft0", "--transport", transport, "--operation", operation, "--size", "10001",
@@ -56,7 +58,8 @@ struct PingTests {
                 "rc send 10001", "rc send-imm 10001", "rc write 10001", "rc write-imm 10001", "rc read 10001",
                 "rc fetch-add 8", "rc compare-swap 8", "rc atomic-write 8", "uc send 10001", "uc send-imm 10001",
                 "uc write 10001",
-                "uc write-imm 10001", "ud send 4096", "ud send-imm 4096",
+                "uc write-imm 10001", "ud send 4096", "ud send-imm 4096", "xrc send 10001", "xrc send-imm 10001",
+                "xrc write 10001", "xrc write-imm 10001", "xrc read 10001", "xrc fetch-add 8", "xrc compare-swap 8",
             ])
         for run in runs {
             try check(run, sent: 45)
@@ -82,7 +85,7 @@ struct PingTests {
         let outcome = try await Tool.run("ping", "--all", "--size", size, "--count", "4", "--verify", "--json")
         #expect(outcome.status == 0, "\(outcome.errors)")
         let runs = try #require(try outcome.document()["runs"] as? [[String: Any]])
-        #expect(runs.count == 14)
+        #expect(runs.count == 21)
         for run in runs {
             #expect(
                 (run["size"] as? Int).map(String.init)

@@ -101,8 +101,8 @@ struct PerfCommand: ParsableCommand {
             throw ValidationError(
                 "--processes starts all servers on this machine: give it without HOST and without --in-process.")
         }
-        guard queuePairs == 1 || transport != .ud else {
-            throw ValidationError("--queue-pairs needs connected queue pairs: give --transport rc or uc.")
+        guard queuePairs == 1 || transport == .rc || transport == .uc else {
+            throw ValidationError("--queue-pairs needs RC or UC: give --transport rc or uc.")
         }
         guard queuePairs == 1 || !peer.usesConnectionManager else {
             throw ValidationError("rdma_cm connects one queue pair: give either --queue-pairs or --rdma-cm.")

@@ -25,7 +25,7 @@ struct PingCommand: ParsableCommand {
 
     @Flag(
         help:
-            "Run every operation of every transport, or of the given transport, in sequence; atomic-write where both devices have it."
+            "Run every operation of every transport, or of the given transport, in sequence; atomic-write and xrc where both devices have them."
     )
     var all = false
 
@@ -106,6 +106,7 @@ struct PingCommand: ParsableCommand {
             let isIWARP = client.context.transportType == .iWARP
             let peers = [client.info, client.server]
             for transport in transports where !client.control.isEnding && (transport == .rc || !isIWARP) {
+                guard peers.allSatisfy({ $0.has(transport) }) else { continue }
                 let jobs = jobs(over: transport, packet: packet).filter { job in
                     (job.operation.isOfIWARP || !isIWARP) && peers.allSatisfy { $0.has(job.operation) }
                 }

@@ -23,6 +23,7 @@ struct Client: ~Copyable {
             setup.family = address.family
             if context.transportType == .iWARP { setup.usesConnectionManager = true }
             try setup.checkConnectionManager()
+            try setup.transport.check(on: context)
             try Link.checkWindow(setup, on: context)
             try Link.checkQueuePairs(setup, on: context)
             var link = try Link.make(context, at: address, setup)
@@ -62,7 +63,7 @@ struct Client: ~Copyable {
             try link.setRemoteMemory(of: server.endpoint)
             return server
         }
-        let endpoints = try control.receiveEndpoints(link.queuePairs.count, first: server.endpoint)
+        let endpoints = try control.receiveEndpoints(1 + link.further.count, first: server.endpoint)
         try info.checkReach(of: server, along: control.route)
         try link.checkMTU(of: server)
         try link.connect(to: endpoints, control)
@@ -173,6 +174,7 @@ extension PeerInfo {
     init(_ context: Context, _ endpoint: Endpoint) {
         self.init(
             endpoint: endpoint, device: context.deviceName, provider: context.provider.name, user: geteuid(),
-            optionalOperations: Operation.optional(on: context).map(\.rawValue))
+            optionalOperations: Operation.optional(on: context).map(\.rawValue),
+            optionalTransports: Transport.optional(on: context).map(\.rawValue))
     }
 }

@@ -84,6 +84,8 @@ struct PeerInfo: Codable {
     var user: UInt32?
     /// The names of the optional operations that the device has; nil from a version that knows none.
     var optionalOperations: [String]?
+    /// The names of the optional transport services that the device has; nil from a version that knows none.
+    var optionalTransports: [String]?
 
     /// Throws if packets cannot reach the peer: from a loopback interface to another machine, or between soft devices
     /// of different users with the same address.
@@ -108,6 +110,27 @@ extension PeerInfo {
     /// Whether the device has the operation.
     func has(_ operation: Operation) -> Bool {
         !operation.isOptional || optionalOperations?.contains(operation.rawValue) == true
+    }
+
+    /// Whether the device has the transport service.
+    func has(_ transport: Transport) -> Bool {
+        !transport.isOptional || optionalTransports?.contains(transport.rawValue) == true
+    }
+}
+
+extension Transport {
+    /// The optional transport services of a device, which its provider implements.
+    static func optional(on context: Context) -> [Transport] {
+        guard let attributes = try? context.attributes(), attributes.capabilities.contains(.xrc) else { return [] }
+        return Set(context.unsupportedVerbs).isDisjoint(with: [.openXRCD, .getSRQNum]) ? [.xrc] : []
+    }
+
+    /// Throws if the device does not have the transport service.
+    func check(on context: Context) throws(ToolError) {
+        guard isOptional, !Transport.optional(on: context).contains(self) else { return }
+        throw ToolError(
+            .unsupported, "\(context.deviceName) (provider \(context.provider.name)) does not support \(name)",
+            hint: "use another --transport")
     }
 }
 
@@ -202,9 +225,9 @@ extension Setup {
                 .usage, "\(queuePairs) queue pairs with a batch of \(batch) exceed the limits of verbs",
                 hint: "use at most \(QueuePairs.most) queue pairs, and a batch within the window")
         }
-        guard queuePairs == 1 || transport != .ud && !verify else {
+        guard queuePairs == 1 || transport != .ud && transport != .xrc && !verify else {
             throw ToolError(
-                .usage, "several queue pairs need a connected transport, and verify no data",
+                .usage, "several queue pairs need RC or UC, and verify no data",
                 hint: "use --transport rc or uc")
         }
         try checkConnectionManager()

@@ -21,7 +21,8 @@ struct Link: ~Copyable {
     let address: PortAddress
     /// The endpoint of the first queue pair, to send to the peer.
     let endpoint: Endpoint
-    /// The endpoints of the other queue pairs.
+    /// The endpoints of the other queue pairs; on XRC, of the XRC_RECV queue pair, and the number of the shared receive
+    /// queue in place of a QPN.
     let further: [FurtherEndpoint]
     let local: MemoryRegion
     let exposed: MemoryRegion
@@ -34,6 +35,9 @@ struct Link: ~Copyable {
     var workCompletions: WorkCompletionBuffer
     var remote = RemoteMemory(address: 0, rkey: 0, byteCount: 0)
     var destination: DatagramDestination?
+    /// XRC: the receiving side, and the number of the peer's shared receive queue, which is not 0.
+    var receiver: ExtendedReceiver?
+    var remoteSharedReceiveQueue: UInt32 = 0
     /// The connection that rdma_cm has made; it ends with the link.
     var connection: Connection?
 
@@ -96,6 +100,9 @@ struct Link: ~Copyable {
 
     /// Posts the receive of a slot.
     mutating func postReceive(slot: ReceiveSlot) throws(VerbsError) {
+        if setup.transport == .xrc, let receiver {
+            return try receiver.queue.postReceive(try sge(ofSlot: slot), id: slot.id)
+        }
         try queuePairs[slot.queuePair].pointee.postReceive(try sge(ofSlot: slot), id: slot.id)
     }
 
@@ -127,7 +134,8 @@ struct Link: ~Copyable {
         _ operation: Operation, size: Int, number: UInt64, readOffset: Int = 0
     ) throws(VerbsError) {
         let sge = try local.sge(0..<size)
-        let request = try request(operation, size: size, number: number, readOffset: readOffset)
+        var request = try request(operation, size: size, number: number, readOffset: readOffset)
+        if remoteSharedReceiveQueue != 0 { request = request.to(sharedReceiveQueue: remoteSharedReceiveQueue) }
         let queuePair = queuePairs[queuePairs.index(ofMessage: number)]
         if let destination {
             try queuePair.pointee.postSend(request, sge, to: destination, id: number)
@@ -140,7 +148,8 @@ struct Link: ~Copyable {
     func batch(_ job: Job) throws(VerbsError) -> SendRequestList {
         var list = SendRequestList(capacity: job.batch)
         let sge = try local.sge(0..<job.size)
-        let request = try request(job.operation, size: job.size, number: 0)
+        var request = try request(job.operation, size: job.size, number: 0)
+        if remoteSharedReceiveQueue != 0 { request = request.to(sharedReceiveQueue: remoteSharedReceiveQueue) }
         for index in 1...job.batch {
             let flags: SendFlags = index == job.batch ? .signaled : []
             if let destination {
@@ -155,6 +164,20 @@ struct Link: ~Copyable {
     /// Polls the completion queue into `workCompletions`. Returns their number.
     @inline(__always)
     mutating func poll() throws(VerbsError) -> Int { try completions.poll(into: &workCompletions) }
+}
+
+/// The receiving side of a link over XRC, whose queue pair of type XRC_SEND sends only.
+final class ExtendedReceiver {
+    let queuePair: QueuePair
+    var queue: SharedReceiveQueue
+
+    init(_ domain: ProtectionDomain, _ completions: borrowing CompletionQueue, maxWR: Int) throws(VerbsError) {
+        let xrcDomain = try domain.context.openXRCDomain()
+        let queue = try domain.makeSharedReceiveQueue(
+            SharedReceiveQueue.Attributes(maxWR: UInt32(maxWR)), xrcDomain: xrcDomain, completions: completions)
+        queuePair = try xrcDomain.makeReceiveQueuePair()
+        self.queue = queue
+    }
 }
 
 /// The values of atomic operations and of the counter in the server's memory.

@@ -99,7 +99,7 @@ extension Link {
         let local = try domain.makeMemoryRegion(byteCount: outgoingSize(setup) + slotCount * slotSize(setup))
         let exposed = try domain.makeMemoryRegion(
             byteCount: writtenRange(setup.largestSize).upperBound + readSlack,
-            access: setup.transport == .rc
+            access: setup.transport.isReliable
                 ? [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic] : [.localWrite, .remoteWrite])
         // The window limits the send work requests of all queue pairs.
         let outstanding = setup.queuePairs == 1 ? sendCount : setup.window
@@ -115,6 +115,16 @@ extension Link {
             if !setup.usesConnectionManager { try queuePair.initialize(options: options(setup)) }
             queuePairs.append(queuePair)
         }
+        var receiver: ExtendedReceiver?
+        if setup.transport == .xrc {
+            let side = try ExtendedReceiver(domain, completions, maxWR: receiveCount)
+            endpoints.append(try side.queuePair.endpoint(at: address))
+            var queue = endpoints[1]
+            queue.queuePairNumber = try side.queue.number()
+            endpoints.append(queue)
+            try side.queuePair.initialize(options: options(setup))
+            receiver = side
+        }
         var link = Link(
             setup: setup, address: address, endpoint: endpoints[0],
             further: endpoints.dropFirst().map {
@@ -123,7 +133,7 @@ extension Link {
             },
             local: local, exposed: exposed, slotCount: slotCount,
             receiveCount: receiveCount, queuePairs: queuePairs, completions: completions,
-            workCompletions: WorkCompletionBuffer(capacity: 32))
+            workCompletions: WorkCompletionBuffer(capacity: 32), receiver: receiver)
         if !setup.usesConnectionManager { try link.postReceives() }
         return link
     }
@@ -178,6 +188,12 @@ extension Link {
             return
         }
         let options = Self.options(setup)
+        if let receiver {
+            try queuePairs[0].pointee.connect(to: peers[1], options: options)
+            try receiver.queuePair.connect(to: peers[0], options: options)
+            remoteSharedReceiveQueue = peers[2].queuePairNumber
+            return
+        }
         for (index, peer) in peers.enumerated() {
             try queuePairs[index].pointee.connect(to: peer, options: options)
             if index % 64 == 63 { _ = try control.checkPeer(now: Clock.now()) }
@@ -198,7 +214,7 @@ extension Link {
     private static func options(_ setup: Setup) -> ConnectionOptions {
         var options = ConnectionOptions()
         options.timeout = localACKTimeout(lasting: setup.retryTime, tries: UInt64(options.retryCount) + 1)
-        if setup.transport != .rc { options.access = [.localWrite, .remoteWrite] }
+        if !setup.transport.isReliable { options.access = [.localWrite, .remoteWrite] }
         return options
     }
 
@@ -224,6 +240,7 @@ extension Transport {
         case .rc: .reliableConnection
         case .uc: .unreliableConnection
         case .ud: .unreliableDatagram
+        case .xrc: .xrcSend
         }
     }
 }

@@ -55,6 +55,7 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
         switch transport {
         case .rc: true
         case .uc: involvesPeer && self != .atomicWrite
+        case .xrc: self != .atomicWrite
         case .ud: self == .send || self == .sendImmediate
         }
     }
@@ -62,19 +63,22 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
     /// Whether every iWARP adapter supports the operation (RFC 5040): none has immediate data or atomics there.
     var isOfIWARP: Bool { !hasImmediate && !hasEightBytes }
 
-    /// Whether only some devices of RC, UC and UD have the operation.
+    /// Whether only some devices have the operation.
     var isOptional: Bool { self == .atomicWrite }
 }
 
 /// The transport service of the queue pairs.
 enum Transport: String, Codable, CaseIterable, ExpressibleByArgument {
-    case rc, uc, ud
+    case rc, uc, ud, xrc
 
     /// The name in the specification.
     var name: String { rawValue.uppercased() }
 
     /// Whether the loss of a message is an error.
-    var isReliable: Bool { self == .rc }
+    var isReliable: Bool { self == .rc || self == .xrc }
+
+    /// Whether only some devices have the transport service.
+    var isOptional: Bool { self == .xrc }
 }
 
 /// The family of the IP addresses that GIDs represent.

@@ -51,6 +51,7 @@ struct Server {
         let linkLayer: LinkLayer = setup.family == nil ? .infiniBand : .ethernet
         let context = try self.context ?? options.open(for: control.route, to: linkLayer)
         self.context = context
+        try setup.transport.check(on: context)
         try Link.checkQueuePairs(setup, on: context)
         let address = try options.address(of: context, for: control.route, family: setup.family)
         var link = try Link.make(context, at: address, setup)
@@ -64,7 +65,7 @@ struct Server {
             try control.send(.welcome(info: own))
             return link
         }
-        let endpoints = try control.receiveEndpoints(link.queuePairs.count, first: info.endpoint)
+        let endpoints = try control.receiveEndpoints(1 + link.further.count, first: info.endpoint)
         try own.checkReach(of: info, along: control.route)
         try link.checkMTU(of: info)
         try link.connect(to: endpoints, control)
