@@ -34,6 +34,19 @@ struct QueuePairsTests {
         }
     }
 
+    @Test("over xrc the operations have latency and message rate, and the receiver posts to its shared receive queue")
+    func extended() async throws {
+        let document = try await document([
+            "--transport", "xrc", "--operation", "send", "--operation", "write", "--operation", "read", "--size",
+            "3000",
+        ])
+        let rows = try #require(document["rows"] as? [[String: Any]])
+        #expect(rows.count == 3)
+        for row in rows {
+            #expect(row["latencyNanoseconds"] != nil && row["messagesPerSecond"] as? Double != 0, "\(row)")
+        }
+    }
+
     @Test("one queue pair is the default, and the document says so; one of an earlier version does not")
     func one() async throws {
         var document = try await document(["--size", "8", "--operation", "send"])
@@ -70,6 +83,7 @@ struct QueuePairsTests {
         "counts and combinations that are impossible: exit code 64",
         arguments: [
             ["--queue-pairs", "0"], ["--queue-pairs", "4097"], ["--queue-pairs", "2", "--transport", "ud"],
+            ["--queue-pairs", "2", "--transport", "xrc"],
             ["--queue-pairs", "2", "--rdma-cm"], ["--listen", "--queue-pairs", "2"],
         ])
     func refused(arguments: [String]) async throws {

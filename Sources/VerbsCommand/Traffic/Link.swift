@@ -106,6 +106,17 @@ struct Link: ~Copyable {
         try queuePairs[slot.queuePair].pointee.postReceive(try sge(ofSlot: slot), id: slot.id)
     }
 
+    /// Posts the receives of one queue pair, and empties the list.
+    mutating func post(_ receives: inout ReceiveRequestList, queuePair: Int) throws(VerbsError) {
+        guard !receives.isEmpty else { return }
+        if setup.transport == .xrc, let receiver {
+            try receiver.queue.postReceive(receives)
+        } else {
+            try queuePairs[queuePair].pointee.postReceive(receives)
+        }
+        receives.removeAll()
+    }
+
     /// The send work request of message `number` of a job.
     @inline(__always)
     func request(_ operation: Operation, size: Int, number: UInt64, readOffset: Int = 0) throws(VerbsError)

@@ -117,12 +117,12 @@ struct ThroughputServer {
                 tally.received += 1
                 let slot = ReceiveSlot(id: completion.id)
                 if slot.queuePair != queuePair {
-                    try post(&receives, link.queuePairs[queuePair])
+                    try link.post(&receives, queuePair: queuePair)
                     queuePair = slot.queuePair
                 }
                 try receives.append(try link.sge(ofSlot: slot), id: completion.id)
             }
-            try post(&receives, link.queuePairs[queuePair])
+            try link.post(&receives, queuePair: queuePair)
             if count > 0 { backoff.reset() } else if !backoff.pause() { continue }
             let now = Clock.now()
             guard now >= nextCheck else { continue }
@@ -130,13 +130,5 @@ struct ThroughputServer {
             // The client is done, so every message that arrived is in the completion queue.
             if try !control.checkPeer(now: now), count == 0 { return tally }
         }
-    }
-
-    private func post(
-        _ receives: inout ReceiveRequestList, _ queuePair: UnsafeMutablePointer<QueuePair>
-    ) throws(VerbsError) {
-        guard !receives.isEmpty else { return }
-        try queuePair.pointee.postReceive(receives)
-        receives.removeAll()
     }
 }
