@@ -56,7 +56,8 @@ struct PingTests {
         #expect(
             done == [
                 "rc send 10001", "rc send-imm 10001", "rc write 10001", "rc write-imm 10001", "rc read 10001",
-                "rc fetch-add 8", "rc compare-swap 8", "rc atomic-write 8", "uc send 10001", "uc send-imm 10001",
+                "rc fetch-add 8", "rc compare-swap 8", "rc atomic-write 8", "rc window 10001", "uc send 10001",
+                "uc send-imm 10001",
                 "uc write 10001",
                 "uc write-imm 10001", "ud send 4096", "ud send-imm 4096", "xrc send 10001", "xrc send-imm 10001",
                 "xrc write 10001", "xrc write-imm 10001", "xrc read 10001", "xrc fetch-add 8", "xrc compare-swap 8",
@@ -85,7 +86,7 @@ struct PingTests {
         let outcome = try await Tool.run("ping", "--all", "--size", size, "--count", "4", "--verify", "--json")
         #expect(outcome.status == 0, "\(outcome.errors)")
         let runs = try #require(try outcome.document()["runs"] as? [[String: Any]])
-        #expect(runs.count == 21)
+        #expect(runs.count == 22)
         for run in runs {
             #expect(
                 (run["size"] as? Int).map(String.init)

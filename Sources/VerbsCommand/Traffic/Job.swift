@@ -137,17 +137,19 @@ extension Transport {
 extension Operation {
     /// The optional operations of a device: those that it reports, and that its provider offers in `ibv_qp_ex`.
     static func optional(on context: Context) -> [Operation] {
-        guard let attributes = try? context.attributes(), attributes.capabilities.contains(.atomicWrite),
-            let domain = try? context.makeProtectionDomain(),
+        guard let attributes = try? context.attributes(), let domain = try? context.makeProtectionDomain(),
             let completions = try? context.makeCompletionQueue(capacity: 1)
         else { return [] }
+        let hasWindows = !attributes.capabilities.isDisjoint(with: [.memoryWindows2A, .memoryWindows2B])
+        let windows: [Operation] = hasWindows && (try? domain.makeMemoryWindow(.two)) != nil ? [.window] : []
+        guard attributes.capabilities.contains(.atomicWrite) else { return windows }
         var options = QueuePair.CreationOptions()
         options.extendedOperations = .atomicWrite
         do throws(VerbsError) {
             _ = try domain.makeQueuePair(.reliableConnection, completions: completions, options: options)
-            return [.atomicWrite]
+            return [.atomicWrite] + windows
         } catch {
-            return []
+            return windows
         }
     }
 }
@@ -251,6 +253,10 @@ extension Job {
                 .usage, "\(setup.transport.name) does not support \(operation.rawValue)",
                 hint: "\(setup.transport.name) supports \(possible.joined(separator: ", ")); RC supports all operations"
             )
+        }
+        guard type == .latency || operation != .window else {
+            throw ToolError(
+                .usage, "\(operation.rawValue) transfers one message at a time", hint: "measure it with verbs ping")
         }
         let name = "\(operation.rawValue) over \(setup.transport.name)"
         let smallest = operation.smallestSize(on: setup.transport)

@@ -18,6 +18,8 @@ struct LatencyClient {
         var slot: ReceiveSlot?
         var byteCount = 0
         var immediate: UInt32?
+        /// The rkey that the peer has invalidated.
+        var invalidatedKey: UInt32?
     }
 
     /// The number of consecutive lost messages after which the peer counts as lost.
@@ -126,7 +128,9 @@ struct LatencyClient {
             // The answer to a message that counts as lost, or a duplicate from the network.
             try link.postReceive(slot: slot)
         } else {
-            answer = Answer(slot: slot, byteCount: completion.byteCount, immediate: completion.immediate)
+            answer = Answer(
+                slot: slot, byteCount: completion.byteCount, immediate: completion.immediate,
+                invalidatedKey: completion.invalidatedKey)
         }
     }
 
@@ -136,9 +140,12 @@ struct LatencyClient {
         var isOverwritten = false
         if job.verify {
             switch job.operation {
-            case .send, .sendImmediate, .write, .writeImmediate, .atomicWrite:
-                let found = link.inspect(
+            case .send, .sendImmediate, .write, .writeImmediate, .atomicWrite, .window:
+                var found = link.inspect(
                     job, slot: answer.slot, byteCount: answer.byteCount, number, .reply, immediate: answer.immediate)
+                if job.operation == .window, answer.invalidatedKey != link.memoryWindow?.rkey {
+                    found = .wrong(at: job.size)
+                }
                 tally.count(number, found)
                 isOverwritten = found == .overwritten
             case .read:

@@ -78,7 +78,11 @@ struct LatencyServer {
         expected = number &+ 1
         link.fillOutgoing(job, number: number, direction: .reply)
         isSendDone = false
-        try link.postMessage(job.operation, size: job.size, number: number)
+        if job.operation == .window {
+            try link.answer(through: request.immediate ?? 0, size: job.size, number: number)
+        } else {
+            try link.postMessage(job.operation, size: job.size, number: number)
+        }
         tally.sent += 1
     }
 }

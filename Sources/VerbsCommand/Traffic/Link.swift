@@ -38,6 +38,8 @@ struct Link: ~Copyable {
     /// XRC: the receiving side, and the number of the peer's shared receive queue, which is not 0.
     var receiver: ExtendedReceiver?
     var remoteSharedReceiveQueue: UInt32 = 0
+    /// RC on devices that have them: the memory window of type 2 of the operation `window`.
+    var memoryWindow: MemoryWindow?
     /// The connection that rdma_cm has made; it ends with the link.
     var connection: Connection?
 
@@ -136,6 +138,7 @@ struct Link: ~Copyable {
                 at: remote, expected: Counter.swapped(number), desired: Counter.swapped(number &+ 1))
         case .atomicWrite:
             return try .atomicWrite(to: remote.subrange(UInt64(Self.writtenRange(size).lowerBound)...))
+        case .window: return .send(immediate: memoryWindow?.rkey ?? 0)
         }
     }
 
@@ -145,6 +148,11 @@ struct Link: ~Copyable {
         _ operation: Operation, size: Int, number: UInt64, readOffset: Int = 0
     ) throws(VerbsError) {
         let sge = try local.sge(0..<size)
+        if operation == .window, let memoryWindow {
+            // The binding is complete before the SEND begins, and before the peer knows the rkey.
+            _ = try queuePairs[0].pointee.bind(
+                memoryWindow, to: exposed, Self.writtenRange(size), access: .remoteWrite, id: number, flags: [])
+        }
         var request = try request(operation, size: size, number: number, readOffset: readOffset)
         if remoteSharedReceiveQueue != 0 { request = request.to(sharedReceiveQueue: remoteSharedReceiveQueue) }
         let queuePair = queuePairs[queuePairs.index(ofMessage: number)]
@@ -153,6 +161,14 @@ struct Link: ~Copyable {
         } else {
             try queuePair.pointee.postSend(request, sge, id: number)
         }
+    }
+
+    /// Writes the answer to a message of the operation `window` through the window with this rkey, and ends its binding.
+    mutating func answer(through rkey: UInt32, size: Int, number: UInt64) throws(VerbsError) {
+        let written = RemoteMemory(
+            address: remote.address + UInt64(Self.writtenRange(size).lowerBound), rkey: rkey, byteCount: UInt64(size))
+        try queuePairs[0].pointee.postSend(.write(to: written), try local.sge(0..<size), id: number, flags: [])
+        try queuePairs[0].pointee.postSend(.send(invalidating: rkey), id: number)
     }
 
     /// A list of `job.batch` send work requests, of which the last is signaled. It can be posted repeatedly.

@@ -93,14 +93,18 @@ extension Link {
         // With verification each receive has its own buffer; otherwise all share one.
         let slotCount = setup.verify ? min(max((64 << 20) / slotSize(setup), 2), 16) : 1
         let receiveCount = setup.verify ? slotCount : setup.receiveDepth(limit: maxWorkRequests)
-        let sendCount = min(setup.sendDepth, maxWorkRequests)
+        // A message of the operation `window` has two work requests.
+        let sendCount = min(max(setup.sendDepth, 2), maxWorkRequests)
 
         let domain = try context.makeProtectionDomain()
         let local = try domain.makeMemoryRegion(byteCount: outgoingSize(setup) + slotCount * slotSize(setup))
+        let hasWindows = setup.transport == .rc && Operation.optional(on: context).contains(.window)
+        var access: AccessFlags =
+            setup.transport.isReliable
+            ? [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic] : [.localWrite, .remoteWrite]
+        if hasWindows { access.insert(.memoryWindowBind) }
         let exposed = try domain.makeMemoryRegion(
-            byteCount: writtenRange(setup.largestSize).upperBound + readSlack,
-            access: setup.transport.isReliable
-                ? [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic] : [.localWrite, .remoteWrite])
+            byteCount: writtenRange(setup.largestSize).upperBound + readSlack, access: access)
         // The window limits the send work requests of all queue pairs.
         let outstanding = setup.queuePairs == 1 ? sendCount : setup.window
         let completions = try context.makeCompletionQueue(capacity: outstanding + setup.queuePairs * receiveCount)
@@ -133,7 +137,8 @@ extension Link {
             },
             local: local, exposed: exposed, slotCount: slotCount,
             receiveCount: receiveCount, queuePairs: queuePairs, completions: completions,
-            workCompletions: WorkCompletionBuffer(capacity: 32), receiver: receiver)
+            workCompletions: WorkCompletionBuffer(capacity: 32), receiver: receiver,
+            memoryWindow: hasWindows ? try domain.makeMemoryWindow(.two) : nil)
         if !setup.usesConnectionManager { try link.postReceives() }
         return link
     }

@@ -10,12 +10,15 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
     case fetchAndAdd = "fetch-add"
     case compareAndSwap = "compare-swap"
     case atomicWrite = "atomic-write"
+    /// The sender binds a memory window of type 2 and sends its rkey with the message. The receiver writes the answer
+    /// through the window, and ends its binding by a SEND with invalidate.
+    case window
 
     /// Whether the peer's program receives each message and answers it. Otherwise the peer's device executes the
     /// operation alone, and the measured time ends with the completion.
     var involvesPeer: Bool {
         switch self {
-        case .send, .sendImmediate, .write, .writeImmediate, .atomicWrite: true
+        case .send, .sendImmediate, .write, .writeImmediate, .atomicWrite, .window: true
         case .read, .fetchAndAdd, .compareAndSwap: false
         }
     }
@@ -23,12 +26,12 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
     /// Whether a message consumes a receive work request of the peer.
     var consumesReceive: Bool {
         switch self {
-        case .send, .sendImmediate, .writeImmediate: true
+        case .send, .sendImmediate, .writeImmediate, .window: true
         case .write, .read, .fetchAndAdd, .compareAndSwap, .atomicWrite: false
         }
     }
 
-    /// Whether the message has immediate data: the low 32 bits of its number.
+    /// Whether the message has immediate data: the low 32 bits of its number. That of `window` is an rkey.
     var hasImmediate: Bool { self == .sendImmediate || self == .writeImmediate }
 
     /// Whether the operation is atomic and returns the original value.
@@ -45,7 +48,7 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
     func smallestSize(on transport: Transport) -> Int {
         switch self {
         case .send, .sendImmediate: transport.isReliable ? 0 : 1
-        case .write, .writeImmediate, .read: 1
+        case .write, .writeImmediate, .read, .window: 1
         case .fetchAndAdd, .compareAndSwap, .atomicWrite: 8
         }
     }
@@ -54,17 +57,17 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
     func isSupported(on transport: Transport) -> Bool {
         switch transport {
         case .rc: true
-        case .uc: involvesPeer && self != .atomicWrite
-        case .xrc: self != .atomicWrite
+        case .uc: involvesPeer && !isOptional
+        case .xrc: !isOptional
         case .ud: self == .send || self == .sendImmediate
         }
     }
 
     /// Whether every iWARP adapter supports the operation (RFC 5040): none has immediate data or atomics there.
-    var isOfIWARP: Bool { !hasImmediate && !hasEightBytes }
+    var isOfIWARP: Bool { !hasImmediate && !hasEightBytes && self != .window }
 
     /// Whether only some devices have the operation.
-    var isOptional: Bool { self == .atomicWrite }
+    var isOptional: Bool { self == .atomicWrite || self == .window }
 }
 
 /// The transport service of the queue pairs.

@@ -38,7 +38,8 @@ extension Link {
         _ job: Job, slot: ReceiveSlot?, byteCount: Int, _ number: UInt64, _ direction: Pattern.Direction,
         immediate: UInt32?
     ) -> Inspection {
-        let isWritten = job.operation.isWritten || job.operation == .writeImmediate
+        let isAnswer = job.operation == .window && direction == .reply
+        let isWritten = job.operation.isWritten || job.operation == .writeImmediate || isAnswer
         // The GRH of a UD message is not part of the message.
         let bytes =
             isWritten
