@@ -26,6 +26,12 @@ public struct Configuration: Sendable {
     /// The window of a new connection in packets: 1 to `maximumWindow`. The window is the engine's own congestion
     /// control; neither verbs.h nor IBTA volume 1 has one.
     public var initialWindow: UInt32 = 32
+    /// The largest number of unacknowledged packets of all RC queue pairs with one destination GID and a tag of 0
+    /// (`Path.tag`): 2 to 1 << 20. After a loss it is smaller for a while.
+    public var maximumPathWindow: UInt32 = 1024
+    /// That number for a new destination: 2 to `maximumPathWindow`. Packets of 4 KiB then fit in a receive buffer of
+    /// Linux' default size (`net.core.rmem_default`, doubled by SO_RCVBUF).
+    public var initialPathWindow: UInt32 = 64
     /// The number of packets of a long message after which BTH.A requests an acknowledgement: 1 to `maximumWindow`
     /// (`RXE_MAX_PKT_PER_ACK` of the kernel's rxe).
     public var acknowledgeInterval: UInt32 = 32
@@ -57,7 +63,7 @@ public enum Limits {
     @inlinable public static var maxCQE: UInt32 { 1 << 22 }
     /// Outstanding READs and atomics per queue pair, as requester and as responder
     /// (`ibv_device_attr.max_qp_init_rd_atom`, `max_qp_rd_atom`).
-    @inlinable public static var maxReadAtomic: UInt32 { 16 }
+    @inlinable public static var maxReadAtomic: UInt32 { 128 }
     /// Pairs of a queue pair and a multicast group that it is attached to
     /// (`ibv_device_attr.max_total_mcast_qp_attach`).
     @inlinable public static var maxMulticastAttachments: UInt32 { 1 << 16 }

@@ -40,6 +40,9 @@ struct Core {
     var paced: UnsafeMutablePointer<QueuePairStorage>?
     var pacingDeadline = UInt64.max
 
+    /// The windows that queue pairs with one destination share.
+    let pathWindows = PathWindowTable()
+
     /// Queue pairs by the low bits of their QPN.
     let queuePairs: UnsafeMutablePointer<UnsafeMutablePointer<QueuePairStorage>?>
     let indexBits: UInt32
@@ -93,6 +96,7 @@ struct Core {
         neighbors.deallocate()
         multicast.deallocate()
         numberedQueues.deallocate()
+        pathWindows.deallocate()
         timers.deallocate()
         doorbells.deallocate()
         queuePairs.deallocate()

@@ -6,7 +6,7 @@ import RoCEWire
 ///
 /// One lock guards an engine: all calls of one engine must be made one after the other. Posting, polling and arming
 /// (`QueuePair`, `SharedReceiveQueue`, `CompletionQueue`) do not need it, see there. Memory is allocated only when
-/// objects are created.
+/// objects are created and queue pairs are connected.
 ///
 /// Times are nanoseconds of any monotonic clock.
 public struct Engine: ~Copyable, @unchecked Sendable {
@@ -132,6 +132,8 @@ extension Configuration {
         while result.activeMTU & (result.activeMTU - 1) != 0 { result.activeMTU &= result.activeMTU - 1 }
         result.maximumWindow = min(max(maximumWindow, 1), 1 << 20)
         result.initialWindow = min(max(initialWindow, 1), result.maximumWindow)
+        result.maximumPathWindow = min(max(maximumPathWindow, 2), 1 << 20)
+        result.initialPathWindow = min(max(initialPathWindow, 2), result.maximumPathWindow)
         result.acknowledgeInterval = min(max(acknowledgeInterval, 1), result.maximumWindow)
         result.readSegment = min(max(readSegment, 1), 1 << 20)
         result.burst = max(burst, 1)

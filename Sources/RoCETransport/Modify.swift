@@ -40,7 +40,11 @@ extension Core {
         if from == .readyToSend && to == .sendQueueDrained && !mask.contains(.sqdAsyncNotify) {
             pair.pointee.attributes.sqdAsyncNotify = false
         }
+        if mask.contains(.maxDestinationReadAtomic) {
+            pair.pointee.responder.reserveResources(UInt32(pair.pointee.attributes.maxDestinationReadAtomic))
+        }
         if mask.contains(.pathMigration) { migrate(pair, to: wanted.migration) }
+        if to == .readyToSend || to == .sendQueueDrained { joinPathWindow(pair) }
         if mask.contains(.rateLimit) { pace(pair, Pacing(rate: wanted.rateLimit, burst: 0)) }
         enter(to, from: from, pair)
     }

@@ -38,6 +38,7 @@ extension Core {
         // The retries on the old path say nothing about this one, also where the peer was the first to migrate.
         pair.pointee.requester.retriesLeft = pair.pointee.attributes.retryCount
         pair.pointee.requester.roundTrip = RoundTripTime()
+        if pair.pointee.pathWindow != nil || pair.pointee.isSending { joinPathWindow(pair) }
         // The old path may have had no timeout.
         let isOutstanding = pair.pointee.requester.una != pair.pointee.requester.high
         if pair.pointee.type.isReliable, pair.pointee.isSending, isOutstanding, pair.pointee.timer != .rnr {

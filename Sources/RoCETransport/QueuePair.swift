@@ -27,7 +27,7 @@ struct QueuePairStorage: ~Copyable {
     var receiveCQ: UnsafeMutablePointer<CompletionQueueStorage>
     /// The XRC domain of an XRC_RECV queue pair.
     let xrcDomain: UnsafeMutablePointer<XRCDomainStorage>?
-    /// The links of the three ready lists: acknowledgements, READ responses and requests.
+    /// The links of the three ready lists (acknowledgements, READ responses and requests) and of `PathWindow.waiting`.
     let links: UnsafeMutablePointer<ReadyLink>
     let event: UnsafeMutablePointer<EventNode>
     /// Changed by `Engine.setUserData`.
@@ -45,6 +45,12 @@ struct QueuePairStorage: ~Copyable {
     /// earlier one.
     var deadline: UInt64 = 0
     var pacing = Pacing()
+    /// The window of all queue pairs with this destination; nil: none limits this queue pair.
+    var pathWindow: UnsafeMutablePointer<PathWindow>?
+    /// The packets of this queue pair in `PathWindow.inFlight`.
+    var charged: UInt32 = 0
+    /// Whether the queue pair may send though others wait for room in the window: it has waited.
+    var hasPathTurn = false
 
     /// The state, under the engine's lock. `attributes.state` is authoritative, and only `Core.setState` writes it,
     /// together with `published`, the copy for threads without the lock. `ibv_qp.state` is a copy that a provider makes
@@ -58,6 +64,8 @@ struct QueuePairStorage: ~Copyable {
     static let acknowledgements = 0
     static let readResponses = 1
     static let requests = 2
+    static let pathWaiting = 3
+    static let linkCount = 4
 
     /// Offset of the scatter/gather list, or of the inline data, in a slot of the send queue.
     @inline(__always)

@@ -87,13 +87,11 @@ extension Engine {
         let shared = specification.sharedReceiveQueue?.storage
         let ownMaxSGE = specification.type == .xrcReceive ? Limits.maxSGE : sizes.maxReceiveSGE
         let maxReceiveSGE = shared.map { $0.pointee.maxSGE } ?? ownMaxSGE
-        let links = UnsafeMutablePointer<ReadyLink>.allocate(capacity: 3)
-        links.initialize(repeating: ReadyLink(owner: owner), count: 3)
+        let links = UnsafeMutablePointer<ReadyLink>.allocate(capacity: QueuePairStorage.linkCount)
+        links.initialize(repeating: ReadyLink(owner: owner), count: QueuePairStorage.linkCount)
         let event = UnsafeMutablePointer<EventNode>.allocate(capacity: 1)
         event.initialize(to: EventNode(owner: .queuePair))
         let sgList = UnsafeMutablePointer<SGE>.allocate(capacity: Int(max(maxReceiveSGE, 1)))
-        let resources = UnsafeMutablePointer<ReadResource>.allocate(capacity: Int(Limits.maxReadAtomic))
-        resources.initialize(repeating: ReadResource(), count: Int(Limits.maxReadAtomic))
         let data = max(
             Int(sizes.maxSendSGE) * MemoryLayout<SGE>.stride, (Int(sizes.maxInlineData) + 7) & ~7)
         let path = specification.type == .ud ? MemoryLayout<Path>.stride : 0
@@ -108,7 +106,7 @@ extension Engine {
             sendCQ: specification.sendCQ.storage,
             receiveCQ: specification.receiveCQ.storage, xrcDomain: specification.xrcDomain?.storage,
             links: links, event: event, userData: specification.userData,
-            responder: Responder(sgList: sgList, resources: resources))
+            responder: Responder(sgList: sgList, resources: ReadResourceRing()))
     }
 
     /// Destroys a queue pair (`ibv_destroy_qp`). Its events and its CQEs are removed, except a CQE that
@@ -120,6 +118,7 @@ extension Engine {
         core.pointee.stop(pair)
         core.pointee.accessTable?.write(queuePair: pair.pointee.number, nil)
         core.pointee.deselect(pair)
+        core.pointee.leavePathWindow(pair)
         core.pointee.unbindWindows(of: pair)
         core.pointee.multicast.remove(pair)
         core.pointee.removeCompletions(of: pair.pointee.number, from: pair.pointee.sendCQ)
@@ -139,7 +138,7 @@ extension Engine {
         pair.pointee.links.deallocate()
         pair.pointee.event.deallocate()
         pair.pointee.responder.sgList.deallocate()
-        pair.pointee.responder.resources.deallocate()
+        pair.pointee.responder.resources.memory?.deallocate()
         pair.deinitialize(count: 1)
         pair.deallocate()
     }
@@ -180,6 +179,7 @@ extension Core {
 
     /// Removes a queue pair from all ready lists, stops its timer and removes its events.
     mutating func stop(_ pair: Pair) {
+        releasePathWindow(pair)
         acknowledgements.remove(pair.pointee.links + QueuePairStorage.acknowledgements)
         readResponses.remove(pair.pointee.links + QueuePairStorage.readResponses)
         requests.remove(pair.pointee.links + QueuePairStorage.requests)
@@ -194,6 +194,7 @@ extension Core {
         stop(pair)
         deselect(pair)
         setState(.reset, of: pair)
+        leavePathWindow(pair)
         pair.pointee.attributes = QueuePairAttributes()
         pair.pointee.requester = Requester()
         pair.pointee.pacing = Pacing()
@@ -215,6 +216,7 @@ extension Core {
         pair.pointee.timer = .none
         stopWaiting(pair)
         requests.remove(pair.pointee.links + QueuePairStorage.requests)
+        releasePathWindow(pair)
         if !sendsNAK {
             acknowledgements.remove(pair.pointee.links + QueuePairStorage.acknowledgements)
             readResponses.remove(pair.pointee.links + QueuePairStorage.readResponses)

@@ -48,19 +48,20 @@ extension Core {
             "oldest, current and started are out of order")
         if next == entry.pointee.firstPSN &+ entry.pointee.packets { pair.pointee.requester.current = current &+ 1 }
         if pair.pointee.timer == .none { startTimer(pair, now: now) }
+        chargePathWindow(pair)
         return byteCount
     }
 
-    /// Checks the window, `max_rd_atomic` and the fence.
+    /// Checks the window, `max_rd_atomic`, the fence, and the window of the destination.
     @inline(__always)
     private mutating func mayTransmit(_ entry: UnsafeMutablePointer<SendWQE>, isNew: Bool, _ pair: Pair) -> Bool {
         let requester = pair.pointee.requester
         guard UInt32(bitPattern: requester.una.distance(to: requester.next)) < requester.window else { return false }
-        guard requester.outstandingReads != 0 else { return true }
+        guard requester.outstandingReads != 0 else { return mayUsePath(pair) }
         if entry.pointee.isReadOrAtomic && requester.outstandingReads >= pair.pointee.attributes.maxReadAtomic {
             return false
         }
-        return !(isNew && entry.pointee.flags.contains(.fence))
+        return !(isNew && entry.pointee.flags.contains(.fence)) && mayUsePath(pair)
     }
 
     /// Begins a work request: checks it and assigns its PSNs (IBTA volume 1, 9.7.1).
@@ -195,15 +196,16 @@ extension Core {
     }
 
     /// Whether BTH.A (AckReq) of this packet is set: at the end of a message, after every `acknowledgeInterval` packets
-    /// of a long message, when the window is full after this packet, and with a rate limit in every packet, since the
-    /// next one can be later than the retransmission timeout.
+    /// of a long message, when the window or that of the destination is full after this packet, before other queue
+    /// pairs have their turn in a full window, and with a rate limit in every packet, since the next one can be later
+    /// than the retransmission timeout.
     @inline(__always)
     private mutating func setsAckReq(_ pair: Pair, isLast: Bool) -> Bool {
         guard pair.pointee.type != .uc else { return false }
         let requester = pair.pointee.requester
         let inFlight = UInt32(bitPattern: requester.una.distance(to: requester.next)) &+ 1
         if isLast || inFlight >= requester.window || pair.pointee.pacing.rate != 0
-            || requester.packetsSinceAckReq &+ 1 >= configuration.acknowledgeInterval
+            || requester.packetsSinceAckReq &+ 1 >= configuration.acknowledgeInterval || endsPathUse(pair)
         {
             pair.pointee.requester.packetsSinceAckReq = 0
             return true

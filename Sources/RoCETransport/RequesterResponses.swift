@@ -22,6 +22,7 @@ extension Core {
         case .atomicAcknowledge: receiveAtomicResponse(pair, packet, now: now)
         default: receiveAcknowledgement(pair, psn, packet.headers.aeth.syndrome, now: now)
         }
+        if pair.pointee.isSending { chargePathWindow(pair) }
     }
 
     private mutating func receiveAcknowledgement(_ pair: Pair, _ psn: PSN, _ syndrome: AETHSyndrome, now: UInt64) {
@@ -88,8 +89,10 @@ extension Core {
         pair.pointee.requester.retriesLeft = pair.pointee.attributes.retryCount
         pair.pointee.requester.rnrRetriesLeft = pair.pointee.attributes.rnrRetry
         pair.pointee.requester.recovery = .none
-        pair.pointee.requester.roundTrip.end(una, at: now)
-        if pair.pointee.requester.isProbing { endProbe(pair) }
+        if pair.pointee.requester.roundTrip.end(una, at: now), let window = pair.pointee.pathWindow {
+            window.pointee.roundTrip = pair.pointee.requester.roundTrip
+        }
+        if pair.pointee.requester.isProbing { endProbe(pair, now: now) }
         // Packets that were acknowledged meanwhile are not sent again.
         if pair.pointee.requester.next.precedes(una) {
             pair.pointee.requester.next = una
@@ -116,11 +119,12 @@ extension Core {
     }
 
     /// Goes back because packets seem lost: those of a request, or the responses to the oldest request.
-    private mutating func goBackForLoss(_ pair: Pair, _ recovery: LossRecovery) {
+    private mutating func goBackForLoss(_ pair: Pair, _ recovery: LossRecovery, now: UInt64) {
         pair.pointee.requester.recovery = recovery
         assert(pair.pointee.requester.recovery != .none, "packets are sent again for a loss that is not noted")
         assert(pair.pointee.send.oldest != pair.pointee.requester.started, "no work request is outstanding")
         shrinkWindow(pair)
+        shrinkPathWindow(pair, now: now)
         goBack(pair)
     }
 
@@ -130,7 +134,7 @@ extension Core {
         guard pair.pointee.requester.recovery != .negativelyAcknowledged else { return }
         guard pair.pointee.requester.retriesLeft > 0 else { return endRetries(pair, now: now) }
         pair.pointee.requester.retriesLeft -= 1
-        goBackForLoss(pair, .negativelyAcknowledged)
+        goBackForLoss(pair, .negativelyAcknowledged, now: now)
         // A running RNR timer continues: lost packets are sent again when it expires.
         if pair.pointee.timer != .rnr { startTimer(pair, now: now) }
     }
@@ -142,7 +146,7 @@ extension Core {
             return failOldestSend(pair, status: .retryExceeded)
         }
         migrate(pair)
-        goBackForLoss(pair, .timedOut)
+        goBackForLoss(pair, .timedOut, now: now)
         if pair.pointee.timer != .rnr { startTimer(pair, now: now) }
     }
 
@@ -188,6 +192,10 @@ extension Core {
 
     /// Sets the timer to the retransmission timeout, or to the end of the local ACK timeout if that is earlier.
     private mutating func setRetransmissionTimer(_ pair: Pair, start: UInt64) {
+        // Of a connection that is not measured yet, the round-trip time of another one to the same destination.
+        if let window = pair.pointee.pathWindow {
+            pair.pointee.requester.roundTrip.begin(like: window.pointee.roundTrip)
+        }
         var time = pair.pointee.requester.timeoutAt
         if let early = pair.pointee.requester.roundTrip.timeout { time = min(time, start &+ early) }
         setTimer(pair, .localACK, time)
@@ -218,6 +226,7 @@ extension Core {
             case .localACK: timeOut(pair, now: now)
             case .none: break
             }
+            if pair.pointee.isSending { chargePathWindow(pair) }
         }
     }
 
@@ -226,7 +235,7 @@ extension Core {
         guard pair.pointee.requester.retriesLeft > 0 else { return endRetries(pair, now: now) }
         pair.pointee.requester.retriesLeft -= 1
         let recovery = pair.pointee.requester.recovery
-        goBackForLoss(pair, recovery == .none ? .timedOut : recovery)
+        goBackForLoss(pair, recovery == .none ? .timedOut : recovery, now: now)
         startTimer(pair, now: now)
     }
 
@@ -253,10 +262,12 @@ extension Core {
 
     /// A probe was answered. If the acknowledgement covers packets that were not sent again, none was lost, and the
     /// window is as large as before (as in F-RTO, RFC 5682).
-    private mutating func endProbe(_ pair: Pair) {
+    private mutating func endProbe(_ pair: Pair, now: UInt64) {
         if pair.pointee.requester.wasProbeNeedless {
             counters.needlessProbes &+= 1
             pair.pointee.requester.window = pair.pointee.requester.windowBeforeProbe
+        } else {
+            shrinkPathWindow(pair, now: now)
         }
         pair.pointee.requester.isProbing = false
     }
@@ -264,6 +275,9 @@ extension Core {
     // MARK: - The window
 
     private mutating func growWindow(_ pair: Pair, by packets: UInt32) {
+        if let path = pair.pointee.pathWindow {
+            path.pointee.grow(by: packets, limit: configuration.maximumPathWindow)
+        }
         let window = pair.pointee.requester.window
         guard window < configuration.maximumWindow else { return }
         if window < pair.pointee.requester.slowStartEnd {
@@ -280,6 +294,11 @@ extension Core {
         pair.pointee.requester.window = half
         pair.pointee.requester.slowStartEnd = half
         pair.pointee.requester.windowGrowth = 0
+    }
+
+    private mutating func shrinkPathWindow(_ pair: Pair, now: UInt64) {
+        guard let window = pair.pointee.pathWindow else { return }
+        window.pointee.halve(at: now, roundTrip: pair.pointee.requester.roundTrip)
     }
 }
 

@@ -92,7 +92,7 @@ extension Core {
     // MARK: - Responder resources
 
     private mutating func resource(_ pair: Pair, _ index: UInt32) -> UnsafeMutablePointer<ReadResource> {
-        pair.pointee.responder.resources + Int(index & (Limits.maxReadAtomic &- 1))
+        pair.pointee.responder.resources.place(index)
     }
 
     /// A responder resource for one more READ or atomic, in place of the oldest one when there are
@@ -106,7 +106,7 @@ extension Core {
             forgetOldest(pair)
         }
         let new = resource(pair, pair.pointee.responder.endResource)
-        new.pointee = ReadResource()
+        new.initialize(to: ReadResource())
         new.pointee.first = psn
         return new
     }

@@ -46,6 +46,37 @@ struct ReadResource {
     @inline(__always) var msnBefore: UInt32 { (msn &- 1) & mask24 }
 }
 
+/// The memory of the responder resources of a queue pair: a power of two of them, as many as its
+/// `max_dest_rd_atomic` needs, or none. 128 of them are 8 KiB.
+struct ReadResourceRing {
+    private(set) var memory: UnsafeMutablePointer<ReadResource>?
+    private(set) var capacity: UInt32 = 0
+
+    /// The place of a resource by its free-running index. There is one: `max_dest_rd_atomic` is not 0.
+    @inline(__always)
+    func place(_ index: UInt32) -> UnsafeMutablePointer<ReadResource> {
+        assert(capacity != 0, "a resource is used before max_dest_rd_atomic was set")
+        return memory.unsafelyUnwrapped + Int(index & (capacity &- 1))
+    }
+
+    /// Makes room for `count` resources, and keeps those from `first` to before `end`.
+    mutating func reserve(_ count: UInt32, keeping first: UInt32, to end: UInt32) {
+        guard count > capacity else { return }
+        var larger = ReadResourceRing()
+        larger.capacity = max(capacity, 1)
+        while larger.capacity < count { larger.capacity *= 2 }
+        // Untouched memory takes no pages: each place is written when a resource begins there.
+        larger.memory = .allocate(capacity: Int(larger.capacity))
+        var index = first
+        while index != end {
+            larger.place(index).initialize(to: place(index).pointee)
+            index &+= 1
+        }
+        memory?.deallocate()
+        self = larger
+    }
+}
+
 /// The state of the responder of a queue pair (`struct rxe_resp_info` of the kernel's rxe).
 struct Responder {
     /// The expected PSN: that of the next request.
@@ -87,7 +118,7 @@ struct Responder {
     /// since a resource has at most 2^23 PSNs, `steps` from any of its PSNs to `expected` is the distance itself, not
     /// modulo 2^24. Without that limit, a duplicate request finds a resource of an earlier lap and returns its old
     /// result.
-    let resources: UnsafeMutablePointer<ReadResource>
+    var resources: ReadResourceRing
     var firstResource: UInt32 = 0
     var endResource: UInt32 = 0
     /// All responses of the resources before this one are sent.
@@ -105,7 +136,13 @@ struct Responder {
     /// holds.
     var hasOrderedResources: Bool {
         sendingResource &- firstResource <= endResource &- firstResource
-            && endResource &- firstResource <= Limits.maxReadAtomic
+            && endResource &- firstResource <= resources.capacity
+    }
+
+    /// Makes room for `count` resources, `maxDestinationReadAtomic`. The ring never becomes smaller, since all resources
+    /// may be in use.
+    mutating func reserveResources(_ count: UInt32) {
+        resources.reserve(count, keeping: firstResource, to: endResource)
     }
 
     /// An incomplete message is a SEND or an RDMA WRITE, and a SEND holds a receive work request.

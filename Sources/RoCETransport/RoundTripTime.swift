@@ -36,11 +36,20 @@ struct RoundTripTime {
     }
 
     /// All packets before `una` are acknowledged: ends the measurement if the packet is one of them.
-    @inline(__always)
-    mutating func end(_ una: PSN, at now: UInt64) {
-        guard sampleStart != 0, !una.precedes(sampleEnd) else { return }
+    /// - Returns: Whether it ended a measurement.
+    @inline(__always) @discardableResult
+    mutating func end(_ una: PSN, at now: UInt64) -> Bool {
+        guard sampleStart != 0, !una.precedes(sampleEnd) else { return false }
         take(now > sampleStart ? now &- sampleStart : 1)
         sampleStart = 0
+        return true
+    }
+
+    /// Begins with the times of another connection to the same destination, until this one is measured.
+    mutating func begin(like other: RoundTripTime) {
+        guard smoothed == 0 else { return }
+        smoothed = other.smoothed
+        deviation = other.deviation
     }
 
     /// Packets are sent again: the acknowledgement of the measured packet would be ambiguous.

@@ -42,6 +42,7 @@ extension Core {
             let pair = link.pointee.owner
             if inTurn >= configuration.burst {
                 inTurn = 0
+                endPathTurn(pair)
                 requests.rotate()
                 continue
             }
@@ -59,6 +60,7 @@ extension Core {
                 return packet
             }
             requests.remove(link)
+            endPathTurn(pair)
             inTurn = 0
         }
         return nil

@@ -35,7 +35,8 @@ public struct Path: Hashable, Sendable, BitwiseCopyable {
     /// The GID of the peer (`ibv_ah_attr.grh.dgid`).
     public var destination: GID
     /// A value for the caller, such as the link, socket or route of this path, without a counterpart in
-    /// `struct ibv_ah_attr`. The engine ignores it, except for `sameHost`.
+    /// `struct ibv_ah_attr`. With 0, RC queue pairs with the same destination share a window
+    /// (`Configuration.maximumPathWindow`); another value is for a link that loses no packets, such as `sameHost`.
     public var tag: UInt64
     /// The flow label, 20 bits (`ibv_ah_attr.grh.flow_label`); the caller derives the UDP source port from it.
     public var flowLabel: UInt32

@@ -102,7 +102,7 @@ struct LifeTests {
     func ranges() throws {
         let wrong: [(AttributeMask, (inout QueuePairAttributes) -> Void)] = [
             (.pathMTU, { $0.pathMTU = 1000 }), (.pathMTU, { $0.pathMTU = 8192 }), (.pathMTU, { $0.pathMTU = 128 }),
-            (.minRNRTimer, { $0.minRNRTimer = 32 }), (.maxDestinationReadAtomic, { $0.maxDestinationReadAtomic = 17 }),
+            (.minRNRTimer, { $0.minRNRTimer = 32 }), (.maxDestinationReadAtomic, { $0.maxDestinationReadAtomic = 129 }),
             (.destinationQPN, { $0.destinationQPN = 1 << 24 }),
         ]
         let probe = try Probe(upTo: .initialized)
@@ -116,7 +116,7 @@ struct LifeTests {
         }
         let ready = try Probe(upTo: .readyToReceive)
         let wrongThen: [(inout QueuePairAttributes) -> Void] = [
-            { $0.timeout = 32 }, { $0.retryCount = 8 }, { $0.rnrRetry = 8 }, { $0.maxReadAtomic = 17 },
+            { $0.timeout = 32 }, { $0.retryCount = 8 }, { $0.rnrRetry = 8 }, { $0.maxReadAtomic = 129 },
         ]
         for change in wrongThen {
             var attributes = ready.connection.attributes(from: ready.host.gid, to: ready.peer, number: 1)

@@ -35,6 +35,8 @@ final class ReliableScenario {
             try Host(UInt32(number), seed: random.next(), memory: 3 << 20, completions: 8192) { configuration in
                 configuration.maximumWindow = random.pick([1, 2, 8, 64, 256])
                 configuration.initialWindow = random.pick([1, 4, 32])
+                configuration.maximumPathWindow = random.pick([2, 16, 1024])
+                configuration.initialPathWindow = random.pick([2, 8, 64])
                 configuration.acknowledgeInterval = random.pick([1, 4, 32])
                 configuration.readSegment = random.pick([1, 3, 64])
                 configuration.burst = random.pick([1, 8])

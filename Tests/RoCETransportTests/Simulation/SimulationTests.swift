@@ -66,6 +66,28 @@ struct SimulationTests {
         try UnreliableLapScenario(psn: 0xFF_FFC0).run(messages: 200, lossInterval: 37)
     }
 
+    @Test("Many RC queue pairs through one drop-tail queue: everything arrives, few packets are lost, none starves")
+    func bottleneck() {
+        for seed in simulationSeeds(40) {
+            do { try BottleneckScenario(seed: seed).run() } catch { report("bottleneck", seed, error) }
+        }
+    }
+
+    @Test("The window of the destination prevents most losses of a drop-tail queue")
+    func sharedWindow() throws {
+        var lost = (shared: 0, separate: 0)
+        for seed in UInt64(1)...15 {
+            let shared = try BottleneckScenario(seed: seed)
+            try shared.run()
+            lost.shared += shared.overflowed
+            let separate = try BottleneckScenario(seed: seed, sharesWindow: false)
+            try? separate.run()
+            lost.separate += separate.overflowed
+        }
+        print("lost with a shared window: \(lost.shared) packets, without: \(lost.separate)")
+        #expect(lost.shared * 3 < lost.separate)
+    }
+
     @Test("UC delivers complete messages or none")
     func unreliable() {
         for seed in simulationSeeds(300) {

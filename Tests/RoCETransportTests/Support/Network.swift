@@ -10,9 +10,21 @@ struct NetworkProfile {
     var corruption = 0
     /// The delay of a packet in nanoseconds, drawn from this range; a wide range reorders packets.
     var delay: ClosedRange<Int> = 1_000...1_000
+    /// The queue before each host; nil: packets do not wait for each other.
+    var bottleneck: Bottleneck?
+
+    /// A queue that drops the packets that it has no room for (drop-tail).
+    struct Bottleneck {
+        /// The packets that it holds.
+        var packets: Int
+        /// The time that each packet takes to leave it, in nanoseconds.
+        var interval: Int
+    }
 
     /// Whether all packets arrive once, unchanged and in order.
-    var isPerfect: Bool { loss == 0 && duplication == 0 && corruption == 0 && delay.count == 1 }
+    var isPerfect: Bool {
+        loss == 0 && duplication == 0 && corruption == 0 && delay.count == 1 && bottleneck == nil
+    }
 }
 
 /// Hosts, the packets in flight between them, and the simulated time. The seed determines all events.
@@ -28,6 +40,11 @@ final class Network {
     var dead: Set<Int> = []
     private(set) var corrupted = 0
     private(set) var rejected = 0
+    /// Packets that entered the queues of the bottlenecks, and packets that found them full.
+    private(set) var queued = 0
+    private(set) var overflowed = 0
+    /// When the last packet leaves the queue before each host.
+    private var emptyAt: [UInt64]
     /// Called with each sent packet, before the faults of the network. The packet is lost if it returns false.
     var inspect: ((TransportPacket, OutgoingPacket) -> Bool)?
 
@@ -48,6 +65,7 @@ final class Network {
     init(_ hosts: [Host], seed: UInt64 = 0, profile: NetworkProfile = NetworkProfile()) {
         self.hosts = hosts
         self.profile = profile
+        emptyAt = hosts.map { _ in 0 }
         random = SplitMix(seed: seed)
     }
 
@@ -115,7 +133,9 @@ final class Network {
     }
 
     private func launch(_ packet: OutgoingPacket, from host: Host) {
-        guard let target = hosts.firstIndex(where: { $0.gid == packet.path.destination }) else { return }
+        guard let target = hosts.firstIndex(where: { $0.gid == packet.path.destination }),
+            let leaves = passBottleneck(before: target)
+        else { return }
         let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: packet.byteCount, alignment: 8)
         bytes.copyMemory(from: UnsafeRawBufferPointer(rebasing: host.packet[..<packet.byteCount]))
         let ip = IPv4Header(
@@ -127,10 +147,24 @@ final class Network {
         ICRC(ipv4: ip, udp: udp, packet: covered).store(at: bytes.baseAddress! + covered.count)
         if random.chance(profile.corruption) { corrupt(bytes) }
         order += 1
-        let time = now + UInt64(random.within(profile.delay))
+        let time = leaves + UInt64(random.within(profile.delay))
         push(
             Travelling(
                 time: time, order: order, host: target, source: packet.path.source, ip: ip, udp: udp, bytes: bytes))
+    }
+
+    /// The time at which a packet that is sent now has passed the queue before a host; nil: the queue is full.
+    private func passBottleneck(before host: Int) -> UInt64? {
+        guard let bottleneck = profile.bottleneck else { return now }
+        let interval = UInt64(bottleneck.interval)
+        let start = max(emptyAt[host], now)
+        guard (start - now) / interval < UInt64(bottleneck.packets) else {
+            overflowed += 1
+            return nil
+        }
+        queued += 1
+        emptyAt[host] = start + interval
+        return start + interval
     }
 
     /// Changes one to four bits, except in the byte of the BTH that the ICRC does not cover.
