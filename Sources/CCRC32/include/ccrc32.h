@@ -25,7 +25,7 @@ uint32_t ccrc32_multiply(uint32_t a, uint32_t b);
 /// ccrc32_multiply in portable C.
 uint32_t ccrc32_multiply_portable(uint32_t a, uint32_t b);
 
-/// The instructions that ccrc32_update uses: "pclmulqdq" (x86), "crc32" (Arm), or "none".
+/// The instructions that ccrc32_update uses: "vpclmulqdq" or "pclmulqdq" (x86), "crc32" (Arm), or "none".
 const char *ccrc32_acceleration(void);
 
 #ifdef __cplusplus
