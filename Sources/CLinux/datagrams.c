@@ -4,6 +4,7 @@
 #include "linux_datagrams.h"
 
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <string.h>
@@ -177,6 +178,15 @@ void linux_retire_socket(int fd, const uint8_t gid[16], uint32_t ifindex)
 	socklen_t size = write_address(&discard, gid, 9, ifindex);
 
 	connect(fd, &discard.any, size);
+}
+
+uint32_t linux_socket_drops(int fd)
+{
+	uint32_t values[SK_MEMINFO_DROPS + 1] = { 0 };
+	socklen_t size = sizeof(values);
+
+	getsockopt(fd, SOL_SOCKET, SO_MEMINFO, values, &size);
+	return values[SK_MEMINFO_DROPS];
 }
 
 bool linux_supports_gso(int fd)

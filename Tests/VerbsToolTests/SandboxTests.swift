@@ -35,6 +35,7 @@ struct SandboxTests {
         let watch = try await Tool.run("watch", "--duration", "100ms", by: Self.sandbox)
         #expect(watch.status == 0 && watch.errors.contains(message), "\(watch)")
         let top = try await Tool.run("top", by: Self.sandbox)
-        #expect(top.status == 2 && top.errors.contains(message), "\(top)")
+        // The devices of soft that other tests have open are shown without the kernel.
+        #expect([0, 2].contains(top.status) && top.errors.contains(message), "\(top)")
     }
 }

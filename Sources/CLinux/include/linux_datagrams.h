@@ -57,4 +57,7 @@ int linux_send_datagrams(int fd, uint32_t ifindex, const struct linux_datagram *
 /// Receives up to LINUX_DATAGRAM_BATCH datagrams and batches without waiting. Returns their number.
 int linux_receive_datagrams(int fd, struct linux_datagram *datagrams, int count);
 
+/// The number of datagrams that the kernel has dropped because the buffer of the socket was full (SO_MEMINFO). Wraps.
+uint32_t linux_socket_drops(int fd);
+
 #endif

@@ -36,6 +36,17 @@ int linux_local_send(int fd, const void *head, size_t head_count, const void *by
 /// (RLIMIT_NOFILE).
 int linux_local_receive(int fd, void *bytes, size_t capacity, int *descriptor);
 
+/// The message (8 bytes) with which a process of the same user asks an open device of the provider soft for its counters,
+/// on a connection to its slot. The reply is a message of text, at most LINUX_LOCAL_COUNTERS_SIZE bytes: lines of a name,
+/// a space and a value. The first line is `device NAME`; the values of the others are decimal. It has no layout number,
+/// so that other versions understand it: a line can be added or left out.
+#define LINUX_LOCAL_COUNTERS 0x7265746E756F632FULL
+#define LINUX_LOCAL_COUNTERS_SIZE 4096
+
+/// The process ID of the peer of a connection, as this PID namespace sees it: for linux_local_connect, of the process
+/// that listens. 0 when it is not known.
+int linux_local_process(int fd);
+
 /// Whether the peer has closed the connection.
 bool linux_local_has_ended(int fd);
 

@@ -106,11 +106,11 @@ extension ToolError {
         )
     }
 
-    /// The command needs a kernel device, and the device is a software device.
-    static func notInKernel(_ name: String) -> ToolError {
+    /// No process has a device of soft open whose counters could be shown.
+    static func notOpen(_ name: String) -> ToolError {
         ToolError(
-            .unsupported, "\(name) is a software device: the kernel does not have its objects and counters",
-            hint: "verbs info \(name) shows the device, verbs watch \(name) its events")
+            .noDevice, "no process of this user has \(name) open",
+            hint: "start the program first, as the same user and in the same network namespace")
     }
 
     /// A failed netlink request.

@@ -78,6 +78,11 @@ enum LocalMessage {
         return byteCount >= BTH.byteCount + ICRC.byteCount && byteCount <= Engine.packetRoom ? kind : nil
     }
 
+    /// Whether the message asks for the counters of the device (`LINUX_LOCAL_COUNTERS`).
+    static func asksForCounters(_ message: UnsafeRawBufferPointer) -> Bool {
+        message.count == headByteCount && message.loadUnaligned(as: UInt64.self) == LINUX_LOCAL_COUNTERS
+    }
+
     /// The packet and the envelope of a message of the kind `packet`.
     static func packet(in message: UnsafeRawBufferPointer) -> (UnsafeRawBufferPointer, PacketEnvelope) {
         assert(kind(of: message) == .packet, "the kind is checked before")

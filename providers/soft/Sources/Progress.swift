@@ -302,6 +302,8 @@ extension ContextPointer {
                 pointee.counters.pointee.badAddress &+= 1
             }
         }
+        let counterRequest = guarded.pointee.senders.takeCounterRequest()
+        if counterRequest >= 0 { sendCounters(on: counterRequest) }
     }
 
     /// Makes writers send a wake-up from now on. Packets that were written before are visible afterwards.

@@ -28,6 +28,9 @@ struct Senders: ~Copyable {
     /// Whether connections are not accepted for now, because accept(2) failed.
     private(set) var isAcceptPaused = false
 
+    /// The connection on which counters were asked for, or -1.
+    private var counterRequest: Int32 = -1
+
     /// The most connections: more than the slots of this host can make.
     static let capacity = 2 * Slot.count
     /// The value in place of a connection whose sender has ended.
@@ -225,12 +228,22 @@ struct Senders: ~Copyable {
             if received == -EAGAIN { return }
             let message = UnsafeRawBufferPointer(start: room, count: max(Int(received), 0))
             var isKept = false
+            if received > 0 && descriptor == -1 && LocalMessage.asksForCounters(message) {
+                counterRequest = connection
+                return
+            }
             if received > 0, let kind = LocalMessage.kind(of: message) {
                 isKept = handle(kind, message, descriptor, index, isAwake: isAwake, body)
             }
             if descriptor >= 0 { linux_close(descriptor) }
             guard isKept else { return end(index) }
         }
+    }
+
+    /// The connection on which counters were asked for since the last call, or -1.
+    mutating func takeCounterRequest() -> Int32 {
+        defer { counterRequest = -1 }
+        return counterRequest
     }
 
     /// - Returns: False when the sender violates the protocol: then the connection is closed.

@@ -177,6 +177,15 @@ struct Sockets: ~Copyable {
         return count
     }
 
+    /// The datagrams that the kernel has dropped because the buffer of a socket was full.
+    var drops: UInt64 {
+        var sum: UInt64 = 0
+        for index in 0..<DeviceLimits.gids where entries[index].descriptor >= 0 {
+            sum &+= UInt64(linux_socket_drops(entries[index].descriptor))
+        }
+        return sum
+    }
+
     private func descriptor(of gid: GID) -> Int32 {
         for index in 0..<DeviceLimits.gids where entries[index].gid == gid { return entries[index].descriptor }
         return -1

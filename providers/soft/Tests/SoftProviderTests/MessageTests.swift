@@ -77,6 +77,46 @@ extension Soft {
             }
         }
 
+        @Test("A process that asks for counters gets no other answer, and keeps its connection")
+        func counterRequest() throws {
+            try withConnection { connection, senders in
+                var question: UInt64 = LINUX_LOCAL_COUNTERS
+                #expect(linux_local_send(connection, &question, 8, nil, 0, -1) == 0)
+                #expect(receive(&senders).isEmpty)
+                let (asked, again) = (senders.takeCounterRequest(), senders.takeCounterRequest())
+                #expect(asked >= 0 && again == -1 && senders.count == 1)
+                var report = CounterReport()
+                report.addDevice("soft0")
+                report.add("sent_pkts", 0)
+                report.add("rcvd_bytes", .max)
+                report.send(on: asked)
+                var room = [UInt8](repeating: 0, count: Int(LINUX_LOCAL_COUNTERS_SIZE))
+                var descriptor: Int32 = -1
+                let count = linux_local_receive(connection, &room, room.count, &descriptor)
+                #expect(
+                    String(decoding: room.prefix(Int(count)), as: UTF8.self)
+                        == "device soft0\nsent_pkts 0\nrcvd_bytes 18446744073709551615\n")
+                // A longer message with the same beginning is not a question.
+                send([UInt8](repeating: 0, count: 9), connection)
+                #expect(receive(&senders).isEmpty)
+                #expect(senders.count == 0 && linux_local_has_ended(connection))
+            }
+        }
+
+        @Test("All counters fit in one message")
+        func counterReportSize() {
+            var report = CounterReport()
+            report.addDevice("soft_a-name-of-64-bytes")
+            var counters = Counters()
+            counters.congestionNotifications = .max
+            report.add(counters)
+            report.add(LinkCounters())
+            let lines = String(decoding: report.text, as: UTF8.self).split(separator: "\n")
+            #expect(lines.count > 30 && Set(lines.map { $0.split(separator: " ")[0] }).count == lines.count)
+            // With the longest values.
+            #expect(report.text.count + 20 * lines.count < Int(LINUX_LOCAL_COUNTERS_SIZE))
+        }
+
         @Test("A process that connects repeatedly does not block the device: connections are accepted in batches")
         func connectionsInBatches() {
             let slot = Slot()
