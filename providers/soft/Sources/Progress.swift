@@ -21,6 +21,8 @@ struct LinkState {
     let networkHeader = UnsafeMutableRawBufferPointer.allocate(byteCount: IPv6Header.byteCount, alignment: 8)
     /// The last GID that was found in the table.
     var knownAddress = GID()
+    /// The rounds in a row that found no message. Wraps.
+    var roundsWithoutMessage: UInt32 = 0
     /// When a datagram was last sent or received, in nanoseconds.
     var lastDatagram: UInt64 = 0
     /// When messages on the connections to other processes were last looked for, in nanoseconds.
@@ -75,8 +77,11 @@ extension ContextPointer {
             isBusy = transmit(now: now)
             if receiveShared(now: now) { isBusy = true }
             if mayHaveDatagrams {
-                if receiveMessages(now: now) { isBusy = true }
-                let (count, hasMore) = receiveDatagrams(now: now)
+                if takesMessages(receivesDatagrams), receiveMessages(now: now) {
+                    guarded.pointee.link.roundsWithoutMessage = 0
+                    isBusy = true
+                }
+                let (count, hasMore) = receiveDatagrams(all: receivesDatagrams, now: now)
                 if count > 0 { isBusy = true }
                 // Each receive costs a system call, and sockets that were empty in the previous round are usually still
                 // empty.
@@ -89,6 +94,15 @@ extension ContextPointer {
         if guarded.pointee.faults != nil { causeFaultEvents() }
         dispatchEvents()
         return isBusy
+    }
+
+    /// Whether this round looks for messages. A polling thread leaves them out in most rounds when there were none for a
+    /// while, as it does with sockets (`Sockets.receive`).
+    @inline(__always)
+    private func takesMessages(_ all: Bool) -> Bool {
+        guarded.pointee.link.roundsWithoutMessage &+= 1
+        let rounds = guarded.pointee.link.roundsWithoutMessage
+        return all || rounds <= 32 || rounds & 7 == 0
     }
 
     // MARK: Sending
@@ -343,9 +357,9 @@ extension ContextPointer {
     }
 
     @inline(never)
-    private func receiveDatagrams(now: UInt64) -> (count: Int, hasMore: Bool) {
+    private func receiveDatagrams(all: Bool, now: UInt64) -> (count: Int, hasMore: Bool) {
         let slot = pointee.slot.number
-        let received = guarded.pointee.sockets.receive(pointee.counters) { packet, envelope in
+        let received = guarded.pointee.sockets.receive(all: all, pointee.counters) { packet, envelope in
             // Bytes 5 to 7 of the BTH are the destination QP; its top byte is the slot.
             let destination = Int(packet[5])
             if envelope.destination.isMulticast {
@@ -377,7 +391,7 @@ extension ContextPointer {
     func leaveNetwork() {
         guarded.pointee.sockets.retire()
         let now = linux_monotonic_ns()
-        while receiveDatagrams(now: now).count > 0 {}
+        while receiveDatagrams(all: true, now: now).count > 0 {}
         _ = guarded.pointee.peers.wakeTouched(own: pointee.slot.number)
     }
 

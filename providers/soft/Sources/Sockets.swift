@@ -35,6 +35,14 @@ struct Sockets: ~Copyable {
     private struct Entry {
         var gid = GID()
         var descriptor: Int32 = -1
+        /// The receives in a row that found nothing.
+        var idleRounds: UInt32 = 0
+        /// The datagrams and batches of the last receive that found some.
+        var lastCount = 0
+
+        /// Whether a polling thread leaves out this socket for once: it has been empty for a while, and each receive
+        /// costs a system call.
+        var isLeftOut: Bool { idleRounds > 32 && idleRounds & 7 != 0 }
     }
 
     /// The scope of link-local addresses.
@@ -412,34 +420,46 @@ extension Sockets {
 extension Sockets {
     /// Receives from every socket, at most LINUX_DATAGRAM_BATCH datagrams and GRO batches each, and calls `body` with
     /// each packet whose ICRC is correct.
+    /// - Parameter all: Whether to receive from each socket. A polling thread asks sockets that have been empty for a
+    ///   while in every eighth round only.
     /// - Returns: How many datagrams and batches were received, and whether more may be waiting.
     func receive(
-        _ counters: UnsafeMutablePointer<LinkCounters>,
+        all: Bool, _ counters: UnsafeMutablePointer<LinkCounters>,
         _ body: (UnsafeRawBufferPointer, borrowing PacketEnvelope) -> Void
     ) -> (count: Int, hasMore: Bool) {
         var total = 0
         var hasMore = false
         for index in 0..<DeviceLimits.gids where entries[index].descriptor >= 0 {
-            let count = receive(on: entries[index].descriptor, to: entries[index].gid, counters, body)
+            let entry = entries + index
+            entry.pointee.idleRounds &+= 1
+            if !all && entry.pointee.isLeftOut { continue }
+            // Single datagrams come one at a time, and preparing a whole batch takes longer than receiving one.
+            let most = entry.pointee.lastCount > 1 ? Self.batch : 2
+            let count = receive(on: entry.pointee.descriptor, to: entry.pointee.gid, most: most, counters, body)
+            if count > 0 {
+                entry.pointee.idleRounds = 0
+                entry.pointee.lastCount = count
+            }
             total += count
-            if count == Self.batch { hasMore = true }
+            if count == most { hasMore = true }
         }
         groups.forEachReady { descriptor, group in
-            let count = receive(on: descriptor, to: group, counters, body)
+            let count = receive(on: descriptor, to: group, most: Self.batch, counters, body)
             total += count
             if count == Self.batch { hasMore = true }
         }
         return (total, hasMore)
     }
 
-    /// Receives from one socket, which is bound to `destination`. Returns the number of datagrams and batches.
+    /// Receives from one socket, which is bound to `destination`. Returns the number of datagrams and batches, at most
+    /// `most`.
     @inline(__always)
     private func receive(
-        on descriptor: Int32, to destination: GID, _ counters: UnsafeMutablePointer<LinkCounters>,
+        on descriptor: Int32, to destination: GID, most: Int, _ counters: UnsafeMutablePointer<LinkCounters>,
         _ body: (UnsafeRawBufferPointer, borrowing PacketEnvelope) -> Void
     ) -> Int {
-        for place in 0..<Self.batch { incoming[place].count = UInt32(Self.incomingByteCount) }
-        let count = Int(linux_receive_datagrams(descriptor, incoming, Int32(Self.batch)))
+        for place in 0..<most { incoming[place].count = UInt32(Self.incomingByteCount) }
+        let count = Int(linux_receive_datagrams(descriptor, incoming, Int32(most)))
         for place in 0..<count { take(incoming + place, to: destination, counters, body) }
         return count
     }
