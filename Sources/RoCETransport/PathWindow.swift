@@ -171,6 +171,9 @@ extension Core {
         guard let window = pair.pointee.pathWindow else { return true }
         if window.pointee.hasRoom, pair.pointee.hasPathTurn || window.pointee.waiting.first == nil { return true }
         window.pointee.waiting.add(pair.pointee.links + QueuePairStorage.pathWaiting)
+        // Nothing of it is in flight, so no response is late: the retries are not used up by the wait. The next packet
+        // starts the timer again.
+        if pair.pointee.charged == 0 && pair.pointee.timer == .localACK { pair.pointee.timer = .none }
         return false
     }
 
