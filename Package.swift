@@ -219,6 +219,10 @@ let testTargets: [Target] = [
     .executableTarget(
         name: "transport-laps", dependencies: ["RoCETransport", "RoCEWire"], path: "Tests/Support/TransportLaps",
         swiftSettings: strict),
+    // Any number of random histories, for an optimised build: scripts/simulate.
+    .executableTarget(
+        name: "transport-histories", dependencies: ["TestSupport", "RoCETransport", "RoCEWire"],
+        path: "Tests/Support/TransportHistories", swiftSettings: strict),
     .testTarget(
         name: "ProviderLoaderTests",
         dependencies: [

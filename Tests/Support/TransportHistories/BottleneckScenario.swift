@@ -1,0 +1,1 @@
+../../RoCETransportTests/Simulation/BottleneckScenario.swift

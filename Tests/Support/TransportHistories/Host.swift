@@ -1,0 +1,1 @@
+../../RoCETransportTests/Support/Host.swift

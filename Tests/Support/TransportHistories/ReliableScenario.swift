@@ -1,0 +1,1 @@
+../../RoCETransportTests/Simulation/ReliableScenario.swift

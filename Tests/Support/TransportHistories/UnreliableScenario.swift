@@ -1,0 +1,1 @@
+../../RoCETransportTests/Simulation/UnreliableScenario.swift

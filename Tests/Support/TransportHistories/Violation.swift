@@ -1,0 +1,1 @@
+../../RoCETransportTests/Simulation/Violation.swift
