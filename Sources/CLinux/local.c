@@ -116,16 +116,6 @@ int linux_local_connect(const char *name)
 	return is_of_this_user(fd) ? fd : close_with(fd, EPERM);
 }
 
-int linux_local_process(int fd)
-{
-	struct ucred peer;
-	socklen_t size = sizeof(peer);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-		return -errno;
-	return (int)peer.pid;
-}
-
 int linux_local_send(int fd, const void *head, size_t head_count, const void *bytes, size_t count, int descriptor)
 {
 	struct iovec parts[2] = { { (void *)head, head_count }, { (void *)bytes, count } };

@@ -187,9 +187,13 @@ extension Core {
         for index in 0..<1 << Int(indexBits) {
             guard let pair = queuePairs[index], pair.pointee.xrcDomain == domain else { continue }
             if pair.pointee.sharedReceiveQueue == queue { deselect(pair) }
-            for resource in 0..<Int(Limits.maxReadAtomic)
-            where pair.pointee.responder.resources[resource].protectionDomain == queue.pointee.protectionDomain {
-                pair.pointee.responder.resources[resource].protectionDomain = Self.noDomain
+            var index = pair.pointee.responder.firstResource
+            while index != pair.pointee.responder.endResource {
+                let resource = pair.pointee.responder.resources.place(index)
+                if resource.pointee.protectionDomain == queue.pointee.protectionDomain {
+                    resource.pointee.protectionDomain = Self.noDomain
+                }
+                index &+= 1
             }
         }
         numberedQueues.remove(queue)

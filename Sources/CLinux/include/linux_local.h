@@ -22,10 +22,6 @@ int linux_local_accept(int listener);
 /// listens there, EPERM when the listener belongs to another user (SO_PEERCRED), EAGAIN when its backlog is full.
 int linux_local_connect(const char *name);
 
-/// The ID of the process at the other end of a connection (SO_PEERCRED of unix(7)): for the side that connected, the
-/// process that called listen(2). 0 when it is in another PID namespace, and a negative errno value on failure.
-int linux_local_process(int fd);
-
 /// Sends a message of two parts, with a descriptor unless that is negative. Returns 0, or a positive errno value:
 /// EAGAIN when the receiver's queue is full.
 int linux_local_send(int fd, const void *head, size_t head_count, const void *bytes, size_t count, int descriptor);
