@@ -286,10 +286,16 @@ let testTargets: [Target] = [
     .executableTarget(
         name: "soft-peer", dependencies: ["SoftTestSupport", "CProviderABI", "CIBVerbs"],
         path: "providers/soft/Tests/SoftPeer", swiftSettings: strict),
+    // Two processes that exchange data while harm is done to them; SoftProviderTests runs it for some seconds.
+    .target(name: "CNamespaces", path: "Tests/Support/CNamespaces"),
+    .executableTarget(
+        name: "soft-chaos", dependencies: ["CNamespaces", "Verbs"], path: "providers/soft/Tests/SoftChaos",
+        swiftSettings: strict),
     .testTarget(
         name: "SoftProviderTests",
         dependencies: [
-            "soft-peer", "refuse-calls", "SoftTestSupport", "TestSupport", "CAllocationCounter", "SoftProvider",
+            "soft-peer", "soft-chaos", "refuse-calls", "SoftTestSupport", "TestSupport", "CAllocationCounter",
+            "SoftProvider",
             "ProviderLoader",
             "Verbs", "RoCETransport", "RoCEWire",
             "ProviderKit", "CSoftExtension", "CProviderCore", "CProviderABI", "CIBVerbs", "CLinux",
