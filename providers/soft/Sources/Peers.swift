@@ -110,26 +110,27 @@ struct Peer: ~Copyable {
         LocalMessage.send(packet, byteCount: byteCount, envelope, on: connection)
     }
 
-    /// Receives the messages of the receiver. Returns false when it has ended or violates the protocol.
-    mutating func receive() -> Bool {
+    /// Receives the messages of the receiver. Returns 0; EPIPE when it has ended; EPROTO when it violates the protocol.
+    mutating func receive() -> Int32 {
         var message = (UInt64(0), UInt64(0))
         while true {
             var descriptor: Int32 = -1
             let received = linux_local_receive(connection, &message, LocalMessage.shareByteCount, &descriptor)
-            if received == -EAGAIN { return true }
+            if received == -EAGAIN { return 0 }
             defer { if descriptor >= 0 { linux_close(descriptor) } }
+            if received <= 0 && received != -EMSGSIZE { return EPIPE }
             let kind = withUnsafeBytes(of: &message) {
                 LocalMessage.kind(of: UnsafeRawBufferPointer(rebasing: $0[..<max(Int(received), 0)]))
             }
             switch kind {
             case .noRing:
-                guard descriptor == -1 else { return false }
+                guard descriptor == -1 else { return EPROTO }
                 closeRing()
             case .share:
                 // -2: no descriptor was left for it.
-                guard descriptor != -1 else { return false }
-                if descriptor >= 0 && !map(message.1, descriptor) { return false }
-            default: return false
+                guard descriptor != -1 else { return EPROTO }
+                if descriptor >= 0 && !map(message.1, descriptor) { return EPROTO }
+            default: return EPROTO
             }
         }
     }
@@ -290,6 +291,18 @@ struct Peers: ~Copyable {
         warning.log(RDMA_LOG_WARNING)
     }
 
+    private mutating func warnOfMessage(_ slot: Int) {
+        guard warnedConnection != EPROTO else { return }
+        warnedConnection = EPROTO
+        var warning = MessageText("the connection to slot ")
+        warning.append(slot)
+        warning.append(
+            " of this host is closed, since its message is invalid or of another version of soft; run both with the same version: "
+        )
+        warning.append(error: EPROTO)
+        warning.log(RDMA_LOG_WARNING)
+    }
+
     private mutating func warnOfRing(_ error: Int32) {
         guard error != warnedRing else { return }
         warnedRing = error
@@ -319,7 +332,9 @@ struct Peers: ~Copyable {
     /// - Parameter allowsDirect: Whether its memory may be accessed directly.
     mutating func receive(_ slot: Int, allowsDirect: Bool) {
         guard let peer = peers[slot] else { return }
-        guard peer.pointee.receive() else { return close(slot) }
+        let error = peer.pointee.receive()
+        if error == EPROTO { warnOfMessage(slot) }
+        guard error == 0 else { return close(slot) }
         neighbors[slot] = allowsDirect ? peer.pointee.neighbor : nil
     }
 

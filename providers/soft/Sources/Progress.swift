@@ -273,6 +273,7 @@ extension ContextPointer {
                 reader.pointee.publish()
                 isBusy = true
             }
+            if reader.pointee.isBroken { guarded.pointee.senders.endBroken(index) }
         }
         if !isBusy { guarded.pointee.senders.dropEnded() }
         return isBusy

@@ -236,7 +236,11 @@ struct Senders: ~Copyable {
                 isKept = handle(kind, message, descriptor, index, isAwake: isAwake, body)
             }
             if descriptor >= 0 { linux_close(descriptor) }
-            guard isKept else { return end(index) }
+            guard isKept else {
+                // A message longer than any valid one, or one that is not valid; otherwise the sender has ended.
+                if received > 0 || received == -EMSGSIZE { warn(EPROTO, Self.invalidMessage) }
+                return end(index)
+            }
         }
     }
 
@@ -244,6 +248,23 @@ struct Senders: ~Copyable {
     mutating func takeCounterRequest() -> Int32 {
         defer { counterRequest = -1 }
         return counterRequest
+    }
+
+    private static let invalidMessage: StaticString =
+        """
+        the connection from another process of this host is closed, since its message is invalid or of another version of \
+        soft; run both with the same version: 
+        """
+
+    /// Closes the connection of a sender whose ring holds an invalid record.
+    @inline(never)
+    mutating func endBroken(_ index: Int) {
+        guard connections[index] >= 0 else { return }
+        warn(
+            EBADMSG,
+            "the connection from another process of this host is closed, since its packet ring holds an invalid record: "
+        )
+        end(index)
     }
 
     /// - Returns: False when the sender violates the protocol: then the connection is closed.

@@ -158,8 +158,8 @@ extension Soft {
                 #expect(isWritten)
             }
             #expect(LocalMessage.send(.noRing, on: connection) == 0)
-            let (isAlive, hasRing) = (peer.receive(), peer.writer != nil)
-            #expect(isAlive && !hasRing)
+            let (refusal, hasRing) = (peer.receive(), peer.writer != nil)
+            #expect(refusal == 0 && !hasRing)
             for length in [20, 1000, 4096] {
                 let received = linux_local_receive(connection, &room, room.count, &descriptor)
                 try #require(Int(received) == LocalMessage.packetOffset + length && descriptor == -1)
