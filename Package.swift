@@ -258,6 +258,8 @@ let testTargets: [Target] = [
     .executableTarget(name: "refuse-calls", path: "Tests/Support/RefuseCalls"),
     .executableTarget(
         name: "pingpong-peer", dependencies: ["Verbs"], path: "Tests/Support/PingpongPeer", swiftSettings: strict),
+    .executableTarget(
+        name: "multicast-peer", dependencies: ["Verbs"], path: "Tests/Support/MulticastPeer", swiftSettings: strict),
     .target(name: "CForkedChild", dependencies: ["CIBVerbs"], path: "Tests/Support/CForkedChild"),
     // Calls fork(2) while it moves data: of a process with few threads, since a child has a copy of every lock.
     .executableTarget(
@@ -268,8 +270,8 @@ let testTargets: [Target] = [
         name: "GuestTests",
         dependencies: [
             "ToolSupport", "WireSupport", "RoCEWire", "ConnectionManager", "Verbs", "ProviderLoader", "RDMANetlink",
-            "KernelVerbs", "LibibverbsProvider", "pingpong-peer", "fork-peer", "CProviderCore", "CProviderABI",
-            "CIBVerbs",
+            "KernelVerbs", "LibibverbsProvider", "pingpong-peer", "multicast-peer", "fork-peer",
+            "CProviderCore", "CProviderABI", "CIBVerbs",
         ],
         path: "Tests/Guest", exclude: ["README.md", "rdmavt_loopback"], swiftSettings: strict),
     // Stands in for librdmacm while a test says so: every function of it that the package calls.

@@ -1,5 +1,6 @@
-import Glibc
+import Foundation
 import Testing
+import ToolSupport
 import Verbs
 
 extension Guest {
@@ -56,6 +57,37 @@ extension Guest {
                 #expect(kind?.errno == .invalidArgument && kind?.hint?.contains("only UD") == true)
                 let address = #expect(throws: VerbsError.self) { try datagrams.queuePair.attach(to: host) }
                 #expect(address?.errno == .invalidArgument && address?.hint?.contains("not a multicast GID") == true)
+            }
+        }
+
+        @Test(
+            "soft on another host sends datagrams to a group of rxe's, and receives those of rxe",
+            arguments: ["239.77.3.1", "ff0e::77:3:1"])
+        func soft(_ text: String) async throws {
+            try await Bench.run { bench in
+                let device = try NativeDevice(.rxe)
+                let context = try device.open(.native)
+                let group = MulticastGroup(gid: try #require(GID(text)))
+                let membership = try Membership(of: group.gid, on: "veth0")
+                var sender = try end(context)
+                var receiver = try end(context)
+                try receiver.queuePair.attach(to: group)
+                let program =
+                    URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().path + "/multicast-peer"
+                let peer =
+                    (bench.other.entrance + ["env", "RDMA_SOFT_INTERFACES=eth0", program, "soft_eth0", text])
+                    .joined(separator: " ")
+                try await bench.other.shell("ip route replace 239.0.0.0/8 dev eth0")
+                try await Bench.shell("\(peer) send 'from soft'")
+                try expect("from soft", at: &receiver)
+                let file = "/dev/shm/multicast-peer"
+                async let received = Bench.shell("\(peer) receive \(file)")
+                while access(file, F_OK) != 0 { try await Task.sleep(for: .milliseconds(20)) }
+                try send("from rxe", from: &sender, to: group)
+                #expect(try await received.contains("from rxe"))
+                unlink(file)
+                try expect("from rxe", at: &receiver)
+                withExtendedLifetime(membership) {}
             }
         }
 
