@@ -1,7 +1,8 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-// Benchmark programs. They print the ratio of two loops that alternate in one process.
+// Benchmark programs. PostPoll prints the ratio of two loops that alternate in one process; WakeUp, how long it takes to
+// wake a process.
 let package = Package(
     name: "Benchmarks",
     dependencies: [.package(name: "swift-rdma", path: "..")],
@@ -18,6 +19,9 @@ let package = Package(
                 .product(name: "Verbs", package: "swift-rdma"),
                 .product(name: "ProviderLoader", package: "swift-rdma"),
             ],
+            swiftSettings: [.swiftLanguageMode(.v6)]),
+        .executableTarget(
+            name: "WakeUp", dependencies: [.product(name: "Verbs", package: "swift-rdma")],
             swiftSettings: [.swiftLanguageMode(.v6)]),
     ]
 )
