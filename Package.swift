@@ -374,6 +374,7 @@ let fuzzTargets: [Target] = [
     fuzzer("FuzzTransport", dependencies: ["RoCETransport", "RoCEWire"]),
     fuzzer("FuzzDriverFiles", dependencies: ["ProviderLoader"]),
     fuzzer("FuzzFaultRules", dependencies: ["RoCETransport"]),
+    fuzzer("FuzzSharedMemory", dependencies: ["SoftProvider", "RoCETransport", "RoCEWire"]),
     fuzzer("FuzzNetlink", dependencies: ["RDMANetlink"]),
     fuzzer("FuzzCompletions", dependencies: ["Mlx5Provider", "ProviderKit", "CIBVerbs"]),
     fuzzer("FuzzConnectionManager", dependencies: ["Simulator", "CSimulator", "CSimulatorABI"]),
