@@ -42,6 +42,18 @@ let preloadLinking: [LinkerSetting] =
         "--as-needed", "--gc-sections", "-z", "nodelete",
     ].map { .unsafeFlags(["-Xlinker", $0]) } + [.unsafeFlags(["-use-ld=lld"])]
 
+/// SWIFT_RDMA_DROPIN=1 adds the library that stands in front of the distribution's libibverbs: scripts/build-dropin.
+let dropIn = ProcessInfo.processInfo.environment["SWIFT_RDMA_DROPIN"] == "1"
+
+/// It has libibverbs's soname, version nodes and nothing else to show, contains the Swift runtime, and is never unloaded,
+/// which Swift code does not survive. It does not need itself: all functions of libibverbs are in it.
+let dropInLinking: [LinkerSetting] =
+    [
+        "-soname=libibverbs.so.1", "--version-script=\(Context.packageDirectory)/Sources/CDropIn/libibverbs.map",
+        "--no-undefined", "--gc-sections", "-z", "nodelete", "-z", "now", "-z", "relro",
+    ].map { .unsafeFlags(["-Xlinker", $0]) }
+    + [.unsafeFlags(["-use-ld=\(Context.packageDirectory)/scripts/lib/ld-as-needed", "-static-stdlib"])]
+
 /// The settings of code that providers contain: it builds as ordinary and as Embedded Swift.
 func providerSide(
     _ name: String, dependencies: [Target.Dependency], path: String? = nil, exclude: [String] = [],
@@ -154,6 +166,14 @@ let coreTargets: [Target] = [
         ],
         // Spans over registered memory, as the standard library gives them over its own collections.
         swiftSettings: strict + [.enableExperimentalFeature("Lifetimes")]),
+    // The library for programs in C: its exported functions, and its use of the loader.
+    .target(
+        name: "CDropIn", dependencies: ["CProviderCore", "CProviderABI", "CIBVerbs", "CLinux"],
+        exclude: ["libibverbs.map"]),
+    .target(
+        name: "DropIn",
+        dependencies: ["CDropIn", "ProviderLoader", "SoftProvider", "CProviderCore", "CProviderABI", "CIBVerbs"],
+        swiftSettings: strict, linkerSettings: dropIn ? dropInLinking : []),
     .target(
         name: "ConnectionManager",
         dependencies: [
@@ -436,6 +456,9 @@ let package = Package(
 // Loaded before any program, it simulates a device: for tests, and for those who develop a provider.
 package.products.append(
     .library(name: "uverbs-sim", type: .dynamic, targets: ["Simulator", "SimulatorPreload"]))
+if dropIn {
+    package.products.append(.library(name: "verbs-dropin", type: .dynamic, targets: ["DropIn"]))
+}
 if let kept {
     package.products = kept.contains("VerbsCommand") ? [.executable(name: "verbs", targets: ["VerbsCommand"])] : []
 }

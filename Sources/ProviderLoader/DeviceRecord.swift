@@ -20,6 +20,12 @@ final class DeviceRecord: @unchecked Sendable {
         // Unchecked: what the pointers lead to changes only as in `DeviceRecord`.
         var devices: [DeviceDescription: UnsafeMutablePointer<ibv_device>] = [:]
         var records: [Key: DeviceRecord] = [:]
+
+        mutating func publicDevice(of description: DeviceDescription) -> UnsafeMutablePointer<ibv_device> {
+            let device = devices[description] ?? DeviceRecord.publicDevice(description)
+            devices[description] = device
+            return device
+        }
     }
 
     private struct Key: Hashable {
@@ -36,12 +42,15 @@ final class DeviceRecord: @unchecked Sendable {
         known.withLock { known in
             let key = Key(description: description, provider: provider)
             if let record = known.records[key] { return record }
-            let device = known.devices[description] ?? publicDevice(description)
-            known.devices[description] = device
-            let record = DeviceRecord(making: description, device)
+            let record = DeviceRecord(making: description, known.publicDevice(of: description))
             known.records[key] = record
             return record
         }
+    }
+
+    /// The `struct ibv_device` of the device; the first call makes it.
+    static func publicDevice(of description: DeviceDescription) -> UnsafeMutablePointer<ibv_device> {
+        known.withLock { known in known.publicDevice(of: description) }
     }
 
     /// Opens a context with `open`. The first one is preceded by the provider's `init_device`.
@@ -107,7 +116,7 @@ final class DeviceRecord: @unchecked Sendable {
         record.pointee.cookie = description.cookie
     }
 
-    private static func publicDevice(_ description: DeviceDescription) -> UnsafeMutablePointer<ibv_device> {
+    fileprivate static func publicDevice(_ description: DeviceDescription) -> UnsafeMutablePointer<ibv_device> {
         let size = MemoryLayout<ibv_device>.size + room
         let memory = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 16)
         memory.initializeMemory(as: UInt8.self, repeating: 0, count: size)
@@ -155,5 +164,12 @@ private struct DeviceFunctions {
             throw LoadFailure(.open, positive(error), "it does not prepare the device (init_device): \(text(why))")
         }
         return state
+    }
+}
+
+extension ProviderLoader {
+    /// The `struct ibv_device` of a device: `ibv_context.device` of the contexts that are opened later. It is never freed.
+    package static func publicDevice(of description: DeviceDescription) -> UnsafeMutablePointer<ibv_device> {
+        DeviceRecord.publicDevice(of: description)
     }
 }

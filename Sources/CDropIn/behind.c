@@ -1,0 +1,128 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "behind.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* By this symbol the library tells another copy of itself, in another directory, from the distribution's. */
+DROPIN_EXPORT const char swift_rdma_libibverbs[] = RDMA_CORE_VERSION;
+
+/* A variable that libibverbs has set from RDMAV_ALLOW_DISASSOC_DESTROY, and that inline functions of rdma-core's private
+ * headers read. */
+DROPIN_EXPORT bool verbs_allow_disassociate_destroy;
+
+struct dropin_behind behind;
+
+/* ---- functions that the distribution's library serves alone ---- */
+
+__attribute__((noreturn)) static void absent(void)
+{
+	static const char text[] = "libibverbs.so.1 of swift-rdma: a function was called that only the distribution's "
+				   "libibverbs has, which is not installed, or is a version without it\n";
+
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+		_exit(127);
+	abort();
+}
+
+/* The addresses to which the symbols lead. */
+#define FORWARD(name, version) __attribute__((visibility("hidden"))) void *dropin_to_##name = (void *)absent;
+#define FORWARD_OLD(name, version) __attribute__((visibility("hidden"))) void *dropin_to_old_##name = (void *)absent;
+#include "forwarded.h"
+#undef FORWARD
+#undef FORWARD_OLD
+
+/* A jump, because the functions have any number of arguments. The registers that it uses are the linker's (x86-64: none;
+ * aarch64: x16, AAPCS64 6.1.1). */
+#if defined(__x86_64__)
+#define JUMP(target) "\tendbr64\n\tjmpq *" target "(%rip)\n"
+#elif defined(__aarch64__)
+#define JUMP(target) "\tbti c\n\tadrp x16, " target "\n\tldr x16, [x16, :lo12:" target "]\n\tbr x16\n"
+#else
+#error "a jump through a variable is needed for this architecture"
+#endif
+#define SYMBOL(symbol, target)                                                                             \
+	"\t.text\n\t.p2align 4\n\t.globl " symbol "\n\t.type " symbol ", @function\n" symbol ":\n" JUMP(target)  \
+	"\t.size " symbol ", . - " symbol "\n"
+#define FORWARD(name, version) __asm__(SYMBOL(#name, "dropin_to_" #name));
+#define FORWARD_OLD(name, version)                                                                         \
+	__asm__(SYMBOL("dropin_old_" #name, "dropin_to_old_" #name) "\t.symver dropin_old_" #name ", " #name   \
+		"@" version "\n");
+#include "forwarded.h"
+#undef FORWARD
+#undef FORWARD_OLD
+
+/* ---- finding it ---- */
+
+/* Opens the library of that path, unless it is a copy of this one. */
+static void *open_other(const char *path)
+{
+	void *handle;
+
+	/* Not loaded already under this path, or by a program that links it: then it is not ours, either. */
+	handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+	if (handle && dlsym(handle, "swift_rdma_libibverbs")) {
+		dlclose(handle);
+		handle = NULL;
+	}
+	return handle;
+}
+
+/* Opens libibverbs.so.1 in the directories in which the dynamic linker looks, LD_LIBRARY_PATH first. A search by name alone
+ * would find this library, which has that name. */
+static void *open_distribution(void)
+{
+	void *handle = NULL;
+	void *self;
+	Dl_info info;
+	Dl_serinfo size;
+	Dl_serinfo *search;
+	unsigned int index;
+
+	if (!dladdr((void *)swift_rdma_libibverbs, &info) || !(self = dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD)))
+		return NULL;
+	if (dlinfo(self, RTLD_DI_SERINFOSIZE, &size) == 0 && (search = malloc(size.dls_size)) != NULL) {
+		*search = size;
+		if (dlinfo(self, RTLD_DI_SERINFO, search) == 0) {
+			for (index = 0; index < search->dls_cnt && !handle; index++) {
+				char path[4096];
+				int length = snprintf(path, sizeof(path), "%s/libibverbs.so.1",
+						      search->dls_serpath[index].dls_name);
+
+				if (length > 0 && (size_t)length < sizeof(path) && access(path, R_OK) == 0)
+					handle = open_other(path);
+			}
+		}
+		free(search);
+	}
+	dlclose(self);
+	return handle;
+}
+
+/* Before the constructors of libraries that link this one, which may call it. */
+__attribute__((constructor(101))) static void find_functions(void)
+{
+	void *handle = open_distribution();
+	void *symbol;
+
+	if (!handle)
+		return;
+#define PUBLIC(name, version)                                                                              \
+	symbol = dlvsym(handle, #name, version);                                                           \
+	memcpy(&behind.name, &symbol, sizeof(symbol));
+#include "public_names.h"
+#undef PUBLIC
+#define FORWARD(name, version)                                                                             \
+	if ((symbol = dlvsym(handle, #name, version)) != NULL)                                             \
+		dropin_to_##name = symbol;
+#define FORWARD_OLD(name, version)                                                                         \
+	if ((symbol = dlvsym(handle, #name, version)) != NULL)                                             \
+		dropin_to_old_##name = symbol;
+#include "forwarded.h"
+#undef FORWARD
+#undef FORWARD_OLD
+}

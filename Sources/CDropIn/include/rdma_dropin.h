@@ -1,0 +1,42 @@
+/*
+ * rdma_dropin.h - between the two halves of the library that stands in front of the distribution's libibverbs: the
+ * exported functions in C, and the module DropIn in Swift, which lists and opens devices with ProviderLoader.
+ */
+#ifndef RDMA_DROPIN_H
+#define RDMA_DROPIN_H
+
+#include <stdbool.h>
+
+#include <rdma_provider.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A software device, as dropin_list_devices describes it. */
+struct dropin_device {
+	/* Lives as long as the process; the same for each listing of the device. */
+	struct ibv_device *device;
+	__be64 node_guid;
+	/* The device is opened on request only (RDMA_SOFTWARE_DEVICE_ON_REQUEST). */
+	bool on_request;
+};
+
+/* Calls `add` for each software device. Returns 0, or the errno value that kept devices from being listed. */
+int dropin_list_devices(void (*add)(void *list, const struct dropin_device *device), void *list);
+
+/* Opens a device by its name and fills *opened. *handle is for dropin_close_device. Returns 0, or an errno value, and
+ * logs the reason. */
+int dropin_open_device(const char *name, struct rdma_context *opened, void **handle);
+
+/* Closes the context. Returns 0, or an errno value, after which it is open still. */
+int dropin_close_device(void *handle);
+
+/* Logs what a provider said about an error that it returned on this thread. */
+void dropin_log_explanation(const char *device, const char *explanation);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

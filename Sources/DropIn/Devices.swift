@@ -1,0 +1,82 @@
+import CDropIn
+import CIBVerbs
+import CProviderABI
+import CProviderCore
+import Glibc
+import ProviderLoader
+import SoftProvider
+
+/// The loader of a program in C: without the provider `libibverbs`, because the distribution's library serves its devices
+/// itself.
+private let loader = ProviderLoader(
+    configuration: .standard(builtIn: [
+        BuiltInProvider(name: "soft", entry: { SoftProvider.providerEntry(core: $0, why: $1) })
+    ]))
+
+/// An open device, as C holds it.
+private final class OpenHandle {
+    let device: OpenedDevice
+
+    init(_ device: OpenedDevice) { self.device = device }
+}
+
+/// `dropin_list_devices` of rdma_dropin.h.
+@_cdecl("dropin_list_devices")
+func listDevices(
+    _ add: @convention(c) (UnsafeMutableRawPointer?, UnsafePointer<dropin_device>?) -> Void,
+    _ list: UnsafeMutableRawPointer?
+) -> Int32 {
+    let snapshot = loader.snapshot()
+    let found = snapshot.devices.map { ($0, false) } + snapshot.onRequest.map { ($0, true) }
+    for (description, onRequest) in found where description.kind == .software {
+        var device = dropin_device(
+            device: ProviderLoader.publicDevice(of: description), node_guid: description.nodeGUID.bigEndian,
+            on_request: onRequest)
+        add(list, &device)
+    }
+    return snapshot.problems.lazy.compactMap(\.code).first ?? 0
+}
+
+/// `dropin_open_device` of rdma_dropin.h.
+@_cdecl("dropin_open_device")
+func openDevice(
+    _ name: UnsafePointer<CChar>, _ opened: UnsafeMutablePointer<rdma_context>,
+    _ handle: UnsafeMutablePointer<UnsafeMutableRawPointer?>
+) -> Int32 {
+    do throws(LoaderError) {
+        let device = try loader.open(String(cString: name))
+        guard !device.isForeign else {
+            _ = device.close()
+            log(.error, device.provider.name, "\(device.description.name): its context belongs to another library")
+            return EOPNOTSUPP
+        }
+        opened.pointee.context = device.context
+        opened.pointee.ops = device.ops
+        opened.pointee.flags = device.flags
+        handle.pointee = Unmanaged.passRetained(OpenHandle(device)).toOpaque()
+        return 0
+    } catch {
+        let hint = error.hint.isEmpty ? "" : "; \(error.hint)"
+        log(.error, "loader", "\(error.device) cannot be opened: \(error.message)\(hint)")
+        return error.code
+    }
+}
+
+/// `dropin_close_device` of rdma_dropin.h.
+@_cdecl("dropin_close_device")
+func closeDevice(_ handle: UnsafeMutableRawPointer) -> Int32 {
+    let open = Unmanaged<OpenHandle>.fromOpaque(handle)
+    let error = open.takeUnretainedValue().device.close()
+    if error == 0 { open.release() }
+    return error
+}
+
+/// `dropin_log_explanation` of rdma_dropin.h.
+@_cdecl("dropin_log_explanation")
+func logExplanation(_ device: UnsafePointer<CChar>, _ explanation: UnsafePointer<CChar>) {
+    log(.info, String(cString: device), String(cString: explanation))
+}
+
+private func log(_ level: LogMessage.Level, _ source: String, _ text: String) {
+    ProviderLoader.record(LogMessage(level: level, provider: source, text: text))
+}
