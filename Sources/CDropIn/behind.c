@@ -16,6 +16,12 @@ DROPIN_EXPORT const char swift_rdma_libibverbs[] = RDMA_CORE_VERSION;
 DROPIN_EXPORT bool verbs_allow_disassociate_destroy;
 
 struct dropin_behind behind;
+static char behind_path[4096];
+
+const char *dropin_behind_path(void)
+{
+	return *behind_path ? behind_path : NULL;
+}
 
 /* ---- functions that the distribution's library serves alone ---- */
 
@@ -89,16 +95,17 @@ static void *open_distribution(void)
 		*search = size;
 		if (dlinfo(self, RTLD_DI_SERINFO, search) == 0) {
 			for (index = 0; index < search->dls_cnt && !handle; index++) {
-				char path[4096];
-				int length = snprintf(path, sizeof(path), "%s/libibverbs.so.1",
+				int length = snprintf(behind_path, sizeof(behind_path), "%s/libibverbs.so.1",
 						      search->dls_serpath[index].dls_name);
 
-				if (length > 0 && (size_t)length < sizeof(path) && access(path, R_OK) == 0)
-					handle = open_other(path);
+				if (length > 0 && (size_t)length < sizeof(behind_path) && !access(behind_path, R_OK))
+					handle = open_other(behind_path);
 			}
 		}
 		free(search);
 	}
+	if (!handle)
+		*behind_path = '\0';
 	dlclose(self);
 	return handle;
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/auxv.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 const char *linux_getenv(const char *name)
@@ -55,4 +56,9 @@ uint32_t linux_effective_uid(void)
 int linux_is_privileged(void)
 {
 	return getauxval(AT_SECURE) != 0;
+}
+
+int linux_has_file_capabilities(const char *path)
+{
+	return getxattr(path, "security.capability", NULL, 0) > 0;
 }

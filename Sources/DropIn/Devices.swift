@@ -13,6 +13,12 @@ private let loader = ProviderLoader(
         BuiltInProvider(name: "soft", entry: { SoftProvider.providerEntry(core: $0, why: $1) })
     ]))
 
+/// Says once, at the first list of devices, what stands behind this library.
+private let introduction: Void = {
+    let path = dropin_behind_path().map { String(cString: $0) }
+    log(.info, "verbs", "libibverbs.so.1 of swift-rdma \(RDMA_CORE_VERSION), in front of \(path ?? "no other library")")
+}()
+
 /// An open device, as C holds it.
 private final class OpenHandle {
     let device: OpenedDevice
@@ -27,6 +33,7 @@ func listDevices(
     _ list: UnsafeMutableRawPointer?
 ) -> Int32 {
     let snapshot = loader.snapshot()
+    _ = introduction
     let found = snapshot.devices.map { ($0, false) } + snapshot.onRequest.map { ($0, true) }
     for (description, onRequest) in found where description.kind == .software {
         var device = dropin_device(

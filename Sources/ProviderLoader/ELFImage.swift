@@ -2,14 +2,14 @@ import CLinux
 
 /// The header of a shared library (elf(5)), checked before dlopen(3) sees the file: for a library of another machine
 /// dlopen(3) reports "No such file or directory", and a library that is cut off ends the process by SIGBUS.
-struct ELFImage {
+package struct ELFImage {
     /// Number of bytes to read: enough for the header and the program headers, which linkers put right behind it.
-    static let prefixLength = 65536
+    package static let prefixLength = 65536
 
     private let bytes: [UInt8]
 
     /// `bytes` are the first ones of the file.
-    init(_ bytes: [UInt8]) {
+    package init(_ bytes: [UInt8]) {
         self.bytes = bytes
     }
 
@@ -52,23 +52,45 @@ struct ELFImage {
         return nil
     }
 
-    /// Whether all segments lie within the file.
-    private func isComplete(_ fileSize: UInt64) -> Bool {
+    /// Whether the file begins as an ELF file does.
+    package var isELF: Bool { bytes.count >= 20 && bytes.starts(with: [0x7f, 0x45, 0x4c, 0x46]) }
+
+    /// The reason why the dynamic linker does not load a library of this program's machine into the program that the file
+    /// is: another machine, or a static program. Nil where there is none.
+    package func objectionToPreloading() -> String? {
+        let own = ELFImage(Array(UnsafeRawBufferPointer(start: linux_elf_header(), count: 20)))
+        guard isELF, isWide == own.isWide, isLittle == own.isLittle, machine == own.machine else {
+            return isELF ? "it is for \(description), and verbs for \(own.description)" : "it is not an ELF file"
+        }
+        // PT_INTERP
+        return programHeaders.contains { number(at: $0, 4) == 3 } ? nil : "it is linked statically"
+    }
+
+    /// The offsets of the program headers; empty where they are not within the bytes.
+    private var programHeaders: [Int] {
         let layout = isWide ? Layout.wide : Layout.narrow
         guard bytes.count >= layout.headerSize,
             let table = Int(exactly: number(at: layout.tableOffset, layout.wordSize)), table <= ELFImage.prefixLength
-        else { return false }
+        else { return [] }
         let entrySize = Int(number(at: layout.entrySize, 2))
         let end = table + entrySize * Int(number(at: layout.entryCount, 2))
-        guard end <= bytes.count, entrySize >= layout.segmentSize + layout.wordSize else { return false }
-        return stride(from: table, to: end, by: entrySize).allSatisfy { entry in
-            // PT_LOAD
-            guard number(at: entry, 4) == 1 else { return true }
-            let offset = number(at: entry + layout.segmentOffset, layout.wordSize)
-            let (last, isTooLarge) = offset.addingReportingOverflow(
-                number(at: entry + layout.segmentSize, layout.wordSize))
-            return !isTooLarge && last <= fileSize
-        }
+        guard end <= bytes.count, entrySize >= layout.segmentSize + layout.wordSize else { return [] }
+        return Array(stride(from: table, to: end, by: entrySize))
+    }
+
+    /// Whether all segments lie within the file.
+    private func isComplete(_ fileSize: UInt64) -> Bool {
+        let layout = isWide ? Layout.wide : Layout.narrow
+        let headers = programHeaders
+        return !headers.isEmpty
+            && headers.allSatisfy { entry in
+                // PT_LOAD
+                guard number(at: entry, 4) == 1 else { return true }
+                let offset = number(at: entry + layout.segmentOffset, layout.wordSize)
+                let (last, isTooLarge) = offset.addingReportingOverflow(
+                    number(at: entry + layout.segmentSize, layout.wordSize))
+                return !isTooLarge && last <= fileSize
+            }
     }
 
     /// EI_CLASS is ELFCLASS64.

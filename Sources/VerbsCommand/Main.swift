@@ -16,7 +16,7 @@ struct VerbsTool: ParsableCommand {
         version: "verbs \(RDMA_CORE_VERSION)",
         subcommands: [
             DevicesCommand.self, InfoCommand.self, ProvidersCommand.self, PingCommand.self, PerfCommand.self,
-            PlotCommand.self, DoctorCommand.self, WatchCommand.self, TopCommand.self, SimCommand.self,
+            PlotCommand.self, DoctorCommand.self, WatchCommand.self, TopCommand.self, RunCommand.self, SimCommand.self,
         ])
 
     static func main() {

@@ -32,6 +32,9 @@ int dropin_open_device(const char *name, struct rdma_context *opened, void **han
 /* Closes the context. Returns 0, or an errno value, after which it is open still. */
 int dropin_close_device(void *handle);
 
+/* The path of the distribution's library, or NULL where there is none. */
+const char *dropin_behind_path(void);
+
 /* Logs what a provider said about an error that it returned on this thread. */
 void dropin_log_explanation(const char *device, const char *explanation);
 

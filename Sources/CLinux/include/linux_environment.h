@@ -15,6 +15,9 @@ const char *linux_getenv(const char *name);
 /// regular file, -EFBIG when it has more than `capacity` bytes.
 long linux_read_file(const char *path, void *bytes, size_t capacity);
 
+/// Whether the file has capabilities (capabilities(7)), with which the kernel raises the privileges of a process that runs it.
+int linux_has_file_capabilities(const char *path);
+
 /// The effective user ID, geteuid(2).
 uint32_t linux_effective_uid(void);
 

@@ -1,0 +1,54 @@
+import CLinux
+import FoundationEssentials
+import Glibc
+import SystemPackage
+
+/// The directory of this package's libibverbs.so.1, which the dynamic linker searches before the distribution's.
+struct DropInLibrary {
+    let directory: String
+
+    /// - Parameter directory: The directory; nil: in the directory of this program, as in the source tree, or
+    ///   ../lib/rdma-verbs beside it, as in a package.
+    init(_ directory: String?) throws(ToolError) {
+        let started = linux_program_path().map { String(cString: $0) } ?? "/usr/bin/verbs"
+        let program = (try? FileManager.default.destinationOfSymbolicLink(atPath: started)) ?? started
+        let folder = program.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
+        let places = directory.map { [$0] } ?? ["\(folder)/dropin", "\(folder)/../lib/rdma-verbs"]
+        guard let found = places.lazy.compactMap({ Self.resolve("\($0)/libibverbs.so.1") }).first else {
+            throw ToolError(
+                .failure, "there is no libibverbs.so.1 of this package in \(places.joined(separator: " or "))",
+                hint: "in the source tree: scripts/build-dropin, and pass the directory that it prints with --library")
+        }
+        self.directory = String(found.dropLast("/libibverbs.so.1".count))
+        guard !self.directory.contains(where: { $0 == ":" || $0 == ";" }) else {
+            throw ToolError(
+                .failure, "\(self.directory): the dynamic linker takes a colon or a semicolon for the end of the name",
+                hint: "move the library to another directory, and pass it with --library")
+        }
+        try check(found)
+    }
+
+    private static func resolve(_ path: String) -> String? {
+        guard let resolved = realpath(path, nil) else { return nil }
+        defer { free(resolved) }
+        return String(cString: resolved)
+    }
+
+    /// Checks that the library loads and is this package's. The command would end with a message of the dynamic linker, or
+    /// run on the distribution's.
+    private func check(_ path: String) throws(ToolError) {
+        let handle = dlopen(path, RTLD_LAZY | RTLD_LOCAL)
+        guard let handle, dlsym(handle, "swift_rdma_libibverbs") != nil else {
+            let reason = dlerror().map { String(cString: $0) } ?? "it cannot be loaded"
+            throw ToolError(
+                .failure, "\(path) is not the library of this package: \(reason)",
+                hint: "in the source tree: scripts/build-dropin, and pass the directory that it prints with --library")
+        }
+    }
+
+    /// LD_LIBRARY_PATH with the directory first.
+    var searchPath: String {
+        guard let others = getenv("LD_LIBRARY_PATH"), others.pointee != 0 else { return directory }
+        return "\(directory):\(String(cString: others))"
+    }
+}
