@@ -111,7 +111,8 @@ extension Core {
         let length = entry.pointee.compareAdd
         guard let window = keys.window(entry.pointee.rkey),
             window.pointee.protectionDomain == pair.pointee.protectionDomain,
-            access.isSubset(of: .remote.union(.zeroBased))
+            // Local writes need no window: the flag is accepted and has no effect, as on the kernel's rxe.
+            access.isSubset(of: .remote.union([.zeroBased, .localWrite]))
         else { return false }
         if window.pointee.kind == .windowOfType1 {
             if access.contains(.zeroBased) { return false }

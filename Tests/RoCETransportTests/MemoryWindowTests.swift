@@ -18,7 +18,9 @@ struct MemoryWindowTests {
     @Test("A bound window of type 2 gives the peer its range and its access, and no more", arguments: 0..<5)
     func access(scenario: Int) throws {
         let probe = try Probe()
-        let key = try probe.host.bindWindow(on: probe.pair, to: slice(probe, 64..<128), access: .remoteWrite)
+        // pyverbs binds with IBV_ACCESS_LOCAL_WRITE, which has no effect.
+        let key = try probe.host.bindWindow(
+            on: probe.pair, to: slice(probe, 64..<128), access: [.remoteWrite, .localWrite])
         let start = probe.address + 64
         switch scenario {
         case 0:
@@ -135,7 +137,7 @@ struct MemoryWindowTests {
         Refusal(testDescription: "access flags that windows do not have") { request, probe in
             request.bind(
                 key: request.rkey, lkey: probe.host.key, address: request.remoteAddress, length: 8,
-                access: [.remoteRead, .localWrite])
+                access: [.remoteRead, .memoryWindowBind])
         },
         Refusal(testDescription: "a region without IBV_ACCESS_MW_BIND") { request, probe in
             let lkey = try probe.host.engine.registerMemory(

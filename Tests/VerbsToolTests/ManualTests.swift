@@ -42,7 +42,7 @@ struct ManualTests {
         let commands = try await commands().filter { $0.commandName != "help" }
         #expect(
             commands.map(\.commandName).sorted()
-                == ["devices", "doctor", "info", "perf", "ping", "plot", "providers", "sim", "top", "watch"])
+                == ["devices", "doctor", "info", "perf", "ping", "plot", "providers", "run", "sim", "top", "watch"])
         let described = Set(manual.matches(of: /(?m)^\.SS (\w+)$/).map { String($0.1) })
         #expect(described == Set(commands.map(\.commandName)))
         let options = Set(

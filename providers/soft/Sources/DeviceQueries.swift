@@ -71,6 +71,8 @@ func queryRealTimeValues(
 private func fill(_ attr: inout ibv_device_attr, _ interface: linux_interface) {
     attr.node_guid = nodeGUID(of: interface)
     attr.sys_image_guid = attr.node_guid
+    // No vendor's OUI, as the kernel's rxe has it; 0 would be one.
+    attr.vendor_id = 0xFF_FFFF
     attr.max_mr_size = DeviceLimits.memoryRegionBytes
     // Memory is accessed through the addresses of the process, so every page size is supported.
     attr.page_size_cap = UInt64.max << 12
