@@ -69,7 +69,7 @@ static void *open_other(const char *path)
 {
 	void *handle;
 
-	/* Not loaded already under this path, or by a program that links it: then it is not ours, either. */
+	/* Local, so that its functions do not stand in the way of those here; never unloaded, as its providers are not. */
 	handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
 	if (handle && dlsym(handle, "swift_rdma_libibverbs")) {
 		dlclose(handle);

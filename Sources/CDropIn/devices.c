@@ -114,14 +114,13 @@ struct ibv_device **ibv_get_device_list(int *count)
 	struct ibv_device **others = NULL;
 	struct list *list = NULL;
 	size_t index;
+	int provided;
 	int error = 0;
 
 	if (count)
 		*count = 0;
 	if (found.only && !*found.only)
 		found.only = NULL;
-	if (linux_is_forked_child())
-		return no_object(EPERM);
 	if (behind.ibv_get_device_list) {
 		others = behind.ibv_get_device_list(NULL);
 		/* ENOSYS: a kernel without RDMA, which is no error here. */
@@ -129,10 +128,11 @@ struct ibv_device **ibv_get_device_list(int *count)
 		for (index = 0; others && others[index]; index++)
 			add_device(&found, others[index]);
 	}
-	/* An error counts if there is no device at all, as the one in a list of two that can be listed is of use. */
-	index = (size_t)dropin_list_devices(add_provided, &found);
+	/* An error counts if there is no device at all: others are of use without those that cannot be listed. In a child of
+	 * fork(2) a lock of the loader may be held by a thread that the child does not have. */
+	provided = linux_is_forked_child() ? EPERM : dropin_list_devices(add_provided, &found);
 	if (!error)
-		error = (int)index;
+		error = provided;
 	if (found.error || (error && !found.count)) {
 		error = found.error ? found.error : error;
 	} else {
