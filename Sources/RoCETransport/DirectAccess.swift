@@ -43,6 +43,9 @@ extension Core {
             guard entry.pointee.flags.contains(.inline) || hasPlainMemory(entry, pair) else { return false }
             if current == pair.pointee.requester.started {
                 guard pair.pointee.state == .readyToSend, begin(entry, pair) == .success else { return false }
+            } else if pair.pointee.requester.next != entry.pointee.firstPSN {
+                // Its first packets were sent and acknowledged: the responder expects the others.
+                return false
             }
             guard share > 0 else { return true }
             share &-= Self.requestShare

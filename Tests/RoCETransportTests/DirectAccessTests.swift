@@ -167,6 +167,30 @@ struct DirectAccessTests {
         #expect(test.packets() == 0 && test.left.engine.counters.directRequests == direct + 1)
     }
 
+    @Test("A request whose first packets were acknowledged stays a request of packets", arguments: [false, true])
+    func begun(reads: Bool) throws {
+        let test = try NeighborPair(memory: 1 << 20)
+        let neighbor = test.left.engine.neighbors[2]
+        test.left.engine.neighbors[2] = nil
+        let size = 500_000
+        let (source, target) = (test.left.take(size), test.right.take(size))
+        for index in 0..<size {
+            source[index] = UInt8(truncatingIfNeeded: index &* 3)
+            if reads { target[index] = UInt8(truncatingIfNeeded: index &* 5) }
+        }
+        test.left.post(test.leftPair, test.request(reads ? .read : .write, at: target), [test.left.sge(source)])
+        var packets = 0
+        test.network.inspect = { _, _ in
+            packets += 1
+            // From now on it could be executed directly.
+            if packets == 40 { test.left.engine.neighbors[2] = neighbor }
+            return true
+        }
+        test.network.run()
+        #expect(test.left.poll().map(\.status) == [.success] && test.left.engine.counters.directRequests == 0)
+        #expect(packets > 200 && Array(source) == Array(target))
+    }
+
     @Test(
         "What the peer may not access directly is a packet",
         arguments: [

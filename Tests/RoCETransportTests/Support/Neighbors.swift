@@ -10,9 +10,17 @@ final class NeighborPair {
     let rightPair: QueuePair
     let network: Network
     /// The memory of the right engine's table.
-    let table: UnsafeMutableRawPointer
+    var table: UnsafeMutableRawPointer { tableMemory.start }
     let hazard = UnsafeMutablePointer<Atomic<UInt64>>.allocate(capacity: 1)
     let mappings = UnsafeMutablePointer<SharedMapping>.allocate(capacity: Neighbor.mappingCount)
+
+    /// Freed after the engines, which are above.
+    private let tableMemory = TableMemory()
+
+    private final class TableMemory {
+        let start: UnsafeMutableRawPointer = calloc(NeighborPair.tableByteCount, 1)
+        deinit { free(start) }
+    }
 
     static let tableByteCount = AccessTable.byteCount(maximumQueuePairs: 64)
 
@@ -35,7 +43,6 @@ final class NeighborPair {
         try left.connect(leftPair, to: right.gid, number: rightPair.number, connection)
         try right.connect(rightPair, to: left.gid, number: leftPair.number, connection.reversed, upTo: state)
         network = Network([left, right])
-        table = calloc(Self.tableByteCount, 1)
         hazard.initialize(to: Atomic(0))
         mappings.initialize(repeating: SharedMapping(), count: Neighbor.mappingCount)
         right.engine.publish(
@@ -46,7 +53,6 @@ final class NeighborPair {
 
     deinit {
         left.engine.neighbors[2] = nil
-        free(table)
         hazard.deallocate()
         mappings.deallocate()
     }

@@ -95,11 +95,16 @@ extension Soft {
 
         private func hasEnded(_ connection: Int32) -> Bool {
             let end = ContinuousClock.now + .seconds(20)
-            while !linux_local_has_ended(connection) {
-                if ContinuousClock.now > end { return false }
-                usleep(1000)
+            var message = (UInt64(0), UInt64(0))
+            while ContinuousClock.now < end {
+                var descriptor: Int32 = -1
+                let count = linux_local_receive(connection, &message, 16, &descriptor)
+                // The descriptors of the memory that the device shares.
+                if descriptor >= 0 { close(descriptor) }
+                if count < 0 && count != -EAGAIN { return true }
+                if count < 0 { usleep(1000) }
             }
-            return true
+            return false
         }
 
         private func openDescriptors() -> Int { (0..<4096).count { fcntl($0, F_GETFD) >= 0 } }
