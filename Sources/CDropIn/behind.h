@@ -114,6 +114,9 @@ static inline int explained(const struct ibv_context *context, int error)
 			rdma_drop_explanation();                                                           \
 			status = explained(asked, ENTRY(asked, entry)(__VA_ARGS__));                       \
 		}                                                                                          \
+		/* Programs print errno as well, which libibverbs sets. */                                 \
+		if (status > 0)                                                                            \
+			errno = status;                                                                    \
 		status;                                                                                    \
 	})
 

@@ -193,7 +193,9 @@ DROPIN_EXPORT_AGAIN(ibv_open_device)
 struct ibv_context *ibv_open_device(struct ibv_device *device)
 {
 	struct rdma_context opened = {.size = sizeof(opened)};
+	struct dropin_device own = {0};
 	struct dropin_context *context;
+	const struct known *known;
 	size_t size;
 	int error;
 
@@ -213,6 +215,16 @@ struct ibv_context *ibv_open_device(struct ibv_device *device)
 	memcpy(&context->ops, opened.ops, size);
 	context->provider_ops = opened.ops;
 	verbs_get_ctx(opened.context)->priv = (struct verbs_ex_private *)(void *)context;
+	/* The core makes another ibv_device when the description of the device has changed since the list was made. */
+	known = known_device(device);
+	own.device = opened.context->device;
+	own.node_guid = known ? known->device.node_guid : 0;
+	error = remember(&own);
+	if (error) {
+		dropin_close_device(context->handle);
+		free(context);
+		return no_object(error);
+	}
 	linux_mark_process();
 	return opened.context;
 }

@@ -4,12 +4,44 @@
 #include "linux_process.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+/* Linux 6.5. */
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
 
 int linux_process(void)
 {
 	return (int)getpid();
+}
+
+int linux_open_process(int connection)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(int);
+	int process;
+
+	if (getsockopt(connection, SOL_SOCKET, SO_PEERPIDFD, &process, &size) == 0)
+		return process;
+	size = sizeof(peer);
+	if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+		return -errno;
+	if (peer.pid <= 0)
+		return -ESRCH;
+	process = (int)syscall(SYS_pidfd_open, peer.pid, 0);
+	return process < 0 ? -errno : process;
+}
+
+bool linux_process_has_ended(int process)
+{
+	struct pollfd end = { .fd = process, .events = POLLIN };
+
+	return poll(&end, 1, 0) > 0;
 }
 
 int linux_read_process(int process, uint64_t address, void *bytes, size_t count)

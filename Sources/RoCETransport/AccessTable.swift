@@ -179,11 +179,26 @@ extension Engine {
 
     /// Ends the access of requesters of this host to a memory region, for `deregisterMemory`. Packets with its key are
     /// served as before. A requester can be inside an access that it began before (`Hazard`).
-    public borrowing func withdraw(key: UInt32) { core.pointee.accessTable?.withdraw(key: key) }
+    public borrowing func withdraw(key: UInt32) {
+        // Also without a table, which may be made before the region is deregistered.
+        core.pointee.keys.region(key)?.pointee.isWithdrawn = true
+        core.pointee.accessTable?.withdraw(key: key)
+    }
 
     /// Allows the access again that `withdraw(key:)` ended.
     public borrowing func restore(key: UInt32) {
-        if let region = core.pointee.keys.region(key) { core.pointee.publish(region) }
+        guard let region = core.pointee.keys.region(key) else { return }
+        region.pointee.isWithdrawn = false
+        core.pointee.publish(region)
+    }
+
+    /// Ends all access of requesters of this host, before the engine is destroyed.
+    public borrowing func withdrawAll() {
+        republishQueuePairs { _ in false }
+        var index: UInt32 = 0
+        while let region = core.pointee.keys.nextRegion(from: &index) {
+            core.pointee.accessTable?.withdraw(key: region.pointee.key)
+        }
     }
 }
 
@@ -197,7 +212,7 @@ extension Core {
     /// Writes the entry of a memory region to the table, if there is one and it can have one: windows, the null region
     /// and on-demand memory are accessed by packets only.
     func publish(_ region: UnsafeMutablePointer<MemoryRegion>) {
-        guard let table = accessTable, region.pointee.kind == .region else { return }
+        guard let table = accessTable, region.pointee.kind == .region, !region.pointee.isWithdrawn else { return }
         table.write(region.pointee)
     }
 }
@@ -214,8 +229,11 @@ extension QueuePairStorage {
     }
 
     fileprivate var grant: QueuePairGrant {
-        QueuePairGrant(
+        // Without responder resources, READs and atomics are errors, which the responder reports.
+        let hasResources = attributes.maxDestinationReadAtomic != 0
+        return QueuePairGrant(
             peer: attributes.destinationQPN, peerGID: attributes.path.destination,
-            protectionDomain: protectionDomain, access: attributes.access)
+            protectionDomain: protectionDomain,
+            access: hasResources ? attributes.access : attributes.access.subtracting([.remoteRead, .remoteAtomic]))
     }
 }

@@ -41,13 +41,13 @@ extension Core {
             let entry = pair.pointee.sendWQE(current)
             guard entry.pointee.isOneSided, entry.pointee.length != 0 else { return false }
             guard entry.pointee.flags.contains(.inline) || hasPlainMemory(entry, pair) else { return false }
+            guard share > 0 else { return true }
             if current == pair.pointee.requester.started {
                 guard pair.pointee.state == .readyToSend, begin(entry, pair) == .success else { return false }
             } else if pair.pointee.requester.next != entry.pointee.firstPSN {
                 // Its first packets were sent and acknowledged: the responder expects the others.
                 return false
             }
-            guard share > 0 else { return true }
             share &-= Self.requestShare
             switch access(entry, pair, prefix, share: &share) {
             case .done:
@@ -193,6 +193,13 @@ extension Core {
             word.pointee.store(value, ordering: .sequentiallyConsistent)
             return .done
         }
+        // The result must have a place, since the operation cannot be undone. `begin` has checked that, maybe in an earlier
+        // turn.
+        guard
+            areValid(
+                sgList(of: entry, pair), count: Int(entry.pointee.sgeCount), domain: pair.pointee.protectionDomain,
+                access: .localWrite)
+        else { return .refused }
         let isSwap = entry.pointee.opcode == .compareAndSwap
         var original =
             isSwap
@@ -200,7 +207,6 @@ extension Core {
                 expected: entry.pointee.compareAdd, desired: entry.pointee.swap, ordering: .sequentiallyConsistent
             ).original
             : word.pointee.wrappingAdd(entry.pointee.compareAdd, ordering: .sequentiallyConsistent).oldValue
-        // `begin` has checked the SGEs, under the lock that is still held.
         let isPlaced = withUnsafeBytes(of: &original) {
             scatter(
                 sgList(of: entry, pair), count: Int(entry.pointee.sgeCount), domain: pair.pointee.protectionDomain,

@@ -28,6 +28,8 @@ struct MemoryRegion {
     /// its first byte in it; 0 for memory of this process alone.
     var sharedMemory: UInt32 = 0
     var sharedOffset: UInt64 = 0
+    /// Whether its entry in the access table is removed, for deregistration.
+    var isWithdrawn = false
     /// Free entries form a queue, so that an entry stays free as long as possible before it is used again.
     var nextFree: UInt32 = 0
     /// The random part of the key that was valid before.

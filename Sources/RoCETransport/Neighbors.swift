@@ -165,13 +165,13 @@ extension Neighbor {
             return nil
         }
         let peer = table + pairOffset
-        guard AccessTable.word(peer).pointee.load(ordering: .acquiring) == number,
+        guard AccessTable.word(peer).pointee.load(ordering: .sequentiallyConsistent) == number,
             peer.load(fromByteOffset: 4, as: UInt32.self) == pair.pointee.number,
             peer.load(fromByteOffset: 12, as: UInt32.self) & access.rawValue != 0,
             peer.load(fromByteOffset: 16, as: GID.self) == pair.pointee.attributes.path.source
         else { return nil }
         let region = table + regionOffset
-        guard key != 0, AccessTable.word(region).pointee.load(ordering: .acquiring) == key,
+        guard key != 0, AccessTable.word(region).pointee.load(ordering: .sequentiallyConsistent) == key,
             region.load(fromByteOffset: 4, as: UInt32.self) == peer.load(fromByteOffset: 8, as: UInt32.self),
             region.load(fromByteOffset: 8, as: UInt32.self) & access.rawValue != 0
         else { return nil }

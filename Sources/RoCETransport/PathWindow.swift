@@ -129,7 +129,8 @@ struct PathWindowTable {
 
 extension Core {
     /// Uses the window of the destination from now on, in place of another one. An RC queue pair without a local ACK
-    /// timeout uses none: packets that it lost would stay in flight for ever. A path with a tag loses no packets.
+    /// timeout uses none: packets that it lost would stay in flight for ever. A path with a tag has none either: a packet of it is
+    /// lost only when its receiver has no processor for milliseconds.
     mutating func joinPathWindow(_ pair: Pair) {
         let path = pair.pointee.attributes.path
         let wants = pair.pointee.type == .rc && path.tag == 0 && pair.pointee.attributes.timeout != 0
@@ -168,7 +169,9 @@ extension Core {
     /// does not have the turn, the queue pair waits.
     @inline(__always)
     mutating func mayUsePath(_ pair: Pair) -> Bool {
-        guard let window = pair.pointee.pathWindow else { return true }
+        // A queue pair that gets no response sends two packets in a while, and takes no room from those that get some: its peer
+        // may have ended.
+        guard let window = pair.pointee.pathWindow, !pair.pointee.requester.isProbing else { return true }
         if window.pointee.hasRoom, pair.pointee.hasPathTurn || window.pointee.waiting.first == nil { return true }
         window.pointee.waiting.add(pair.pointee.links + QueuePairStorage.pathWaiting)
         // Nothing of it is in flight, so no response is late: the retries are not used up by the wait. The next packet
@@ -189,7 +192,9 @@ extension Core {
     @inline(__always)
     mutating func chargePathWindow(_ pair: Pair) {
         guard let window = pair.pointee.pathWindow else { return }
-        let flying = steps(from: pair.pointee.requester.una, to: pair.pointee.requester.next)
+        let flying =
+            pair.pointee.requester.isProbing
+            ? 0 : steps(from: pair.pointee.requester.una, to: pair.pointee.requester.next)
         window.pointee.inFlight = window.pointee.inFlight &+ flying &- pair.pointee.charged
         pair.pointee.charged = flying
         if window.pointee.waiting.first != nil { giveTurn(window) }

@@ -90,6 +90,8 @@ extension Core {
         entry.pointee.firstPSN = pair.pointee.requester.next
         entry.pointee.packets = isAtomic ? 1 : packetCount(entry.pointee.length, mtu: mtu)
         pair.pointee.requester.started = pair.pointee.requester.current &+ 1
+        // A request that was begun directly may have been completed by packets.
+        pair.pointee.requester.directOffset = 0
         return .success
     }
 

@@ -124,7 +124,8 @@ extension Core {
         assert(pair.pointee.requester.recovery != .none, "packets are sent again for a loss that is not noted")
         assert(pair.pointee.send.oldest != pair.pointee.requester.started, "no work request is outstanding")
         shrinkWindow(pair)
-        shrinkPathWindow(pair, now: now)
+        // `endProbe` does it when a response comes.
+        if !pair.pointee.requester.isProbing { shrinkPathWindow(pair, now: now) }
         goBack(pair)
     }
 
@@ -253,6 +254,7 @@ extension Core {
             shrinkWindow(pair)
         }
         pair.pointee.requester.isProbing = true
+        releasePathWindow(pair)
         pair.pointee.requester.roundTrip.backOff()
         if pair.pointee.requester.recovery == .none { pair.pointee.requester.recovery = .timedOut }
         pair.pointee.requester.window = min(2, configuration.maximumWindow)

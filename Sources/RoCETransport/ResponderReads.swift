@@ -19,6 +19,7 @@ extension Core {
         resource.pointee.address = reth.virtualAddress
         resource.pointee.key = reth.rkey
         resource.pointee.protectionDomain = pair.pointee.protectionDomain
+        resource.pointee.sharedReceiveQueue = pair.pointee.sharedReceiveQueue?.pointee.number ?? 0
         resource.pointee.length = reth.dmaLength
         startRun(resource, at: 0, length: reth.dmaLength, mtu: pair.pointee.attributes.pathMTU)
         finishResource(pair, resource)

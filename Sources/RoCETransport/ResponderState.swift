@@ -20,6 +20,8 @@ struct ReadResource {
     var key: UInt32 = 0
     /// The protection domain of the memory of a READ, which on XRC differs between requests.
     var protectionDomain: UInt32 = 0
+    /// The number of the shared receive queue that the request named on XRC; 0 on RC.
+    var sharedReceiveQueue: UInt32 = 0
     var length: UInt32 = 0
     /// The MSN of the responses.
     var msn: UInt32 = 0

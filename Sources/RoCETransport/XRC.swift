@@ -190,7 +190,7 @@ extension Core {
             var index = pair.pointee.responder.firstResource
             while index != pair.pointee.responder.endResource {
                 let resource = pair.pointee.responder.resources.place(index)
-                if resource.pointee.protectionDomain == queue.pointee.protectionDomain {
+                if resource.pointee.sharedReceiveQueue == queue.pointee.number {
                     resource.pointee.protectionDomain = Self.noDomain
                 }
                 index &+= 1

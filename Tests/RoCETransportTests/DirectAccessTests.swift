@@ -161,10 +161,33 @@ struct DirectAccessTests {
         #expect(test.packets() == 2 && target[0] == 0)
         test.right.postReceive(test.rightPair, id: 9)
         test.network.run()
-        #expect(test.left.poll().map(\.status) == [.success, .success] || test.network.step() == false)
+        #expect(test.left.poll().map(\.status) == [.success, .success])
         let direct = test.left.engine.counters.directRequests
         test.left.post(test.leftPair, test.request(.write, id: 3, at: target), [test.left.sge(source)])
         #expect(test.packets() == 0 && test.left.engine.counters.directRequests == direct + 1)
+    }
+
+    @Test("A long request that packets complete leaves nothing behind for the next one")
+    func completedByPackets() throws {
+        let size = 3 << 20
+        let test = try NeighborPair(memory: 16 << 20)
+        let (source, target) = (test.left.take(size), test.right.take(size))
+        for index in 0..<size { source[index] = UInt8(truncatingIfNeeded: index &* 7 &+ 1) }
+        test.left.post(test.leftPair, test.request(.write, at: target), [test.left.sge(source)])
+        #expect(
+            test.left.engine.transmit(into: test.left.packet, now: test.network.now) == nil
+                && test.left.engine.hasDirectWork)
+        let neighbor = test.left.engine.neighbors[2]
+        test.left.engine.neighbors[2] = nil
+        test.network.run()
+        #expect(test.left.poll().map(\.status) == [.success] && test.left.engine.counters.directRequests == 0)
+        test.left.engine.neighbors[2] = neighbor
+        let second = test.right.take(1 << 20)
+        let part = UnsafeMutableRawBufferPointer(rebasing: source[..<(1 << 20)])
+        test.left.post(test.leftPair, test.request(.write, id: 2, at: second), [test.left.sge(part)])
+        #expect(test.packets() == 0 && test.left.poll().map(\.status) == [.success])
+        #expect(memcmp(second.baseAddress!, source.baseAddress!, 1 << 20) == 0)
+        #expect(memcmp(target.baseAddress!, source.baseAddress!, size) == 0)
     }
 
     @Test("A request whose first packets were acknowledged stays a request of packets", arguments: [false, true])
@@ -240,7 +263,7 @@ struct DirectAccessTests {
         #expect(test.hazard.pointee.load(ordering: .relaxed) == 0)
     }
 
-    @Test("Access that was withdrawn and restored is direct again; a new key replaces the one of its entry")
+    @Test("Access that was withdrawn and restored is direct again, and so is that of a queue pair that connects again")
     func restored() throws {
         let test = try NeighborPair()
         let target = test.right.take(64)

@@ -224,6 +224,8 @@ func closeContext(context: UnsafeMutablePointer<ibv_context>?) -> Int32 {
     soft.lockForControl()
     soft.leaveNetwork()
     soft.unlock()
+    // Memory regions that are still registered, whose memory the application frees now.
+    soft.endAllAccess()
     rdma_fini_context(context)
     freeContext(soft)
     return 0

@@ -61,16 +61,18 @@ struct PeerAccessTable: ~Copyable {
     private let byteCount: Int
     private let reach: Neighbor.Reach
 
-    /// Maps the table of the device at the other end of a connection. Returns nil for a descriptor that is not that of a
-    /// table.
-    init?(descriptor: Int32, connection: Int32) {
+    /// Maps the table of the device at the other end of a connection. Returns nil, and the errno value in `error`: EINVAL for
+    /// a descriptor that is not that of a table.
+    init?(descriptor: Int32, connection: Int32, error: inout Int32) {
         var memory: UnsafeMutableRawPointer?
         var byteCount = 0
-        guard linux_map_table(descriptor, &byteCount, &memory) == 0, let memory else { return nil }
+        error = linux_map_table(descriptor, &byteCount, &memory)
+        guard error == 0, let memory else { return nil }
         guard
             let table = Neighbor(table: memory, byteCount: byteCount, hazard: nil, reach: .none, mappings: nil)
         else {
             linux_unmap(memory, byteCount)
+            error = EINVAL
             return nil
         }
         self.memory = memory
@@ -80,8 +82,8 @@ struct PeerAccessTable: ~Copyable {
 
     deinit { linux_unmap(memory, byteCount) }
 
-    /// The process may be in another PID namespace, where its ID is that of another one: so its memory is read at the
-    /// address of a random value, which must be there.
+    /// The process may have ended, and its ID be that of another one: so its memory is read at the address of a random value,
+    /// which must be there.
     private static func reach(of process: Int32, _ note: (UInt64, UInt64)) -> Neighbor.Reach {
         guard process > 0 else { return .none }
         if process == linux_process() { return .here }
@@ -118,6 +120,7 @@ extension ContextPointer {
     func makeAccessTable() {
         if let table = guarded.pointee.accessTable.make(allowed: sharesMemory) {
             pointee.engine.publish(table)
+            pointee.engine.republishQueuePairs { guarded.pointee.gids.contains($0) }
             guarded.pointee.senders.share(0, guarded.pointee.accessTable.descriptor)
         }
     }
@@ -136,14 +139,22 @@ extension ContextPointer {
     /// - Returns: False when one of them is stopped in the middle of an access. Then the access is as before.
     func endAccess(key: UInt32) -> Bool {
         lockForControl()
+        pointee.engine.withdraw(key: key)
         let isPublished = guarded.pointee.accessTable.descriptor >= 0
-        if isPublished { pointee.engine.withdraw(key: key) }
         unlock()
         guard isPublished, !awaitRequesters({ Hazard.concerns($0, key: key) }) else { return true }
         lockForControl()
         pointee.engine.restore(key: key)
         unlock()
         return false
+    }
+
+    /// Ends all access of other processes, and waits until none of them is inside one. Not under the lock.
+    func endAllAccess() {
+        lockForControl()
+        pointee.engine.withdrawAll()
+        unlock()
+        _ = awaitRequesters { $0 != 0 }
     }
 
     /// Waits until no other process is inside an access through a queue pair, whose entry was removed from the table.

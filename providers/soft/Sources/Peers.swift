@@ -13,6 +13,11 @@ struct Peer: ~Copyable {
     /// Nil when shared memory is not available. `Senders` owns the ring of a device to itself.
     private var ring: UnsafeMutableRawPointer?
     var writer: PacketRingWriter?
+    /// Refers to the process of the peer (pidfd_open(2)), and is ready when it has ended; negative where there is none.
+    private var process: Int32 = -1
+    /// The ready list that contains the connection and `process`, and the slot of the peer.
+    private var readyList: Int32 = -1
+    private var slot = 0
     /// The access table of the peer; nil before it has sent it.
     private var accessTable: PeerAccessTable?
     /// The arenas of the peer that are mapped here (`SharedMemory`); nil without any.
@@ -51,6 +56,7 @@ struct Peer: ~Copyable {
             mappings.deallocate()
         }
         if let ring { linux_unmap(ring, PacketRing.strideByteCount) }
+        if process >= 0 { linux_close(process) }
         linux_close(connection)
     }
 
@@ -69,8 +75,10 @@ struct Peer: ~Copyable {
 
     /// Adds the connection to the ready list, which reports when the receiver refuses the ring or ends. Returns false
     /// when that fails.
-    func register(in readyList: Int32, slot: Int) -> Bool {
-        linux_ready_add(readyList, connection, LocalTag.peer(slot)) == 0
+    mutating func register(in readyList: Int32, slot: Int) -> Bool {
+        self.readyList = readyList
+        self.slot = slot
+        return linux_ready_add(readyList, connection, LocalTag.peer(slot)) == 0
     }
 
     /// Whether the receiver has closed the ring.
@@ -84,7 +92,9 @@ struct Peer: ~Copyable {
     var isOther: Bool { connection >= 0 }
 
     /// Whether the receiver's process has ended.
-    var hasEnded: Bool { connection >= 0 && linux_local_has_ended(connection) }
+    var hasEnded: Bool {
+        connection >= 0 && (linux_local_has_ended(connection) || process >= 0 && linux_process_has_ended(process))
+    }
 
     /// Whether the receiver sleeps and is to be woken. True for one caller only, since it clears the word.
     @inline(__always)
@@ -112,8 +122,9 @@ struct Peer: ~Copyable {
 
     /// Receives the messages of the receiver. Returns 0; EPIPE when it has ended; EPROTO when it violates the protocol.
     mutating func receive() -> Int32 {
+        if process >= 0 && linux_process_has_ended(process) { return EPIPE }
         var message = (UInt64(0), UInt64(0))
-        while true {
+        for _ in 0..<Self.burst {
             var descriptor: Int32 = -1
             let received = linux_local_receive(connection, &message, LocalMessage.shareByteCount, &descriptor)
             if received == -EAGAIN { return 0 }
@@ -124,7 +135,7 @@ struct Peer: ~Copyable {
             }
             switch kind {
             case .noRing:
-                guard descriptor == -1 else { return EPROTO }
+                guard descriptor == -1, ring != nil else { return EPROTO }
                 closeRing()
             case .share:
                 // -2: no descriptor was left for it.
@@ -133,14 +144,24 @@ struct Peer: ~Copyable {
             default: return EPROTO
             }
         }
+        // The ready list reports the connection again.
+        return 0
     }
+
+    /// Messages that are received in a row.
+    private static let burst = 64
 
     /// Maps the access table, number 0, or an arena. Returns false when the descriptor is not that of such memory.
     private mutating func map(_ number: UInt64, _ descriptor: Int32) -> Bool {
         guard number != 0 else {
             guard accessTable == nil else { return false }
-            accessTable = PeerAccessTable(descriptor: descriptor, connection: connection)
-            return accessTable != nil
+            // The end of the connection does not tell that the process has ended: a child of fork(2) can have it open.
+            process = linux_open_process(connection)
+            if process >= 0, linux_ready_add(readyList, process, LocalTag.peer(slot)) != 0 { return true }
+            var error: Int32 = 0
+            accessTable = PeerAccessTable(descriptor: descriptor, connection: connection, error: &error)
+            // Where there is no room for it, requests are packets.
+            return error != EINVAL
         }
         guard number < Neighbor.mappingCount else { return false }
         if mappings == nil {
@@ -181,8 +202,11 @@ struct Peer: ~Copyable {
     private func sendUnread(_ ring: UnsafeMutableRawPointer) {
         var reader = PacketRingReader(ring)
         var envelope = PacketEnvelope(source: GID(), destination: GID(), trafficClass: 0, hopLimit: 0, flowLabel: 0)
-        while let packet = reader.next(&envelope) {
-            guard send(packet.baseAddress!, byteCount: packet.count, envelope) == 0 else { return }
+        // The receiver can write to the ring as well: no more than it can hold.
+        for _ in 0..<PacketRing.byteCount / PacketRing.line {
+            guard let packet = reader.next(&envelope),
+                send(packet.baseAddress!, byteCount: packet.count, envelope) == 0
+            else { return }
             reader.release(byteCount: packet.count)
         }
     }
@@ -236,6 +260,10 @@ struct Peers: ~Copyable {
         return open(slot, own: own, &senders, now: now)
     }
 
+    /// The device at a slot that `peer` returned before, also if it has closed its ring since.
+    @inline(__always)
+    func opened(_ slot: Int) -> UnsafeMutablePointer<Peer>? { peers[slot] }
+
     @inline(never)
     private mutating func open(
         _ slot: Int, own: Int, _ senders: inout Senders, now: UInt64
@@ -266,7 +294,7 @@ struct Peers: ~Copyable {
     private mutating func connect(_ slot: Int, _ readyList: Int32) -> Peer? {
         var error: Int32 = 0
         var ringError: Int32 = 0
-        guard let peer = Peer(slot, error: &error, ringError: &ringError) else {
+        guard var peer = Peer(slot, error: &error, ringError: &ringError) else {
             warnOfConnection(slot, error)
             return nil
         }

@@ -158,7 +158,9 @@ extension ContextPointer {
         _ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, writtenFor slot: Int, now: UInt64
     ) -> Bool {
         let destination = Int(packet.destinationQPN >> 16)
-        guard let peer = peer(destination, now: now) else {
+        // `peer` would unmap the ring that holds the packet if its reader has closed it meanwhile.
+        let found = destination == slot ? guarded.pointee.peers.opened(slot) : peer(destination, now: now)
+        guard let peer = found else {
             sendDatagram(packet, at: bytes, now: now)
             return true
         }
@@ -294,9 +296,7 @@ extension ContextPointer {
         for index in 0..<count {
             let tag = tags[index]
             switch LocalTag.kind(tag) {
-            case LocalTag.listener:
-                makeAccessTable()
-                guarded.pointee.senders.accept()
+            case LocalTag.listener: guarded.pointee.senders.accept()
             case LocalTag.peer:
                 guarded.pointee.peers.receive(LocalTag.slot(tag), allowsDirect: sharesMemory)
             default: receiveMessages(on: LocalTag.descriptor(tag), isAwake: isForeground, now: now)
@@ -317,6 +317,7 @@ extension ContextPointer {
                 pointee.counters.pointee.badAddress &+= 1
             }
         }
+        if guarded.pointee.senders.takeNewRing() { makeAccessTable() }
         let counterRequest = guarded.pointee.senders.takeCounterRequest()
         if counterRequest >= 0 { sendCounters(on: counterRequest) }
     }

@@ -23,10 +23,18 @@ struct Senders: ~Copyable {
     private let room: UnsafeMutableRawPointer
     /// The errno value that was last logged.
     private var warned: Int32 = 0
+    /// Whether a ring was mapped since the last `takeNewRing`.
+    private var hasNewRing = false
     /// The descriptors of the memory that every sender gets, by the numbers of the messages; negative: none.
     private let shared: UnsafeMutablePointer<Int32>
     /// Whether connections are not accepted for now, because accept(2) failed.
     private(set) var isAcceptPaused = false
+
+    /// Whether a sender has sent its ring since the last call: then it is to get the access table.
+    mutating func takeNewRing() -> Bool {
+        defer { hasNewRing = false }
+        return hasNewRing
+    }
 
     /// The connection on which counters were asked for, or -1.
     private var counterRequest: Int32 = -1
@@ -278,6 +286,7 @@ struct Senders: ~Copyable {
             let error = map(descriptor, at: index, isAwake: isAwake)
             guard error != EINVAL else { return false }
             if error == 0 {
+                hasNewRing = true
                 for number in 0..<Neighbor.mappingCount where shared[number] >= 0 { send(number, to: index) }
                 return true
             }
