@@ -143,7 +143,9 @@ struct LatencyClient {
             case .send, .sendImmediate, .write, .writeImmediate, .atomicWrite, .window:
                 var found = link.inspect(
                     job, slot: answer.slot, byteCount: answer.byteCount, number, .reply, immediate: answer.immediate)
-                if job.operation == .window, answer.invalidatedKey != link.memoryWindow?.rkey {
+                // Debian's librxe does not report the key. The next message binds the window again, which fails if this one
+                // has not ended the binding.
+                if job.operation == .window, let key = answer.invalidatedKey, key != link.memoryWindow?.rkey {
                     found = .wrong(at: job.size)
                 }
                 tally.count(number, found)

@@ -30,6 +30,16 @@ struct Limits: CustomStringConvertible {
         }
     }
 
+    /// Raises the limits again, before the process ends: the leak sanitizer needs descriptors.
+    static func lift() {
+        for limit in [RLIMIT_FSIZE, RLIMIT_NOFILE] {
+            var limits = rlimit()
+            getrlimit(__rlimit_resource_t(limit.rawValue), &limits)
+            limits.rlim_cur = limits.rlim_max
+            setrlimit(__rlimit_resource_t(limit.rawValue), &limits)
+        }
+    }
+
     private static func set(_ limit: __rlimit_resource, _ value: rlim_t) throws {
         var limits = rlimit()
         getrlimit(__rlimit_resource_t(limit.rawValue), &limits)

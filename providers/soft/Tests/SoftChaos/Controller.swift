@@ -123,7 +123,8 @@ final class Controller {
         epoch.hasSharedWord = [.calm, .stop, .limits, .sharedMemory].contains(harm)
         if !isSlow && random.once(in: 4) { epoch.passive = Int.random(in: 0...1, using: &random) }
         now = "epoch \(counts.values.reduce(0, +)) (\(harm.rawValue), \(epoch))"
-        if harm == .limits || harm == .sharedMemory { try restart(harm) }
+        guard harm != .limits else { return try runLimited(epoch) }
+        if harm == .sharedMemory { try restart(harm) }
 
         try begin(epoch)
         pause(200)
@@ -131,7 +132,8 @@ final class Controller {
         let victim = epoch.passive.map { 1 - $0 } ?? Int.random(in: 0...1, using: &random)
         var harmed: Set<Int> = []
         switch harm {
-        case .calm, .limits, .sharedMemory: pause(200)
+        case .calm, .sharedMemory: pause(200)
+        case .limits: throw Failure("an epoch with limits is another function")
         case .stop: try stop(epoch)
         case .revoke: harmed = try revoke(epoch)
         case .revokeWhileStopped: harmed = try revokeWhileStopped(victim, epoch) { peers[victim].signal(SIGCONT) }
@@ -152,6 +154,25 @@ final class Controller {
             return
         }
         try end(epoch, harm, harmed)
+    }
+
+    /// An epoch of peers with small limits, after which there are new ones without.
+    private func runLimited(_ epoch: Epoch) throws {
+        do {
+            try restart(.limits)
+            try begin(epoch)
+            pause(400)
+            try end(epoch, .limits, [])
+            try quitPeers()
+        } catch let failure as Failure where "\(failure)".contains("EMFILE") {
+            // With few descriptors any verb can fail; it says so.
+            refused += 1
+            for peer in peers {
+                peer.signal(SIGKILL)
+                _ = peer.waitForExit()
+            }
+        }
+        try startPeers()
     }
 
     /// Sleeps for a random time, most often a short one.

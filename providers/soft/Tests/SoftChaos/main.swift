@@ -23,17 +23,20 @@ func say(_ text: String) { try? writeAll(Array((text + "\n").utf8), to: STDERR_F
 func runPeer(_ arguments: ArraySlice<String>) throws {
     guard let role = arguments.first.flatMap({ Int($0) }) else { throw Failure("peer: the role is missing") }
     try Limits.apply(arguments.dropFirst())
+    defer { Limits.lift() }
     let peer: Peer
     do {
         peer = try Peer(role: role)
     } catch {
         try writeAll(encoded(Answer(kind: .refused, text: "\(error)")), to: STDOUT_FILENO)
+        Limits.lift()
         exit(3)
     }
     do {
         try peer.run()
     } catch {
         try writeAll(encoded(Answer(kind: .failure, text: "\(error)")), to: STDOUT_FILENO)
+        Limits.lift()
         exit(1)
     }
 }
