@@ -200,15 +200,15 @@ private func freeSharedMemory(
 }
 
 extension ContextPointer {
-    /// Whether other processes of the host access memory of this device directly. Faults need packets.
+    /// Whether other processes of the host access memory of this device directly. Faults need packets. Under the lock.
     var sharesMemory: Bool { guarded.pointee.faults == nil && guarded.pointee.link.usesSharedMemory }
 
     fileprivate func takeShared(_ length: Int, _ error: inout Int32) -> UnsafeMutableRawPointer? {
+        lockForControl()
+        defer { unlock() }
         error = EOPNOTSUPP
         guard length <= SharedMemory.longest, sharesMemory, !linux_commits_strictly() else { return nil }
         error = 0
-        lockForControl()
-        defer { unlock() }
         return guarded.pointee.sharedMemory.take(wholePages(length), error: &error) { number, descriptor in
             guarded.pointee.senders.share(number, descriptor)
         }
