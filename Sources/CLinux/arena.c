@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #define ARENAS 1024
@@ -73,7 +72,7 @@ static void leave(const void *address)
 
 static int map(int fd, size_t size, void **address)
 {
-	if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return errno;
 	*address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (*address == MAP_FAILED)
@@ -87,22 +86,7 @@ static int map(int fd, size_t size, void **address)
 
 int linux_make_arena(const char *name, size_t size, int *fd, void **address)
 {
-	struct rlimit limit;
-	int error;
-
-	/* Beyond the limit the kernel sends SIGXFSZ, which ends the program. */
-	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < size)
-		return EFBIG;
-	*fd = linux_sealable_file(name);
-	if (*fd < 0)
-		return errno;
-	error = map(*fd, size, address);
-	if (error) {
-		close(*fd);
-		*fd = -1;
-		*address = NULL;
-	}
-	return error;
+	return linux_make_memory(name, size, fd, address, map);
 }
 
 void linux_close_arena(int fd, void *address, size_t size)

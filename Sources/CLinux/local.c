@@ -205,7 +205,7 @@ static int map_shared(int fd, size_t size, void **address)
 	return *address ? 0 : errno;
 }
 
-int linux_sealable_file(const char *name)
+static int sealable_file(const char *name)
 {
 	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
 
@@ -214,20 +214,7 @@ int linux_sealable_file(const char *name)
 	return fd;
 }
 
-/* Reserves the memory, so that access to it cannot fail later. */
-static int prepare(int fd, size_t size, void **address)
-{
-	if (ftruncate(fd, (off_t)size) < 0)
-		return errno;
-	while (fallocate(fd, 0, 0, (off_t)size) < 0)
-		if (errno != EINTR)
-			return errno;
-	if (fcntl(fd, F_ADD_SEALS, SIZE_SEALS) < 0)
-		return errno;
-	return map_shared(fd, size, address);
-}
-
-int linux_make_shared_memory(const char *name, size_t size, int *fd, void **address)
+int linux_make_memory(const char *name, size_t size, int *fd, void **address, int (*prepare)(int, size_t, void **))
 {
 	struct rlimit limit;
 	int error;
@@ -235,31 +222,54 @@ int linux_make_shared_memory(const char *name, size_t size, int *fd, void **addr
 	/* Beyond the limit the kernel sends SIGXFSZ, which ends the program. */
 	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < size)
 		return EFBIG;
-	*fd = linux_sealable_file(name);
+	*fd = sealable_file(name);
 	if (*fd < 0)
 		return errno;
-	error = prepare(*fd, size, address);
-	if (error)
+	error = ftruncate(*fd, (off_t)size) < 0 ? errno : prepare(*fd, size, address);
+	if (error) {
 		close(*fd);
+		*fd = -1;
+		*address = NULL;
+	}
 	return error;
 }
 
-int linux_map_shared_memory(int fd, size_t size, void **address)
+/* Reserves the memory, so that access to it cannot fail later. */
+static int prepare_shared(int fd, size_t size, void **address)
+{
+	if (!linux_reserve_table(fd, 0, size) || fcntl(fd, F_ADD_SEALS, SIZE_SEALS) < 0)
+		return errno;
+	return map_shared(fd, size, address);
+}
+
+int linux_make_shared_memory(const char *name, size_t size, int *fd, void **address)
+{
+	return linux_make_memory(name, size, fd, address, prepare_shared);
+}
+
+/* Whether the descriptor is that of a memory file with these seals; its size. */
+static bool is_sealed(int fd, int wanted, size_t *size)
 {
 	struct stat status;
 	int seals = fcntl(fd, F_GET_SEALS);
 
-	if (seals < 0 || (seals & SIZE_SEALS) != SIZE_SEALS)
-		return EINVAL;
-	if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size != (off_t)size)
-		return EINVAL;
-	return map_shared(fd, size, address);
+	if (seals < 0 || (seals & wanted) != wanted)
+		return false;
+	if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size <= 0)
+		return false;
+	*size = (size_t)status.st_size;
+	return true;
+}
+
+int linux_map_shared_memory(int fd, size_t size, void **address)
+{
+	size_t found;
+
+	return is_sealed(fd, SIZE_SEALS, &found) && found == size ? map_shared(fd, size, address) : EINVAL;
 }
 
 static int prepare_table(int fd, size_t size, void **address)
 {
-	if (ftruncate(fd, (off_t)size) < 0)
-		return errno;
 	if (!linux_reserve_table(fd, 0, (uint64_t)linux_page_size()))
 		return ENOMEM;
 	*address = linux_map_file(fd, 0, size);
@@ -274,21 +284,7 @@ static int prepare_table(int fd, size_t size, void **address)
 
 int linux_make_table(const char *name, size_t size, int *fd, void **address)
 {
-	struct rlimit limit;
-	int error;
-
-	/* Beyond the limit the kernel sends SIGXFSZ, which ends the program. */
-	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < size)
-		return EFBIG;
-	*fd = linux_sealable_file(name);
-	if (*fd < 0)
-		return errno;
-	error = prepare_table(*fd, size, address);
-	if (error) {
-		close(*fd);
-		*fd = -1;
-	}
-	return error;
+	return linux_make_memory(name, size, fd, address, prepare_table);
 }
 
 bool linux_reserve_table(int fd, uint64_t offset, uint64_t count)
@@ -299,34 +295,17 @@ bool linux_reserve_table(int fd, uint64_t offset, uint64_t count)
 	return true;
 }
 
-static int check_shared(int fd, size_t *size)
-{
-	struct stat status;
-	int seals = fcntl(fd, F_GET_SEALS);
-
-	if (seals < 0 || (seals & TABLE_SEALS) != TABLE_SEALS)
-		return EINVAL;
-	if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size <= 0)
-		return EINVAL;
-	*size = (size_t)status.st_size;
-	return 0;
-}
-
 int linux_map_table(int fd, size_t *size, void **address)
 {
-	int error = check_shared(fd, size);
-
-	if (error)
-		return error;
+	if (!is_sealed(fd, TABLE_SEALS, size))
+		return EINVAL;
 	*address = linux_map_readable(fd, 0, *size);
 	return *address ? 0 : errno;
 }
 
 int linux_map_arena(int fd, size_t *size, void **address)
 {
-	int error = check_shared(fd, size);
-
-	return error ? error : map_shared(fd, *size, address);
+	return is_sealed(fd, TABLE_SEALS, size) ? map_shared(fd, *size, address) : EINVAL;
 }
 
 int linux_ready_list(void)

@@ -38,8 +38,9 @@ public struct AccessTable {
     static let pageByteCount = 4096
     static let queuePairByteCount = 32
     static let regionByteCount = 64
-    private static let bitsOffset = 16
-    private static let noteOffset = 16
+    static let bitsOffset = 8
+    /// The offset of the first of the two values for the caller; the other one follows.
+    public static let noteOffset = 16
     static let presentOffset = 64
 
     /// The bytes of the table of an engine with this many queue pairs. Most of it is never written, and takes no
@@ -63,9 +64,9 @@ public struct AccessTable {
         self.descriptor = descriptor
         self.reserve = reserve
         indexBits = UInt32(max(maximumQueuePairs, 128).trailingZeroBitCount)
-        memory.storeBytes(of: note.0, toByteOffset: 16, as: UInt64.self)
-        memory.storeBytes(of: note.1, toByteOffset: 24, as: UInt64.self)
-        memory.storeBytes(of: UInt64(indexBits), toByteOffset: 8, as: UInt64.self)
+        memory.storeBytes(of: note.0, toByteOffset: Self.noteOffset, as: UInt64.self)
+        memory.storeBytes(of: note.1, toByteOffset: Self.noteOffset + 8, as: UInt64.self)
+        memory.storeBytes(of: UInt64(indexBits), toByteOffset: Self.bitsOffset, as: UInt64.self)
         AccessTable.word64(memory).pointee.store(Self.layout, ordering: .releasing)
     }
 
@@ -155,12 +156,12 @@ struct QueuePairGrant {
 // MARK: - The engine that owns the memory
 
 extension Engine {
-    /// Begins to write the table of this engine, for requesters of this host.
-    public borrowing func publish(_ table: AccessTable) {
+    /// Begins to write the table of this engine, for requesters of this host. `isLocal` as in `republishQueuePairs`.
+    public borrowing func publish(_ table: AccessTable, isLocal: (GID) -> Bool = { _ in true }) {
         core.pointee.accessTable = table
         var index: UInt32 = 0
         while let region = core.pointee.keys.nextRegion(from: &index) { core.pointee.publish(region) }
-        republishQueuePairs { _ in true }
+        republishQueuePairs(isLocal)
     }
 
     /// Writes the entries of all queue pairs again, and grants access only to the queue pairs whose local GID satisfies

@@ -74,7 +74,10 @@ public struct Neighbor {
     fileprivate let mappings: UnsafeMutablePointer<SharedMapping>?
     /// The two values that the owner of the table gave (`AccessTable.init`).
     public var note: (UInt64, UInt64) {
-        (table.load(fromByteOffset: 16, as: UInt64.self), table.load(fromByteOffset: 24, as: UInt64.self))
+        (
+            table.load(fromByteOffset: AccessTable.noteOffset, as: UInt64.self),
+            table.load(fromByteOffset: AccessTable.noteOffset + 8, as: UInt64.self)
+        )
     }
 
     /// Creates a neighbor; nil when the memory has no table of this layout.
@@ -92,7 +95,7 @@ public struct Neighbor {
         guard byteCount >= AccessTable.pageByteCount,
             AccessTable.word64(table).pointee.load(ordering: .acquiring) == AccessTable.layout
         else { return nil }
-        let bits = table.load(fromByteOffset: 8, as: UInt64.self)
+        let bits = table.load(fromByteOffset: AccessTable.bitsOffset, as: UInt64.self)
         guard (7...16).contains(bits), AccessTable.byteCount(maximumQueuePairs: 1 << UInt32(bits)) <= byteCount else {
             return nil
         }

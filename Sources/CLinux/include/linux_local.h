@@ -46,8 +46,10 @@ int linux_local_process(int fd);
 /// Whether the peer has closed the connection.
 bool linux_local_has_ended(int fd);
 
-/// Creates a file in memory that can be sealed (memfd_create(2)). Returns the descriptor, or -1 and sets errno.
-int linux_sealable_file(const char *name);
+/// Creates a file in memory of this size that can be sealed (memfd_create(2)). `prepare` reserves, seals and maps it, and
+/// returns 0 or a positive errno value. Returns 0, its descriptor and address, or a positive errno value: EFBIG when
+/// RLIMIT_FSIZE is less than the size.
+int linux_make_memory(const char *name, size_t size, int *fd, void **address, int (*prepare)(int, size_t, void **));
 
 /// Creates shared memory of this size (memfd_create(2)): reserved, mapped and sealed, so that its size is fixed.
 /// Returns 0 and its descriptor and address, or a positive errno value: EFBIG when RLIMIT_FSIZE is less than the size.

@@ -39,7 +39,7 @@ struct OwnAccessTable: ~Copyable {
             return nil
         }
         // Another process finds out by the second value whether it may read this one's memory.
-        let address = UInt64(UInt(bitPattern: memory)) &+ 24
+        let address = UInt64(UInt(bitPattern: memory + AccessTable.noteOffset + 8))
         return AccessTable(
             memory, maximumQueuePairs: UInt32(DeviceLimits.queuePairNumbers), descriptor: descriptor,
             note: (address, linux_random64() | 1), reserve: { linux_reserve_table($0, $1, $2) })
@@ -119,8 +119,7 @@ extension ContextPointer {
     /// Makes the table of this device if there is none. Under the lock.
     func makeAccessTable() {
         if let table = guarded.pointee.accessTable.make(allowed: sharesMemory) {
-            pointee.engine.publish(table)
-            pointee.engine.republishQueuePairs { guarded.pointee.gids.contains($0) }
+            pointee.engine.publish(table) { guarded.pointee.gids.contains($0) }
             guarded.pointee.senders.share(0, guarded.pointee.accessTable.descriptor)
         }
     }
