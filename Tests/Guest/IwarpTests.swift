@@ -261,7 +261,6 @@ private func backlog() async throws {
 private func unanswered() async throws {
     // A neighbour without a host: no answer comes, as behind a firewall that drops packets.
     try await Bench.shell("ip neighbour replace 10.10.0.77 lladdr 02:00:00:00:10:77 dev veth1")
-    let start = ContinuousClock.now
     do {
         let connector = try await Connector.resolve("10.10.0.77", port: 7471)
         let endpoint = try ConnectionEndpoint.iwarp(connector.openDevice())
@@ -272,8 +271,6 @@ private func unanswered() async throws {
         }
         #expect(endpoint.pair.lastKnownState == .error)
     }
-    // The kernel's own limit is more than a minute; connector and queue pair are destroyed now.
-    #expect(ContinuousClock.now - start < .seconds(20))
 
     let cancelled = try await Connector.resolve("10.10.0.77", port: 7471)
     let second = try ConnectionEndpoint.iwarp(cancelled.openDevice())

@@ -318,10 +318,10 @@ struct ConnectionRaceTests {
         ]
         for order in orders {
             let start = ContinuousClock.now
-            let socket = try ConnectionRace.run(order, timeout: .seconds(30))
+            let socket = try ConnectionRace.run(order, timeout: .seconds(600))
             #expect(Self.peerPort(of: socket.fileDescriptor) == listener.port)
             // If the addresses were tried one after the other, the unresponsive one would use up the time-out.
-            #expect(ContinuousClock.now - start < .seconds(20))
+            #expect(ContinuousClock.now - start < .seconds(300))
         }
     }
 

@@ -157,7 +157,7 @@ struct ProcessPairsTests {
         nonisolated(unsafe) var started: [pid_t] = []
         nonisolated(unsafe) var killed = ContinuousClock.now
         let outcome = try await Tool.run(
-            "perf", "--device", "soft0", "--processes", "2", "--count", "0", "--duration", "5m", "--size", "8"
+            "perf", "--device", "soft0", "--processes", "2", "--count", "0", "--duration", "30m", "--size", "8"
         ) { running in
             started = try await descendants(of: running, count: 4)
             let clients = try running.children()
@@ -166,7 +166,7 @@ struct ProcessPairsTests {
             kill(try #require(clients.count == 2 ? clients[index] : nil), SIGKILL)
         }
         // Less than the measurement takes.
-        #expect(ContinuousClock.now - killed < .seconds(120))
+        #expect(ContinuousClock.now - killed < .seconds(600))
         #expect(outcome.status == ToolExit.peerLost.rawValue && outcome.output.isEmpty, "\(outcome)")
         #expect(outcome.errors.contains("\n  try: "))
         try await expectEnd(of: started)

@@ -184,10 +184,10 @@ struct TwoHostsTests {
                 let port = try await server.port()
                 let start = ContinuousClock.now
                 let client = try await Tool.run(
-                    "ping", "dual", "--port", port, "--count", "5", "--timeout", "30s", on: first, by: withHosts)
+                    "ping", "dual", "--port", port, "--count", "5", "--timeout", "10m", on: first, by: withHosts)
                 #expect(client.status == 0 && client.output.contains("10.9.0.2"), "\(client.errors)")
                 // If addresses were tried one after the other, the first would use the whole timeout.
-                #expect(ContinuousClock.now - start < .seconds(20))
+                #expect(ContinuousClock.now - start < .seconds(300))
                 let refused = try await Tool.run(
                     "ping", "dual", "--port", "1", "--timeout", "600ms", on: first, by: withHosts)
                 #expect(refused.status == ToolExit.cannotConnect.rawValue)
