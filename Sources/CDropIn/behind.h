@@ -45,6 +45,15 @@ struct dropin_context {
 /* ibv_device._ops._dummy1 of the providers' devices. libibverbs neither reads nor writes it. */
 __attribute__((visibility("hidden"))) struct ibv_context *dropin_mark(struct ibv_device *device, int cmd_fd);
 
+/* Set while this thread lists or opens devices, which opens files: they are the kernel's (swift_rdma_sysfs). */
+__attribute__((visibility("hidden"))) extern __thread bool dropin_is_busy;
+
+/* Whether ibv_get_device_list lists the device. */
+__attribute__((visibility("hidden"))) bool dropin_is_listed(const struct dropin_device *device);
+
+/* Makes the device known as one of the providers'. Returns 0, or ENOMEM. */
+__attribute__((visibility("hidden"))) int dropin_remember(const struct dropin_device *device);
+
 static inline bool is_provided_device(const struct ibv_device *device)
 {
 	return device->_ops._dummy1 == dropin_mark;

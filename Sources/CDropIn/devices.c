@@ -3,7 +3,10 @@
 #endif
 #include "behind.h"
 
+#include <stdio.h>
 #include <sys/auxv.h>
+
+#include <rdma_sysfs.h>
 
 /* A device of the providers that a list had. It is never freed, as its struct ibv_device is not. */
 struct known {
@@ -13,6 +16,8 @@ struct known {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct known *all_known;
+
+__thread bool dropin_is_busy;
 
 /* An array that ibv_get_device_list returned follows this. */
 struct list {
@@ -66,7 +71,17 @@ static struct known *known_device(const struct ibv_device *device)
 	return NULL;
 }
 
-static int remember(const struct dropin_device *device)
+/* The paths by which programs look for a device: those that libverbs-sysfs.so shows (rdma_sysfs.h). Software devices have no
+ * others. UCX uses no device without a file in /dev/infiniband. */
+static void name_paths(struct ibv_device *device)
+{
+	if (!*device->dev_name)
+		strcpy(device->dev_name, device->name);
+	if (!*device->ibdev_path)
+		snprintf(device->ibdev_path, sizeof(device->ibdev_path), RDMA_SYSFS_PATH "/%s", device->name);
+}
+
+int dropin_remember(const struct dropin_device *device)
 {
 	struct known *known;
 	int error = 0;
@@ -77,6 +92,7 @@ static int remember(const struct dropin_device *device)
 		if (known) {
 			known->device = *device;
 			known->next = all_known;
+			name_paths(device->device);
 			device->device->_ops._dummy1 = dropin_mark;
 			__atomic_store_n(&all_known, known, __ATOMIC_RELEASE);
 		} else {
@@ -87,21 +103,34 @@ static int remember(const struct dropin_device *device)
 	return error;
 }
 
+/* The only device that the program is to see, by RDMA_DEVICE; or NULL. */
+static const char *only_device(void)
+{
+	const char *only = getauxval(AT_SECURE) ? NULL : getenv("RDMA_DEVICE");
+
+	return only && *only ? only : NULL;
+}
+
+bool dropin_is_listed(const struct dropin_device *device)
+{
+	const char *only = only_device();
+
+	/* A device on request appears where it is asked for only. */
+	return only ? !strcmp(only, device->device->name) : !device->on_request;
+}
+
 static void add_provided(void *list, const struct dropin_device *device)
 {
 	struct collection *found = list;
 	size_t index;
 
-	/* A device on request appears where it is asked for only. */
-	if (device->on_request && !found->only)
+	if (!dropin_is_listed(device))
 		return;
 	/* libibverbs serves it. */
 	for (index = 0; index < found->count; index++)
 		if (!strcmp(found->devices[index]->name, device->device->name))
 			return;
-	if (found->only && strcmp(found->only, device->device->name))
-		return;
-	if (remember(device))
+	if (dropin_remember(device))
 		found->error = ENOMEM;
 	else
 		add_device(found, device->device);
@@ -110,7 +139,7 @@ static void add_provided(void *list, const struct dropin_device *device)
 DROPIN_EXPORT_AGAIN(ibv_get_device_list)
 struct ibv_device **ibv_get_device_list(int *count)
 {
-	struct collection found = {.only = getauxval(AT_SECURE) ? NULL : getenv("RDMA_DEVICE")};
+	struct collection found = {.only = only_device()};
 	struct ibv_device **others = NULL;
 	struct list *list = NULL;
 	size_t index;
@@ -119,8 +148,6 @@ struct ibv_device **ibv_get_device_list(int *count)
 
 	if (count)
 		*count = 0;
-	if (found.only && !*found.only)
-		found.only = NULL;
 	if (behind.ibv_get_device_list) {
 		others = behind.ibv_get_device_list(NULL);
 		/* ENOSYS: a kernel without RDMA, which is no error here. */
@@ -130,7 +157,9 @@ struct ibv_device **ibv_get_device_list(int *count)
 	}
 	/* An error counts if there is no device at all: others are of use without those that cannot be listed. In a child of
 	 * fork(2) a lock of the loader may be held by a thread that the child does not have. */
+	dropin_is_busy = true;
 	provided = linux_is_forked_child() ? EPERM : dropin_list_devices(add_provided, &found);
+	dropin_is_busy = false;
 	if (!error)
 		error = provided;
 	if (found.error || (error && !found.count)) {
@@ -206,7 +235,9 @@ struct ibv_context *ibv_open_device(struct ibv_device *device)
 	context = calloc(1, sizeof(*context));
 	if (!context)
 		return NULL;
+	dropin_is_busy = true;
 	error = dropin_open_device(device->name, &opened, &context->handle);
+	dropin_is_busy = false;
 	if (error) {
 		free(context);
 		return no_object(error);
@@ -219,7 +250,7 @@ struct ibv_context *ibv_open_device(struct ibv_device *device)
 	known = known_device(device);
 	own.device = opened.context->device;
 	own.node_guid = known ? known->device.node_guid : 0;
-	error = remember(&own);
+	error = dropin_remember(&own);
 	if (error) {
 		dropin_close_device(context->handle);
 		free(context);

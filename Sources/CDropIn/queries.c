@@ -8,6 +8,8 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
+#include <rdma_sysfs.h>
+
 DROPIN_EXPORT_AGAIN(ibv_query_device)
 int ibv_query_device(struct ibv_context *context, struct ibv_device_attr *attr)
 {
@@ -135,6 +137,30 @@ DROPIN_EXPORT const char *ibv_get_sysfs_path(void)
 	return path && *path ? path : "/sys";
 }
 
+/* A file of a software device. Returns -ENOENT if the directory is none of one. */
+static ssize_t read_own_file(const char *directory, const char *name, char *text, size_t size)
+{
+	char contents[RDMA_SYSFS_SIZE];
+	char path[4096];
+	size_t length;
+	int kind;
+
+	if (size == 0 || (size_t)snprintf(path, sizeof(path), "%s/%s", directory, name) >= sizeof(path))
+		return -EINVAL;
+	kind = swift_rdma_sysfs(path, contents, &length);
+	if (kind < 0)
+		return kind;
+	if (kind != RDMA_SYSFS_FILE)
+		return -ENOENT;
+	if (length > 0 && contents[length - 1] == '\n')
+		length--;
+	if (length >= size)
+		length = size - 1;
+	memcpy(text, contents, length);
+	text[length] = '\0';
+	return (ssize_t)length;
+}
+
 /* Reads a file of one line without its line feed. Returns the number of bytes, or -1. */
 DROPIN_EXPORT int ibv_read_sysfs_file(const char *directory, const char *name, char *text, size_t size)
 {
@@ -142,6 +168,11 @@ DROPIN_EXPORT int ibv_read_sysfs_file(const char *directory, const char *name, c
 	ssize_t length;
 	int file;
 
+	if (!strncmp(directory, RDMA_SYSFS_PATH "/", strlen(RDMA_SYSFS_PATH "/"))) {
+		length = read_own_file(directory + strlen(RDMA_SYSFS_PATH "/"), name, text, size);
+		if (length != -ENOENT)
+			return length < 0 ? minus_one((int)-length) : (int)length;
+	}
 	if (behind.ibv_read_sysfs_file)
 		return behind.ibv_read_sysfs_file(directory, name, text, size);
 	length = snprintf(path, sizeof(path), "%s/%s", directory, name);

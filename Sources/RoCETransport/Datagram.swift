@@ -87,7 +87,17 @@ extension Core {
             failReceive(pair, status: .localProtectionError)
             return enterError(pair)
         }
-        finishReceive(pair, packet, opcode: .receive)
+        finishReceive(pair, packet, opcode: .receive, networkType: Self.networkType(of: source.header))
+    }
+
+    /// What the service level of a received datagram says, as mlx5 reports it for RoCE v2 and UCX reads it: 8, for UDP, with
+    /// 2 for IPv4 or 1 for IPv6 (RoCEv2 annex A17.4.5.1 wants it in the completion; ibv_wc has no field for it).
+    static func networkType(of header: UnsafeRawBufferPointer) -> UInt8 {
+        switch header.count {
+        case IPv4Header.byteCount: 8 | 2
+        case IPv6Header.byteCount: 8 | 1
+        default: 0
+        }
     }
 
     /// Writes the GRH area: the IPv6 header, or 20 zero bytes and the IPv4 header (RoCEv2 annex A17.4.5.2). Returns

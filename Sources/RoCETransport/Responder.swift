@@ -235,7 +235,9 @@ extension Core {
     }
 
     /// Completes the receive work request of a SEND, or of an RDMA WRITE with immediate data.
-    mutating func finishReceive(_ pair: Pair, _ packet: TransportPacket, opcode: CompletionOpcode) {
+    mutating func finishReceive(
+        _ pair: Pair, _ packet: TransportPacket, opcode: CompletionOpcode, networkType: UInt8 = 0
+    ) {
         assert(pair.pointee.responder.holdsReceive, "no receive work request was taken")
         var completion = WorkCompletion()
         completion.id = pair.pointee.responder.receiveID
@@ -251,6 +253,7 @@ extension Core {
         }
         if pair.pointee.type == .ud {
             completion.sourceQueuePairNumber = packet.headers.deth.sourceQPN
+            completion.serviceLevel = networkType
             completion.flags.insert(.grh)
         } else {
             completion.serviceLevel = pair.pointee.attributes.path.serviceLevel

@@ -44,7 +44,7 @@ public struct Path: Hashable, Sendable, BitwiseCopyable {
     public var trafficClass: UInt8
     /// The hop limit of IPv6 or time to live of IPv4 (`ibv_ah_attr.grh.hop_limit`).
     public var hopLimit: UInt8
-    /// The service level, 0 to 7 (`ibv_ah_attr.sl`).
+    /// The service level, 0 to 15 (`ibv_ah_attr.sl`).
     public var serviceLevel: UInt8
     /// The index of `source` in the port's GID table (`ibv_ah_attr.grh.sgid_index`).
     public var sourceIndex: UInt8
@@ -117,7 +117,7 @@ public struct WorkCompletion: Hashable, Sendable, BitwiseCopyable {
     public var pkeyIndex: UInt16 = 0
     /// The source LID (`ibv_wc.slid`): 0 on RoCE.
     public var sourceLID: UInt16 = 0
-    /// The service level of the path (`ibv_wc.sl`).
+    /// The service level of the path; of a datagram, the network header: `Engine.networkType` (`ibv_wc.sl`).
     public var serviceLevel: UInt8 = 0
     /// The destination LID path bits (`dlid_path_bits`): 0 on RoCE.
     public var destinationPathBits: UInt8 = 0

@@ -136,6 +136,8 @@ struct UnreliableTests {
         let completions = probe.host.poll()
         #expect(completions.map(\.byteCount) == [47])
         #expect(completions[0].flags == [.grh, .withImmediate] && completions[0].sourceQueuePairNumber == 0xABCDE)
+        // mlx5's types of a RoCE v2 packet.
+        #expect(completions[0].serviceLevel == (size == 20 ? 0xA : 0x9))
         #expect(completions[0].immediate == UInt32(0x0102_0304).bigEndian)
         let zeros = [UInt8](repeating: 0, count: 40 - size)
         #expect(Array(probe.memory[..<47]) == zeros + pattern(size, seed: 100) + pattern(7))

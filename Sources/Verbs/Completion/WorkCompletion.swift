@@ -46,7 +46,8 @@ import SystemPackage
     @inlinable public var pkeyIndex: UInt16 { raw.pkey_index }
     /// UD: the LID of the sender (`ibv_wc.slid`).
     @inlinable public var sourceLID: UInt16 { raw.slid }
-    /// UD: the service level of the packet (`ibv_wc.sl`).
+    /// UD: the service level of the packet (`ibv_wc.sl`). On RoCE v2 mlx5 and soft report the network header instead: 10
+    /// for IPv4, 9 for IPv6.
     @inlinable public var serviceLevel: UInt8 { raw.sl }
     /// UD: the path bits of the destination LID (`ibv_wc.dlid_path_bits`).
     @inlinable public var pathBits: UInt8 { raw.dlid_path_bits }

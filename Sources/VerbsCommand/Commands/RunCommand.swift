@@ -12,7 +12,8 @@ struct RunCommand: ParsableCommand {
         discussion: """
             The command and every program that it starts find this package's libibverbs.so.1 instead of the \
             distribution's. It lists the software devices beside the kernel's devices, which the distribution's library \
-            goes on serving. The process of verbs becomes the command, so its signals and its exit code are the command's.
+            goes on serving. In /sys/class/infiniband they find the software devices too (LD_PRELOAD). The process of \
+            verbs becomes the command, so its signals and its exit code are the command's.
 
             A static program, a program for another machine, and one with raised privileges (set-user-ID, \
             set-group-ID, file capabilities) cannot use the library, and are refused.
@@ -63,6 +64,9 @@ struct RunCommand: ParsableCommand {
             }
         }
         var settings = [("LD_LIBRARY_PATH", library.searchPath)]
+        if let preload = library.preload {
+            settings += [("LD_PRELOAD", preload), ("ASAN_OPTIONS", library.sanitizerOptions)]
+        }
         if let device { settings.append(("RDMA_DEVICE", device)) }
         if let faults { settings.append((FaultRules.variable, faults)) }
         if verbose && getenv("RDMA_LOG") == nil { settings.append(("RDMA_LOG", "info")) }

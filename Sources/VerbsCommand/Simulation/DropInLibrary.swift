@@ -47,8 +47,26 @@ struct DropInLibrary {
     }
 
     /// LD_LIBRARY_PATH with the directory first.
-    var searchPath: String {
-        guard let others = getenv("LD_LIBRARY_PATH"), others.pointee != 0 else { return directory }
-        return "\(directory):\(String(cString: others))"
+    var searchPath: String { Self.list(directory, before: "LD_LIBRARY_PATH") }
+
+    /// LD_PRELOAD with the library first that shows the software devices in sysfs; nil if it is not there.
+    var preload: String? {
+        let name = "libverbs-sysfs.so"
+        guard access("\(directory)/\(name)", R_OK) == 0 else { return nil }
+        // A space ends a path in LD_PRELOAD. The dynamic linker searches LD_LIBRARY_PATH for a name.
+        return Self.list(directory.contains(" ") ? name : "\(directory)/\(name)", before: "LD_PRELOAD")
+    }
+
+    /// The address sanitizer refuses to start behind a preloaded library, unless these options say that it may.
+    var sanitizerOptions: String {
+        let option = "verify_asan_link_order=0"
+        guard let others = getenv("ASAN_OPTIONS"), others.pointee != 0 else { return option }
+        return "\(String(cString: others)):\(option)"
+    }
+
+    /// The value of a variable that is a list, with one more element in front.
+    private static func list(_ first: String, before variable: String) -> String {
+        guard let others = getenv(variable), others.pointee != 0 else { return first }
+        return "\(first):\(String(cString: others))"
     }
 }

@@ -62,7 +62,7 @@ extension ContextPointer {
         guard destination.isIPv4 == source.isIPv4 else {
             return noPath("one of the GIDs is an IPv4 address, the other an IPv6 address: take another GID index")
         }
-        guard attr.sl < 8 else { return noPath("the service level (sl) must be 0 to 7 on Ethernet") }
+        guard attr.sl < 16 else { return noPath("the service level (sl) must be 0 to 15") }
         let isShared = guarded.pointee.link.usesSharedMemory && guarded.pointee.gids.isLocal(destination)
         return Path(
             source: source, destination: destination, tag: isShared ? Route.sharedMemory : Route.datagrams,

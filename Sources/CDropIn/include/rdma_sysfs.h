@@ -1,0 +1,40 @@
+/*
+ * rdma_sysfs.h - between libibverbs.so.1 of this package and libverbs-sysfs.so, which verbs run preloads: what programs
+ * that read sysfs themselves find there about a software device.
+ */
+#ifndef RDMA_SYSFS_H
+#define RDMA_SYSFS_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RDMA_SYSFS_PATH "/sys/class/infiniband"
+
+enum rdma_sysfs_kind {
+	/* Nothing of ours is there. */
+	RDMA_SYSFS_NONE,
+	/* The text is the names of its entries; a line feed follows each one, and a slash precedes it if the entry is a
+	 * directory. */
+	RDMA_SYSFS_DIRECTORY,
+	/* The text is the contents. */
+	RDMA_SYSFS_FILE,
+};
+
+/* A text is at most this long. */
+#define RDMA_SYSFS_SIZE 16384
+
+/*
+ * Looks a path below /sys/class/infiniband up, such as "soft0/ports/1/state", or "" for the list of our devices; without a slash
+ * at its ends, "." and "..". Writes the text and its length, at most RDMA_SYSFS_SIZE. Returns a kind, or a negative errno value
+ * with which a file cannot be read, as the kernel's: EINVAL for the type of a GID table entry that is empty.
+ */
+int swift_rdma_sysfs(const char *path, char *text, size_t *length);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,118 @@
+/*
+ * libverbs-sysfs.so, which verbs run preloads: programs that look for RDMA devices in sysfs by themselves find the
+ * software devices there.
+ *
+ * The functions of files.c and directories.c stand in front of the C library's. Paths of a software device in /sys/class/infiniband,
+ * /sys/devices/virtual/infiniband and /dev/infiniband are answered with what libibverbs.so.1 of this package says
+ * (rdma_sysfs.h); that library is loaded at the first path in one of these directories. All other paths are passed on.
+ * A file is a sealed memory file with the contents at the time of open(2). A directory can be listed with opendir(3) and
+ * scandir(3), not opened with open(2).
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "paths.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+
+__thread bool is_inside;
+
+static __typeof__(&swift_rdma_sysfs) view;
+
+/* The library beside this one: a program that has loaded libibverbs under `verbs run` has it. */
+static void find_view(void)
+{
+	char path[PATH_MAX];
+	const char *slash;
+	Dl_info info;
+	void *library;
+
+	if (!dladdr((void *)find_view, &info) || !(slash = strrchr(info.dli_fname, '/')))
+		return;
+	if ((size_t)snprintf(path, sizeof(path), "%.*s/libibverbs.so.1", (int)(slash - info.dli_fname), info.dli_fname) >=
+	    sizeof(path))
+		return;
+	library = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
+	if (library)
+		view = (__typeof__(view))dlsym(library, "swift_rdma_sysfs");
+}
+
+/* Copies a path without repeated slashes, "." and "..", as the kernel reads it. Returns false if it does not fit. */
+static bool normalize(const char *path, char *normal, size_t size)
+{
+	size_t length = 0;
+
+	while (*path) {
+		size_t count = strcspn(path, "/");
+
+		if (count == 2 && !strncmp(path, "..", 2)) {
+			while (length > 0 && normal[--length] != '/')
+				;
+		} else if (count > 0 && !(count == 1 && *path == '.')) {
+			if (length + count + 2 > size)
+				return false;
+			normal[length++] = '/';
+			memcpy(normal + length, path, count);
+			length += count;
+		}
+		path += count;
+		path += strspn(path, "/");
+	}
+	normal[length] = '\0';
+	return true;
+}
+
+/* Whether the path is the directory or below it; then *rest is the path below it. */
+static bool is_below(const char *path, const char *directory, const char **rest)
+{
+	const size_t length = strlen(directory);
+
+	if (strncmp(path, directory, length) || (path[length] != '\0' && path[length] != '/'))
+		return false;
+	*rest = path + length + (path[length] == '/');
+	return true;
+}
+
+struct entry *look_up(const char *path)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	char normal[PATH_MAX];
+	const char *rest;
+	const int saved = errno;
+	struct entry *entry = NULL;
+	bool is_node;
+
+	if (!normalize(path, normal, sizeof(normal)))
+		return NULL;
+	is_node = is_below(normal, NODE_PATH, &rest);
+	if (is_node ? !*rest || strchr(rest, '/') :
+		      !is_below(normal, RDMA_SYSFS_PATH, &rest) && !is_below(normal, VIRTUAL_PATH, &rest))
+		return NULL;
+	/* Without memory the path is the kernel's. */
+	if (strlen(rest) >= sizeof(entry->path) || !(entry = malloc(sizeof(*entry))))
+		return NULL;
+	strcpy(entry->path, rest);
+	entry->is_node = is_node;
+	entry->kind = RDMA_SYSFS_NONE;
+	is_inside = true;
+	pthread_once(&once, find_view);
+	if (view) {
+		char *const slash = strchr(entry->path, '/');
+
+		entry->kind = view(entry->path, entry->text, &entry->length);
+		if (entry->kind == RDMA_SYSFS_NONE && slash) {
+			/* No such file of a device that is ours: the kernel has none either. */
+			*slash = '\0';
+			if (view(entry->path, entry->text, &entry->length) != RDMA_SYSFS_NONE)
+				entry->kind = -ENOENT;
+		}
+	}
+	is_inside = false;
+	errno = saved;
+	if (entry->kind != RDMA_SYSFS_NONE)
+		return entry;
+	free(entry);
+	return NULL;
+}
