@@ -3,7 +3,8 @@ import Synchronization
 
 /// The memory in which an engine tells the other engines of its host who may access which of its memory: its RC queue
 /// pairs and its memory regions. With it, a requester executes one-sided requests itself (`Neighbor`), without a packet
-/// and without the help of the process that owns the memory.
+/// and without the help of the process that owns the memory, and a responder reads the data of a long SEND where it is
+/// (`Reference`).
 ///
 /// The owner writes; others map it and only read. They check every value that they use, since they do not trust it.
 ///
@@ -17,7 +18,8 @@ import Synchronization
 /// |------|-------|-|------|-------|
 /// | 0-3   | the QPN; 0: no access  | | 0-3   | the key; 0: no access |
 /// | 4-7   | the QPN of its peer    | | 4-7   | the protection domain |
-/// | 8-11  | the protection domain  | | 8-11  | the accesses that it allows |
+/// | 8-9   | the protection domain  | | 8-11  | the accesses that it allows |
+/// | 10-11 | the grant (`QueuePairStorage.grantNumber`) | |   |  |
 /// | 12-15 | the accesses that it allows | | 12-15 | the number of its shared memory; 0: none |
 /// | 16-31 | the GID of its peer    | | 16-23 | the address of the first byte in requests (`iova`) |
 /// |       |                        | | 24-31 | the length in bytes |
@@ -34,7 +36,7 @@ public struct AccessTable {
     public typealias Reserve = @convention(c) @Sendable (Int32, UInt64, UInt64) -> Bool
 
     /// A number for this layout.
-    static let layout: UInt64 = 0x7264_6D61_0000_0001
+    static let layout: UInt64 = 0x7264_6D61_0000_0002
     static let pageByteCount = 4096
     static let queuePairByteCount = 32
     static let regionByteCount = 64
@@ -117,7 +119,8 @@ public struct AccessTable {
         Self.word(entry).pointee.store(0, ordering: .sequentiallyConsistent)
         guard let grant else { return }
         entry.storeBytes(of: grant.peer, toByteOffset: 4, as: UInt32.self)
-        entry.storeBytes(of: grant.protectionDomain, toByteOffset: 8, as: UInt32.self)
+        entry.storeBytes(of: UInt16(truncatingIfNeeded: grant.protectionDomain), toByteOffset: 8, as: UInt16.self)
+        entry.storeBytes(of: grant.number, toByteOffset: 10, as: UInt16.self)
         entry.storeBytes(of: grant.access.rawValue, toByteOffset: 12, as: UInt32.self)
         entry.storeBytes(of: grant.peerGID, toByteOffset: 16, as: GID.self)
         Self.word(entry).pointee.store(number, ordering: .releasing)
@@ -150,6 +153,7 @@ struct QueuePairGrant {
     var peer: UInt32
     var peerGID: GID
     var protectionDomain: UInt32
+    var number: UInt16
     var access: AccessFlags
 }
 
@@ -206,8 +210,21 @@ extension Engine {
 extension Core {
     /// Writes the entry of a queue pair to the table, if there is one: after every change of its state, path or access.
     mutating func publish(_ pair: Pair) {
-        guard let table = accessTable, pair.pointee.type == .rc else { return }
-        table.write(queuePair: pair.pointee.number, pair.pointee.grantsAccess ? pair.pointee.grant : nil)
+        guard accessTable != nil, pair.pointee.type == .rc else { return }
+        guard pair.pointee.grantsAccess else { return endGrant(pair) }
+        if pair.pointee.grantNumber == 0 {
+            grantCount &+= 1
+            if grantCount == 0 { grantCount = 1 }
+            pair.pointee.grantNumber = grantCount
+        }
+        accessTable?.write(queuePair: pair.pointee.number, pair.pointee.grant)
+    }
+
+    /// Ends what the entry of a queue pair grants: always before work requests complete in error, whose buffers the
+    /// application then uses again.
+    mutating func endGrant(_ pair: Pair) {
+        pair.pointee.grantNumber = 0
+        accessTable?.write(queuePair: pair.pointee.number, nil)
     }
 
     /// Writes the entry of a memory region to the table, if there is one and it can have one: windows, the null region
@@ -234,7 +251,7 @@ extension QueuePairStorage {
         let hasResources = attributes.maxDestinationReadAtomic != 0
         return QueuePairGrant(
             peer: attributes.destinationQPN, peerGID: attributes.path.destination,
-            protectionDomain: protectionDomain,
+            protectionDomain: protectionDomain, number: grantNumber,
             access: hasResources ? attributes.access : attributes.access.subtracting([.remoteRead, .remoteAtomic]))
     }
 }

@@ -11,6 +11,10 @@ struct Core {
     let doorbells: Doorbells
     /// The table in which requesters of this host find the memory of this engine; nil when none needs it.
     var accessTable: AccessTable?
+    /// The number of the last grant (`QueuePairStorage.grantNumber`).
+    var grantCount: UInt16 = 0
+    /// Whether the request that was written last is a reference (`Reference`).
+    var wroteReference = false
     /// The engines of this host whose memory the requester accesses directly.
     let neighbors: NeighborTable
     /// Whether requests to neighbors wait for their turn.

@@ -46,7 +46,8 @@ public struct Counters: Equatable, Sendable {
     /// Congestion notification packets (RoCEv2 annex A17.9.3), which are ignored (mlx5: `rp_cnp_ignored`).
     public var congestionNotifications: UInt64 = 0
 
-    /// One-sided requests that were executed directly, without a packet (the engine's own).
+    /// Requests that were executed directly: one-sided ones by the requester, without a packet, and long SENDs by the
+    /// responder, which counts each part of one (the engine's own).
     public var directRequests: UInt64 = 0
     /// The bytes that those requests copied (the engine's own).
     public var directBytes: UInt64 = 0

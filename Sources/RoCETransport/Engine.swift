@@ -64,6 +64,15 @@ extension Engine {
         core.pointee.receive(packet, from: source, now: now)
     }
 
+    /// Receives a packet that another engine of this host wrote as a reference (`OutgoingPacket.isReference`), in shared
+    /// memory. The arguments are those of `receive`.
+    public borrowing func receiveReference(
+        _ packet: UnsafeRawBufferPointer, from source: PacketSource, now: UInt64
+    ) {
+        core.pointee.now = now
+        core.pointee.receiveReference(packet, from: source)
+    }
+
     /// Writes the next packet to send (`rxe_requester` of the kernel's rxe). Acknowledgements come first; then queue
     /// pairs take turns.
     /// - Parameters:

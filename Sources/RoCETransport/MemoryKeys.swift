@@ -150,6 +150,12 @@ struct MemoryKeyTable {
         return index < capacity && regions[Int(index)].kind == .region
     }
 
+    /// Whether the key is that of a region in memory that other processes of this host can map.
+    func isShared(_ key: UInt32) -> Bool {
+        let index = key >> 16
+        return index < capacity && regions[Int(index)].sharedMemory != 0
+    }
+
     private mutating func grow() throws(Errno) {
         guard capacity < Self.maximumCount else { throw .noMemory }
         let larger = UnsafeMutablePointer<MemoryRegion>.allocate(capacity: Int(capacity * 2))

@@ -175,9 +175,46 @@ extension Neighbor {
         else { return nil }
         let region = table + regionOffset
         guard key != 0, AccessTable.word(region).pointee.load(ordering: .sequentiallyConsistent) == key,
-            region.load(fromByteOffset: 4, as: UInt32.self) == peer.load(fromByteOffset: 8, as: UInt32.self),
+            region.load(fromByteOffset: 4, as: UInt32.self) == UInt32(peer.load(fromByteOffset: 8, as: UInt16.self)),
             region.load(fromByteOffset: 8, as: UInt32.self) & access.rawValue != 0
         else { return nil }
+        return place(region, address: address, length: length)
+    }
+
+    /// The memory of a SEND of the peer; nil when it is not registered, or cannot be read directly. Between `enter` and
+    /// `leave`.
+    /// - Parameters:
+    ///   - pair: The responder, whose peer belongs to the neighbor.
+    ///   - grant: The grant number in the reference.
+    func source(_ pair: Core.Pair, key: UInt32, address: UInt64, length: UInt64, grant: UInt16) -> RemoteMemory? {
+        let regionOffset = AccessTable.offset(ofRegion: key >> 16, indexBits: indexBits)
+        guard isGranted(pair, grant), AccessTable.isPresent(regionOffset, in: table) else { return nil }
+        let peer = table + AccessTable.offset(ofQueuePair: pair.pointee.attributes.destinationQPN & indexMask)
+        let region = table + regionOffset
+        guard key != 0, AccessTable.word(region).pointee.load(ordering: .sequentiallyConsistent) == key,
+            region.load(fromByteOffset: 4, as: UInt32.self) == UInt32(peer.load(fromByteOffset: 8, as: UInt16.self))
+        else { return nil }
+        return place(region, address: address, length: length)
+    }
+
+    private var indexMask: UInt32 { 1 << indexBits &- 1 }
+
+    /// Whether the peer of a queue pair is in the connection that this grant number stands for, and has been since: then none
+    /// of its work requests has completed in error.
+    func isGranted(_ pair: Core.Pair, _ grant: UInt16) -> Bool {
+        let number = pair.pointee.attributes.destinationQPN
+        let offset = AccessTable.offset(ofQueuePair: number & indexMask)
+        guard AccessTable.isPresent(offset, in: table) else { return false }
+        let peer = table + offset
+        return AccessTable.word(peer).pointee.load(ordering: .sequentiallyConsistent) == number
+            && peer.load(fromByteOffset: 4, as: UInt32.self) == pair.pointee.number
+            && peer.load(fromByteOffset: 10, as: UInt16.self) == grant
+            && peer.load(fromByteOffset: 16, as: GID.self) == pair.pointee.attributes.path.source
+    }
+
+    /// Where a range of a memory region is, if it is inside.
+    @inline(__always)
+    private func place(_ region: UnsafeMutableRawPointer, address: UInt64, length: UInt64) -> RemoteMemory? {
         // Subtractions that may wrap, compared so that a wrapped one never passes, as in `MemoryKeyTable.translate`.
         let offset = address &- region.load(fromByteOffset: 16, as: UInt64.self)
         let limit = region.load(fromByteOffset: 24, as: UInt64.self)

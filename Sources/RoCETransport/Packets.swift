@@ -38,4 +38,7 @@ public struct OutgoingPacket {
     /// of a queue pair with `ibv_qp_attr.timeout` and `retry_cnt` other than 0. A retransmitted packet is not
     /// expendable.
     public var isExpendable: Bool
+    /// Whether the packet is a reference to the data of a SEND, for `Engine.receiveReference` of the receiver: only an engine
+    /// of this host that has the table of this one understands it. To another one it must not be sent.
+    public var isReference = false
 }

@@ -35,6 +35,9 @@ struct QueuePairStorage: ~Copyable {
     var attributes = QueuePairAttributes()
     var requester = Requester()
     var responder: Responder
+    /// A number for the time from the state in which the access table has an entry of this queue pair until that ends,
+    /// so that a reference of an earlier connection is not taken for one of the present one; 0: the table has no entry.
+    var grantNumber: UInt16 = 0
     /// The number of windows of type 2 that are bound on this queue pair.
     var windows: UInt32 = 0
     /// Position in the heap of timers, or -1.

@@ -262,6 +262,7 @@ extension Core {
             setState(.sendQueueError, of: pair)
             requests.remove(pair.pointee.links + QueuePairStorage.requests)
         }
+        if pair.pointee.grantNumber != 0 { endGrant(pair) }
         completeOldestSend(pair, status: status, vendorError: vendorError)
         if pair.pointee.type.isReliable { enterError(pair) } else { flushSends(pair) }
     }

@@ -37,7 +37,7 @@ extension Core {
     }
 
     /// The queue pair of this packet; nil, after counting the reason, when the packet is dropped.
-    private mutating func destination(_ bth: BTH, from source: PacketSource) -> Pair? {
+    mutating func destination(_ bth: BTH, from source: PacketSource) -> Pair? {
         guard let pair = queuePair(bth.destinationQPN) else {
             counters.droppedNoQueuePair &+= 1
             return nil
@@ -91,7 +91,7 @@ extension Core {
 
     /// The first packet in RTR establishes the communication (IBTA volume 1, 11.6.3.1; `IBV_EVENT_COMM_EST`).
     @inline(__always)
-    private mutating func establish(_ pair: Pair) {
+    mutating func establish(_ pair: Pair) {
         guard pair.pointee.responder.sequence == .awaitingFirst else { return }
         pair.pointee.responder.sequence = .inSequence
         if pair.pointee.state == .readyToReceive {

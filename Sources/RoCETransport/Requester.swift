@@ -31,6 +31,8 @@ extension Core {
             byteCount = emitAtomicWrite(entry, pair, to: target)
         } else if entry.pointee.isReadOrAtomic {
             byteCount = emitAtomicRequest(entry, pair, to: target)
+        } else if entry.pointee.length >= Reference.shortest, mayRefer(entry, pair) {
+            byteCount = emitReference(entry, pair, to: target)
         } else {
             byteCount = emitData(entry, pair, to: target)
         }
@@ -92,6 +94,7 @@ extension Core {
         pair.pointee.requester.started = pair.pointee.requester.current &+ 1
         // A request that was begun directly may have been completed by packets.
         pair.pointee.requester.directOffset = 0
+        if pair.pointee.requester.referencePause != 0 { pair.pointee.requester.referencePause &-= 1 }
         return .success
     }
 
@@ -118,7 +121,7 @@ extension Core {
     /// The place of the header after the BTH. On XRC that is the XRCETH, which is written, and the place after it is
     /// returned.
     @inline(__always)
-    private func afterBase(
+    func afterBase(
         _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, _ target: UnsafeMutableRawPointer
     ) -> UnsafeMutableRawPointer {
         let next = target + BTH.byteCount
@@ -170,7 +173,7 @@ extension Core {
     }
 
     @inline(__always)
-    private mutating func opcode(
+    mutating func opcode(
         _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, isFirst: Bool, isLast: Bool
     ) -> Opcode {
         let transport = pair.pointee.transport

@@ -38,6 +38,9 @@ extension Core {
             guard acknowledge(pair, before: psn, now: now) else { return goBackForGap(pair, now: now) }
             guard pair.pointee.isSending else { return }
             if syndrome.nakCode == .psnSequenceError { return goBackOnce(pair, now: now) }
+            if syndrome.nakCode == .needsPackets, pair.pointee.attributes.path.tag == Path.sameHost {
+                return sendPackets(pair, now: now)
+            }
             failOldestSend(pair, status: syndrome.nakCode.status, vendorError: UInt32(syndrome.rawValue))
         case .reserved:
             counters.droppedMalformed &+= 1
@@ -137,6 +140,15 @@ extension Core {
         pair.pointee.requester.retriesLeft -= 1
         goBackForLoss(pair, .negativelyAcknowledged, now: now)
         // A running RNR timer continues: lost packets are sent again when it expires.
+        if pair.pointee.timer != .rnr { startTimer(pair, now: now) }
+    }
+
+    /// The peer cannot read the data of a reference where it is: the SEND is sent again, as packets. That uses no retry.
+    /// Without a reference under way, it is a copy of an earlier refusal.
+    private mutating func sendPackets(_ pair: Pair, now: UInt64) {
+        guard pair.pointee.requester.hasReferences else { return }
+        pair.pointee.requester.noteRefusal()
+        goBack(pair)
         if pair.pointee.timer != .rnr { startTimer(pair, now: now) }
     }
 

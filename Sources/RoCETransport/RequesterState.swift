@@ -58,6 +58,12 @@ struct Requester {
     var faultAt: UInt32 = 0
     /// The bytes of the work request at `current` that were copied directly (`Core.executeDirectly`).
     var directOffset: UInt32 = 0
+    /// Whether a reference was sent since one was last refused (`Core.mayRefer`).
+    var hasReferences = false
+    /// The SENDs that are to be sent as packets before references are tried again, and their number after the next
+    /// refusal.
+    var referencePause: UInt32 = 0
+    var referencePenalty: UInt32 = 1
     /// The progress of draining the send queue in the state SQD.
     var drain = SendQueueDrain.notRequested
 

@@ -52,7 +52,7 @@ extension Core {
 
     /// Whether the opcode may follow the previous one: first, middle, last and only in a sequence that forms messages
     /// (IBTA volume 1, 9.7.4.1; `check_op_seq` of the kernel's rxe).
-    private mutating func isInOrder(_ pair: Pair, _ opcode: Opcode) -> Bool {
+    mutating func isInOrder(_ pair: Pair, _ opcode: Opcode) -> Bool {
         let message = pair.pointee.responder.message
         if message == Responder.betweenMessages { return opcode.startsMessage }
         return opcode.operation == message && !opcode.startsMessage
@@ -96,7 +96,7 @@ extension Core {
     /// The R_Key that a SEND with invalidate names cannot be invalidated: the receive work request completes in error
     /// and the queue pair moves to ERR. The message was transferred, so it is acknowledged (IBTA volume 1, 9.9.3,
     /// responder class J fault; `RESPST_ERR_INVALIDATE_RKEY` of the kernel's rxe).
-    private mutating func failInvalidate(_ pair: Pair) {
+    mutating func failInvalidate(_ pair: Pair) {
         failReceive(pair, status: .remoteInvalidRequestError)
         enterError(pair, sendsNAK: true)
     }

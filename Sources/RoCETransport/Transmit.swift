@@ -72,7 +72,12 @@ extension Core {
         if pair.pointee.type == .ud { return emitDatagram(pair, to: target) }
         guard pair.pointee.type != .uc else { return finish(emitUnreliable(pair, to: target), pair, isNew: false) }
         let isNew = pair.pointee.requester.next == pair.pointee.requester.high
-        return finish(emitReliable(pair, to: target, now: now), pair, isNew: isNew)
+        var packet = finish(emitReliable(pair, to: target, now: now), pair, isNew: isNew)
+        if wroteReference {
+            wroteReference = false
+            packet?.isReference = true
+        }
+        return packet
     }
 
     /// The description of a packet of a connection; nil when no packet was written. `isNew`: on RC, a request or READ

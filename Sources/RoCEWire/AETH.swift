@@ -93,6 +93,9 @@ public struct AETHSyndrome: RawRepresentable, Hashable, Sendable, BitwiseCopyabl
         @inlinable public static var remoteOperationalError: NAKCode { NAKCode(rawValue: 3) }
         /// Invalid RD request: an AETH of reliable datagrams only.
         @inlinable public static var invalidRDRequest: NAKCode { NAKCode(rawValue: 4) }
+        /// Not of the specification, which reserves it: between two engines of one host, in shared memory, the request is
+        /// to be sent again as packets with data.
+        @inlinable public static var needsPackets: NAKCode { NAKCode(rawValue: 31) }
     }
 
     /// The credit count code of an AETH that sets no limit (IBTA volume 1, 9.7.7.2): 31.

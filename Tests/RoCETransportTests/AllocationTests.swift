@@ -28,11 +28,43 @@ struct AllocationTests {
         let source = PacketSource(
             source: from.gid, destination: to.gid, header: UnsafeRawBufferPointer(start: nil, count: 0))
         while let packet = from.engine.transmit(into: from.packet, now: now) {
-            to.engine.receive(
-                UnsafeRawBufferPointer(start: from.packet.baseAddress, count: packet.byteCount), from: source, now: now)
+            let bytes = UnsafeRawBufferPointer(start: from.packet.baseAddress, count: packet.byteCount)
+            if packet.isReference {
+                to.engine.receiveReference(bytes, from: source, now: now)
+            } else {
+                to.engine.receive(bytes, from: source, now: now)
+            }
             carried = true
         }
         return carried
+    }
+
+    @Test("SENDs that the receiver copies allocate no memory")
+    func references() throws {
+        let test = try NeighborPair()
+        test.acquaint()
+        let source = test.left.sge(test.left.take(20_000))
+        let target = test.right.sge(test.right.take(20_000))
+        let completions = UnsafeMutablePointer<WorkCompletion>.allocate(capacity: 16)
+        defer { completions.deallocate() }
+        var allocations: UInt64 = 0
+        withUnsafePointer(to: source) { source in
+            withUnsafePointer(to: target) { target in
+                for round in 0..<20 {
+                    let before = allocation_count()
+                    _ = test.rightPair.stageReceive(id: 1, sgList: target, count: 1)
+                    test.rightPair.commitReceives()
+                    _ = test.leftPair.stageSend(SendWQE(id: 1, opcode: .send), sgList: source, count: 1)
+                    _ = test.leftPair.commitSends()
+                    exchange(test.left, test.right, now: UInt64(round))
+                    _ = test.left.completions.poll(into: completions, count: 16)
+                    _ = test.right.completions.poll(into: completions, count: 16)
+                    if round >= 3 { allocations += allocation_count() - before }
+                }
+            }
+        }
+        #expect(allocations == 0)
+        #expect(test.right.engine.counters.directRequests == 20)
     }
 
     @Test(

@@ -85,7 +85,9 @@ private struct RingWorld {
         place.initializeMemory(as: UInt8.self, repeating: 0x5A, count: Engine.packetRoom)
         _ = writer.commit(
             byteCount: byteCount,
-            PacketEnvelope(source: source, destination: source, trafficClass: 0, hopLimit: 0, flowLabel: 0))
+            PacketEnvelope(
+                source: source, destination: source, trafficClass: 0, hopLimit: 0, flowLabel: 0,
+                isReference: byteCount & 1 != 0))
     }
 
     /// Fails when the bytes are not all in the data of the ring.

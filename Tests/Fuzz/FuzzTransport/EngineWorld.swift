@@ -249,12 +249,15 @@ final class EngineWorld {
         if bytes.count > 7 {
             for offset in 5...7 { bytes[offset] = UInt8(truncatingIfNeeded: number >> UInt32(8 * (7 - offset))) }
         }
+        let source = PacketSource(
+            source: gid, destination: gid, header: UnsafeRawBufferPointer(start: nil, count: 0))
+        let isReference = input.byte() & 3 == 0
         bytes.withUnsafeBytes { bytes in
-            engine.receive(
-                bytes,
-                from: PacketSource(
-                    source: gid, destination: gid, header: UnsafeRawBufferPointer(start: nil, count: 0)),
-                now: now)
+            if isReference {
+                engine.receiveReference(bytes, from: source, now: now)
+            } else {
+                engine.receive(bytes, from: source, now: now)
+            }
         }
     }
 

@@ -19,6 +19,9 @@ final class ReliableScenario {
     private let hasFaults: Bool
     private let kills: Bool
     private let resets: Bool
+    /// Whether the hosts are engines of one host, which access each other's memory, and sometimes cannot.
+    private let isLocal: Bool
+    private var reach = Neighbor.Reach.none
     private var firstViolation: (any Error)?
     private(set) var seenEvents: [UInt32: [AsyncEventType]] = [:]
 
@@ -30,9 +33,14 @@ final class ReliableScenario {
         hasFaults = random.chance(25)
         kills = random.chance(5)
         resets = !usesShared && random.chance(10)
+        isLocal = !kills && random.chance(40)
+        let isLocal = isLocal
         let profile = Self.profile(&random)
         hosts = try (1...random.pick([2, 2, 2, 3])).map { number in
-            try Host(UInt32(number), seed: random.next(), memory: 3 << 20, completions: 8192) { configuration in
+            try Host(UInt32(number), seed: random.next(), memory: 3 << 20, completions: 8192, isShared: isLocal) {
+                configuration in
+                configuration.qpnPrefixBits = isLocal ? 8 : 0
+                configuration.qpnPrefix = isLocal ? UInt32(number) : 0
                 configuration.maximumWindow = random.pick([1, 2, 8, 64, 256])
                 configuration.initialWindow = random.pick([1, 4, 32])
                 configuration.maximumPathWindow = random.pick([2, 16, 1024])
@@ -44,6 +52,11 @@ final class ReliableScenario {
         }
         network = Network(hosts, seed: random.next(), profile: profile)
         self.random = random
+        if isLocal {
+            for host in hosts { host.publish() }
+            if self.random.chance(50) { reach = .here }
+            for index in hosts.indices where self.random.chance(80) { acquaint(index, true) }
+        }
         for index in 0..<random.pick([1, 1, 1, 2, 3]) { try connect("connection \(index)") }
         if usesShared { try fillShared() }
         for index in links.indices { start(links[index].left); start(links[index].right) }
@@ -57,6 +70,18 @@ final class ReliableScenario {
         profile.corruption = random.pick([0, 0, 2])
         profile.delay = random.pick([1_000...1_000, 1_000...3_000, 500...20_000])
         return profile
+    }
+
+    /// Begins or ends the access of a host to the others, and of the others to it.
+    private func acquaint(_ index: Int, _ isNeighbor: Bool) {
+        for (other, host) in hosts.enumerated() {
+            host.engine.neighbors[index + 1] = isNeighbor ? hosts[index].neighbor(reach) : nil
+            if random.chance(50) {
+                hosts[index].engine.neighbors[other + 1] = isNeighbor ? host.neighbor(reach) : nil
+            }
+        }
+        guard random.chance(30) else { return }
+        network.schedule(after: random.below(200_000)) { [unowned self] in acquaint(index, !isNeighbor) }
     }
 
     // MARK: - Building
@@ -74,6 +99,7 @@ final class ReliableScenario {
         connection.minRNRTimer = UInt8(random.within(1...7))
         connection.maxReadAtomic = UInt8(random.pick([1, 2, 4, 16]))
         connection.maxDestinationReadAtomic = connection.maxReadAtomic
+        connection.tag = isLocal ? Path.sameHost : 0
         let streams = try makeStreams(name, left, right)
         let faulty = hasFaults && random.chance(70)
         try establish(streams, connection)
@@ -491,4 +517,5 @@ final class ReliableScenario {
     var counters: [Counters] { hosts.map { $0.engine.counters } }
     var packetsCorrupted: Int { network.corrupted }
     var packetsRejected: Int { network.rejected }
+    var referencesReceived: Int { network.references }
 }

@@ -22,12 +22,14 @@ struct SimulationTests {
         var scenarios = 0
         var timeouts: UInt64 = 0
         var retransmitted: UInt64 = 0
+        var references = 0
         for seed in simulationSeeds(800) {
             do {
                 let scenario = try ReliableScenario(seed: seed)
                 try scenario.run()
                 scenarios += 1
                 if scenario.unexplainedRetries > 0 { broken += 1 }
+                references += scenario.referencesReceived
                 for counters in scenario.counters {
                     timeouts += counters.timeouts
                     retransmitted += counters.retransmittedPackets
@@ -38,6 +40,7 @@ struct SimulationTests {
             }
         }
         print("\(scenarios) scenarios, \(broken) gave up, \(timeouts) timeouts, \(retransmitted) packets sent again")
+        #expect(references > 0 || scenarios < 100)
         // With 7 retries and at most 10 % loss, RETRY_EXC_ERR must be rare.
         #expect(broken * 50 <= max(scenarios, 50))
     }

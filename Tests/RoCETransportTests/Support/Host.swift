@@ -1,6 +1,7 @@
 import Glibc
 import RoCETransport
 import RoCEWire
+import Synchronization
 
 /// One host of a test: an engine, a memory region with all access flags, and a completion queue.
 final class Host {
@@ -12,6 +13,11 @@ final class Host {
     /// The key of `memory`, with every access flag; `iova` is the address in this process.
     let key: UInt32
     private var used = 0
+    /// The access table of the engine, and the mapping of `memory`, number 1, for its neighbors (`publish`).
+    private var table: UnsafeMutableRawPointer?
+    private let mappings = UnsafeMutablePointer<SharedMapping>.allocate(capacity: Neighbor.mappingCount)
+    /// The word of the neighbors of this host (`Hazard`).
+    let hazard = UnsafeMutablePointer<Atomic<UInt64>>.allocate(capacity: 1)
     /// A buffer for one outgoing packet.
     let packet = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 16)
     private var queuePairs: [QueuePair] = []
@@ -22,8 +28,10 @@ final class Host {
         .localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .memoryWindowBind,
     ]
 
+    /// - Parameter isShared: Whether neighbors map the memory.
     init(
         _ number: UInt32 = 1, seed: UInt64 = 1, memory byteCount: Int = 1 << 16, completions capacity: UInt32 = 1024,
+        isShared: Bool = false,
         configure: (inout Configuration) -> Void = { _ in }
     ) throws {
         var configuration = Configuration(seed: (seed, UInt64(number)))
@@ -37,7 +45,28 @@ final class Host {
         memory = UnsafeMutableRawBufferPointer(start: calloc(byteCount, 1)!, count: byteCount)
         key = try engine.registerMemory(
             domain, address: memory.baseAddress, length: UInt64(byteCount),
-            virtualAddress: UInt64(UInt(bitPattern: memory.baseAddress!)), access: Self.everything)
+            virtualAddress: UInt64(UInt(bitPattern: memory.baseAddress!)), access: Self.everything,
+            shared: (isShared ? 1 : 0, 0))
+        mappings.initialize(repeating: SharedMapping(), count: Neighbor.mappingCount)
+        mappings[1].number = 1
+        mappings[1].address = memory.baseAddress
+        mappings[1].byteCount = UInt64(byteCount)
+        hazard.initialize(to: Atomic(0))
+    }
+
+    /// Makes the access table of the engine.
+    func publish() {
+        let memory = calloc(AccessTable.byteCount(maximumQueuePairs: 64), 1)!
+        table = memory
+        engine.publish(
+            AccessTable(memory, maximumQueuePairs: 64, descriptor: -1, note: (3, 4), reserve: { _, _, _ in true }))
+    }
+
+    /// This host as a neighbor of another one, after `publish`.
+    func neighbor(_ reach: Neighbor.Reach = .none) -> Neighbor? {
+        Neighbor(
+            table: table!, byteCount: AccessTable.byteCount(maximumQueuePairs: 64), hazard: hazard, reach: reach,
+            mappings: mappings)
     }
 
     deinit {
@@ -47,6 +76,9 @@ final class Host {
         try? engine.destroy(completions)
         packet.deallocate()
         free(memory.baseAddress)
+        free(table)
+        mappings.deallocate()
+        hazard.deallocate()
     }
 
     // MARK: - Memory

@@ -53,8 +53,15 @@ final class NeighborPair {
 
     deinit {
         left.engine.neighbors[2] = nil
+        right.engine.neighbors[1] = nil
         hazard.deallocate()
         mappings.deallocate()
+    }
+
+    /// Lets the right engine copy from memory of the left one too, so that long SENDs are references.
+    func acquaint(_ reach: Neighbor.Reach = .here) {
+        left.publish()
+        right.engine.neighbors[1] = left.neighbor(reach)
     }
 
     /// A work request that accesses memory of the right engine.

@@ -40,6 +40,8 @@ final class Network {
     var dead: Set<Int> = []
     private(set) var corrupted = 0
     private(set) var rejected = 0
+    /// References that arrived.
+    private(set) var references = 0
     /// Packets that entered the queues of the bottlenecks, and packets that found them full.
     private(set) var queued = 0
     private(set) var overflowed = 0
@@ -56,6 +58,7 @@ final class Network {
         let ip: IPv4Header
         let udp: UDPHeader
         let bytes: UnsafeMutableRawBufferPointer
+        let isReference: Bool
 
         func isBefore(_ other: Travelling) -> Bool {
             time < other.time || time == other.time && order < other.order
@@ -114,9 +117,11 @@ final class Network {
     /// Sends all packets of the engines.
     func flushAll() {
         for index in hosts.indices where !dead.contains(index) {
-            while let packet = hosts[index].engine.transmit(into: hosts[index].packet, now: now) {
-                send(packet, from: hosts[index])
-            }
+            repeat {
+                while let packet = hosts[index].engine.transmit(into: hosts[index].packet, now: now) {
+                    send(packet, from: hosts[index])
+                }
+            } while hosts[index].engine.hasDirectWork
         }
     }
 
@@ -150,7 +155,8 @@ final class Network {
         let time = leaves + UInt64(random.within(profile.delay))
         push(
             Travelling(
-                time: time, order: order, host: target, source: packet.path.source, ip: ip, udp: udp, bytes: bytes))
+                time: time, order: order, host: target, source: packet.path.source, ip: ip, udp: udp, bytes: bytes,
+                isReference: packet.isReference))
     }
 
     /// The time at which a packet that is sent now has passed the queue before a host; nil: the queue is full.
@@ -197,11 +203,14 @@ final class Network {
         withUnsafeTemporaryAllocation(byteCount: 20, alignment: 4) { header in
             // The buffer is long enough, so emit does not throw.
             try? packet.ip.emit(into: header)
-            host.engine.receive(
-                bytes,
-                from: PacketSource(
-                    source: packet.source, destination: host.gid, header: UnsafeRawBufferPointer(header)),
-                now: now)
+            let source = PacketSource(
+                source: packet.source, destination: host.gid, header: UnsafeRawBufferPointer(header))
+            if packet.isReference {
+                references += 1
+                host.engine.receiveReference(bytes, from: source, now: now)
+            } else {
+                host.engine.receive(bytes, from: source, now: now)
+            }
         }
     }
 

@@ -20,7 +20,7 @@ import Synchronization
 ///
 /// | byte | field |
 /// |------|-------|
-/// | 0-3  | bits 15:0: bytes of the packet; bit 30: continue at the start of the ring; bit 31: the record is valid |
+/// | 0-3  | bits 15:0: bytes of the packet; bit 29: the packet is a reference (`OutgoingPacket.isReference`); bit 30: continue at the start of the ring; bit 31: the record is valid |
 /// | 4    | index in the ring's table of address pairs |
 /// | 5    | traffic class |
 /// | 6    | hop limit |
@@ -51,6 +51,7 @@ enum PacketRing {
     static let packetOffset = 12
     static let isRecord: UInt32 = 1 << 31
     static let isWrap: UInt32 = 1 << 30
+    static let isReference: UInt32 = 1 << 29
     static let countMask: UInt32 = 0xFFFF
     /// Room for the longest record.
     static let maximumRecord = roundUp(packetOffset + Engine.packetRoom)
@@ -106,6 +107,8 @@ struct PacketEnvelope {
     var trafficClass: UInt8
     var hopLimit: UInt8
     var flowLabel: UInt32
+    /// Whether the packet is a reference (`OutgoingPacket.isReference`), for a receiver in shared memory only.
+    var isReference = false
 }
 
 /// The writing end of a ring.
@@ -156,7 +159,8 @@ struct PacketRingWriter {
         record.storeBytes(of: 0, toByteOffset: 7, as: UInt8.self)
         record.storeBytes(of: envelope.flowLabel, toByteOffset: 8, as: UInt32.self)
         publish(
-            PacketRing.isRecord | UInt32(truncatingIfNeeded: byteCount),
+            PacketRing.isRecord | (envelope.isReference ? PacketRing.isReference : 0)
+                | UInt32(truncatingIfNeeded: byteCount),
             extent: PacketRing.roundUp(PacketRing.packetOffset + byteCount))
         return true
     }
@@ -257,6 +261,7 @@ struct PacketRingReader {
         envelope.trafficClass = record.load(fromByteOffset: 5, as: UInt8.self)
         envelope.hopLimit = record.load(fromByteOffset: 6, as: UInt8.self)
         envelope.flowLabel = record.load(fromByteOffset: 8, as: UInt32.self)
+        envelope.isReference = word & PacketRing.isReference != 0
         return UnsafeRawBufferPointer(
             start: record + PacketRing.packetOffset, count: Int(word & PacketRing.countMask))
     }

@@ -204,9 +204,9 @@ struct Peer: ~Copyable {
         var envelope = PacketEnvelope(source: GID(), destination: GID(), trafficClass: 0, hopLimit: 0, flowLabel: 0)
         // The receiver can write to the ring as well: no more than it can hold.
         for _ in 0..<PacketRing.byteCount / PacketRing.line {
-            guard let packet = reader.next(&envelope),
-                send(packet.baseAddress!, byteCount: packet.count, envelope) == 0
-            else { return }
+            guard let packet = reader.next(&envelope) else { return }
+            // A reference is lost, as in a network, and then sent again as packets.
+            if !envelope.isReference, send(packet.baseAddress!, byteCount: packet.count, envelope) != 0 { return }
             reader.release(byteCount: packet.count)
         }
     }

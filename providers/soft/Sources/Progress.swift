@@ -161,13 +161,14 @@ extension ContextPointer {
         // `peer` would unmap the ring that holds the packet if its reader has closed it meanwhile.
         let found = destination == slot ? guarded.pointee.peers.opened(slot) : peer(destination, now: now)
         guard let peer = found else {
-            sendDatagram(packet, at: bytes, now: now)
+            if !packet.isReference { sendDatagram(packet, at: bytes, now: now) }
             return true
         }
         guarded.pointee.link.lastSlot = destination
         let envelope = PacketEnvelope(
             source: packet.path.source, destination: packet.path.destination,
-            trafficClass: packet.path.trafficClass, hopLimit: packet.path.hopLimit, flowLabel: packet.path.flowLabel)
+            trafficClass: packet.path.trafficClass, hopLimit: packet.path.hopLimit, flowLabel: packet.path.flowLabel,
+            isReference: packet.isReference)
         if peer.pointee.writer == nil { return sendMessage(packet, at: bytes, envelope, to: peer, now: now) }
         if destination != slot {
             guard let place = peer.pointee.writer?.reserve() else {
@@ -192,6 +193,8 @@ extension ContextPointer {
         to peer: UnsafeMutablePointer<Peer>, now: UInt64
     ) -> Bool {
         guarded.pointee.link.lastDatagram = now
+        // A reference that was held while the peer was replaced is lost, and then sent again as packets.
+        if packet.isReference { return true }
         let error = peer.pointee.send(bytes, byteCount: packet.byteCount, envelope)
         if error == EAGAIN { return hold(packet, at: bytes, for: peer, now: now) }
         peer.pointee.fullSince = 0
@@ -269,7 +272,8 @@ extension ContextPointer {
                     pointee.counters.pointee.badAddress &+= 1
                 }
                 reader.pointee.release(byteCount: packet.count)
-                left -= 1
+                // A reference copies as much as a round may: then others have their turn.
+                left = envelope.isReference ? 0 : left - 1
             }
             if left < burst {
                 reader.pointee.publish()
@@ -340,13 +344,22 @@ extension ContextPointer {
     @inline(__always)
     private func receive(_ packet: UnsafeRawBufferPointer, _ envelope: borrowing PacketEnvelope, now: UInt64) {
         guarded.pointee.link.packetCount &+= 1
-        if guarded.pointee.faults != nil { return receiveWithFaults(packet, copy envelope, now: now) }
+        let isReference = envelope.isReference
+        if guarded.pointee.faults != nil && !isReference { return receiveWithFaults(packet, copy envelope, now: now) }
         deliver(packet, envelope, now: now)
     }
 
     /// Passes a received packet to the engine, without faults.
     @inline(__always)
     func deliver(_ packet: UnsafeRawBufferPointer, _ envelope: borrowing PacketEnvelope, now: UInt64) {
+        if envelope.isReference {
+            return pointee.engine.receiveReference(
+                packet,
+                from: PacketSource(
+                    source: envelope.source, destination: envelope.destination,
+                    header: UnsafeRawBufferPointer(start: nil, count: 0)),
+                now: now)
+        }
         // Only UD delivers the IP header. The top three bits of the opcode are the service type.
         let isDatagram = packet[0] >> 5 == 3
         let header =

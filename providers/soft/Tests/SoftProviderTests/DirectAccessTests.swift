@@ -73,6 +73,26 @@ extension Soft {
             #expect(context.pointee.engine.counters.receivedPackets == packets)
         }
 
+        @Test("A long SEND is copied once, by its receiver, from any memory; with RDMA_SOFT_FAULTS, packets carry it")
+        func longSends() throws {
+            let (a, b) = try acquainted()
+            // The receiver knows the sender's memory after a message of its own.
+            for _ in 0..<10_000 where counters(b.device).directRequests == 0 { try write(b, a) }
+            let before = counters(b.device)
+            for round in UInt8(1)...4 {
+                a.fill(0, 32_768, seed: round)
+                try b.postReceive([b.sge(0, 32_768)])
+                try a.post(IBV_WR_SEND, [a.sge(0, 32_768)]) { _ in }
+                try a.success()
+                try b.success()
+                #expect(a.bytes(0, 32_768) == b.bytes(0, 32_768))
+            }
+            let after = counters(b.device)
+            #expect(after.directRequests == before.directRequests + 4)
+            #expect(after.directBytes == before.directBytes + 4 * 32_768)
+            #expect(after.receivedBytes == before.receivedBytes)
+        }
+
         @Test("After deregistration and after RESET of the target, a WRITE is a packet, which fails")
         func ended() throws {
             for resets in [false, true] {

@@ -319,6 +319,9 @@ extension Soft {
                     usleep(100)
                     continue
                 }
+                var envelope = envelope
+                // A reference whose data is nonsense: the attacker may set the bit for any packet.
+                envelope.isReference = sent % 20 > 3 && random.next() % 4 == 0
                 _ = writer.commit(byteCount: write(place, to: victim, sent / 20, index: sent % 20, &random), envelope)
                 sent += 1
                 if sent % 16 == 0 { _ = LocalMessage.send(.wake, on: connection) }
