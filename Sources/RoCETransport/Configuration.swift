@@ -35,8 +35,9 @@ public struct Configuration: Sendable {
     /// The number of packets of a long message after which BTH.A requests an acknowledgement: 1 to `maximumWindow`
     /// (`RXE_MAX_PKT_PER_ACK` of the kernel's rxe).
     public var acknowledgeInterval: UInt32 = 32
-    /// The largest number of response packets of one RDMA READ request, at least 1. A longer `IBV_WR_RDMA_READ` is sent
-    /// as several requests, so that the responses do not overrun the receiver.
+    /// The largest number of response packets of one RDMA READ request, a power of two; other values are rounded down. A
+    /// longer `IBV_WR_RDMA_READ` is sent as several requests, so that the responses do not overrun the receiver. After
+    /// losses the requests are shorter, as the windows are.
     public var readSegment: UInt32 = 64
     /// The number of packets that one queue pair may send in a row while others have packets to send: at least 1. A
     /// setting of the engine's own scheduler.

@@ -145,6 +145,7 @@ extension Configuration {
         result.initialPathWindow = min(max(initialPathWindow, 2), result.maximumPathWindow)
         result.acknowledgeInterval = min(max(acknowledgeInterval, 1), result.maximumWindow)
         result.readSegment = min(max(readSegment, 1), 1 << 20)
+        while result.readSegment & (result.readSegment - 1) != 0 { result.readSegment &= result.readSegment - 1 }
         result.burst = max(burst, 1)
         return result
     }

@@ -23,6 +23,8 @@ struct PathWindow {
     /// The progress towards one packet more, and the size below which the window doubles per round trip.
     var growth: UInt32 = 0
     var slowStartEnd: UInt32
+    /// Whether the last READ request was made shorter because of the window, which so limits what is in flight.
+    var limitsReads = false
     /// When the window was last halved, in nanoseconds.
     var halvedAt: UInt64 = 0
     /// The last measured round-trip time of a connection, with which new connections to this destination begin (RFC
@@ -43,7 +45,7 @@ struct PathWindow {
     /// filled says nothing about the network.
     @inline(__always)
     mutating func grow(by packets: UInt32, limit: UInt32) {
-        guard window < limit, inFlight >= window / 2 else { return }
+        guard window < limit, inFlight >= window / 2 || limitsReads else { return }
         if window < slowStartEnd {
             window = min(window &+ packets, limit)
             return

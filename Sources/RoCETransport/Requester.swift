@@ -63,6 +63,7 @@ extension Core {
         if entry.pointee.isReadOrAtomic && requester.outstandingReads >= pair.pointee.attributes.maxReadAtomic {
             return false
         }
+        if mustWaitForPart(entry, pair) { return false }
         return !(isNew && entry.pointee.flags.contains(.fence)) && mayUsePath(pair)
     }
 
@@ -91,6 +92,7 @@ extension Core {
         let mtu = pair.pointee.attributes.pathMTU
         entry.pointee.firstPSN = pair.pointee.requester.next
         entry.pointee.packets = isAtomic ? 1 : packetCount(entry.pointee.length, mtu: mtu)
+        entry.pointee.readSegmentByte = UInt8(truncatingIfNeeded: configuration.readSegment.trailingZeroBitCount)
         pair.pointee.requester.started = pair.pointee.requester.current &+ 1
         // A request that was begun directly may have been completed by packets.
         pair.pointee.requester.directOffset = 0
@@ -219,15 +221,17 @@ extension Core {
         return false
     }
 
-    /// Writes an RDMA READ request. A READ is sent as requests that end at multiples of `readSegment` packets from its
-    /// start, so that a retransmitted request is always a part of a request that has a responder resource (IBTA volume
-    /// 1, 9.4.4).
+    /// Writes an RDMA READ request. A READ is sent as requests that end at multiples of a number of packets, counted from
+    /// its start: `SendWQE.readSegment`, a power of two that never grows. So a retransmitted request is always a part of a
+    /// request that has a responder resource (IBTA volume 1, 9.4.4).
     private mutating func emitReadRequest(
         _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, to target: UnsafeMutableRawPointer
     ) -> Int {
         let mtu = pair.pointee.attributes.pathMTU
         let psn = pair.pointee.requester.next
         let position = steps(from: entry.pointee.firstPSN, to: psn)
+        // A segment does not change while a request of it is outstanding, so that its end is where the response ends.
+        if position == 0 || pair.pointee.requester.outstandingReads == 0 { limitReadSegment(entry, pair) }
         let end = segmentEnd(entry, position: position)
         let offset = position &* mtu
         let length = end == entry.pointee.packets ? entry.pointee.length &- offset : (end &- position) &* mtu
@@ -240,10 +244,44 @@ extension Core {
         return sealRequest(.rcReadRequest, pair, psn: psn, at: target)
     }
 
-    /// The position after the last packet of the READ request that contains `position`.
-    mutating func segmentEnd(_ entry: UnsafeMutablePointer<SendWQE>, position: UInt32) -> UInt32 {
-        min(entry.pointee.packets, (position / configuration.readSegment &+ 1) &* configuration.readSegment)
+    /// Makes the requests of a READ so short that their responses fit in half of the window of the destination, and in
+    /// that of the queue pair: the path that limits the window drops what is more.
+    private mutating func limitReadSegment(_ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair) {
+        guard let window = pair.pointee.pathWindow else { return }
+        var room = min(entry.pointee.readSegment, max(pair.pointee.requester.window, 1))
+        let half = max(window.pointee.window / 2, 1)
+        window.pointee.limitsReads = half < min(room, entry.pointee.packets)
+        room = min(room, half)
+        let shift = UInt8(truncatingIfNeeded: 31 - room.leadingZeroBitCount)
+        guard shift < entry.pointee.readSegmentShift else { return }
+        let wasSent = entry.pointee.isShortened || entry.pointee.firstPSN.precedes(pair.pointee.requester.high)
+        entry.pointee.readSegmentByte = wasSent ? shift | 0x80 : shift
     }
+
+    /// Whether the next request of a READ is a part of one that was sent before, and has to wait for the response to the
+    /// part before it: a responder may remember only the last copy of a request (`ReadResource`).
+    @inline(__always)
+    private func mustWaitForPart(_ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair) -> Bool {
+        entry.pointee.isRead && entry.pointee.isShortened && pair.pointee.requester.next != entry.pointee.firstPSN
+            && pair.pointee.requester.next.precedes(pair.pointee.requester.high)
+    }
+
+    /// The position after the last packet of the READ request that contains `position`.
+    @inline(__always)
+    func segmentEnd(_ entry: UnsafeMutablePointer<SendWQE>, position: UInt32) -> UInt32 {
+        let shift = entry.pointee.readSegmentShift
+        return min(entry.pointee.packets, (position >> shift &+ 1) << shift)
+    }
+
+    /// Whether the response at this position may be one after which the response to the same request continues.
+    @inline(__always)
+    func mayContinue(_ entry: UnsafeMutablePointer<SendWQE>, _ position: UInt32) -> Bool {
+        position &+ 1 != entry.pointee.packets && !startsLongestSegment(position &+ 1)
+    }
+
+    /// Whether every request ends before this position.
+    @inline(__always)
+    func startsLongestSegment(_ position: UInt32) -> Bool { position & (configuration.readSegment &- 1) == 0 }
 
     private mutating func emitAtomicRequest(
         _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, to target: UnsafeMutableRawPointer

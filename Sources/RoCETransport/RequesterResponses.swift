@@ -209,9 +209,8 @@ extension Core {
         if let window = pair.pointee.pathWindow {
             pair.pointee.requester.roundTrip.begin(like: window.pointee.roundTrip)
         }
-        var time = pair.pointee.requester.timeoutAt
-        if let early = pair.pointee.requester.roundTrip.timeout { time = min(time, start &+ early) }
-        setTimer(pair, .localACK, time)
+        let early = start &+ pair.pointee.requester.roundTrip.timeout
+        setTimer(pair, .localACK, min(pair.pointee.requester.timeoutAt, early))
     }
 
     @inline(__always)
@@ -336,10 +335,11 @@ extension Core {
         let position = steps(from: entry.pointee.firstPSN, to: psn)
         let isWhole = position &+ 1 == entry.pointee.packets
         let endsSegment = position &+ 1 == segmentEnd(entry, position: position)
-        let startsSegment = position % configuration.readSegment == 0
         let length = isWhole ? entry.pointee.length &- position &* mtu : mtu
-        // A retransmitted READ request starts at any packet, so First and Only are valid at any packet.
-        guard entry.pointee.isRead, opcode.endsMessage == endsSegment, opcode.startsMessage || !startsSegment,
+        // A retransmitted READ request starts at any packet, so First and Only are valid at any packet. A response can be
+        // one to an earlier, longer request, which has no Last where the segment ends now, and no First after that.
+        guard entry.pointee.isRead, opcode.endsMessage ? endsSegment : mayContinue(entry, position),
+            opcode.startsMessage || !startsLongestSegment(position),
             packet.payloadByteCount == Int(length)
         else { return failOldestSend(pair, status: .badResponseError) }
         guard

@@ -16,10 +16,15 @@ struct RoundTripTime {
     /// being lost; a much shorter timeout would send packets again for nothing.
     static let shortestTimeout: UInt64 = 2_000_000
 
-    /// The retransmission timeout; nil before the first measurement.
+    /// The retransmission timeout before the first measurement. RFC 6298 says 1 s, for a retransmission that restarts a
+    /// stream; here it repeats two packets, and a longer round trip only makes that needless.
+    static let initialTimeout: UInt64 = 10_000_000
+
+    /// The retransmission timeout.
     @inline(__always)
-    var timeout: UInt64? {
-        smoothed == 0 ? nil : max(smoothed &+ 4 &* deviation, Self.shortestTimeout) << UInt64(doublings)
+    var timeout: UInt64 {
+        let shortest = smoothed == 0 ? Self.initialTimeout : max(smoothed &+ 4 &* deviation, Self.shortestTimeout)
+        return shortest << UInt64(doublings)
     }
 
     /// Doubles the retransmission timeout until the next measurement: while packets are sent again before they are

@@ -34,6 +34,8 @@ public struct SendWQE: BitwiseCopyable {
 
     /// The number of SGEs.
     @usableFromInline var sgeCount: UInt8 = 0
+    /// A READ: the binary logarithm of `readSegment`, set when the message is begun, and in bit 7 `isShortened`.
+    @usableFromInline var readSegmentByte: UInt8 = 0
     /// The bytes of the message; 2^32 - 1 for a message of 2^32 bytes or more.
     @usableFromInline var length: UInt32 = 0
 
@@ -105,6 +107,11 @@ extension SendWQE {
     }
     @inline(__always) var isAtomicWrite: Bool { opcode == .atomicWrite }
     @inline(__always) var isRead: Bool { opcode == .read }
+    /// A READ: the number of response packets, a power of two, at whose multiples its requests end.
+    @inline(__always) var readSegment: UInt32 { 1 << readSegmentShift }
+    @inline(__always) var readSegmentShift: UInt32 { UInt32(readSegmentByte & 0x1F) }
+    /// A READ: whether `readSegment` was longer for requests that were sent before.
+    @inline(__always) var isShortened: Bool { readSegmentByte & 0x80 != 0 }
     /// Compare and swap, or fetch and add.
     @inline(__always) var isAtomic: Bool { opcode == .compareAndSwap || opcode == .fetchAndAdd }
     /// Whether the peer's processor need not do anything with it.

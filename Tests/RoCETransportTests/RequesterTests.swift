@@ -57,18 +57,19 @@ struct RequesterTests {
 
     @Test("Without a response: retry_cnt retries, each after 4.096 us * 2^timeout, then RETRY_EXC_ERR and a flush")
     func timeout() throws {
-        let probe = try Probe(.rc, Connection(timeout: 14, retryCount: 3))
+        // Shorter than the initial retransmission timeout.
+        let probe = try Probe(.rc, Connection(timeout: 10, retryCount: 3))
         probe.post(.send, id: 1)
         probe.post(.send, id: 2)
         probe.postReceive(id: 3, bytes: 8)
         #expect(probe.sentOffsets() == [0, 1])
         for _ in 0..<3 {
-            probe.advance(4096 << 14 - 1)
+            probe.advance(4096 << 10 - 1)
             #expect(probe.sentOffsets() == [])
             probe.advance(1)
             #expect(probe.sentOffsets() == [0, 1])
         }
-        probe.advance(4096 << 14)
+        probe.advance(4096 << 10)
         #expect(probe.sent().isEmpty)
         let completions = probe.host.poll()
         #expect(completions.map(\.id) == [1, 2, 3])
@@ -287,6 +288,36 @@ struct RequesterTests {
         requests = probe.sent()
         #expect(requests.map(\.headers.reth.virtualAddress) == [0x10300, 0x10400])
         #expect(requests.map(\.headers.reth.dmaLength) == [256, 256])
+    }
+
+    @Test("READ requests are no longer than half of the window of the destination, and shorter after a loss")
+    func readSegmentsFollowWindow() throws {
+        let probe = try Probe(.rc, Connection(mtu: 256, maxReadAtomic: 16)) { $0.initialPathWindow = 8 }
+        probe.post(.read, bytes: 16 * 256)
+        var requests = probe.sent()
+        #expect(requests.map(\.headers.reth.virtualAddress) == [0x10000, 0x10400])
+        #expect(requests.map(\.headers.reth.dmaLength) == [1024, 1024])
+        // The response at 1 is lost. The window is 9 after the first response, 4 after the loss.
+        probe.receive(.rcReadResponseFirst, 0, payload: pattern(256))
+        #expect(probe.sent().map(\.headers.reth.dmaLength) == [1024])
+        probe.receive(.rcReadResponseFirst, 4, payload: pattern(256))
+        // Parts of requests that were sent before follow each other: the responder may remember the last one only.
+        requests = probe.sent()
+        #expect(requests.map(\.headers.reth.virtualAddress) == [0x10100])
+        #expect(requests.map(\.headers.reth.dmaLength) == [256])
+        // The responses to the first request may still arrive, which ends elsewhere.
+        probe.receive(.rcReadResponseMiddle, 1, payload: pattern(256))
+        requests = probe.sent()
+        #expect(requests.map(\.headers.reth.virtualAddress) == [0x10200])
+        #expect(requests.map(\.headers.reth.dmaLength) == [512])
+        probe.receive(.rcReadResponseMiddle, 2, payload: pattern(256))
+        probe.receive(.rcReadResponseLast, 3, payload: pattern(256))
+        for position in 4..<16 {
+            _ = probe.sent()
+            let first = position % 2 == 0
+            probe.receive(first ? .rcReadResponseFirst : .rcReadResponseLast, position, payload: pattern(256))
+        }
+        #expect(probe.host.poll().map(\.status) == [.success])
     }
 
     struct BadResponse: CustomTestStringConvertible, Sendable {

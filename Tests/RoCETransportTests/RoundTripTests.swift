@@ -16,13 +16,30 @@ struct RoundTripTests {
         return probe
     }
 
-    @Test("Without a measured round-trip time, only the local ACK timeout leads to a retransmission")
+    @Test("Packets that are lost before a round trip was measured are sent again after the initial timeout")
     func unknown() throws {
-        let probe = try Probe(.rc, Connection(timeout: 18))
+        let probe = try Probe(.rc, Connection(timeout: 18, retryCount: 0))
+        for id in 0..<3 { probe.post(.send, id: UInt64(id)) }
+        #expect(probe.sentOffsets() == [0, 1, 2])
+        for interval in [1, 2, 4] as [UInt64] {
+            probe.advance(interval * RoundTripTime.initialTimeout - 1)
+            #expect(probe.sent().isEmpty)
+            probe.advance(1)
+            #expect(probe.sentOffsets() == [0, 1])
+        }
+        probe.acknowledge(1)
+        #expect(probe.host.poll().map(\.id) == [0, 1] && probe.sentOffsets() == [2])
+        #expect(probe.host.engine.counters.probes == 3 && probe.host.engine.counters.timeouts == 0)
+    }
+
+    @Test("A local ACK timeout that is shorter than the initial timeout decides")
+    func shortLocalTimeout() throws {
+        let probe = try Probe(.rc, Connection(timeout: 8))
         probe.post(.send)
         _ = probe.sent()
-        probe.advance(4096 << 18 - 1)
-        #expect(probe.sent().isEmpty && probe.host.engine.counters.probes == 0)
+        probe.advance(4096 << 8)
+        #expect(probe.sentOffsets() == [0])
+        #expect(probe.host.engine.counters.probes == 0 && probe.host.engine.counters.timeouts == 1)
     }
 
     @Test("After the retransmission timeout two packets are sent again, at doubling intervals, and no retry is used")
@@ -132,11 +149,11 @@ struct RoundTripTests {
     @Test("The retransmission timeout follows the round-trip time: RFC 6298, section 2")
     func estimate() {
         var time = RoundTripTime()
-        #expect(time.timeout == nil)
+        #expect(time.timeout == RoundTripTime.initialTimeout)
         time.begin(PSN(1), at: 1000)
         time.begin(PSN(9), at: 2000)
         time.end(PSN(0), at: 5_000_000)
-        #expect(time.timeout == nil)
+        #expect(time.timeout == RoundTripTime.initialTimeout)
         time.end(PSN(1), at: 8_001_000)
         #expect(time.smoothed == 8_000_000 && time.deviation == 4_000_000 && time.timeout == 24_000_000)
         time.begin(PSN(2), at: 10_000_000)

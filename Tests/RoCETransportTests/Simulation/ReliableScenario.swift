@@ -46,7 +46,7 @@ final class ReliableScenario {
                 configuration.maximumPathWindow = random.pick([2, 16, 1024])
                 configuration.initialPathWindow = random.pick([2, 8, 64])
                 configuration.acknowledgeInterval = random.pick([1, 4, 32])
-                configuration.readSegment = random.pick([1, 3, 64])
+                configuration.readSegment = random.pick([1, 2, 64])
                 configuration.burst = random.pick([1, 8])
             }
         }

@@ -21,6 +21,10 @@ struct NetworkProfile {
         var interval: Int
     }
 
+    /// The time in which a host that has sent packets only receives, in nanoseconds: it then processes many packets before
+    /// it sends the responses, as a device does that drains its socket.
+    var pause = 0
+
     /// Whether all packets arrive once, unchanged and in order.
     var isPerfect: Bool {
         loss == 0 && duplication == 0 && corruption == 0 && delay.count == 1 && bottleneck == nil
@@ -47,6 +51,8 @@ final class Network {
     private(set) var overflowed = 0
     /// When the last packet leaves the queue before each host.
     private var emptyAt: [UInt64]
+    /// When each host sends again.
+    private var sendsAt: [UInt64]
     /// Called with each sent packet, before the faults of the network. The packet is lost if it returns false.
     var inspect: ((TransportPacket, OutgoingPacket) -> Bool)?
 
@@ -69,6 +75,7 @@ final class Network {
         self.hosts = hosts
         self.profile = profile
         emptyAt = hosts.map { _ in 0 }
+        sendsAt = hosts.map { _ in 0 }
         random = SplitMix(seed: seed)
     }
 
@@ -95,6 +102,7 @@ final class Network {
         if let last = actions.last { next = min(next, last.time) }
         for (index, host) in hosts.enumerated() where !dead.contains(index) {
             if let deadline = host.engine.nextDeadline { next = min(next, deadline) }
+            if sendsAt[index] > now { next = min(next, sendsAt[index]) }
         }
         guard next <= limit, next != .max else { return false }
         now = max(now, next)
@@ -116,10 +124,11 @@ final class Network {
 
     /// Sends all packets of the engines.
     func flushAll() {
-        for index in hosts.indices where !dead.contains(index) {
+        for index in hosts.indices where !dead.contains(index) && sendsAt[index] <= now {
             repeat {
                 while let packet = hosts[index].engine.transmit(into: hosts[index].packet, now: now) {
                     send(packet, from: hosts[index])
+                    sendsAt[index] = now + UInt64(profile.pause)
                 }
             } while hosts[index].engine.hasDirectWork
         }
