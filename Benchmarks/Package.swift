@@ -2,7 +2,7 @@
 import PackageDescription
 
 // Benchmark programs. PostPoll prints the ratio of two loops that alternate in one process; WakeUp, how long it takes to
-// wake a process.
+// wake a process; UDPLimit, what UDP allows without RDMA.
 let package = Package(
     name: "Benchmarks",
     dependencies: [.package(name: "swift-rdma", path: "..")],
@@ -20,6 +20,7 @@ let package = Package(
                 .product(name: "ProviderLoader", package: "swift-rdma"),
             ],
             swiftSettings: [.swiftLanguageMode(.v6)]),
+        .executableTarget(name: "UDPLimit", cSettings: [.unsafeFlags(["-O2"])]),
         .executableTarget(
             name: "WakeUp", dependencies: [.product(name: "Verbs", package: "swift-rdma")],
             swiftSettings: [.swiftLanguageMode(.v6)]),
