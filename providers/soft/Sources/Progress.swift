@@ -36,9 +36,12 @@ struct LinkState {
 
 /// The most consecutive packets of one ring, or of the engine, in one round.
 private let burst = 64
-/// The longest time that a full ring may delay all packets. Its reader needs some microseconds to empty it; after this
-/// time it is suspended or has exited, and packets to it are dropped, as in a network. Nanoseconds.
-private let patience: UInt64 = 2_000_000
+/// The longest time that a full ring may delay all packets. Its reader, or the reader's progress thread, needs some
+/// microseconds to make room, and on a busy processor some time slices. After this time it is suspended or has exited:
+/// packets to it are dropped, as in a network, without a further delay until it has made room. It is shorter than the
+/// retries of a usual connection (`timeout` 12, `retry_cnt` 7: 134 ms), so that connections to other processes survive the
+/// delay. No two processes wait for each other, since a thread that keeps a packet continues to receive. Nanoseconds.
+private let patience: UInt64 = 100_000_000
 /// The time after a datagram during which polling threads also receive from the sockets, which costs a system call.
 /// Nanoseconds.
 private let datagramMemory: UInt64 = 5_000_000
