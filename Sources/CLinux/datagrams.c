@@ -251,8 +251,8 @@ static bool send_messages(int fd, struct mmsghdr *messages, int *sent, int end, 
 	return true;
 }
 
-int linux_send_datagrams(int fd, uint32_t ifindex, const struct linux_datagram *datagrams, int count, bool *refused,
-			 int *lost)
+int linux_send_datagrams(int fd, uint32_t ifindex, const struct linux_datagram *datagrams, int count, bool *checksums,
+			 bool *refused, int *lost)
 {
 	struct mmsghdr messages[LINUX_DATAGRAM_BATCH];
 	struct iovec vectors[LINUX_DATAGRAM_BATCH];
@@ -284,11 +284,9 @@ int linux_send_datagrams(int fd, uint32_t ifindex, const struct linux_datagram *
 		while (end < count && (datagrams[end].segment != 0) == gso)
 			end++;
 		/* The kernel refuses UDP_SEGMENT on a socket without checksums. */
-		if (gso)
-			set_checksums(fd, ipv4, true);
+		if (*checksums != gso && set_checksums(fd, ipv4, gso) == 0)
+			*checksums = gso;
 		goes_on = send_messages(fd, messages, &sent, end, gso, refused, lost);
-		if (gso)
-			set_checksums(fd, ipv4, false);
 	}
 	return sent;
 }

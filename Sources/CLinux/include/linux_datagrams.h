@@ -50,9 +50,11 @@ void linux_retire_socket(int fd, const uint8_t gid[16], uint32_t ifindex);
 /// Sends up to LINUX_DATAGRAM_BATCH datagrams and batches. Returns the number of consumed ones, sent or lost; it is
 /// smaller than `count` when the network has no room now, or when `*refused` is set. `*refused`: the next one is a GSO
 /// batch that the kernel does not send; it and the following ones are not sent yet. `*lost`: the errno value of the
-/// last datagram that cannot be sent (EMSGSIZE, ENETUNREACH, EPERM and others), or 0.
-int linux_send_datagrams(int fd, uint32_t ifindex, const struct linux_datagram *datagrams, int count, bool *refused,
-			 int *lost);
+/// last datagram that cannot be sent (EMSGSIZE, ENETUNREACH, EPERM and others), or 0. `*checksums`: whether the datagrams
+/// of this socket have UDP checksums now, false at first. It is changed with the kind of the datagrams, so that a row of
+/// batches needs no system call for it.
+int linux_send_datagrams(int fd, uint32_t ifindex, const struct linux_datagram *datagrams, int count, bool *checksums,
+			 bool *refused, int *lost);
 
 /// Receives up to LINUX_DATAGRAM_BATCH datagrams and batches without waiting. Returns their number.
 int linux_receive_datagrams(int fd, struct linux_datagram *datagrams, int count);

@@ -110,6 +110,7 @@ extension ContextPointer {
         pointee.waiting.add(1, ordering: .relaxed)
         pointee.lock.lock()
         pointee.waiting.subtract(1, ordering: .relaxed)
+        sendHeldAcknowledgement()
     }
 
     /// Releases the lock. Threads that posted meanwhile found it taken and returned, so their work requests are
@@ -183,6 +184,9 @@ func openDevice(
         freeContext(context)
         return error
     }
+    let isKept = linux_call_at_exit(
+        { $0!.assumingMemoryBound(to: SoftContext.self).sendHeldAcknowledgementNow() }, context)
+    assert(isKept, "a user has a slot for each open device")
     opened.pointee.context = verbs
     opened.pointee.ops = UnsafePointer(context.hasFaultRules ? faultControlTable : controlTable)
     return 0
@@ -221,6 +225,7 @@ func closeContext(context: UnsafeMutablePointer<ibv_context>?) -> Int32 {
     let soft = context.soft
     soft.stopProgressThread()
     if soft.hasFaultRules { soft.logFaultSummary() }
+    linux_forget_at_exit(soft)
     soft.lockForControl()
     soft.leaveNetwork()
     soft.unlock()

@@ -15,10 +15,11 @@ func pollCompletions(cq: UnsafeMutablePointer<ibv_cq>?, count: Int32, wc: Unsafe
     var taken = queue.pointee.queue.poll(into: completions, count: Int(count))
     queue.pointee.lock.unlock()
     if taken == 0 {
-        queue.context.progressWhilePolling()
+        let holds = queue.context.progressWhilePolling()
         guard queue.pointee.lock.lock() else { return -EBUSY }
         taken = queue.pointee.queue.poll(into: completions, count: Int(count))
         queue.pointee.lock.unlock()
+        if holds && taken == 0 { queue.context.sendHeldAcknowledgementNow() }
     }
     return Int32(truncatingIfNeeded: taken)
 }
@@ -94,10 +95,13 @@ func startPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?, attr: UnsafeMutablePointer<
     if cq.showNext() == 0 { return 0 }
     queue.pointee.lock.unlock()
     // Without the lock, since the thread may sleep there.
-    queue.context.progressWhilePolling()
+    let holds = queue.context.progressWhilePolling()
     guard queue.pointee.lock.begin() else { return EBUSY }
     let error = cq.showNext()
-    if error != 0 { queue.pointee.lock.unlock() }
+    if error != 0 {
+        queue.pointee.lock.unlock()
+        if holds { queue.context.sendHeldAcknowledgementNow() }
+    }
     return error
 }
 

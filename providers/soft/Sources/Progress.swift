@@ -11,8 +11,8 @@ struct LinkState {
     var usesSharedMemory = true
     /// The slot to which the previous packet was sent, or -1 for UDP. The next packet is written there directly.
     var lastSlot = -1
-    /// The bytes of `heldPacket`.
-    let held = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 64)
+    /// The bytes of `heldPacket`, which waits for room.
+    let heldBytes = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 64)
     /// A packet that waits because its receiver's ring is full. No other packet is sent meanwhile.
     var heldPacket: OutgoingPacket?
     /// The number of packets sent and received. Wraps.
@@ -25,11 +25,14 @@ struct LinkState {
     var roundsWithoutMessage: UInt32 = 0
     /// When a datagram was last sent or received, in nanoseconds.
     var lastDatagram: UInt64 = 0
+    /// When the sockets were last looked at, in nanoseconds.
+    var lastReceive: UInt64 = 0
+    var held = HeldAcknowledgement()
     /// When messages on the connections to other processes were last looked for, in nanoseconds.
     var lastMessages: UInt64 = 0
 
     func deallocate() {
-        held.deallocate()
+        heldBytes.deallocate()
         networkHeader.deallocate()
     }
 }
@@ -42,6 +45,8 @@ private let burst = 64
 /// retries of a usual connection (`timeout` 12, `retry_cnt` 7: 134 ms), so that connections to other processes survive the
 /// delay. No two processes wait for each other, since a thread that keeps a packet continues to receive. Nanoseconds.
 private let patience: UInt64 = 100_000_000
+/// The time after which a thread that posts looks at the sockets, if no other call has done so meanwhile. Nanoseconds.
+private let receiveInterval: UInt64 = 20_000
 /// The time after a datagram during which polling threads also receive from the sockets, which costs a system call.
 /// Nanoseconds.
 private let datagramMemory: UInt64 = 5_000_000
@@ -63,24 +68,40 @@ enum Route {
 
 extension ContextPointer {
     /// Runs the engine until it is idle, or for 8 rounds, after which the lock is to be released. Under the lock.
+    /// - Parameters:
+    ///   - receivesDatagrams: Whether to look at every source of packets. Otherwise those that were empty for a while are
+    ///     left out in most rounds.
+    ///   - afterPost: Whether a thread has posted, and polls later: sockets that were read lately are left to that.
+    ///   - mayHold: Whether an acknowledgement may wait for the next call (`HeldAcknowledgement`).
     /// - Returns: Whether there may be more work.
     @inline(never)
-    func pump(now: UInt64, receivesDatagrams: Bool) -> Bool {
+    func pump(now: UInt64, receivesDatagrams: Bool, afterPost: Bool = false, mayHold: Bool = false) -> Bool {
+        if guarded.pointee.link.held.since != 0 {
+            guarded.pointee.link.held.end(at: now)
+            if !afterPost { guarded.pointee.sockets.flush() }
+        }
         if let deadline = pointee.engine.nextDeadline, now >= deadline { pointee.engine.advance(to: now) }
         if guarded.pointee.faults != nil { beginFaultRound(now: now) }
         var rounds = 0
+        let firstPacket = guarded.pointee.link.packetCount
         var isBusy = true
         let areQuiet = guarded.pointee.datagramsAreQuiet(at: now)
         if !areQuiet { guarded.pointee.sockets.segmentation.evaluate(repairs: pointee.engine.repairCount, now: now) }
-        var mayHaveDatagrams = receivesDatagrams || !areQuiet
+        var mayHaveDatagrams =
+            receivesDatagrams
+            || !areQuiet && !(afterPost && now &- guarded.pointee.link.lastReceive < receiveInterval)
         if !mayHaveDatagrams && now &- guarded.pointee.link.lastMessages > messageInterval {
             _ = receiveMessages(now: now)
         }
         while isBusy && rounds < 8 {
             isBusy = transmit(now: now)
+            if mayHold && mayHoldAcknowledgement(since: firstPacket) { break }
+            // The peer works on what is sent while this thread receives.
+            if !isBusy { guarded.pointee.sockets.flush() }
             if receiveShared(now: now) { isBusy = true }
             if mayHaveDatagrams {
-                if takesMessages(receivesDatagrams), receiveMessages(now: now) {
+                guarded.pointee.link.lastReceive = now
+                if takesMessages(receivesDatagrams, now: now), receiveMessages(now: now) {
                     guarded.pointee.link.roundsWithoutMessage = 0
                     isBusy = true
                 }
@@ -92,7 +113,9 @@ extension ContextPointer {
             }
             rounds += 1
         }
-        guarded.pointee.sockets.flush()
+        if !(mayHold && mayHoldAcknowledgement(since: firstPacket) && holdAcknowledgement(now: now)) {
+            guarded.pointee.sockets.flush()
+        }
         if guarded.pointee.peers.wakeTouched(own: pointee.slot.number) { pointee.progressThread.wake() }
         if guarded.pointee.faults != nil { causeFaultEvents() }
         dispatchEvents()
@@ -102,10 +125,10 @@ extension ContextPointer {
     /// Whether this round looks for messages. A polling thread leaves them out in most rounds when there were none for a
     /// while, as it does with sockets (`Sockets.receive`).
     @inline(__always)
-    private func takesMessages(_ all: Bool) -> Bool {
+    private func takesMessages(_ all: Bool, now: UInt64) -> Bool {
         guarded.pointee.link.roundsWithoutMessage &+= 1
-        let rounds = guarded.pointee.link.roundsWithoutMessage
-        return all || rounds <= 32 || rounds & 7 == 0
+        return all || guarded.pointee.link.roundsWithoutMessage <= 32
+            || now &- guarded.pointee.link.lastMessages >= messageInterval
     }
 
     // MARK: Sending
@@ -134,7 +157,7 @@ extension ContextPointer {
             target = place
             isInRing = true
         } else {
-            target = guarded.pointee.link.held.baseAddress!
+            target = guarded.pointee.link.heldBytes.baseAddress!
         }
         let room = UnsafeMutableRawBufferPointer(start: target, count: Engine.packetRoom)
         guard let packet = pointee.engine.transmit(into: room, now: now) else { return false }
@@ -228,8 +251,8 @@ extension ContextPointer {
             guarded.pointee.peers.closeIfDead(Int(packet.destinationQPN >> 16))
             return true
         }
-        if bytes != guarded.pointee.link.held.baseAddress! {
-            guarded.pointee.link.held.baseAddress!.copyMemory(from: bytes, byteCount: packet.byteCount)
+        if bytes != guarded.pointee.link.heldBytes.baseAddress! {
+            guarded.pointee.link.heldBytes.baseAddress!.copyMemory(from: bytes, byteCount: packet.byteCount)
         }
         guarded.pointee.link.heldPacket = packet
         return false
@@ -241,7 +264,7 @@ extension ContextPointer {
     private func releaseHeld(now: UInt64) -> Bool {
         guard let packet = guarded.pointee.link.heldPacket else { return true }
         guarded.pointee.link.heldPacket = nil
-        return sendShared(packet, at: guarded.pointee.link.held.baseAddress!, writtenFor: -1, now: now)
+        return sendShared(packet, at: guarded.pointee.link.heldBytes.baseAddress!, writtenFor: -1, now: now)
     }
 
     @inline(never)

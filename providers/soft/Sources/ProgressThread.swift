@@ -136,7 +136,7 @@ extension ContextPointer {
             guard pointee.lock.tryLock() else { return }
             let now = linux_monotonic_ns()
             noteRound(now)
-            let isBusy = pump(now: now, receivesDatagrams: false)
+            let isBusy = pump(now: now, receivesDatagrams: false, afterPost: true)
             settle(now: now, isBusy: isBusy)
             pointee.lock.unlock()
             // A thread may have posted after the last round, when the lock was taken.
@@ -145,18 +145,24 @@ extension ContextPointer {
     }
 
     /// Runs the engine if its lock is free. Called after a poll of an empty completion queue.
+    /// - Returns: Whether an acknowledgement is held, which is to be sent if there is still no completion.
     @inline(__always)
-    func progressWhilePolling() {
-        guard pointee.waiting.load(ordering: .relaxed) == 0, pointee.lock.tryLock() else { return letOthersRun() }
+    func progressWhilePolling() -> Bool {
+        guard pointee.waiting.load(ordering: .relaxed) == 0, pointee.lock.tryLock() else {
+            letOthersRun()
+            return false
+        }
         let now = linux_monotonic_ns()
         noteRound(now)
         let before = guarded.pointee.link.packetCount
-        let isBusy = pump(now: now, receivesDatagrams: false)
+        let isBusy = pump(now: now, receivesDatagrams: false, mayHold: true)
         settle(now: now, isBusy: isBusy)
         let yields = shouldYield(now: now, didWork: guarded.pointee.link.packetCount != before)
+        let holds = guarded.pointee.link.held.since != 0
         pointee.lock.unlock()
         if yields { giveWay(since: now) }
         if pointee.engine.doorbellIsRung { progressAfterPost() }
+        return holds
     }
 
     /// Another thread holds the lock. It may need the processor of this one to release it, so every 64th such round
@@ -371,11 +377,19 @@ extension ContextPointer {
         followChanges(linux_wait_any(descriptors, Int32(count), tick))
         if pointee.progressThread.rounds.load(ordering: .relaxed) == before {
             pointee.progressThread.isForeground.store(false, ordering: .relaxed)
-        } else if isQuiet {
+        } else if isQuiet || holdsOldAcknowledgement() {
             pointee.lock.lock()
             _ = pump(now: linux_monotonic_ns(), receivesDatagrams: true)
             unlock()
         }
+    }
+
+    /// Whether an acknowledgement is held since the last tick or longer.
+    private func holdsOldAcknowledgement() -> Bool {
+        pointee.lock.lock()
+        defer { pointee.lock.unlock() }
+        let since = guarded.pointee.link.held.since
+        return since != 0 && linux_monotonic_ns() &- since >= UInt64(tick) / 2
     }
 
     /// Stays awake for a while after a packet, since a sleep and a wake-up take longer than the time to the next packet

@@ -39,6 +39,10 @@ struct Sockets: ~Copyable {
         var idleRounds: UInt32 = 0
         /// The datagrams and batches of the last receive that found some.
         var lastCount = 0
+        /// Whether the first of them was a large batch.
+        var areLarge = false
+        /// Whether the socket is set to send UDP checksums, as GSO batches need.
+        var sendsChecksums = false
 
         /// Whether a polling thread leaves out this socket for once: it has been empty for a while, and each receive
         /// costs a system call.
@@ -57,9 +61,10 @@ struct Sockets: ~Copyable {
     /// Datagrams and batches in `outgoing`, and their bytes.
     private var queued = 0
     private var queuedByteCount = 0
-    /// The socket and the source address of the queued datagrams.
-    private var queuedOn: Int32 = -1
-    private var queuedFrom = GID()
+    /// The index of the socket and source address of the queued datagrams.
+    private var queuedOn = 0
+    /// Whether the datagram that was queued first is sent last.
+    private var firstIsLast = false
     /// The batch at the end of the queue, while packets can join it.
     private var openBatch = OpenBatch()
     var segmentation = UDPSegmentation()
@@ -194,8 +199,12 @@ struct Sockets: ~Copyable {
         return sum
     }
 
-    private func descriptor(of gid: GID) -> Int32 {
-        for index in 0..<DeviceLimits.gids where entries[index].gid == gid { return entries[index].descriptor }
+    /// The index of the socket that is bound to the address; -1 for none.
+    @inline(__always)
+    private func index(of gid: GID) -> Int {
+        for index in 0..<DeviceLimits.gids where entries[index].gid == gid {
+            return entries[index].descriptor >= 0 ? index : -1
+        }
         return -1
     }
 }
@@ -249,14 +258,13 @@ extension Sockets {
     mutating func commit(byteCount: Int, _ path: Path, isExpendable: Bool) -> Bool {
         assert(byteCount > ICRC.byteCount && byteCount <= Engine.packetRoom, "reserve gave room for one packet")
         assert(queued < Self.batch && queuedByteCount + byteCount <= Self.outgoingByteCount, "commit follows reserve")
-        let descriptor = descriptor(of: path.source)
-        guard descriptor >= 0 else {
+        let index = index(of: path.source)
+        guard index >= 0 else {
             noteLoss(EADDRNOTAVAIL)
             return false
         }
-        if queued > 0 && queuedOn != descriptor { moveToFront(byteCount: byteCount) }
-        queuedOn = descriptor
-        queuedFrom = path.source
+        if queued > 0 && queuedOn != index { moveToFront(byteCount: byteCount) }
+        queuedOn = index
         let packet = UnsafeMutableRawBufferPointer(start: outgoingRoom + queuedByteCount, count: byteCount)
         queuedByteCount += byteCount
         if isExpendable && openBatch.accepts(byteCount, path, limit: maxSegments) {
@@ -266,6 +274,28 @@ extension Sockets {
             openBatch = isExpendable && segmentation.isOn ? OpenBatch(byteCount, path) : OpenBatch()
         }
         return true
+    }
+
+    /// Whether the queue holds one packet, and that is an acknowledgement of RC that is no NAK.
+    var holdsAcknowledgement: Bool {
+        guard queued == 1, outgoing.pointee.segment == 0 else { return false }
+        let bytes = outgoing.pointee.bytes.assumingMemoryBound(to: UInt8.self)
+        // The top three bits of the syndrome are 0 in an ACK.
+        return bytes[0] == Opcode.rcAcknowledge.rawValue && bytes[BTH.byteCount] >> 5 == 0
+    }
+
+    /// Keeps the only queued datagram until the next `flush`, which sends it after those that are queued meanwhile.
+    mutating func holdFirst() {
+        assert(queued == 1, "one datagram is held")
+        firstIsLast = true
+    }
+
+    /// Moves the datagram that was queued first to the end of the queue.
+    private mutating func moveFirst() {
+        firstIsLast = false
+        let first = outgoing.pointee
+        outgoing.update(from: outgoing + 1, count: queued - 1)
+        outgoing[queued - 1] = first
     }
 
     /// Inverts a bit of the ICRC of the datagram that was queued last, which is in no batch.
@@ -312,12 +342,12 @@ extension Sockets {
     /// Sends the queued datagrams. A datagram that the kernel does not accept is lost.
     mutating func flush() {
         if queued == 0 { return }
+        if firstIsLast { moveFirst() }
         var first = 0
         var isRefused = false
         repeat {
             var lost: Int32 = 0
-            first += Int(
-                linux_send_datagrams(queuedOn, ifindex, outgoing + first, Int32(queued - first), &isRefused, &lost))
+            first += send(outgoing + first, queued - first, &isRefused, &lost)
             if isRefused {
                 lost = sendAlone(outgoing + first)
                 // When single packets cannot be sent either, GSO is not the cause of the failure.
@@ -329,6 +359,17 @@ extension Sockets {
         queued = 0
         queuedByteCount = 0
         openBatch = OpenBatch()
+    }
+
+    /// Sends datagrams on the socket of the queued ones (`linux_send_datagrams`).
+    private func send(
+        _ datagrams: UnsafePointer<linux_datagram>, _ count: Int, _ isRefused: inout Bool, _ lost: inout Int32
+    ) -> Int {
+        let entry = entries + queuedOn
+        return Int(
+            linux_send_datagrams(
+                entry.pointee.descriptor, ifindex, datagrams, Int32(count), &entry.pointee.sendsChecksums, &isRefused,
+                &lost))
     }
 
     /// Logs that packets cannot be sent to the network, once for each errno value.
@@ -368,11 +409,11 @@ extension Sockets {
         while left > 0 {
             let packet = UnsafeMutableRawBufferPointer(
                 start: single.bytes, count: min(left, Int(batch.pointee.segment)))
-            seal(packet, queuedFrom, destination, identification: 0)
+            seal(packet, entries[queuedOn].gid, destination, identification: 0)
             single.count = UInt32(packet.count)
             var isRefused = false
             var lost: Int32 = 0
-            _ = linux_send_datagrams(queuedOn, ifindex, &single, 1, &isRefused, &lost)
+            _ = send(&single, 1, &isRefused, &lost)
             if lost != 0 { error = lost }
             single.bytes += packet.count
             left -= packet.count
@@ -433,12 +474,14 @@ extension Sockets {
             let entry = entries + index
             entry.pointee.idleRounds &+= 1
             if !all && entry.pointee.isLeftOut { continue }
-            // Single datagrams come one at a time, and preparing a whole batch takes longer than receiving one.
-            let most = entry.pointee.lastCount > 1 ? Self.batch : 2
+            // Single datagrams come one at a time, and preparing a whole batch takes longer than receiving one. Of large
+            // batches, no more are received at once than stay in the cache until they are processed.
+            let most = entry.pointee.lastCount <= 1 ? 2 : entry.pointee.areLarge ? 4 : Self.batch
             let count = receive(on: entry.pointee.descriptor, to: entry.pointee.gid, most: most, counters, body)
             if count > 0 {
                 entry.pointee.idleRounds = 0
                 entry.pointee.lastCount = count
+                entry.pointee.areLarge = incoming.pointee.count > 16384
             }
             total += count
             if count == most { hasMore = true }

@@ -145,6 +145,20 @@ extension Soft {
             #expect(try peer.lengths(packets: 3) == [[40], [40], [40]])
         }
 
+        @Test("A datagram that is held is sent after those that are queued later, once")
+        func held() throws {
+            let sender = Sender()
+            let peer = try RawPeer.at(37, isIPv4: true, sender)
+            sender.queue(20, to: peer, isExpendable: false)
+            sender.sockets.holdFirst()
+            for _ in 0..<2 { sender.queue(28, to: peer) }
+            sender.sockets.flush()
+            #expect(try (0..<2).map { _ in try peer.receiveBatch().map(\.count) } == [[28, 28], [20]])
+            for length in [20, 28] { sender.queue(length, to: peer, isExpendable: false) }
+            sender.sockets.flush()
+            #expect(try (0..<2).map { _ in try peer.receiveBatch().map(\.count) } == [[20], [28]])
+        }
+
         @Test("Two devices over UDP: long messages arrive, sent in batches both ways", arguments: [0, 1] as [UInt8])
         func messages(gidIndex: UInt8) throws {
             let devices = try (0..<2).map { _ in try OpenDevice() }
@@ -206,6 +220,31 @@ extension Soft {
             }
             #expect(!device.segmentation.isOn && device.segmentation.isSupported)
             #expect((4...8).contains(batches), "\(batches)")
+        }
+    }
+
+    @Suite("When acknowledgements are held")
+    struct HeldAcknowledgementTests {
+        @Test("After a call that comes late none is held for a while, which is twice as long each time")
+        func pauses() {
+            var held = HeldAcknowledgement()
+            for _ in 0..<3 {
+                let begins = held.begin(at: 1000)
+                #expect(begins && held.since == 1000)
+                held.end(at: 1000 + HeldAcknowledgement.lateAfter)
+                #expect(held.since == 0)
+            }
+            var length = HeldAcknowledgement.shortestPause
+            for _ in 0..<10 {
+                let begins = held.begin(at: 1000)
+                #expect(begins)
+                held.end(at: 1001 + HeldAcknowledgement.lateAfter)
+                for _ in 0..<length {
+                    let beginsAgain = held.begin(at: 2000)
+                    #expect(!beginsAgain && held.since == 0)
+                }
+                length = min(2 * length, HeldAcknowledgement.longestPause)
+            }
         }
     }
 

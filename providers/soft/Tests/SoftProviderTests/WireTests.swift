@@ -72,9 +72,10 @@ final class RawPeer {
             datagram.port = port
             datagram.hop_limit = 64
             withUnsafeMutableBytes(of: &datagram.gid) { $0.copyBytes(from: loopback) }
+            var sendsChecksums = false
             var isRefused = false
             var lost: Int32 = 0
-            _ = linux_send_datagrams(descriptor, 0, &datagram, 1, &isRefused, &lost)
+            _ = linux_send_datagrams(descriptor, 0, &datagram, 1, &sendsChecksums, &isRefused, &lost)
         }
     }
 

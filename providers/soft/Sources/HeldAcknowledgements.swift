@@ -1,0 +1,80 @@
+import ProviderKit
+import RoCETransport
+import Synchronization
+
+/// An acknowledgement that waits in the queue of the sockets for the next call of the thread that polls, so that the
+/// message that answers a message leaves before the acknowledgement, and both with one system call.
+///
+/// One is held only after a poll that received a single message and returns a completion, in the foreground, where the
+/// progress thread wakes every millisecond. The next post or poll sends it: after a post behind the requests. If that call
+/// comes late, the application does other work between its calls, and the next acknowledgements are not held: 64 of them
+/// at first, and twice as many each time, up to 8192. Control verbs, the end of the device and exit(3) send it as well.
+struct HeldAcknowledgement {
+    /// Since when one is held, in nanoseconds; 0: none is.
+    var since: UInt64 = 0
+    /// The acknowledgements that are not to be held, and their number after the next late call.
+    var pause: UInt32 = 0
+    var nextPause = Self.shortestPause
+
+    static let shortestPause: UInt32 = 64
+    static let longestPause: UInt32 = 8192
+    /// A call after this time is late. Nanoseconds.
+    static let lateAfter: UInt64 = 5_000
+
+    init() {}
+
+    /// Begins to hold one, unless the last calls were late.
+    mutating func begin(at now: UInt64) -> Bool {
+        if pause > 0 {
+            pause -= 1
+            return false
+        }
+        since = max(now, 1)
+        return true
+    }
+
+    /// It is sent: at a time that decides about the next ones.
+    mutating func end(at now: UInt64) {
+        if now &- since > Self.lateAfter {
+            pause = nextPause
+            nextPause = min(2 &* nextPause, Self.longestPause)
+        } else {
+            nextPause = max(nextPause / 2, Self.shortestPause)
+        }
+        since = 0
+    }
+}
+
+extension ContextPointer {
+    /// Whether an acknowledgement is the only queued datagram, and of the packets since this one there were few: at most
+    /// the message, an acknowledgement of the peer, and this one.
+    @inline(__always)
+    func mayHoldAcknowledgement(since first: UInt64) -> Bool {
+        let count = guarded.pointee.link.packetCount &- first
+        return count > 0 && count <= 3 && guarded.pointee.sockets.holdsAcknowledgement
+    }
+
+    /// Holds the acknowledgement that is the only queued datagram.
+    /// - Returns: False when it is to be sent now.
+    @inline(never)
+    func holdAcknowledgement(now: UInt64) -> Bool {
+        guard pointee.progressThread.isForeground.load(ordering: .relaxed), guarded.pointee.link.held.begin(at: now)
+        else { return false }
+        guarded.pointee.sockets.holdFirst()
+        return true
+    }
+
+    /// Sends the acknowledgement that is held, if there is one. Under the lock.
+    func sendHeldAcknowledgement() {
+        guard guarded.pointee.link.held.since != 0 else { return }
+        guarded.pointee.link.held.since = 0
+        guarded.pointee.sockets.flush()
+    }
+
+    /// Sends it without the lock, unless another thread has that.
+    func sendHeldAcknowledgementNow() {
+        guard pointee.lock.tryLock() else { return }
+        sendHeldAcknowledgement()
+        pointee.lock.unlock()
+    }
+}
