@@ -247,11 +247,13 @@ extension QueuePairStorage {
     }
 
     fileprivate var grant: QueuePairGrant {
-        // Without responder resources, READs and atomics are errors, which the responder reports.
+        // Without responder resources, READs, atomics and FLUSHes are errors, which the responder reports.
         let hasResources = attributes.maxDestinationReadAtomic != 0
         return QueuePairGrant(
             peer: attributes.destinationQPN, peerGID: attributes.path.destination,
             protectionDomain: protectionDomain, number: grantNumber,
-            access: hasResources ? attributes.access : attributes.access.subtracting([.remoteRead, .remoteAtomic]))
+            access: hasResources
+                ? attributes.access
+                : attributes.access.subtracting([.remoteRead, .remoteAtomic, .flushGlobal, .flushPersistent]))
     }
 }

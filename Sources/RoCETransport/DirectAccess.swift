@@ -1,7 +1,7 @@
 import Synchronization
 
-// One-sided requests to a neighbor, which the requester executes itself: READ, WRITE, atomics and ATOMIC WRITE. Only a
-// request that no other one of its queue pair is outstanding before is executed so, which keeps the order of a
+// One-sided requests to a neighbor, which the requester executes itself: READ, WRITE, atomics, ATOMIC WRITE and FLUSH (in
+// Flush.swift). Only a request that no other one of its queue pair is outstanding before is executed so, which keeps the order of a
 // connection; all others, and those that may not or cannot access the memory directly, are sent as packets, whose
 // responder finds the error if there is one.
 
@@ -39,7 +39,7 @@ extension Core {
             let current = pair.pointee.requester.current
             guard pair.pointee.send.has(current), current == pair.pointee.send.oldest else { return false }
             let entry = pair.pointee.sendWQE(current)
-            guard entry.pointee.isOneSided, entry.pointee.length != 0 else { return false }
+            guard entry.pointee.isOneSided, entry.pointee.length != 0 || entry.pointee.isFlush else { return false }
             guard entry.pointee.flags.contains(.inline) || hasPlainMemory(entry, pair) else { return false }
             guard share > 0 else { return true }
             if current == pair.pointee.requester.started {
@@ -91,6 +91,7 @@ extension Core {
         let key = entry.pointee.rkey
         neighbors.entries[prefix]!.enter(queuePair: pair.pointee.attributes.destinationQPN, key: key)
         defer { neighbors.entries[prefix]!.leave() }
+        if entry.pointee.isFlush { return flush(entry, pair, prefix) }
         let isAtomic = entry.pointee.isAtomic
         let access: AccessFlags = entry.pointee.isRead ? .remoteRead : isAtomic ? .remoteAtomic : .remoteWrite
         guard

@@ -99,6 +99,6 @@ extension SendWQE {
     fileprivate var faultOperation: FaultOperation {
         if isSend { return .send }
         if isRead { return .read }
-        return isReadOrAtomic ? .atomic : .write
+        return isReadOrAtomic && !isFlush ? .atomic : .write
     }
 }

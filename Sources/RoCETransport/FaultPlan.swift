@@ -301,7 +301,7 @@ extension Opcode {
     var faultOperation: FaultOperation {
         switch operation {
         case .send: .send
-        case .write, .atomicWrite: .write
+        case .write, .atomicWrite, .flush: .write
         case .readRequest, .readResponse: .read
         case .compareAndSwap, .fetchAndAdd, .atomicAcknowledge: .atomic
         case .acknowledge: .ack

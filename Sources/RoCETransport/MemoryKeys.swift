@@ -116,7 +116,8 @@ struct MemoryKeyTable {
         return entry.pointee.isWindow && (entry.pointee.key ^ key) & ~windowKeyMask == 0 ? entry : nil
     }
 
-    private func entry(_ key: UInt32) -> UnsafeMutablePointer<MemoryRegion>? {
+    /// The region or window with this key; nil when there is none.
+    func entry(_ key: UInt32) -> UnsafeMutablePointer<MemoryRegion>? {
         let index = key >> 16
         guard index < capacity, key != 0, regions[Int(index)].key == key else { return nil }
         return regions + Int(index)

@@ -109,6 +109,8 @@ public struct WorkRequestOpcode: RawRepresentable, Hashable, Sendable {
     @inlinable public static var atomicWrite: WorkRequestOpcode {
         WorkRequestOpcode(rawValue: IBV_WR_ATOMIC_WRITE.rawValue)
     }
+    /// `IBV_WR_FLUSH` of later versions of verbs.h than that of rdma-core 44.
+    @inlinable public static var flush: WorkRequestOpcode { WorkRequestOpcode(rawValue: 14) }
 }
 
 /// Flags of a send work request: `enum ibv_send_flags` of verbs.h.
@@ -158,11 +160,19 @@ public struct AccessFlags: OptionSet, Hashable, Sendable {
     /// count from 0.
     @inlinable public static var zeroBased: AccessFlags { AccessFlags(rawValue: IBV_ACCESS_ZERO_BASED.rawValue) }
 
+    /// `IBV_ACCESS_FLUSH_GLOBAL` of later versions of verbs.h than that of rdma-core 44: FLUSH with the placement type
+    /// global visibility.
+    @inlinable public static var flushGlobal: AccessFlags { AccessFlags(rawValue: 1 << 8) }
+    /// `IBV_ACCESS_FLUSH_PERSISTENT`: FLUSH with the placement type persistence.
+    @inlinable public static var flushPersistent: AccessFlags { AccessFlags(rawValue: 1 << 9) }
+
     /// The access with an L_Key, which every memory region allows and no window. Without a counterpart in
     /// `enum ibv_access_flags`.
     static var local: AccessFlags { AccessFlags(rawValue: 1 << 31) }
     /// The accesses that `enum ibv_access_flags` defines for a peer.
-    static var remote: AccessFlags { remoteWrite.union(remoteRead).union(remoteAtomic) }
+    static var remote: AccessFlags {
+        remoteWrite.union(remoteRead).union(remoteAtomic).union(flushGlobal).union(flushPersistent)
+    }
     /// The flags of a memory region that the engine keeps.
     static var kept: AccessFlags { remote.union(localWrite).union(memoryWindowBind).union(zeroBased) }
 }
@@ -257,6 +267,8 @@ public struct CompletionOpcode: RawRepresentable, Hashable, Sendable, BitwiseCop
     @inlinable public static var atomicWrite: CompletionOpcode {
         CompletionOpcode(rawValue: IBV_WC_ATOMIC_WRITE.rawValue)
     }
+    /// `IBV_WC_FLUSH` of later versions of verbs.h than that of rdma-core 44.
+    @inlinable public static var flush: CompletionOpcode { CompletionOpcode(rawValue: 8) }
     /// `IBV_WC_RECV`.
     @inlinable public static var receive: CompletionOpcode { CompletionOpcode(rawValue: IBV_WC_RECV.rawValue) }
     /// `IBV_WC_RECV_RDMA_WITH_IMM`.

@@ -35,6 +35,7 @@ extension QueuePair {
         if wqe.pointee.isAtomicWrite && length != UInt64(atomicByteCount) { return .invalid }
         let isInlineAtomic = inline && wqe.pointee.isAtomicWrite
         if inline && !isInlineAtomic && length > UInt64(pair.pointee.capabilities.maxInlineData) { return .invalid }
+        if wqe.pointee.isFlush && !wqe.pointee.isValidFlush(byteCount: length) { return .invalid }
         wqe.pointee.length = UInt32(clamping: length)
         wqe.pointee.sgeCount = UInt8(truncatingIfNeeded: count)
         var place = UnsafeMutableRawPointer(wqe) + SendWQE.size
@@ -144,7 +145,7 @@ extension QueuePair {
         case .xrcReceive: return false
         case .rc:
             if wqe.pointee.opcode.rawValue > WorkRequestOpcode.sendWithInvalidate.rawValue
-                && !wqe.pointee.isAtomicWrite
+                && !wqe.pointee.isAtomicWrite && !wqe.pointee.isFlush
             {
                 return false
             }

@@ -278,7 +278,9 @@ extension Core {
         completion.status = status
         completion.opcode = entry.pointee.completionOpcode
         completion.vendorError = vendorError
-        if entry.pointee.isReadOrAtomic { completion.byteCount = entry.pointee.isRead ? entry.pointee.length : 8 }
+        if entry.pointee.isReadOrAtomic && !entry.pointee.isFlush {
+            completion.byteCount = entry.pointee.isRead ? entry.pointee.length : 8
+        }
         ring.release()
         guard wanted else { return }
         completion.queuePairNumber = pair.pointee.number

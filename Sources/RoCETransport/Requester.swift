@@ -29,6 +29,8 @@ extension Core {
             byteCount = emitReadRequest(entry, pair, to: target)
         } else if entry.pointee.isAtomicWrite {
             byteCount = emitAtomicWrite(entry, pair, to: target)
+        } else if entry.pointee.isFlush {
+            byteCount = emitFlush(entry, pair, to: target)
         } else if entry.pointee.isReadOrAtomic {
             byteCount = emitAtomicRequest(entry, pair, to: target)
         } else if entry.pointee.length >= Reference.shortest, mayRefer(entry, pair) {
@@ -73,7 +75,9 @@ extension Core {
         let isReadOrAtomic = entry.pointee.isReadOrAtomic
         if isReadOrAtomic {
             if pair.pointee.attributes.maxReadAtomic == 0 { return .localQPOperationError }
-            if !entry.pointee.isRead && entry.pointee.length < atomicByteCount { return .localLengthError }
+            if !entry.pointee.isRead && !entry.pointee.isFlush && entry.pointee.length < atomicByteCount {
+                return .localLengthError
+            }
             if entry.pointee.isAtomicWrite && entry.pointee.length != atomicByteCount { return .localLengthError }
         }
         if !entry.pointee.flags.contains(.inline) {
@@ -319,7 +323,7 @@ extension Core {
         return sealRequest(.rcAtomicWrite, pair, psn: psn, at: target, payload: Int(atomicByteCount))
     }
 
-    private mutating func sealRequest(
+    mutating func sealRequest(
         _ opcode: Opcode, _ pair: Pair, psn: PSN, at target: UnsafeMutableRawPointer, payload: Int = 0
     ) -> Int {
         pair.pointee.requester.packetsSinceAckReq = 0

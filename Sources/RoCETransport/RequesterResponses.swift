@@ -324,8 +324,8 @@ extension Core {
         let psn = packet.headers.bth.psn
         let opcode = packet.headers.bth.opcode
         guard let entry = oldestRequest(pair, respondedBy: psn, now: now) else { return }
-        if entry.pointee.isAtomicWrite {
-            // The response to an ATOMIC WRITE is a READ response without data.
+        if entry.pointee.isAtomicWrite || entry.pointee.isFlush {
+            // The response to an ATOMIC WRITE or FLUSH is a READ response without data.
             guard opcode.isOnly, packet.payloadByteCount == 0 else {
                 return failOldestSend(pair, status: .badResponseError)
             }
@@ -355,9 +355,7 @@ extension Core {
     private mutating func receiveAtomicResponse(_ pair: Pair, _ packet: TransportPacket, now: UInt64) {
         let psn = packet.headers.bth.psn
         guard let entry = oldestRequest(pair, respondedBy: psn, now: now) else { return }
-        guard entry.pointee.isReadOrAtomic, !entry.pointee.isRead, !entry.pointee.isAtomicWrite else {
-            return failOldestSend(pair, status: .badResponseError)
-        }
+        guard entry.pointee.isAtomic else { return failOldestSend(pair, status: .badResponseError) }
         let isPlaced = withUnsafeBytes(of: packet.headers.atomicAckETH.original) { value in
             scatter(
                 sgList(of: entry, pair), count: Int(entry.pointee.sgeCount),

@@ -26,6 +26,7 @@ extension Core {
         case .readRequest: executeRead(pair, packet)
         case .compareAndSwap, .fetchAndAdd: executeAtomic(pair, packet)
         case .atomicWrite: executeAtomicWrite(pair, packet, payload: payload)
+        case .flush: executeFlush(pair, packet)
         default: refuse(pair, .invalidRequest, event: .requestError)
         }
     }

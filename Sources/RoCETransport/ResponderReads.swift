@@ -99,7 +99,7 @@ extension Core {
     /// A responder resource for one more READ or atomic, in place of the oldest one when there are
     /// `maxDestinationReadAtomic`. Nil when responses of that one were not sent yet: the requester exceeds the
     /// responder resources.
-    private mutating func newResource(_ pair: Pair, _ psn: PSN) -> UnsafeMutablePointer<ReadResource>? {
+    mutating func newResource(_ pair: Pair, _ psn: PSN) -> UnsafeMutablePointer<ReadResource>? {
         let most = UInt32(pair.pointee.attributes.maxDestinationReadAtomic)
         guard most != 0 else { return nil }
         while pair.pointee.responder.endResource &- pair.pointee.responder.firstResource >= most {
@@ -135,7 +135,7 @@ extension Core {
     }
 
     /// The request was executed: its PSNs are used, and it counts as a message in the MSN.
-    private mutating func finishResource(_ pair: Pair, _ resource: UnsafeMutablePointer<ReadResource>) {
+    mutating func finishResource(_ pair: Pair, _ resource: UnsafeMutablePointer<ReadResource>) {
         assert(resource.pointee.packets >= 1 && resource.pointee.packets <= PSN.halfRing)
         pair.pointee.responder.endResource &+= 1
         pair.pointee.responder.expected = resource.pointee.endPSN
@@ -168,7 +168,7 @@ extension Core {
         switch bth.opcode.operation {
         case .send, .write: repeatAcknowledgement(pair, bth.psn)
         case .readRequest: repeatRead(pair, bth.psn, packet.headers.reth)
-        case .compareAndSwap, .fetchAndAdd, .atomicWrite: repeatAtomic(pair, bth.psn)
+        case .compareAndSwap, .fetchAndAdd, .atomicWrite, .flush: repeatAtomic(pair, bth.psn)
         default: break
         }
     }
@@ -310,7 +310,7 @@ extension Core {
         _ pair: Pair, _ resource: UnsafeMutablePointer<ReadResource>, to target: UnsafeMutableRawPointer
     ) -> Int {
         AETH(syndrome: .ack, msn: resource.pointee.msn).emit(at: target + BTH.byteCount)
-        if resource.pointee.operation == .atomicWrite {
+        if resource.pointee.operation != .atomic {
             return sealResponse(.rcReadResponseOnly, pair, resource.pointee.first, at: target, payload: 0)
         }
         AtomicAckETH(original: resource.pointee.original).emit(at: target + BTH.byteCount + AETH.byteCount)

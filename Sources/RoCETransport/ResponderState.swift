@@ -1,7 +1,7 @@
 import RoCEWire
 
-/// A responder resource: a READ, atomic or ATOMIC WRITE of the peer, kept so that a lost response can be sent again (`struct
-/// resp_res` of the kernel's rxe).
+/// A responder resource: a READ, atomic, ATOMIC WRITE or FLUSH of the peer, kept so that a lost response can be sent again
+/// (`struct resp_res` of the kernel's rxe).
 struct ReadResource {
     /// The PSN of the request, and of the first response.
     var first = PSN(0)
@@ -27,7 +27,7 @@ struct ReadResource {
     var msn: UInt32 = 0
     /// Of an atomic: the value of the memory before (AtomicAckETH.OrigRemDt).
     var original: UInt64 = 0
-    /// The operation: an RDMA READ, an atomic or an ATOMIC WRITE.
+    /// The operation: an RDMA READ, an atomic, an ATOMIC WRITE or a FLUSH.
     var operation = Operation.read
     /// Every response was sent at least once.
     var allResponsesSent = false
@@ -36,10 +36,10 @@ struct ReadResource {
     var isReplayed = false
 
     enum Operation: UInt8 {
-        case read, atomic, atomicWrite
+        case read, atomic, atomicWrite, flush
     }
 
-    /// Whether it is an atomic or an ATOMIC WRITE: executed once, with a response of one packet.
+    /// Whether it is an atomic, an ATOMIC WRITE or a FLUSH: executed once, with a response of one packet.
     @inline(__always) var isAtomic: Bool { operation != .read }
 
     /// The PSN after those of the responses.

@@ -9,14 +9,14 @@ import RoCEWire
 public struct SendWQE: BitwiseCopyable {
     /// Returned as the completion's `id` (`ibv_send_wr.wr_id`).
     public var id: UInt64
-    /// WRITE, READ and atomics: the address in the peer's memory region (`ibv_send_wr.wr.rdma.remote_addr`,
+    /// WRITE, READ, FLUSH and atomics: the address in the peer's memory region (`ibv_send_wr.wr.rdma.remote_addr`,
     /// `wr.atomic.remote_addr`).
     public var remoteAddress: UInt64
-    /// Atomics: the operand that is compared or added (`ibv_send_wr.wr.atomic.compare_add`).
+    /// Atomics: the operand that is compared or added (`ibv_send_wr.wr.atomic.compare_add`). FLUSH: see `flush`.
     public var compareAdd: UInt64
     /// Compare and swap: the new value (`ibv_send_wr.wr.atomic.swap`). ATOMIC WRITE with `.inline`: the 8 bytes.
     public var swap: UInt64
-    /// WRITE, READ and atomics: the R_Key of the peer's memory region (`ibv_send_wr.wr.rdma.rkey`, `wr.atomic.rkey`).
+    /// WRITE, READ, FLUSH and atomics: the R_Key of the peer's memory region (`ibv_send_wr.wr.rdma.rkey`, `wr.atomic.rkey`).
     public var rkey: UInt32
     /// The immediate data, in network order (`ibv_send_wr.imm_data`), or the R_Key that is invalidated, here or at the
     /// peer (`ibv_send_wr.invalidate_rkey`).
@@ -77,6 +77,18 @@ public struct SendWQE: BitwiseCopyable {
         swap = UInt64(access.rawValue)
     }
 
+    /// Makes it a FLUSH (`ibv_wr_flush`), with `remoteAddress` and `rkey`.
+    /// - Parameters:
+    ///   - length: The length of the range in bytes (`len`), which the selectivity level "memory region" ignores; a
+    ///     length of more than 2^31 fails when posted.
+    ///   - placement: The placement type, 4 bits: `IBV_FLUSH_GLOBAL` (1), `IBV_FLUSH_PERSISTENT` (2) or both.
+    ///   - selectivity: The selectivity level, 2 bits: `IBV_FLUSH_RANGE` (0) or `IBV_FLUSH_MR` (1).
+    @inlinable
+    public mutating func flush(length: UInt64, placement: UInt8, selectivity: UInt8) {
+        compareAdd = length
+        swap = UInt64(placement) | UInt64(selectivity) << 8
+    }
+
     /// XRC: the number of the shared receive queue of the peer, 24 bits (`ibv_send_wr.qp_type.xrc.remote_srqn`). It has
     /// the place of `remoteQPN`, which UD alone uses.
     @inlinable public var remoteSRQN: UInt32 {
@@ -100,12 +112,17 @@ public struct SendWQE: BitwiseCopyable {
 extension SendWQE {
     static let size = 64
 
-    /// Whether the operation uses a responder resource: READ, atomics and ATOMIC WRITE. An acknowledgement of a later
+    /// Whether the operation uses a responder resource: READ, atomics, ATOMIC WRITE and FLUSH. An acknowledgement of a later
     /// request does not complete it.
     @inline(__always) var isReadOrAtomic: Bool {
-        isRead || opcode == .compareAndSwap || opcode == .fetchAndAdd || isAtomicWrite
+        isRead || opcode == .compareAndSwap || opcode == .fetchAndAdd || isAtomicWrite || isFlush
     }
     @inline(__always) var isAtomicWrite: Bool { opcode == .atomicWrite }
+    @inline(__always) var isFlush: Bool { opcode == .flush }
+    /// FLUSH: the length of its range, the placement type and the selectivity level.
+    @inline(__always) var flushLength: UInt64 { compareAdd }
+    @inline(__always) var flushPlacement: UInt8 { UInt8(truncatingIfNeeded: swap) }
+    @inline(__always) var flushSelectivity: UInt8 { UInt8(truncatingIfNeeded: swap >> 8) }
     @inline(__always) var isRead: Bool { opcode == .read }
     /// A READ: the number of response packets, a power of two, at whose multiples its requests end.
     @inline(__always) var readSegment: UInt32 { 1 << readSegmentShift }
@@ -133,6 +150,7 @@ extension SendWQE {
         case .bindMemoryWindow: .bindMemoryWindow
         case .localInvalidate: .localInvalidate
         case .atomicWrite: .atomicWrite
+        case .flush: .flush
         default: .send
         }
     }

@@ -71,7 +71,7 @@ struct AllocationTests {
         "Post, transmit, receive, timers and poll allocate no memory, for every operation",
         arguments: [
             WorkRequestOpcode.send, .sendWithImmediate, .write, .writeWithImmediate, .read, .compareAndSwap,
-            .fetchAndAdd,
+            .fetchAndAdd, .atomicWrite,
         ])
     func reliable(opcode: WorkRequestOpcode) throws {
         let left = try Host(1)
@@ -80,7 +80,7 @@ struct AllocationTests {
         let peer = try right.makeQueuePair()
         try left.connect(pair, to: right.gid, number: peer.number)
         try right.connect(peer, to: left.gid, number: pair.number, Connection().reversed)
-        let sge = left.sge(left.take(opcode == .compareAndSwap || opcode == .fetchAndAdd ? 8 : 3000))
+        let sge = left.sge(left.take([.compareAndSwap, .fetchAndAdd, .atomicWrite].contains(opcode) ? 8 : 3000))
         let target = right.sge(right.take(3000))
         var request = SendWQE(id: 1, opcode: opcode, flags: .signaled)
         request.remoteAddress = target.address
@@ -115,5 +115,98 @@ struct AllocationTests {
         }
         #expect(completed == 80)
         #expect(allocations == 0)
+    }
+
+    /// Calls `body` in rounds. Returns the allocations of those after the first three, in which the Swift runtime allocates
+    /// memory on first use.
+    private func countAllocations(_ body: (Int) -> Void) -> UInt64 {
+        var allocations: UInt64 = 0
+        for round in 0..<20 {
+            let before = allocation_count()
+            body(round)
+            if round >= 3 { allocations += allocation_count() - before }
+        }
+        return allocations
+    }
+
+    @Test(
+        "Direct requests allocate no memory, mapped or copied by the kernel",
+        arguments: [WorkRequestOpcode.write, .read, .compareAndSwap, .fetchAndAdd, .atomicWrite, .flush],
+        [true, false])
+    func direct(opcode: WorkRequestOpcode, isMapped: Bool) throws {
+        var connection = Connection()
+        connection.access = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .flushGlobal]
+        let copy: ForeignCopy = { _, parts, _, address, writes in
+            let part = parts.assumingMemoryBound(to: MemoryPart.self).pointee
+            let (here, there) = (part.address!, UnsafeMutableRawPointer(bitPattern: UInt(address))!)
+            (writes ? there : here).copyMemory(from: writes ? here : there, byteCount: part.byteCount)
+            return true
+        }
+        let test = try NeighborPair(connection, reach: isMapped ? .here : .process(1, copy))
+        let target = test.right.take(64)
+        let key = try test.right.engine.registerMemory(
+            test.right.domain, address: target.baseAddress, length: 64,
+            virtualAddress: UInt64(UInt(bitPattern: target.baseAddress)), access: connection.access)
+        var request = test.request(opcode, at: target, key: key)
+        if opcode == .flush { request.flush(length: 64, placement: 1, selectivity: 0) }
+        let hasFewBytes = opcode != .write && opcode != .read
+        let sge = test.left.sge(test.left.take(hasFewBytes ? 8 : 64))
+        let completions = UnsafeMutablePointer<WorkCompletion>.allocate(capacity: 16)
+        defer { completions.deallocate() }
+        var completed = 0
+        let allocations = withUnsafePointer(to: sge) { sge in
+            countAllocations { _ in
+                for _ in 0..<4 {
+                    _ = test.leftPair.stageSend(request, sgList: sge, count: opcode == .flush ? 0 : 1)
+                }
+                _ = test.leftPair.commitSends()
+                // Atomics on memory that is not mapped are packets.
+                exchange(test.left, test.right, now: 1)
+                completed += test.left.completions.poll(into: completions, count: 16)
+            }
+        }
+        #expect(completed == 80 && allocations == 0)
+        let isDirect = isMapped || opcode == .write || opcode == .read || opcode == .flush
+        #expect(test.left.engine.counters.directRequests == (isDirect ? 80 : 0))
+    }
+
+    @Test("XRC requests to shared receive queues by turns allocate no memory", arguments: [false, true])
+    func extended(isWrite: Bool) throws {
+        let (left, right) = (try Host(1), try Host(2))
+        let sender = try left.makeQueuePair(.xrcSend, sqSigAll: true)
+        let domain = try right.openXRCDomain()
+        let receiver = try right.makeReceiver(domain)
+        let queues = try (0..<2).map { _ in
+            try right.makeSharedReceiveQueue(domain, domain: right.domain, completions: right.completions)
+        }
+        try left.connect(sender, to: right.gid, number: receiver.number)
+        try right.connect(receiver, to: left.gid, number: sender.number, Connection().reversed)
+        let (source, target) = (left.sge(left.take(3000)), right.sge(right.take(3000)))
+        let numbers = queues.map { $0.number ?? 0 }
+        let completions = UnsafeMutablePointer<WorkCompletion>.allocate(capacity: 16)
+        defer { completions.deallocate() }
+        var completed = 0
+        let allocations = withUnsafePointer(to: source) { source in
+            withUnsafePointer(to: target) { target in
+                countAllocations { round in
+                    for index in 0..<2 {
+                        _ = queues[index].stageReceive(id: 1, sgList: target, count: 1)
+                        queues[index].commitReceives()
+                        var request = SendWQE(id: 1, opcode: isWrite ? .writeWithImmediate : .send)
+                        request.remoteSRQN = numbers[index]
+                        request.remoteAddress = target.pointee.address
+                        request.rkey = right.key
+                        _ = sender.stageSend(request, sgList: source, count: 1)
+                    }
+                    _ = sender.commitSends()
+                    exchange(left, right, now: UInt64(round) * 1_000_000)
+                    completed += left.completions.poll(into: completions, count: 16)
+                    completed += right.completions.poll(into: completions, count: 16)
+                }
+            }
+        }
+        #expect(completed == 80 && allocations == 0)
+        right.destroy(receiver)
+        for queue in queues { try right.destroy(queue) }
     }
 }

@@ -160,7 +160,7 @@ struct ResponderTests {
         Refusal(testDescription: "READ request with a payload", syndrome: 0x61, event: .requestError) {
             $0.receive(.rcReadRequest, payload: pattern(4))
         },
-        Refusal(testDescription: "FLUSH, which is not supported", syndrome: 0x61, event: .requestError) {
+        Refusal(testDescription: "FLUSH without a placement type", syndrome: 0x61, event: .requestError) {
             $0.receive(.rcFlush)
         },
         Refusal(testDescription: "an unknown BTH.OpCode", syndrome: 0x61, event: .requestError) { probe in

@@ -38,6 +38,24 @@ extension FakeTests {
                 ])
         }
 
+        @Test("a flush passes rkey, range, placement type and selectivity level to ibv_wr_flush")
+        func flush() throws {
+            let remote = RemoteMemory(address: 4096, rkey: 77, byteCount: 1 << 20)
+            let (calls, error) = try calls(.flush) { (requests) throws(VerbsError) in
+                try requests.append(.flush(remote), id: 9, flags: [.signaled, .fence])
+                try requests.append(
+                    .flush(remote, placement: [.globalVisibility, .persistence], selectivity: .memoryRegion))
+            }
+            #expect(error == nil)
+            #expect(
+                calls == [
+                    "wr_start", "wr_flush id 9 flags 3", "rkey 77 address 4096 length 1048576 type 1 level 0",
+                    "wr_flush id 0 flags 2", "rkey 77 address 4096 length 1048576 type 3 level 1", "wr_complete",
+                ])
+            #expect(FlushPlacement([.globalVisibility, .persistence]).description == "GLOBAL|PERSISTENT")
+            #expect([FlushSelectivity.range, .memoryRegion, .init(rawValue: 2)].map(\.name) == ["RANGE", "MR", nil])
+        }
+
         @Test("an atomic write of another length than 8 bytes is EINVAL and aborts the batch")
         func shortAtomicWrite() throws {
             let remote = RemoteMemory(address: 4096, rkey: 77, byteCount: 8)

@@ -163,9 +163,10 @@ private func make<Object>(_ name: String, _ type: Object.Type) -> UnsafeMutableP
         errno = error
         return nil
     }
-    let object = UnsafeMutablePointer<Object>.allocate(capacity: 1)
-    memset(object, 0, MemoryLayout<Object>.size)
-    return object
+    let byteCount = MemoryLayout<Object>.size + Int(RDMA_OBJECT_ROOM)
+    let object = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 16)
+    memset(object, 0, byteCount)
+    return object.bindMemory(to: Object.self, capacity: 1)
 }
 
 private func unmake<Object>(_ name: String, _ object: UnsafeMutablePointer<Object>?) -> Int32 {
@@ -340,6 +341,12 @@ private func addFakeQueues(_ table: inout rdma_context_ops) {
         pair.pointee.qp_base.qp_num = 0x11
         pair.pointee.qp_base.qp_type = attributes.qp_type
         if attributes.send_ops_flags != 0 { addFakeWorkRequests(&pair.pointee) }
+        if attributes.send_ops_flags & UInt64(RDMA_QP_EX_WITH_FLUSH) != 0 {
+            rdma_wr_flush_place(pair).pointee = { pair, rkey, address, length, type, level in
+                _ = Fake.call("wr_flush id \(pair!.pointee.wr_id) flags \(pair!.pointee.wr_flags)")
+                _ = Fake.call("rkey \(rkey) address \(address) length \(length) type \(type) level \(level)")
+            }
+        }
         return UnsafeMutableRawPointer(pair).assumingMemoryBound(to: ibv_qp.self)
     }
     table.qp_to_qp_ex = { pair in UnsafeMutableRawPointer(pair)?.assumingMemoryBound(to: ibv_qp_ex.self) }

@@ -47,6 +47,44 @@ struct SoftMemoryTests {
         #expect(pair.right.region.bytes.unsafeLoad(fromByteOffset: 16, as: Int.self) == 0x0102_0304)
     }
 
+    @Test("A flush of a range and of a region completes; postSend and persistence are refused")
+    func flush() throws {
+        var creation = QueuePair.CreationOptions()
+        creation.extendedOperations = [.write, .flush]
+        let context = try Bench.open("soft0")
+        let domain = try context.makeProtectionDomain()
+        var completions = try context.makeCompletionQueue(
+            capacity: 16, channel: try context.makeCompletionChannel())
+        var left = try domain.makeQueuePair(.reliableConnection, completions: completions, options: creation)
+        let right = try domain.makeQueuePair(.reliableConnection, completions: completions)
+        let region = try domain.makeMemoryRegion(byteCount: 64, access: [.localWrite, .remoteWrite, .flushGlobal])
+        var options = ConnectionOptions()
+        options.access.insert(.flushGlobal)
+        let address = try context.addresses()[0]
+        let (leftEnd, rightEnd) = (try left.endpoint(at: address), try right.endpoint(at: address))
+        try left.connect(to: rightEnd, options: options)
+        try right.connect(to: leftEnd, options: options)
+        try left.postExtended { (requests) throws(VerbsError) in
+            try requests.append(.write(to: region.remote.subrange(0..<8)), region.sge(8..<16), flags: [])
+            try requests.append(.flush(region.remote.subrange(0..<8)), id: 5)
+            try requests.append(.flush(region.remote, selectivity: .memoryRegion), id: 6)
+        }
+        for id in [5, 6] as [UInt64] {
+            let completion = try completions.poll(timeout: .seconds(10))
+            #expect(completion.id == id && completion.opcode == .flush && completion.isSuccess)
+        }
+        let refused = failure { () throws(VerbsError) in try left.postSend(.flush(region.remote)) }
+        #expect(refused?.errno == .notSupported && refused?.hint?.contains("postExtended") == true)
+        let volatile = failure { () throws(VerbsError) in
+            _ = try domain.makeMemoryRegion(byteCount: 64, access: [.localWrite, .flushPersistent])
+        }
+        #expect(volatile?.errno == .notSupported && volatile?.hint?.contains("IBV_ACCESS_FLUSH_GLOBAL") == true)
+        try left.postExtended { (requests) throws(VerbsError) in
+            try requests.append(.flush(region.remote, placement: .persistence))
+        }
+        #expect(try completions.poll(timeout: .seconds(10)).status == .remoteInvalidRequestError)
+    }
+
     @Test("Device memory is copied, registered and written by the peer")
     func deviceMemory() throws {
         var pair = try Pair(Bench.open("soft0"))

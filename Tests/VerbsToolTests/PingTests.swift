@@ -56,10 +56,9 @@ struct PingTests {
         #expect(
             done == [
                 "rc send 10001", "rc send-imm 10001", "rc write 10001", "rc write-imm 10001", "rc read 10001",
-                "rc fetch-add 8", "rc compare-swap 8", "rc atomic-write 8", "rc window 10001", "uc send 10001",
-                "uc send-imm 10001",
-                "uc write 10001",
-                "uc write-imm 10001", "ud send 4096", "ud send-imm 4096", "xrc send 10001", "xrc send-imm 10001",
+                "rc fetch-add 8", "rc compare-swap 8", "rc atomic-write 8", "rc flush 10001", "rc window 10001",
+                "uc send 10001", "uc send-imm 10001", "uc write 10001", "uc write-imm 10001", "ud send 4096",
+                "ud send-imm 4096", "xrc send 10001", "xrc send-imm 10001",
                 "xrc write 10001", "xrc write-imm 10001", "xrc read 10001", "xrc fetch-add 8", "xrc compare-swap 8",
             ])
         for run in runs {
@@ -86,7 +85,7 @@ struct PingTests {
         let outcome = try await Tool.run("ping", "--all", "--size", size, "--count", "4", "--verify", "--json")
         #expect(outcome.status == 0, "\(outcome.errors)")
         let runs = try #require(try outcome.document()["runs"] as? [[String: Any]])
-        #expect(runs.count == 22)
+        #expect(runs.count == 23)
         for run in runs {
             #expect(
                 (run["size"] as? Int).map(String.init)
@@ -223,6 +222,23 @@ struct PingTests {
         #expect(text.output.contains("\nwindow 64, batch 16\n"))
         // The columns are as wide as their longest value.
         #expect(text.output.contains(/operation +size +min us/), "\(text.output)")
+    }
+
+    @Test("verbs perf --memory malloc measures memory that other processes cannot map, and flush")
+    func perfOverMemoryOfMalloc() async throws {
+        let operations = ["write", "read", "fetch-add", "flush"]
+        let outcome = try await Tool.run(
+            ["perf", "--memory", "malloc", "--count", "20", "--duration", "20ms", "--size", "8", "--json"]
+                + operations.flatMap { ["--operation", $0] })
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        let document = try outcome.document()
+        #expect(try SchemaValidator(named: "perf").faults(document) == [])
+        #expect(document["memory"] as? String == "malloc")
+        let rows = try #require(document["rows"] as? [[String: Any]])
+        #expect(rows.map { $0["operation"] as? String } == operations)
+        for row in rows { #expect(try #require(row["messagesPerSecond"] as? Double) > 0) }
+        let refused = try await Tool.run("perf", "--listen", "--memory", "malloc")
+        #expect(refused.status == ToolExit.usage.rawValue, "\(refused.errors)")
     }
 }
 

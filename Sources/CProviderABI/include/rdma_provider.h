@@ -34,8 +34,8 @@
  *                           made with its flag (send_ops_flags, wc_flags), and create_qp_ex and create_cq_ex
  *                           refuse a flag that they do not know.
  *   objects of the provider At least RDMA_OBJECT_ROOM zeroed bytes follow each public struct that a provider
- *                           returns, except ibv_context, and stay zero: a member that a later verbs.h adds
- *                           reads as 0. The private state of the provider follows them.
+ *                           returns, except ibv_context, and stay zero, or hold functions of chapter 8: a member
+ *                           that a later verbs.h adds reads as 0. The private state of the provider follows them.
  *   attributes with a mask  ibv_*_init_attr(_ex), ibv_qp_attr, ibv_wq_attr and others (comp_mask, attr_mask):
  *                           a field is read or written only if its bit is set, and an unknown bit is
  *                           EOPNOTSUPP. query_qp writes rate_limit only with IBV_QP_RATE_LIMIT in the mask.
@@ -250,6 +250,7 @@
  *   ibv_import_device         rdma_open_attr.cmd_fd
  *   ibv_reg_buf_mr            reg_mr_ex, with IBV_REG_MR_MASK_BUF
  *   ibv_wr_flush              a function of struct ibv_qp_ex (chapter 1), asked for by IBV_QP_EX_WITH_FLUSH
+ *                             (RDMA_QP_EX_WITH_FLUSH). rdma_wr_flush_place returns its place
  *   CQ on memory of the user  not in verbs.h: an extension of the provider (chapter 7)
  *   ports above 255           query_port, query_pkey, struct ibv_ah_attr and struct ibv_qp_attr have 8 bits for a
  *                             port number in every verbs.h. query_gid_ex and query_port_speed have 32.
@@ -281,6 +282,13 @@ extern "C" {
 /* Whether the maker of *(pointer) filled `field`. For every struct that begins with `size`. */
 #define RDMA_PROVIDES(pointer, field)                                                                      \
 	((pointer)->size >= offsetof(__typeof__(*(pointer)), field) + sizeof((pointer)->field))
+
+/* IBV_QP_EX_WITH_FLUSH of verbs.h from rdma-core 46 on, in send_ops_flags. */
+#define RDMA_QP_EX_WITH_FLUSH 0x800
+
+/* ibv_wr_flush(3): rkey, address and length of the range, placement type, selectivity level. */
+typedef void (*rdma_wr_flush)(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t remote_addr, size_t len, uint8_t type,
+			      uint8_t level);
 
 /* An explanation for the user, one line of UTF-8 with its terminating zero; empty when there is none. The caller of
  * the function that fills it owns it. */
@@ -946,6 +954,13 @@ static inline void rdma_init_qp(struct ibv_qp_ex *qp_ex, struct ibv_context *con
 	qp->events_completed = 0;
 	pthread_mutex_init(&qp->mutex, NULL);
 	pthread_cond_init(&qp->cond, NULL);
+}
+
+/* The place of wr_flush in struct ibv_qp_ex: the member after wr_atomic_write, which verbs.h of rdma-core 44 does not
+ * have. There it is the first word of the room behind the struct (chapter 1). */
+static inline rdma_wr_flush *rdma_wr_flush_place(struct ibv_qp_ex *qp)
+{
+	return (rdma_wr_flush *)(void *)(&qp->wr_atomic_write + 1);
 }
 
 static inline void rdma_fini_qp(struct ibv_qp *qp)

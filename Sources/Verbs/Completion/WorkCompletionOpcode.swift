@@ -25,6 +25,8 @@ extension WorkCompletion {
         @inlinable public static var localInvalidate: Self { Self(rawValue: IBV_WC_LOCAL_INV.rawValue) }
         /// A TCP segmentation offload (`IBV_WC_TSO`).
         @inlinable public static var tso: Self { Self(rawValue: IBV_WC_TSO.rawValue) }
+        /// A flush (`IBV_WC_FLUSH` of later versions of verbs.h than that of rdma-core 44).
+        @inlinable public static var flush: Self { Self(rawValue: 8) }
         /// An atomic write (`IBV_WC_ATOMIC_WRITE`).
         @inlinable public static var atomicWrite: Self { Self(rawValue: IBV_WC_ATOMIC_WRITE.rawValue) }
         /// A receive, of a send (`IBV_WC_RECV`).
@@ -61,6 +63,7 @@ extension WorkCompletion {
             case 5: "BIND_MW"
             case 6: "LOCAL_INV"
             case 7: "TSO"
+            case 8: "FLUSH"
             case 9: "ATOMIC_WRITE"
             case 128: "RECV"
             case 129: "RECV_RDMA_WITH_IMM"

@@ -91,6 +91,10 @@ extension DeviceAttributes {
         @inlinable public static var rawScatterFCS: Self { Self(rawValue: 1 << 34) }
         /// Pads writes to memory to cache lines (`IBV_DEVICE_PCI_WRITE_END_PADDING`).
         @inlinable public static var pciWriteEndPadding: Self { Self(rawValue: 1 << 36) }
+        /// FLUSH for global visibility (`IB_UVERBS_DEVICE_FLUSH_GLOBAL` of the kernel's rdma/ib_user_verbs.h).
+        @inlinable public static var flushGlobal: Self { Self(rawValue: 1 << 38) }
+        /// FLUSH for persistence (`IB_UVERBS_DEVICE_FLUSH_PERSISTENT` of the kernel's rdma/ib_user_verbs.h).
+        @inlinable public static var flushPersistent: Self { Self(rawValue: 1 << 39) }
         /// ATOMIC WRITE (`IB_UVERBS_DEVICE_ATOMIC_WRITE` of the kernel's rdma/ib_user_verbs.h).
         @inlinable public static var atomicWrite: Self { Self(rawValue: 1 << 40) }
 
@@ -125,6 +129,8 @@ extension DeviceAttributes {
                     (29, "MANAGED_FLOW_STEERING"),
                     (34, "RAW_SCATTER_FCS"),
                     (36, "PCI_WRITE_END_PADDING"),
+                    (38, "FLUSH_GLOBAL"),
+                    (39, "FLUSH_PERSISTENT"),
                     (40, "ATOMIC_WRITE"),
                 ])
         }

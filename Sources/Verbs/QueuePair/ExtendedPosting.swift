@@ -51,6 +51,20 @@ import SystemPackage
         }
     }
 
+    /// Appends a request without data: a flush, a local invalidation or an empty message.
+    ///
+    /// - Parameters:
+    ///   - operation: Opcode and operands (`ibv_send_wr.opcode`, `wr`).
+    ///   - id: Returned as the completion's `id` (`wr_id`).
+    ///   - flags: Send flags (`ibv_send_flags`). The default, `.signaled`, produces a completion.
+    /// - Throws: `EOPNOTSUPP` for an operation that is not in the queue pair's `extendedOperations`.
+    @inlinable @inline(__always)
+    public mutating func append(
+        _ operation: SendOperation, id: UInt64 = 0, flags: SendFlags = .signaled
+    ) throws(VerbsError) {
+        try begin(operation, id, flags.rawValue)
+    }
+
     /// Appends a request with inline data (`ibv_wr_set_inline_data`). An atomic write has 8 bytes
     /// (`ibv_wr_atomic_write`); that call has run only against a fake provider.
     ///
@@ -183,6 +197,11 @@ import SystemPackage
         case .fetchAndAdd:
             try require(.fetchAndAdd)
             raw.pointee.wr_atomic_fetch_add.unsafelyUnwrapped(raw, key, operation.word0, operation.word1)
+        case .flush:
+            try require(.flush)
+            rdma_wr_flush_place(raw).pointee.unsafelyUnwrapped(
+                raw, UInt32(truncatingIfNeeded: operation.word1), operation.word0, Int(clamping: operation.word2),
+                UInt8(truncatingIfNeeded: operation.word3), UInt8(truncatingIfNeeded: operation.word3 >> 8))
         case .localInvalidate:
             try require(.localInvalidate)
             raw.pointee.wr_local_inv.unsafelyUnwrapped(raw, operation.immediate)

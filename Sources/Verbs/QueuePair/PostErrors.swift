@@ -39,7 +39,7 @@ extension QueuePair {
         guard context.transportType == .iWARP else { return false }
         guard errno == .invalidArgument || errno == .notSupported else { return false }
         switch SendOperation.Opcode(rawValue: opcode) {
-        case .sendWithImmediate, .writeWithImmediate, .compareAndSwap, .fetchAndAdd, .atomicWrite: return true
+        case .sendWithImmediate, .writeWithImmediate, .compareAndSwap, .fetchAndAdd, .atomicWrite, .flush: return true
         default: return false
         }
     }
@@ -48,6 +48,7 @@ extension QueuePair {
         guard errno == .invalidArgument || errno == .notSupported else { return nil }
         let opcode = SendOperation.Opcode(rawValue: opcode)
         if !opcode.isAllowed(on: type) { return .operation(opcode, unfitFor: type) }
+        if opcode == .flush { return .text("struct ibv_send_wr has no operands of a flush: use postExtended") }
         // On iWARP the kernel moves the queue pair, and the state may be an old one.
         guard context.transportType != .iWARP else { return nil }
         let state = lastKnownState
@@ -93,7 +94,7 @@ extension SendOperation.Opcode {
             [.reliableConnection, .unreliableConnection, .xrcSend, .driver].contains(type)
         case .read, .compareAndSwap, .fetchAndAdd:
             [.reliableConnection, .xrcSend, .driver].contains(type)
-        case .atomicWrite: [.reliableConnection, .driver].contains(type)
+        case .atomicWrite, .flush: [.reliableConnection, .driver].contains(type)
         case .sendWithInvalidate, .localInvalidate, .bindMemoryWindow:
             [.reliableConnection, .unreliableConnection, .xrcSend, .driver].contains(type)
         case .tso: [.unreliableDatagram, .rawPacket, .driver].contains(type)

@@ -70,6 +70,8 @@ extension QueuePair {
         @inlinable public static var sendWithInvalidate: Self { Self(rawValue: 1 << 9) }
         /// TCP segmentation offload (`IBV_QP_EX_WITH_TSO`, `ibv_wr_send_tso`).
         @inlinable public static var tso: Self { Self(rawValue: 1 << 10) }
+        /// Flushes (`IBV_QP_EX_WITH_FLUSH`, `ibv_wr_flush`).
+        @inlinable public static var flush: Self { Self(rawValue: 1 << 11) }
         /// Atomic writes (`IBV_QP_EX_WITH_ATOMIC_WRITE`, `ibv_wr_atomic_write`).
         @inlinable public static var atomicWrite: Self { Self(rawValue: 1 << 12) }
 
@@ -89,6 +91,7 @@ extension QueuePair {
                     (8, "BIND_MW"),
                     (9, "SEND_WITH_INV"),
                     (10, "TSO"),
+                    (11, "FLUSH"),
                     (12, "ATOMIC_WRITE"),
                 ])
         }

@@ -34,6 +34,8 @@ extension SendOperation {
         @inlinable public static var tso: Self { Self(rawValue: IBV_WR_TSO.rawValue) }
         /// An opcode that the provider defines (`IBV_WR_DRIVER1`).
         @inlinable public static var driver1: Self { Self(rawValue: IBV_WR_DRIVER1.rawValue) }
+        /// A flush of memory of the peer (`IBV_WR_FLUSH` of later versions of verbs.h than that of rdma-core 44).
+        @inlinable public static var flush: Self { Self(rawValue: 14) }
         /// An atomic write of 8 bytes (`IBV_WR_ATOMIC_WRITE`).
         @inlinable public static var atomicWrite: Self { Self(rawValue: IBV_WR_ATOMIC_WRITE.rawValue) }
 
@@ -52,6 +54,7 @@ extension SendOperation {
             case 9: "SEND_WITH_INV"
             case 10: "TSO"
             case 11: "DRIVER1"
+            case 14: "FLUSH"
             case 15: "ATOMIC_WRITE"
             default: nil
             }

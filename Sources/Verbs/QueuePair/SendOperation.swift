@@ -10,7 +10,8 @@ import CProviderABI
     /// Immediate data in network byte order (`imm_data`), or the rkey to invalidate (`invalidate_rkey`).
     @usableFromInline let immediate: UInt32
     // The union `wr` of struct ibv_send_wr: `wr.rdma` (`remote_addr`, `rkey`), `wr.atomic` (`remote_addr`,
-    // `compare_add`, `swap`, `rkey`) or `wr.ud` (`ah`, `remote_qpn`, `remote_qkey`).
+    // `compare_add`, `swap`, `rkey`) or `wr.ud` (`ah`, `remote_qpn`, `remote_qkey`). Of a flush, which has no place there:
+    // `remote_addr`, `rkey`, `len`, and `type` and `level` in the low two bytes.
     @usableFromInline let word0: UInt64
     @usableFromInline let word1: UInt64
     @usableFromInline let word2: UInt64
@@ -97,6 +98,24 @@ import CProviderABI
     @inlinable @inline(__always)
     public static func atomicWrite(to remote: RemoteMemory) -> SendOperation {
         SendOperation(IBV_WR_ATOMIC_WRITE, remote.address, UInt64(remote.rkey))
+    }
+
+    /// Completes when what this queue pair wrote before to the peer's memory is visible to the peer's whole host, or
+    /// persistent (`IBV_WR_FLUSH`, `ibv_wr_flush`). RC, without data, and only with `postExtended`.
+    ///
+    /// - Parameters:
+    ///   - remote: The range. The memory region and the queue pair of the peer need the access `.flushGlobal` or
+    ///     `.flushPersistent`.
+    ///   - placement: Visible or persistent (`type`).
+    ///   - selectivity: The range or the whole memory region (`level`).
+    @inlinable @inline(__always)
+    public static func flush(
+        _ remote: RemoteMemory, placement: FlushPlacement = .globalVisibility, selectivity: FlushSelectivity = .range
+    ) -> SendOperation {
+        let level = UInt64(UInt8(truncatingIfNeeded: selectivity.rawValue))
+        return SendOperation(
+            ibv_wr_opcode(Opcode.flush.rawValue), remote.address, UInt64(remote.rkey), remote.byteCount,
+            UInt64(placement.rawValue) | level << 8)
     }
 
     /// Invalidates a local rkey, of a memory window of type 2 (`IBV_WR_LOCAL_INV`). It has no data.

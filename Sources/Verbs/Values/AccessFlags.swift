@@ -26,6 +26,11 @@ import CProviderABI
     @inlinable public static var onDemand: Self { Self(rawValue: IBV_ACCESS_ON_DEMAND.rawValue) }
     /// All pages are huge pages; only with `onDemand` (`IBV_ACCESS_HUGETLB`).
     @inlinable public static var hugeTLB: Self { Self(rawValue: IBV_ACCESS_HUGETLB.rawValue) }
+    /// Peers may flush for global visibility (`IBV_ACCESS_FLUSH_GLOBAL` of later versions of verbs.h than that of
+    /// rdma-core 44).
+    @inlinable public static var flushGlobal: Self { Self(rawValue: 1 << 8) }
+    /// Peers may flush for persistence (`IBV_ACCESS_FLUSH_PERSISTENT`, likewise).
+    @inlinable public static var flushPersistent: Self { Self(rawValue: 1 << 9) }
     /// The PCI bus may reorder writes (`IBV_ACCESS_RELAXED_ORDERING`). The flag is optional
     /// (`IBV_ACCESS_OPTIONAL_RANGE`): a device without support ignores it.
     @inlinable public static var relaxedOrdering: Self { Self(rawValue: IBV_ACCESS_RELAXED_ORDERING.rawValue) }
@@ -43,6 +48,8 @@ import CProviderABI
                 (5, "ZERO_BASED"),
                 (6, "ON_DEMAND"),
                 (7, "HUGETLB"),
+                (8, "FLUSH_GLOBAL"),
+                (9, "FLUSH_PERSISTENT"),
                 (20, "RELAXED_ORDERING"),
             ])
     }

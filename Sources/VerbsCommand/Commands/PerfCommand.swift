@@ -10,7 +10,7 @@ struct PerfCommand: ParsableCommand {
             Between two machines, run "verbs perf --listen" on one and "verbs perf HOST" on the other: each peer uses the \
             device through which it reaches the other. The server takes all other settings from the client.
 
-            Latency is half the round-trip time for send, send-imm, write, write-imm and atomic-write, and the time until \
+            Latency is half the round-trip time for send, send-imm, write, write-imm, atomic-write and flush, and the time until \
             the completion for read, fetch-add and compare-swap. With --queue-pairs and --processes it measures how the \
             device scales on one machine. Bandwidth and message rate count completed messages; on uc and ud, messages \
             that the server received. A MB is 10^6 bytes.
@@ -69,6 +69,13 @@ struct PerfCommand: ParsableCommand {
             """)
     var givenPairs: Int?
 
+    @Option(
+        name: .customLong("memory"),
+        help: """
+            The memory of both peers: api, which the Swift API allocates, or malloc, the program's own. On soft, other processes             of the host map memory of the first kind, and the kernel copies the second. (default: api)
+            """)
+    var givenMemory: BufferMemory?
+
     @OptionGroup var faults: FaultOptions
     @OptionGroup var device: DeviceOptions
     @OptionGroup var output: OutputOptions
@@ -79,6 +86,7 @@ struct PerfCommand: ParsableCommand {
     private var window: Int { givenWindow ?? 64 }
     private var queuePairs: Int { givenQueuePairs ?? 1 }
     private var pairs: Int { givenPairs ?? 1 }
+    private var memory: BufferMemory { givenMemory ?? .api }
     private var batch: Int { givenBatch ?? min(16, window) }
 
     func validate() throws {
@@ -86,7 +94,7 @@ struct PerfCommand: ParsableCommand {
             "transport": givenTransport != nil, "operation": !operations.isEmpty, "size": !sizes.isEmpty,
             "count": givenCount != nil, "duration": duration != nil, "window": givenWindow != nil,
             "batch": givenBatch != nil, "queue-pairs": givenQueuePairs != nil,
-            "processes": givenPairs != nil, "plot": picture.plot != nil,
+            "processes": givenPairs != nil, "memory": givenMemory != nil, "plot": picture.plot != nil,
         ])
         guard (1...4096).contains(window), (1...window).contains(batch) else {
             throw ValidationError("Give a --window of 1 to 4096, and a --batch of 1 to the window.")
@@ -119,7 +127,7 @@ struct PerfCommand: ParsableCommand {
             transport: transport, largestSize: largestSize, window: window, queuePairs: queuePairs, batch: batch,
             verify: false,
             timeout: timeout(byteCount: 2 * largestSize * window), retryTime: peer.timeout?.nanoseconds ?? 0,
-            usesConnectionManager: peer.usesConnectionManager)
+            usesConnectionManager: peer.usesConnectionManager, memory: memory)
         let plan = try plan(sizes, setup)
         try picture.check()
         if pairs > 1 { return try runPairs(plan, setup) }
@@ -182,7 +190,7 @@ struct PerfCommand: ParsableCommand {
     }
 
     private func report(_ run: RunDescription) -> PerfReport {
-        PerfReport(run: run, window: window, batch: batch, queuePairs: queuePairs, pairs: pairs)
+        PerfReport(run: run, window: window, batch: batch, queuePairs: queuePairs, pairs: pairs, memory: memory)
     }
 
     private func title(_ row: PlannedRow, _ index: Int, of plan: [PlannedRow]) -> String {
@@ -257,6 +265,7 @@ struct PerfReport: Report {
     var queuePairs: Int
     /// Pairs of client and server that measured at once.
     var pairs: Int
+    var memory: BufferMemory
     var rows: [Row] = []
     /// Warnings and errors that providers logged during the command.
     var warnings: [String] = []
@@ -279,6 +288,7 @@ struct PerfReport: Report {
         let early = endedEarly.map { "ended early: \($0)\n" } ?? ""
         let spread =
             (queuePairs == 1 ? "" : ", \(queuePairs) queue pairs")
+            + (memory == .api ? "" : ", memory of \(memory.rawValue)")
             + (pairs == 1 ? "" : "; \(pairs) pairs of processes at once, rates are sums")
         return "\(run.title)\nwindow \(window), batch \(batch)\(spread)\n\n" + table.text + early
     }

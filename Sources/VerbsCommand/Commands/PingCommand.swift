@@ -10,7 +10,7 @@ struct PingCommand: ParsableCommand {
             two machines, run "verbs ping --listen" on one and "verbs ping HOST" on the other: each peer uses the device \
             through which it reaches the other. The client sets everything but the server's device.
 
-            Times are round-trip times for send, send-imm, write, write-imm, atomic-write and window, which the server's program \
+            Times are round-trip times for send, send-imm, write, write-imm, atomic-write, flush and window, which the server's program \
             answers, and times until the completion for read, fetch-add and compare-swap. With --verify, both peers check every byte, \
             and the times include the check. Ctrl-C ends the run with a summary.
             """)
@@ -25,7 +25,7 @@ struct PingCommand: ParsableCommand {
 
     @Flag(
         help:
-            "Run every operation of every transport, or of the given transport, in sequence; atomic-write, window and xrc where both devices have them."
+            "Run every operation of every transport, or of the given transport, in sequence; atomic-write, flush, window and xrc where both devices have them."
     )
     var all = false
 

@@ -1,3 +1,4 @@
+import ArgumentParser
 import Verbs
 
 /// The properties of the queue pairs. The client sends them, and both peers create such queue pairs.
@@ -22,6 +23,37 @@ struct Setup: Codable {
     var retryTime: UInt64
     /// Whether the kernel's connection manager (rdma_cm) connects the queue pairs.
     var usesConnectionManager = false
+    /// The memory of both peers.
+    var memory = BufferMemory.api
+}
+
+/// The memory that is registered.
+enum BufferMemory: String, Codable, CaseIterable, ExpressibleByArgument {
+    /// Memory that `ProtectionDomain.makeMemoryRegion` allocates: on soft, such that other processes of the host can map it.
+    case api
+    /// Memory of the program itself, of malloc(3).
+    case malloc
+
+    /// Makes a memory region.
+    func makeRegion(
+        _ domain: ProtectionDomain, byteCount: Int, access: AccessFlags = .localWrite
+    ) throws -> MemoryRegion {
+        guard self == .malloc else { return try domain.makeMemoryRegion(byteCount: byteCount, access: access) }
+        let block = Block(byteCount)
+        return try domain.unsafeRegister(block.bytes, access: access, owner: block)
+    }
+
+    /// Zeroed memory of malloc(3), which begins at a page.
+    private final class Block {
+        let bytes: UnsafeMutableRawBufferPointer
+
+        init(_ byteCount: Int) {
+            bytes = .allocate(byteCount: byteCount, alignment: 4096)
+            bytes.initializeMemory(as: UInt8.self, repeating: 0)
+        }
+
+        deinit { bytes.deallocate() }
+    }
 }
 
 /// One measurement over connected queue pairs.
@@ -142,15 +174,15 @@ extension Operation {
         else { return [] }
         let hasWindows = !attributes.capabilities.isDisjoint(with: [.memoryWindows2A, .memoryWindows2B])
         let windows: [Operation] = hasWindows && (try? domain.makeMemoryWindow(.two)) != nil ? [.window] : []
-        guard attributes.capabilities.contains(.atomicWrite) else { return windows }
-        var options = QueuePair.CreationOptions()
-        options.extendedOperations = .atomicWrite
-        do throws(VerbsError) {
-            _ = try domain.makeQueuePair(.reliableConnection, completions: completions, options: options)
-            return [.atomicWrite] + windows
-        } catch {
-            return windows
-        }
+        let extended: [(Operation, DeviceAttributes.Capabilities, QueuePair.ExtendedOperations)] = [
+            (.atomicWrite, .atomicWrite, .atomicWrite), (.flush, .flushGlobal, .flush),
+        ]
+        return extended.filter { _, capability, operations in
+            guard attributes.capabilities.contains(capability) else { return false }
+            var options = QueuePair.CreationOptions()
+            options.extendedOperations = operations
+            return (try? domain.makeQueuePair(.reliableConnection, completions: completions, options: options)) != nil
+        }.map(\.0) + windows
     }
 }
 
@@ -210,7 +242,7 @@ enum ControlMessage: Codable {
     case failed(error: ToolError)
 
     /// The version of this protocol.
-    static let version = 6
+    static let version = 7
 }
 
 extension Setup {

@@ -140,7 +140,7 @@ struct LatencyClient {
         var isOverwritten = false
         if job.verify {
             switch job.operation {
-            case .send, .sendImmediate, .write, .writeImmediate, .atomicWrite, .window:
+            case .send, .sendImmediate, .write, .writeImmediate, .atomicWrite, .flush, .window:
                 var found = link.inspect(
                     job, slot: answer.slot, byteCount: answer.byteCount, number, .reply, immediate: answer.immediate)
                 // Debian's librxe does not report the key. The next message binds the window again, which fails if this one

@@ -40,6 +40,8 @@ struct Link: ~Copyable {
     var remoteSharedReceiveQueue: UInt32 = 0
     /// RC on devices that have them: the memory window of type 2 of the operation `window`.
     var memoryWindow: MemoryWindow?
+    /// Whether the queue pairs are made for the operation `flush`: RC on devices that have it.
+    let flushes: Bool
     /// The connection that rdma_cm has made; it ends with the link.
     var connection: Connection?
 
@@ -128,7 +130,7 @@ struct Link: ~Copyable {
         switch operation {
         case .send: return .send
         case .sendImmediate: return .send(immediate: immediate)
-        case .write: return try .write(to: remote.subrange(UInt64(Self.writtenRange(size).lowerBound)...))
+        case .write, .flush: return try .write(to: remote.subrange(UInt64(Self.writtenRange(size).lowerBound)...))
         case .writeImmediate:
             return try .write(to: remote.subrange(UInt64(Self.writtenRange(size).lowerBound)...), immediate: immediate)
         case .read: return try .read(from: remote.subrange(UInt64(Self.exposedStart + readOffset)...))
@@ -147,6 +149,7 @@ struct Link: ~Copyable {
     mutating func postMessage(
         _ operation: Operation, size: Int, number: UInt64, readOffset: Int = 0
     ) throws(VerbsError) {
+        if operation == .flush { return try postFlushed(queuePairs.index(ofMessage: number), size: size, id: number) }
         let sge = try local.sge(0..<size)
         if operation == .window, let memoryWindow {
             // The binding is complete before the SEND begins, and before the peer knows the rkey.
@@ -160,6 +163,19 @@ struct Link: ~Copyable {
             try queuePair.pointee.postSend(request, sge, to: destination, id: number)
         } else {
             try queuePair.pointee.postSend(request, sge, id: number)
+        }
+    }
+
+    /// Posts `count` messages of the operation `flush` to one queue pair. The last one is signaled.
+    mutating func postFlushed(_ queuePair: Int, size: Int, count: Int = 1, id: UInt64 = 0) throws(VerbsError) {
+        let sge = try local.sge(0..<size)
+        let start = UInt64(Self.writtenRange(size).lowerBound)
+        let target = try remote.subrange(start..<start + UInt64(size))
+        try queuePairs[queuePair].pointee.postExtended { (requests) throws(VerbsError) in
+            for index in 1...count {
+                try requests.append(.write(to: target), sge, id: id, flags: [])
+                try requests.append(.flush(target), id: id, flags: index == count ? .signaled : [])
+            }
         }
     }
 

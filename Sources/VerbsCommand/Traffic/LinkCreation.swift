@@ -93,30 +93,35 @@ extension Link {
         // With verification each receive has its own buffer; otherwise all share one.
         let slotCount = setup.verify ? min(max((64 << 20) / slotSize(setup), 2), 16) : 1
         let receiveCount = setup.verify ? slotCount : setup.receiveDepth(limit: maxWorkRequests)
-        // A message of the operation `window` has two work requests.
-        let sendCount = min(max(setup.sendDepth, 2), maxWorkRequests)
+        // A message of the operations `window` and `flush` has two work requests.
+        let optional = setup.transport == .rc ? Operation.optional(on: context) : []
+        let flushes = optional.contains(.flush)
+        let sendCount = min(max(setup.sendDepth * (flushes ? 2 : 1), 2), maxWorkRequests)
 
         let domain = try context.makeProtectionDomain()
-        let local = try domain.makeMemoryRegion(byteCount: outgoingSize(setup) + slotCount * slotSize(setup))
-        let hasWindows = setup.transport == .rc && Operation.optional(on: context).contains(.window)
+        let local = try setup.memory.makeRegion(domain, byteCount: outgoingSize(setup) + slotCount * slotSize(setup))
+        let hasWindows = optional.contains(.window)
         var access: AccessFlags =
             setup.transport.isReliable
             ? [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic] : [.localWrite, .remoteWrite]
         if hasWindows { access.insert(.memoryWindowBind) }
-        let exposed = try domain.makeMemoryRegion(
-            byteCount: writtenRange(setup.largestSize).upperBound + readSlack, access: access)
+        if flushes { access.insert(.flushGlobal) }
+        let exposed = try setup.memory.makeRegion(
+            domain, byteCount: writtenRange(setup.largestSize).upperBound + readSlack, access: access)
         // The window limits the send work requests of all queue pairs.
         let outstanding = setup.queuePairs == 1 ? sendCount : setup.window
         let completions = try context.makeCompletionQueue(capacity: outstanding + setup.queuePairs * receiveCount)
+        var creation = QueuePair.CreationOptions()
+        if flushes { creation.extendedOperations = [.write, .flush] }
         var queuePairs = QueuePairs(capacity: setup.queuePairs)
         var endpoints: [Endpoint] = []
         for _ in 0..<setup.queuePairs {
             let queuePair = try domain.makeQueuePair(
                 setup.transport.queuePairType, completions: completions,
                 capabilities: QueuePair.Capabilities(
-                    maxSendWR: UInt32(sendCount), maxReceiveWR: UInt32(receiveCount)))
+                    maxSendWR: UInt32(sendCount), maxReceiveWR: UInt32(receiveCount)), options: creation)
             endpoints.append(try queuePair.endpoint(at: address, memory: exposed.remote))
-            if !setup.usesConnectionManager { try queuePair.initialize(options: options(setup)) }
+            if !setup.usesConnectionManager { try queuePair.initialize(options: options(setup, flushes: flushes)) }
             queuePairs.append(queuePair)
         }
         var receiver: ExtendedReceiver?
@@ -138,7 +143,7 @@ extension Link {
             local: local, exposed: exposed, slotCount: slotCount,
             receiveCount: receiveCount, queuePairs: queuePairs, completions: completions,
             workCompletions: WorkCompletionBuffer(capacity: 32), receiver: receiver,
-            memoryWindow: hasWindows ? try domain.makeMemoryWindow(.two) : nil)
+            memoryWindow: hasWindows ? try domain.makeMemoryWindow(.two) : nil, flushes: flushes)
         if !setup.usesConnectionManager { try link.postReceives() }
         return link
     }
@@ -192,7 +197,7 @@ extension Link {
             destination = try local.protectionDomain.makeDestination(peers[0], from: address)
             return
         }
-        let options = Self.options(setup)
+        let options = Self.options(setup, flushes: flushes)
         if let receiver {
             try queuePairs[0].pointee.connect(to: peers[1], options: options)
             try receiver.queuePair.connect(to: peers[0], options: options)
@@ -216,10 +221,11 @@ extension Link {
     }
 
     /// The connection options. UC supports neither RDMA reads nor atomics, so the access flags omit them.
-    private static func options(_ setup: Setup) -> ConnectionOptions {
+    private static func options(_ setup: Setup, flushes: Bool = false) -> ConnectionOptions {
         var options = ConnectionOptions()
         options.timeout = localACKTimeout(lasting: setup.retryTime, tries: UInt64(options.retryCount) + 1)
         if !setup.transport.isReliable { options.access = [.localWrite, .remoteWrite] }
+        if flushes { options.access.insert(.flushGlobal) }
         return options
     }
 

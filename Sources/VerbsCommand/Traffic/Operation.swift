@@ -10,6 +10,8 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
     case fetchAndAdd = "fetch-add"
     case compareAndSwap = "compare-swap"
     case atomicWrite = "atomic-write"
+    /// A WRITE, and a FLUSH of the range that was written, whose completion is that of the message.
+    case flush
     /// The sender binds a memory window of type 2 and sends its rkey with the message. The receiver writes the answer
     /// through the window, and ends its binding by a SEND with invalidate.
     case window
@@ -18,7 +20,7 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
     /// operation alone, and the measured time ends with the completion.
     var involvesPeer: Bool {
         switch self {
-        case .send, .sendImmediate, .write, .writeImmediate, .atomicWrite, .window: true
+        case .send, .sendImmediate, .write, .writeImmediate, .atomicWrite, .flush, .window: true
         case .read, .fetchAndAdd, .compareAndSwap: false
         }
     }
@@ -27,7 +29,7 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
     var consumesReceive: Bool {
         switch self {
         case .send, .sendImmediate, .writeImmediate, .window: true
-        case .write, .read, .fetchAndAdd, .compareAndSwap, .atomicWrite: false
+        case .write, .read, .fetchAndAdd, .compareAndSwap, .atomicWrite, .flush: false
         }
     }
 
@@ -41,14 +43,14 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
     var hasEightBytes: Bool { isAtomic || self == .atomicWrite }
 
     /// Whether a message arrives in memory that the receiver's program polls.
-    var isWritten: Bool { self == .write || self == .atomicWrite }
+    var isWritten: Bool { self == .write || self == .atomicWrite || self == .flush }
 
     /// The smallest size of a message. An empty message cannot be detected in memory, and on UC and UD, where messages
     /// can be lost, it does not show its number.
     func smallestSize(on transport: Transport) -> Int {
         switch self {
         case .send, .sendImmediate: transport.isReliable ? 0 : 1
-        case .write, .writeImmediate, .read, .window: 1
+        case .write, .writeImmediate, .read, .flush, .window: 1
         case .fetchAndAdd, .compareAndSwap, .atomicWrite: 8
         }
     }
@@ -64,10 +66,10 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
     }
 
     /// Whether every iWARP adapter supports the operation (RFC 5040): none has immediate data or atomics there.
-    var isOfIWARP: Bool { !hasImmediate && !hasEightBytes && self != .window }
+    var isOfIWARP: Bool { !hasImmediate && !hasEightBytes && !isOptional }
 
     /// Whether only some devices have the operation.
-    var isOptional: Bool { self == .atomicWrite || self == .window }
+    var isOptional: Bool { self == .atomicWrite || self == .flush || self == .window }
 }
 
 /// The transport service of the queue pairs.

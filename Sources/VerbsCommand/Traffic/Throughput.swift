@@ -76,7 +76,11 @@ struct ThroughputClient {
         while posted &- completed &+ batch <= UInt64(job.window), posted < job.count ?? .max,
             outstanding[turn] + job.batch <= depth
         {
-            try link.queuePairs[turn].pointee.postSend(list)
+            if job.operation == .flush {
+                try link.postFlushed(turn, size: job.size, count: job.batch)
+            } else {
+                try link.queuePairs[turn].pointee.postSend(list)
+            }
             posted &+= batch
             outstanding[turn] += job.batch
             turn = turn + 1 == outstanding.count ? 0 : turn + 1

@@ -72,7 +72,9 @@ final class EngineWorld {
         numbered = []
         writable.initializeMemory(as: UInt8.self, repeating: 0)
         readable.initializeMemory(as: UInt8.self, repeating: Self.readablePattern)
-        let everything: AccessFlags = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .memoryWindowBind]
+        let everything: AccessFlags = [
+            .localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .memoryWindowBind, .flushGlobal,
+        ]
         windows = [
             try engine.allocateMemoryWindow(domain, .one), try engine.allocateMemoryWindow(domain, .two),
         ]
@@ -222,6 +224,7 @@ final class EngineWorld {
         headers.xrceth = XRCETH(sharedReceiveQueueNumber: number(flags))
         headers.reth = RETH(virtualAddress: address, rkey: key, dmaLength: announced)
         headers.atomicETH = AtomicETH(virtualAddress: address, rkey: key, swapOrAdd: 3)
+        headers.feth = FETH(placement: flags & 3, selectivity: flags >> 2 & 3)
         headers.aeth = AETH(syndrome: AETHSyndrome(rawValue: flags & 32 != 0 ? input.byte() : 0x1F), msn: 0)
         let payload = opcode.hasPayload ? length : 0
         let bytes = UnsafeMutableRawBufferPointer.allocate(
@@ -280,7 +283,8 @@ final class EngineWorld {
         var flags = SendFlags(rawValue: UInt32(input.byte() & 15))
         var request = SendWQE(
             id: tracked.sends,
-            opcode: WorkRequestOpcode(rawValue: UInt32([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16][Int(input.byte()) % 12])))
+            opcode: WorkRequestOpcode(
+                rawValue: UInt32([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 14][Int(input.byte()) % 13])))
         request.rkey = writableKey
         request.remoteAddress = 0x1000 &+ UInt64(input.byte()) &* 4
         request.remoteQPN = tracked.pair.type == .xrcSend ? number(input.byte()) : tracked.pair.number
@@ -294,6 +298,9 @@ final class EngineWorld {
                 address: request.remoteAddress, length: UInt64(input.byte()) &* 8,
                 access: AccessFlags(rawValue: UInt32(input.byte() & 0x2E)))
             windows[choice & 1] = request.rkey
+        } else if request.opcode == .flush {
+            let choice = input.byte()
+            request.flush(length: UInt64(choice) &* 8, placement: choice & 3, selectivity: choice >> 6)
         } else if request.opcode == .localInvalidate || request.opcode == .sendWithInvalidate {
             request.immediate = windows[1]
         }
@@ -396,7 +403,7 @@ final class EngineWorld {
         var attributes = QueuePairAttributes()
         attributes.state = state
         attributes.port = 1
-        attributes.access = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic]
+        attributes.access = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .flushGlobal]
         attributes.path = Path(source: gid, destination: gid)
         attributes.pathMTU = 256
         attributes.destinationQPN = tracked.peer

@@ -207,9 +207,10 @@ final class ReliableScenario {
         if let work = makeWindowWork(stream, isLast: isLast, faulty: faulty) { return work }
         var opcode = random.pick([
             WorkRequestOpcode.send, .send, .sendWithImmediate, .write, .write, .writeWithImmediate, .read, .read,
-            .compareAndSwap, .fetchAndAdd, .atomicWrite,
+            .compareAndSwap, .fetchAndAdd, .atomicWrite, .flush,
         ])
-        if isExtended && opcode == .atomicWrite { opcode = .fetchAndAdd }
+        if isExtended && (opcode == .atomicWrite || opcode == .flush) { opcode = .fetchAndAdd }
+        if opcode == .flush { return makeFlush(stream, isLast: isLast, faulty: faulty) }
         var work = Work(
             opcode: opcode, flags: [], size: 0, buffers: [], payload: UnsafeRawBufferPointer(start: nil, count: 0),
             remoteOffset: 0, immediate: UInt32(truncatingIfNeeded: random.next()), compareAdd: random.next() & 0xFF,
@@ -227,6 +228,18 @@ final class ReliableScenario {
         let payload = oracle.take(work.size)
         if !work.isAtomic && work.opcode != .read { fill(work.buffers, and: payload) }
         work.payload = UnsafeRawBufferPointer(payload)
+        work.flags = makeFlags(work, stream, isLast: isLast)
+        return work
+    }
+
+    /// A FLUSH of a part of the stream's window.
+    private func makeFlush(_ stream: ReliableStream, isLast: Bool, faulty: Bool) -> Work {
+        let length = random.below(stream.remote.window.count) + 1
+        var work = Work(
+            opcode: .flush, flags: [], size: 0, buffers: [], payload: UnsafeRawBufferPointer(start: nil, count: 0),
+            remoteOffset: random.below(stream.remote.window.count - length + 1), immediate: 0,
+            compareAdd: UInt64(length), swap: 1)
+        if faulty { work.fault = random.pick([.rkey, .remoteRange]) }
         work.flags = makeFlags(work, stream, isLast: isLast)
         return work
     }

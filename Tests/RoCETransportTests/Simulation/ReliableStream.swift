@@ -163,6 +163,7 @@ final class ReliableStream {
         case .bindMemoryWindow: expected = .bindMemoryWindow
         case .localInvalidate: expected = .localInvalidate
         case .atomicWrite: expected = .atomicWrite
+        case .flush: expected = .flush
         default: expected = .send
         }
         try require(completion.opcode == expected, "\(name): opcode \(completion.opcode) for \(work.opcode)")
@@ -178,6 +179,10 @@ final class ReliableStream {
                 "\(name): \(done) was signaled and has no completion")
             try require(work.fault == nil, "\(name): \(done) succeeded with fault \(work.fault!)")
             if work.opcode == .read { try checkRead(done) }
+            if work.opcode == .flush {
+                try require(
+                    remote.holds(after: done, upTo: posted, works), "\(name): a WRITE before FLUSH \(done) is missing")
+            }
             if work.isAtomic {
                 let value = join(work).loadUnaligned(as: UInt64.self)
                 try require(value == work.original, "\(name): atomic \(done) returned \(value), not \(work.original)")

@@ -49,6 +49,7 @@ struct Work {
     var immediate: UInt32
     /// The key of a bind.
     var windowKey: UInt32 = 0
+    /// Atomics: the operands. FLUSH: the length of the range and the placement type (`SendWQE.flush`).
     var compareAdd: UInt64
     var swap: UInt64
     var fault: Fault?

@@ -25,7 +25,7 @@ final class Host {
     private var xrcDomains: [XRCDomain] = []
 
     static let everything: AccessFlags = [
-        .localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .memoryWindowBind,
+        .localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .memoryWindowBind, .flushGlobal,
     ]
 
     /// - Parameter isShared: Whether neighbors map the memory.

@@ -61,6 +61,11 @@ func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
     if wants(IBV_QP_EX_WITH_ATOMIC_WRITE) {
         qp.pointee.wr_atomic_write = { qp, key, address, bytes in qp!.atomicWrite(key, address, bytes) }
     }
+    if operations & withFlush != 0 {
+        rdma_wr_flush_place(qp).pointee = { qp, key, address, length, placement, level in
+            qp!.flush(key, address, length, placement, level)
+        }
+    }
     if wants(IBV_QP_EX_WITH_BIND_MW) {
         qp.pointee.wr_bind_mw = { qp, window, key, info in qp!.bind(window, key, info) }
     }
@@ -133,6 +138,14 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
         soft.pointee.builder.pointee.sgList[0] = SGE(
             address: UInt64(UInt(bitPattern: soft.pointee.builder.pointee.data)), length: 8, lkey: 0)
         soft.pointee.builder.pointee.count = 1
+    }
+}
+
+extension UnsafeMutablePointer<ibv_qp_ex> {
+    fileprivate func flush(_ key: UInt32, _ address: UInt64, _ length: Int, _ placement: UInt8, _ level: UInt8) {
+        begin(.flush, key: key, address: address)
+        soft.pointee.builder.pointee.wqe?.pointee.flush(
+            length: UInt64(UInt(bitPattern: length)), placement: placement, selectivity: level)
     }
 }
 

@@ -35,7 +35,7 @@ extension UnsafeMutablePointer<ibv_mr> {
 private let knownAccess =
     IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_READ.rawValue
     | IBV_ACCESS_REMOTE_ATOMIC.rawValue | IBV_ACCESS_MW_BIND.rawValue | IBV_ACCESS_ZERO_BASED.rawValue
-    | IBV_ACCESS_ON_DEMAND.rawValue | IBV_ACCESS_HUGETLB.rawValue
+    | IBV_ACCESS_ON_DEMAND.rawValue | IBV_ACCESS_HUGETLB.rawValue | AccessFlags.flushGlobal.rawValue
 
 /// IBV_ACCESS_OPTIONAL_RANGE of verbs.h: a provider may ignore bits 20 to 29 that it does not know.
 private let optionalAccess: UInt32 = 0x3FF0_0000
@@ -76,6 +76,10 @@ func registerPart(
     pd: UnsafeMutablePointer<ibv_pd>, _ memory: UnsafeMutableRawPointer?, length: Int, virtualAddress: UInt64,
     access: UInt32, address: UnsafeMutableRawPointer?, _ backing: RegionBacking
 ) -> UnsafeMutablePointer<ibv_mr>? {
+    guard access & AccessFlags.flushPersistent.rawValue == 0 else {
+        return failure(
+            EOPNOTSUPP, "IBV_ACCESS_FLUSH_PERSISTENT: soft makes no memory persistent; use IBV_ACCESS_FLUSH_GLOBAL")
+    }
     guard access & ~(knownAccess | optionalAccess) == 0 else {
         return failure(EOPNOTSUPP, "the access flags have one that soft does not know")
     }

@@ -56,6 +56,8 @@ private func stage(
     } else if request.pointee.opcode.rawValue >= IBV_WR_ATOMIC_CMP_AND_SWP.rawValue
         && request.pointee.opcode != IBV_WR_ATOMIC_WRITE
     {
+        // struct ibv_send_wr has no place for the operands of a FLUSH.
+        if wqe.pointee.opcode == .flush { return .notSupported }
         wqe.pointee.remoteAddress = request.pointee.wr.atomic.remote_addr
         wqe.pointee.rkey = request.pointee.wr.atomic.rkey
         wqe.pointee.compareAdd = request.pointee.wr.atomic.compare_add

@@ -178,6 +178,43 @@ extension Soft {
             #expect(b.memory.load(fromByteOffset: 72, as: UInt64.self) == 0x1112_1314_1516_1718)
         }
 
+        @Test(
+            "FLUSH after a WRITE completes, by packets and directly; ibv_post_send refuses it", arguments: Ends.allCases
+        )
+        func flushes(ends: Ends) throws {
+            let (a, b) = try pair(ends) {
+                $0.operations = UInt64(RDMA_QP_EX_WITH_FLUSH) | UInt64(IBV_QP_EX_WITH_RDMA_WRITE.rawValue)
+                // IBV_ACCESS_FLUSH_GLOBAL
+                $0.access |= 1 << 8
+                $0.pairAccess |= 1 << 8
+            }
+            let target = try b.address
+            let extended = try #require(a.device.table.qp_to_qp_ex(a.pair))
+            let flush = try #require(rdma_wr_flush_place(extended).pointee)
+            a.memory.storeBytes(of: 0x0102_0304, as: UInt64.self)
+            for level in [0, 1] as [UInt8] {
+                ibv_wr_start(extended)
+                extended.pointee.wr_flags = 0
+                ibv_wr_rdma_write(extended, target.key, target.memory + 64)
+                let source = a.sge(0, 8)
+                ibv_wr_set_sge(extended, source.lkey, source.addr, source.length)
+                extended.pointee.wr_id = 4 + UInt64(level)
+                extended.pointee.wr_flags = IBV_SEND_SIGNALED.rawValue
+                flush(extended, target.key, target.memory + 64, 8, 1, level)
+                #expect(ibv_wr_complete(extended) == 0)
+                let completion = try a.success()
+                #expect(completion.wr_id == 4 + UInt64(level) && completion.opcode.rawValue == 8)
+                #expect(b.memory.load(fromByteOffset: 64, as: UInt64.self) == 0x0102_0304)
+            }
+            let wrong: [(Int, UInt8, UInt8)] = [(1 << 31 + 1, 1, 0), (8, 0, 0), (8, 4, 0), (8, 1, 2)]
+            for (length, placement, level) in wrong {
+                ibv_wr_start(extended)
+                flush(extended, target.key, target.memory, length, placement, level)
+                #expect(ibv_wr_complete(extended) == EINVAL)
+            }
+            #expect(throws: (any Error).self) { try a.post(ibv_wr_opcode(14), []) }
+        }
+
         @Test("Messages in flight arrive in order and complete in order", arguments: Ends.allCases)
         func keepsOrder(ends: Ends) throws {
             let (a, b) = try pair(ends)
