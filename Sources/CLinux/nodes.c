@@ -14,6 +14,24 @@ int linux_check_access(const char *path)
 	return faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) ? errno : 0;
 }
 
+int linux_hold_file(int fd, uint64_t *device, uint64_t *number)
+{
+	struct stat status;
+	int held = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	if (held < 0)
+		return -errno;
+	if (fstat(held, &status)) {
+		int error = errno;
+
+		close(held);
+		return -error;
+	}
+	*device = status.st_dev;
+	*number = status.st_ino;
+	return held;
+}
+
 uint64_t linux_device_number(int fd)
 {
 	struct stat status;

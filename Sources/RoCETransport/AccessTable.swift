@@ -174,11 +174,8 @@ extension Engine {
         guard core.pointee.accessTable != nil else { return }
         for index in 0..<1 << Int(core.pointee.indexBits) {
             guard let pair = core.pointee.queuePairs[index] else { continue }
-            if isLocal(pair.pointee.attributes.path.source) {
-                core.pointee.publish(pair)
-            } else {
-                core.pointee.accessTable?.write(queuePair: pair.pointee.number, nil)
-            }
+            pair.pointee.isSourceLost = !isLocal(pair.pointee.attributes.path.source)
+            core.pointee.publish(pair)
         }
     }
 
@@ -238,7 +235,7 @@ extension Core {
 extension QueuePairStorage {
     /// Whether the peer may access memory: not before its first packet in RTR, which establishes the communication.
     fileprivate var grantsAccess: Bool {
-        guard attributes.path.tag == Path.sameHost else { return false }
+        guard attributes.path.tag == Path.sameHost, !isSourceLost else { return false }
         switch state {
         case .readyToReceive: return responder.sequence != .awaitingFirst
         case .readyToSend, .sendQueueDrained: return true

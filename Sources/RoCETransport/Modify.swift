@@ -37,6 +37,7 @@ extension Core {
         if to == .reset { return reset(pair) }
         if to == .error { return enterError(pair) }
         pair.pointee.attributes.take(mask, from: wanted)
+        if mask.contains(.path) { pair.pointee.isSourceLost = false }
         if from == .readyToSend && to == .sendQueueDrained && !mask.contains(.sqdAsyncNotify) {
             pair.pointee.attributes.sqdAsyncNotify = false
         }

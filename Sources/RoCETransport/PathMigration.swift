@@ -29,6 +29,8 @@ extension Core {
         guard let path = pair.pointee.attributes.alternatePath else { return }
         assert(pair.pointee.attributes.migration == .armed, "only an armed queue pair migrates")
         pair.pointee.attributes.path = path
+        // The GID was there when the alternate path was set; `republishQueuePairs` finds out.
+        pair.pointee.isSourceLost = true
         publish(pair)
         pair.pointee.attributes.port = pair.pointee.attributes.alternatePort
         pair.pointee.attributes.pkeyIndex = pair.pointee.attributes.alternatePKeyIndex

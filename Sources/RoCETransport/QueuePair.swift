@@ -55,6 +55,10 @@ struct QueuePairStorage: ~Copyable {
     /// Whether the queue pair may send though others wait for room in the window: it has waited.
     var hasPathTurn = false
 
+    /// Whether the local GID of its path is none of this host's any more, or may be none: then its peer accesses memory by
+    /// packets only. A path that is set by `Engine.modify` has a GID that exists.
+    var isSourceLost = false
+
     /// The state, under the engine's lock. `attributes.state` is authoritative, and only `Core.setState` writes it,
     /// together with `published`, the copy for threads without the lock. `ibv_qp.state` is a copy that a provider makes
     /// in `ibv_modify_qp` and `ibv_query_qp`; the engine does not use it.

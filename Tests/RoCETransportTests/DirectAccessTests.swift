@@ -7,6 +7,35 @@ import Testing
 
 @Suite("Direct access to the memory of a neighbor")
 struct DirectAccessTests {
+    @Test("Of a queue pair whose GID is lost, no later modify allows the direct access again; a new path does")
+    func lostGID() throws {
+        let test = try NeighborPair()
+        let (source, target) = (test.left.take(8), test.right.take(8))
+        func directRequests() -> UInt64 {
+            test.left.post(test.leftPair, test.request(.write, at: target), [test.left.sge(source)])
+            test.network.run()
+            #expect(test.left.poll().map(\.status) == [.success])
+            return test.left.engine.counters.directRequests
+        }
+        #expect(directRequests() == 1)
+        test.right.engine.republishQueuePairs { _ in false }
+        #expect(directRequests() == 1)
+        var attributes = QueuePairAttributes()
+        attributes.minRNRTimer = 3
+        try test.right.engine.modify(test.rightPair, attributes, .minRNRTimer)
+        #expect(directRequests() == 1)
+        test.right.engine.republishQueuePairs { _ in true }
+        #expect(directRequests() == 2)
+        test.right.engine.republishQueuePairs { _ in false }
+        try test.right.move(test.rightPair, to: .reset)
+        try test.left.move(test.leftPair, to: .reset)
+        var connection = Connection()
+        connection.tag = Path.sameHost
+        try test.left.connect(test.leftPair, to: test.right.gid, number: test.rightPair.number, connection)
+        try test.right.connect(test.rightPair, to: test.left.gid, number: test.leftPair.number, connection.reversed)
+        #expect(directRequests() == 3)
+    }
+
     // MARK: - What is done
 
     @Test(

@@ -1,5 +1,6 @@
 import Glibc
 import SystemPackage
+import TestSupport
 import Testing
 import Verbs
 
@@ -117,13 +118,19 @@ struct SoftXRCTests {
         #expect(unknown?.errno == .invalidArgument)
     }
 
-    @Test("A domain with a file is refused, and an ATOMIC WRITE on XRC")
+    @Test("A domain with a file is opened, and an ATOMIC WRITE on XRC refused")
     func refusals() throws {
         var pair = try Connected()
-        let file = failure { () throws(VerbsError) in
-            _ = try pair.sender.queuePair.context.openXRCDomain(file: FileDescriptor(rawValue: STDIN_FILENO))
-        }
-        #expect(file?.errno == .notSupported && file?.description.contains("processes share") == true)
+        let context = pair.sender.queuePair.context
+        let directory = try TemporaryDirectory()
+        let file = try FileDescriptor.open(
+            directory.path + "/domain", .readOnly, options: .create, permissions: .ownerReadWrite)
+        defer { try? file.close() }
+        let domain = try context.openXRCDomain(file: file, exclusive: true)
+        let taken = failure { () throws(VerbsError) in _ = try context.openXRCDomain(file: file, exclusive: true) }
+        #expect(taken?.errno == .invalidArgument && taken?.hint?.contains("O_EXCL") == true)
+        _ = try context.openXRCDomain(file: file, create: false)
+        withExtendedLifetime(domain) {}
         let posted = failure { () throws(VerbsError) in
             try pair.sender.queuePair.postSend(
                 .atomicWrite(to: pair.receiver.region.remote).to(sharedReceiveQueue: pair.receiver.number),

@@ -68,6 +68,8 @@ struct Guarded: ~Copyable {
     var times = ProgressTimes()
     /// The bytes of device memory that are allocated.
     var deviceMemory = 0
+    /// The last handle of an XRC domain that was opened; the others follow it.
+    var xrcDomains: XRCDomainPointer?
     /// The faults that are injected; nil without rules.
     var faults: UnsafeMutablePointer<FaultInjector>?
 

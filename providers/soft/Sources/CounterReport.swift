@@ -96,6 +96,8 @@ extension CounterReport {
         add("rcvd_pkts", counters.receivedPackets)
         add("sent_bytes", counters.sentBytes)
         add("rcvd_bytes", counters.receivedBytes)
+        add("direct_requests", counters.directRequests)
+        add("direct_bytes", counters.directBytes)
         add("retransmitted_pkts", counters.retransmittedPackets)
         add("local_ack_timeout_err", counters.timeouts)
         add("early_retransmissions", counters.probes)

@@ -6,13 +6,19 @@ import RoCETransport
 
 // XRC: domains, the numbers of shared receive queues, and handles of queue pairs that exist already.
 
-/// An XRC domain (`ibv_xrcd`).
+/// A handle of an XRC domain (`ibv_xrcd`). All that were opened with one file are of one domain.
 struct SoftXRCDomain: ~Copyable {
     var base = ibv_xrcd()
     private let room = ObjectRoom()
     let domain: XRCDomain
+    let file: XRCDomainFile?
+    /// The handle that was opened before this one; under the device's lock.
+    var next: XRCDomainPointer?
 
-    init(_ domain: XRCDomain) { self.domain = domain }
+    init(_ domain: XRCDomain, _ file: XRCDomainFile?) {
+        self.domain = domain
+        self.file = file
+    }
 }
 
 typealias XRCDomainPointer = UnsafeMutablePointer<SoftXRCDomain>
@@ -21,8 +27,31 @@ extension UnsafeMutablePointer<ibv_xrcd> {
     var soft: XRCDomainPointer { UnsafeMutableRawPointer(self).assumingMemoryBound(to: SoftXRCDomain.self) }
 }
 
-/// `ibv_open_xrcd`. A domain with a file is one that processes share, and the queue pairs and shared receive queues of
-/// soft belong to one open device.
+/// The file that an XRC domain was opened with.
+struct XRCDomainFile {
+    /// A duplicate of the descriptor: while it is open, no other file has the inode number.
+    let descriptor: Int32
+    private let device: UInt64
+    private let number: UInt64
+
+    /// Duplicates a descriptor. Returns nil, and the errno value in `error`, when that fails.
+    init?(_ descriptor: Int32, error: inout Int32) {
+        var (device, number) = (UInt64(0), UInt64(0))
+        let held = linux_hold_file(descriptor, &device, &number)
+        guard held >= 0 else {
+            error = -held
+            return nil
+        }
+        self.descriptor = held
+        self.device = device
+        self.number = number
+    }
+
+    func isSame(as other: XRCDomainFile) -> Bool { device == other.device && number == other.number }
+}
+
+/// `ibv_open_xrcd`. A domain with a file is shared by all who open it with that file through one open device, not by other
+/// processes: a connection belongs to the process that made it, and so do the shared receive queues that it names.
 func openXRCDomain(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_xrcd_init_attr>?
 ) -> UnsafeMutablePointer<ibv_xrcd>? {
@@ -30,37 +59,88 @@ func openXRCDomain(
     guard attr.pointee.comp_mask == IBV_XRCD_INIT_ATTR_FD.rawValue | IBV_XRCD_INIT_ATTR_OFLAGS.rawValue else {
         return failure(refusal(EINVAL, "comp_mask: fd and oflags must be set, and nothing else can be"))
     }
-    guard attr.pointee.fd == -1 else {
-        return failure(
-            refusal(EOPNOTSUPP, "fd: soft has no XRC domains that processes share; -1 makes one of this open device"))
+    var file: XRCDomainFile?
+    if attr.pointee.fd != -1 {
+        var error: Int32 = 0
+        file = XRCDomainFile(attr.pointee.fd, error: &error)
+        if file == nil { return failure(refusal(error, "fd: it is no open descriptor, or no other can be opened")) }
     }
     let soft = context.soft
     soft.lockForControl()
     defer { soft.unlock() }
-    do {
-        let domain = XRCDomainPointer.allocate(capacity: 1)
-        domain.initialize(to: SoftXRCDomain(try soft.pointee.engine.openXRCDomain()))
-        let verbs = UnsafeMutableRawPointer(domain).assumingMemoryBound(to: ibv_xrcd.self)
-        rdma_init_xrcd(verbs, context)
-        return verbs
-    } catch {
-        return failure(error.rawValue)
+    var error: Int32 = 0
+    guard let domain = soft.xrcDomain(file, flags: attr.pointee.oflags, error: &error) else {
+        if let file { linux_close(file.descriptor) }
+        return failure(error)
+    }
+    let handle = XRCDomainPointer.allocate(capacity: 1)
+    handle.initialize(to: SoftXRCDomain(domain, file))
+    handle.pointee.next = soft.guarded.pointee.xrcDomains
+    soft.guarded.pointee.xrcDomains = handle
+    let verbs = UnsafeMutableRawPointer(handle).assumingMemoryBound(to: ibv_xrcd.self)
+    rdma_init_xrcd(verbs, context)
+    return verbs
+}
+
+extension ContextPointer {
+    /// The XRC domain of a file, or a new one; nil, with the errno value of the kernel, when `oflags` exclude both. Under the
+    /// lock.
+    fileprivate func xrcDomain(_ file: XRCDomainFile?, flags: Int32, error: inout Int32) -> XRCDomain? {
+        if let file {
+            if let found = firstHandle({ $0.pointee.file?.isSame(as: file) == true }) {
+                guard flags & O_EXCL == 0 else {
+                    error = refusal(EINVAL, "oflags has O_EXCL, and the file has an XRC domain already")
+                    return nil
+                }
+                return found.pointee.domain
+            }
+            guard flags & O_CREAT != 0 else {
+                error = refusal(EAGAIN, "oflags lacks O_CREAT, and the file has no XRC domain in this process")
+                return nil
+            }
+        }
+        do throws(RoCETransport.Errno) {
+            return try pointee.engine.openXRCDomain()
+        } catch let refused {
+            error = refused.rawValue
+            return nil
+        }
+    }
+
+    private func firstHandle(_ isWanted: (XRCDomainPointer) -> Bool) -> XRCDomainPointer? {
+        var handle = guarded.pointee.xrcDomains
+        while let current = handle, !isWanted(current) { handle = current.pointee.next }
+        return handle
+    }
+
+    /// Closes a handle, and the domain with its last one. Returns 0 or a positive errno value. Under the lock.
+    fileprivate func close(_ handle: XRCDomainPointer) -> Int32 {
+        let domain = handle.pointee.domain
+        if firstHandle({ $0 != handle && $0.pointee.domain == domain }) == nil {
+            do throws(RoCETransport.Errno) { try pointee.engine.close(domain) } catch { return error.rawValue }
+        }
+        if let before = firstHandle({ $0.pointee.next == handle }) {
+            before.pointee.next = handle.pointee.next
+        } else {
+            guarded.pointee.xrcDomains = handle.pointee.next
+        }
+        return 0
     }
 }
 
 func closeXRCDomain(xrcd: UnsafeMutablePointer<ibv_xrcd>?) -> Int32 {
     guard let xrcd else { return EINVAL }
-    let domain = xrcd.soft
+    let handle = xrcd.soft
     let context = xrcd.pointee.context!.soft
     context.lockForControl()
-    defer { context.unlock() }
-    do {
-        try context.pointee.engine.close(domain.pointee.domain)
-    } catch {
-        return refusal(error.rawValue, "shared receive queues or queue pairs still belong to it: destroy them first")
+    let error = context.close(handle)
+    context.unlock()
+    guard error == 0 else {
+        return refusal(error, "shared receive queues or queue pairs still belong to it: destroy them first")
     }
-    domain.deinitialize(count: 1)
-    domain.deallocate()
+    if let file = handle.pointee.file { linux_close(file.descriptor) }
+    handle.deinitialize(count: 1)
+    handle.deallocate()
     return 0
 }
 

@@ -130,9 +130,22 @@ struct Senders: ~Copyable {
             guard connections[index] >= 0, let ring = rings[index],
                 concerns(PacketRing.hazard(ring).pointee.load(ordering: .sequentiallyConsistent))
             else { continue }
-            if !linux_local_has_ended(connections[index]) { return true }
+            guard linux_local_has_ended(connections[index]) || Self.processHasEnded(connections[index]) else {
+                return true
+            }
+            // Nobody leaves the access any more.
+            PacketRing.hazard(ring).pointee.store(0, ordering: .relaxed)
         }
         return false
+    }
+
+    /// Whether the process that made a connection has ended: a child of fork(2) can keep the connection open, and accesses
+    /// nothing itself. False where that cannot be known.
+    private static func processHasEnded(_ connection: Int32) -> Bool {
+        let process = linux_open_process(connection)
+        guard process >= 0 else { return false }
+        defer { linux_close(process) }
+        return linux_process_has_ended(process)
     }
 
     /// Removes the senders that have ended and whose rings are empty.

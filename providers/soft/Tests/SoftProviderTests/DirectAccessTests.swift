@@ -2,6 +2,7 @@ import CIBVerbs
 import CLinux
 import CProviderABI
 import CSoftExtension
+import Foundation
 import Glibc
 import RoCETransport
 import SoftTestSupport
@@ -177,6 +178,69 @@ extension Soft {
             }
             // The requester has ended in the middle of its access.
             #expect(device.table.dereg_mr(third) == 0)
+        }
+
+        @Test("Deregistration does not wait for a requester that was killed inside an access, whose child lives on")
+        func killedRequester() throws {
+            let device = try OpenDevice()
+            let endpoint = try Endpoint(device)
+            var descriptor: Int32 = -1
+            var ring: UnsafeMutableRawPointer?
+            try #require(linux_make_shared_memory("ring", PacketRing.strideByteCount, &descriptor, &ring) == 0)
+            defer {
+                linux_close(descriptor)
+                linux_unmap(ring, PacketRing.strideByteCount)
+            }
+            let slot = device.context.soft.pointee.slot.number
+            let requester = Process()
+            let (input, output) = (Pipe(), Pipe())
+            requester.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+            requester.arguments = [
+                "python3", "-c",
+                """
+                import array, os, signal, socket, struct, sys
+                ring = os.open("/proc/\(getpid())/fd/\(descriptor)", os.O_RDWR)
+                connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                connection.connect("\\0swift-rdma-soft-\(geteuid())-\(slot)")
+                connection.sendmsg([struct.pack("=II", \(LocalMessage.layout), \(LocalMessage.Kind.ring.rawValue))],
+                    [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [ring]))])
+                if os.fork() == 0:
+                    # Holds the connection until the test closes the pipe.
+                    sys.stdin.buffer.read()
+                    os._exit(0)
+                # The answer: the descriptor of the table.
+                connection.recvmsg(16, 64)
+                print("connected", flush=True)
+                signal.pause()
+                """,
+            ]
+            requester.standardInput = input
+            requester.standardOutput = output
+            try requester.run()
+            let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
+            #expect(line.hasPrefix("connected"), "\(line)")
+            let region = try created(device.table.reg_mr(endpoint.domain, endpoint.memory, 64, 0, 7))
+            PacketRing.hazard(ring!).pointee.store(UInt64(region.pointee.rkey), ordering: .sequentiallyConsistent)
+            #expect(device.table.dereg_mr(region) == EBUSY)
+            kill(requester.processIdentifier, SIGKILL)
+            // The signal takes its time; each refusal waits.
+            var error = EBUSY
+            for _ in 0..<20 where error == EBUSY { error = device.table.dereg_mr(region) }
+            #expect(error == 0)
+            try input.fileHandleForWriting.close()
+            // The child has what Process waits for, too.
+            requester.waitUntilExit()
+        }
+
+        @Test("The counters that verbs top shows count direct requests")
+        func counterReport() throws {
+            let (a, _) = try acquainted()
+            var report = CounterReport()
+            let counters = counters(a.device)
+            report.add(counters)
+            let lines = String(decoding: report.text, as: UTF8.self).split(separator: "\n")
+            #expect(lines.contains("direct_requests \(counters.directRequests)"))
+            #expect(lines.contains("direct_bytes \(counters.directBytes)") && counters.directBytes > 0)
         }
 
         @Test("The table of another process can be read, and not written")

@@ -4,6 +4,7 @@ import CProviderCore
 import Glibc
 import RoCEWire
 import SoftTestSupport
+import TestSupport
 import Testing
 
 @testable import SoftProvider
@@ -40,9 +41,9 @@ private final class Receiver {
     }
 
     static func openDomain(
-        _ device: OpenDevice, file: Int32 = -1, mask: UInt32 = 3
+        _ device: OpenDevice, file: Int32 = -1, mask: UInt32 = 3, flags: Int32 = O_CREAT
     ) throws -> UnsafeMutablePointer<ibv_xrcd> {
-        var attr = ibv_xrcd_init_attr(comp_mask: mask, fd: file, oflags: O_CREAT)
+        var attr = ibv_xrcd_init_attr(comp_mask: mask, fd: file, oflags: flags)
         return try created(device.table.open_xrcd(device.context, &attr))
     }
 
@@ -331,7 +332,7 @@ extension Soft {
             let table = device.table
             let domain = try Receiver.openDomain(device)
             defer { _ = table.close_xrcd(domain) }
-            #expect(refused { _ = try Receiver.openDomain(device, file: STDIN_FILENO) } == EOPNOTSUPP)
+            #expect(refused { _ = try Receiver.openDomain(device, file: 1 << 30) } == EBADF)
             #expect(refused { _ = try Receiver.openDomain(device, mask: 1) } == EINVAL)
             for field in [IBV_SRQ_INIT_ATTR_PD, IBV_SRQ_INIT_ATTR_XRCD, IBV_SRQ_INIT_ATTR_CQ] {
                 #expect(
@@ -362,6 +363,48 @@ extension Soft {
             let queue = try created(table.create_srq_ex(device.context, &basic))
             #expect(table.get_srq_num(queue, &number) == EOPNOTSUPP)
             #expect(table.destroy_srq(queue) == 0)
+        }
+
+        @Test("Handles of an XRC domain that were opened with one file share it; the last one closes it")
+        func files() throws {
+            let (device, other) = (try OpenDevice(), try OpenDevice())
+            let table = device.table
+            let directory = try TemporaryDirectory()
+            let paths = ["a", "b"].map { directory.path + "/" + $0 }
+            let files = paths.map { open($0, O_RDONLY | O_CREAT, 0o600) }
+            defer { for file in files { close(file) } }
+            let again = open(paths[0], O_RDONLY)
+            #expect(refused { _ = try Receiver.openDomain(device, file: files[0], flags: 0) } == EAGAIN)
+            let first = try Receiver.openDomain(device, file: files[0], flags: O_CREAT | O_EXCL)
+            let second = try Receiver.openDomain(device, file: again, flags: 0)
+            #expect(close(again) == 0)
+            #expect(refused { _ = try Receiver.openDomain(device, file: files[0], flags: O_CREAT | O_EXCL) } == EINVAL)
+            // Another file, no file and another open device have domains of their own.
+            #expect(refused { _ = try Receiver.openDomain(device, file: files[1], flags: 0) } == EAGAIN)
+            #expect(refused { _ = try Receiver.openDomain(other, file: files[0], flags: 0) } == EAGAIN)
+            let private_ = try Receiver.openDomain(device)
+            var attr = ibv_qp_init_attr_ex()
+            attr.qp_type = IBV_QPT_XRC_RECV
+            attr.comp_mask = IBV_QP_INIT_ATTR_XRCD.rawValue
+            attr.xrcd = first
+            let pair = try created(table.create_qp_ex(device.context, &attr))
+            func handle(_ domain: UnsafeMutablePointer<ibv_xrcd>) throws -> UnsafeMutablePointer<ibv_qp> {
+                var attr = ibv_qp_open_attr()
+                attr.comp_mask =
+                    IBV_QP_OPEN_ATTR_NUM.rawValue | IBV_QP_OPEN_ATTR_XRCD.rawValue | IBV_QP_OPEN_ATTR_TYPE.rawValue
+                attr.qp_num = pair.pointee.qp_num
+                attr.xrcd = domain
+                attr.qp_type = IBV_QPT_XRC_RECV
+                return try created(table.open_qp(device.context, &attr))
+            }
+            #expect(refused { _ = try handle(private_) } == EINVAL)
+            #expect(table.close_xrcd(private_) == 0)
+            let opened = try handle(second)
+            #expect(table.close_xrcd(first) == 0)
+            #expect(table.close_xrcd(second) == EBUSY)
+            #expect(table.destroy_qp(pair) == 0 && table.close_xrcd(second) == EBUSY)
+            #expect(table.destroy_qp(opened) == 0 && table.close_xrcd(second) == 0)
+            #expect(refused { _ = try Receiver.openDomain(device, file: files[0], flags: 0) } == EAGAIN)
         }
 
         @Test("An XRC_SEND queue pair needs no completion queue for receives; XRC_RECV sends nothing; neither receives")
