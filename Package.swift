@@ -174,10 +174,11 @@ let coreTargets: [Target] = [
         name: "DropIn",
         dependencies: ["CDropIn", "ProviderLoader", "SoftProvider", "CProviderCore", "CProviderABI", "CIBVerbs"],
         swiftSettings: strict, linkerSettings: dropIn ? dropInLinking : []),
+    .target(name: "CMProtocol", swiftSettings: strict),
     .target(
         name: "ConnectionManager",
         dependencies: [
-            "Verbs", "ProviderLoader", "Locking", "CRDMACM", "CIBVerbs",
+            "Verbs", "ProviderLoader", "Locking", "CMProtocol", "CSoftExtension", "CRDMACM", "CIBVerbs",
             .product(name: "SystemPackage", package: "swift-system"),
         ],
         swiftSettings: strict),
@@ -294,6 +295,8 @@ let testTargets: [Target] = [
             "CProviderCore", "CProviderABI", "CIBVerbs",
         ],
         path: "Tests/Guest", exclude: ["README.md", "rdmavt_loopback"], swiftSettings: strict),
+    .testTarget(
+        name: "CMProtocolTests", dependencies: ["CMProtocol", "TestSupport", "WireSupport"], swiftSettings: strict),
     // Stands in for librdmacm while a test says so: every function of it that the package calls.
     .target(name: "CFakeRDMACM", dependencies: ["CRDMACM"], path: "Tests/Support/CFakeRDMACM"),
     .testTarget(
@@ -397,6 +400,7 @@ let fuzzTargets: [Target] = [
     fuzzer("FuzzSharedMemory", dependencies: ["SoftProvider", "RoCETransport", "RoCEWire"]),
     fuzzer("FuzzNetlink", dependencies: ["RDMANetlink"]),
     fuzzer("FuzzCompletions", dependencies: ["Mlx5Provider", "ProviderKit", "CIBVerbs"]),
+    fuzzer("FuzzCMMessages", dependencies: ["CMProtocol"]),
     fuzzer("FuzzConnectionManager", dependencies: ["Simulator", "CSimulator", "CSimulatorABI"]),
 ].filter { FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/Tests/Fuzz/\($0.name)") }
 
