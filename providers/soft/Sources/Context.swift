@@ -63,6 +63,7 @@ struct Guarded: ~Copyable {
     /// What other processes of this host access directly.
     var accessTable = OwnAccessTable()
     var sharedMemory = SharedMemory()
+    var management = ManagementPort()
     var sockets: Sockets
     var link = LinkState()
     var times = ProgressTimes()

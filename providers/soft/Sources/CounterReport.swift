@@ -133,6 +133,7 @@ extension CounterReport {
         add("rcvd_icrc_errors", counters.badICRC)
         add("rcvd_bad_length", counters.badLength)
         add("rcvd_bad_gid", counters.badAddress)
+        add("rcvd_bad_mad", counters.badManagement)
         add("unreachable", counters.unreachable)
         add("ring_full", counters.ringFull)
     }

@@ -405,6 +405,8 @@ extension ContextPointer {
             let destination = Int(packet[5])
             if envelope.destination.isMulticast {
                 receiveMulticast(packet, envelope, now: now)
+            } else if destination == 0 && ManagementPort.isDestination(of: packet) {
+                receiveManagement(packet, copy envelope)
             } else if destination == slot {
                 receive(packet, envelope, now: now)
             } else {
@@ -412,6 +414,7 @@ extension ContextPointer {
             }
         }
         if received.count > 0 { guarded.pointee.link.lastDatagram = now }
+        sendManagementReplies()
         return received
     }
 

@@ -171,9 +171,11 @@ private nonisolated(unsafe) let memoryExtension: UnsafeMutablePointer<rdma_soft_
 func queryContextExtension(
     context: UnsafeMutablePointer<ibv_context>?, name: UnsafePointer<CChar>?, version: UInt32
 ) -> UnsafeRawPointer? {
-    guard context != nil, isExtension(name, version, "soft-memory", UInt32(RDMA_SOFT_MEMORY_VERSION)) else {
-        return nil
+    guard context != nil else { return nil }
+    if isExtension(name, version, "soft-management", UInt32(RDMA_SOFT_MANAGEMENT_VERSION)) {
+        return UnsafeRawPointer(managementExtension)
     }
+    guard isExtension(name, version, "soft-memory", UInt32(RDMA_SOFT_MEMORY_VERSION)) else { return nil }
     return UnsafeRawPointer(memoryExtension)
 }
 

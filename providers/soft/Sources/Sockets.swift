@@ -27,6 +27,8 @@ struct LinkCounters {
     var ringFull: UInt64 = 0
     /// Packets received from this host whose destination GID is not in this device's GID table.
     var badAddress: UInt64 = 0
+    /// Packets received for queue pair 1 that are no MAD of communication management, or that no process takes.
+    var badManagement: UInt64 = 0
 }
 
 /// The UDP sockets of a device: one for each of its addresses, on port 4791. Other processes of this user may bind

@@ -8,6 +8,11 @@
  *         ops->query_extension(context, RDMA_SOFT_MEMORY, RDMA_SOFT_MEMORY_VERSION);
  *
  * ProtectionDomain.makeMemoryRegion(byteCount:) of the Swift library uses it.
+ *
+ * "soft-management" sends and receives management datagrams (MADs) of communication management (class 0x07) on queue pair 1
+ * of the port. The ConnectionManager module uses it. The processes of a host share the port and its queue pair 1. A REQ or
+ * SIDR_REQ reaches the process that listens for its service ID; every other message reaches the device whose number is the
+ * top byte of the receiver's communication ID (SIDR_REP: request ID). Fault rules do not apply to MADs.
  */
 #ifndef RDMA_SOFT_H
 #define RDMA_SOFT_H
@@ -36,6 +41,41 @@ struct rdma_soft_memory {
 	void *(*alloc)(struct ibv_context *context, size_t length);
 	/* Frees what alloc returned. No memory region may be registered on it any more, and the context must be open. */
 	void (*free)(struct ibv_context *context, void *address, size_t length);
+};
+
+#define RDMA_SOFT_MANAGEMENT "soft-management"
+#define RDMA_SOFT_MANAGEMENT_VERSION 1
+
+/* The bytes of a MAD. */
+#define RDMA_SOFT_MAD_SIZE 256
+
+/* The way of a MAD: GIDs of the ports, in network order. */
+struct rdma_soft_mad_way {
+	uint8_t source[16];
+	uint8_t destination[16];
+};
+
+struct rdma_soft_management {
+	uint32_t size;
+	uint32_t reserved;
+
+	/* The number of the device on its host, 0 to 255: the top byte of all communication IDs that it hands out. */
+	uint32_t (*device_number)(struct ibv_context *context);
+	/* Opens the mailbox of the device, in which all messages but REQ and SIDR_REQ arrive. Returns a non-blocking
+	 * descriptor, which the caller polls and closes; or -1 and errno: EADDRINUSE when it is open. */
+	int (*open)(struct ibv_context *context);
+	/* Takes the REQ and SIDR_REQ of a service ID, at one GID or, with NULL, at each that no other mailbox takes.
+	 * Returns as open; EADDRINUSE when a process of this user and host has that mailbox. */
+	int (*listen)(struct ibv_context *context, uint64_t service_id, const uint8_t *gid);
+	/* Receives from a mailbox. Returns 0, or an errno value: EAGAIN when it is empty. */
+	int (*receive)(struct ibv_context *context, int mailbox, struct rdma_soft_mad_way *way, void *mad);
+	/* Sends a MAD. Returns 0, or an errno value: on this host ECONNREFUSED when no process takes it, and EAGAIN when the
+	 * mailbox is full; EADDRNOTAVAIL when the source is not a GID of the device or has no UDP socket; EINVAL when it is
+	 * not a message of communication management. */
+	int (*send)(struct ibv_context *context, const struct rdma_soft_mad_way *way, const void *mad);
+	/* Returns a descriptor that reports POLLHUP when the process ends that holds this communication ID on this host;
+	 * -1 when the GID is that of another host, or there is no such process. The caller closes it. */
+	int (*watch)(struct ibv_context *context, const uint8_t *gid, uint32_t communication_id);
 };
 
 #ifdef __cplusplus

@@ -1,0 +1,124 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "linux_mailbox.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+void linux_mailbox_of_slot(int slot, char name[LINUX_MAILBOX_NAME_SIZE])
+{
+	snprintf(name, LINUX_MAILBOX_NAME_SIZE, "swift-rdma-soft-%u-mad-%d", (unsigned)geteuid(), slot);
+}
+
+void linux_mailbox_of_service(uint64_t service, const uint8_t *gid, char name[LINUX_MAILBOX_NAME_SIZE])
+{
+	int count = snprintf(name, LINUX_MAILBOX_NAME_SIZE, "swift-rdma-soft-%u-service-%016llx-", (unsigned)geteuid(),
+			     (unsigned long long)service);
+
+	if (!gid) {
+		snprintf(name + count, LINUX_MAILBOX_NAME_SIZE - (size_t)count, "any");
+		return;
+	}
+	for (int i = 0; i < 16; i++)
+		count += snprintf(name + count, LINUX_MAILBOX_NAME_SIZE - (size_t)count, "%02x", gid[i]);
+}
+
+static socklen_t write_name(struct sockaddr_un *address, const char *name)
+{
+	size_t count = strnlen(name, sizeof(address->sun_path) - 1);
+
+	memset(address, 0, sizeof(*address));
+	address->sun_family = AF_UNIX;
+	memcpy(address->sun_path + 1, name, count);
+	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + count);
+}
+
+int linux_mailbox_open(const char *name)
+{
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct sockaddr_un address;
+	const int on = 1;
+	int error;
+
+	if (fd < 0)
+		return -errno;
+	if (!name)
+		return fd;
+	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) == 0 &&
+	    bind(fd, (struct sockaddr *)&address, write_name(&address, name)) == 0)
+		return fd;
+	error = errno;
+	close(fd);
+	return -error;
+}
+
+int linux_mailbox_send(int fd, const char *name, const void *head, size_t head_count, const void *bytes, size_t count)
+{
+	struct sockaddr_un address;
+	socklen_t size = write_name(&address, name);
+	struct iovec parts[2] = { { (void *)head, head_count }, { (void *)bytes, count } };
+	struct msghdr message = {
+		.msg_name = &address, .msg_namelen = size, .msg_iov = parts, .msg_iovlen = count ? 2 : 1
+	};
+
+	while (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		if (errno != EINTR)
+			return errno == ENOBUFS ? EAGAIN : errno;
+	return 0;
+}
+
+/* Whether the sender of a message is of this user: the kernel fills in SCM_CREDENTIALS, as this user namespace maps it. */
+static bool is_of_this_user(struct msghdr *message)
+{
+	struct cmsghdr *control;
+	bool is_of_user = false;
+
+	for (control = CMSG_FIRSTHDR(message); control; control = CMSG_NXTHDR(message, control)) {
+		struct ucred sender;
+
+		if (control->cmsg_level != SOL_SOCKET)
+			continue;
+		if (control->cmsg_type == SCM_CREDENTIALS) {
+			memcpy(&sender, CMSG_DATA(control), sizeof(sender));
+			is_of_user = sender.uid == geteuid();
+		}
+		/* Nobody here passes descriptors. */
+		for (size_t at = CMSG_LEN(0); control->cmsg_type == SCM_RIGHTS && at + sizeof(int) <= control->cmsg_len;
+		     at += sizeof(int)) {
+			int passed;
+
+			memcpy(&passed, (char *)control + at, sizeof(passed));
+			close(passed);
+		}
+	}
+	return is_of_user;
+}
+
+int linux_mailbox_receive(int fd, void *bytes, size_t capacity)
+{
+	for (;;) {
+		struct iovec part = { bytes, capacity };
+		union {
+			struct cmsghdr header;
+			char room[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(4 * sizeof(int))];
+		} control;
+		struct msghdr message = {
+			.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+		};
+		ssize_t count = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+		if (count < 0 && errno == EINTR)
+			continue;
+		if (count < 0)
+			return -errno;
+		if (!is_of_this_user(&message))
+			continue;
+		return message.msg_flags & MSG_TRUNC ? -EMSGSIZE : (int)count;
+	}
+}
