@@ -178,7 +178,7 @@ let coreTargets: [Target] = [
     .target(
         name: "ConnectionManager",
         dependencies: [
-            "Verbs", "ProviderLoader", "Locking", "CMProtocol", "CSoftExtension", "CRDMACM", "CIBVerbs",
+            "Verbs", "ProviderLoader", "Locking", "CMProtocol", "CSoftExtension", "CRDMACM", "CIBVerbs", "CLinux",
             .product(name: "SystemPackage", package: "swift-system"),
         ],
         swiftSettings: strict),

@@ -10,13 +10,13 @@
 /// | 8-15 | transaction ID | |
 /// | 16-17 | attribute | `CMAttribute` |
 /// | 20-23 | attribute modifier | 0 |
-public struct CMMessage: Hashable, Sendable {
+package struct CMMessage: Hashable, Sendable {
     /// The transaction ID: a response has that of the message to which it responds.
-    public var transactionID: UInt64
-    public var body: Body
+    package var transactionID: UInt64
+    package var body: Body
 
     /// The kinds of messages.
-    public enum Body: Hashable, Sendable {
+    package enum Body: Hashable, Sendable {
         case connectRequest(ConnectRequest)
         case messageReceiptAcknowledgment(MessageReceiptAcknowledgment)
         case connectReject(ConnectReject)
@@ -30,16 +30,16 @@ public struct CMMessage: Hashable, Sendable {
         case alternatePath(AlternatePathMessage)
     }
 
-    public init(transactionID: UInt64, _ body: Body) {
+    package init(transactionID: UInt64, _ body: Body) {
         self.transactionID = transactionID
         self.body = body
     }
 
     /// The bytes of every message.
-    public static var byteCount: Int { Datagram.byteCount }
+    package static var byteCount: Int { Datagram.byteCount }
 
     /// Reads a MAD. Reserved fields are ignored.
-    public init(parsing bytes: some Collection<UInt8>) throws(CMMessageError) {
+    package init(parsing bytes: some Collection<UInt8>) throws(CMMessageError) {
         guard let datagram = Datagram(bytes) else { throw .byteCount(bytes.count) }
         guard datagram.bytes[0] == 1, datagram.bytes[1] == 7 else {
             throw .notCommunicationManagement(baseVersion: datagram.bytes[0], managementClass: datagram.bytes[1])
@@ -54,7 +54,7 @@ public struct CMMessage: Hashable, Sendable {
     }
 
     /// The 256 bytes of the MAD.
-    public var bytes: [UInt8] {
+    package var bytes: [UInt8] {
         var datagram = Datagram()
         datagram.bytes.replaceSubrange(0..<4, with: [1, 7, 2, 3])
         datagram.set(transactionID, at: 8, 8)
@@ -69,7 +69,7 @@ private let data = Datagram.headerByteCount
 
 extension CMMessage.Body {
     /// The attribute of the MAD.
-    public var attribute: CMAttribute {
+    package var attribute: CMAttribute {
         switch self {
         case .connectRequest: .connectRequest
         case .messageReceiptAcknowledgment: .messageReceiptAcknowledgment

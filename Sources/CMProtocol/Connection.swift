@@ -1,13 +1,13 @@
 /// The way of a message between two ports, as its sender sees it.
-public struct CMPath: Hashable, Sendable {
+package struct CMPath: Hashable, Sendable {
     /// The GID of the own port.
-    public var local: PortGID
+    package var local: PortGID
     /// The GID of the peer's port.
-    public var remote: PortGID
+    package var remote: PortGID
     /// The top byte of the communication IDs of the own device: the peer's messages carry it, and find the device by it.
-    public var device: UInt8
+    package var device: UInt8
 
-    public init(local: PortGID, remote: PortGID, device: UInt8) {
+    package init(local: PortGID, remote: PortGID, device: UInt8) {
         self.local = local
         self.remote = remote
         self.device = device
@@ -15,19 +15,19 @@ public struct CMPath: Hashable, Sendable {
 }
 
 /// A message to send to queue pair 1 of a port.
-public struct CMTransmission: Hashable, Sendable {
-    public var path: CMPath
-    public var message: CMMessage
+package struct CMTransmission: Hashable, Sendable {
+    package var path: CMPath
+    package var message: CMMessage
 }
 
 /// A communication ID of this endpoint, or the request ID of a SIDR exchange; zero is none.
-public struct CMIdentifier: Hashable, Sendable {
-    public let rawValue: UInt32
-    public init(rawValue: UInt32) { self.rawValue = rawValue }
+package struct CMIdentifier: Hashable, Sendable {
+    package let rawValue: UInt32
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
 }
 
 /// A call that does not fit the state of its connection (`EINVAL` of rdma_cm).
-public enum CMCallError: Error, Hashable, Sendable {
+package enum CMCallError: Error, Hashable, Sendable {
     /// There is no such connection, or it has ended.
     case noConnection
     /// The connection is in a state in which the call has no meaning.
@@ -37,12 +37,12 @@ public enum CMCallError: Error, Hashable, Sendable {
 }
 
 /// What happened to a connection.
-public struct CMEvent: Hashable, Sendable {
-    public var identifier: CMIdentifier
-    public var kind: Kind
+package struct CMEvent: Hashable, Sendable {
+    package var identifier: CMIdentifier
+    package var kind: Kind
 
     /// The kinds of events.
-    public enum Kind: Hashable, Sendable {
+    package enum Kind: Hashable, Sendable {
         /// A REQ arrived for a listener; `identifier` is the new connection.
         case requested(listener: CMIdentifier, ConnectRequest, CMPath)
         /// A SIDR_REQ arrived for a listener; `identifier` is the new exchange.

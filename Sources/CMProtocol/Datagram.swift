@@ -1,20 +1,20 @@
 /// A GID as 16 bytes in network order, in two halves (IBTA volume 1, 4.1.1). An IPv4 address is `::ffff:a.b.c.d`.
-public struct PortGID: Hashable, Sendable {
+package struct PortGID: Hashable, Sendable {
     /// Bytes 0 to 7.
-    public var high: UInt64
+    package var high: UInt64
     /// Bytes 8 to 15.
-    public var low: UInt64
+    package var low: UInt64
 
     /// A GID of two halves.
-    public init(high: UInt64 = 0, low: UInt64 = 0) {
+    package init(high: UInt64 = 0, low: UInt64 = 0) {
         self.high = high
         self.low = low
     }
 
     /// The zero GID, which is no address.
-    public static var zero: PortGID { PortGID() }
+    package static var zero: PortGID { PortGID() }
     /// Whether it is an IPv4 address.
-    public var isIPv4: Bool { high == 0 && low >> 32 == 0xFFFF }
+    package var isIPv4: Bool { high == 0 && low >> 32 == 0xFFFF }
 }
 
 /// The 256 bytes of a management datagram (MAD; IBTA volume 1, 13.4.2), which a message of the connection manager fills.
@@ -74,7 +74,7 @@ struct Datagram: Equatable {
 }
 
 /// Why bytes are not a message of the connection manager.
-public enum CMMessageError: Error, Hashable, Sendable {
+package enum CMMessageError: Error, Hashable, Sendable {
     /// A MAD has 256 bytes.
     case byteCount(Int)
     /// Base version or management class are not those of communication management (1, 0x07).
@@ -89,7 +89,7 @@ public enum CMMessageError: Error, Hashable, Sendable {
 
 extension CMMessageError: CustomStringConvertible {
     /// The message without context, such as `a MAD has 256 bytes, not 12`.
-    public var description: String {
+    package var description: String {
         switch self {
         case .byteCount(let count): "a MAD has 256 bytes, not \(count)"
         case .notCommunicationManagement(let version, let managementClass):

@@ -1,15 +1,15 @@
 /// The timing of an endpoint. Times are nanoseconds.
-public struct CMTiming: Hashable, Sendable {
+package struct CMTiming: Hashable, Sendable {
     /// The time after which a message without a response is sent again.
-    public var retransmission: UInt64 = 4096 << 17
+    package var retransmission: UInt64 = 4096 << 17
     /// The number of times that it is sent again.
-    public var retries = 15
+    package var retries = 15
     /// The service timeout that an MRA asks for: 4.096 µs times 2 to this power, as the Linux kernel asks for.
-    public var serviceTimeout: UInt8 = 24
+    package var serviceTimeout: UInt8 = 24
     /// How long late packets of a queue pair may arrive after its connection has ended.
-    public var timeWait: UInt64 = 4096 << 16
+    package var timeWait: UInt64 = 4096 << 16
 
-    public init() {}
+    package init() {}
 }
 
 /// The connection managers of the ports of a process (IBTA volume 1, 12): messages, calls and the time go in; messages,
@@ -24,7 +24,7 @@ public struct CMTiming: Hashable, Sendable {
 ///
 /// After each call and `receive`, the caller takes all of `nextTransmission` and `nextEvent`. It calls `advance` at
 /// `nextDeadline`.
-public struct CMEndpoint: Sendable {
+package struct CMEndpoint: Sendable {
     private var connections: [CMIdentifier: Connection] = [:]
     /// The connections for which a timer runs.
     private var deadlines: [CMIdentifier: UInt64] = [:]
@@ -50,27 +50,27 @@ public struct CMEndpoint: Sendable {
 
     /// - Parameter seed: From it communication and transaction IDs are drawn; unpredictable, so that other hosts cannot
     ///   end connections.
-    public init(seed: UInt64, timing: CMTiming = CMTiming()) {
+    package init(seed: UInt64, timing: CMTiming = CMTiming()) {
         random = NumberSequence(state: seed)
         self.timing = timing
     }
 
     /// The number of connections and SIDR exchanges, those in time wait included.
-    public var connectionCount: Int { connections.count }
+    package var connectionCount: Int { connections.count }
 
     /// The next message to send.
-    public mutating func nextTransmission() -> CMTransmission? {
+    package mutating func nextTransmission() -> CMTransmission? {
         transmissions.isEmpty ? nil : transmissions.removeFirst()
     }
 
     /// The next event.
-    public mutating func nextEvent() -> CMEvent? { events.isEmpty ? nil : events.removeFirst() }
+    package mutating func nextEvent() -> CMEvent? { events.isEmpty ? nil : events.removeFirst() }
 
     /// The time at which `advance` is to be called; nil when no timer runs.
-    public var nextDeadline: UInt64? { deadlines.values.min() }
+    package var nextDeadline: UInt64? { deadlines.values.min() }
 
     /// Whether `identifier` is a connection or exchange that has not ended.
-    public func contains(_ identifier: CMIdentifier) -> Bool { connections[identifier] != nil }
+    package func contains(_ identifier: CMIdentifier) -> Bool { connections[identifier] != nil }
 }
 
 // MARK: - Calls
@@ -79,7 +79,7 @@ extension CMEndpoint {
     /// Takes requests for a service from now on.
     /// - Parameter address: The address at which requests arrive; nil takes them at every address.
     /// - Throws: `addressInUse` when another listener has both.
-    public mutating func listen(serviceID: UInt64, address: PortGID?) throws(CMCallError) -> CMIdentifier {
+    package mutating func listen(serviceID: UInt64, address: PortGID?) throws(CMCallError) -> CMIdentifier {
         let isTaken = listeners.values.contains { $0.serviceID == serviceID && $0.address == address }
         if isTaken { throw .addressInUse }
         var identifier: CMIdentifier
@@ -91,10 +91,10 @@ extension CMEndpoint {
     }
 
     /// Ends `listen`. Requests that arrived before are not affected.
-    public mutating func stopListening(_ identifier: CMIdentifier) { listeners[identifier] = nil }
+    package mutating func stopListening(_ identifier: CMIdentifier) { listeners[identifier] = nil }
 
     /// Requests a connection: sends a REQ, in which the communication ID is filled in.
-    public mutating func connect(_ request: ConnectRequest, on path: CMPath, now: UInt64) -> CMIdentifier {
+    package mutating func connect(_ request: ConnectRequest, on path: CMPath, now: UInt64) -> CMIdentifier {
         let identifier = newIdentifier(path)
         var request = request
         request.localID = identifier.rawValue
@@ -106,7 +106,7 @@ extension CMEndpoint {
     }
 
     /// Completes a connection after `replied`: sends the RTU.
-    public mutating func establish(_ identifier: CMIdentifier, now: UInt64) throws(CMCallError) {
+    package mutating func establish(_ identifier: CMIdentifier, now: UInt64) throws(CMCallError) {
         let connection = try connection(identifier, in: .replyReceived)
         change(identifier, to: .established)
         var body = CMConfirmation()
@@ -119,7 +119,7 @@ extension CMEndpoint {
     }
 
     /// Accepts a request: sends a REP, in which the communication IDs are filled in.
-    public mutating func accept(
+    package mutating func accept(
         _ identifier: CMIdentifier, _ reply: ConnectReply, now: UInt64
     ) throws(CMCallError) {
         let connection = try connection(identifier, in: .requestReceived)
@@ -132,7 +132,7 @@ extension CMEndpoint {
     }
 
     /// Rejects a request, or a reply: sends a REJ, and ends the connection.
-    public mutating func reject(
+    package mutating func reject(
         _ identifier: CMIdentifier, reason: CMRejectReason = .consumer, privateData: [UInt8] = [], now: UInt64
     ) throws(CMCallError) {
         let connection = try connection(identifier)
@@ -148,7 +148,7 @@ extension CMEndpoint {
     }
 
     /// Ends the connection: sends a DREQ, or, after the peer's, the DREP.
-    public mutating func disconnect(_ identifier: CMIdentifier, now: UInt64) throws(CMCallError) {
+    package mutating func disconnect(_ identifier: CMIdentifier, now: UInt64) throws(CMCallError) {
         let connection = try connection(identifier)
         switch connection.state {
         case .established, .replySent:
@@ -167,7 +167,7 @@ extension CMEndpoint {
 
     /// The peer uses the connection, so its RTU was lost or is late (`IB_EVENT_COMM_EST`). Has an effect after `accept`
     /// only.
-    public mutating func noteCommunication(_ identifier: CMIdentifier) {
+    package mutating func noteCommunication(_ identifier: CMIdentifier) {
         guard connections[identifier]?.state == .replySent else { return }
         change(identifier, to: .established)
         deadlines[identifier] = nil
@@ -175,7 +175,7 @@ extension CMEndpoint {
     }
 
     /// The process of the peer has ended, which some transports tell: ends the connection as a DREQ of it does.
-    public mutating func notePeerEnd(_ identifier: CMIdentifier, now: UInt64) {
+    package mutating func notePeerEnd(_ identifier: CMIdentifier, now: UInt64) {
         guard let connection = connections[identifier] else { return }
         switch connection.state {
         case .established, .replySent, .replyReceived, .disconnectSent:
@@ -190,7 +190,7 @@ extension CMEndpoint {
     }
 
     /// Nobody uses the connection any more: no event follows. A peer that waits for a message gets the one that ends it.
-    public mutating func release(_ identifier: CMIdentifier, now: UInt64) {
+    package mutating func release(_ identifier: CMIdentifier, now: UInt64) {
         guard let connection = connections[identifier] else { return }
         connections[identifier]!.isReleased = true
         events.removeAll { $0.identifier == identifier }
@@ -215,7 +215,7 @@ extension CMEndpoint {
     }
 
     /// Looks up a datagram service: sends a SIDR_REQ, in which the request ID is filled in.
-    public mutating func lookUp(_ request: ServiceRequest, on path: CMPath, now: UInt64) -> CMIdentifier {
+    package mutating func lookUp(_ request: ServiceRequest, on path: CMPath, now: UInt64) -> CMIdentifier {
         let identifier = newIdentifier(path)
         var request = request
         request.requestID = identifier.rawValue
@@ -229,7 +229,7 @@ extension CMEndpoint {
 
     /// Replies to a look-up: sends a SIDR_REP, in which request ID and service ID are filled in. It is kept for a while,
     /// for duplicates of the request.
-    public mutating func replyToService(
+    package mutating func replyToService(
         _ identifier: CMIdentifier, _ reply: ServiceReply, now: UInt64
     ) throws(CMCallError) {
         let connection = try connection(identifier, in: .serviceRequestReceived)
@@ -251,7 +251,7 @@ extension CMEndpoint {
     ///
     /// - Parameter path: The way back: `local` is the GID to which the message was sent. `device` is the top byte of the
     ///   communication ID of a new connection.
-    public mutating func receive(_ message: CMMessage, on path: CMPath, now: UInt64) {
+    package mutating func receive(_ message: CMMessage, on path: CMPath, now: UInt64) {
         switch message.body {
         case .connectRequest(let body): receive(body, message.transactionID, path, now: now)
         case .messageReceiptAcknowledgment(let body): receive(body, path, now: now)
@@ -461,7 +461,7 @@ extension CMEndpoint {
 
 extension CMEndpoint {
     /// Handles the timers that have expired at `now`.
-    public mutating func advance(to now: UInt64) {
+    package mutating func advance(to now: UInt64) {
         // In a fixed order, since that of a Dictionary differs from run to run.
         let expired = deadlines.filter { $0.value <= now }.keys.sorted { $0.rawValue < $1.rawValue }
         for identifier in expired { expire(identifier, now: now) }

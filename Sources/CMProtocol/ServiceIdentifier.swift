@@ -1,13 +1,13 @@
 /// The service IDs of rdma_cm, and the addresses that it puts before the private data of a REQ or SIDR_REQ.
-public enum IPService {
+package enum IPService {
     /// The service ID of a port in a port space of rdma_cm: `0x00000000_01` + port space (low 8 bits of `enum
     /// rdma_port_space`) + port (annex A11 of IBTA volume 1).
-    public static func identifier(portSpace: UInt32, port: UInt16) -> UInt64 {
+    package static func identifier(portSpace: UInt32, port: UInt16) -> UInt64 {
         UInt64(portSpace & 0xFFFF) << 16 | UInt64(port)
     }
 
     /// The port of a service ID.
-    public static func port(of identifier: UInt64) -> UInt16 { UInt16(truncatingIfNeeded: identifier) }
+    package static func port(of identifier: UInt64) -> UInt16 { UInt16(truncatingIfNeeded: identifier) }
 }
 
 /// The addresses of a connection between IP addresses: the first 36 bytes of the private data of a REQ or SIDR_REQ
@@ -20,22 +20,22 @@ public enum IPService {
 /// | 2-3 | | port of the sender |
 /// | 4-19 | | address of the sender; an IPv4 address in the last 4 bytes |
 /// | 20-35 | | address of the receiver |
-public struct IPAddresses: Hashable, Sendable {
+package struct IPAddresses: Hashable, Sendable {
     /// Bytes of the header.
-    public static let byteCount = 36
+    package static let byteCount = 36
     /// An IPv4 address is `::ffff:a.b.c.d`.
-    public var source: PortGID
-    public var destination: PortGID
-    public var sourcePort: UInt16
+    package var source: PortGID
+    package var destination: PortGID
+    package var sourcePort: UInt16
 
-    public init(source: PortGID, destination: PortGID, sourcePort: UInt16) {
+    package init(source: PortGID, destination: PortGID, sourcePort: UInt16) {
         self.source = source
         self.destination = destination
         self.sourcePort = sourcePort
     }
 
     /// Reads the header; nil for another version, and for an IP version that is neither 4 nor 6.
-    public init?(parsing privateData: [UInt8]) {
+    package init?(parsing privateData: [UInt8]) {
         guard privateData.count >= Self.byteCount, privateData[0] == 0 else { return nil }
         func number(_ offset: Int, _ count: Int) -> UInt64 {
             privateData[offset..<offset + count].reduce(0) { $0 << 8 | UInt64($1) }
@@ -53,7 +53,7 @@ public struct IPAddresses: Hashable, Sendable {
     }
 
     /// The 36 bytes.
-    public var bytes: [UInt8] {
+    package var bytes: [UInt8] {
         let isIPv4 = source.isIPv4
         var bytes: [UInt8] = [0, isIPv4 ? 0x40 : 0x60, UInt8(sourcePort >> 8), UInt8(sourcePort & 0xFF)]
         for address in [source, destination] {

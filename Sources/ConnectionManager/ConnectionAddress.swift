@@ -25,6 +25,8 @@ public struct ConnectionAddress: Hashable, Sendable {
         ConnectionAddress(host: GID(ipv4: 0, 0, 0, 0), port: port)
     }
 
+    /// Whether it stands for every address, of IPv6 or of IPv4 only.
+    var isAny: Bool { host.isZero || self == .anyIPv4(port: port) }
     /// Whether it is a multicast address: 224.0.0.0/4 or ff00::/8.
     public var isMulticast: Bool { isIPv4 ? (host.interfaceID >> 28) & 0xf == 0xe : host.isMulticast }
     /// Whether it is an IPv4 address.

@@ -5,7 +5,7 @@ import Verbs
 public struct ConnectionError: Error, Sendable {
     /// The reason of an error.
     public enum Reason: Sendable {
-        /// A call of librdmacm failed, or a system call that its use needs, such as `fcntl` or `getaddrinfo`.
+        /// A call of librdmacm failed, or what it stands for with a software device, or a system call that its use needs, such as `fcntl` or `getaddrinfo`.
         case system(Verb, Errno)
         /// A verb failed, such as moving the queue pair.
         case verbs(VerbsError)
@@ -221,14 +221,19 @@ enum ConnectionAdvice {
         }
     }
 
-    /// No device of the kernel serves the wanted address, or there is none at all, or librdmacm cannot open it.
+    /// No device of the kernel serves the wanted address, or there is none at all, or librdmacm cannot open it. Where the
+    /// kernel has no rdma_cm: no software device.
     static func noDevice() -> String {
         let devices = listedDevices()
+        if !devices.contains(where: { !$0.isSoftware }) {
+            return
+                "no device has that address, or is on the way to it: see `ip address` and `ip route get ADDRESS`; there is: "
+                + devices.map(\.description).joined(separator: ", ")
+        }
         let message =
             "rdma_cm needs a device of the kernel with that address, or on the way to it; there is: "
             + addresses(of: devices)
         // This holds for every provider that serves the device in this process.
-        guard devices.contains(where: { !$0.isSoftware }) else { return message }
         return message + "; librdmacm opens it with the distribution's provider: apt install ibverbs-providers"
     }
 
@@ -238,7 +243,7 @@ enum ConnectionAdvice {
     /// The devices of this host and their addresses, for a person.
     private static func addresses(of devices: [Device] = listedDevices()) -> String {
         let names = devices.map { device in
-            if device.isSoftware { return "\(device) (in userspace only, rdma_cm cannot use it)" }
+            if device.isSoftware { return "\(device) (in software; RDMA_SOFT_INTERFACES selects it)" }
             return entry(device.description) { () throws(VerbsError) in try device.open().addresses().map(\.gid) }
         }
         return names.isEmpty ? "no RDMA device" : names.joined(separator: ", ")

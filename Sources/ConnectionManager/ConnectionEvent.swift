@@ -95,6 +95,15 @@ public struct DatagramParameters: Hashable, Sendable {
     /// The Q_Key that datagrams must carry (`rdma_ud_param.qkey`).
     public let qkey: UInt32
 
+    init(path: AddressVector, queuePairNumber: UInt32, qkey: UInt32) {
+        self.path = path
+        self.queuePairNumber = queuePairNumber
+        self.qkey = qkey
+    }
+
+    /// All zero.
+    init() { self.init(rdma_ud_param()) }
+
     init(_ raw: rdma_ud_param) {
         path = AddressVector(raw.ah_attr)
         queuePairNumber = raw.qp_num

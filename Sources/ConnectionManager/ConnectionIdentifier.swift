@@ -13,46 +13,115 @@ import Verbs
 /// ``Listener`` combine the steps. The caller makes and owns the queue pair, so `rdma_create_qp` has no counterpart.
 public final class ConnectionIdentifier: @unchecked Sendable {
     // Unchecked: the pointer never changes, and librdmacm allows calls from any thread.
-    let raw: UnsafeMutablePointer<rdma_cm_id>
+    /// The identifier of librdmacm; nil where the kernel's rdma_cm cannot be used.
+    private let kernel: UnsafeMutablePointer<rdma_cm_id>?
+    /// The identifier for software devices; nil where the kernel's rdma_cm serves all addresses.
+    private let software: SoftwareIdentifier?
+    /// The current C struct.
+    var raw: UnsafeMutablePointer<rdma_cm_id> { serving?.raw ?? kernel ?? software!.raw }
     /// The port space (`rdma_cm_id.ps`).
     public let portSpace: PortSpace
     private let state: Locked<State>
 
     private struct State {
         var channel: EventChannel
+        /// Whether a software device serves the identifier: known once it is bound or an address resolved, where the
+        /// kernel could serve it too.
+        var isSoftware: Bool
         /// The groups that it has joined or is joining.
         var groups: [ConnectionAddress] = []
     }
 
     /// Makes an identifier whose events `channel` receives: rdma_create_id(3).
     public convenience init(channel: EventChannel, portSpace: PortSpace = .tcp) throws(ConnectionError) {
+        let software = channel.software.map { SoftwareIdentifier(channel: $0, portSpace: portSpace) }
+        guard let kernelChannel = channel.kernel else {
+            self.init(nil, software, portSpace, channel)
+            return
+        }
         var raw: UnsafeMutablePointer<rdma_cm_id>?
         errno = 0
-        let answer = rdma_create_id(channel.raw, &raw, nil, portSpace.raw)
+        let answer = rdma_create_id(kernelChannel, &raw, nil, portSpace.raw)
         let code = errno
         guard answer == 0, let raw else {
             throw ConnectionError("rdma_create_id", code: code, operation: "make an identifier of \(portSpace)")
         }
-        self.init(adopting: raw, channel: channel)
+        self.init(raw, software, portSpace, channel)
     }
 
     /// Takes ownership of an identifier that librdmacm has made, and destroys it.
-    init(adopting raw: UnsafeMutablePointer<rdma_cm_id>, channel: EventChannel) {
-        self.raw = raw
-        portSpace = PortSpace(rawValue: raw.pointee.ps.rawValue)
-        state = Locked(State(channel: channel))
+    convenience init(adopting raw: UnsafeMutablePointer<rdma_cm_id>, channel: EventChannel) {
+        self.init(raw, nil, PortSpace(rawValue: raw.pointee.ps.rawValue), channel)
+    }
+
+    /// Takes ownership of an identifier of a software device.
+    convenience init(adopting software: SoftwareIdentifier, channel: EventChannel) {
+        self.init(nil, software, software.portSpace, channel)
+    }
+
+    private init(
+        _ kernel: UnsafeMutablePointer<rdma_cm_id>?, _ software: SoftwareIdentifier?, _ portSpace: PortSpace,
+        _ channel: EventChannel
+    ) {
+        self.kernel = kernel
+        self.software = software
+        self.portSpace = portSpace
+        state = Locked(State(channel: channel, isSoftware: kernel == nil))
         channel.add(self)
     }
 
+    /// The keys by which channels find it: the addresses of its C structs.
+    var keys: [UInt] {
+        [kernel.map { UInt(bitPattern: $0) }, software.map { UInt(bitPattern: $0.raw) }].compactMap(\.self)
+    }
+
+    /// The software identifier, if a software device serves this one.
+    private var serving: SoftwareIdentifier? { state.withLock { $0.isSoftware } ? software : nil }
+
+    /// Calls librdmacm, or the service for software devices, whichever serves the identifier.
+    ///
+    /// - Parameters:
+    ///   - kernel: The call of librdmacm, which must make no other call after it that could change errno.
+    ///   - software: The same for a software device; returns 0 or an errno value.
+    func perform(
+        _ call: Verb, _ operation: @autoclosure () -> String, kernel: @autoclosure () -> Int32,
+        software: (SoftwareService, SoftwareIdentifier) -> Int32
+    ) throws(ConnectionError) {
+        guard let identifier = serving else { return try check(call, operation(), kernel()) }
+        let code = software(.shared, identifier)
+        if code != 0 { throw ConnectionError(call, code: code, operation: operation()) }
+    }
+
+    /// Lets a software device serve the identifier from now on, where `isWanted` says so and the kernel could serve it
+    /// too.
+    func chooseSoftware(where isWanted: () -> Bool) {
+        guard kernel != nil, software != nil, isWanted() else { return }
+        state.withLock { $0.isSoftware = true }
+    }
+
+    /// Whether a software device serves it.
+    var isSoftware: Bool { serving != nil }
+
+    /// Sets the options where a software device serves, or may serve, the identifier.
+    func setSoftware(_ options: ConnectionIdentifierOptions) {
+        if let software { SoftwareService.shared.set(options, of: software) }
+    }
+
+    /// The software identifier of a listener on every address, which the kernel and software devices serve both; nil
+    /// where only one of them does.
+    var companion: SoftwareIdentifier? { serving == nil ? software : nil }
+
     deinit {
         let (channel, groups) = state.withLock { ($0.channel, $0.groups) }
+        if let software { SoftwareService.shared.destroy(software) }
+        channel.remove(keys)
+        guard let raw = kernel else { return }
         // librdmacm leaks the memory of a group that is not left.
         for group in groups {
             report { () throws(ConnectionError) in
                 try check("rdma_leave_multicast", "leave \(group)", group.withRaw { rdma_leave_multicast(raw, $0) })
             }
         }
-        channel.remove(raw)
         let name = description
         // rdma_destroy_id(3) waits for unacknowledged events; readers acknowledge each event as soon as it is read.
         report { () throws(ConnectionError) in try check("rdma_destroy_id", "destroy \(name)", rdma_destroy_id(raw)) }
@@ -61,7 +130,8 @@ public final class ConnectionIdentifier: @unchecked Sendable {
 
     /// The channel that receives its events (`rdma_cm_id.channel`).
     public var channel: EventChannel { state.withLock { $0.channel } }
-    /// The struct of rdma_cma.h, for calls into C. Its `qp` is always null, since the caller owns the queue pair.
+    /// The struct of rdma_cma.h, for calls into C. Its `qp` is always null, since the caller owns the queue pair. Where a
+    /// software device serves the identifier, librdmacm does not know it: read its fields only.
     public var unsafeRaw: UnsafeMutablePointer<rdma_cm_id> { raw }
 
     /// The local address, once it is bound: rdma_get_local_addr(3), rdma_get_src_port(3).
@@ -74,17 +144,25 @@ public final class ConnectionIdentifier: @unchecked Sendable {
         if channel === self.channel { return }
         // Registered with both channels while librdmacm waits for events that another thread has not acknowledged.
         channel.add(self)
-        do throws(ConnectionError) {
-            try check("rdma_migrate_id", "move \(self) to another channel", rdma_migrate_id(raw, channel.raw))
-        } catch {
-            channel.remove(raw)
-            throw error
+        if let kernel {
+            do throws(ConnectionError) {
+                guard let target = channel.kernel else {
+                    throw ConnectionError(
+                        .invalid("the channel was opened when the kernel had no rdma_cm"),
+                        operation: "move \(self) to another channel", hint: "open a new channel")
+                }
+                try check("rdma_migrate_id", "move \(self) to another channel", rdma_migrate_id(kernel, target))
+            } catch {
+                channel.remove(keys)
+                throw error
+            }
         }
+        if let software, let target = channel.software { SoftwareService.shared.migrate(software, to: target) }
         let before = state.withLock { state in
             defer { state.channel = channel }
             return state.channel
         }
-        before.remove(raw)
+        before.remove(keys)
     }
 
     /// Records a joined group, which `deinit` leaves; or removes the record.
@@ -172,6 +250,7 @@ extension ConnectionIdentifier {
         }
         do throws(VerbsError) {
             let device = try Device.named(name, from: loader)
+            if serving != nil { return try device.open() }
             let guid = UInt64(bigEndian: ibv_get_device_guid(verbs.pointee.device))
             guard device.guid == guid || device.guid == 0 else {
                 throw VerbsError(
@@ -189,9 +268,9 @@ extension ConnectionIdentifier {
         let (name, context) = (deviceName, queuePair.context)
         guard name == nil || name != context.deviceName else { return }
         let reason =
-            if context.isSoftware {
-                "the queue pair is on \(context.deviceName), which exists in userspace only: rdma_cm is the kernel's,"
-                    + " and cannot use it"
+            if context.isSoftware, serving == nil, channel.software == nil {
+                "the queue pair is on \(context.deviceName), which exists in userspace only, and the kernel's rdma_cm"
+                    + " serves this identifier"
             } else if let name {
                 "the queue pair is on \(context.deviceName), but the way to the peer leads over \(name)"
             } else {

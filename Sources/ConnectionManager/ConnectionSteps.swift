@@ -11,7 +11,15 @@ extension ConnectionIdentifier {
     /// - Throws: `system` with `EADDRINUSE`, `EADDRNOTAVAIL`, or `ENODEV` when no device of the kernel has that
     ///   address.
     public func bind(to address: ConnectionAddress) throws(ConnectionError) {
-        try check("rdma_bind_addr", "bind to \(address)", address.withRaw { rdma_bind_addr(raw, $0) })
+        chooseSoftware { SoftwareService.isNamed(Route.interface(having: address.host)) }
+        try perform(
+            "rdma_bind_addr", "bind to \(address)", kernel: address.withRaw { rdma_bind_addr(raw, $0) },
+            software: { $0.bind($1, address) })
+        guard let companion, address.isAny else { return }
+        // A listener on every address has the same port at both.
+        let bound = ConnectionAddress(host: address.host, port: localAddress?.port ?? address.port)
+        let code = SoftwareService.shared.bind(companion, bound)
+        if code != 0 { throw ConnectionError("rdma_bind_addr", code: code, operation: "bind to \(bound)") }
     }
 
     /// Resolves an address to the local device that leads to it: rdma_resolve_addr(3). Ends with `addressResolved` or
@@ -25,25 +33,35 @@ extension ConnectionIdentifier {
         _ address: ConnectionAddress, from source: ConnectionAddress? = nil, timeout: Duration
     ) throws(ConnectionError) {
         let time = milliseconds(timeout)
+        chooseSoftware { SoftwareService.isNamed((try? Route(to: address, from: source))?.interfaceIndex ?? 0) }
         func resolve() -> Int32 {
             address.withRaw { peer in
                 source?.withRaw { rdma_resolve_addr(raw, $0, peer, time) } ?? rdma_resolve_addr(raw, nil, peer, time)
             }
         }
-        try check("rdma_resolve_addr", "find the way to \(address)", resolve())
+        try perform(
+            "rdma_resolve_addr", "find the way to \(address)", kernel: resolve(),
+            software: { $0.resolveAddress($1, address, from: source) })
     }
 
     /// Resolves the route to the resolved address: rdma_resolve_route(3). Ends with `routeResolved` or `routeError`.
     public func resolveRoute(timeout: Duration) throws(ConnectionError) {
         try requireDevice("find the route for \(self)")
-        try check("rdma_resolve_route", "find the route for \(self)", rdma_resolve_route(raw, milliseconds(timeout)))
+        try perform(
+            "rdma_resolve_route", "find the route for \(self)",
+            kernel: rdma_resolve_route(raw, milliseconds(timeout)), software: { $0.resolveRoute($1) })
     }
 
     /// Listens at the bound address: rdma_listen(3). Each peer causes a `connectRequest`.
     ///
     /// - Parameter backlog: How many requests may wait to be accepted; 0: as many as the kernel allows.
     public func listen(backlog: Int32 = 0) throws(ConnectionError) {
-        try check("rdma_listen", "listen with \(self)", rdma_listen(raw, backlog))
+        try perform(
+            "rdma_listen", "listen with \(self)", kernel: rdma_listen(raw, backlog),
+            software: { $0.listen($1, backlog: backlog) })
+        guard let companion, localAddress?.isAny != false else { return }
+        let code = SoftwareService.shared.listen(companion, backlog: backlog)
+        if code != 0 { throw ConnectionError("rdma_listen", code: code, operation: "listen with \(self)") }
     }
 
     /// Requests a connection, or looks up a datagram service: rdma_connect(3). Ends with `connectResponse`
@@ -58,13 +76,18 @@ extension ConnectionIdentifier {
         _ parameters: ConnectionParameters, privateData: [UInt8] = []
     ) throws(ConnectionError) {
         try requireConnectable(privateData)
-        try check("rdma_connect", "connect \(self)", parameters.withRaw(privateData) { rdma_connect(raw, $0) })
+        try perform(
+            "rdma_connect", "connect \(self)",
+            kernel: parameters.withRaw(privateData) { rdma_connect(raw, $0) },
+            software: { $0.connect($1, parameters, privateData) })
     }
 
     /// Active side, after `connectResponse` and with the queue pair in RTS: completes the connection:
     /// rdma_establish(3). No event follows here.
     public func establish() throws(ConnectionError) {
-        try check("rdma_establish", "complete the connection of \(self)", rdma_establish(raw))
+        try perform(
+            "rdma_establish", "complete the connection of \(self)", kernel: rdma_establish(raw),
+            software: { $0.establish($1) })
     }
 
     /// Accepts a connect request: rdma_accept(3). The queue pair must be in RTS. Ends with `established`, or an error;
@@ -76,7 +99,9 @@ extension ConnectionIdentifier {
     public func accept(_ parameters: ConnectionParameters, privateData: [UInt8] = []) throws(ConnectionError) {
         try requireDevice("accept \(self)")
         try requireRoom(PrivateDataLimit.acceptance(portSpace), for: privateData, "an acceptance")
-        try check("rdma_accept", "accept \(self)", parameters.withRaw(privateData) { rdma_accept(raw, $0) })
+        try perform(
+            "rdma_accept", "accept \(self)", kernel: parameters.withRaw(privateData) { rdma_accept(raw, $0) },
+            software: { $0.accept($1, parameters, privateData) })
     }
 
     /// Rejects a connect request or a connect response: rdma_reject(3).
@@ -89,21 +114,25 @@ extension ConnectionIdentifier {
                 rdma_reject(raw, UnsafeRawPointer($0.baseAddress), UInt8(clamping: $0.count))
             }
         }
-        try check("rdma_reject", "reject \(self)", reject())
+        try perform(
+            "rdma_reject", "reject \(self)", kernel: reject(), software: { $0.reject($1, privateData) })
     }
 
     /// Ends the connection, or replies to the peer's disconnect request: rdma_disconnect(3). Ends with `disconnected`,
     /// and with `timeWaitExit` when the queue pair may be used again.
     public func disconnect() throws(ConnectionError) {
         try requireDevice("disconnect \(self)")
-        try check("rdma_disconnect", "disconnect \(self)", rdma_disconnect(raw))
+        try perform(
+            "rdma_disconnect", "disconnect \(self)", kernel: rdma_disconnect(raw), software: { $0.disconnect($1) })
     }
 
     /// Reports an asynchronous event of the queue pair to the kernel: rdma_notify(3). Only `communicationEstablished`
     /// has an effect: data arrived before the peer's RTU, which may be lost. Other events are ignored.
     public func notify(_ event: AsynchronousEvent) throws(ConnectionError) {
         guard event.type == .communicationEstablished else { return }
-        try check("rdma_notify", "notify \(self)", rdma_notify(raw, IBV_EVENT_COMM_EST))
+        try perform(
+            "rdma_notify", "notify \(self)", kernel: rdma_notify(raw, IBV_EVENT_COMM_EST),
+            software: { $0.noteCommunication($1) })
     }
 
     /// The attributes that move the queue pair to that state: rdma_init_qp_attr(3). On iWARP, where the kernel modifies
@@ -113,7 +142,15 @@ extension ConnectionIdentifier {
         var values = ibv_qp_attr()
         values.qp_state = ibv_qp_state(rawValue: state.rawValue)
         var mask: Int32 = 0
-        try check("rdma_init_qp_attr", "ask for attributes of \(self)", rdma_init_qp_attr(raw, &values, &mask))
+        var found: QueuePair.Attributes?
+        try perform(
+            "rdma_init_qp_attr", "ask for attributes of \(self)", kernel: rdma_init_qp_attr(raw, &values, &mask),
+            software: { service, identifier in
+                let (code, attributes) = service.attributes(of: identifier, for: state)
+                found = attributes
+                return code
+            })
+        if let found { return found }
         // Bits 21 to 24 are the kernel's own (addresses and VLANs of RoCE); its uverbs refuse them.
         var attributes = QueuePair.Attributes(
             values, mask: QueuePair.Attributes.Mask(rawValue: UInt32(bitPattern: mask) & 0x1f_ffff))
@@ -179,6 +216,8 @@ extension ConnectionIdentifier {
                 .invalid("an acknowledge timeout of \(timeout): it is a power of two, from 0 to 31"),
                 operation: "set options of \(self)")
         }
+        setSoftware(options)
+        if isSoftware { return }
         try set(RDMA_OPTION_ID_TOS, "typeOfService", options.typeOfService)
         try set(RDMA_OPTION_ID_REUSEADDR, "reusesAddress", options.reusesAddress.map { Int32($0 ? 1 : 0) })
         try set(RDMA_OPTION_ID_AFONLY, "isIPv6Only", options.isIPv6Only.map { Int32($0 ? 1 : 0) })
@@ -219,13 +258,17 @@ extension ConnectionIdentifier {
                 return rdma_join_multicast_ex(raw, &attributes, nil)
             }
         }
-        try check(isSendOnly ? "rdma_join_multicast_ex" : "rdma_join_multicast", "join \(group)", join())
+        try perform(
+            isSendOnly ? "rdma_join_multicast_ex" : "rdma_join_multicast", "join \(group)", kernel: join(),
+            software: { $0.join($1, group) })
         remember(group, isMember: true)
     }
 
     /// Leaves a multicast group: rdma_leave_multicast(3). Detach its queue pairs first.
     public func leave(_ group: ConnectionAddress) throws(ConnectionError) {
         remember(group, isMember: false)
-        try check("rdma_leave_multicast", "leave \(group)", group.withRaw { rdma_leave_multicast(raw, $0) })
+        try perform(
+            "rdma_leave_multicast", "leave \(group)", kernel: group.withRaw { rdma_leave_multicast(raw, $0) },
+            software: { $0.leave($1, group) })
     }
 }

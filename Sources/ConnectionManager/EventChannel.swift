@@ -1,3 +1,4 @@
+import CLinux
 import CRDMACM
 import Glibc
 import Locking
@@ -10,7 +11,12 @@ import Verbs
 /// waits for one.
 public final class EventChannel: @unchecked Sendable {
     // Unchecked: the pointer never changes, and librdmacm allows calls from any thread.
-    let raw: UnsafeMutablePointer<rdma_event_channel>
+    /// The channel of librdmacm; nil where the kernel's rdma_cm cannot be used.
+    let kernel: UnsafeMutablePointer<rdma_event_channel>?
+    /// The channel for software devices; nil where the kernel's rdma_cm serves all addresses.
+    let software: SoftwareChannel?
+    /// The descriptor that is readable when either has an event (epoll(7)); -1 where there is only one.
+    private let both: Int32
     /// The live identifiers whose events this channel receives, by the address of the C struct.
     private let identifiers = Locked<[UInt: Member]>([:])
 
@@ -20,10 +26,45 @@ public final class EventChannel: @unchecked Sendable {
 
     /// Opens a channel: rdma_create_event_channel(3).
     ///
-    /// - Throws: `system` with `ENODEV` when the kernel has no RDMA device, or the distribution no provider for any,
-    ///   with which librdmacm opens them; `ENOENT` when its module rdma_ucm is not loaded, `EACCES` when
-    ///   /dev/infiniband/rdma_cm may not be opened; the hint says which.
+    /// Where the kernel has no RDMA device or no rdma_cm, or the distribution no provider for any device, software
+    /// devices serve every identifier. Where the kernel's rdma_cm can be used, software devices serve addresses of the
+    /// interfaces that `RDMA_SOFT_INTERFACES` names.
+    ///
+    /// - Throws: `system` with `EACCES` when /dev/infiniband/rdma_cm may not be opened, `EMFILE`; the hint says which.
     public init() throws(ConnectionError) {
+        let kernel = try Self.openKernel()
+        var software: SoftwareChannel?
+        if kernel == nil || !SoftwareService.namedInterfaces.isEmpty {
+            let code = SoftwareService.shared.start()
+            guard code == 0 else {
+                if let kernel { rdma_destroy_event_channel(kernel) }
+                throw ConnectionError("pthread_create", code: code, operation: "use the connection manager")
+            }
+            software = SoftwareChannel()
+            guard software != nil else {
+                let code = errno
+                if let kernel { rdma_destroy_event_channel(kernel) }
+                throw ConnectionError("eventfd", code: code, operation: "use the connection manager")
+            }
+        }
+        var both: Int32 = -1
+        if let kernel, let software {
+            both = linux_ready_list()
+            let isWatched =
+                both >= 0 && linux_ready_add(both, kernel.pointee.fd, 0) == 0
+                && linux_ready_add(both, software.descriptor, 1) == 0
+            guard isWatched else {
+                let code = both < 0 ? -both : errno
+                if both >= 0 { close(both) }
+                rdma_destroy_event_channel(kernel)
+                throw ConnectionError("epoll_create1", code: code, operation: "use the connection manager")
+            }
+        }
+        (self.kernel, self.software, self.both) = (kernel, software, both)
+    }
+
+    /// Opens librdmacm's channel; nil where the kernel's rdma_cm is not there.
+    private static func openKernel() throws(ConnectionError) -> UnsafeMutablePointer<rdma_event_channel>? {
         errno = 0
         guard let raw = rdma_create_event_channel() else {
             var code = errno
@@ -31,35 +72,48 @@ public final class EventChannel: @unchecked Sendable {
             if code == ENOENT, faccessat(AT_FDCWD, "/dev/infiniband/rdma_cm", R_OK | W_OK, AT_EACCESS) != 0 {
                 code = errno
             }
+            if code == ENODEV || code == ENOENT || code == ENXIO { return nil }
             throw ConnectionError("rdma_create_event_channel", code: code, operation: "use rdma_cm")
         }
-        self.raw = raw
         guard setNonBlocking(raw.pointee.fd) else {
             let code = errno
+            rdma_destroy_event_channel(raw)
             throw ConnectionError("fcntl", code: code, operation: "use rdma_cm")
         }
+        return raw
     }
 
-    deinit { rdma_destroy_event_channel(raw) }
+    deinit {
+        software?.drain()
+        if both >= 0 { close(both) }
+        if let kernel { rdma_destroy_event_channel(kernel) }
+    }
+
+    private var descriptor: Int32 { both >= 0 ? both : kernel?.pointee.fd ?? software!.descriptor }
 
     /// The file descriptor, which is readable when an event is pending (`rdma_event_channel.fd`). An event loop calls
     /// `nextEvent(timeout: .zero)` until it returns nil.
-    public var fileDescriptor: FileDescriptor { FileDescriptor(rawValue: raw.pointee.fd) }
+    public var fileDescriptor: FileDescriptor { FileDescriptor(rawValue: descriptor) }
 
     /// The events as an asynchronous sequence.
     public var events: ConnectionEvents { ConnectionEvents(channel: self) }
 
     func add(_ identifier: ConnectionIdentifier) {
-        let key = UInt(bitPattern: identifier.raw)
-        identifiers.withLock { $0[key] = Member(identifier: identifier) }
+        let member = Member(identifier: identifier)
+        let keys = identifier.keys
+        identifiers.withLock { identifiers in
+            for key in keys { identifiers[key] = member }
+        }
     }
 
-    func remove(_ raw: UnsafeMutablePointer<rdma_cm_id>) {
-        let key = UInt(bitPattern: raw)
-        identifiers.withLock { $0[key] = nil }
+    /// - Parameter keys: Those of the identifier: `ConnectionIdentifier.keys`.
+    func remove(_ keys: [UInt]) {
+        identifiers.withLock { identifiers in
+            for key in keys { identifiers[key] = nil }
+        }
     }
 
-    private func identifier(_ raw: UnsafeMutablePointer<rdma_cm_id>?) -> ConnectionIdentifier? {
+    fileprivate func identifier(_ raw: UnsafeMutablePointer<rdma_cm_id>?) -> ConnectionIdentifier? {
         let key = UInt(bitPattern: raw)
         return identifiers.withLock { $0[key]?.identifier }
     }
@@ -76,7 +130,7 @@ extension EventChannel {
         let deadline = timeout.map { ContinuousClock.now + $0 }
         while true {
             if let event = try readEvent() { return event }
-            guard waitUntilReadable(raw.pointee.fd, until: deadline) else { return nil }
+            guard waitUntilReadable(descriptor, until: deadline) else { return nil }
         }
     }
 
@@ -86,7 +140,7 @@ extension EventChannel {
             if let event = try readEvent() { return event }
             do throws(VerbsError) {
                 let object = VerbsObject("event channel", device: "")
-                guard try await waitUntilReadable(raw.pointee.fd, for: "rdma_get_cm_event", object) else { return nil }
+                guard try await waitUntilReadable(descriptor, for: "rdma_get_cm_event", object) else { return nil }
             } catch {
                 throw ConnectionError(.verbs(error), operation: "wait for events")
             }
@@ -96,10 +150,21 @@ extension EventChannel {
 
     /// Reads one event and acknowledges it; nil when no event is pending.
     func readEvent() throws(ConnectionError) -> ConnectionEvent? {
+        if let kernel, let event = try readEvent(from: kernel) { return event }
+        guard let software else { return nil }
+        while let event = software.pop() {
+            if let event = ConnectionEvent(event, of: self) { return event }
+        }
+        return nil
+    }
+
+    private func readEvent(
+        from kernel: UnsafeMutablePointer<rdma_event_channel>
+    ) throws(ConnectionError) -> ConnectionEvent? {
         while true {
             var raw: UnsafeMutablePointer<rdma_cm_event>?
             errno = 0
-            let answer = rdma_get_cm_event(self.raw, &raw)
+            let answer = rdma_get_cm_event(kernel, &raw)
             let code = errno
             guard answer == 0, let raw else {
                 if code == EAGAIN { return nil }
@@ -129,6 +194,24 @@ extension EventChannel {
 }
 
 extension ConnectionEvent {
+    /// Takes an event of a software identifier; nil when the identifier is destroyed. A connect request has a new one.
+    fileprivate init?(_ event: SoftwareEvent, of channel: EventChannel) {
+        if event.type == .connectRequest {
+            identifier = ConnectionIdentifier(adopting: event.identifier, channel: channel)
+            listener = channel.identifier(event.listener?.raw)
+        } else {
+            guard let identifier = channel.identifier(event.identifier.raw) else { return nil }
+            self.identifier = identifier
+            listener = nil
+        }
+        type = event.type
+        status = event.status
+        privateData = event.privateData
+        let isDatagram = identifier.portSpace.isDatagram
+        connection = isDatagram ? nil : event.connection ?? ConnectionParameters(rdma_conn_param())
+        datagram = isDatagram ? event.datagram ?? DatagramParameters() : nil
+    }
+
     /// Copies an event before it is acknowledged.
     init(
         _ raw: rdma_cm_event, status: Int32, identifier: ConnectionIdentifier, _ listener: ConnectionIdentifier?

@@ -98,6 +98,20 @@ extension Guest {
             }
         }
 
+        @Test(
+            "soft's connection manager and the kernel's connect them, as client and as server", arguments: Role.allCases
+        )
+        func connectionManager(rxe: Role) async throws {
+            try await Bench.run(alone: true) { bench in
+                let frames = try await PacketCapture.during {
+                    try await exchange(["--rdma-cm", "--size", "5001"], on: bench, rxe: rxe, count: 4)
+                }
+                try PacketCapture.check(frames)
+                // REQ, REP, RTU, DREQ and DREP.
+                #expect(frames.filter { $0.headers.bth.destinationQPN == 1 }.count >= 10)
+            }
+        }
+
         @Test("loss, reordering and duplicates lose messages on UC and UD only, and corrupt none")
         func badNetwork() async throws {
             try await Bench.run(alone: true) { bench in

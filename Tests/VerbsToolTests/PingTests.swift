@@ -43,6 +43,28 @@ struct PingTests {
         try check(document, sent: 45)
     }
 
+    @Test(
+        "--rdma-cm connects through the connection manager for software devices, between two processes and in one",
+        .enabled(if: !FileManager.default.fileExists(atPath: "/dev/infiniband/rdma_cm")))
+    func connectionManager() async throws {
+        for mode in [[], ["--in-process"]] {
+            let outcome = try await Tool.run(
+                [
+                    "ping", "--device", "soft0", "--rdma-cm", "--all", "--verify", "--size", "10001", "--count", "20",
+                    "--warm-up", "2", "--json",
+                ] + mode)
+            #expect(outcome.status == 0, "\(outcome.errors)")
+            let document = try outcome.document()
+            #expect(try SchemaValidator(named: "ping-all").faults(document) == [])
+            let runs = try #require(document["runs"] as? [[String: Any]])
+            #expect(runs.count > 6)
+            for run in runs {
+                #expect(run["connectedBy", in: "run"] as? String == "rdma_cm")
+                try check(run, sent: 22)
+            }
+        }
+    }
+
     @Test("--all runs and verifies every operation of every transport", arguments: ["ipv4", "ipv6"])
     func everyOperation(family: String) async throws {
         let outcome = try await Tool.run(

@@ -46,6 +46,27 @@ struct TwoHostsTests {
         }
     }
 
+    @Test(
+        "--rdma-cm connects over UDP, over IPv4 and IPv6, with and without RDMA_SOFT_INTERFACES",
+        arguments: ["10.9.0.2", "fd09::2"], [[:], ["RDMA_SOFT_INTERFACES": "eth0"]] as [[String: String]])
+    func connectionManager(address: String, environment: [String: String]) async throws {
+        try await NetworkNamespace.withTwo { first, second in
+            let server = try await Tool.run(
+                "ping", "--listen", "--port", "0", on: second, environment: environment
+            ) { server in
+                let outcome = try await Tool.run(
+                    "ping", address, "--port", try await server.port(), "--rdma-cm", "--count", "30", "--verify",
+                    "--json",
+                    on: first, environment: environment)
+                #expect(outcome.status == 0, "\(outcome.errors)")
+                let document = try outcome.document()
+                #expect((document["run"] as? [String: Any])?["connectedBy"] as? String == "rdma_cm")
+                #expect(try #require(document["client"] as? [String: Any])["corrupted"] as? Int == 0)
+            }
+            #expect(server.status == 0, "\(server.errors)")
+        }
+    }
+
     @Test("the device has the properties of its interface: an MTU of 1024 over Ethernet's 1500, and both addresses")
     func device() async throws {
         try await NetworkNamespace.withTwo { first, _ in

@@ -56,7 +56,7 @@ package struct Route: Hashable, Sendable {
     }
 
     /// Index of the interface that has that address; 0 when no interface has it.
-    private static func interface(having gid: GID) -> UInt32 {
+    package static func interface(having gid: GID) -> UInt32 {
         let known = linux_interface_addresses(nil, 0)
         guard known > 0 else { return 0 }
         var addresses = [linux_interface_address](repeating: linux_interface_address(), count: Int(known))

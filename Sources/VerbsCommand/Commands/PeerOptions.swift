@@ -23,7 +23,7 @@ struct PeerOptions: ParsableArguments {
     @Flag(
         name: .customLong("rdma-cm"),
         help: """
-            Connect the queue pairs through the kernel's connection manager (rdma_cm), over RC. iWARP devices are always \
+            Connect the queue pairs through the connection manager (rdma_cm), over RC. iWARP devices are always \
             connected so.
             """)
     var usesConnectionManager = false

@@ -96,7 +96,7 @@ struct RunDescription: Codable {
     var gidIndex: Int
     var client: Peer
     var server: Peer
-    /// `rdma_cm` if the kernel's connection manager connected the queue pairs; otherwise nil.
+    /// `rdma_cm` if the connection manager connected the queue pairs; otherwise nil.
     var connectedBy: String?
 
     init(_ client: borrowing Client, _ peer: PeerOptions) { self.init(client, processes: peer.inProcess ? 1 : 2) }

@@ -3,7 +3,7 @@ import Dispatch
 import Synchronization
 import Verbs
 
-// Connecting queue pairs by the kernel's connection manager (rdma_cm) instead of exchanged endpoints: --rdma-cm, and
+// Connecting queue pairs by the connection manager (rdma_cm) instead of exchanged endpoints: --rdma-cm, and
 // always on iWARP adapters, whose queue pairs the kernel connects.
 
 extension Setup {

@@ -1,0 +1,170 @@
+import CMProtocol
+import Glibc
+import Verbs
+
+// The events of the protocol become events of identifiers, as librdmacm reports them.
+
+extension SoftwareService {
+    func deliver(_ event: CMEvent, _ state: inout State, _ kept: inout [SoftwareIdentifier]) {
+        switch event.kind {
+        case .requested(let listener, let request, let path):
+            return deliver(event.identifier, of: listener, path, &state, &kept) { identifier in
+                identifier.state.request = request
+                var reply = ConnectReply()
+                reply.startingPSN = UInt32.random(in: 0...0xFF_FFFF)
+                identifier.state.reply = reply
+                var result = SoftwareEvent(identifier, .connectRequest)
+                result.connection = ConnectionParameters(request)
+                result.privateData = Array(request.privateData.dropFirst(IPAddresses.byteCount))
+                return (result, request.serviceID, request.privateData)
+            }
+        case .serviceRequested(let listener, let request, let path):
+            return deliver(event.identifier, of: listener, path, &state, &kept) { identifier in
+                var result = SoftwareEvent(identifier, .connectRequest)
+                result.datagram = DatagramParameters()
+                result.privateData = Array(request.privateData.dropFirst(IPAddresses.byteCount))
+                return (result, request.serviceID, request.privateData)
+            }
+        default: break
+        }
+        guard let identifier = state.identifiers[event.identifier]?.identifier else { return }
+        kept.append(identifier)
+        if let result = translate(event, identifier, &state) { identifier.state.channel.push(result) }
+        if !state.endpoint.contains(event.identifier) { state.identifiers[event.identifier] = nil }
+    }
+
+    private func translate(
+        _ event: CMEvent, _ identifier: SoftwareIdentifier, _ state: inout State
+    ) -> SoftwareEvent? {
+        switch event.kind {
+        case .replied(let reply):
+            identifier.state.reply = reply
+            if let path = identifier.state.path { Self.watch(event.identifier, path, peer: reply.localID, &state) }
+            var result = SoftwareEvent(identifier, .connectResponse)
+            result.connection = ConnectionParameters(reply)
+            result.privateData = reply.privateData
+            return result
+        case .established:
+            var result = SoftwareEvent(identifier, .established)
+            result.connection = ConnectionParameters()
+            return result
+        case .serviceReplied(let reply):
+            let isValid = reply.status == .valid
+            var result = SoftwareEvent(
+                identifier, isValid ? .established : .unreachable, status: Int32(reply.status.rawValue))
+            result.privateData = reply.privateData
+            if let path = identifier.state.path, let port = identifier.state.port, isValid {
+                let vector = SoftwareIdentifier.addressVector(
+                    path, port, identifier.state.options.typeOfService ?? 0)
+                result.datagram = DatagramParameters(
+                    path: AddressVector(vector), queuePairNumber: reply.queuePairNumber, qkey: reply.queueKey)
+            } else {
+                result.datagram = DatagramParameters()
+            }
+            return result
+        case .rejected(let reject):
+            uncount(identifier)
+            var result = SoftwareEvent(identifier, .rejected, status: Int32(reject.reason.rawValue))
+            result.connection = ConnectionParameters()
+            result.privateData = reject.privateData
+            return result
+        case .unreachable:
+            var result = SoftwareEvent(identifier, .unreachable, status: -ETIMEDOUT)
+            if identifier.portSpace.isDatagram { result.datagram = DatagramParameters() }
+            return result
+        case .disconnected(let hasTimedOut):
+            return SoftwareEvent(identifier, .disconnected, status: hasTimedOut ? -ETIMEDOUT : 0)
+        case .timeWaitExit: return SoftwareEvent(identifier, .timeWaitExit)
+        case .requested, .serviceRequested: return nil
+        }
+    }
+
+    /// Delivers a request, with a new identifier, or rejects it when the listener does not take it.
+    private func deliver(
+        _ connection: CMIdentifier, of listener: CMIdentifier, _ path: CMPath, _ state: inout State,
+        _ kept: inout [SoftwareIdentifier],
+        _ make: (SoftwareIdentifier) -> (event: SoftwareEvent, serviceID: UInt64, privateData: [UInt8])
+    ) {
+        guard let owner = state.listeners[listener]?.identifier,
+            let port = state.ports.values.first(where: { $0.number == path.device })
+        else { return state.endpoint.release(connection, now: Self.now) }
+        kept.append(owner)
+        let identifier = SoftwareIdentifier(channel: owner.state.channel, portSpace: owner.portSpace)
+        kept.append(identifier)
+        identifier.bind(port)
+        identifier.state.path = path
+        identifier.state.connection = connection
+        identifier.state.options = owner.state.options
+        var (event, serviceID, privateData) = make(identifier)
+        guard let addresses = IPAddresses(parsing: privateData), owner.takes(addresses) else {
+            refuse(connection, .invalidServiceID, .unsupportedServiceID, &state)
+            identifier.state.isDestroyed = true
+            return
+        }
+        guard owner.state.pending < owner.state.backlog else {
+            refuse(connection, .noResources, .noQueuePair, &state)
+            identifier.state.isDestroyed = true
+            return
+        }
+        owner.state.pending += 1
+        identifier.state.countedBy = owner
+        identifier.setLocal(
+            ConnectionAddress(host: GID(addresses.destination), port: IPService.port(of: serviceID)))
+        identifier.setPeer(ConnectionAddress(host: GID(addresses.source), port: addresses.sourcePort))
+        state.identifiers[connection] = Member(identifier: identifier)
+        event.listener = owner
+        owner.state.channel.push(event)
+    }
+
+    private func refuse(
+        _ connection: CMIdentifier, _ reason: CMRejectReason, _ status: CMServiceStatus, _ state: inout State
+    ) {
+        do throws(CMCallError) {
+            try state.endpoint.reject(connection, reason: reason, now: Self.now)
+        } catch {
+            var reply = ServiceReply()
+            reply.status = status
+            try? state.endpoint.replyToService(connection, reply, now: Self.now)
+        }
+    }
+
+    /// The request is no longer pending at its listener.
+    func uncount(_ identifier: SoftwareIdentifier) {
+        guard let owner = identifier.state.countedBy else { return }
+        owner.state.pending -= 1
+        identifier.state.countedBy = nil
+    }
+}
+
+extension SoftwareIdentifier {
+    /// Whether a listener takes requests to that address: one for IPv4 addresses, or with `isIPv6Only`, those of its
+    /// family only.
+    fileprivate func takes(_ addresses: IPAddresses) -> Bool {
+        guard let local else { return false }
+        if local.isIPv4 { return addresses.destination.isIPv4 }
+        return !addresses.destination.isIPv4 || state.options.isIPv6Only != true
+    }
+}
+
+extension ConnectionParameters {
+    /// Those of a REQ, from the point of view of its receiver.
+    init(_ request: ConnectRequest) {
+        responderResources = request.initiatorDepth
+        initiatorDepth = request.responderResources
+        flowControl = request.flowControl
+        retryCount = request.retryCount
+        rnrRetry = request.rnrRetryCount
+        queuePairNumber = request.queuePairNumber
+        hasSharedReceiveQueue = request.hasSharedReceiveQueue
+    }
+
+    /// Those of a REP, from the point of view of its receiver.
+    init(_ reply: ConnectReply) {
+        responderResources = reply.initiatorDepth
+        initiatorDepth = reply.responderResources
+        flowControl = reply.flowControl
+        rnrRetry = reply.rnrRetryCount
+        queuePairNumber = reply.queuePairNumber
+        hasSharedReceiveQueue = reply.hasSharedReceiveQueue
+    }
+}
