@@ -262,6 +262,15 @@ extension ChannelTests {
             await server
         }
 
+        @Test("The exit of the process ends its connections")
+        func exit() async throws {
+            let (left, first, right, second, _) = try await connected(Listener(port: 0))
+            SoftwareService.shared.leave()
+            try await first.waitUntilDisconnected()
+            try await second.waitUntilDisconnected()
+            #expect(left.pair.lastKnownState == .error && right.pair.lastKnownState == .error)
+        }
+
         private static func serveAndDie(_ port: UInt16) async {
             await #expect(processExitsWith: .signal(SIGKILL)) { [port] in
                 let request = try await Listener(port: port).next()!

@@ -1,3 +1,4 @@
+import CLinux
 import CMProtocol
 import Glibc
 import SystemPackage
@@ -17,9 +18,9 @@ extension SoftwareService {
                 guard let first = state.ports.values.first else { return Self.failure(state) }
                 port = first
             } else {
-                guard let own = Self.port(having: address.host, &state) else {
-                    return Route.interface(having: address.host) == 0 ? EADDRNOTAVAIL : Self.failure(state)
-                }
+                let interface = Route.interface(having: address.host)
+                guard interface != 0 else { return EADDRNOTAVAIL }
+                guard let own = Self.port(ofInterface: interface, &state) else { return Self.failure(state) }
                 port = own
                 identifier.bind(port)
             }
@@ -55,6 +56,8 @@ extension SoftwareService {
             guard identifier.state.mailbox >= 0, identifier.state.listener == nil, let local = identifier.local else {
                 return EINVAL
             }
+            let code = linux_ready_add(state.mailboxes, identifier.state.mailbox, 1)
+            guard code == 0 else { return code }
             let serviceID = IPService.identifier(portSpace: identifier.portSpace.rawValue, port: local.port)
             let isAny = identifier.state.port == nil
             do throws(CMCallError) {

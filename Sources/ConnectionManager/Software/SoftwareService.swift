@@ -3,6 +3,7 @@ import CMProtocol
 import Glibc
 import Locking
 import ProviderLoader
+import SystemPackage
 import Verbs
 
 /// The connection manager of this process for software devices: its ports, listeners and connections, and one thread that
@@ -19,6 +20,8 @@ final class SoftwareService: Sendable {
         var endpoint = CMEndpoint(seed: linux_random64())
         /// The open devices by network interface.
         var ports: [UInt32: SoftwarePort] = [:]
+        /// The ports by addresses that messages were sent to: reading a GID table costs system calls.
+        var portsByAddress: [GID: SoftwarePort] = [:]
         var identifiers: [CMIdentifier: Member] = [:]
         var listeners: [CMIdentifier: Member] = [:]
         /// The processes of connected peers: the descriptors by connection.
@@ -27,6 +30,9 @@ final class SoftwareService: Sendable {
         var waiting: [CMTransmission] = []
         /// The descriptor that wakes the thread; -1 while there is none.
         var wakeup: Int32 = -1
+        /// The mailboxes for which the thread waits (epoll(7)). poll(2) would keep a mailbox open, and its name in use, that
+        /// is closed during the wait.
+        var mailboxes: Int32 = -1
         /// The process that has the thread.
         var process: pid_t = 0
         /// The error of the device that could not be opened last.
@@ -56,16 +62,17 @@ final class SoftwareService: Sendable {
     func start() -> Int32 {
         state.withLock { state in
             if state.wakeup >= 0 { return state.process == getpid() ? 0 : EPERM }
-            let wakeup = linux_wakeup()
-            guard wakeup >= 0 else { return -wakeup }
-            let code = Self.startThread()
+            let (wakeup, mailboxes) = (linux_wakeup(), linux_ready_list())
+            let code = wakeup < 0 ? -wakeup : mailboxes < 0 ? -mailboxes : Self.startThread()
             guard code == 0 else {
-                close(wakeup)
+                for descriptor in [wakeup, mailboxes] where descriptor >= 0 { close(descriptor) }
                 return code
             }
+            state.mailboxes = mailboxes
             state.wakeup = wakeup
             forgotten.withLock { $0.wakeup = wakeup }
             state.process = getpid()
+            atexit { SoftwareService.shared.leave() }
             return 0
         }
     }
@@ -113,6 +120,18 @@ final class SoftwareService: Sendable {
         }
     }
 
+    /// Ends all connections when the process exits, as the kernel does for its own: peers on other hosts would not notice.
+    func leave() {
+        guard state.withLock({ $0.process == getpid() }) else { return }
+        perform { state in
+            for connection in state.identifiers.keys {
+                do throws(CMCallError) { try state.endpoint.disconnect(connection, now: Self.now) } catch {
+                    try? state.endpoint.reject(connection, now: Self.now)
+                }
+            }
+        }
+    }
+
     // MARK: The thread
 
     /// Waits for messages, timers and changes, and handles them.
@@ -120,13 +139,7 @@ final class SoftwareService: Sendable {
         var descriptors: [pollfd] = []
         let limit: Int32 = state.withLock { state in
             descriptors.append(pollfd(fd: state.wakeup, events: Int16(POLLIN), revents: 0))
-            for port in state.ports.values {
-                descriptors.append(pollfd(fd: port.mailbox, events: Int16(POLLIN), revents: 0))
-            }
-            for listener in state.listeners.values {
-                guard let mailbox = listener.identifier?.state.mailbox else { continue }
-                descriptors.append(pollfd(fd: mailbox, events: Int16(POLLIN), revents: 0))
-            }
+            descriptors.append(pollfd(fd: state.mailboxes, events: Int16(POLLIN), revents: 0))
             for watch in state.watches.values { descriptors.append(pollfd(fd: watch, events: 0, revents: 0)) }
             return timeout(state)
         }
@@ -156,13 +169,21 @@ final class SoftwareService: Sendable {
     }
 
     private func receive(_ state: inout State, _ kept: inout [SoftwareIdentifier]) {
-        for port in state.ports.values { receive(from: port.mailbox, port, &state) }
+        for port in state.ports.values {
+            // The communication IDs in its own mailbox are those of the port.
+            while let (message, source, destination) = port.receive(from: port.mailbox) {
+                receive(message, at: port, source, destination, &state)
+            }
+        }
         for member in state.listeners.values {
             guard let listener = member.identifier else { continue }
             kept.append(listener)
             // The functions of every port receive from every mailbox.
             guard let port = state.ports.values.first else { continue }
-            receive(from: listener.state.mailbox, port, &state)
+            while let (message, source, destination) = port.receive(from: listener.state.mailbox) {
+                guard let port = Self.port(having: destination, &state) else { continue }
+                receive(message, at: port, source, destination, &state)
+            }
         }
         for (identifier, watch) in state.watches {
             var entry = pollfd(fd: watch, events: 0, revents: 0)
@@ -173,20 +194,21 @@ final class SoftwareService: Sendable {
         }
     }
 
-    private func receive(from mailbox: Int32, _ port: SoftwarePort, _ state: inout State) {
-        while let (message, source, destination) = port.receive(from: mailbox) {
-            guard let port = Self.port(having: destination, &state) else { continue }
-            let path = CMPath(local: PortGID(destination), remote: PortGID(source), device: port.number)
-            state.endpoint.receive(message, on: path, now: Self.now)
-        }
+    private func receive(
+        _ message: CMMessage, at port: SoftwarePort, _ source: GID, _ destination: GID, _ state: inout State
+    ) {
+        let path = CMPath(local: PortGID(destination), remote: PortGID(source), device: port.number)
+        state.endpoint.receive(message, on: path, now: Self.now)
     }
 
     // MARK: Ports
 
     /// The port of the device on the interface that has that address; opens the device if needed.
     static func port(having address: GID, _ state: inout State) -> SoftwarePort? {
-        for port in state.ports.values where port.entry(address) != nil { return port }
-        return port(ofInterface: Route.interface(having: address), &state)
+        if let port = state.portsByAddress[address] { return port }
+        let port = port(ofInterface: Route.interface(having: address), &state)
+        if let port { state.portsByAddress[address] = port }
+        return port
     }
 
     static func port(ofInterface index: UInt32, _ state: inout State) -> SoftwarePort? {
@@ -197,6 +219,11 @@ final class SoftwareService: Sendable {
             let devices = (list.filter(\.isSoftware) + list.onRequest).filter { $0.details.interfaceIndex == index }
             guard let device = devices.first else { return nil }
             let port = try SoftwarePort(device)
+            let code = linux_ready_add(state.mailboxes, port.mailbox, 0)
+            guard code == 0 else {
+                throw VerbsError(
+                    .openDevice, errno: Errno(rawValue: code), object: VerbsObject("device", device: device.name))
+            }
             state.ports[index] = port
             return port
         } catch {
@@ -240,6 +267,8 @@ final class SoftwareService: Sendable {
         switch port.send(transmission) {
         case EAGAIN: state.waiting.append(transmission)
         case ECONNREFUSED: refuse(transmission, &state)
+        // The interface has lost the address.
+        case EADDRNOTAVAIL: state.portsByAddress[GID(transmission.path.local)] = nil
         // The message is lost, and sent again.
         default: break
         }
