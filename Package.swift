@@ -401,6 +401,7 @@ let fuzzTargets: [Target] = [
     fuzzer("FuzzNetlink", dependencies: ["RDMANetlink"]),
     fuzzer("FuzzCompletions", dependencies: ["Mlx5Provider", "ProviderKit", "CIBVerbs"]),
     fuzzer("FuzzCMMessages", dependencies: ["CMProtocol"]),
+    fuzzer("FuzzManagement", dependencies: ["SoftProvider"]),
     fuzzer("FuzzConnectionManager", dependencies: ["Simulator", "CSimulator", "CSimulatorABI"]),
 ].filter { FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/Tests/Fuzz/\($0.name)") }
 

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import Verbs
 
@@ -5,7 +6,7 @@ extension SoftwareService {
     /// The network interfaces that RDMA_SOFT_INTERFACES names: their addresses are served by software devices, where the
     /// kernel's rdma_cm could serve them too.
     static var namedInterfaces: [String] {
-        guard let setting = getenv("RDMA_SOFT_INTERFACES") else { return [] }
+        guard let setting = linux_getenv("RDMA_SOFT_INTERFACES") else { return [] }
         return String(cString: setting).split(separator: ",").map { $0.filter { $0 != " " } }.filter { !$0.isEmpty }
     }
 
