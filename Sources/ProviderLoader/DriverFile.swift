@@ -39,6 +39,8 @@ public struct DriverFile: Sendable, Hashable {
     public internal(set) var isCritical: Bool
     /// The kind of device that it was proved on (`proved`).
     public internal(set) var proof: Proof?
+    /// The version from which on a provider of the same name in a later directory ranks before this one (`until`).
+    public internal(set) var until: ProviderVersion?
 
     /// Largest size of a driver file, in bytes.
     public static let maximumSize = 65536
@@ -57,6 +59,7 @@ extension DriverFile: CustomStringConvertible {
         if listsDevices { lines.append("list-devices yes") }
         if isCritical { lines.append("critical yes") }
         if let proof { lines.append("proved \(proof.rawValue)") }
+        if let until { lines.append("until \(until)") }
         return lines.map { $0 + "\n" }.joined()
     }
 }

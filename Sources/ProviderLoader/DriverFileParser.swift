@@ -24,7 +24,7 @@ struct DriverFileParser {
         case kernelABI = "kernel-abi"
         case match
         case listDevices = "list-devices"
-        case critical, proved
+        case critical, proved, until
     }
 
     init(path: String) {
@@ -86,7 +86,7 @@ struct DriverFileParser {
         switch keyword {
         case .driver: file.name = try providerName(value)
         case .library: file.library = try libraryPath(value)
-        case .version: file.version = try version(value)
+        case .version: file.version = try version(keyword, value)
         case .vendor: file.vendor = value
         case .providerABI: file.providerABI = try abiVersion(value)
         case .kernelABI: file.kernelABI = try window(value)
@@ -98,6 +98,7 @@ struct DriverFileParser {
                 throw bad(.proved, value, "write `silicon` or `simulator`")
             }
             file.proof = proof
+        case .until: file.until = try version(keyword, value)
         }
     }
 
@@ -121,10 +122,10 @@ struct DriverFileParser {
         return value
     }
 
-    private func version(_ value: String) throws(Problem) -> ProviderVersion {
+    private func version(_ keyword: Keyword, _ value: String) throws(Problem) -> ProviderVersion {
         guard let version = ProviderVersion(value) else {
             throw bad(
-                .version, value,
+                keyword, value,
                 "write dotted numbers, and if need be a suffix that begins with `~` (a preview), `-` or `+`: 1.4.2-1")
         }
         return version

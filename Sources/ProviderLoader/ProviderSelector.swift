@@ -56,7 +56,7 @@ struct ProviderSelector {
     private init(_ task: Task, _ asked: String?, _ verdicts: [(source: ProviderSource, verdict: Verdict?)]) {
         self.task = task
         self.asked = asked
-        ranking = verdicts
+        ranking = ProviderSelector.givingWay(verdicts)
         var libraries: [FileIdentity: ProviderSource] = [:]
         for index in ranking.indices where ranking[index].verdict == nil {
             guard let library = ranking[index].source.library else { continue }
@@ -68,6 +68,24 @@ struct ProviderSelector {
             }
         }
         isEligible = ranking.map { $0.verdict == nil }
+    }
+
+    /// Moves each source with a bound (`until`) behind the last one that it gives way to, so that it still serves if that
+    /// one fails.
+    private static func givingWay(
+        _ verdicts: [(source: ProviderSource, verdict: Verdict?)]
+    ) -> [(source: ProviderSource, verdict: Verdict?)] {
+        var ranking = verdicts
+        for index in ranking.indices.reversed() where ranking[index].verdict == nil {
+            let source = ranking[index].source
+            let last = ranking.indices.last { later in
+                later > index && ranking[later].verdict == nil && source.givesWay(to: ranking[later].source)
+            }
+            guard let last else { continue }
+            ranking.insert(ranking[index], at: last + 1)
+            ranking.remove(at: index)
+        }
+        return ranking
     }
 
     /// Every candidate: first those that the rules admit, in the order of their ranks, then the others.
@@ -153,10 +171,34 @@ struct ProviderSelector {
             let message = "\(source.label) ranks higher: \(precedence(source, ranking[index].source))"
             ranking[index].verdict = Verdict(.standsBy, .rank, message)
         }
+        if case .serve = task { warnings += surprises(chosen) }
     }
 
     private func precedence(_ higher: ProviderSource, _ lower: ProviderSource) -> String {
-        higher.precedence(over: lower) ?? "the program names it first"
+        if lower.givesWay(to: higher), let bound = lower.entry?.file.until {
+            return "\(lower.label) gives way to version \(bound) and later ones (`until`)"
+        }
+        return higher.precedence(over: lower) ?? "the program names it first"
+    }
+
+    /// What the driver files of replacements say, and the user may not expect although a provider serves: the library of
+    /// one that ranks before `chosen` is missing, or another vendor has one in the same directory.
+    private func surprises(_ chosen: Int) -> [String] {
+        let source = ranking[chosen].source
+        let missing = ranking[..<chosen].filter { $0.verdict?.rule == .missing && $0.source.origin < .main }.map {
+            "\($0.source.label) has no library: \($0.verdict?.message ?? ""); \(source.label) serves. If its package was "
+                + "removed, purge it or delete the file; if the library has moved, correct its `library` line"
+        }
+        guard let vendor = source.entry?.file.vendor else { return missing }
+        let rivals = ranking[(chosen + 1)...].filter {
+            $0.verdict?.outcome == .standsBy && $0.source.origin == source.origin
+                && $0.source.entry?.file.vendor.map { $0 != vendor } ?? false
+        }
+        return missing
+            + rivals.map {
+                "\(source.label) and \($0.source.label) are of two vendors, whose versions cannot be compared; the first "
+                    + "serves, by the name of its vendor. Remove the package of the other one"
+            }
     }
 
     private mutating func standBy(_ message: String) {

@@ -96,6 +96,17 @@ struct ProviderSource: Sendable {
             return origin < other.origin ? "\(place) goes before \(other.place)" : nil
         }
         guard let own = entry, let others = other.entry else { return nil }
+        // Version numbers of two vendors have nothing to do with each other.
+        switch (own.file.vendor, others.file.vendor) {
+        case (let first?, let second?) where first != second:
+            return first.utf8.lexicographicallyPrecedes(second.utf8)
+                ? "vendor \(first) goes before \(second), by name" : nil
+        case (let first?, nil):
+            return "vendor \(first) goes before a driver file without a vendor"
+        case (nil, .some):
+            return nil
+        default: break
+        }
         switch (version, other.version) {
         case (let higher?, let lower?) where higher != lower:
             return higher > lower ? "version \(higher) goes before \(lower)" : nil
@@ -108,6 +119,33 @@ struct ProviderSource: Sendable {
             return names.0.utf8.lexicographicallyPrecedes(names.1.utf8)
                 ? "file name \(names.0) goes before \(names.1)" : nil
         }
+    }
+
+    /// Whether it gives way to `other`, although it ranks before it: its driver file has a bound (`until`), and `other`, a
+    /// provider of that name in a later directory, has that version or a higher one.
+    func givesWay(to other: ProviderSource) -> Bool {
+        guard let bound = entry?.file.until, let version = other.version else { return false }
+        return origin < other.origin && name == other.name && version >= bound
+    }
+
+    /// A statement of the driver file that its library contradicts, as a sentence; nil where there is none. It is told,
+    /// because the ranking and the user have read the driver file only.
+    func contradiction(by provider: Provider) -> String? {
+        guard let file = entry?.file else { return nil }
+        var stated: [String] = []
+        var found: [String] = []
+        if let version = file.version, let own = ProviderVersion(provider.version), own != version {
+            stated.append("version \(version)")
+            found.append("version \(provider.version)")
+        }
+        if let vendor = file.vendor, !provider.vendor.isEmpty, provider.vendor != vendor {
+            stated.append("vendor \(vendor)")
+            found.append("vendor \(provider.vendor)")
+        }
+        return stated.isEmpty
+            ? nil
+            : "\(label): its driver file states \(stated.joined(separator: ", ")), its library "
+                + found.joined(separator: ", ")
     }
 
     /// The candidate for one device, with its verdict.

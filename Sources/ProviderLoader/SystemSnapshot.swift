@@ -56,15 +56,19 @@ public final class SystemSnapshot: Sendable {
     public func select(for device: DeviceDescription) -> ProviderSelection {
         var selector = ProviderSelector(device, ranked: ranked, rules: rules)
         var failure: LoaderError?
+        var warnings: [String] = []
         do throws(LoaderError) {
-            _ = try selector.select { source throws(LoadFailure) in
-                try source.load(trust: trust).probe(device)
+            let (source, provider) = try selector.select { source throws(LoadFailure) in
+                let provider = try source.load(trust: trust)
+                try provider.probe(device)
+                return provider
             }
+            warnings += [source.contradiction(by: provider)].compactMap(\.self)
         } catch {
             failure = error
         }
         return ProviderSelection(
-            device: device, candidates: selector.candidates, warnings: selector.warnings, error: failure)
+            device: device, candidates: selector.candidates, warnings: selector.warnings + warnings, error: failure)
     }
 
     /// Selects the provider of each of `devices`; nil: of all that are not opened on request only.
@@ -105,7 +109,9 @@ public final class SystemSnapshot: Sendable {
             try provider.probe(device)
             return (provider, try provider.open(device, extensions: extensions))
         }
-        let warnings = selector.warnings + ProviderRegistry.shared.warnings(about: provider)
+        let warnings =
+            selector.warnings + [source.contradiction(by: provider)].compactMap(\.self)
+            + ProviderRegistry.shared.warnings(about: provider)
         for warning in warnings {
             ProviderLoader.record(LogMessage(level: .warning, provider: "loader", text: warning))
         }

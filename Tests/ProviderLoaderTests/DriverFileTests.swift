@@ -70,7 +70,8 @@ struct DriverFileTests {
 
     @Test("A single number is a range of kernel ABIs, and `critical no` is the default")
     func small() throws {
-        let file = try parse("driver a\nkernel-abi 3\ncritical no\nproved simulator\n")
+        let file = try parse("driver a\nkernel-abi 3\ncritical no\nproved simulator\nuntil 0.3\n")
+        #expect(file.until == ProviderVersion("0.3"))
         #expect(file.kernelABI == 3...3)
         #expect(!file.isCritical)
         #expect(file.proof == .simulator)
@@ -121,6 +122,7 @@ struct DriverFileTests {
         ("driver a\nlist-devices ctest0\n", 2, "`list-devices` cannot be `ctest0`"),
         ("driver a\ncritical maybe\n", 2, "`critical` cannot be `maybe`"),
         ("driver a\nproved paper\n", 2, "`proved` cannot be `paper`"),
+        ("driver a\nuntil soon\n", 2, "`until` cannot be `soon`"),
         ("driver a\nvendor x\u{1b}[31m\n", 2, "control character U+001b"),
         ("driver a\nvendor x\0y\n", 2, "control character U+0000"),
         ("driver a\rvendor x\n", 1, "control character U+000d"),
@@ -161,7 +163,7 @@ struct DriverFileTests {
         "The canonical text parses to the same value",
         arguments: [
             "driver a", "vendor  A  B #x\nmatch name x[!a-c]*\ndriver a_b-c\nmatch pci 00aB:00CD\nmatch pci 1234:*",
-            "driver a\nversion 1.2~rc1\nkernel-abi 4\nprovider-abi 7.9\ncritical yes\nproved silicon",
+            "driver a\nversion 1.2~rc1\nkernel-abi 4\nprovider-abi 7.9\ncritical yes\nproved silicon\nuntil 0.3~rc1",
             "driver a\nlibrary sub dir/x#y.so\ncritical no",
             "driver a\nlist-devices yes\nmatch name a*",
         ])

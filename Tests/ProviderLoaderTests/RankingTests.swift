@@ -91,7 +91,7 @@ struct RankingTests {
     func absent() throws {
         let bench = try Workbench()
         try bench.mlx5()
-        try bench.driver("mlx5", "driver mlx5\nversion 9\ncritical yes\n", in: bench.override)
+        try bench.driver("mlx5", "driver mlx5\nversion 9\ncritical yes\n")
         let survey = bench.loader.survey()
         let entry = try #require(survey["mlx5_0"])
         #expect(entry.chosen?.provider == "libibverbs")
