@@ -22,6 +22,10 @@ let fuzz = ProcessInfo.processInfo.environment["SWIFT_RDMA_FUZZ"] == "1"
 // index, and they are a fifth of the compiler's work. A build with it and one without it share nothing.
 let cold = ProcessInfo.processInfo.environment["SWIFT_RDMA_COLD"] == "1"
 
+// A source package of scripts/package holds the packages that the command links, in Components/, so that it builds without
+// network. The tests, which need further ones, are left out of such a build.
+let hasComponents = FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/Components")
+
 let strict: [SwiftSetting] =
     [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
     + (cold ? [.unsafeFlags(["-index-ignore-system-modules"])] : [])
@@ -39,7 +43,7 @@ let moduleLinking: [LinkerSetting] =
 let preloadLinking: [LinkerSetting] =
     [
         "--version-script=\(Context.packageDirectory)/Sources/SimulatorPreload/preload.map", "--no-undefined",
-        "--as-needed", "--gc-sections", "-z", "nodelete",
+        "--as-needed", "--gc-sections", "-z", "nodelete", "-z", "now", "-z", "relro",
     ].map { .unsafeFlags(["-Xlinker", $0]) } + [.unsafeFlags(["-use-ld=lld"])]
 
 /// SWIFT_RDMA_DROPIN=1 adds the library that stands in front of the distribution's libibverbs: scripts/build-dropin.
@@ -84,9 +88,10 @@ let providerTargets: [Target] = [
         providers: [.apt(["libibverbs-dev"]), .yum(["rdma-core-devel"])]),
     .target(name: "CProviderABI", dependencies: ["CIBVerbs"], exclude: ["abi"]),
     .target(name: "CLinux"),
+    .target(name: "CPackage"),
     .target(name: "CCRC32"),
     .target(name: "CKernelABI", dependencies: ["CIBVerbs"]),
-    providerSide("ProviderKit", dependencies: ["CProviderABI", "CIBVerbs", "CLinux"]),
+    providerSide("ProviderKit", dependencies: ["CPackage", "CProviderABI", "CIBVerbs", "CLinux"]),
     providerSide(
         "KernelVerbs", dependencies: ["ProviderKit", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"]),
     providerSide("RoCEWire", dependencies: ["CCRC32"]),
@@ -94,7 +99,8 @@ let providerTargets: [Target] = [
     providerSide(
         "SoftProvider",
         dependencies: [
-            "ProviderKit", "RoCETransport", "RoCEWire", "CSoftExtension", "CProviderABI", "CIBVerbs", "CLinux",
+            "ProviderKit", "RoCETransport", "RoCEWire", "CSoftExtension", "CPackage", "CProviderABI", "CIBVerbs",
+            "CLinux",
         ],
         path: "providers/soft/Sources", isModule: true),
     providerSide(
@@ -138,7 +144,7 @@ let coreTargets: [Target] = [
     .systemLibrary(
         name: "CNetlink", pkgConfig: "libnl-3.0",
         providers: [.apt(["libnl-3-dev"]), .yum(["libnl3-devel"])]),
-    .target(name: "CProviderCore", dependencies: ["CProviderABI", "CIBVerbs"]),
+    .target(name: "CProviderCore", dependencies: ["CPackage", "CProviderABI", "CIBVerbs"]),
     .target(name: "Locking", swiftSettings: strict),
     .target(
         name: "KernelOps",
@@ -405,7 +411,10 @@ let fuzzTargets: [Target] = [
     fuzzer("FuzzConnectionManager", dependencies: ["Simulator", "CSimulator", "CSimulatorABI"]),
 ].filter { FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/Tests/Fuzz/\($0.name)") }
 
-let allTargets = embedded ? providerTargets : providerTargets + coreTargets + testTargets + (fuzz ? fuzzTargets : [])
+let allTargets =
+    embedded
+    ? providerTargets
+    : providerTargets + coreTargets + (hasComponents ? [] : testTargets + (fuzz ? fuzzTargets : []))
 
 /// The targets of those names, and those that they depend on.
 func closure(of names: [String], in targets: [Target]) -> Set<String> {
@@ -449,13 +458,17 @@ let package = Package(
         ],
     dependencies: embedded
         ? []
-        : [
-            .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
-            .package(url: "https://github.com/apple/swift-system", from: "1.6.0"),
-            .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.0"),
-            .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
-            .package(url: "https://github.com/swiftlang/swift-docc-plugin", from: "1.4.0"),
-        ],
+        : hasComponents
+            ? ["swift-argument-parser", "swift-system", "hdrhistogram-swift"].map {
+                .package(path: "Components/\($0)")
+            }
+            : [
+                .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+                .package(url: "https://github.com/apple/swift-system", from: "1.6.0"),
+                .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.0"),
+                .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+                .package(url: "https://github.com/swiftlang/swift-docc-plugin", from: "1.4.0"),
+            ],
     targets: allTargets.filter { kept?.contains($0.name) != false }
 )
 // Loaded before any program, it simulates a device: for tests, and for those who develop a provider.

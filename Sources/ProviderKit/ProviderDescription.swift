@@ -1,3 +1,4 @@
+import CPackage
 import CProviderABI
 
 /// Creates the description of a provider (`struct rdma_provider`), which its entry point returns (rdma_provider.h,
@@ -17,8 +18,8 @@ public func describeProvider(
     provider.pointee.abi_major = UInt16(RDMA_PROVIDER_ABI_MAJOR)
     provider.pointee.abi_minor = UInt16(RDMA_PROVIDER_ABI_MINOR)
     provider.pointee.name = name.cString
-    provider.pointee.version = ("0.1.0" as StaticString).cString
-    provider.pointee.vendor = ("swift-rdma" as StaticString).cString
+    provider.pointee.version = rdma_package_version()
+    provider.pointee.vendor = rdma_package_vendor()
     provider.pointee.kernel_abi_min = kernelVersions.lowerBound
     provider.pointee.kernel_abi_max = kernelVersions.upperBound
     fill(&provider.pointee)

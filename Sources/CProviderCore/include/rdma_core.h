@@ -5,6 +5,7 @@
 #ifndef RDMA_CORE_H
 #define RDMA_CORE_H
 
+#include "rdma_package.h"
 #include "rdma_provider.h"
 
 #ifdef __cplusplus
@@ -12,7 +13,7 @@ extern "C" {
 #endif
 
 /* Version of the package: rdma_core.version, and the version that the tool shows. */
-#define RDMA_CORE_VERSION "0.1.0"
+#define RDMA_CORE_VERSION RDMA_PACKAGE_VERSION
 
 /* The directory of the driver files, with the override directory override.d in it, and the directory of the libraries
  * that they name by a relative path. A packager sets them with -Xcc -DRDMA_CONFIGURATION_DIRECTORY='"/path"'. */

@@ -10,8 +10,8 @@ struct SimCommand: ParsableCommand {
             kernel devices. Each process simulates its own device; all are connected to one simulated network. The \
             command must be linked dynamically. The exit code is that of the command.
 
-            The device is a library of the source tree, Sources/Simulator, and not part of any package. By default it is \
-            searched for in the directory of verbs, where swift build --product uverbs-sim puts it.
+            The device is a library of the package rdma-provider-dev (-devel). By default it is searched for in the \
+            directory of verbs, where swift build --product uverbs-sim puts it, and then in ../lib/rdma-verbs.
 
             Options of every type: write (a kernel without uverbs ioctl), abi=N (a kernel driver of that ABI version). Of \
             mlx5: roce (the link layer is Ethernet), cqe0 (a CQE holds the queue pair number, not the user index), static \
@@ -28,7 +28,7 @@ struct SimCommand: ParsableCommand {
     @Option(help: "A property of the device; can be repeated.")
     var option: [String] = []
 
-    @Option(help: "The library libuverbs-sim.so; without it, the one in the directory of verbs.")
+    @Option(help: "The library libuverbs-sim.so; without it, that of the source tree or of the package.")
     var library: String?
 
     @Argument(parsing: .postTerminator, help: "The command and its arguments, after --.")

@@ -6,6 +6,9 @@ import SystemPackage
 /// The directory of this package's libibverbs.so.1, which the dynamic linker searches before the distribution's.
 struct DropInLibrary {
     let directory: String
+    private static let hint =
+        "install the package rdma-verbs-dropin, or in the source tree: scripts/build-dropin, and pass the directory that "
+        + "it prints with --library"
 
     /// - Parameter directory: The directory; nil: in the directory of this program, as in the source tree, or
     ///   ../lib/rdma-verbs beside it, as in a package.
@@ -17,7 +20,7 @@ struct DropInLibrary {
         guard let found = places.lazy.compactMap({ Self.resolve("\($0)/libibverbs.so.1") }).first else {
             throw ToolError(
                 .failure, "there is no libibverbs.so.1 of this package in \(places.joined(separator: " or "))",
-                hint: "in the source tree: scripts/build-dropin, and pass the directory that it prints with --library")
+                hint: Self.hint)
         }
         self.directory = String(found.dropLast("/libibverbs.so.1".count))
         guard !self.directory.contains(where: { $0 == ":" || $0 == ";" }) else {
@@ -42,7 +45,7 @@ struct DropInLibrary {
             let reason = dlerror().map { String(cString: $0) } ?? "it cannot be loaded"
             throw ToolError(
                 .failure, "\(path) is not the library of this package: \(reason)",
-                hint: "in the source tree: scripts/build-dropin, and pass the directory that it prints with --library")
+                hint: Self.hint)
         }
     }
 

@@ -8,17 +8,21 @@ struct SimulatorLibrary {
     let path: String
 
     static let name = "libuverbs-sim.so"
+    private static let hint =
+        "install the package rdma-provider-dev (-devel), or in the source tree: swift build --product uverbs-sim, and "
+        + "pass its path with --library"
 
-    /// - Parameter path: Path of the library; nil: in the directory of this program.
+    /// - Parameter path: Path of the library; nil: in the directory of this program, as in the source tree, or in
+    ///   ../lib/rdma-verbs beside it, as in a package.
     init(_ path: String?) throws(ToolError) {
         let started = linux_program_path().map { String(cString: $0) } ?? "/usr/bin/verbs"
         let program = (try? FileManager.default.destinationOfSymbolicLink(atPath: started)) ?? started
         let folder = program.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
-        let wanted = path ?? "\(folder)/\(Self.name)"
-        guard let resolved = realpath(wanted, nil) else {
+        let places = path.map { [$0] } ?? ["\(folder)/\(Self.name)", "\(folder)/../lib/rdma-verbs/\(Self.name)"]
+        guard let resolved = places.lazy.compactMap({ realpath($0, nil) }).first else {
             throw ToolError(
-                .failure, "no simulator library at \(wanted): \(Errno(rawValue: errno))",
-                hint: "in the source tree: swift build --product uverbs-sim, and pass its path with --library")
+                .failure, "no simulator library at \(places.joined(separator: " or ")): \(Errno(rawValue: errno))",
+                hint: Self.hint)
         }
         defer { free(resolved) }
         self.path = String(cString: resolved)
@@ -32,7 +36,7 @@ struct SimulatorLibrary {
             throw ToolError(
                 .failure,
                 "\(path) is not a simulator library: \(dlerror().map { String(cString: $0) } ?? "it cannot be loaded")",
-                hint: "in the source tree: swift build --product uverbs-sim, and pass its path with --library")
+                hint: Self.hint)
         }
     }
 }

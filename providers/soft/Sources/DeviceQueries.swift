@@ -1,5 +1,6 @@
 import CIBVerbs
 import CLinux
+import CPackage
 import CProviderABI
 import ProviderKit
 import RoCETransport
@@ -109,7 +110,11 @@ private func fill(_ attr: inout ibv_device_attr, _ interface: linux_interface) {
     attr.max_pkeys = 1
     attr.phys_port_cnt = 1
     withUnsafeMutableBytes(of: &attr.fw_ver) { bytes in
-        let text: StaticString = "0.1.0"
-        for index in 0..<text.utf8CodeUnitCount { bytes[index] = text.utf8Start[index] }
+        // The last byte stays 0.
+        guard let text = rdma_package_version() else { return }
+        for index in 0..<bytes.count - 1 {
+            guard text[index] != 0 else { break }
+            bytes[index] = UInt8(bitPattern: text[index])
+        }
     }
 }
