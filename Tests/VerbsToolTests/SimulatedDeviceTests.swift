@@ -254,7 +254,9 @@ struct SimulatedDeviceTests {
         }
     }
 
-    @Test("verbs info shows that the provider was proved on a simulator", arguments: ["hfi1", "mlx5", "cxgb4"])
+    @Test(
+        "verbs info, verbs providers and verbs doctor show that the provider was proved on a simulator",
+        arguments: ["hfi1", "mlx5", "cxgb4"])
     func proved(device: String) async throws {
         let text = try await sim([device], [Tool.path, "info", "\(device)_0"], by: .native)
         #expect(text.status == 0, "\(text.errors)")
@@ -262,6 +264,14 @@ struct SimulatedDeviceTests {
         let json = try await sim([device], [Tool.path, "info", "\(device)_0", "--json"], by: .native)
         let entry = try #require((try json.document()["devices"] as? [[String: Any]])?.first)
         #expect(entry["proved", in: "provider"] == "simulator")
+        let told = "proved on a simulated device, not on silicon"
+        let chosen = try await sim([device], [Tool.path, "providers", "\(device)_0"], by: .native)
+        #expect(
+            chosen.output.contains("note: \(device) was \(told)\n  try: RDMA_PROVIDER=libibverbs"), "\(chosen.output)")
+        let other = try await sim([device], [Tool.path, "providers", "\(device)_0"], by: .libibverbs)
+        #expect(other.status == 0 && !other.output.contains(told), "\(other.output)")
+        let doctor = try await sim([device], [Tool.path, "doctor", "--verbose"], by: .native)
+        #expect(doctor.output.contains("\(device)_0 is served by \(device), which was \(told)"), "\(doctor.output)")
     }
 
     @Test("each process has its own port, as verbs devices and Debian's ibv_devinfo show", arguments: devices)

@@ -121,8 +121,13 @@ struct ProvidersReport: Report {
                     candidate.driverFile ?? candidate.origin, candidate.reason)
             }
             let warnings = entry.warnings.map { "warning: \($0.printable)\n" }
+            let chosen = entry.candidates.first { $0.outcome == Verdict.Outcome.chosen.rawValue }
+            let note =
+                chosen?.proved == DriverFile.Proof.simulator.rawValue
+                ? "note: \(chosen?.provider ?? "it") was proved on a simulated device, not on silicon\n  try: \(Self.wayBack)\n"
+                : ""
             let error = entry.error.map { "error: \($0.message.printable)\n  try: \($0.hint.printable)\n" }
-            return table.text + warnings.joined() + (error ?? "")
+            return table.text + warnings.joined() + note + (error ?? "")
         }
         // Built-in providers always list.
         if listings.contains(where: { $0.driverFile != nil }) { sections.append(listingTable) }
@@ -156,6 +161,11 @@ struct ProvidersReport: Report {
     }
 
     private static let words = ["standsBy": "standby"]
+
+    /// How a device gets from a native provider back to that of the distribution.
+    static let wayBack =
+        "RDMA_PROVIDER=libibverbs goes back for one command; for all, remove the provider's package, or mask it: "
+        + "rdma-driver(5)"
 }
 
 extension ProvidersReport.CandidateEntry {

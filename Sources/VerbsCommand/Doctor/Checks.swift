@@ -357,12 +357,21 @@ extension SystemView {
             return [.error(.providers, "\(entry.device.name) has no provider: \(error.message)", try: error.hint)]
                 + warnings
         }
+        let unproved = survey.entries.compactMap { entry -> Finding? in
+            guard let chosen = entry.chosen, chosen.proof == .simulator else { return nil }
+            return .note(
+                .providers,
+                "\(entry.device.name) is served by \(chosen.provider), which was proved on a simulated device, not on "
+                    + "silicon",
+                try: ProvidersReport.wayBack)
+        }
         let findings = messages + selections
-        guard findings.isEmpty else { return findings }
+        guard findings.isEmpty else { return findings + unproved }
         let served = survey.entries.compactMap { entry in
             entry.chosen.map { "\(entry.device.name) is served by \($0.provider)" }
         }
-        return [.ok(.providers, served.isEmpty ? "no device needs a provider" : served.joined(separator: ", "))]
+        let text = served.isEmpty ? "no device needs a provider" : served.joined(separator: ", ")
+        return [.ok(.providers, text)] + unproved
     }
 
     /// Checks that every driver file can be used.
