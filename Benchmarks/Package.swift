@@ -2,7 +2,8 @@
 import PackageDescription
 
 // Benchmark programs. PostPoll prints the ratio of two loops that alternate in one process; WakeUp, how long it takes to
-// wake a process; UDPLimit, what UDP allows without RDMA.
+// wake a process; UDPLimit, what UDP allows without RDMA; ProcessVM, how long the kernel takes to copy 8 bytes to another
+// process; DeviceCost, what an open device costs.
 let package = Package(
     name: "Benchmarks",
     dependencies: [.package(name: "swift-rdma", path: "..")],
@@ -24,5 +25,9 @@ let package = Package(
         .executableTarget(
             name: "WakeUp", dependencies: [.product(name: "Verbs", package: "swift-rdma")],
             swiftSettings: [.swiftLanguageMode(.v6)]),
+        .executableTarget(
+            name: "DeviceCost", dependencies: [.product(name: "Verbs", package: "swift-rdma")],
+            swiftSettings: [.swiftLanguageMode(.v6)]),
+        .executableTarget(name: "ProcessVM"),
     ]
 )
