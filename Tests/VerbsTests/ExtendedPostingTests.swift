@@ -52,7 +52,7 @@ extension FakeTests {
                     "wr_start", "wr_flush id 9 flags 3", "rkey 77 address 4096 length 1048576 type 1 level 0",
                     "wr_flush id 0 flags 2", "rkey 77 address 4096 length 1048576 type 3 level 1", "wr_complete",
                 ])
-            #expect(FlushPlacement([.globalVisibility, .persistence]).description == "GLOBAL|PERSISTENT")
+            #expect(FlushPlacement([.globalVisibility, .persistence]).description == "[GLOBAL, PERSISTENT]")
             #expect([FlushSelectivity.range, .memoryRegion, .init(rawValue: 2)].map(\.name) == ["RANGE", "MR", nil])
         }
 

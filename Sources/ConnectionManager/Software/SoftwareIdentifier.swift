@@ -97,6 +97,8 @@ extension SoftwareIdentifier {
                 var access = IBV_ACCESS_REMOTE_WRITE.rawValue
                 if depths.responder > 0 || state.request == nil {
                     access |= IBV_ACCESS_REMOTE_READ.rawValue | IBV_ACCESS_REMOTE_ATOMIC.rawValue
+                    // As the kernel since 6.3: a FLUSH needs responder resources too.
+                    access |= UInt32(AccessFlags.flushGlobal.rawValue)
                 }
                 values.qp_access_flags = access
                 mask |= IBV_QP_ACCESS_FLAGS.rawValue
