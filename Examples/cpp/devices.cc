@@ -1,4 +1,4 @@
-// Lists the devices, their active ports and GIDs, with objects that release themselves.
+// Lists the devices and the GIDs of their ports, with objects that release themselves.
 #include <infiniband/verbs.h>
 
 #include <cerrno>

@@ -51,6 +51,9 @@ __attribute__((visibility("hidden"))) extern __thread bool dropin_is_busy;
 /* Whether ibv_get_device_list lists the device. */
 __attribute__((visibility("hidden"))) bool dropin_is_listed(const struct dropin_device *device);
 
+/* Calls `visit` for the devices that a list had. */
+__attribute__((visibility("hidden"))) void dropin_visit_known(void (*visit)(void *, const struct dropin_device *), void *list);
+
 /* Makes the device known as one of the providers'. Returns 0, or ENOMEM. */
 __attribute__((visibility("hidden"))) int dropin_remember(const struct dropin_device *device);
 

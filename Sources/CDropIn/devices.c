@@ -71,6 +71,14 @@ static struct known *known_device(const struct ibv_device *device)
 	return NULL;
 }
 
+void dropin_visit_known(void (*visit)(void *list, const struct dropin_device *device), void *list)
+{
+	struct known *known;
+
+	for (known = __atomic_load_n(&all_known, __ATOMIC_ACQUIRE); known; known = known->next)
+		visit(list, &known->device);
+}
+
 /* The paths by which programs look for a device: those that libverbs-sysfs.so shows (rdma_sysfs.h). Software devices have no
  * others. UCX uses no device without a file in /dev/infiniband. */
 static void name_paths(struct ibv_device *device)

@@ -140,24 +140,28 @@ DROPIN_EXPORT const char *ibv_get_sysfs_path(void)
 /* A file of a software device. Returns -ENOENT if the directory is none of one. */
 static ssize_t read_own_file(const char *directory, const char *name, char *text, size_t size)
 {
-	char contents[RDMA_SYSFS_SIZE];
-	char path[4096];
+	char path[256];
+	char *contents;
 	size_t length;
 	int kind;
 
 	if (size == 0 || (size_t)snprintf(path, sizeof(path), "%s/%s", directory, name) >= sizeof(path))
 		return -EINVAL;
+	contents = malloc(RDMA_SYSFS_SIZE);
+	if (!contents)
+		return -ENOMEM;
 	kind = swift_rdma_sysfs(path, contents, &length);
-	if (kind < 0)
-		return kind;
-	if (kind != RDMA_SYSFS_FILE)
-		return -ENOENT;
+	if (kind != RDMA_SYSFS_FILE) {
+		free(contents);
+		return kind < 0 ? kind : -ENOENT;
+	}
 	if (length > 0 && contents[length - 1] == '\n')
 		length--;
 	if (length >= size)
 		length = size - 1;
 	memcpy(text, contents, length);
 	text[length] = '\0';
+	free(contents);
 	return (ssize_t)length;
 }
 

@@ -178,7 +178,8 @@ static int64_t milliseconds(void)
 static void read_counters(struct counters *counters, const char *device)
 {
 	const uint64_t question = LINUX_LOCAL_COUNTERS;
-	struct pollfd asked[SLOT_COUNT];
+	/* A thread may have little stack. Under the lock. */
+	static struct pollfd asked[SLOT_COUNT];
 	const int64_t end = milliseconds() + COUNTER_PATIENCE;
 	size_t count = 0;
 	size_t open;
@@ -201,10 +202,14 @@ static void read_counters(struct counters *counters, const char *device)
 		const int64_t left = end - milliseconds();
 		size_t index;
 
-		if (left <= 0 || poll(asked, count, (int)left) <= 0)
+		const int ready = left <= 0 ? 0 : poll(asked, count, (int)left);
+
+		if (ready < 0 && errno == EINTR)
+			continue;
+		if (ready <= 0)
 			break;
 		for (index = 0; index < count; index++) {
-			char report[LINUX_LOCAL_COUNTERS_SIZE + 1];
+			static char report[LINUX_LOCAL_COUNTERS_SIZE + 1];
 			int descriptor = -1;
 			ssize_t length;
 
@@ -248,9 +253,10 @@ static uint64_t value_of(const struct counters *counters, const char *name)
 
 static int port_counter(struct text *text, const char *path, const char *device)
 {
-	struct counters counters = {};
+	static struct counters counters;
 	size_t index;
 
+	counters.count = 0;
 	if (*path)
 		read_counters(&counters, device);
 	for (index = 0; index < sizeof(port_counters) / sizeof(*port_counters); index++) {
@@ -266,9 +272,10 @@ static int port_counter(struct text *text, const char *path, const char *device)
 
 static int own_counter(struct text *text, const char *path, const char *device)
 {
-	struct counters counters = {};
+	static struct counters counters;
 	size_t index;
 
+	counters.count = 0;
 	read_counters(&counters, device);
 	for (index = 0; index < counters.count; index++) {
 		if (!*path)
@@ -492,9 +499,14 @@ DROPIN_EXPORT int swift_rdma_sysfs(const char *path, char *bytes, size_t *length
 	if (dropin_is_busy || linux_is_forked_child())
 		return RDMA_SYSFS_NONE;
 	search = (struct search){.path = *path ? &path : NULL, .text = &text};
-	dropin_is_busy = true;
-	dropin_list_devices(visit, &search);
-	dropin_is_busy = false;
+	/* A list needs time, and more stack than a thread may have. */
+	if (search.path)
+		dropin_visit_known(visit, &search);
+	if (!search.found) {
+		dropin_is_busy = true;
+		dropin_list_devices(visit, &search);
+		dropin_is_busy = false;
+	}
 	kind = RDMA_SYSFS_DIRECTORY;
 	if (search.path) {
 		if (!search.found)

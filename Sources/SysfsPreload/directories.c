@@ -8,34 +8,29 @@
 #endif
 #include "paths.h"
 
-#include <dirent.h>
-#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
 
 _Static_assert(sizeof(struct dirent) == sizeof(struct dirent64), "the structs of a machine of 64 bits");
 
-/* A stream of ours: the names that readdir has not returned yet. */
+/* A stream of ours. A DIR of the C library begins with a descriptor, which is not negative. */
 struct stream {
-	struct stream *next;
+	uint64_t magic;
+	/* For dirfd(3): a directory, so that fpathconf(3) has an answer. */
+	int descriptor;
 	size_t count;
 	size_t position;
 	struct dirent64 *entries;
 };
 
-static pthread_mutex_t streams_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct stream *streams;
+#define MAGIC 0x5f5fd1a2b3c4d5e6
 
-/* The stream, if it is one of ours. Where none is open, that costs no lock. */
 static struct stream *own_stream(DIR *directory)
 {
-	struct stream *stream;
+	uint64_t magic;
 
-	if (!__atomic_load_n(&streams, __ATOMIC_RELAXED))
-		return NULL;
-	pthread_mutex_lock(&streams_lock);
-	for (stream = streams; stream && (DIR *)stream != directory; stream = stream->next)
-		;
-	pthread_mutex_unlock(&streams_lock);
-	return stream;
+	memcpy(&magic, directory, sizeof(magic));
+	return magic == MAGIC ? (struct stream *)directory : NULL;
 }
 
 static bool add_name(struct stream *stream, const char *name, size_t length, unsigned char type)
@@ -62,6 +57,9 @@ static bool add_name(struct stream *stream, const char *name, size_t length, uns
 
 static void free_stream(struct stream *stream)
 {
+	if (stream->descriptor >= 0)
+		close(stream->descriptor);
+	stream->magic = 0;
 	free(stream->entries);
 	free(stream);
 }
@@ -84,10 +82,18 @@ static DIR *open_stream(const char *path, const struct entry *entry)
 	stream = calloc(1, sizeof(*stream));
 	if (!stream)
 		return NULL;
+	stream->magic = MAGIC;
+	stream->descriptor = NEXT(open)("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (stream->descriptor < 0) {
+		free_stream(stream);
+		return NULL;
+	}
 	fits = add_name(stream, ".", 1, DT_DIR) && add_name(stream, "..", 2, DT_DIR);
 	for (next = entry->text; fits && next < entry->text + entry->length; next += strcspn(next, "\n") + 1) {
 		const bool is_directory = *next == '/';
-		const unsigned char type = !is_directory ? DT_REG : *entry->path ? DT_DIR : DT_LNK;
+		const unsigned char type = !is_directory				? DT_REG :
+					   *entry->path || entry->is_virtual ? DT_DIR :
+										DT_LNK;
 
 		next += is_directory;
 		fits = add_name(stream, next, strcspn(next, "\n"), type);
@@ -106,10 +112,6 @@ static DIR *open_stream(const char *path, const struct entry *entry)
 		errno = ENOMEM;
 		return NULL;
 	}
-	pthread_mutex_lock(&streams_lock);
-	stream->next = streams;
-	__atomic_store_n(&streams, stream, __ATOMIC_RELAXED);
-	pthread_mutex_unlock(&streams_lock);
 	return (DIR *)stream;
 }
 
@@ -123,15 +125,9 @@ EXPORT DIR *opendir(const char *path)
 EXPORT int closedir(DIR *directory)
 {
 	struct stream *const stream = own_stream(directory);
-	struct stream **place;
 
 	if (!stream)
 		return NEXT(closedir)(directory);
-	pthread_mutex_lock(&streams_lock);
-	for (place = &streams; *place != stream; place = &(*place)->next)
-		;
-	__atomic_store_n(place, stream->next, __ATOMIC_RELAXED);
-	pthread_mutex_unlock(&streams_lock);
 	free_stream(stream);
 	return 0;
 }
@@ -149,6 +145,26 @@ EXPORT int closedir(DIR *directory)
 	}
 READDIR(readdir, dirent)
 READDIR(readdir64, dirent64)
+
+/* The caller's struct may have no more room than its name needs. */
+#define READDIR_R(name, type)                                                                              \
+	EXPORT int name(DIR *restrict directory, struct type *restrict entry, struct type **restrict result) \
+	{                                                                                                  \
+		struct stream *const stream = own_stream(directory);                                       \
+		const struct dirent64 *next;                                                               \
+                                                                                                           \
+		if (!stream)                                                                               \
+			return NEXT(name)(directory, entry, result);                                       \
+		*result = NULL;                                                                            \
+		if (stream->position == stream->count)                                                     \
+			return 0;                                                                          \
+		next = &stream->entries[stream->position++];                                               \
+		memcpy(entry, next, offsetof(struct dirent64, d_name) + strlen(next->d_name) + 1);         \
+		*result = entry;                                                                           \
+		return 0;                                                                                  \
+	}
+READDIR_R(readdir_r, dirent)
+READDIR_R(readdir64_r, dirent64)
 
 EXPORT void rewinddir(DIR *directory)
 {
@@ -179,7 +195,9 @@ EXPORT void seekdir(DIR *directory, long position)
 
 EXPORT int dirfd(DIR *directory)
 {
-	return own_stream(directory) ? fail(EOPNOTSUPP) : NEXT(dirfd)(directory);
+	struct stream *const stream = own_stream(directory);
+
+	return stream ? stream->descriptor : NEXT(dirfd)(directory);
 }
 
 /* scandir(3) of the C library calls its own opendir. */

@@ -8,33 +8,20 @@
 #endif
 #include "paths.h"
 
-#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-/* Functions of older programs, which the headers do not declare. */
-int __xstat(int version, const char *path, struct stat *status);
-int __lxstat(int version, const char *path, struct stat *status);
-int __fxstatat(int version, int directory, const char *path, struct stat *status, int flags);
-int __xstat64(int version, const char *path, struct stat64 *status);
-int __lxstat64(int version, const char *path, struct stat64 *status);
-int __fxstatat64(int version, int directory, const char *path, struct stat64 *status, int flags);
-int __open_2(const char *path, int flags);
-int __open64_2(const char *path, int flags);
-int __openat_2(int directory, const char *path, int flags);
-int __openat64_2(int directory, const char *path, int flags);
-char *__realpath_chk(const char *path, char *resolved, size_t size);
-ssize_t __readlink_chk(const char *path, char *target, size_t length, size_t size);
-ssize_t __readlinkat_chk(int directory, const char *path, char *target, size_t length, size_t size);
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "the structs of a machine of 64 bits");
 
 /* ---- open, fopen ---- */
+
+/* The directory of all devices is the kernel's: with its devices, if it has any, and without ours. */
+static bool is_opened(const struct entry *entry)
+{
+	return entry && (*entry->path || entry->is_node);
+}
 
 static int open_entry(const struct entry *entry, int flags)
 {
@@ -77,7 +64,7 @@ static mode_t mode_of(int flags, va_list arguments)
 		va_start(arguments, flags);								\
 		mode = mode_of(flags, arguments);							\
 		va_end(arguments);									\
-		return entry ? open_entry(entry, flags) : NEXT(name)(path, flags, mode);		\
+		return is_opened(entry) ? open_entry(entry, flags) : NEXT(name)(path, flags, mode);		\
 	}
 OPEN(open)
 OPEN(open64)
@@ -92,7 +79,7 @@ OPEN(open64)
 		va_start(arguments, flags);								\
 		mode = mode_of(flags, arguments);							\
 		va_end(arguments);									\
-		return entry ? open_entry(entry, flags) :						\
+		return is_opened(entry) ? open_entry(entry, flags) :						\
 					    NEXT(name)(directory, path, flags, mode);			\
 	}
 OPENAT(openat)
@@ -103,7 +90,7 @@ OPENAT(openat64)
 	{												\
 		LOOK_UP(path);									\
 													\
-		return entry ? open_entry(entry, flags) : NEXT(name)(path, flags);			\
+		return is_opened(entry) ? open_entry(entry, flags) : NEXT(name)(path, flags);			\
 	}
 OPEN_2(__open_2)
 OPEN_2(__open64_2)
@@ -113,7 +100,7 @@ OPEN_2(__open64_2)
 	{												\
 		LOOK_UP(path);									\
 													\
-		return entry ? open_entry(entry, flags) : NEXT(name)(directory, path, flags);		\
+		return is_opened(entry) ? open_entry(entry, flags) : NEXT(name)(directory, path, flags);		\
 	}
 OPENAT_2(__openat_2)
 OPENAT_2(__openat64_2)
@@ -141,10 +128,10 @@ FOPEN(fopen64)
 
 /* ---- stat, access, readlink, realpath ---- */
 
-/* What lstat says of a device in /sys/class/infiniband is a link, as of a kernel's device. */
+/* lstat(2) reports a device in /sys/class/infiniband as a symbolic link, as for a kernel device. */
 static bool is_link(const char *path, const struct entry *entry)
 {
-	return !entry->is_node && *entry->path && !strchr(entry->path, '/') && strncmp(path, "/sys/devices", 12) &&
+	return !entry->is_node && !entry->is_virtual && *entry->path && !strchr(entry->path, '/') &&
 	       path[strlen(path) - 1] != '/';
 }
 
@@ -324,7 +311,7 @@ static char *real_path(const struct entry *entry, char *resolved)
 		return NULL;
 	}
 	if (!*entry->path)
-		strcpy(text, RDMA_SYSFS_PATH);
+		strcpy(text, entry->is_virtual ? VIRTUAL_PATH : RDMA_SYSFS_PATH);
 	else
 		snprintf(text, sizeof(text), "%s/%s", entry->is_node ? NODE_PATH : VIRTUAL_PATH, entry->path);
 	return resolved ? strcpy(resolved, text) : strdup(text);

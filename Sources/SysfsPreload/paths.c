@@ -13,15 +13,27 @@
 #endif
 #include "paths.h"
 
+#include <dlfcn.h>
 #include <limits.h>
-#include <pthread.h>
-#include <stdio.h>
 
 __thread bool is_inside;
 
-static __typeof__(&swift_rdma_sysfs) view;
+struct functions next_functions;
 
-/* The library beside this one: a program that has loaded libibverbs under `verbs run` has it. */
+__attribute__((constructor)) void find_functions(void)
+{
+#define FIND(name)                                                                                         \
+	__atomic_store_n(&next_functions.name, (__typeof__(&name))dlsym(RTLD_NEXT, #name), __ATOMIC_RELAXED);
+	FUNCTIONS(FIND)
+#undef FIND
+}
+
+static __typeof__(&swift_rdma_sysfs) view;
+/* Set when the library has been looked for. */
+static bool has_looked;
+
+/* The library beside this one: a program that has loaded libibverbs under `verbs run` has it. Threads may do this at once: a
+ * lock would have to wait for that of the dynamic linker. */
 static void find_view(void)
 {
 	char path[PATH_MAX];
@@ -36,10 +48,12 @@ static void find_view(void)
 		return;
 	library = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
 	if (library)
-		view = (__typeof__(view))dlsym(library, "swift_rdma_sysfs");
+		__atomic_store_n(&view, (__typeof__(view))dlsym(library, "swift_rdma_sysfs"), __ATOMIC_RELEASE);
+	__atomic_store_n(&has_looked, true, __ATOMIC_RELEASE);
 }
 
-/* Copies a path without repeated slashes, "." and "..", as the kernel reads it. Returns false if it does not fit. */
+/* Copies a path without repeated slashes and "."; ".." takes away the component before it, also if that is a link. Returns false
+ * if it does not fit. */
 static bool normalize(const char *path, char *normal, size_t size)
 {
 	size_t length = 0;
@@ -77,7 +91,6 @@ static bool is_below(const char *path, const char *directory, const char **rest)
 
 struct entry *look_up(const char *path)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	char normal[PATH_MAX];
 	const char *rest;
 	const int saved = errno;
@@ -95,10 +108,12 @@ struct entry *look_up(const char *path)
 		return NULL;
 	strcpy(entry->path, rest);
 	entry->is_node = is_node;
+	entry->is_virtual = !is_node && is_below(normal, VIRTUAL_PATH, &rest);
 	entry->kind = RDMA_SYSFS_NONE;
 	is_inside = true;
-	pthread_once(&once, find_view);
-	if (view) {
+	if (!__atomic_load_n(&has_looked, __ATOMIC_ACQUIRE))
+		find_view();
+	if (__atomic_load_n(&view, __ATOMIC_ACQUIRE)) {
 		char *const slash = strchr(entry->path, '/');
 
 		entry->kind = view(entry->path, entry->text, &entry->length);

@@ -12,6 +12,7 @@
 #include <infiniband/verbs.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,11 +92,48 @@ static void fails(int error, const char *attribute, int flags)
 	CHECK(open(path_of(attribute), flags) == -1 && errno == error);
 }
 
-/* In the smallest stack that pthread_create(3) grants. */
+/* In a small stack. */
 static void *read_in_thread(void *unused)
 {
+	char *end;
+
 	CHECK(!strcmp(read_attribute("ports/1/state"), "4: ACTIVE"));
+	CHECK(strtoull(read_attribute("ports/1/counters/port_xmit_packets"), &end, 10) != ~0ULL && !*end);
 	return unused;
+}
+
+/* readdir_r(3) into a struct that has room for the name only, as UCX allocates it. */
+static void check_reentrant(void)
+{
+	DIR *const directory = opendir(path_of(""));
+	struct dirent *entry;
+	struct dirent *result;
+	int found = 0;
+
+	CHECK(directory && fpathconf(dirfd(directory), _PC_NAME_MAX) > 0);
+	entry = malloc(offsetof(struct dirent, d_name) + (size_t)fpathconf(dirfd(directory), _PC_NAME_MAX) + 1);
+	CHECK(entry);
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+	while (readdir_r(directory, entry, &result) == 0 && result)
+		found += !strcmp(result->d_name, "ports");
+	CHECK(found == 1);
+	free(entry);
+	CHECK(closedir(directory) == 0);
+}
+
+/* A path that is NULL is the kernel's, also where the headers declare that it is none. */
+static void check_null(void)
+{
+	const char *volatile none = NULL;
+	struct statx status;
+	struct stat other;
+
+	errno = 0;
+	CHECK(statx(0, none, 0, STATX_BASIC_STATS, &status) == -1 && errno == EFAULT);
+	errno = 0;
+	CHECK(stat(none, &other) == -1 && errno == EFAULT);
+	errno = 0;
+	CHECK(open(none, O_RDONLY) == -1 && errno == EFAULT);
 }
 
 static void check_paths(void)
@@ -156,6 +194,8 @@ int main(int count, char **names)
 	CHECK(context);
 
 	check_paths();
+	check_reentrant();
+	check_null();
 	CHECK(count_entries("/sys/class/infiniband", device) >= 1);
 	CHECK(count_entries(path_of(""), "ports") == 9);
 	memset(&port, 0, sizeof(port));
@@ -191,7 +231,6 @@ int main(int count, char **names)
 	file = fopen(path_of("ports/1/state"), "re");
 	CHECK(file && fgets(name, sizeof(name), file) && !strcmp(name, "4: ACTIVE\n") && !fclose(file));
 	CHECK(fopen(path_of("ports/1/state"), "w") == NULL && errno == EACCES);
-	CHECK(strtoull(read_attribute("ports/1/counters/port_xmit_packets"), NULL, 10) == 0);
 	CHECK(count_entries(path_of("ports/1/hw_counters"), "sent_pkts") > 20);
 
 	CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, 65536) == 0);
