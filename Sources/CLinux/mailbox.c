@@ -58,6 +58,12 @@ int linux_mailbox_open(const char *name)
 	return -error;
 }
 
+/* Room for the credentials of a sender and for nothing else: the kernel discards descriptors for which there is no room. */
+union credentials {
+	struct cmsghdr header;
+	char room[CMSG_SPACE(sizeof(struct ucred))];
+};
+
 int linux_mailbox_send(int fd, const char *name, const void *head, size_t head_count, const void *bytes, size_t count)
 {
 	struct sockaddr_un address;
@@ -66,48 +72,49 @@ int linux_mailbox_send(int fd, const char *name, const void *head, size_t head_c
 	struct msghdr message = {
 		.msg_name = &address, .msg_namelen = size, .msg_iov = parts, .msg_iovlen = count ? 2 : 1
 	};
+	/* The effective user ID, by which the receiver judges; otherwise the kernel fills in the real one. */
+	const struct ucred own = { .pid = getpid(), .uid = geteuid(), .gid = getegid() };
+	union credentials control;
 
-	while (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-		if (errno != EINTR)
-			return errno == ENOBUFS ? EAGAIN : errno;
+	memset(&control, 0, sizeof(control));
+	message.msg_control = &control;
+	message.msg_controllen = sizeof(control);
+	control.header.cmsg_level = SOL_SOCKET;
+	control.header.cmsg_type = SCM_CREDENTIALS;
+	control.header.cmsg_len = CMSG_LEN(sizeof(own));
+	memcpy(CMSG_DATA(&control.header), &own, sizeof(own));
+	while (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+		if (errno == EINTR)
+			continue;
+		/* A user namespace that does not map the IDs. */
+		if (errno == EINVAL && message.msg_control) {
+			message.msg_control = NULL;
+			message.msg_controllen = 0;
+			continue;
+		}
+		return errno == ENOBUFS ? EAGAIN : errno;
+	}
 	return 0;
 }
 
-/* Whether the sender of a message is of this user: the kernel fills in SCM_CREDENTIALS, as this user namespace maps it. */
+/* Whether the sender of a message is of this user: the kernel checks SCM_CREDENTIALS, and maps it to this user namespace. */
 static bool is_of_this_user(struct msghdr *message)
 {
-	struct cmsghdr *control;
-	bool is_of_user = false;
+	struct cmsghdr *control = CMSG_FIRSTHDR(message);
+	struct ucred sender;
 
-	for (control = CMSG_FIRSTHDR(message); control; control = CMSG_NXTHDR(message, control)) {
-		struct ucred sender;
-
-		if (control->cmsg_level != SOL_SOCKET)
-			continue;
-		if (control->cmsg_type == SCM_CREDENTIALS) {
-			memcpy(&sender, CMSG_DATA(control), sizeof(sender));
-			is_of_user = sender.uid == geteuid();
-		}
-		/* Nobody here passes descriptors. */
-		for (size_t at = CMSG_LEN(0); control->cmsg_type == SCM_RIGHTS && at + sizeof(int) <= control->cmsg_len;
-		     at += sizeof(int)) {
-			int passed;
-
-			memcpy(&passed, (char *)control + at, sizeof(passed));
-			close(passed);
-		}
-	}
-	return is_of_user;
+	if (!control || control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_CREDENTIALS ||
+	    control->cmsg_len != CMSG_LEN(sizeof(sender)))
+		return false;
+	memcpy(&sender, CMSG_DATA(control), sizeof(sender));
+	return sender.uid == geteuid();
 }
 
 int linux_mailbox_receive(int fd, void *bytes, size_t capacity)
 {
 	for (;;) {
 		struct iovec part = { bytes, capacity };
-		union {
-			struct cmsghdr header;
-			char room[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(4 * sizeof(int))];
-		} control;
+		union credentials control;
 		struct msghdr message = {
 			.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
 		};
@@ -117,8 +124,6 @@ int linux_mailbox_receive(int fd, void *bytes, size_t capacity)
 			continue;
 		if (count < 0)
 			return -errno;
-		if (!is_of_this_user(&message))
-			continue;
-		return message.msg_flags & MSG_TRUNC ? -EMSGSIZE : (int)count;
+		return !is_of_this_user(&message) || message.msg_flags & MSG_TRUNC ? -EMSGSIZE : (int)count;
 	}
 }

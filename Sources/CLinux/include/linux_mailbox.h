@@ -1,5 +1,8 @@
 // Mailboxes: datagrams between processes of one user and host, by abstract names (unix(7)), which end with the process
 // that binds them. The provider soft passes management datagrams (MADs) between processes so.
+//
+// The receiver knows the user of the sender. The sender does not know that of the receiver: the process of another user can
+// bind a name first. linux_mailbox_open then fails with EADDRINUSE, and messages to the name reach that process.
 #ifndef SWIFT_RDMA_LINUX_MAILBOX_H
 #define SWIFT_RDMA_LINUX_MAILBOX_H
 
@@ -22,8 +25,8 @@ int linux_mailbox_open(const char *name);
 /// is none, EAGAIN when it is full.
 int linux_mailbox_send(int fd, const char *name, const void *head, size_t head_count, const void *bytes, size_t count);
 
-/// Receives a message of this user; drops those of others. Returns its length, or a negative errno value: EAGAIN when
-/// there is none, EMSGSIZE when it is longer than `capacity`.
+/// Receives a message of this user. Returns its length, or a negative errno value: EAGAIN when there is none, EMSGSIZE when
+/// one was dropped, which was of another user or longer than `capacity`.
 int linux_mailbox_receive(int fd, void *bytes, size_t capacity);
 
 #endif

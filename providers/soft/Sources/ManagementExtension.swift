@@ -51,21 +51,19 @@ private func receiveFromMailbox(
     guard let way, let mad else { return EINVAL }
     var message = InlineArray<37, UInt64>(repeating: 0)
     return withUnsafeMutableBytes(of: &message) { message in
-        while true {
-            let received = linux_mailbox_receive(mailbox, message.baseAddress, message.count)
-            // A message of another version of soft, or of no version, is dropped.
-            if received == -EMSGSIZE { continue }
-            if received < 0 { return -received }
-            guard Int(received) == message.count,
-                message.load(as: UInt64.self) == ManagementPort.layout
-            else { continue }
-            withUnsafeMutableBytes(of: &way.pointee) {
-                $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: message[8..<ManagementPort.headByteCount]))
-            }
-            mad.copyMemory(
-                from: message.baseAddress! + ManagementPort.headByteCount, byteCount: ManagementMessage.byteCount)
-            return 0
+        let received = linux_mailbox_receive(mailbox, message.baseAddress, message.count)
+        if received < 0 { return -received }
+        // A message of another version of soft, or of no version, is dropped. The caller counts it, so that a flood of them
+        // does not hold it here.
+        guard Int(received) == message.count, message.load(as: UInt64.self) == ManagementPort.layout else {
+            return EMSGSIZE
         }
+        withUnsafeMutableBytes(of: &way.pointee) {
+            $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: message[8..<ManagementPort.headByteCount]))
+        }
+        mad.copyMemory(
+            from: message.baseAddress! + ManagementPort.headByteCount, byteCount: ManagementMessage.byteCount)
+        return 0
     }
 }
 

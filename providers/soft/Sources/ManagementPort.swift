@@ -56,6 +56,8 @@ struct ManagementMessage {
         case Attribute.connectRequest, Attribute.serviceRequest:
             .service(UInt64(Self.number(bytes, 32)) << 32 | UInt64(Self.number(bytes, 36)))
         case Attribute.serviceReply: .slot(Int(bytes[24]))
+        // The REJ of a client that gives up has no ID of its peer, and goes to slot 0. To try every slot would cost 256 system
+        // calls for each such packet of any host.
         default: .slot(Int(bytes[28]))
         }
     }

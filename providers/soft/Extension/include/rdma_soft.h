@@ -12,7 +12,9 @@
  * "soft-management" sends and receives management datagrams (MADs) of communication management (class 0x07) on queue pair 1
  * of the port. The ConnectionManager module uses it. The processes of a host share the port and its queue pair 1. A REQ or
  * SIDR_REQ reaches the process that listens for its service ID; every other message reaches the device whose number is the
- * top byte of the receiver's communication ID (SIDR_REP: request ID). Fault rules do not apply to MADs.
+ * top byte of the receiver's communication ID (SIDR_REP: request ID). The REJ of a client that gives up before it knows that
+ * ID has 0 instead, and so reaches device 0 only: the process that has the request learns it when it accepts, since a REP to
+ * a connection that does not exist is answered with a REJ. Fault rules do not apply to MADs.
  */
 #ifndef RDMA_SOFT_H
 #define RDMA_SOFT_H
@@ -67,7 +69,8 @@ struct rdma_soft_management {
 	/* Takes the REQ and SIDR_REQ of a service ID, at one GID or, with NULL, at each that no other mailbox takes.
 	 * Returns as open; EADDRINUSE when a process of this user and host has that mailbox. */
 	int (*listen)(struct ibv_context *context, uint64_t service_id, const uint8_t *gid);
-	/* Receives from a mailbox. Returns 0, or an errno value: EAGAIN when it is empty. */
+	/* Receives from a mailbox. Returns 0, or an errno value: EAGAIN when it is empty, EMSGSIZE when it has dropped a
+	 * datagram of another user or another version of soft; more may follow it. */
 	int (*receive)(struct ibv_context *context, int mailbox, struct rdma_soft_mad_way *way, void *mad);
 	/* Sends a MAD. Returns 0, or an errno value: on this host ECONNREFUSED when no process takes it, and EAGAIN when the
 	 * mailbox is full; EADDRNOTAVAIL when the source is not a GID of the device or has no UDP socket; EINVAL when it is

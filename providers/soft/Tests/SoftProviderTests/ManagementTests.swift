@@ -11,7 +11,8 @@ extension Soft {
     @Suite("Management datagrams")
     struct ManagementTests {
         private static let loopback = RawPeer.mapped([127, 0, 0, 1])
-        private static let service: UInt64 = 0x0106_1234
+        /// Of this process only, since the processes of a user share the names of mailboxes.
+        private static let service = 0x0106 << 32 | UInt64(getpid())
 
         /// An open device with its mailbox.
         private final class Port {
@@ -127,7 +128,7 @@ extension Soft {
         func refused() throws {
             let port = try Port()
             #expect(port.send(Self.mad(0x10, 1, 0)) == ECONNREFUSED)
-            let free = (0..<256).first { linuxIsFree($0) }
+            let free = (0..<256).last { linuxIsFree($0) }
             let number = UInt32(try #require(free))
             #expect(port.send(Self.mad(0x13, 1, number << 24)) == ECONNREFUSED)
         }
@@ -153,7 +154,7 @@ extension Soft {
             #expect(reply[17] == 0x18 && Array(reply[24..<29]) == [port.number, 0, 0, 1, 1])
             #expect(Array(reply[36..<44]) == Array(Self.mad(0x17, own, 0)[32..<40]))
             // A DREP of the DREQ to a slot that is free.
-            let free = UInt32(try #require((0..<256).first { linuxIsFree($0) }))
+            let free = UInt32(try #require((0..<256).last { linuxIsFree($0) }))
             #expect(port.send(Self.mad(0x15, own, free << 24 | 7)) == 0)
             reply = try port.receive().mad
             #expect(reply[17] == 0x16 && Array(reply[24..<32]) == [UInt8(free), 0, 0, 7, port.number, 0, 0, 1])
