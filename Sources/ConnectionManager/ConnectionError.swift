@@ -228,7 +228,7 @@ enum ConnectionAdvice {
         if !devices.contains(where: { !$0.isSoftware }) {
             return
                 "no device has that address, or is on the way to it: see `ip address` and `ip route get ADDRESS`; there is: "
-                + devices.map(\.description).joined(separator: ", ")
+                + (devices.isEmpty ? "no RDMA device" : devices.map(\.description).joined(separator: ", "))
         }
         let message =
             "rdma_cm needs a device of the kernel with that address, or on the way to it; there is: "

@@ -142,6 +142,11 @@ public final class ConnectionIdentifier: @unchecked Sendable {
     /// Moves the identifier to another channel: rdma_migrate_id(3). Pending events move with it.
     public func migrate(to channel: EventChannel) throws(ConnectionError) {
         if channel === self.channel { return }
+        if software != nil && channel.software == nil {
+            throw ConnectionError(
+                .invalid("the channel has no part for software devices"), operation: "move \(self) to another channel",
+                hint: "open a new channel, with RDMA_SOFT_INTERFACES as it was for the channel of the identifier")
+        }
         // Registered with both channels while librdmacm waits for events that another thread has not acknowledged.
         channel.add(self)
         if let kernel {

@@ -72,7 +72,8 @@ struct PerfCommand: ParsableCommand {
     @Option(
         name: .customLong("memory"),
         help: """
-            The memory of both peers: api, which the Swift API allocates, or malloc, the program's own. On soft, other processes             of the host map memory of the first kind, and the kernel copies the second. (default: api)
+            The memory of both peers: api, which the Swift API allocates, or malloc, the program's own. On soft, other \
+            processes of the host map memory of the first kind, and the kernel copies the second. (default: api)
             """)
     var givenMemory: BufferMemory?
 
