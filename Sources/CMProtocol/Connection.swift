@@ -36,7 +36,7 @@ package enum CMCallError: Error, Hashable, Sendable {
     case addressInUse
 }
 
-/// What happened to a connection.
+/// An event of a connection.
 package struct CMEvent: Hashable, Sendable {
     package var identifier: CMIdentifier
     package var kind: Kind
@@ -114,6 +114,6 @@ struct Connection {
     var retriesLeft = 0
     /// The transaction ID of the peer's DREQ.
     var disconnectTransactionID: UInt64 = 0
-    /// Whether nobody wants events of it.
+    /// Whether its events are not wanted any more.
     var isReleased = false
 }

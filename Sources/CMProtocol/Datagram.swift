@@ -15,6 +15,8 @@ package struct PortGID: Hashable, Sendable {
     package static var zero: PortGID { PortGID() }
     /// Whether it is an IPv4 address.
     package var isIPv4: Bool { high == 0 && low >> 32 == 0xFFFF }
+    /// Whether it is in 127.0.0.0/8.
+    package var isLoopbackIPv4: Bool { isIPv4 && low >> 24 & 0xFF == 127 }
 }
 
 /// The 256 bytes of a management datagram (MAD; IBTA volume 1, 13.4.2), which a message of the connection manager fills.

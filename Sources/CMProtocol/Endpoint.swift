@@ -33,7 +33,7 @@ package struct CMEndpoint: Sendable {
     private var listeners: [CMIdentifier: ListenerEntry] = [:]
     private var transmissions: [CMTransmission] = []
     private var events: [CMEvent] = []
-    private var random: NumberSequence
+    private let random: @Sendable () -> UInt64
     private let timing: CMTiming
 
     private struct PeerKey: Hashable {
@@ -48,10 +48,11 @@ package struct CMEndpoint: Sendable {
         let address: PortGID?
     }
 
-    /// - Parameter seed: From it communication and transaction IDs are drawn; unpredictable, so that other hosts cannot
-    ///   end connections.
-    package init(seed: UInt64, timing: CMTiming = CMTiming()) {
-        random = NumberSequence(state: seed)
+    /// - Parameter random: Draws communication and transaction IDs. Its numbers must be unpredictable, even to a peer that
+    ///   has seen some of them, so that other hosts cannot end connections; and distinct, or the search for an ID that is
+    ///   free does not end.
+    package init(random: @escaping @Sendable () -> UInt64, timing: CMTiming = CMTiming()) {
+        self.random = random
         self.timing = timing
     }
 
@@ -84,7 +85,7 @@ extension CMEndpoint {
         if isTaken { throw .addressInUse }
         var identifier: CMIdentifier
         repeat {
-            identifier = CMIdentifier(rawValue: UInt32(truncatingIfNeeded: random.next()))
+            identifier = CMIdentifier(rawValue: UInt32(truncatingIfNeeded: random()))
         } while listeners[identifier] != nil
         listeners[identifier] = ListenerEntry(serviceID: serviceID, address: address)
         return identifier
@@ -98,7 +99,7 @@ extension CMEndpoint {
         let identifier = newIdentifier(path)
         var request = request
         request.localID = identifier.rawValue
-        let transactionID = random.next()
+        let transactionID = random()
         connections[identifier] = Connection(
             state: .requestSent, path: path, remoteID: 0, transactionID: transactionID)
         sendAndRepeat(CMMessage(transactionID: transactionID, .connectRequest(request)), identifier, now: now)
@@ -157,7 +158,7 @@ extension CMEndpoint {
             body.localID = identifier.rawValue
             body.remoteID = connection.remoteID
             body.remoteQueuePairNumber = connection.remoteQueuePair
-            sendAndRepeat(CMMessage(transactionID: random.next(), .disconnectRequest(body)), identifier, now: now)
+            sendAndRepeat(CMMessage(transactionID: random(), .disconnectRequest(body)), identifier, now: now)
         case .disconnectReceived:
             sendDisconnectReply(identifier, connection, connection.disconnectTransactionID)
             enterTimeWait(identifier, now: now)
@@ -189,7 +190,7 @@ extension CMEndpoint {
         }
     }
 
-    /// Nobody uses the connection any more: no event follows. A peer that waits for a message gets the one that ends it.
+    /// The connection is not used any more: no event follows. A peer that waits for a message gets the one that ends it.
     package mutating func release(_ identifier: CMIdentifier, now: UInt64) {
         guard let connection = connections[identifier] else { return }
         connections[identifier]!.isReleased = true
@@ -219,7 +220,7 @@ extension CMEndpoint {
         let identifier = newIdentifier(path)
         var request = request
         request.requestID = identifier.rawValue
-        let transactionID = random.next()
+        let transactionID = random()
         var connection = Connection(state: .serviceRequestSent, path: path, remoteID: 0, transactionID: transactionID)
         connection.serviceID = request.serviceID
         connections[identifier] = connection
@@ -227,8 +228,8 @@ extension CMEndpoint {
         return identifier
     }
 
-    /// Replies to a look-up: sends a SIDR_REP, in which request ID and service ID are filled in. It is kept for a while,
-    /// for duplicates of the request.
+    /// Replies to a look-up: sends a SIDR_REP, in which request ID and service ID are filled in. One that names a queue pair
+    /// is kept for a while, for duplicates of the request; a refusal is not, so that refused requests take no memory.
     package mutating func replyToService(
         _ identifier: CMIdentifier, _ reply: ServiceReply, now: UInt64
     ) throws(CMCallError) {
@@ -237,6 +238,10 @@ extension CMEndpoint {
         reply.requestID = connection.remoteID
         reply.serviceID = connection.serviceID
         let message = CMMessage(transactionID: connection.transactionID, .serviceReply(reply))
+        guard reply.status == .valid else {
+            send(message, connection.path)
+            return remove(identifier)
+        }
         change(identifier, to: .serviceReplySent)
         connections[identifier]!.sent = message
         deadlines[identifier] = now &+ timing.retransmission * UInt64(timing.retries + 1)
@@ -365,7 +370,8 @@ extension CMEndpoint {
     }
 
     private mutating func receive(_ body: ConnectReject, _ path: CMPath, now: UInt64) {
-        var found = find(body.remoteID, body.localID, path)
+        // The REJ of a side that has no connection for the message has no ID of that side.
+        var found = find(body.remoteID, body.localID, path, acceptsZero: true)
         if found == nil, body.remoteID == 0 || body.reason == .timeout,
             let identifier = begunByPeers[PeerKey(gid: path.remote, identifier: body.localID, isService: false)],
             let connection = connections[identifier]
@@ -435,19 +441,26 @@ extension CMEndpoint {
     }
 
     /// The connection of a message with these communication IDs. An ID of the peer that is not known yet fits.
+    /// - Parameter acceptsZero: Whether the message may leave the peer's ID out.
     private func find(
-        _ own: UInt32, _ peers: UInt32, _ path: CMPath
+        _ own: UInt32, _ peers: UInt32, _ path: CMPath, acceptsZero: Bool = false
     ) -> (CMIdentifier, Connection)? {
         let identifier = CMIdentifier(rawValue: own)
         guard let connection = connections[identifier], connection.path.remote == path.remote,
-            connection.remoteID == peers || connection.remoteID == 0 || peers == 0, !connection.state.isService
+            connection.remoteID == peers || connection.remoteID == 0 || acceptsZero && peers == 0,
+            !connection.state.isService
         else { return nil }
         return (identifier, connection)
     }
 
-    /// The listener for a service: of several, that for the address.
+    /// The listener for a service: of several, that for the address at which the request arrived. The address that the
+    /// private data claims chooses among those of 127.0.0.0/8 only, for all of which the port has one GID.
     private func listener(_ serviceID: UInt64, _ privateData: [UInt8], _ path: CMPath) -> CMIdentifier? {
-        let address = IPAddresses(parsing: privateData)?.destination ?? path.local
+        var address = path.local
+        let claimed = IPAddresses(parsing: privateData)?.destination
+        if let claimed, claimed.isLoopbackIPv4, address.isLoopbackIPv4 {
+            address = claimed
+        }
         var found: CMIdentifier?
         for (identifier, listener) in listeners where listener.serviceID == serviceID {
             if listener.address == address { return identifier }
@@ -519,7 +532,7 @@ extension CMEndpoint {
 extension CMEndpoint {
     private mutating func newIdentifier(_ path: CMPath) -> CMIdentifier {
         while true {
-            let number = UInt32(truncatingIfNeeded: random.next()) & 0xFF_FFFF | UInt32(path.device) << 24
+            let number = UInt32(truncatingIfNeeded: random()) & 0xFF_FFFF | UInt32(path.device) << 24
             let identifier = CMIdentifier(rawValue: number)
             if number != 0 && connections[identifier] == nil { return identifier }
         }
@@ -610,11 +623,13 @@ extension CMEndpoint {
 }
 
 extension Connection.State {
-    /// Whether packets of the peer's queue pair may belong to the connection.
+    /// Whether the peer's queue pair is in use by the connection. In time wait it is not: the peer may have recycled it,
+    /// since its own time wait began earlier.
     fileprivate var holdsQueuePair: Bool {
         switch self {
-        case .replySent, .replyReceived, .established, .disconnectSent, .disconnectReceived, .timeWait: true
-        case .requestSent, .requestReceived, .serviceRequestSent, .serviceRequestReceived, .serviceReplySent: false
+        case .replySent, .replyReceived, .established, .disconnectSent, .disconnectReceived: true
+        case .requestSent, .requestReceived, .timeWait: false
+        case .serviceRequestSent, .serviceRequestReceived, .serviceReplySent: false
         }
     }
 
@@ -623,18 +638,5 @@ extension Connection.State {
         case .serviceRequestSent, .serviceRequestReceived, .serviceReplySent: true
         default: false
         }
-    }
-}
-
-/// Numbers by SplitMix64: distinct numbers for distinct steps.
-struct NumberSequence: Sendable {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
-        return value ^ value >> 31
     }
 }

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import CMProtocol
@@ -231,7 +232,7 @@ struct EndpointTests {
     func stale() throws {
         var (world, client, server) = try established()
         // The client has lost its memory.
-        world.endpoints[0] = CMEndpoint(seed: 99)
+        world.endpoints[0] = CMEndpoint(random: SplitMix.numbers(seed: 99))
         let second = world[.client].connect(World.request(), on: World.Side.client.path, now: 0)
         world.deliver()
         #expect(!world[.client].contains(second) && !world[.client].contains(client))
@@ -239,6 +240,44 @@ struct EndpointTests {
         guard case .rejected(let body) = event?.kind else { throw Unexpected(event: event) }
         #expect(body.reason == .staleConnection)
         #expect(world.take(.server) == [CMEvent(server, .disconnected(hasTimedOut: false))])
+    }
+
+    @Test("A queue pair whose time wait is over connects again, though that of the other side is not over")
+    func recycled() throws {
+        var (world, client, server) = try established()
+        try world[.client].disconnect(client, now: 0)
+        world.deliver()
+        try world[.server].disconnect(server, now: 0)
+        world.deliver()
+        world[.client].advance(to: try #require(world[.client].nextDeadline))
+        #expect(!world[.client].contains(client) && world[.server].contains(server))
+        _ = (world.take(.client), world.take(.server))
+        let second = world[.client].connect(World.request(), on: World.Side.client.path, now: 0)
+        world.deliver()
+        let event = try #require(world.take(.server).first)
+        guard case .requested = event.kind else { throw Unexpected(event: event) }
+        #expect(event.identifier != server && world[.client].contains(second) && world.take(.client).isEmpty)
+    }
+
+    @Test("The address at which a request arrives chooses the listener, and a claimed one only within 127.0.0.0/8")
+    func claimedAddress() throws {
+        func loopback(_ number: UInt64) -> PortGID { PortGID(low: 0xFFFF_7F00_0000 + number) }
+        let elsewhere = PortGID(low: 0xFFFF_0A4D_0009)
+        let cases: [(listener: PortGID, local: PortGID, claimed: PortGID, isFound: Bool)] = [
+            (elsewhere, World.Side.server.gid, elsewhere, false),
+            (World.Side.server.gid, World.Side.server.gid, elsewhere, true),
+            (elsewhere, loopback(1), elsewhere, false), (loopback(2), World.Side.server.gid, loopback(2), false),
+            (loopback(2), loopback(1), loopback(2), true), (loopback(1), loopback(1), loopback(2), false),
+        ]
+        for (listener, local, claimed, isFound) in cases {
+            var endpoint = CMEndpoint(random: SplitMix.numbers(seed: 1))
+            _ = try endpoint.listen(serviceID: World.serviceID, address: listener)
+            var request = World.request()
+            request.privateData = IPAddresses(source: local, destination: claimed, sourcePort: 1).bytes
+            let path = CMPath(local: local, remote: World.Side.client.gid, device: 2)
+            endpoint.receive(CMMessage(transactionID: 1, .connectRequest(request)), on: path, now: 0)
+            #expect((endpoint.nextEvent() != nil) == isFound, "\(listener) \(local) \(claimed)")
+        }
     }
 
     @Test("A REP for an unknown communication ID is rejected, and the other side learns it")
@@ -275,6 +314,12 @@ struct EndpointTests {
         var reject = ConnectReject()
         (reject.localID, reject.remoteID) = (client.rawValue, server.rawValue)
         world[.server].receive(CMMessage(transactionID: 1, .connectReject(reject)), on: elsewhere, now: 0)
+        while world[.server].nextTransmission() != nil {}
+        #expect(world.take(.server).isEmpty)
+        // Nor those of the right host that leave its communication ID out.
+        body.localID = 0
+        world[.server].receive(
+            CMMessage(transactionID: 1, .disconnectRequest(body)), on: World.Side.server.path, now: 0)
         while world[.server].nextTransmission() != nil {}
         #expect(world.take(.server).isEmpty)
     }
@@ -425,6 +470,19 @@ struct EndpointTests {
         #expect(body.queuePairNumber == 0x23 && body.queueKey == 0x0123_4567 && body.privateData.first == 8)
         while world.step() {}
         #expect(world[.client].connectionCount == 0 && world[.server].connectionCount == 0)
+    }
+
+    @Test("A refused look-up is not kept")
+    func refusedService() throws {
+        var (world, _, server) = try connection(in: .serviceRequestReceived)
+        var reply = ServiceReply()
+        reply.status = .rejected
+        try world[.server].replyToService(server, reply, now: 0)
+        #expect(world[.server].connectionCount == 0 && world[.server].nextDeadline == nil)
+        world.deliver()
+        let event = world.take(.client).first
+        guard case .serviceReplied(let body) = event?.kind else { throw Unexpected(event: event) }
+        #expect(body.status == .rejected)
     }
 
     @Test("A datagram service without a listener, and one that does not answer")

@@ -35,7 +35,8 @@ struct World {
     init(seed: UInt64, timing: CMTiming = CMTiming()) {
         random = SplitMix(seed: seed)
         endpoints = [
-            CMEndpoint(seed: random.next(), timing: timing), CMEndpoint(seed: random.next(), timing: timing),
+            CMEndpoint(random: SplitMix.numbers(seed: random.next()), timing: timing),
+            CMEndpoint(random: SplitMix.numbers(seed: random.next()), timing: timing),
         ]
     }
 

@@ -1,3 +1,4 @@
+import CMProtocol
 import Glibc
 import SystemPackage
 import Testing
@@ -253,13 +254,53 @@ extension ChannelTests {
                 } catch {
                     // The process does not listen yet.
                     guard case .rejected(.invalidServiceID, _) = error.reason else { throw error }
+                    try await Task.sleep(for: .milliseconds(1))
                 }
             }
             let (endpoint, connection) = try #require(connected)
-            try await connection.waitUntilDisconnected()
+            try await connection.waitUntilDisconnected(timeout: .seconds(120))
             #expect(endpoint.pair.lastKnownState == .error)
             try await connection.recycleQueuePair()
             await server
+        }
+
+        @Test("An identifier that is bound and does not listen refuses requests")
+        func bound() async throws {
+            let channel = try EventChannel()
+            let identifier = try ConnectionIdentifier(channel: channel)
+            try identifier.bind(to: ConnectionAddress("127.0.0.1:0")!)
+            let port = try #require(identifier.localAddress?.port)
+            let connector = try await Connector.resolve("127.0.0.1", port: port)
+            let endpoint = try Endpoint(on: connector.openDevice())
+            let refused = await failure { _ = try await endpoint.connect(connector) }
+            guard case .rejected(.invalidServiceID, _) = refused?.reason else {
+                Issue.record("\(String(describing: refused))")
+                return
+            }
+        }
+
+        @Test("A request that claims an address which its port does not have is refused", arguments: [true, false])
+        func claimed(isTrue: Bool) throws {
+            let channel = try EventChannel()
+            let identifier = try ConnectionIdentifier(channel: channel)
+            try identifier.bind(to: ConnectionAddress("127.0.0.1:0")!)
+            try identifier.listen()
+            let port = try #require(identifier.localAddress?.port)
+            let code = SoftwareService.shared.perform { state in
+                guard let number = state.ports.values.first?.number else { return ENODEV }
+                let own = PortGID(low: 0xFFFF_7F00_0001)
+                let source = isTrue ? own : PortGID(low: 0xFFFF_0A09_0909)
+                var request = ConnectRequest()
+                request.localID = UInt32(number) << 24 | 1
+                request.serviceID = IPService.identifier(portSpace: 0x0106, port: port)
+                request.privateData = IPAddresses(source: source, destination: own, sourcePort: 1).bytes
+                state.endpoint.receive(
+                    CMMessage(transactionID: 1, .connectRequest(request)),
+                    on: CMPath(local: own, remote: own, device: number), now: SoftwareService.now)
+                return 0
+            }
+            try #require(code == 0)
+            #expect(try (channel.nextEvent(timeout: .zero)?.type == .connectRequest) == isTrue)
         }
 
         @Test("The exit of the process ends its connections")
@@ -273,6 +314,8 @@ extension ChannelTests {
 
         private static func serveAndDie(_ port: UInt16) async {
             await #expect(processExitsWith: .signal(SIGKILL)) { [port] in
+                // Ends a child to which no connection comes.
+                alarm(300)
                 let request = try await Listener(port: port).next()!
                 let endpoint = try Endpoint(on: request.openDevice())
                 let connection = try await endpoint.accept(request)
@@ -354,6 +397,26 @@ extension ChannelTests {
             let events = pollfd(fd: channel.fileDescriptor.rawValue, events: Int16(POLLIN), revents: 0)
             var list = [events]
             #expect(poll(&list, 1, 0) == 0)
+        }
+
+        @Test("A child of fork(2) sends nothing in the name of its parent, and does not wait for its lock")
+        func child() async throws {
+            let (left, first, right, second, _) = try await connected(Listener(port: 0))
+            // Swift does not offer fork(2), because a child may call little more than exec.
+            let fork = unsafeBitCast(try #require(dlsym(nil, "fork")), to: (@convention(c) () -> pid_t).self)
+            // The lock is held during the fork, as another thread may hold it.
+            let child = SoftwareService.shared.state.withLock { _ in
+                let child = fork()
+                if child != 0 { return child }
+                alarm(60)
+                SoftwareService.shared.leave()
+                _exit(SoftwareService.shared.perform { _ in 0 } == EPERM ? 0 : 1)
+            }
+            try #require(child > 0)
+            var status: Int32 = -1
+            #expect(waitpid(child, &status, 0) == child && status == 0)
+            #expect(first.isConnected && second.isConnected)
+            try left.send("still connected", to: right)
         }
 
         @Test("Events that wait move with the identifier to another channel")

@@ -22,15 +22,17 @@ extension SoftwareService {
                 guard interface != 0 else { return EADDRNOTAVAIL }
                 guard let own = Self.port(ofInterface: interface, &state) else { return Self.failure(state) }
                 port = own
-                identifier.bind(port)
             }
-            return Self.reserve(identifier, address, port, at: isAny ? nil : address.host)
+            let code = Self.reserve(identifier, address, port, at: isAny ? nil : address.host, &state)
+            if code == 0 && !isAny { identifier.bind(port) }
+            return code
         }
     }
 
     /// Takes the mailbox of a port number; of any free one when it is 0.
     private static func reserve(
-        _ identifier: SoftwareIdentifier, _ address: ConnectionAddress, _ port: SoftwarePort, at gid: GID?
+        _ identifier: SoftwareIdentifier, _ address: ConnectionAddress, _ port: SoftwarePort, at gid: GID?,
+        _ state: inout State
     ) -> Int32 {
         // The range of ports that Linux chooses from (ip(7)).
         let attempts = address.port == 0 ? 1000 : 1
@@ -40,6 +42,13 @@ extension SoftwareService {
             let mailbox = port.listen(serviceID, at: gid)
             if mailbox == -EADDRINUSE && address.port == 0 { continue }
             guard mailbox >= 0 else { return -mailbox }
+            // Received from now on, so that requests are refused while it does not listen.
+            let code = linux_ready_add(state.mailboxes, mailbox, 1)
+            guard code == 0 else {
+                close(mailbox)
+                return code
+            }
+            state.bound[mailbox] = Member(identifier: identifier)
             identifier.state.mailbox = mailbox
             identifier.setLocal(ConnectionAddress(host: address.host, port: number, scope: address.scope))
             return 0
@@ -56,13 +65,10 @@ extension SoftwareService {
             guard identifier.state.mailbox >= 0, identifier.state.listener == nil, let local = identifier.local else {
                 return EINVAL
             }
-            let code = linux_ready_add(state.mailboxes, identifier.state.mailbox, 1)
-            guard code == 0 else { return code }
             let serviceID = IPService.identifier(portSpace: identifier.portSpace.rawValue, port: local.port)
-            let isAny = identifier.state.port == nil
             do throws(CMCallError) {
                 let listener = try state.endpoint.listen(
-                    serviceID: serviceID, address: isAny ? nil : PortGID(local.host))
+                    serviceID: serviceID, address: local.isAny ? nil : PortGID(local.host))
                 identifier.state.listener = listener
                 identifier.state.backlog = backlog > 0 ? Int(backlog) : Self.defaultBacklog
                 state.listeners[listener] = Member(identifier: identifier)
@@ -77,16 +83,18 @@ extension SoftwareService {
     func resolveAddress(
         _ identifier: SoftwareIdentifier, _ peer: ConnectionAddress, from source: ConnectionAddress?
     ) -> Int32 {
-        let route: Route
-        do throws(Errno) { route = try Route(to: peer, from: source) } catch { return error.rawValue }
-        return perform { state in
+        perform { state in
             guard identifier.state.connection == nil, identifier.state.listener == nil else { return EINVAL }
-            guard let port = identifier.state.port ?? Self.port(ofInterface: route.interfaceIndex, &state) else {
+            var bound = identifier.state.mailbox >= 0 ? identifier.local : nil
+            if bound?.isAny == true { bound = nil }
+            let route: Route
+            do throws(Errno) { route = try Route(to: peer, from: source ?? bound) } catch { return error.rawValue }
+            guard let port = Self.port(ofInterface: route.interfaceIndex, &state) else {
                 return Self.failure(state)
             }
             identifier.bind(port)
             // All of 127.0.0.0/8 is this host, and the device has one of its addresses.
-            let isLoopback = peer.host.isLoopbackIPv4 && route.local.isLoopbackIPv4
+            let isLoopback = PortGID(peer.host).isLoopbackIPv4 && PortGID(route.local).isLoopbackIPv4
             let remote = isLoopback ? route.local : peer.host
             identifier.state.path = CMPath(local: PortGID(route.local), remote: PortGID(remote), device: port.number)
             let number = identifier.local?.port ?? source?.port ?? 0
@@ -222,7 +230,9 @@ extension SoftwareService {
     func attributes(
         of identifier: SoftwareIdentifier, for next: QueuePair.State
     ) -> (errno: Int32, QueuePair.Attributes) {
-        state.withLock { _ in
+        // The lock may be held for ever in a child of fork(2).
+        if isInChild { return (EPERM, QueuePair.Attributes()) }
+        return state.withLock { _ in
             let (errno, values, mask) = identifier.attributes(for: next)
             return (errno, QueuePair.Attributes(values, mask: QueuePair.Attributes.Mask(rawValue: mask)))
         }
@@ -230,6 +240,7 @@ extension SoftwareService {
 
     /// rdma_set_option(3).
     func set(_ options: ConnectionIdentifierOptions, of identifier: SoftwareIdentifier) {
+        if isInChild { return }
         state.withLock { _ in
             identifier.state.options.typeOfService = options.typeOfService ?? identifier.state.options.typeOfService
             identifier.state.options.isIPv6Only = options.isIPv6Only ?? identifier.state.options.isIPv6Only
@@ -265,7 +276,7 @@ extension SoftwareService {
 
     /// rdma_migrate_id(3): events that wait move too.
     func migrate(_ identifier: SoftwareIdentifier, to channel: SoftwareChannel) {
-        perform { _ in
+        perform(inChild: ()) { _ in
             let waiting = identifier.state.channel.remove(identifier)
             identifier.state.channel = channel
             for event in waiting { channel.push(event) }
@@ -274,7 +285,7 @@ extension SoftwareService {
 
     /// rdma_destroy_id(3).
     func destroy(_ identifier: SoftwareIdentifier) {
-        let waiting = perform { state in
+        let waiting: [SoftwareEvent] = perform(inChild: []) { state in
             uncount(identifier)
             Self.end(identifier.state, &state)
             identifier.state.isDestroyed = true
@@ -290,7 +301,12 @@ extension SoftwareService {
             state.listeners[listener] = nil
         }
         if let owner = identifier.countedBy { owner.state.pending -= 1 }
-        if identifier.mailbox >= 0 { close(identifier.mailbox) }
+        if identifier.mailbox >= 0 {
+            state.bound[identifier.mailbox] = nil
+            // A child of fork(2) may have a copy of the descriptor, which would keep the mailbox in the list.
+            linux_ready_remove(state.mailboxes, identifier.mailbox)
+            close(identifier.mailbox)
+        }
         if let connection = identifier.connection {
             state.endpoint.release(connection, now: now)
             state.identifiers[connection] = nil
@@ -349,7 +365,8 @@ extension Route {
     ///
     /// - Throws: The errno value of socket(2), bind(2) or connect(2), such as `ENETUNREACH`.
     init(to peer: ConnectionAddress, from source: ConnectionAddress?) throws(Errno) {
-        let socket = Glibc.socket(peer.isIPv4 ? AF_INET : AF_INET6, Int32(SOCK_DGRAM.rawValue), 0)
+        let kind = Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue)
+        let socket = Glibc.socket(peer.isIPv4 ? AF_INET : AF_INET6, kind, 0)
         guard socket >= 0 else { throw Errno(rawValue: errno) }
         defer { close(socket) }
         if var source, !source.host.isZero {

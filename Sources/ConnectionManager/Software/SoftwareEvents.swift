@@ -96,7 +96,9 @@ extension SoftwareService {
         identifier.state.connection = connection
         identifier.state.options = owner.state.options
         var (event, serviceID, privateData) = make(identifier)
-        guard let addresses = IPAddresses(parsing: privateData), owner.takes(addresses) else {
+        guard let addresses = IPAddresses(parsing: privateData), owner.takes(addresses),
+            addresses.belong(to: path)
+        else {
             refuse(connection, .invalidServiceID, .unsupportedServiceID, &state)
             identifier.state.isDestroyed = true
             return
@@ -143,6 +145,17 @@ extension SoftwareIdentifier {
         guard let local else { return false }
         if local.isIPv4 { return addresses.destination.isIPv4 }
         return !addresses.destination.isIPv4 || state.options.isIPv6Only != true
+    }
+}
+
+extension IPAddresses {
+    /// Whether a request that came on that path may claim these addresses: those of the ports, or any of 127.0.0.0/8, all of
+    /// which are this host.
+    fileprivate func belong(to path: CMPath) -> Bool {
+        func fits(_ claimed: PortGID, _ actual: PortGID) -> Bool {
+            claimed == actual || claimed.isLoopbackIPv4 && actual.isLoopbackIPv4
+        }
+        return fits(source, path.remote) && fits(destination, path.local)
     }
 }
 

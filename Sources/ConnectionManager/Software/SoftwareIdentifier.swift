@@ -5,7 +5,7 @@ import Glibc
 import SystemPackage
 import Verbs
 
-/// What `struct rdma_cm_id` is for librdmacm, for a software device. `SoftwareService` does the work of its calls, which
+/// An identifier of a software device, as `struct rdma_cm_id` is one of librdmacm. `SoftwareService` does the work of its calls, which
 /// return an errno value, or 0.
 final class SoftwareIdentifier: @unchecked Sendable {
     // Unchecked: `raw` never changes, its fields and `state` change under the lock of the service only, before an event
@@ -48,7 +48,7 @@ final class SoftwareIdentifier: @unchecked Sendable {
     }
 
     deinit {
-        // A connect request that nobody read.
+        // A connect request that was not read.
         SoftwareService.shared.forget(state)
         raw.deallocate()
     }

@@ -49,18 +49,24 @@ final class SoftwarePort: Sendable {
         return functions.pointee.send(context.unsafeRaw, &way, transmission.message.bytes)
     }
 
-    /// Receives a message from a mailbox; nil when it is empty. Bytes that are no message are skipped.
-    func receive(from mailbox: Int32) -> (message: CMMessage, source: GID, destination: GID)? {
+    /// The most datagrams that are received from a mailbox before others have their turn, and the lock is released.
+    private static let mostDatagrams = 64
+
+    /// Passes the messages in a mailbox to `body`, of at most `mostDatagrams` datagrams; those that are no message are
+    /// skipped.
+    func receive(from mailbox: Int32, _ body: (_ message: CMMessage, _ source: GID, _ destination: GID) -> Void) {
         var way = rdma_soft_mad_way()
         var bytes = [UInt8](repeating: 0, count: Int(RDMA_SOFT_MAD_SIZE))
-        while functions.pointee.receive(context.unsafeRaw, mailbox, &way, &bytes) == 0 {
+        for _ in 0..<Self.mostDatagrams {
+            let code = functions.pointee.receive(context.unsafeRaw, mailbox, &way, &bytes)
+            if code == EMSGSIZE { continue }
+            guard code == 0 else { return }
             guard let message = try? CMMessage(parsing: bytes),
                 let source = withUnsafeBytes(of: way.source, { GID(bytes: $0) }),
                 let destination = withUnsafeBytes(of: way.destination, { GID(bytes: $0) })
             else { continue }
-            return (message, source, destination)
+            body(message, source, destination)
         }
-        return nil
     }
 
     /// A descriptor that reports POLLHUP when the process of the peer ends; a negative errno value for a peer on another
@@ -76,9 +82,6 @@ final class SoftwarePort: Sendable {
 
 extension GID {
     init(_ gid: PortGID) { self.init(prefix: gid.high, interfaceID: gid.low) }
-
-    /// Whether it is in 127.0.0.0/8.
-    var isLoopbackIPv4: Bool { isIPv4Mapped && (interfaceID >> 24) & 0xFF == 127 }
 }
 
 extension PortGID {

@@ -3,6 +3,7 @@ import CMProtocol
 import Glibc
 import Locking
 import ProviderLoader
+import Synchronization
 import SystemPackage
 import Verbs
 
@@ -17,7 +18,7 @@ final class SoftwareService: Sendable {
     static let defaultBacklog = 1024
 
     struct State {
-        var endpoint = CMEndpoint(seed: linux_random64())
+        var endpoint = CMEndpoint(random: { linux_random64() })
         /// The open devices by network interface.
         var ports: [UInt32: SoftwarePort] = [:]
         /// The ports by addresses that messages were sent to: reading a GID table costs system calls.
@@ -26,15 +27,18 @@ final class SoftwareService: Sendable {
         var listeners: [CMIdentifier: Member] = [:]
         /// The processes of connected peers: the descriptors by connection.
         var watches: [CMIdentifier: Int32] = [:]
-        /// Messages whose receiver had no room.
+        /// The mailboxes of bound identifiers, listening or not.
+        var bound: [Int32: Member] = [:]
+        /// Messages whose receiver had no room: `mostWaiting` at most. They are sent again at `retry`, in nanoseconds, and
+        /// then after `retryDelay`, in milliseconds.
         var waiting: [CMTransmission] = []
+        var retry: UInt64 = 0
+        var retryDelay: UInt64 = 1
         /// The descriptor that wakes the thread; -1 while there is none.
         var wakeup: Int32 = -1
         /// The mailboxes for which the thread waits (epoll(7)). poll(2) would keep a mailbox open, and its name in use, that
         /// is closed during the wait.
         var mailboxes: Int32 = -1
-        /// The process that has the thread.
-        var process: pid_t = 0
         /// The error of the device that could not be opened last.
         var failure: VerbsError?
     }
@@ -43,8 +47,14 @@ final class SoftwareService: Sendable {
         weak var identifier: SoftwareIdentifier?
     }
 
+    /// The most messages that wait for room; more are lost, as they may be in any network.
+    private static let mostWaiting = 256
+
     let state = Locked(State())
-    /// What `SoftwareIdentifier.deinit` leaves: it may run while the lock is held.
+    /// The process that has the thread; 0 before there is one. A child of fork(2) reads it before it takes a lock, which the
+    /// parent may have held during the fork.
+    private let process = Atomic<pid_t>(0)
+    /// The states that `SoftwareIdentifier.deinit` leaves: it may run while the lock is held.
     private let forgotten = Locked(Forgotten())
 
     private struct Forgotten {
@@ -55,13 +65,20 @@ final class SoftwareService: Sendable {
 
     private init() {}
 
+    /// Whether this is a child of fork(2), which has neither the thread nor the connections.
+    var isInChild: Bool {
+        let process = process.load(ordering: .relaxed)
+        return process != 0 && process != getpid()
+    }
+
     static var now: UInt64 { linux_monotonic_ns() }
 
     /// Starts the thread, once. Returns 0, or an errno value: `EPERM` in a child of fork(2), which has no copy of the
     /// thread.
     func start() -> Int32 {
-        state.withLock { state in
-            if state.wakeup >= 0 { return state.process == getpid() ? 0 : EPERM }
+        if isInChild { return EPERM }
+        return state.withLock { state in
+            if state.wakeup >= 0 { return 0 }
             let (wakeup, mailboxes) = (linux_wakeup(), linux_ready_list())
             let code = wakeup < 0 ? -wakeup : mailboxes < 0 ? -mailboxes : Self.startThread()
             guard code == 0 else {
@@ -71,7 +88,7 @@ final class SoftwareService: Sendable {
             state.mailboxes = mailboxes
             state.wakeup = wakeup
             forgotten.withLock { $0.wakeup = wakeup }
-            state.process = getpid()
+            process.store(getpid(), ordering: .relaxed)
             atexit { SoftwareService.shared.leave() }
             return 0
         }
@@ -96,9 +113,11 @@ final class SoftwareService: Sendable {
             }, nil)
     }
 
-    /// Calls `body` with the state, under the lock; then sends and delivers what it has caused, and wakes the thread, whose
-    /// timers and descriptors may have changed.
-    func perform<Outcome: Sendable>(_ body: (inout State) -> Outcome) -> Outcome {
+    /// Calls `body` with the state, under the lock; then sends the messages and delivers the events that follow from it, and
+    /// wakes the thread, whose timers and descriptors may have changed. In a child of fork(2) it does nothing: what it sent would come from the
+    /// parent, for its peers.
+    func perform<Outcome: Sendable>(inChild nothing: Outcome, _ body: (inout State) -> Outcome) -> Outcome {
+        if isInChild { return nothing }
         // Objects whose last reference is dropped under the lock are kept until it is released.
         var kept: [SoftwareIdentifier] = []
         let (outcome, wakeup): (Outcome, Int32) = state.withLock { state in
@@ -111,9 +130,12 @@ final class SoftwareService: Sendable {
         return outcome
     }
 
+    /// As `perform(inChild:_:)`, for a call that returns an errno value: `EPERM` in a child of fork(2).
+    func perform(_ body: (inout State) -> Int32) -> Int32 { perform(inChild: EPERM, body) }
+
     /// Releases the connection and mailbox of an identifier that does not exist any more, on the thread.
     func forget(_ identifier: SoftwareIdentifier.State) {
-        if identifier.isDestroyed || identifier.connection == nil && identifier.mailbox < 0 { return }
+        if isInChild || identifier.isDestroyed || identifier.connection == nil && identifier.mailbox < 0 { return }
         forgotten.withLock { forgotten in
             forgotten.identifiers.append(identifier)
             linux_eventfd_raise(forgotten.wakeup)
@@ -122,14 +144,15 @@ final class SoftwareService: Sendable {
 
     /// Ends all connections when the process exits, as the kernel does for its own: peers on other hosts would not notice.
     func leave() {
-        guard state.withLock({ $0.process == getpid() }) else { return }
-        perform { state in
-            for connection in state.identifiers.keys {
-                do throws(CMCallError) { try state.endpoint.disconnect(connection, now: Self.now) } catch {
-                    try? state.endpoint.reject(connection, now: Self.now)
-                }
-            }
+        perform(inChild: ()) { state in
+            for connection in state.identifiers.keys { Self.leave(connection, &state) }
         }
+    }
+
+    private static func leave(_ connection: CMIdentifier, _ state: inout State) {
+        do throws(CMCallError) { return try state.endpoint.disconnect(connection, now: now) } catch {}
+        do throws(CMCallError) { return try state.endpoint.reject(connection, now: now) } catch {}
+        state.endpoint.release(connection, now: now)
     }
 
     // MARK: The thread
@@ -161,9 +184,10 @@ final class SoftwareService: Sendable {
 
     /// The time until the next timer, in milliseconds, rounded up; -1 when none runs.
     private func timeout(_ state: State) -> Int32 {
+        var deadline = state.endpoint.nextDeadline
         // A mailbox has room again soon, and does not say when.
-        if !state.waiting.isEmpty { return 1 }
-        guard let deadline = state.endpoint.nextDeadline else { return -1 }
+        if !state.waiting.isEmpty { deadline = min(deadline ?? .max, state.retry) }
+        guard let deadline else { return -1 }
         let now = Self.now
         return deadline <= now ? 0 : Int32(clamping: (deadline - now) / 1_000_000 + 1)
     }
@@ -171,17 +195,17 @@ final class SoftwareService: Sendable {
     private func receive(_ state: inout State, _ kept: inout [SoftwareIdentifier]) {
         for port in state.ports.values {
             // The communication IDs in its own mailbox are those of the port.
-            while let (message, source, destination) = port.receive(from: port.mailbox) {
+            port.receive(from: port.mailbox) { message, source, destination in
                 receive(message, at: port, source, destination, &state)
             }
         }
-        for member in state.listeners.values {
-            guard let listener = member.identifier else { continue }
-            kept.append(listener)
-            // The functions of every port receive from every mailbox.
-            guard let port = state.ports.values.first else { continue }
-            while let (message, source, destination) = port.receive(from: listener.state.mailbox) {
-                guard let port = Self.port(having: destination, &state) else { continue }
+        for (mailbox, member) in state.bound {
+            guard let owner = member.identifier else { continue }
+            kept.append(owner)
+            // The functions of every port receive from every mailbox. The endpoint refuses requests while no identifier
+            // listens.
+            state.ports.values.first?.receive(from: mailbox) { message, source, destination in
+                guard let port = Self.port(having: destination, &state) else { return }
                 receive(message, at: port, source, destination, &state)
             }
         }
@@ -213,6 +237,7 @@ final class SoftwareService: Sendable {
 
     static func port(ofInterface index: UInt32, _ state: inout State) -> SoftwarePort? {
         if let port = state.ports[index] { return port }
+        state.failure = nil
         guard index != 0 else { return nil }
         do throws(VerbsError) {
             let list = try Device.list()
@@ -240,12 +265,10 @@ final class SoftwareService: Sendable {
         }
     }
 
-    // MARK: What the endpoint has to send and to say
+    // MARK: Messages and events of the endpoint
 
     private func settle(_ state: inout State, _ kept: inout [SoftwareIdentifier]) {
-        let waiting = state.waiting
-        state.waiting = []
-        for transmission in waiting { send(transmission, &state) }
+        sendAgain(&state)
         while true {
             if let transmission = state.endpoint.nextTransmission() {
                 send(transmission, &state)
@@ -261,11 +284,47 @@ final class SoftwareService: Sendable {
         }
     }
 
+    /// Sends the messages that wait for room, when it is time for that.
+    private func sendAgain(_ state: inout State) {
+        let now = Self.now
+        guard !state.waiting.isEmpty, now >= state.retry else { return }
+        let (waiting, delay) = (state.waiting, state.retryDelay)
+        state.waiting = []
+        for transmission in waiting where !isOver(transmission, state) { send(transmission, &state) }
+        state.retryDelay = state.waiting.count < waiting.count ? 1 : min(delay * 2, 20)
+        state.retry = now &+ state.retryDelay * 1_000_000
+    }
+
+    /// Whether a message is of no use any more, since its connection has ended. One that ends a connection of the peer stays.
+    private func isOver(_ transmission: CMTransmission, _ state: State) -> Bool {
+        let identifier: UInt32
+        switch transmission.message.body {
+        case .connectRequest(let body): identifier = body.localID
+        case .connectReply(let body): identifier = body.localID
+        case .readyToUse(let body): identifier = body.localID
+        case .messageReceiptAcknowledgment(let body): identifier = body.localID
+        case .disconnectRequest(let body): identifier = body.localID
+        case .serviceRequest(let body): identifier = body.requestID
+        default: return false
+        }
+        return !state.endpoint.contains(CMIdentifier(rawValue: identifier))
+    }
+
+    /// Keeps a message until its receiver has room.
+    private func wait(_ transmission: CMTransmission, _ state: inout State) {
+        guard state.waiting.count < Self.mostWaiting, !state.waiting.contains(transmission) else { return }
+        if state.waiting.isEmpty {
+            state.retryDelay = 1
+            state.retry = Self.now &+ 1_000_000
+        }
+        state.waiting.append(transmission)
+    }
+
     private func send(_ transmission: CMTransmission, _ state: inout State) {
         let number = transmission.path.device
         guard let port = state.ports.values.first(where: { $0.number == number }) else { return }
         switch port.send(transmission) {
-        case EAGAIN: state.waiting.append(transmission)
+        case EAGAIN: wait(transmission, &state)
         case ECONNREFUSED: refuse(transmission, &state)
         // The interface has lost the address.
         case EADDRNOTAVAIL: state.portsByAddress[GID(transmission.path.local)] = nil

@@ -1,4 +1,5 @@
 import CMProtocol
+import Synchronization
 
 /// Passes the fuzzer's input to the parser of messages of the connection manager, and to an endpoint that listens and
 /// connects.
@@ -15,7 +16,8 @@ public func fuzzCMMessages(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt
 /// An endpoint with a listener and one connection of each side takes the message twice, and time passes.
 private func receive(_ message: CMMessage) {
     let path = CMPath(local: PortGID(low: 1), remote: PortGID(low: 2), device: 0)
-    var endpoint = CMEndpoint(seed: 1)
+    let count = Atomic<UInt64>(0)
+    var endpoint = CMEndpoint(random: { count.wrappingAdd(1, ordering: .relaxed).newValue })
     _ = try? endpoint.listen(serviceID: 0x0106_1C06, address: nil)
     let active = endpoint.connect(ConnectRequest(), on: path, now: 0)
     var events: [CMEvent] = []

@@ -1,3 +1,5 @@
+import Synchronization
+
 /// SplitMix64: random numbers from a seed, the same on every machine.
 public struct SplitMix: RandomNumberGenerator {
     private var state: UInt64
@@ -36,6 +38,18 @@ public struct SplitMix: RandomNumberGenerator {
                 (bytes.baseAddress! + offset).copyMemory(from: word.baseAddress!, byteCount: part)
             }
             offset += 8
+        }
+    }
+}
+
+extension SplitMix {
+    /// A function that returns the numbers of a generator with that seed, one after the other, on any thread.
+    public static func numbers(seed: UInt64) -> @Sendable () -> UInt64 {
+        let count = Atomic<UInt64>(seed)
+        return {
+            // The state of the generator after `next` is that before it plus this constant.
+            var generator = SplitMix(seed: count.wrappingAdd(0x9E37_79B9_7F4A_7C15, ordering: .relaxed).oldValue)
+            return generator.next()
         }
     }
 }
