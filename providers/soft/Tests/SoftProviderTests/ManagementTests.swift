@@ -1,4 +1,5 @@
 import CIBVerbs
+import CLinux
 import CSoftExtension
 import Glibc
 import RoCEWire
@@ -179,6 +180,27 @@ extension Soft {
             #expect(functions.receive(port.device.context, port.mailbox, nil, nil) == EINVAL)
             #expect(port.device.table.query_extension(port.device.context, "soft-management", 2) == nil)
             #expect(functions.open(port.device.context) == -1 && errno == EADDRINUSE)
+        }
+
+        @Test("A datagram in a mailbox that is no message is dropped by itself")
+        func foreignDatagrams() throws {
+            let port = try Port()
+            let sender = linux_mailbox_open(nil)
+            try #require(sender >= 0)
+            defer { close(sender) }
+            var name = [CChar](repeating: 0, count: 96)
+            linux_mailbox_of_slot(Int32(port.number), &name)
+            for count in [1, 296, 400] {
+                let bytes = [UInt8](repeating: 0, count: count)
+                try check(linux_mailbox_send(sender, name, bytes, count, nil, 0))
+            }
+            #expect(port.send(Self.mad(0x13, 1, UInt32(port.number) << 24)) == 0)
+            var way = rdma_soft_mad_way()
+            var mad = [UInt8](repeating: 0, count: 256)
+            for _ in 0..<3 {
+                #expect(port.functions.pointee.receive(port.device.context, port.mailbox, &way, &mad) == EMSGSIZE)
+            }
+            #expect(try port.receive().mad[17] == 0x13)
         }
 
         @Test("Packets that are no MAD to queue pair 1 are dropped")
