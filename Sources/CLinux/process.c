@@ -31,8 +31,9 @@ int linux_open_process(int connection)
 	size = sizeof(peer);
 	if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
 		return -errno;
+	/* A process of another PID namespace has no number here. */
 	if (peer.pid <= 0)
-		return -ESRCH;
+		return -EOPNOTSUPP;
 	process = (int)syscall(SYS_pidfd_open, peer.pid, 0);
 	return process < 0 ? -errno : process;
 }

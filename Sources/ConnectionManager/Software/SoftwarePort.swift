@@ -69,8 +69,8 @@ final class SoftwarePort: Sendable {
         }
     }
 
-    /// A descriptor that reports POLLHUP when the process of the peer ends; a negative errno value for a peer on another
-    /// host (`EHOSTUNREACH`), and for a process that has ended (`ECONNREFUSED`).
+    /// A descriptor that is readable or reports POLLHUP when the process of the peer ends; a negative errno value for a
+    /// peer on another host (`EHOSTUNREACH`), and for a process that has ended (`ECONNREFUSED`).
     func watch(_ gid: GID, _ communicationID: UInt32) -> Int32 {
         let watch = functions.pointee.watch(context.unsafeRaw, gid.bytes, communicationID)
         return watch >= 0 ? watch : -Glibc.errno

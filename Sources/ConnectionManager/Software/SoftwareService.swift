@@ -163,7 +163,9 @@ final class SoftwareService: Sendable {
         let limit: Int32 = state.withLock { state in
             descriptors.append(pollfd(fd: state.wakeup, events: Int16(POLLIN), revents: 0))
             descriptors.append(pollfd(fd: state.mailboxes, events: Int16(POLLIN), revents: 0))
-            for watch in state.watches.values { descriptors.append(pollfd(fd: watch, events: 0, revents: 0)) }
+            for watch in state.watches.values {
+                descriptors.append(pollfd(fd: watch, events: Int16(POLLIN), revents: 0))
+            }
             return timeout(state)
         }
         _ = poll(&descriptors, UInt(descriptors.count), limit)
@@ -210,7 +212,7 @@ final class SoftwareService: Sendable {
             }
         }
         for (identifier, watch) in state.watches {
-            var entry = pollfd(fd: watch, events: 0, revents: 0)
+            var entry = pollfd(fd: watch, events: Int16(POLLIN), revents: 0)
             guard poll(&entry, 1, 0) == 1 else { continue }
             close(watch)
             state.watches[identifier] = nil

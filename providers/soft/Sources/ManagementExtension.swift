@@ -100,7 +100,15 @@ private func watchProcess(
     let isLocal = context.guarded.pointee.gids.isLocal(GID(at: UnsafeRawPointer(gid)))
     context.unlock()
     let connection = isLocal ? Slot.connect(Int(communicationID >> 24)) : -EHOSTUNREACH
-    if connection >= 0 { return connection }
-    linux_set_errno(-connection)
+    guard connection >= 0 else {
+        linux_set_errno(-connection)
+        return -1
+    }
+    // The peer has a limited number of connections (`Senders.capacity`), and a pidfd costs it nothing.
+    let process = linux_open_process(connection)
+    guard process >= 0 || process == -ESRCH else { return connection }
+    linux_close(connection)
+    if process >= 0 { return process }
+    linux_set_errno(ECONNREFUSED)
     return -1
 }

@@ -143,7 +143,8 @@ struct Senders: ~Copyable {
     /// nothing itself. False where that cannot be known.
     private static func processHasEnded(_ connection: Int32) -> Bool {
         let process = linux_open_process(connection)
-        guard process >= 0 else { return false }
+        // Before Linux 6.16, a process that was waited for has no pidfd.
+        guard process >= 0 else { return process == -ESRCH }
         defer { linux_close(process) }
         return linux_process_has_ended(process)
     }

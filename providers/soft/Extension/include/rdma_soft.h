@@ -76,8 +76,9 @@ struct rdma_soft_management {
 	 * mailbox is full; EADDRNOTAVAIL when the source is not a GID of the device or has no UDP socket; EINVAL when it is
 	 * not a message of communication management. */
 	int (*send)(struct ibv_context *context, const struct rdma_soft_mad_way *way, const void *mad);
-	/* Returns a descriptor that reports POLLHUP when the process ends that holds this communication ID on this host;
-	 * -1 when the GID is that of another host, or there is no such process. The caller closes it. */
+	/* Returns a descriptor that is readable (POLLIN) or reports POLLHUP when the process ends that holds this
+	 * communication ID on this host; -1 when the GID is that of another host, or there is no such process. The caller
+	 * closes it. */
 	int (*watch)(struct ibv_context *context, const uint8_t *gid, uint32_t communication_id);
 };
 

@@ -1,7 +1,7 @@
 import CIBVerbs
 import CLinux
 import CSoftExtension
-import Glibc
+import Foundation
 import RoCEWire
 import SoftTestSupport
 import Testing
@@ -229,15 +229,28 @@ extension Soft {
         @Test("The end of the process that holds a communication ID is reported")
         func watched() throws {
             let port = try Port()
-            var other: Port? = try Port()
+            let process = try PeerProcess("server", [])
+            let address = try JSONDecoder().decode(Address.self, from: Data(try #require(process.line()).utf8))
+            let communicationID = (address.queuePair >> 16) << 24
             let functions = port.functions.pointee
-            let watch = functions.watch(port.device.context, Self.loopback, UInt32(other!.number) << 24)
-            try #require(watch >= 0)
-            defer { close(watch) }
-            var entry = pollfd(fd: watch, events: 0, revents: 0)
-            #expect(poll(&entry, 1, 0) == 0)
-            other = nil
-            #expect(poll(&entry, 1, 20_000) == 1 && entry.revents & Int16(POLLHUP) != 0)
+            // More than the connections that a device accepts.
+            var entries: [pollfd] = []
+            defer { for entry in entries { close(entry.fd) } }
+            while entries.count < Senders.capacity + 8 {
+                let watch = functions.watch(port.device.context, Self.loopback, communicationID)
+                // The peer has not accepted the last connections yet.
+                if watch < 0, errno == EAGAIN {
+                    sched_yield()
+                    continue
+                }
+                try #require(watch >= 0, "errno \(errno)")
+                entries.append(pollfd(fd: watch, events: Int16(POLLIN), revents: 0))
+            }
+            #expect(poll(&entries, UInt(entries.count), 200) == 0)
+            process.kill()
+            #expect(poll(&entries, UInt(entries.count), 20_000) == entries.count)
+            #expect(functions.watch(port.device.context, Self.loopback, communicationID) == -1)
+            #expect(errno == ECONNREFUSED)
             #expect(functions.watch(port.device.context, RawPeer.mapped([192, 0, 2, 1]), 0) == -1)
             #expect(errno == EHOSTUNREACH)
         }
