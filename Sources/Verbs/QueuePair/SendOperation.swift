@@ -112,7 +112,7 @@ import CProviderABI
     public static func flush(
         _ remote: RemoteMemory, placement: FlushPlacement = .globalVisibility, selectivity: FlushSelectivity = .range
     ) -> SendOperation {
-        let level = UInt64(UInt8(truncatingIfNeeded: selectivity.rawValue))
+        let level = UInt64(UInt8(clamping: selectivity.rawValue))
         return SendOperation(
             ibv_wr_opcode(Opcode.flush.rawValue), remote.address, UInt64(remote.rkey), remote.byteCount,
             UInt64(placement.rawValue) | level << 8)
