@@ -75,6 +75,6 @@ extension ContextPointer {
     func sendHeldAcknowledgementNow() {
         guard pointee.lock.tryLock() else { return }
         sendHeldAcknowledgement()
-        pointee.lock.unlock()
+        unlock()
     }
 }

@@ -353,6 +353,8 @@ extension ContextPointer {
             guard now &- guarded.pointee.times.lastInterfacePoll >= interfacePollInterval else { return }
             guarded.pointee.times.lastInterfacePoll = now
         }
+        // While its socket is open.
+        sendHeldAcknowledgement()
         followInterface()
     }
 
@@ -377,19 +379,13 @@ extension ContextPointer {
         followChanges(linux_wait_any(descriptors, Int32(count), tick))
         if pointee.progressThread.rounds.load(ordering: .relaxed) == before {
             pointee.progressThread.isForeground.store(false, ordering: .relaxed)
-        } else if isQuiet || holdsOldAcknowledgement() {
+        } else {
             pointee.lock.lock()
-            _ = pump(now: linux_monotonic_ns(), receivesDatagrams: true)
+            if isQuiet || guarded.pointee.link.held.since != 0 {
+                _ = pump(now: linux_monotonic_ns(), receivesDatagrams: true)
+            }
             unlock()
         }
-    }
-
-    /// Whether an acknowledgement is held since the last tick or longer.
-    private func holdsOldAcknowledgement() -> Bool {
-        pointee.lock.lock()
-        defer { pointee.lock.unlock() }
-        let since = guarded.pointee.link.held.since
-        return since != 0 && linux_monotonic_ns() &- since >= UInt64(tick) / 2
     }
 
     /// Stays awake for a while after a packet, since a sleep and a wake-up take longer than the time to the next packet
