@@ -1,3 +1,5 @@
+import RoCEWire
+
 /// The addresses and the IP header of a packet that is passed to `Engine.receive`, in place of a GRH (`struct
 /// ibv_grh`).
 @frozen
@@ -41,4 +43,11 @@ public struct OutgoingPacket {
     /// Whether the packet is a reference to the data of a SEND, for `Engine.receiveReference` of the receiver: only an engine
     /// of this host that has the table of this one understands it. To another one it must not be sent.
     public var isReference = false
+
+    /// Whether only an engine of this host understands this packet: a reference, and the NAK that refuses one.
+    public func staysOnHost(_ bytes: UnsafeRawPointer) -> Bool {
+        isReference
+            || Opcode(rawValue: bytes.load(as: UInt8.self)) == .rcAcknowledge
+                && AETH(at: bytes + BTH.byteCount).syndrome == .nak(.needsPackets)
+    }
 }

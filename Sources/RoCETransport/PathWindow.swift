@@ -41,11 +41,12 @@ struct PathWindow {
         slowStartEnd = configuration.maximumPathWindow
     }
 
-    /// Packets were acknowledged. The window grows only while at least half of it is used, since a window that was never
-    /// filled says nothing about the network.
+    /// Packets were acknowledged, by responses with data or by acknowledgements. The window grows only while at least
+    /// half of it is used, or READs are made shorter because of it, since a window that was never filled says nothing
+    /// about the network.
     @inline(__always)
-    mutating func grow(by packets: UInt32, limit: UInt32) {
-        guard window < limit, inFlight >= window / 2 || limitsReads else { return }
+    mutating func grow(by packets: UInt32, isRead: Bool, limit: UInt32) {
+        guard window < limit, inFlight >= window / 2 || isRead && limitsReads else { return }
         if window < slowStartEnd {
             window = min(window &+ packets, limit)
             return
@@ -171,9 +172,13 @@ extension Core {
     /// does not have the turn, the queue pair waits.
     @inline(__always)
     mutating func mayUsePath(_ pair: Pair) -> Bool {
-        // A queue pair that gets no response sends two packets in a while, and takes no room from those that get some: its peer
-        // may have ended.
-        guard let window = pair.pointee.pathWindow, !pair.pointee.requester.isProbing else { return true }
+        guard let window = pair.pointee.pathWindow else { return true }
+        // A queue pair that gets no response sends a packet in a while, and a second one if there is room, and takes no
+        // room from those that get some: its peer may have ended. The response to the first packet, or the timer,
+        // continues.
+        if pair.pointee.requester.isProbing {
+            return window.pointee.hasRoom || pair.pointee.requester.next == pair.pointee.requester.una
+        }
         if window.pointee.hasRoom, pair.pointee.hasPathTurn || window.pointee.waiting.first == nil { return true }
         window.pointee.waiting.add(pair.pointee.links + QueuePairStorage.pathWaiting)
         // Nothing of it is in flight, so no response is late: the retries are not used up by the wait. The next packet

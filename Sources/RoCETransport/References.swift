@@ -66,6 +66,15 @@ extension Requester {
         referencePause = referencePenalty
         referencePenalty = min(referencePenalty &* 4, Reference.longestPause)
     }
+
+    /// The packets before `una` were acknowledged: if a reference is among them, the next refusal leads to a shorter
+    /// pause.
+    @inline(__always)
+    mutating func noteReferences() {
+        guard awaitsReference, !una.precedes(referenceEnd) else { return }
+        awaitsReference = false
+        if referencePenalty > 1 { referencePenalty /= 2 }
+    }
 }
 
 extension Core {
@@ -116,7 +125,10 @@ extension Core {
         pair.pointee.requester.next = psn &+ packetCount(byteCount, mtu: mtu)
         pair.pointee.requester.packetsSinceAckReq = 0
         pair.pointee.requester.hasReferences = true
-        if pair.pointee.requester.referencePenalty > 1 { pair.pointee.requester.referencePenalty /= 2 }
+        if !pair.pointee.requester.awaitsReference {
+            pair.pointee.requester.awaitsReference = true
+            pair.pointee.requester.referenceEnd = pair.pointee.requester.next
+        }
         wroteReference = true
         let bth = BTH(
             opcode: opcode(entry, pair, isFirst: position == 0, isLast: isLast),
@@ -173,7 +185,8 @@ extension Core {
             return
         }
         guard let pair = destination(packet.headers.bth, from: source) else { return }
-        guard pair.pointee.type == .rc else {
+        // No answer to a reference, such as the NAK `needsPackets`, leaves the host.
+        guard pair.pointee.type == .rc, pair.pointee.attributes.path.tag == Path.sameHost else {
             counters.droppedServiceType &+= 1
             return
         }
@@ -187,6 +200,12 @@ extension Core {
         guard let reference = Reference(start + packet.payloadOffset, byteCount: packet.payloadByteCount),
             isInOrder(pair, bth.opcode), bth.opcode.endsMessage || reference.byteCount % mtu == 0
         else { return refuse(pair, .invalidRequest, event: .requestError) }
+        // One from before RESET of the requester is dropped before it takes a receive work request.
+        let prefix = Int(pair.pointee.attributes.destinationQPN >> (24 &- configuration.qpnPrefixBits))
+        if neighbors.entries[prefix]?.isGranted(pair, reference.grant) == false {
+            counters.droppedState &+= 1
+            return
+        }
         execute(reference, pair, packet)
     }
 
@@ -222,6 +241,7 @@ extension Core {
     /// Asks for packets with data. References that follow are ahead of the expected PSN, and cause no NAK of their own.
     private mutating func refuseReference(_ pair: Pair) {
         pair.pointee.responder.sequence = .negativelyAcknowledged
+        counters.naksSent &+= 1
         answer(pair, pair.pointee.responder.expected, .nak(.needsPackets))
     }
 

@@ -208,14 +208,14 @@ extension Core {
 
     /// Whether BTH.A (AckReq) of this packet is set: at the end of a message, after every `acknowledgeInterval` packets
     /// of a long message, when the window or that of the destination is full after this packet, before other queue
-    /// pairs have their turn in a full window, and with a rate limit in every packet, since the next one can be later
-    /// than the retransmission timeout.
+    /// pairs have their turn in a full window, in every packet of a probe, and with a rate limit in every packet, since
+    /// the next one can be later than the retransmission timeout.
     @inline(__always)
     private mutating func setsAckReq(_ pair: Pair, isLast: Bool) -> Bool {
         guard pair.pointee.type != .uc else { return false }
         let requester = pair.pointee.requester
         let inFlight = UInt32(bitPattern: requester.una.distance(to: requester.next)) &+ 1
-        if isLast || inFlight >= requester.window || pair.pointee.pacing.rate != 0
+        if isLast || inFlight >= requester.window || pair.pointee.pacing.rate != 0 || requester.isProbing
             || requester.packetsSinceAckReq &+ 1 >= configuration.acknowledgeInterval || endsPathUse(pair)
         {
             pair.pointee.requester.packetsSinceAckReq = 0
@@ -225,9 +225,10 @@ extension Core {
         return false
     }
 
-    /// Writes an RDMA READ request. A READ is sent as requests that end at multiples of a number of packets, counted from
-    /// its start: `SendWQE.readSegment`, a power of two that never grows. So a retransmitted request is always a part of a
-    /// request that has a responder resource (IBTA volume 1, 9.4.4).
+    /// Writes an RDMA READ request. A READ is sent as requests that end at multiples of a number of packets, counted
+    /// from its start: `SendWQE.readSegment`, a power of two that grows only where nothing is outstanding and nothing
+    /// behind was ever requested. So a retransmitted request is always a part of a request that has a responder resource
+    /// (IBTA volume 1, 9.4.4).
     private mutating func emitReadRequest(
         _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, to target: UnsafeMutableRawPointer
     ) -> Int {
@@ -249,14 +250,23 @@ extension Core {
     }
 
     /// Makes the requests of a READ so short that their responses fit in half of the window of the destination, and in
-    /// that of the queue pair: the path that limits the window drops what is more.
+    /// that of the queue pair: the path that limits the window drops what is more. They become longer again when the
+    /// windows have grown.
     private mutating func limitReadSegment(_ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair) {
         guard let window = pair.pointee.pathWindow else { return }
-        var room = min(entry.pointee.readSegment, max(pair.pointee.requester.window, 1))
+        let requester = pair.pointee.requester
+        // No request that was sent before covers what is requested from here on.
+        let isFresh = requester.una == requester.next && requester.next == requester.high
+        let longest = isFresh ? configuration.readSegment : entry.pointee.readSegment
+        var room = min(longest, max(requester.window, 1))
         let half = max(window.pointee.window / 2, 1)
         window.pointee.limitsReads = half < min(room, entry.pointee.packets)
         room = min(room, half)
         let shift = UInt8(truncatingIfNeeded: 31 - room.leadingZeroBitCount)
+        if isFresh {
+            entry.pointee.readSegmentByte = shift
+            return
+        }
         guard shift < entry.pointee.readSegmentShift else { return }
         let wasSent = entry.pointee.isShortened || entry.pointee.firstPSN.precedes(pair.pointee.requester.high)
         entry.pointee.readSegmentByte = wasSent ? shift | 0x80 : shift

@@ -85,8 +85,10 @@ extension Core {
     }
 
     /// A request was acknowledged: the retry counters start again, the window grows, the timer starts again.
-    private mutating func noteProgress(_ pair: Pair, since start: PSN, now: UInt64) {
+    /// - Parameter isRead: Whether that was by a response with data.
+    private mutating func noteProgress(_ pair: Pair, since start: PSN, isRead: Bool = false, now: UInt64) {
         let una = pair.pointee.requester.una
+        pair.pointee.requester.noteReferences()
         completeLocal(pair)
         guard pair.pointee.isSending else { return }
         pair.pointee.requester.retriesLeft = pair.pointee.attributes.retryCount
@@ -101,7 +103,7 @@ extension Core {
             pair.pointee.requester.next = una
             pair.pointee.requester.current = pair.pointee.send.oldest
         }
-        growWindow(pair, by: UInt32(bitPattern: start.distance(to: una)))
+        growWindow(pair, by: UInt32(bitPattern: start.distance(to: una)), isRead: isRead)
         if una == pair.pointee.requester.high { pair.pointee.timer = .none } else { startTimer(pair, now: now) }
         requests.add(pair.pointee.links + QueuePairStorage.requests)
         reportDrained(pair)
@@ -115,6 +117,7 @@ extension Core {
         pair.pointee.requester.next = pair.pointee.requester.una
         pair.pointee.requester.current = pair.pointee.send.oldest
         pair.pointee.requester.outstandingReads = 0
+        pair.pointee.requester.awaitsReference = false
         pair.pointee.requester.roundTrip.discard()
         // A failed work request fails again when it is begun again.
         pair.pointee.requester.failure = .success
@@ -254,13 +257,14 @@ extension Core {
     // MARK: - Probes
 
     /// No response arrived within the retransmission timeout: the last packets, or their responses, may be lost, which
-    /// no NAK reports. Sends again from the oldest packet, with a window of two packets: if packets were lost, the
-    /// acknowledgement of the first one leads to the rest, and if only the response was, to the response. This uses no
-    /// retry (`ibv_qp_attr.retry_cnt`): the local ACK timeout continues.
+    /// no NAK reports. Sends again from the oldest packet, with a window of two packets, or of one where that of the
+    /// destination is full: if packets were lost, the acknowledgement of the first one leads to the rest, and if only the
+    /// response was, to the response. This uses no retry (`ibv_qp_attr.retry_cnt`): the local ACK timeout continues.
     private mutating func probe(_ pair: Pair, now: UInt64) {
         assert(pair.pointee.send.oldest != pair.pointee.requester.started, "no work request is outstanding")
         counters.probes &+= 1
         if !pair.pointee.requester.isProbing {
+            pair.pointee.requester.probeBegan = now
             pair.pointee.requester.windowBeforeProbe = pair.pointee.requester.window
             shrinkWindow(pair)
         }
@@ -279,7 +283,8 @@ extension Core {
         if pair.pointee.requester.wasProbeNeedless {
             counters.needlessProbes &+= 1
             pair.pointee.requester.window = pair.pointee.requester.windowBeforeProbe
-        } else {
+        } else if let window = pair.pointee.pathWindow, window.pointee.halvedAt < pair.pointee.requester.probeBegan {
+            // Queue pairs that begin to probe together have lost packets together: the first answer halves the window.
             shrinkPathWindow(pair, now: now)
         }
         pair.pointee.requester.isProbing = false
@@ -287,9 +292,9 @@ extension Core {
 
     // MARK: - The window
 
-    private mutating func growWindow(_ pair: Pair, by packets: UInt32) {
+    private mutating func growWindow(_ pair: Pair, by packets: UInt32, isRead: Bool) {
         if let path = pair.pointee.pathWindow {
-            path.pointee.grow(by: packets, limit: configuration.maximumPathWindow)
+            path.pointee.grow(by: packets, isRead: isRead, limit: configuration.maximumPathWindow)
         }
         let window = pair.pointee.requester.window
         guard window < configuration.maximumWindow else { return }
@@ -389,7 +394,7 @@ extension Core {
             completeOldestSend(pair, status: .success)
             guard pair.pointee.isSending else { return }
         }
-        noteProgress(pair, since: psn, now: now)
+        noteProgress(pair, since: psn, isRead: true, now: now)
     }
 }
 

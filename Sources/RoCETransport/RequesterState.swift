@@ -51,6 +51,8 @@ struct Requester {
     var timeoutAt: UInt64 = 0
     /// Whether the oldest packets were sent again early since the last acknowledgement.
     var isProbing = false
+    /// When that began, in nanoseconds.
+    var probeBegan: UInt64 = 0
     /// Packets sent since the last one with BTH.A (AckReq).
     var packetsSinceAckReq: UInt32 = 0
     /// The status that a fault rule gives to the work request in slot `faultAt`, or success.
@@ -64,6 +66,10 @@ struct Requester {
     /// refusal.
     var referencePause: UInt32 = 0
     var referencePenalty: UInt32 = 1
+    /// Whether a reference was sent since the last go-back, or since one was last acknowledged, and the PSN after the
+    /// first such reference.
+    var awaitsReference = false
+    var referenceEnd = PSN(0)
     /// The progress of draining the send queue in the state SQD.
     var drain = SendQueueDrain.notRequested
 

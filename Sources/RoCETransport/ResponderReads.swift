@@ -302,6 +302,10 @@ extension Core {
     private mutating func emitAcknowledgement(_ pair: Pair, to target: UnsafeMutableRawPointer) -> Int {
         guard let acknowledgement = pair.pointee.responder.acknowledgement else { return 0 }
         pair.pointee.responder.acknowledgement = nil
+        // The queue pair has migrated to a path to another host meanwhile.
+        if acknowledgement.syndrome == .nak(.needsPackets) && pair.pointee.attributes.path.tag != Path.sameHost {
+            return 0
+        }
         AETH(syndrome: acknowledgement.syndrome, msn: acknowledgement.msn).emit(at: target + BTH.byteCount)
         return sealResponse(.rcAcknowledge, pair, acknowledgement.psn, at: target, payload: 0)
     }

@@ -294,6 +294,52 @@ struct ReferenceTests {
                 now: now)
         }
         #expect(test.right.poll().isEmpty && test.direct == 0)
+        // It took no receive work request, and was not answered.
+        #expect(test.right.engine.counters.naksSent == 0)
+        test.send(id: 5)
+        let (left, right) = test.run()
+        #expect(left == [.success] && right.map(\.id) == [9] && test.direct == 1)
+    }
+
+    @Test("A reference to a queue pair whose peer is on another host is dropped, without an answer")
+    func elsewhere() throws {
+        let test = try Exchange(5000)
+        test.postReceive()
+        test.send()
+        let now = test.pair.network.now
+        let sent = test.left.engine.transmit(into: test.left.packet, now: now)
+        let packet = try #require(sent)
+        try #require(packet.isReference)
+        try test.right.move(test.pair.rightPair, to: .reset)
+        test.postReceive()
+        try test.right.connect(
+            test.pair.rightPair, to: test.left.gid, number: test.pair.leftPair.number, Connection().reversed)
+        test.right.engine.receiveReference(
+            UnsafeRawBufferPointer(rebasing: test.left.packet[..<packet.byteCount]),
+            from: PacketSource(
+                source: test.left.gid, destination: test.right.gid,
+                header: UnsafeRawBufferPointer(start: nil, count: 0)),
+            now: now)
+        #expect(test.right.engine.counters.droppedServiceType == 1 && test.right.engine.counters.naksSent == 0)
+        #expect(test.right.engine.transmit(into: test.right.packet, now: now) == nil && test.right.poll().isEmpty)
+    }
+
+    @Test("Many SENDs at once to a responder that refuses all references are packets, after a few refusals")
+    func pipeline() throws {
+        let test = try Exchange(5000, reach: .process(7, { _, _, _, _, _ in false }))
+        var batches = 0
+        for _ in 0..<20 {
+            test.references = []
+            for id in UInt64(1)...16 {
+                test.right.postReceive(test.pair.rightPair, id: id, [test.right.sge(test.target)])
+                test.send(id: id)
+            }
+            let (left, right) = test.run()
+            #expect(left.count == 16 && right.count == 16 && left.allSatisfy { $0 == .success })
+            if test.references.contains(true) { batches += 1 }
+        }
+        #expect((2...8).contains(batches) && test.direct == 0)
+        #expect(test.right.engine.counters.naksSent > 0)
     }
 
     // MARK: - What happens in the middle of a copy

@@ -320,6 +320,65 @@ struct RequesterTests {
         #expect(probe.host.poll().map(\.status) == [.success])
     }
 
+    /// Answers all READ requests until none is sent any more. Returns their lengths in packets of 256 bytes. `answered`
+    /// is the number of packets before the READ.
+    private func answerReads(_ probe: Probe, after answered: Int = 0) -> [Int] {
+        var lengths: [Int] = []
+        var requests = probe.sent()
+        while !requests.isEmpty {
+            var next: [Probe.Sent] = []
+            for request in requests {
+                let first = answered + Int(request.headers.reth.virtualAddress - 0x10000) / 256
+                let count = Int(request.headers.reth.dmaLength) / 256
+                lengths.append(count)
+                for index in 0..<count {
+                    let opcode: Opcode =
+                        count == 1
+                        ? .rcReadResponseOnly
+                        : index == 0
+                            ? .rcReadResponseFirst
+                            : index + 1 == count ? .rcReadResponseLast : .rcReadResponseMiddle
+                    probe.receive(opcode, first + index, payload: pattern(256))
+                    next += probe.sent()
+                }
+            }
+            requests = next
+        }
+        return lengths
+    }
+
+    @Test("The requests of a READ that a loss made shorter become longer again")
+    func readSegmentsGrowAgain() throws {
+        let probe = try Probe(.rc, Connection(mtu: 256, timeout: 10, maxReadAtomic: 1)) {
+            $0.initialPathWindow = 64
+            $0.readSegment = 16
+        }
+        probe.post(.read, bytes: 64 * 256)
+        #expect(probe.sent().map(\.headers.reth.dmaLength) == [16 * 256])
+        probe.advance(4096 << 10)
+        let lengths = answerReads(probe)
+        #expect(lengths.reduce(0, +) == 64 && lengths.count < 16 && lengths.max() == 16)
+        #expect(probe.host.poll().map(\.status) == [.success])
+    }
+
+    @Test("Short SENDs do not increase a window that made READs shorter")
+    func sendsAfterReads() throws {
+        let probe = try Probe(.rc, Connection(mtu: 256, maxReadAtomic: 1)) { $0.initialPathWindow = 4 }
+        probe.post(.read, bytes: 4 * 256)
+        #expect(answerReads(probe).first == 2)
+        probe.post(.read, bytes: 8 * 256)
+        let before = answerReads(probe, after: 4)
+        for index in 0..<100 {
+            probe.post(.send)
+            #expect(probe.sent().count == 1)
+            probe.acknowledge(12 + index)
+        }
+        probe.post(.read, bytes: 64 * 256)
+        let after = probe.sent().map(\.headers.reth.dmaLength)
+        #expect(before.last! <= 8 && after == [8 * 256])
+        #expect(probe.host.poll().count == 102)
+    }
+
     struct BadResponse: CustomTestStringConvertible, Sendable {
         let testDescription: String
         let send: @Sendable (Probe) -> Void

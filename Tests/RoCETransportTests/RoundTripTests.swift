@@ -146,6 +146,60 @@ struct RoundTripTests {
         #expect(probe.host.engine.counters.probes <= 5)
     }
 
+    /// One more queue pair that is connected to the peer.
+    private func another(_ probe: Probe) throws -> QueuePair {
+        let pair = try probe.host.makeQueuePair(sqSigAll: true)
+        try probe.host.connect(pair, to: probe.peer, number: probe.peerNumber, probe.connection)
+        return pair
+    }
+
+    private func acknowledge(_ probe: Probe, _ pair: QueuePair, _ offset: Int) {
+        probe.receive(
+            probe.packet(.rcAcknowledge, offset) {
+                $0.bth.destinationQPN = pair.number
+                $0.aeth = AETH(syndrome: .ack, msn: 0)
+            })
+    }
+
+    @Test("Queue pairs that begin to probe together halve the window of the destination once")
+    func together() throws {
+        let probe = try Probe(.rc, Connection(mtu: 256, timeout: 18)) { $0.initialPathWindow = 32 }
+        let pairs = try (0..<8).map { _ in try another(probe) }
+        for pair in pairs { probe.host.post(pair, SendWQE(id: 1, opcode: .send), [probe.sge(8)]) }
+        #expect(probe.sent().count == 8)
+        probe.advance(RoundTripTime.initialTimeout)
+        #expect(probe.sent().count == 8 && probe.host.engine.counters.probes == 8)
+        for pair in pairs {
+            probe.advance(1000)
+            acknowledge(probe, pair, 0)
+        }
+        #expect(probe.host.poll().count == 8)
+        // A request asks for half of the window.
+        probe.post(.read, bytes: 64 * 256)
+        let lengths = probe.sent().map { Int($0.headers.reth.dmaLength) }
+        #expect(lengths[0] == 8 * 256)
+    }
+
+    @Test("The second packet of a probe is sent only if the window of the destination has room")
+    func secondPacket() throws {
+        let probe = try Probe(.rc, Connection(timeout: 18)) { $0.initialPathWindow = 2 }
+        let other = try another(probe)
+        for id in 0..<2 { probe.post(.send, id: UInt64(id)) }
+        #expect(probe.sent().count == 2)
+        for id in 2..<4 { probe.host.post(other, SendWQE(id: UInt64(id), opcode: .send), [probe.sge(8)]) }
+        #expect(probe.sent().isEmpty)
+        probe.advance(RoundTripTime.initialTimeout)
+        // The other one has the room.
+        let sent = probe.sent()
+        #expect(sent.count == 3 && sent.allSatisfy { $0.headers.bth.acknowledgeRequest })
+        probe.acknowledge(0)
+        #expect(probe.host.poll().map(\.id) == [0] && probe.sent().isEmpty)
+        acknowledge(probe, other, 1)
+        #expect(probe.host.poll().map(\.id) == [2, 3] && probe.sentOffsets() == [1])
+        probe.acknowledge(1)
+        #expect(probe.host.poll().map(\.id) == [1])
+    }
+
     @Test("The retransmission timeout follows the round-trip time: RFC 6298, section 2")
     func estimate() {
         var time = RoundTripTime()

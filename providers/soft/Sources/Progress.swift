@@ -15,6 +15,8 @@ struct LinkState {
     let heldBytes = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 64)
     /// A packet that waits because its receiver's ring is full. No other packet is sent meanwhile.
     var heldPacket: OutgoingPacket?
+    /// Since when no packet has left because one is held, in nanoseconds; 0: the last one has left.
+    var stallSince: UInt64 = 0
     /// The number of packets sent and received. Wraps.
     var packetCount: UInt64 = 0
     /// The IP header for the GRH area of a received datagram.
@@ -39,12 +41,13 @@ struct LinkState {
 
 /// The most consecutive packets of one ring, or of the engine, in one round.
 private let burst = 64
-/// The longest time that a full ring may delay all packets. Its reader, or the reader's progress thread, needs some
-/// microseconds to make room, and on a busy processor some time slices. After this time it is suspended or has exited:
-/// packets to it are dropped, as in a network, without a further delay until it has made room. It is shorter than the
-/// retries of a usual connection (`timeout` 12, `retry_cnt` 7: 134 ms), so that connections to other processes survive the
-/// delay. No two processes wait for each other, since a thread that keeps a packet continues to receive. Nanoseconds.
-private let patience: UInt64 = 100_000_000
+/// The longest time that full rings may delay all packets. A reader, or its progress thread, needs some microseconds to
+/// make room, and on a busy processor some time slices. After this time it is suspended or has exited: packets to it,
+/// and to every other process whose ring is full then, are dropped, as in a network, without a further delay until it
+/// has made room. It is shorter than the retries of a connection with short ones (`timeout` 11, `retry_cnt` 7: 67 ms), so
+/// that connections to other processes survive the delay. No two processes wait for each other, since a thread that keeps
+/// a packet continues to receive. Nanoseconds.
+private let patience: UInt64 = 20_000_000
 /// The time after which a thread that posts looks at the sockets, if no other call has done so meanwhile. Nanoseconds.
 private let receiveInterval: UInt64 = 20_000
 /// The time after a datagram during which polling threads also receive from the sockets, which costs a system call.
@@ -187,7 +190,7 @@ extension ContextPointer {
         // `peer` would unmap the ring that holds the packet if its reader has closed it meanwhile.
         let found = destination == slot ? guarded.pointee.peers.opened(slot) : peer(destination, now: now)
         guard let peer = found else {
-            if !packet.isReference { sendDatagram(packet, at: bytes, now: now) }
+            if !packet.staysOnHost(bytes) { sendDatagram(packet, at: bytes, now: now) }
             return true
         }
         guarded.pointee.link.lastSlot = destination
@@ -203,6 +206,7 @@ extension ContextPointer {
             place.copyMemory(from: bytes, byteCount: packet.byteCount)
         }
         peer.pointee.fullSince = 0
+        guarded.pointee.link.stallSince = 0
         if peer.pointee.writer!.commit(byteCount: packet.byteCount, envelope) {
             guarded.pointee.peers.touch(destination, peer)
         } else {
@@ -224,6 +228,7 @@ extension ContextPointer {
         let error = peer.pointee.send(bytes, byteCount: packet.byteCount, envelope)
         if error == EAGAIN { return hold(packet, at: bytes, for: peer, now: now) }
         peer.pointee.fullSince = 0
+        guarded.pointee.link.stallSince = 0
         if error == 0 {
             pointee.counters.pointee.sentMessages &+= 1
         } else {
@@ -246,7 +251,10 @@ extension ContextPointer {
     ) -> Bool {
         assert(guarded.pointee.link.heldPacket == nil, "no packet is sent while one is held")
         if peer.pointee.fullSince == 0 { peer.pointee.fullSince = now }
-        guard now &- peer.pointee.fullSince < patience else {
+        if guarded.pointee.link.stallSince == 0 { guarded.pointee.link.stallSince = now }
+        guard now &- min(peer.pointee.fullSince, guarded.pointee.link.stallSince) < patience else {
+            // Its share of the time is used up as well, if others have used it.
+            peer.pointee.fullSince = max(min(peer.pointee.fullSince, now &- patience), 1)
             pointee.counters.pointee.ringFull &+= 1
             guarded.pointee.peers.closeIfDead(Int(packet.destinationQPN >> 16))
             return true
@@ -271,6 +279,7 @@ extension ContextPointer {
     private func sendDatagram(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) {
         guarded.pointee.link.lastSlot = -1
         guarded.pointee.link.lastDatagram = now
+        guarded.pointee.link.stallSince = 0
         let place = guarded.pointee.sockets.reserve()
         if place != bytes { place.copyMemory(from: bytes, byteCount: packet.byteCount) }
         let isExpendable = packet.isExpendable
