@@ -20,13 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CHECK(condition)                                                                                   \
-	do {                                                                                               \
-		if (!(condition)) {                                                                        \
-			fprintf(stderr, "line %d: not true: %s (errno %d)\n", __LINE__, #condition, errno); \
-			exit(1);                                                                           \
-		}                                                                                          \
-	} while (0)
+#include "check.h"
 
 #define FUNCTION(name, version) __typeof__(&name) my_##name = (__typeof__(&name))dlvsym(library, #name, version)
 #undef ibv_query_port

@@ -14,13 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHECK(condition)                                                                                   \
-	do {                                                                                               \
-		if (!(condition)) {                                                                        \
-			fprintf(stderr, "line %d: not true: %s (errno %d)\n", __LINE__, #condition, errno); \
-			exit(1);                                                                           \
-		}                                                                                          \
-	} while (0)
+#include "check.h"
 
 enum { SIZE = 256, GRH = sizeof(struct ibv_grh) };
 
