@@ -5,7 +5,8 @@ import Verbs
 public struct ConnectionError: Error, Sendable {
     /// The reason of an error.
     public enum Reason: Sendable {
-        /// A call of librdmacm failed, or what it stands for with a software device, or a system call that its use needs, such as `fcntl` or `getaddrinfo`.
+        /// A call of librdmacm failed, or its counterpart of a software device, or a system call that its use needs, such as
+        /// `fcntl` or `getaddrinfo`.
         case system(Verb, Errno)
         /// A verb failed, such as moving the queue pair.
         case verbs(VerbsError)
@@ -236,6 +237,9 @@ enum ConnectionAdvice {
         // This holds for every provider that serves the device in this process.
         return message + "; librdmacm opens it with the distribution's provider: apt install ibverbs-providers"
     }
+
+    /// Whether a device of the kernel is listed.
+    static var kernelHasDevices: Bool { listedDevices().contains { !$0.isSoftware } }
 
     /// The devices of this host; none where they cannot be listed.
     private static func listedDevices() -> [Device] { (try? Device.list()).map(Array.init) ?? [] }

@@ -26,11 +26,11 @@ public final class EventChannel: @unchecked Sendable {
 
     /// Opens a channel: rdma_create_event_channel(3).
     ///
-    /// Where the kernel has no RDMA device or no rdma_cm, or the distribution no provider for any device, software
-    /// devices serve every identifier. Where the kernel's rdma_cm can be used, software devices serve addresses of the
+    /// Where the kernel has no RDMA device or no rdma_cm, software devices serve every identifier. Where the kernel's rdma_cm can be used, software devices serve addresses of the
     /// interfaces that `RDMA_SOFT_INTERFACES` names.
     ///
-    /// - Throws: `system` with `EACCES` when /dev/infiniband/rdma_cm may not be opened, `EMFILE`; the hint says which.
+    /// - Throws: `system` with `EACCES` when /dev/infiniband/rdma_cm may not be opened, `ENODEV` when the distribution has no
+    ///   provider for the kernel's devices, `EMFILE`; the hint says which.
     public init() throws(ConnectionError) {
         let kernel = try Self.openKernel()
         var software: SoftwareChannel?
@@ -72,7 +72,11 @@ public final class EventChannel: @unchecked Sendable {
             if code == ENOENT, faccessat(AT_FDCWD, "/dev/infiniband/rdma_cm", R_OK | W_OK, AT_EACCESS) != 0 {
                 code = errno
             }
-            if code == ENODEV || code == ENOENT || code == ENXIO { return nil }
+            // The kernel's devices have no provider of the distribution. Another device must not serve their addresses
+            // unasked.
+            let isProviderMissing =
+                code == ENODEV && SoftwareService.namedInterfaces.isEmpty && ConnectionAdvice.kernelHasDevices
+            if (code == ENODEV || code == ENOENT || code == ENXIO) && !isProviderMissing { return nil }
             throw ConnectionError("rdma_create_event_channel", code: code, operation: "use rdma_cm")
         }
         guard setNonBlocking(raw.pointee.fd) else {
