@@ -232,7 +232,7 @@ struct DirectAccessTests {
         }
         test.left.post(test.leftPair, test.request(reads ? .read : .write, at: target), [test.left.sge(source)])
         var packets = 0
-        test.network.inspect = { _, _ in
+        test.network.inspect = { [unowned test] _, _ in
             packets += 1
             // From now on it could be executed directly.
             if packets == 40 { test.left.engine.neighbors[2] = neighbor }

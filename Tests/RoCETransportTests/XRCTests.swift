@@ -255,7 +255,7 @@ struct XRCTests {
         let number = test.numbers[1]
         test.post(.send, to: number, test.buffer(600))
         var arrived = 0
-        test.network.inspect = { packet, _ in
+        test.network.inspect = { [unowned test] packet, _ in
             if packet.headers.bth.opcode.isRequest { arrived += 1 }
             if arrived == 2, packet.headers.bth.opcode.isMiddle { try? test.destroyQueue(1) }
             return true
