@@ -3,6 +3,7 @@
 #endif
 #include "linux_local.h"
 
+#include "abstract_name.h"
 #include "linux_memory.h"
 
 #include <errno.h>
@@ -43,16 +44,6 @@ static int local_socket(void)
 	return fd < 0 ? -errno : fd;
 }
 
-static socklen_t write_name(struct sockaddr_un *address, const char *name)
-{
-	size_t count = strnlen(name, sizeof(address->sun_path) - 1);
-
-	memset(address, 0, sizeof(*address));
-	address->sun_family = AF_UNIX;
-	memcpy(address->sun_path + 1, name, count);
-	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + count);
-}
-
 /* SO_PEERCRED returns the peer's user ID as this process's user namespace maps it: user 0 in a rootless container is
  * another user outside. */
 static bool is_of_this_user(int fd)
@@ -80,7 +71,7 @@ static int close_with(int fd, int error)
 int linux_local_listen(const char *name)
 {
 	struct sockaddr_un address;
-	socklen_t size = write_name(&address, name);
+	socklen_t size = linux_write_abstract_name(&address, name);
 	int fd = local_socket();
 
 	if (fd < 0)
@@ -105,7 +96,7 @@ int linux_local_accept(int listener)
 int linux_local_connect(const char *name)
 {
 	struct sockaddr_un address;
-	socklen_t size = write_name(&address, name);
+	socklen_t size = linux_write_abstract_name(&address, name);
 	int fd = local_socket();
 
 	if (fd < 0)

@@ -3,6 +3,8 @@
 #endif
 #include "linux_mailbox.h"
 
+#include "abstract_name.h"
+
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -29,16 +31,6 @@ void linux_mailbox_of_service(uint64_t service, const uint8_t *gid, char name[LI
 		count += snprintf(name + count, LINUX_MAILBOX_NAME_SIZE - (size_t)count, "%02x", gid[i]);
 }
 
-static socklen_t write_name(struct sockaddr_un *address, const char *name)
-{
-	size_t count = strnlen(name, sizeof(address->sun_path) - 1);
-
-	memset(address, 0, sizeof(*address));
-	address->sun_family = AF_UNIX;
-	memcpy(address->sun_path + 1, name, count);
-	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + count);
-}
-
 int linux_mailbox_open(const char *name)
 {
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -51,7 +43,7 @@ int linux_mailbox_open(const char *name)
 	if (!name)
 		return fd;
 	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) == 0 &&
-	    bind(fd, (struct sockaddr *)&address, write_name(&address, name)) == 0)
+	    bind(fd, (struct sockaddr *)&address, linux_write_abstract_name(&address, name)) == 0)
 		return fd;
 	error = errno;
 	close(fd);
@@ -67,7 +59,7 @@ union credentials {
 int linux_mailbox_send(int fd, const char *name, const void *head, size_t head_count, const void *bytes, size_t count)
 {
 	struct sockaddr_un address;
-	socklen_t size = write_name(&address, name);
+	socklen_t size = linux_write_abstract_name(&address, name);
 	struct iovec parts[2] = { { (void *)head, head_count }, { (void *)bytes, count } };
 	struct msghdr message = {
 		.msg_name = &address, .msg_namelen = size, .msg_iov = parts, .msg_iovlen = count ? 2 : 1

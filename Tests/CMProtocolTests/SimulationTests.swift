@@ -44,7 +44,7 @@ struct SimulationTests {
                     return
                 }
             }
-            // Whoever is connected still disconnects, or loses interest.
+            // A side that is connected still disconnects, or gives up.
             for side in World.Side.allCases {
                 for identifier in views[side.rawValue].keys.sorted(by: { $0.rawValue < $1.rawValue }) {
                     if random.chance(50) {
