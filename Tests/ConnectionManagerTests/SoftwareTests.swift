@@ -24,7 +24,7 @@ private final class Endpoint: @unchecked Sendable {
 
     func receive() throws { try pair.postReceive(memory.sge(0..<4096)) }
 
-    func completion() throws -> WorkCompletion { try completions.poll(timeout: .seconds(20)) }
+    func completion() throws -> WorkCompletion { try completions.poll(timeout: .seconds(300)) }
 
     func send(_ text: String, to other: Endpoint) throws {
         try memory.copyBytes(from: Array(text.utf8).span.bytes, at: 4096)
@@ -387,7 +387,7 @@ extension ChannelTests {
             refused("rdma_listen failed: EINVAL") { try identifier.listen() }
             refused("rdma_establish failed: EINVAL") { try identifier.establish() }
             try identifier.resolveAddress(ConnectionAddress("127.0.0.1:9")!, timeout: .seconds(1))
-            #expect(try channel.nextEvent(timeout: .seconds(20))?.type == .addressResolved)
+            #expect(try channel.nextEvent(timeout: .seconds(300))?.type == .addressResolved)
             refused("room for 56") {
                 try identifier.connect(ConnectionParameters(), privateData: Array(repeating: 0, count: 57))
             }
@@ -426,7 +426,7 @@ extension ChannelTests {
             try identifier.resolveAddress(ConnectionAddress("127.0.0.1:9")!, timeout: .seconds(1))
             try identifier.migrate(to: second)
             #expect(try first.nextEvent(timeout: .zero) == nil)
-            #expect(try second.nextEvent(timeout: .seconds(20))?.type == .addressResolved)
+            #expect(try second.nextEvent(timeout: .seconds(300))?.type == .addressResolved)
         }
     }
 }

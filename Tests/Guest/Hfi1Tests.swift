@@ -115,8 +115,8 @@ extension Guest {
             try source.copyBytes(from: words.span.bytes)
             try right.postReceive(try target.sge(0..<byteCount))
             try left.postSend(.send, try source.sge(0..<byteCount))
-            try sends.poll(timeout: .seconds(20)).check()
-            #expect(try receives.poll(timeout: .seconds(20)).byteCount == byteCount)
+            try sends.poll(timeout: .seconds(300)).check()
+            #expect(try receives.poll(timeout: .seconds(300)).byteCount == byteCount)
             #expect(memcmp(source.unsafeBytes.baseAddress!, target.unsafeBytes.baseAddress!, byteCount) == 0)
 
             for round in 0..<2 as Range<UInt64> {
@@ -128,9 +128,9 @@ extension Guest {
                         flags: id == 119 ? [.signaled] : [])
                 }
                 try left.postSend(requests)
-                #expect(try sends.poll(timeout: .seconds(20)).id == 119)
+                #expect(try sends.poll(timeout: .seconds(300)).id == 119)
                 for id in 0..<120 as Range<UInt64> {
-                    let completion = try receives.poll(timeout: .seconds(20))
+                    let completion = try receives.poll(timeout: .seconds(300))
                     #expect(completion.id == id && completion.byteCount == 1 + Int(id))
                     #expect(completion.immediate == UInt32(120 * round + id) && completion.isSuccess)
                 }
@@ -168,7 +168,7 @@ extension Guest {
             for id in 0..<6 as Range<UInt64> { try queue.postReceive(try target.sge(0..<64), id: id) }
             for id in 0..<4 as Range<UInt64> {
                 try left.postSend(.send, try source.sge(0..<8), id: id)
-                #expect(try receives.poll(timeout: .seconds(20)).id == id)
+                #expect(try receives.poll(timeout: .seconds(300)).id == id)
             }
             for id in 6..<10 as Range<UInt64> { try queue.postReceive(try target.sge(0..<64), id: id) }
             try queue.resize(maxWR: 40)
@@ -181,23 +181,23 @@ extension Guest {
             try receives.resize(capacity: 50)
             for id in 8..<15 as Range<UInt64> { try left.postSend(.send, try source.sge(0..<8), id: id) }
             #expect(
-                try there.nextEvent(timeout: .seconds(20))
+                try there.nextEvent(timeout: .seconds(300))
                     == AsynchronousEvent(type: .sharedReceiveQueueLimitReached, subject: .sharedReceiveQueue(id)))
-            #expect(try receives.poll(timeout: .seconds(20)).id == 4)
-            for id in 0..<15 as Range<UInt64> { #expect(try sends.poll(timeout: .seconds(20)).id == id) }
+            #expect(try receives.poll(timeout: .seconds(300)).id == 4)
+            for id in 0..<15 as Range<UInt64> { #expect(try sends.poll(timeout: .seconds(300)).id == id) }
             try receives.resize(capacity: 10)
-            for id in 5..<15 as Range<UInt64> { #expect(try receives.poll(timeout: .seconds(20)).id == id) }
+            for id in 5..<15 as Range<UInt64> { #expect(try receives.poll(timeout: .seconds(300)).id == id) }
 
             // A message that arrives while no receive is posted is retried (RNR NAK) until there is one.
             for id in 15..<40 as Range<UInt64> {
                 try left.postSend(.send, try source.sge(0..<8), id: id)
-                #expect(try receives.poll(timeout: .seconds(20)).id == id)
-                #expect(try sends.poll(timeout: .seconds(20)).id == id)
+                #expect(try receives.poll(timeout: .seconds(300)).id == id)
+                #expect(try sends.poll(timeout: .seconds(300)).id == id)
             }
             try left.postSend(.send, try source.sge(0..<8), id: 40)
             try queue.postReceive(try target.sge(0..<64), id: 41)
-            #expect(try sends.poll(timeout: .seconds(20)).id == 40)
-            #expect(try receives.poll(timeout: .seconds(20)).id == 41)
+            #expect(try sends.poll(timeout: .seconds(300)).id == 40)
+            #expect(try receives.poll(timeout: .seconds(300)).id == 41)
 
             // LAST_WQE_REACHED: the receives that remain in the shared queue do not belong to the queue pair.
             var error = QueuePair.Attributes()
@@ -205,7 +205,7 @@ extension Guest {
             try right.modify(error)
             let number = right.number
             #expect(
-                try there.nextEvent(timeout: .seconds(20))
+                try there.nextEvent(timeout: .seconds(300))
                     == AsynchronousEvent(type: .lastWorkRequestReached, subject: .queuePair(number: number)))
         }
 
@@ -221,11 +221,11 @@ extension Guest {
             try link.right.next().check()
             #expect(try channel.wait(timeout: .zero) == nil)
             try link.left.queuePair.postSend(.send, data, flags: [.signaled, .solicited])
-            #expect(try channel.wait(timeout: .seconds(20)) == link.right.completions.id)
+            #expect(try channel.wait(timeout: .seconds(300)) == link.right.completions.id)
             try link.right.next().check()
             try link.right.completions.arm()
             try link.left.queuePair.postSend(.send, data)
-            #expect(try channel.wait(timeout: .seconds(20)) == link.right.completions.id)
+            #expect(try channel.wait(timeout: .seconds(300)) == link.right.completions.id)
             for _ in 0..<3 { try link.left.next().check() }
 
             // Overflow of a completion queue that is not polled: IBV_EVENT_CQ_ERR.
@@ -237,7 +237,7 @@ extension Guest {
             let destination = try domain.makeDestination(try pair.endpoint())
             for _ in 0..<3 { try pair.postSend(.send, try region.sge(0..<8), to: destination) }
             #expect(
-                try there.nextEvent(timeout: .seconds(20))
+                try there.nextEvent(timeout: .seconds(300))
                     == AsynchronousEvent(type: .completionQueueError, subject: .completionQueue(short.id)))
         }
 

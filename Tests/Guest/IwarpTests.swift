@@ -107,11 +107,11 @@ private func exchange() async throws {
             try transfer(from: left.0, to: right.0)
             try transfer(from: right.0, to: left.0)
             try await left.1.disconnect()
-            try await right.1.waitUntilDisconnected(timeout: .seconds(20))
+            try await right.1.waitUntilDisconnected(timeout: .seconds(300))
             #expect(left.0.pair.lastKnownState == .error && right.0.pair.lastKnownState == .error)
             // The posted receives are flushed.
             for endpoint in [left.0, right.0] {
-                #expect(try endpoint.completions.poll(timeout: .seconds(20)).status == .flushed)
+                #expect(try endpoint.completions.poll(timeout: .seconds(300)).status == .flushed)
             }
         }
     }
@@ -206,7 +206,7 @@ private func rejections() async throws {
         }
         #expect(privateData == (isDropped ? [] : reason))
         #expect(endpoint.pair.lastKnownState == .error)
-        #expect(try endpoint.completions.poll(timeout: .seconds(20)).status == .flushed)
+        #expect(try endpoint.completions.poll(timeout: .seconds(300)).status == .flushed)
         let again = try await Connector.resolve(address)
         let used = await failure { _ = try await endpoint.connect(again) }
         #expect(used?.description.contains("use a new one") == true, "\(String(describing: used))")
@@ -324,13 +324,13 @@ private func ended() async throws {
         let refused = await failure { try await first.1.recycleQueuePair() }
         #expect(refused?.description.contains("make a new queue pair") == true && first.1.isConnected)
         try await first.1.disconnect()
-        try await second.1.waitUntilDisconnected(timeout: .seconds(20))
+        try await second.1.waitUntilDisconnected(timeout: .seconds(300))
         #expect(try await second.1.nextEvent(timeout: .seconds(1))?.type == .disconnected)
         for (endpoint, connection) in [first, second] {
             #expect(!connection.isConnected && endpoint.pair.lastKnownState == .error)
             // All receives that were posted are flushed: the right side has used one.
             for _ in 0..<(endpoint === left.0 ? 4 : 3) {
-                #expect(try endpoint.completions.poll(timeout: .seconds(20)).status == .flushed)
+                #expect(try endpoint.completions.poll(timeout: .seconds(300)).status == .flushed)
             }
             // A post is not refused. libsiw leaves it in the queue.
             try endpoint.receive(0..<4096)
@@ -344,8 +344,8 @@ private func ended() async throws {
 private func crossed() async throws {
     for _ in 0..<5 {
         let (left, right, _) = try await connectPair()
-        async let first: Void = left.1.disconnect(timeout: .seconds(20))
-        async let second: Void = right.1.disconnect(timeout: .seconds(20))
+        async let first: Void = left.1.disconnect(timeout: .seconds(300))
+        async let second: Void = right.1.disconnect(timeout: .seconds(300))
         try await first
         try await second
         #expect(left.0.pair.lastKnownState == .error && right.0.pair.lastKnownState == .error)
@@ -354,10 +354,10 @@ private func crossed() async throws {
     for _ in 0..<5 {
         let connector = try await Connector.resolve(address)
         let left = try ConnectionEndpoint.iwarp(connector.openDevice())
-        async let active: Void = left.connect(connector).disconnect(timeout: .seconds(20))
+        async let active: Void = left.connect(connector).disconnect(timeout: .seconds(300))
         let request = try #require(try await listener.next())
         let right = try ConnectionEndpoint.iwarp(request.openDevice())
-        try await right.accept(request).disconnect(timeout: .seconds(20))
+        try await right.accept(request).disconnect(timeout: .seconds(300))
         try await active
         #expect(left.pair.lastKnownState == .error && right.pair.lastKnownState == .error)
     }
@@ -370,13 +370,13 @@ private func dropped() async throws {
         let both = try await connectPair()
         right = both.right
     }
-    try await right.1.waitUntilDisconnected(timeout: .seconds(20))
+    try await right.1.waitUntilDisconnected(timeout: .seconds(300))
     func withoutQueuePair() async throws -> (left: Connection, right: (ConnectionEndpoint, Connection)) {
         let both = try await connectPair()
         return (both.left.1, both.right)
     }
     let again = try await withoutQueuePair()
-    try await again.right.1.waitUntilDisconnected(timeout: .seconds(20))
+    try await again.right.1.waitUntilDisconnected(timeout: .seconds(300))
     #expect(await failure { try await again.left.disconnect() } == nil)
 }
 
@@ -459,14 +459,14 @@ private func accessError() async throws {
     let (left, right, _) = try await connectPair()
     let region = try right.0.domain.makeMemoryRegion(byteCount: 4096, access: [.localWrite, .remoteRead])
     try left.0.pair.postSend(.write(to: region.remote), left.0.memory.sge(0..<64))
-    let event = try right.0.context.nextEvent(timeout: .seconds(20))
+    let event = try right.0.context.nextEvent(timeout: .seconds(300))
     #expect(
         event == AsynchronousEvent(type: .queuePairAccessError, subject: .queuePair(number: right.0.pair.number)))
     // The responder sends TERMINATE and closes the connection (RFC 5040, 4.8).
     for (endpoint, connection) in [left, right] {
-        try await connection.waitUntilDisconnected(timeout: .seconds(20))
+        try await connection.waitUntilDisconnected(timeout: .seconds(300))
         #expect(endpoint.pair.lastKnownState == .error)
-        while try endpoint.completions.poll(timeout: .seconds(20)).status != .flushed {}
+        while try endpoint.completions.poll(timeout: .seconds(300)).status != .flushed {}
     }
 }
 
@@ -500,10 +500,10 @@ private func share(
         #expect(try right.completion().id == UInt64(index))
         #expect(try right.text(index * 64..<index * 64 + 64) == "message \(index)")
     }
-    let event = try right.context.nextEvent(timeout: .seconds(20))
+    let event = try right.context.nextEvent(timeout: .seconds(300))
     #expect(event?.type == .sharedReceiveQueueLimitReached, "\(String(describing: event))")
     try await connection.disconnect()
-    try await passive.waitUntilDisconnected(timeout: .seconds(20))
+    try await passive.waitUntilDisconnected(timeout: .seconds(300))
 }
 
 /// The device is removed while it is in use.
@@ -512,10 +512,10 @@ private func removed() async throws {
     // In the background: the command returns only after this process has exited, since librdmacm keeps the device open.
     try await Bench.shell("rdma link delete siw0 </dev/null >/dev/null 2>&1 &")
     for connection in [left.1, right.1] {
-        try await connection.waitUntilDisconnected(timeout: .seconds(20))
+        try await connection.waitUntilDisconnected(timeout: .seconds(300))
         #expect(!connection.isConnected)
         var kinds: [ConnectionEventType] = []
-        while kinds.last != .deviceRemoval, let event = try await connection.nextEvent(timeout: .seconds(20)) {
+        while kinds.last != .deviceRemoval, let event = try await connection.nextEvent(timeout: .seconds(300)) {
             kinds.append(event.type)
         }
         #expect(kinds.last == .deviceRemoval, "\(kinds)")

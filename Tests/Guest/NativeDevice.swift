@@ -92,8 +92,8 @@ struct NativeDevice: ~Copyable {
 extension Context {
     /// Waits for an event of port 1, which must be the next event apart from GID changes.
     func awaitPortEvent(_ type: EventType) throws {
-        var event = try nextEvent(timeout: .seconds(30))
-        while let other = event, other.type == .gidChange { event = try nextEvent(timeout: .seconds(30)) }
+        var event = try nextEvent(timeout: .seconds(300))
+        while let other = event, other.type == .gidChange { event = try nextEvent(timeout: .seconds(300)) }
         #expect(event == AsynchronousEvent(type: type, subject: .port(1)))
     }
 }
@@ -119,7 +119,7 @@ struct Link: ~Copyable {
             self.region = region
         }
 
-        mutating func next() throws -> WorkCompletion { try completions.poll(timeout: .seconds(20)) }
+        mutating func next() throws -> WorkCompletion { try completions.poll(timeout: .seconds(300)) }
     }
 
     var left: End

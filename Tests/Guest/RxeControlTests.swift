@@ -119,7 +119,7 @@ extension Guest {
                 for _ in 0..<4 { try left.postSend(.send, try region.sge(0..<7), id: 1) }
                 var seen: [UInt64] = []
                 while seen.count < 8 {
-                    let completion = try completions.poll(timeout: .seconds(20))
+                    let completion = try completions.poll(timeout: .seconds(300))
                     #expect(completion.isSuccess)
                     seen.append(completion.id)
                 }

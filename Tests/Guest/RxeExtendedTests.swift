@@ -122,8 +122,8 @@ extension Guest {
                     try requests.append(.send, try here.sge(0..<8), to: destination, id: 1)
                     try requests.append(.send(immediate: 5), try here.sge(0..<4), to: destination, id: 2)
                 }
-                #expect(try completions.poll(timeout: .seconds(20)).id == 1)
-                #expect(try completions.poll(timeout: .seconds(20)).id == 2)
+                #expect(try completions.poll(timeout: .seconds(300)).id == 1)
+                #expect(try completions.poll(timeout: .seconds(300)).id == 2)
                 let (first, second) = (try right.next(), try right.next())
                 #expect(first.byteCount == 48 && second.byteCount == 44 && second.immediate == 5)
                 #expect(first.sourceQueuePairNumber == left.number)

@@ -81,16 +81,16 @@ extension Guest {
                 #expect(try shared.query().limit == 30 && shared.query().maxWR >= 40)
 
                 for _ in 0..<2 { try left.postSend(.send, try region.sge(128..<136)) }
-                let event = try context.nextEvent(timeout: .seconds(20))
+                let event = try context.nextEvent(timeout: .seconds(300))
                 #expect(event?.type == .sharedReceiveQueueLimitReached && event?.subject == .sharedReceiveQueue(id))
-                var seen: [UInt64] = [try completions.poll(timeout: .seconds(20)).id]
+                var seen: [UInt64] = [try completions.poll(timeout: .seconds(300)).id]
                 try completions.resize(capacity: 200)
                 #expect(completions.capacity >= 200)
-                while seen.count < 4 { seen.append(try completions.poll(timeout: .seconds(20)).id) }
+                while seen.count < 4 { seen.append(try completions.poll(timeout: .seconds(300)).id) }
                 for _ in 0..<12 { try left.postSend(.send, try region.sge(128..<136)) }
-                for _ in 0..<20 { seen.append(try completions.poll(timeout: .seconds(20)).id) }
+                for _ in 0..<20 { seen.append(try completions.poll(timeout: .seconds(300)).id) }
                 try completions.resize(capacity: 8)
-                for _ in 0..<4 { seen.append(try completions.poll(timeout: .seconds(20)).id) }
+                for _ in 0..<4 { seen.append(try completions.poll(timeout: .seconds(300)).id) }
                 #expect(seen.filter { $0 >= 10 } == Array(10..<24) && seen.count == 28)
             }
         }
@@ -115,7 +115,7 @@ extension Guest {
                 let sge = try region.sge(0..<8)
                 try receiver.postReceive(try region.sge(1024..<1088), id: 2)
                 try sender.postSend(.send, sge, id: 1)
-                let seen = [try completions.poll(timeout: .seconds(20)), try completions.poll(timeout: .seconds(20))]
+                let seen = [try completions.poll(timeout: .seconds(300)), try completions.poll(timeout: .seconds(300))]
                 #expect(Set(seen.map(\.id)) == [1, 2] && seen.allSatisfy(\.isSuccess))
                 #expect(throws: VerbsError.self) { try sender.postReceive(sge) }
                 #expect(throws: VerbsError.self) { try receiver.postSend(.send, sge) }
@@ -214,14 +214,14 @@ extension Guest {
                 #expect(try channel.wait(timeout: .zero) == nil)
                 try link.left.queuePair.postSend(
                     .send, try link.left.region.sge(0..<8), flags: [.signaled, .solicited])
-                #expect(try channel.wait(timeout: .seconds(20)) == link.right.completions.id)
+                #expect(try channel.wait(timeout: .seconds(300)) == link.right.completions.id)
 
                 var drain = QueuePair.Attributes()
                 drain.state = .sendQueueDrained
                 try link.left.queuePair.modify(drain)
                 let number = link.left.queuePair.number
                 #expect(
-                    try context.nextEvent(timeout: .seconds(20))
+                    try context.nextEvent(timeout: .seconds(300))
                         == AsynchronousEvent(type: .sendQueueDrained, subject: .queuePair(number: number)))
 
                 // Overflow of a completion queue that is not polled: IBV_EVENT_CQ_ERR.
@@ -233,7 +233,7 @@ extension Guest {
                 let destination = try domain.makeDestination(try pair.endpoint())
                 for _ in 0...short.capacity { try pair.postSend(.send, try region.sge(0..<8), to: destination) }
                 #expect(
-                    try context.nextEvent(timeout: .seconds(20))
+                    try context.nextEvent(timeout: .seconds(300))
                         == AsynchronousEvent(type: .completionQueueError, subject: .completionQueue(short.id)))
 
                 try await Bench.shell("ip link set veth0 down")

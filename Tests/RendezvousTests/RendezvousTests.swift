@@ -8,7 +8,7 @@ import Testing
 private func makePair() throws -> (Rendezvous, Rendezvous) {
     let listener = try RendezvousListener(host: "127.0.0.1", port: 0)
     let client = try Rendezvous.connect(to: "127.0.0.1", port: listener.port)
-    return (try listener.accept(timeout: .seconds(5)), client)
+    return (try listener.accept(timeout: .seconds(300)), client)
 }
 
 /// A peer that can violate the protocol: one end of a socket pair, whose other end is a `Rendezvous`.
@@ -30,7 +30,7 @@ private final class BadPeer {
     func disconnect() { _ = shutdown(raw.rawValue, CInt(SHUT_RDWR)) }
 
     /// The reason of the error that the rendezvous throws; nil if it receives a message.
-    func receiveError(timeout: Duration = .seconds(5)) -> RendezvousError.Reason? {
+    func receiveError(timeout: Duration = .seconds(300)) -> RendezvousError.Reason? {
         do {
             _ = try rendezvous.receiveBytes(timeout: timeout)
             return nil
@@ -44,7 +44,7 @@ struct RendezvousTests {
     func exchange(host: String) throws {
         let listener = try RendezvousListener(host: host, port: 0)
         let client = try Rendezvous.connect(to: host, port: listener.port)
-        let server = try listener.accept(timeout: .seconds(5))
+        let server = try listener.accept(timeout: .seconds(300))
         try client.send(text: "17")
         #expect(try server.exchange(UInt32.max) == 17)
         #expect(try client.receiveText() == "4294967295")
@@ -55,7 +55,7 @@ struct RendezvousTests {
         let listener = try RendezvousListener(port: 0)
         for host in ["127.0.0.1", "::1"] {
             let client = try Rendezvous.connect(to: host, port: listener.port)
-            let server = try listener.accept(timeout: .seconds(5))
+            let server = try listener.accept(timeout: .seconds(300))
             try client.send(bytes: [42])
             #expect(try server.receiveBytes() == [42])
             #expect(server.peerName.hasPrefix("\(host) port "))
@@ -359,8 +359,8 @@ struct OtherProgramTests {
     /// A connection of a program that does not use the rendezvous protocol.
     private func connectOther(_ listener: RendezvousListener, sending bytes: [UInt8] = []) throws -> Rendezvous {
         let address = try SocketAddress.resolve(host: "127.0.0.1", port: listener.port)
-        let socket = try ConnectionRace.run(address, timeout: .seconds(5))
-        if !bytes.isEmpty { _ = try socket.write(bytes, deadline: .now + .seconds(5)) }
+        let socket = try ConnectionRace.run(address, timeout: .seconds(300))
+        if !bytes.isEmpty { _ = try socket.write(bytes, deadline: .now + .seconds(300)) }
         return Rendezvous(socket: socket, peerName: "the listener")
     }
 
@@ -376,13 +376,13 @@ struct OtherProgramTests {
         others.removeLast()
         let client = try Rendezvous.connect(to: "127.0.0.1", port: listener.port)
         var reasons: [RendezvousError.Reason] = []
-        let server = try listener.accept(timeout: .seconds(20)) { reasons.append($0.reason) }
+        let server = try listener.accept(timeout: .seconds(300)) { reasons.append($0.reason) }
         #expect(reasons == [.notRendezvous, .tooLarge(0xFFFF_FFFF), .disconnected])
         try client.send(bytes: [1])
         #expect(try server.receiveBytes() == [1])
         // Connections without an error are kept for the next call.
         _ = try others[2].socket.write([0, 0, 0, 1, 9], deadline: .now)
-        #expect(try listener.accept(timeout: .seconds(20)).receiveBytes() == [9])
+        #expect(try listener.accept(timeout: .seconds(300)).receiveBytes() == [9])
     }
 
     @Test("acceptMessage returns the first message of another peer while a connected peer sends none")
@@ -391,11 +391,11 @@ struct OtherProgramTests {
         let silent = try Rendezvous.connect(to: "127.0.0.1", port: listener.port)
         let client = try Rendezvous.connect(to: "127.0.0.1", port: listener.port)
         try client.send(bytes: [5])
-        #expect(try listener.acceptMessage(timeout: .seconds(20)).message == [5])
+        #expect(try listener.acceptMessage(timeout: .seconds(300)).message == [5])
         let timedOut = #expect(throws: RendezvousError.self) { try listener.acceptMessage(timeout: .milliseconds(1)) }
         #expect(timedOut?.reason == .timedOut)
         try silent.send(bytes: [6])
-        #expect(try listener.acceptMessage(timeout: .seconds(20)).message == [6])
+        #expect(try listener.acceptMessage(timeout: .seconds(300)).message == [6])
     }
 
     @Test("above the maximum number of waiting connections, the oldest are displaced")
@@ -404,7 +404,7 @@ struct OtherProgramTests {
         let others = try (0..<RendezvousListener.maximumWaiting + 2).map { _ in try connectOther(listener) }
         let client = try Rendezvous.connect(to: "127.0.0.1", port: listener.port)
         var reasons: [RendezvousError.Reason] = []
-        let server = try listener.accept(timeout: .seconds(20)) { reasons.append($0.reason) }
+        let server = try listener.accept(timeout: .seconds(300)) { reasons.append($0.reason) }
         #expect(reasons == [.displaced, .displaced, .displaced])
         try client.send(bytes: [1])
         #expect(try server.receiveBytes() == [1])

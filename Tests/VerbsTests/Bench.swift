@@ -56,7 +56,7 @@ struct Pair: ~Copyable {
         }
 
         mutating func next() throws(VerbsError) -> WorkCompletion {
-            try completions.poll(timeout: .seconds(10))
+            try completions.poll(timeout: .seconds(300))
         }
     }
 

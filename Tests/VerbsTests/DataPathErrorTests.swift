@@ -155,7 +155,7 @@ struct DataPathErrorTests {
         (options.timeout, options.retryCount) = (LocalACKTimeout(rawValue: 8), 1)
         try pair.connect(to: peer, options: options)
         try pair.postSend(.send, try region.sge())
-        let completion = try queue.poll(timeout: .seconds(10))
+        let completion = try queue.poll(timeout: .seconds(300))
         #expect(completion.status == .retryExceeded)
         let error = failure { () throws(VerbsError) in try completion.check() }
         #expect(error?.hint?.contains("the peer is gone or not in RTR") == true)

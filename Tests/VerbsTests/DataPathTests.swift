@@ -185,9 +185,9 @@ struct DataPathTests {
         #expect(try shared.query().limit == 4)
         for _ in 0..<2 { try left.postSend(.send, try region.sge(128..<136)) }
         var seen: Set<UInt64> = []
-        for _ in 0..<4 { seen.insert(try completions.poll(timeout: .seconds(10)).id) }
+        for _ in 0..<4 { seen.insert(try completions.poll(timeout: .seconds(300)).id) }
         #expect(seen == [0, 10, 11])
-        let event = try context.nextEvent(timeout: .seconds(10))
+        let event = try context.nextEvent(timeout: .seconds(300))
         #expect(event == AsynchronousEvent(type: .sharedReceiveQueueLimitReached, subject: .sharedReceiveQueue(id)))
         let own = failure { () throws(VerbsError) in try right.postReceive(try region.sge()) }
         #expect(own?.hint?.contains("post receives there") == true)

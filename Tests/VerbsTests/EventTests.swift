@@ -15,7 +15,7 @@ struct EventTests {
         try pair.right.completions.arm()
         #expect(try channel.wait(timeout: .milliseconds(1)) == nil)
         try pair.left.queuePair.postSend(.send, try pair.left.region.sge(0..<8))
-        #expect(try channel.wait(timeout: .seconds(10)) == pair.right.completions.id)
+        #expect(try channel.wait(timeout: .seconds(300)) == pair.right.completions.id)
         try pair.right.next().check()
         #expect(try channel.wait(timeout: .zero) == nil)
         #expect(channel.fileDescriptor.rawValue >= 0)
@@ -31,7 +31,7 @@ struct EventTests {
         try pair.right.next().check()
         #expect(try channel.wait(timeout: .zero) == nil)
         try pair.left.queuePair.postSend(.send, try pair.left.region.sge(0..<8), flags: [.signaled, .solicited])
-        #expect(try channel.wait(timeout: .seconds(10)) == pair.right.completions.id)
+        #expect(try channel.wait(timeout: .seconds(300)) == pair.right.completions.id)
     }
 
     @Test("events on a channel of several queues identify the queue", arguments: Bench.devices)
@@ -50,9 +50,9 @@ struct EventTests {
         try first.arm()
         try second.arm()
         try right.postSend(.write(to: region.remote), try region.sge(0..<8))
-        #expect(try channel.wait(timeout: .seconds(10)) == second.id)
+        #expect(try channel.wait(timeout: .seconds(300)) == second.id)
         try left.postSend(.write(to: region.remote), try region.sge(0..<8))
-        #expect(try channel.wait(timeout: .seconds(10)) == first.id)
+        #expect(try channel.wait(timeout: .seconds(300)) == first.id)
     }
 
     @Test(
@@ -66,7 +66,7 @@ struct EventTests {
             try pair.left.queuePair.postSend(.write(to: pair.right.region.remote), try pair.left.region.sge(0..<8))
             let channel = pair.left.completions.channel!
             if reads {
-                #expect(try channel.wait(timeout: .seconds(10)) != nil)
+                #expect(try channel.wait(timeout: .seconds(300)) != nil)
             } else {
                 _ = try pair.left.next()
             }
@@ -83,7 +83,7 @@ struct EventTests {
         ]
         for (kind, subject) in expected {
             try sendCommand([1, kind], to: pair.left)
-            let event = try context.nextEvent(timeout: .seconds(10))
+            let event = try context.nextEvent(timeout: .seconds(300))
             #expect(event == AsynchronousEvent(type: .init(rawValue: UInt32(kind)), subject: subject))
         }
         #expect(try context.nextEvent(timeout: .zero) == nil)
@@ -95,7 +95,7 @@ struct EventTests {
         do {
             let pair = try Pair(context)
             for kind in [0, 1, 4] as [UInt8] { try sendCommand([1, kind], to: pair.left) }
-            _ = try context.nextEvent(timeout: .seconds(10))
+            _ = try context.nextEvent(timeout: .seconds(300))
         }
         #expect(try context.nextEvent(timeout: .zero) == nil)
     }
@@ -106,7 +106,7 @@ struct EventTests {
         var pair = try Pair(context)
         try pair.left.queuePair.postReceive(try pair.left.region.sge(), id: 8)
         try sendCommand([1, 8], to: pair.left)
-        #expect(try context.nextEvent(timeout: .seconds(10))?.type == .deviceFatal)
+        #expect(try context.nextEvent(timeout: .seconds(300))?.type == .deviceFatal)
         let event = failure { () throws(VerbsError) in _ = try context.nextEvent() }
         #expect(event?.errno == .ioError && event?.verb == .getAsyncEvent)
         #expect(event?.hint?.contains("was removed") == true)

@@ -70,7 +70,7 @@ struct SoftMemoryTests {
             try requests.append(.flush(region.remote, selectivity: .memoryRegion), id: 6)
         }
         for id in [5, 6] as [UInt64] {
-            let completion = try completions.poll(timeout: .seconds(10))
+            let completion = try completions.poll(timeout: .seconds(300))
             #expect(completion.id == id && completion.opcode == .flush && completion.isSuccess)
         }
         let refused = failure { () throws(VerbsError) in try left.postSend(.flush(region.remote)) }
@@ -82,7 +82,7 @@ struct SoftMemoryTests {
         try left.postExtended { (requests) throws(VerbsError) in
             try requests.append(.flush(region.remote, placement: .persistence))
         }
-        #expect(try completions.poll(timeout: .seconds(10)).status == .remoteInvalidRequestError)
+        #expect(try completions.poll(timeout: .seconds(300)).status == .remoteInvalidRequestError)
     }
 
     @Test("Device memory is copied, registered and written by the peer")

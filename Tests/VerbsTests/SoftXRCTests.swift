@@ -29,7 +29,7 @@ private struct Receiver: ~Copyable {
         self.queuePair = queuePair
     }
 
-    mutating func next() throws(VerbsError) -> WorkCompletion { try completions.poll(timeout: .seconds(10)) }
+    mutating func next() throws(VerbsError) -> WorkCompletion { try completions.poll(timeout: .seconds(300)) }
 }
 
 /// A connected sender and receiver of one device.

@@ -9,12 +9,12 @@ import ToolSupport
     "Two processes of one host", .serialized,
     .enabled(if: NetworkNamespace.isPossible, "only root can make network and mount namespaces"))
 struct OneHostTests {
-    /// Runs a server and a client on `host`, each with its launcher, and returns their outcomes. Each is killed after a
-    /// minute.
+    /// Runs a server and a client on `host`, each with its launcher, and returns their outcomes. Each is killed after ten
+    /// minutes.
     private func ping(
         on host: NetworkNamespace, server: [String] = [], client: [String] = [], timeout: String = "30s"
     ) async throws -> (server: Tool.Outcome, client: Tool.Outcome) {
-        let bound = ["timeout", "--signal=KILL", "60"]
+        let bound = ["timeout", "--signal=KILL", "600"]
         var pinged: Tool.Outcome?
         let served = try await Tool.run(
             "ping", "--listen", "--port", "0", "--timeout", timeout, on: host, by: bound + server
@@ -149,7 +149,7 @@ struct OneHostTests {
                 held.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
                 held[-1].bind("\\0swift-rdma-soft-0-%d" % number)
                 held[-1].listen(600)
-            time.sleep(120)
+            time.sleep(1200)
             """
         try await host.whileRunning(["python3", "-c", program]) {
             while try await slotsInUse(on: host) < count { try await Task.sleep(for: .milliseconds(10)) }

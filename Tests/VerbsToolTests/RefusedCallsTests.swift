@@ -13,7 +13,7 @@ struct RefusedCallsTests {
     /// Runs `verbs` for at most a minute. Expects success, or a documented exit code and one of the causes in the
     /// error.
     private func run(_ arguments: [String], by launcher: [String], _ causes: [String], _ what: String) async throws {
-        let launcher = ["timeout", "--signal=KILL", "60"] + launcher
+        let launcher = ["timeout", "--signal=KILL", "600"] + launcher
         let outcome = try await Tool.run(arguments, by: launcher)
         let place = Comment("\(what), \(arguments): \(outcome)")
         #expect(ToolExit(rawValue: outcome.status) != nil, place)

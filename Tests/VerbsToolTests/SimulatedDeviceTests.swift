@@ -295,7 +295,7 @@ struct SimulatedDeviceTests {
         #expect(!FileManager.default.fileExists(atPath: String(wire)))
         for signal in [SIGTERM, SIGINT] {
             let outcome = try await Tool.run(
-                ["sim", "hfi1", "--library", Self.library, "--", "sh", "-c", "echo ready >&2; exec sleep 60"]
+                ["sim", "hfi1", "--library", Self.library, "--", "sh", "-c", "echo ready >&2; exec sleep 600"]
             ) { running in
                 _ = try await running.hasSaid("ready")
                 if signal == SIGINT { running.pressControlC() } else { running.send(signal: signal) }

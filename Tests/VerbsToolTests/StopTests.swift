@@ -160,7 +160,7 @@ struct StopTests {
         }
         #expect(children.count == 1)
         for process in children {
-            for _ in 0..<1000 where kill(process, 0) == 0 { try await Task.sleep(for: .milliseconds(10)) }
+            for _ in 0..<30_000 where kill(process, 0) == 0 { try await Task.sleep(for: .milliseconds(10)) }
             #expect(kill(process, 0) != 0)
         }
     }

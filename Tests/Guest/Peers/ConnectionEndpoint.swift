@@ -31,7 +31,7 @@ final class ConnectionEndpoint: @unchecked Sendable {
     /// Connects the queue pair; the active side of the connection.
     func connect(
         _ connector: Connector, parameters: ConnectionParameters = .init(), privateData: [UInt8] = [],
-        timeout: Duration = .seconds(20)
+        timeout: Duration = .seconds(300)
     ) async throws(ConnectionError) -> Connection {
         try await connector.connect(pair, parameters: parameters, privateData: privateData, timeout: timeout)
     }
@@ -40,7 +40,7 @@ final class ConnectionEndpoint: @unchecked Sendable {
     func accept(
         _ request: ConnectionRequest, parameters: ConnectionParameters = .init(), privateData: [UInt8] = []
     ) async throws(ConnectionError) -> Connection {
-        try await request.accept(pair, parameters: parameters, privateData: privateData, timeout: .seconds(20))
+        try await request.accept(pair, parameters: parameters, privateData: privateData, timeout: .seconds(300))
     }
 
     func receive(_ range: Range<Int>, count: Int = 1) throws {
@@ -50,7 +50,7 @@ final class ConnectionEndpoint: @unchecked Sendable {
     /// Returns the next completion; throws if its status is not success.
     @discardableResult
     func completion() throws -> WorkCompletion {
-        let completion = try completions.poll(timeout: .seconds(20))
+        let completion = try completions.poll(timeout: .seconds(300))
         try completion.check()
         return completion
     }
@@ -78,7 +78,7 @@ final class ConnectionEndpoint: @unchecked Sendable {
     }
 
     func join(_ connector: Connector) async throws(ConnectionError) -> MulticastMembership {
-        try await connector.join(pair, timeout: .seconds(20))
+        try await connector.join(pair, timeout: .seconds(300))
     }
 
     /// The text in a range of the memory, up to its zero byte.

@@ -58,7 +58,7 @@ struct RpingPeer {
     /// The buffer that the peer advertises next; nil when the peer has ended the connection.
     private func nextAdvertisement() throws -> RemoteMemory? {
         while true {
-            let completion = try endpoint.completions.poll(timeout: .seconds(30))
+            let completion = try endpoint.completions.poll(timeout: .seconds(300))
             if completion.status == .flushed { return nil }
             try completion.check()
             guard completion.opcode == .receive else { continue }

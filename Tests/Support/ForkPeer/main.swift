@@ -111,11 +111,11 @@ func moveData(_ left: inout Side, _ right: inout Side, round: Int) throws {
     memset(left.region.unsafeBytes.baseAddress! + half, 0xFF, half)
     try right.queuePair.postReceive(try right.region.sge(0..<half))
     try left.queuePair.postSend(.send, try left.region.sge(0..<half))
-    try left.completions.poll(timeout: .seconds(20)).check()
-    try right.completions.poll(timeout: .seconds(20)).check()
+    try left.completions.poll(timeout: .seconds(300)).check()
+    try right.completions.poll(timeout: .seconds(300)).check()
     try compare(right.region.unsafeBytes[..<half], pattern, "received", round)
     try left.queuePair.postSend(.read(from: right.region.remote), try left.region.sge(half..<Side.size))
-    try left.completions.poll(timeout: .seconds(20)).check()
+    try left.completions.poll(timeout: .seconds(300)).check()
     try compare(left.region.unsafeBytes[half...], pattern, "read", round)
 }
 

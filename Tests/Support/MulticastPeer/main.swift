@@ -28,7 +28,7 @@ func run(_ words: [String]) throws {
         try pair.postReceive(memory.sge())
         try pair.attach(to: MulticastGroup(gid: gid))
         close(creat(words[3], 0o600))
-        let completion = try completions.poll(timeout: .seconds(60))
+        let completion = try completions.poll(timeout: .seconds(300))
         try completion.check()
         // After the area of the GRH.
         print(String(decoding: try memory.copyBytes(40..<completion.byteCount), as: UTF8.self))
@@ -41,7 +41,7 @@ func run(_ words: [String]) throws {
     try memory.copyBytes(from: Array(words[3].utf8).span.bytes)
     try pair.postSend(
         .send, try memory.sge(0..<words[3].utf8.count), to: try domain.makeDestination(group, from: source))
-    try completions.poll(timeout: .seconds(60)).check()
+    try completions.poll(timeout: .seconds(300)).check()
 }
 
 do {

@@ -163,7 +163,7 @@ func run(_ settings: Settings) throws {
     }
     if settings.host != nil { for (index, pair) in pairs.enumerated() { try post(pair, index) } }
     while sent < settings.count || received < settings.count {
-        let completion = try completions.poll(timeout: .seconds(60))
+        let completion = try completions.poll(timeout: .seconds(300))
         try completion.check()
         guard let index = pairs.firstIndex(where: { $0.queuePair.number == completion.queuePairNumber }) else {
             throw Failure("a completion of queue pair \(completion.queuePairNumber), which is unknown")

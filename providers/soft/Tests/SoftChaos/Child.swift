@@ -53,7 +53,7 @@ struct Limits: CustomStringConvertible {
 /// A peer process of the controller.
 final class Child {
     /// The longest time for an answer or an exit. Only a broken run reaches it.
-    static let patience = Duration.seconds(60)
+    static let patience = Duration.seconds(300)
 
     let role: Int
     let identifier: pid_t

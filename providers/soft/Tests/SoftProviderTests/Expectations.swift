@@ -16,7 +16,7 @@ extension Endpoint {
 
     /// Polls until the engine's counters fulfil the condition.
     func poll(_ condition: (Counters) -> Bool, sourceLocation: SourceLocation = #_sourceLocation) {
-        let end = ContinuousClock.now + .seconds(20)
+        let end = ContinuousClock.now + .seconds(300)
         while !condition(device.counters) {
             var none = ibv_wc()
             _ = device.context.pointee.ops.poll_cq(queue, 1, &none)

@@ -84,7 +84,7 @@ extension Soft {
         }
 
         private func connect(_ slot: Int) throws -> Int32 {
-            let end = ContinuousClock.now + .seconds(20)
+            let end = ContinuousClock.now + .seconds(300)
             while true {
                 let connection = Slot.connect(slot)
                 if connection >= 0 { return connection }
@@ -95,7 +95,7 @@ extension Soft {
         }
 
         private func hasEnded(_ connection: Int32) -> Bool {
-            let end = ContinuousClock.now + .seconds(20)
+            let end = ContinuousClock.now + .seconds(300)
             var message = (UInt64(0), UInt64(0))
             while ContinuousClock.now < end {
                 var descriptor: Int32 = -1
@@ -313,7 +313,7 @@ extension Soft {
             var random = SplitMix(seed: seed)
             var writer = PacketRingWriter(rings.ring)
             var sent = 0
-            let end = ContinuousClock.now + .seconds(20)
+            let end = ContinuousClock.now + .seconds(300)
             while sent < 4000, ContinuousClock.now < end {
                 guard let place = writer.reserve() else {
                     usleep(100)

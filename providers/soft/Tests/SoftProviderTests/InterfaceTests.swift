@@ -84,7 +84,7 @@ extension Soft {
             /// Queries the port until it fulfils the condition, for at most 20 s: for later changes by the kernel,
             /// without an event.
             func port(where isWanted: (Port) -> Bool) throws -> Port {
-                let end = ContinuousClock.now + .seconds(20)
+                let end = ContinuousClock.now + .seconds(300)
                 while true {
                     let port = try port()
                     if isWanted(port) || ContinuousClock.now > end { return port }
@@ -248,7 +248,7 @@ extension Soft {
             // SIGKILL, because a child inherits the signal mask, in which a test thread may have blocked SIGTERM.
             kill(holder.processIdentifier, SIGKILL)
             holder.waitUntilExit()
-            let end = ContinuousClock.now + .seconds(20)
+            let end = ContinuousClock.now + .seconds(300)
             // The device is not queried meanwhile.
             while try host.sockets() != [Self.own, "::ffff:10.5.0.7"], ContinuousClock.now < end { usleep(50_000) }
             try host.expectSockets(for: [Self.own, "::ffff:10.5.0.7"])

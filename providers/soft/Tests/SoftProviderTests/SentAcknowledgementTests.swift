@@ -41,7 +41,7 @@ extension Soft {
 
         /// Sends messages from `a` to `b`, until the device of `b` holds the acknowledgement of the last one.
         private func exchangeUntilHeld(_ a: Endpoint, _ b: Endpoint) throws {
-            let end = ContinuousClock.now + .seconds(60)
+            let end = ContinuousClock.now + .seconds(300)
             while ContinuousClock.now < end {
                 try b.postReceive(id: 2, [b.sge(0, 8)])
                 try a.post(IBV_WR_SEND, id: 1, [a.sge(0, 8)])

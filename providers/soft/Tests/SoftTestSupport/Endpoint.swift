@@ -234,7 +234,7 @@ public final class Endpoint {
     }
 
     /// Polls until `count` completions have arrived. Only a failing test reaches the time limit.
-    public func completions(_ count: Int = 1, within seconds: Double = 20) throws -> [ibv_wc] {
+    public func completions(_ count: Int = 1, within seconds: Double = 300) throws -> [ibv_wc] {
         var found: [ibv_wc] = []
         let end = ContinuousClock.now + .seconds(seconds)
         while found.count < count {
