@@ -114,7 +114,7 @@ struct OneHostTests {
     func descriptors(limit: Int) async throws {
         let launcher = ["prlimit", "--nofile=\(limit)"]
         try await NetworkNamespace.withOne { host in
-            let (served, pinged) = try await ping(on: host, client: launcher, timeout: "2s")
+            let (served, pinged) = try await ping(on: host, client: launcher, timeout: "10s")
             let place = Comment("\(served) \(pinged)")
             #expect(pinged.status == 0 || pinged.errors.contains("Too many open files"), place)
             #expect((pinged.status == 0) == (served.status == 0), place)

@@ -10,7 +10,7 @@ import ToolSupport
 struct RefusedCallsTests {
     private static let commands = [["info", "soft0"], ["ping", "--count", "3"]]
 
-    /// Runs `verbs` for at most a minute. Expects success, or a documented exit code and one of the causes in the
+    /// Runs `verbs` for at most ten minutes. Expects success, or a documented exit code and one of the causes in the
     /// error.
     private func run(_ arguments: [String], by launcher: [String], _ causes: [String], _ what: String) async throws {
         let launcher = ["timeout", "--signal=KILL", "600"] + launcher
