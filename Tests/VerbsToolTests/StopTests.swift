@@ -81,7 +81,7 @@ struct StopTests {
             let port = try await server.port()
             outcome = try await Tool.run(
                 "ping", "127.0.0.1", "--port", port, "--count", "0", "--operation", operation, "--timeout",
-                "1s"
+                "5s"
             ) { client in
                 _ = try await client.hasSaid("until Ctrl-C")
                 server.send(signal: SIGSTOP)
@@ -90,12 +90,12 @@ struct StopTests {
         }
         #expect(outcome?.status == ToolExit.peerLost.rawValue)
         let errors = try #require(outcome?.errors)
-        #expect(errors.contains("no response to a message within 1.00 s") || Self.exhausted(errors), "\(errors)")
+        #expect(errors.contains("no response to a message within 5.00 s") || Self.exhausted(errors), "\(errors)")
     }
 
     @Test("a server that is stopped for less than --timeout: the run continues")
     func serverStopped() async throws {
-        let (client, server) = try await endless(["--timeout", "60s", "--operation", "read"]) { client, server in
+        let (client, server) = try await endless(["--timeout", "10m", "--operation", "read"]) { client, server in
             // An RDMA read is always outstanding, and only the stopped process can respond.
             server.send(signal: SIGSTOP)
             // Longer than eight transmissions with a Local ACK Timeout of 67 ms.
@@ -110,7 +110,7 @@ struct StopTests {
     @Test(
         "the server ends within its --timeout if the client is stopped", arguments: ["send", "write", "read"])
     func clientStopped(operation: String) async throws {
-        let server = try await Tool.run("ping", "--listen", "--port", "0", "--timeout", "1s") { server in
+        let server = try await Tool.run("ping", "--listen", "--port", "0", "--timeout", "5s") { server in
             let port = try await server.port()
             _ = try await Tool.run(
                 "ping", "127.0.0.1", "--port", port, "--count", "0", "--operation", operation
@@ -123,7 +123,7 @@ struct StopTests {
         }
         #expect(server.status == ToolExit.peerLost.rawValue, "\(server.errors)")
         let errors = server.errors
-        #expect(errors.contains("has been silent for 1.00 s") || Self.exhausted(errors), "\(errors)")
+        #expect(errors.contains("has been silent for 5.00 s") || Self.exhausted(errors), "\(errors)")
     }
 
     /// The retransmissions of the queue pair last a little longer than the timeout. On a busy machine a process may
