@@ -90,7 +90,7 @@ let providerTargets: [Target] = [
     .target(name: "CLinux"),
     .target(name: "CPackage"),
     .target(name: "CCRC32"),
-    .target(name: "CKernelABI", dependencies: ["CIBVerbs"]),
+    .target(name: "CKernelABI", dependencies: ["CIBVerbs"], exclude: ["abi"]),
     providerSide("ProviderKit", dependencies: ["CPackage", "CProviderABI", "CIBVerbs", "CLinux"]),
     providerSide(
         "KernelVerbs", dependencies: ["ProviderKit", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"]),
