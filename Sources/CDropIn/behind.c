@@ -14,6 +14,7 @@ DROPIN_EXPORT const char swift_rdma_libibverbs[] = RDMA_CORE_VERSION;
 /* A variable that libibverbs has set from RDMAV_ALLOW_DISASSOC_DESTROY, and that inline functions of rdma-core's private
  * headers read. */
 DROPIN_EXPORT bool verbs_allow_disassociate_destroy;
+DROPIN_EXPORT_PRIVATE(verbs_allow_disassociate_destroy, "@object");
 
 struct dropin_behind behind;
 static char behind_path[4096];
@@ -35,11 +36,22 @@ __attribute__((noreturn)) static void absent(void)
 	abort();
 }
 
+/* Constructors of libmlx5 and libefa call verbs_register_driver_N. Without the distribution's library it has no effect. */
+static void forget_driver(const void *driver)
+{
+	(void)driver;
+}
+
 /* The addresses to which the symbols lead. */
 #define FORWARD(name, version) __attribute__((visibility("hidden"))) void *dropin_to_##name = (void *)absent;
+#define FORWARD_PRIVATE(name) FORWARD(name, )
+#define FORWARD_DRIVER(number)                                                                             \
+	__attribute__((visibility("hidden"))) void *dropin_to_verbs_register_driver_##number = (void *)forget_driver;
 #define FORWARD_OLD(name, version) __attribute__((visibility("hidden"))) void *dropin_to_old_##name = (void *)absent;
 #include "forwarded.h"
 #undef FORWARD
+#undef FORWARD_PRIVATE
+#undef FORWARD_DRIVER
 #undef FORWARD_OLD
 
 /* A jump, because the functions have any number of arguments. The registers that it uses are the linker's (x86-64: none;
@@ -55,11 +67,17 @@ __attribute__((noreturn)) static void absent(void)
 	"\t.text\n\t.p2align 4\n\t.globl " symbol "\n\t.type " symbol ", @function\n" symbol ":\n" JUMP(target)  \
 	"\t.size " symbol ", . - " symbol "\n"
 #define FORWARD(name, version) __asm__(SYMBOL(#name, "dropin_to_" #name));
+#define FORWARD_PRIVATE(name)                                                                              \
+	FORWARD(name, )                                                                                    \
+	DROPIN_EXPORT_PRIVATE(name, "@function");
+#define FORWARD_DRIVER(number) FORWARD(verbs_register_driver_##number, )
 #define FORWARD_OLD(name, version)                                                                         \
 	__asm__(SYMBOL("dropin_old_" #name, "dropin_to_old_" #name) "\t.symver dropin_old_" #name ", " #name   \
 		"@" version "\n");
 #include "forwarded.h"
 #undef FORWARD
+#undef FORWARD_PRIVATE
+#undef FORWARD_DRIVER
 #undef FORWARD_OLD
 
 /* ---- finding it ---- */
@@ -110,6 +128,20 @@ static void *open_distribution(void)
 	return handle;
 }
 
+/* A function of the private node that this version of rdma-core has. */
+static void *find_private(void *handle, const char *name)
+{
+#define NODE(number, ...) "IBVERBS_PRIVATE_" #number,
+	static const char *const nodes[] = {NODE(34) LATER_PRIVATE_NODES(NODE)};
+#undef NODE
+	void *symbol = NULL;
+	size_t index;
+
+	for (index = 0; index < sizeof(nodes) / sizeof(*nodes) && !symbol; index++)
+		symbol = dlvsym(handle, name, nodes[index]);
+	return symbol;
+}
+
 /* Before the constructors of libraries that link this one, which may call it. */
 __attribute__((constructor(101))) static void find_functions(void)
 {
@@ -118,18 +150,28 @@ __attribute__((constructor(101))) static void find_functions(void)
 
 	if (!handle)
 		return;
-#define PUBLIC(name, version)                                                                              \
-	symbol = dlvsym(handle, #name, version);                                                           \
+#define KEEP(name, found)                                                                                  \
+	symbol = found;                                                                                    \
 	memcpy(&behind.name, &symbol, sizeof(symbol));
+#define PUBLIC(name, version) KEEP(name, dlvsym(handle, #name, version))
+#define PUBLIC_PRIVATE(name) KEEP(name, find_private(handle, #name))
 #include "public_names.h"
 #undef PUBLIC
+#undef PUBLIC_PRIVATE
+#undef KEEP
 #define FORWARD(name, version)                                                                             \
 	if ((symbol = dlvsym(handle, #name, version)) != NULL)                                             \
 		dropin_to_##name = symbol;
+#define FORWARD_PRIVATE(name)                                                                              \
+	if ((symbol = find_private(handle, #name)) != NULL)                                                \
+		dropin_to_##name = symbol;
+#define FORWARD_DRIVER(number) FORWARD(verbs_register_driver_##number, "IBVERBS_PRIVATE_" #number)
 #define FORWARD_OLD(name, version)                                                                         \
 	if ((symbol = dlvsym(handle, #name, version)) != NULL)                                             \
 		dropin_to_old_##name = symbol;
 #include "forwarded.h"
 #undef FORWARD
+#undef FORWARD_PRIVATE
+#undef FORWARD_DRIVER
 #undef FORWARD_OLD
 }

@@ -24,11 +24,23 @@
 	__asm__(".symver " #name ", " #name "@@@IBVERBS_1.1");                                             \
 	DROPIN_EXPORT
 
+/* The numbers of the nodes IBVERBS_PRIVATE_N that follow 34 in rdma-core: node(number, ...) for each. */
+#define LATER_PRIVATE_NODES(node, ...)                                                                     \
+	node(57, __VA_ARGS__) node(59, __VA_ARGS__) node(64, __VA_ARGS__) node(65, __VA_ARGS__)
+/* Exports what the linker exports in IBVERBS_PRIVATE_34 (libibverbs.map) in the later nodes too. `type` is an ELF type. */
+#define PRIVATE_ALIAS(number, name, type)                                                                  \
+	"\t.globl dropin_" #number "_" #name "\n\t.type dropin_" #number "_" #name ", " type                \
+	"\n\t.set dropin_" #number "_" #name ", " #name                                                     \
+	"\n\t.symver dropin_" #number "_" #name ", " #name "@IBVERBS_PRIVATE_" #number "\n"
+#define DROPIN_EXPORT_PRIVATE(name, type) __asm__(LATER_PRIVATE_NODES(PRIVATE_ALIAS, name, type))
+
 /* The functions of the distribution's library; NULL where it is not installed or older. */
 struct dropin_behind {
 #define PUBLIC(name, version) __typeof__(&name) name;
+#define PUBLIC_PRIVATE(name) __typeof__(&name) name;
 #include "public_names.h"
 #undef PUBLIC
+#undef PUBLIC_PRIVATE
 };
 
 __attribute__((visibility("hidden"))) extern struct dropin_behind behind;

@@ -1,4 +1,5 @@
-/* The functions that this library has for the objects of providers, and their version nodes. */
+/* The functions that this library has for the objects of providers, and their version nodes; PUBLIC_PRIVATE(name) for that
+ * of all private nodes. */
 PUBLIC(ibv_create_comp_channel, "IBVERBS_1.0")
 PUBLIC(ibv_destroy_comp_channel, "IBVERBS_1.0")
 PUBLIC(ibv_rate_to_mult, "IBVERBS_1.0")
@@ -89,4 +90,4 @@ PUBLIC(ibv_read_comp_cntr, "IBVERBS_1.18")
 PUBLIC(ibv_read_err_comp_cntr, "IBVERBS_1.18")
 PUBLIC(ibv_set_comp_cntr, "IBVERBS_1.18")
 PUBLIC(ibv_set_err_comp_cntr, "IBVERBS_1.18")
-PUBLIC(ibv_query_gid_type, "IBVERBS_PRIVATE_34")
+PUBLIC_PRIVATE(ibv_query_gid_type)

@@ -75,6 +75,7 @@ int ibv_query_gid(struct ibv_context *context, uint8_t port, int index, union ib
 	return 0;
 }
 
+DROPIN_EXPORT_PRIVATE(ibv_query_gid_type, "@function");
 DROPIN_EXPORT int ibv_query_gid_type(struct ibv_context *context, uint8_t port, unsigned int index, int *type)
 {
 	struct ibv_gid_entry entry = {};
