@@ -178,13 +178,34 @@ let coreTargets: [Target] = [
         exclude: ["libibverbs.map"]),
     .target(
         name: "DropIn",
-        dependencies: ["CDropIn", "ProviderLoader", "SoftProvider", "CProviderCore", "CProviderABI", "CIBVerbs"],
+        dependencies: [
+            "CDropIn", "RDMACMNode", "SoftwareConnections", "ProviderLoader", "SoftProvider", "CProviderCore",
+            "CProviderABI", "CIBVerbs", .product(name: "SystemPackage", package: "swift-system"),
+        ],
         swiftSettings: strict, linkerSettings: dropIn ? dropInLinking : []),
     .target(name: "CMProtocol", swiftSettings: strict),
     .target(
+        name: "SoftwareConnections",
+        dependencies: [
+            "ProviderLoader", "Locking", "CMProtocol", "CSoftExtension", "CRDMACM", "CProviderABI", "CIBVerbs",
+            "CLinux",
+            .product(name: "SystemPackage", package: "swift-system"),
+        ],
+        swiftSettings: strict),
+    .target(name: "CRDMACMNode", dependencies: ["CIBVerbs"]),
+    // The kernel's interface of rdma_cm for software devices, for programs in C.
+    .target(
+        name: "RDMACMNode",
+        dependencies: [
+            "SoftwareConnections", "Locking", "CMProtocol", "CRDMACMNode", "CRDMACM", "CIBVerbs", "CLinux",
+            .product(name: "SystemPackage", package: "swift-system"),
+        ],
+        swiftSettings: strict),
+    .target(
         name: "ConnectionManager",
         dependencies: [
-            "Verbs", "ProviderLoader", "Locking", "CMProtocol", "CSoftExtension", "CRDMACM", "CIBVerbs", "CLinux",
+            "Verbs", "ProviderLoader", "Locking", "SoftwareConnections", "CMProtocol", "CRDMACM", "CIBVerbs",
+            "CLinux",
             .product(name: "SystemPackage", package: "swift-system"),
         ],
         swiftSettings: strict),
@@ -308,7 +329,16 @@ let testTargets: [Target] = [
     .testTarget(
         name: "ConnectionManagerTests",
         dependencies: [
-            "CFakeRDMACM", "CRDMACM", "CProviderABI", "CIBVerbs", "ConnectionManager", "ProviderLoader", "Verbs",
+            "CFakeRDMACM", "CRDMACM", "CProviderABI", "CIBVerbs", "ConnectionManager", "SoftwareConnections",
+            "CMProtocol",
+            "ProviderLoader", "Verbs",
+        ],
+        swiftSettings: strict),
+    .testTarget(
+        name: "RDMACMNodeTests",
+        dependencies: [
+            "RDMACMNode", "SoftwareConnections", "CMProtocol", "CRDMACMNode",
+            .product(name: "SystemPackage", package: "swift-system"),
         ],
         swiftSettings: strict),
     .target(
@@ -407,6 +437,7 @@ let fuzzTargets: [Target] = [
     fuzzer("FuzzNetlink", dependencies: ["RDMANetlink"]),
     fuzzer("FuzzCompletions", dependencies: ["Mlx5Provider", "ProviderKit", "CIBVerbs"]),
     fuzzer("FuzzCMMessages", dependencies: ["CMProtocol"]),
+    fuzzer("FuzzRDMACMNode", dependencies: ["RDMACMNode", "SoftwareConnections", "CRDMACMNode"]),
     fuzzer("FuzzManagement", dependencies: ["SoftProvider"]),
     fuzzer("FuzzConnectionManager", dependencies: ["Simulator", "CSimulator", "CSimulatorABI"]),
 ].filter { FileManager.default.fileExists(atPath: "\(Context.packageDirectory)/Tests/Fuzz/\($0.name)") }

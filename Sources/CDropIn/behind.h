@@ -61,7 +61,7 @@ __attribute__((visibility("hidden"))) struct ibv_context *dropin_mark(struct ibv
 __attribute__((visibility("hidden"))) extern __thread bool dropin_is_busy;
 
 /* Whether ibv_get_device_list lists the device. */
-__attribute__((visibility("hidden"))) bool dropin_is_listed(const struct dropin_device *device);
+
 
 /* Calls `visit` for the devices that a list had. */
 __attribute__((visibility("hidden"))) void dropin_visit_known(void (*visit)(void *, const struct dropin_device *), void *list);

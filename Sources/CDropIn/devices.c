@@ -36,6 +36,14 @@ struct collection {
 	int error;
 };
 
+bool dropin_set_busy(bool is_busy)
+{
+	const bool before = dropin_is_busy;
+
+	dropin_is_busy = is_busy;
+	return before;
+}
+
 struct ibv_context *dropin_mark(struct ibv_device *device, int cmd_fd)
 {
 	(void)device;
@@ -112,7 +120,7 @@ int dropin_remember(const struct dropin_device *device)
 }
 
 /* The only device that the program is to see, by RDMA_DEVICE; or NULL. */
-static const char *only_device(void)
+const char *dropin_only_device(void)
 {
 	const char *only = getauxval(AT_SECURE) ? NULL : getenv("RDMA_DEVICE");
 
@@ -121,7 +129,7 @@ static const char *only_device(void)
 
 bool dropin_is_listed(const struct dropin_device *device)
 {
-	const char *only = only_device();
+	const char *only = dropin_only_device();
 
 	/* A device on request appears where it is asked for only. */
 	return only ? !strcmp(only, device->device->name) : !device->on_request;
@@ -147,7 +155,7 @@ static void add_provided(void *list, const struct dropin_device *device)
 DROPIN_EXPORT_AGAIN(ibv_get_device_list)
 struct ibv_device **ibv_get_device_list(int *count)
 {
-	struct collection found = {.only = only_device()};
+	struct collection found = {.only = dropin_only_device()};
 	struct ibv_device **others = NULL;
 	struct list *list = NULL;
 	size_t index;

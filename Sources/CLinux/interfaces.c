@@ -237,3 +237,20 @@ int linux_interface_addresses(struct linux_interface_address *addresses, int cap
 		error = add_ipv6(&list, true);
 	return error ? -error : list.count;
 }
+
+uint32_t linux_interface_having(const uint8_t gid[16])
+{
+	const int known = linux_interface_addresses(NULL, 0);
+	struct linux_interface_address *addresses;
+	uint32_t index = 0;
+	int count;
+
+	if (known <= 0 || !(addresses = calloc((size_t)known, sizeof(*addresses))))
+		return 0;
+	count = linux_interface_addresses(addresses, known);
+	for (int next = 0; next < count && next < known && index == 0; next++)
+		if (!memcmp(addresses[next].gid, gid, 16))
+			index = addresses[next].index;
+	free(addresses);
+	return index;
+}

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 void linux_futex_wait(const void *word, uint32_t expected)
@@ -48,6 +49,29 @@ void linux_eventfd_clear(int fd)
 
 	while (read(fd, &count, sizeof(count)) < 0 && errno == EINTR)
 		;
+}
+
+int linux_counter(bool nonblocking)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE | (nonblocking ? EFD_NONBLOCK : 0));
+
+	return fd < 0 ? -errno : fd;
+}
+
+bool linux_count_down(int fd)
+{
+	uint64_t one;
+	struct iovec buffer = { .iov_base = &one, .iov_len = sizeof(one) };
+	struct pollfd entry = { .fd = fd, .events = POLLIN };
+	ssize_t count;
+
+	do {
+		count = preadv2(fd, &buffer, 1, -1, RWF_NOWAIT);
+	} while (count < 0 && errno == EINTR);
+	/* Before Linux 5.8, eventfd(2) does not support the flag. */
+	if (count < 0 && errno == EOPNOTSUPP && poll(&entry, 1, 0) == 1)
+		count = read(fd, &one, sizeof(one));
+	return count == sizeof(one);
 }
 
 bool linux_is_nonblocking(int fd)

@@ -139,7 +139,8 @@ extension ConnectRequest {
         responderResources = datagram.bytes[data + 35]
         initiatorDepth = datagram.bytes[data + 39]
         remoteResponseTimeout = datagram.bits(at: data + 43, 0, 5)
-        transportType = datagram.bits(at: data + 43, 5, 2)
+        transport = CMTransport(
+            type: datagram.bits(at: data + 43, 5, 2), extended: datagram.bits(at: data + 51, 5, 3))
         flowControl = datagram.bits(at: data + 43, 7, 1) != 0
         startingPSN = datagram.number24(at: data + 44)
         localResponseTimeout = datagram.bits(at: data + 47, 0, 5)
@@ -170,7 +171,8 @@ extension ConnectRequest {
         datagram.bytes[data + 35] = responderResources
         datagram.bytes[data + 39] = initiatorDepth
         datagram.set(remoteResponseTimeout, at: data + 43, 0, bits: 5)
-        datagram.set(transportType, at: data + 43, 5, bits: 2)
+        datagram.set(transport.type, at: data + 43, 5, bits: 2)
+        datagram.set(transport.extended, at: data + 51, 5, bits: 3)
         datagram.set(flowControl ? 1 : 0, at: data + 43, 7, bits: 1)
         datagram.set(UInt64(startingPSN), at: data + 44, 3)
         datagram.set(localResponseTimeout, at: data + 47, 0, bits: 5)
@@ -235,6 +237,7 @@ extension ConnectReply {
     fileprivate init(_ datagram: Datagram) {
         (localID, remoteID) = datagram.identifiers
         queuePairNumber = datagram.number24(at: data + 12)
+        endToEndContextNumber = datagram.number24(at: data + 16)
         startingPSN = datagram.number24(at: data + 20)
         responderResources = datagram.bytes[data + 24]
         initiatorDepth = datagram.bytes[data + 25]
@@ -249,6 +252,7 @@ extension ConnectReply {
     fileprivate func write(to datagram: inout Datagram) {
         datagram.identifiers = (localID, remoteID)
         datagram.set(UInt64(queuePairNumber), at: data + 12, 3)
+        datagram.set(UInt64(endToEndContextNumber), at: data + 16, 3)
         datagram.set(UInt64(startingPSN), at: data + 20, 3)
         datagram.bytes[data + 24] = responderResources
         datagram.bytes[data + 25] = initiatorDepth

@@ -46,6 +46,7 @@ package struct CMEndpoint: Sendable {
         let serviceID: UInt64
         /// nil: every address.
         let address: PortGID?
+        let transport: CMTransport
     }
 
     /// - Parameter random: Draws communication and transaction IDs. Its numbers must be unpredictable, even to a peer that
@@ -79,15 +80,18 @@ package struct CMEndpoint: Sendable {
 extension CMEndpoint {
     /// Takes requests for a service from now on.
     /// - Parameter address: The address at which requests arrive; nil takes them at every address.
+    /// - Parameter transport: That of the requests; others are rejected.
     /// - Throws: `addressInUse` when another listener has both.
-    package mutating func listen(serviceID: UInt64, address: PortGID?) throws(CMCallError) -> CMIdentifier {
+    package mutating func listen(
+        serviceID: UInt64, address: PortGID?, transport: CMTransport = .reliable
+    ) throws(CMCallError) -> CMIdentifier {
         let isTaken = listeners.values.contains { $0.serviceID == serviceID && $0.address == address }
         if isTaken { throw .addressInUse }
         var identifier: CMIdentifier
         repeat {
             identifier = CMIdentifier(rawValue: UInt32(truncatingIfNeeded: random()))
         } while listeners[identifier] != nil
-        listeners[identifier] = ListenerEntry(serviceID: serviceID, address: address)
+        listeners[identifier] = ListenerEntry(serviceID: serviceID, address: address, transport: transport)
         return identifier
     }
 
@@ -306,7 +310,7 @@ extension CMEndpoint {
         guard let listener = listener(request.serviceID, request.privateData, path) else {
             return sendReject(to: request.localID, transactionID, path, .request, .invalidServiceID)
         }
-        guard request.transportType == 0 else {
+        guard request.transport == listeners[listener]?.transport else {
             return sendReject(to: request.localID, transactionID, path, .request, .invalidTransport)
         }
         let identifier = newIdentifier(path)

@@ -37,6 +37,7 @@ package enum CMAttribute: UInt16, Hashable, Sendable, CaseIterable {
 /// | | 5-7 | RNR retry count |
 /// | 51 | 0-3 | max CM retries |
 /// | | 4 | SRQ |
+/// | | 5-7 | extended transport type |
 /// | 52-53, 54-55 | | primary local and remote LID |
 /// | 56-71, 72-87 | | primary local and remote GID |
 /// | 88-90 | 0-19 | primary flow label |
@@ -62,8 +63,7 @@ package struct ConnectRequest: Hashable, Sendable {
     package var initiatorDepth: UInt8 = 0
     /// How long the receiver may take to respond: 4.096 µs times 2 to this power.
     package var remoteResponseTimeout: UInt8 = 0
-    /// 0 for RC, 1 for UC.
-    package var transportType: UInt8 = 0
+    package var transport = CMTransport.reliable
     package var flowControl = false
     /// The PSN with which the receiver of this message begins to send.
     package var startingPSN: UInt32 = 0
@@ -91,6 +91,19 @@ package struct ConnectRequest: Hashable, Sendable {
     package var privateData: [UInt8] = []
 
     package init() {}
+}
+
+/// The transport service type of a REQ, and its extended transport type.
+package struct CMTransport: Hashable, Sendable {
+    package var type: UInt8
+    package var extended: UInt8
+    package init(type: UInt8, extended: UInt8) { (self.type, self.extended) = (type, extended) }
+    /// RC.
+    package static let reliable = CMTransport(type: 0, extended: 0)
+    /// UC.
+    package static let unreliable = CMTransport(type: 1, extended: 0)
+    /// XRC.
+    package static let extended = CMTransport(type: 3, extended: 1)
 }
 
 /// MRA: the receiver of a message needs more time (IBTA volume 1, 12.6.6).
@@ -188,6 +201,8 @@ package struct ConnectReply: Hashable, Sendable {
     package var localID: UInt32 = 0
     package var remoteID: UInt32 = 0
     package var queuePairNumber: UInt32 = 0
+    /// The EECN; of an XRC target its queue pair.
+    package var endToEndContextNumber: UInt32 = 0
     /// The PSN with which the receiver of this message begins to send.
     package var startingPSN: UInt32 = 0
     package var responderResources: UInt8 = 0

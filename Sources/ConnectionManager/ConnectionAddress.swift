@@ -1,4 +1,5 @@
 import Glibc
+import SoftwareConnections
 import SystemPackage
 import Verbs
 
@@ -115,50 +116,12 @@ extension ConnectionAddress: LosslessStringConvertible {
 extension ConnectionAddress {
     /// Reads a struct sockaddr of either family; nil for any other.
     init?(_ raw: UnsafePointer<sockaddr>) {
-        switch Int32(raw.pointee.sa_family) {
-        case AF_INET:
-            self = UnsafeRawPointer(raw).withMemoryRebound(to: sockaddr_in.self, capacity: 1) { address in
-                let octets = UInt32(bigEndian: address.pointee.sin_addr.s_addr)
-                let gid = GID(prefix: 0, interfaceID: 0xffff_0000_0000 | UInt64(octets))
-                return ConnectionAddress(host: gid, port: UInt16(bigEndian: address.pointee.sin_port))
-            }
-        case AF_INET6:
-            let value: ConnectionAddress? = UnsafeRawPointer(raw).withMemoryRebound(
-                to: sockaddr_in6.self, capacity: 1
-            ) { address in
-                let bytes = withUnsafeBytes(of: address.pointee.sin6_addr) { Array($0) }
-                return GID(bytes: bytes).map {
-                    ConnectionAddress(
-                        host: $0, port: UInt16(bigEndian: address.pointee.sin6_port),
-                        scope: address.pointee.sin6_scope_id)
-                }
-            }
-            guard let value else { return nil }
-            self = value
-        default: return nil
-        }
+        guard let address = SocketAddress(raw) else { return nil }
+        self.init(address)
     }
 
     /// Passes the address to `body` as the struct sockaddr of its family.
     func withRaw<Result>(_ body: (UnsafeMutablePointer<sockaddr>) -> Result) -> Result {
-        var storage = sockaddr_storage()
-        return withUnsafeMutableBytes(of: &storage) { bytes in
-            let base = bytes.baseAddress!
-            if isIPv4 {
-                var address = sockaddr_in()
-                address.sin_family = sa_family_t(AF_INET)
-                address.sin_port = port.bigEndian
-                address.sin_addr.s_addr = UInt32(truncatingIfNeeded: host.interfaceID).bigEndian
-                base.storeBytes(of: address, as: sockaddr_in.self)
-            } else {
-                var address = sockaddr_in6()
-                address.sin6_family = sa_family_t(AF_INET6)
-                address.sin6_port = port.bigEndian
-                address.sin6_scope_id = scope
-                withUnsafeMutableBytes(of: &address.sin6_addr) { $0.copyBytes(from: host.bytes) }
-                base.storeBytes(of: address, as: sockaddr_in6.self)
-            }
-            return body(base.assumingMemoryBound(to: sockaddr.self))
-        }
+        SocketAddress(self).withRaw(body)
     }
 }

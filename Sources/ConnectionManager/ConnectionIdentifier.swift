@@ -3,6 +3,7 @@ import CRDMACM
 import Glibc
 import Locking
 import ProviderLoader
+import SoftwareConnections
 import SystemPackage
 import Verbs
 
@@ -34,7 +35,10 @@ public final class ConnectionIdentifier: @unchecked Sendable {
 
     /// Makes an identifier whose events `channel` receives: rdma_create_id(3).
     public convenience init(channel: EventChannel, portSpace: PortSpace = .tcp) throws(ConnectionError) {
-        let software = channel.software.map { SoftwareIdentifier(channel: $0, portSpace: portSpace) }
+        let software = channel.software.map {
+            SoftwareIdentifier(
+                .shared, channel: $0, portSpace: portSpace.raw, type: portSpace.isDatagram ? IBV_QPT_UD : IBV_QPT_RC)
+        }
         guard let kernelChannel = channel.kernel else {
             self.init(nil, software, portSpace, channel)
             return
@@ -56,7 +60,7 @@ public final class ConnectionIdentifier: @unchecked Sendable {
 
     /// Takes ownership of an identifier of a software device.
     convenience init(adopting software: SoftwareIdentifier, channel: EventChannel) {
-        self.init(nil, software, software.portSpace, channel)
+        self.init(nil, software, PortSpace(rawValue: software.raw.pointee.ps.rawValue), channel)
     }
 
     private init(
@@ -104,7 +108,7 @@ public final class ConnectionIdentifier: @unchecked Sendable {
 
     /// Sets the options where a software device serves, or may serve, the identifier.
     func setSoftware(_ options: ConnectionIdentifierOptions) {
-        if let software { SoftwareService.shared.set(options, of: software) }
+        if let software { SoftwareService.shared.set(SoftwareOptions(options), of: software) }
     }
 
     /// The software identifier of a listener on every address, which the kernel and software devices serve both; nil

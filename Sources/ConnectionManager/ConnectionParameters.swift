@@ -51,19 +51,25 @@ public struct ConnectionParameters: Hashable, Sendable {
         _ privateData: [UInt8], _ body: (UnsafeMutablePointer<rdma_conn_param>) -> Result
     ) -> Result {
         privateData.withUnsafeBufferPointer { bytes in
-            var raw = rdma_conn_param()
+            var raw = raw
             raw.private_data = UnsafeRawPointer(bytes.baseAddress)
             raw.private_data_len = UInt8(clamping: bytes.count)
-            // For librdmacm, 0xff is the limit of the device (RDMA_MAX_RESP_RES, RDMA_MAX_INIT_DEPTH).
-            raw.responder_resources = responderResources ?? 0xff
-            raw.initiator_depth = initiatorDepth ?? 0xff
-            raw.flow_control = flowControl ? 1 : 0
-            raw.retry_count = retryCount
-            raw.rnr_retry_count = rnrRetry
-            raw.srq = hasSharedReceiveQueue ? 1 : 0
-            raw.qp_num = queuePairNumber
             return body(&raw)
         }
+    }
+
+    /// The C struct, without private data.
+    var raw: rdma_conn_param {
+        var raw = rdma_conn_param()
+        // For librdmacm, 0xff is the limit of the device (RDMA_MAX_RESP_RES, RDMA_MAX_INIT_DEPTH).
+        raw.responder_resources = responderResources ?? 0xff
+        raw.initiator_depth = initiatorDepth ?? 0xff
+        raw.flow_control = flowControl ? 1 : 0
+        raw.retry_count = retryCount
+        raw.rnr_retry_count = rnrRetry
+        raw.srq = hasSharedReceiveQueue ? 1 : 0
+        raw.qp_num = queuePairNumber
+        return raw
     }
 }
 

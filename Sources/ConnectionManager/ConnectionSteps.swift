@@ -1,5 +1,7 @@
 import CIBVerbs
+import CMProtocol
 import CRDMACM
+import SoftwareConnections
 import SystemPackage
 import Verbs
 
@@ -11,14 +13,14 @@ extension ConnectionIdentifier {
     /// - Throws: `system` with `EADDRINUSE`, `EADDRNOTAVAIL`, or `ENODEV` when no device of the kernel has that
     ///   address.
     public func bind(to address: ConnectionAddress) throws(ConnectionError) {
-        chooseSoftware { SoftwareService.isNamed(Route.interface(having: address.host)) }
+        chooseSoftware { SoftwareService.isNamed(AddressRoute.interface(having: PortGID(address.host))) }
         try perform(
             "rdma_bind_addr", "bind to \(address)", kernel: address.withRaw { rdma_bind_addr(raw, $0) },
-            software: { $0.bind($1, address) })
+            software: { $0.bind($1, SocketAddress(address)) })
         guard let companion, address.isAny else { return }
         // A listener on every address has the same port at both.
         let bound = ConnectionAddress(host: address.host, port: localAddress?.port ?? address.port)
-        let code = SoftwareService.shared.bind(companion, bound)
+        let code = SoftwareService.shared.bind(companion, SocketAddress(bound))
         if code != 0 { throw ConnectionError("rdma_bind_addr", code: code, operation: "bind to \(bound)") }
     }
 
@@ -33,7 +35,12 @@ extension ConnectionIdentifier {
         _ address: ConnectionAddress, from source: ConnectionAddress? = nil, timeout: Duration
     ) throws(ConnectionError) {
         let time = milliseconds(timeout)
-        chooseSoftware { SoftwareService.isNamed((try? Route(to: address, from: source))?.interfaceIndex ?? 0) }
+        chooseSoftware {
+            SoftwareService.isNamed(
+                (try? AddressRoute(to: SocketAddress(address), from: source.map { SocketAddress($0) }))?.interfaceIndex
+                    ?? 0
+            )
+        }
         func resolve() -> Int32 {
             address.withRaw { peer in
                 source?.withRaw { rdma_resolve_addr(raw, $0, peer, time) } ?? rdma_resolve_addr(raw, nil, peer, time)
@@ -41,7 +48,9 @@ extension ConnectionIdentifier {
         }
         try perform(
             "rdma_resolve_addr", "find the way to \(address)", kernel: resolve(),
-            software: { $0.resolveAddress($1, address, from: source) })
+            software: {
+                $0.resolveAddress($1, SocketAddress(address), from: source.map { SocketAddress($0) })
+            })
     }
 
     /// Resolves the route to the resolved address: rdma_resolve_route(3). Ends with `routeResolved` or `routeError`.
@@ -79,7 +88,7 @@ extension ConnectionIdentifier {
         try perform(
             "rdma_connect", "connect \(self)",
             kernel: parameters.withRaw(privateData) { rdma_connect(raw, $0) },
-            software: { $0.connect($1, parameters, privateData) })
+            software: { $0.connect($1, parameters.raw, privateData) })
     }
 
     /// Active side, after `connectResponse` and with the queue pair in RTS: completes the connection:
@@ -101,7 +110,7 @@ extension ConnectionIdentifier {
         try requireRoom(PrivateDataLimit.acceptance(portSpace), for: privateData, "an acceptance")
         try perform(
             "rdma_accept", "accept \(self)", kernel: parameters.withRaw(privateData) { rdma_accept(raw, $0) },
-            software: { $0.accept($1, parameters, privateData) })
+            software: { $0.accept($1, parameters.raw, privateData) })
     }
 
     /// Rejects a connect request or a connect response: rdma_reject(3).
@@ -146,9 +155,10 @@ extension ConnectionIdentifier {
         try perform(
             "rdma_init_qp_attr", "ask for attributes of \(self)", kernel: rdma_init_qp_attr(raw, &values, &mask),
             software: { service, identifier in
-                let (code, attributes) = service.attributes(of: identifier, for: state)
-                found = attributes
-                return code
+                let attributes = service.attributes(of: identifier, for: ibv_qp_state(rawValue: state.rawValue))
+                found = QueuePair.Attributes(
+                    attributes.values, mask: QueuePair.Attributes.Mask(rawValue: attributes.mask))
+                return attributes.errno
             })
         if let found { return found }
         // Bits 21 to 24 are the kernel's own (addresses and VLANs of RoCE); its uverbs refuse them.
@@ -260,7 +270,7 @@ extension ConnectionIdentifier {
         }
         try perform(
             isSendOnly ? "rdma_join_multicast_ex" : "rdma_join_multicast", "join \(group)", kernel: join(),
-            software: { $0.join($1, group) })
+            software: { $0.join($1, SocketAddress(group)) })
         remember(group, isMember: true)
     }
 
@@ -269,6 +279,6 @@ extension ConnectionIdentifier {
         remember(group, isMember: false)
         try perform(
             "rdma_leave_multicast", "leave \(group)", kernel: group.withRaw { rdma_leave_multicast(raw, $0) },
-            software: { $0.leave($1, group) })
+            software: { $0.leave($1, SocketAddress(group)) })
     }
 }

@@ -2,6 +2,7 @@ import CLinux
 import CRDMACM
 import Glibc
 import Locking
+import SoftwareConnections
 import SystemPackage
 import Verbs
 
@@ -200,7 +201,7 @@ extension EventChannel {
 extension ConnectionEvent {
     /// Takes an event of a software identifier; nil when the identifier is destroyed. A connect request has a new one.
     fileprivate init?(_ event: SoftwareEvent, of channel: EventChannel) {
-        if event.type == .connectRequest {
+        if event.type == RDMA_CM_EVENT_CONNECT_REQUEST {
             identifier = ConnectionIdentifier(adopting: event.identifier, channel: channel)
             listener = channel.identifier(event.listener?.raw)
         } else {
@@ -208,12 +209,12 @@ extension ConnectionEvent {
             self.identifier = identifier
             listener = nil
         }
-        type = event.type
+        type = ConnectionEventType(rawValue: event.type.rawValue)
         status = event.status
         privateData = event.privateData
         let isDatagram = identifier.portSpace.isDatagram
-        connection = isDatagram ? nil : event.connection ?? ConnectionParameters(rdma_conn_param())
-        datagram = isDatagram ? event.datagram ?? DatagramParameters() : nil
+        connection = isDatagram ? nil : ConnectionParameters(event.connection)
+        datagram = isDatagram ? DatagramParameters(event.datagram) : nil
     }
 
     /// Copies an event before it is acknowledged.

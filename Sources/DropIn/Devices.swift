@@ -8,7 +8,7 @@ import SoftProvider
 
 /// The loader of a program in C: without the provider `libibverbs`, because the distribution's library serves its devices
 /// itself.
-private let loader = ProviderLoader(
+let loader = ProviderLoader(
     configuration: .standard(builtIn: [
         BuiltInProvider(name: "soft", entry: { SoftProvider.providerEntry(core: $0, why: $1) })
     ]))
@@ -84,6 +84,6 @@ func logExplanation(_ device: UnsafePointer<CChar>, _ explanation: UnsafePointer
     log(.info, String(cString: device), String(cString: explanation))
 }
 
-private func log(_ level: LogMessage.Level, _ source: String, _ text: String) {
+func log(_ level: LogMessage.Level, _ source: String, _ text: String) {
     ProviderLoader.record(LogMessage(level: level, provider: source, text: text))
 }

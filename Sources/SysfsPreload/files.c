@@ -27,6 +27,8 @@ static int open_entry(const struct entry *entry, int flags)
 {
 	int file;
 
+	if (entry->is_manager)
+		return open_manager(flags);
 	if (entry->is_node)
 		/* Only libibverbs opens it, and a software device has no commands. */
 		return fail(ENXIO);
@@ -139,6 +141,8 @@ static int status_of(const struct entry *entry, bool link, struct stat64 *status
 {
 	if (entry->kind < 0 && entry->kind != -EINVAL)
 		return fail(-entry->kind);
+	if (entry->is_manager)
+		return manager_status(status);
 	if (entry->is_node)
 		/* A character device that every user may open, like the real one. */
 		return NEXT(stat64)("/dev/null", status);

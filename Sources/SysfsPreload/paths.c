@@ -6,7 +6,7 @@
  * /sys/devices/virtual/infiniband and /dev/infiniband are answered with what libibverbs.so.1 of this package says
  * (rdma_sysfs.h); that library is loaded at the first path in one of these directories. All other paths are passed on.
  * A file is a sealed memory file with the contents at the time of open(2). A directory can be listed with opendir(3) and
- * scandir(3), not opened with open(2).
+ * scandir(3), not opened with open(2). /dev/infiniband/rdma_cm: manager.c.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -29,6 +29,7 @@ __attribute__((constructor)) void find_functions(void)
 }
 
 static __typeof__(&swift_rdma_sysfs) view;
+struct manager_calls manager_calls;
 /* Set when the library has been looked for. */
 static bool has_looked;
 
@@ -47,8 +48,13 @@ static void find_view(void)
 	    sizeof(path))
 		return;
 	library = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
-	if (library)
+	if (library) {
+		manager_calls.serves = (__typeof__(manager_calls.serves))dlsym(library, "swift_rdma_cm_serves");
+		manager_calls.open = (__typeof__(manager_calls.open))dlsym(library, "swift_rdma_cm_open");
+		manager_calls.write = (__typeof__(manager_calls.write))dlsym(library, "swift_rdma_cm_write");
+		manager_calls.close = (__typeof__(manager_calls.close))dlsym(library, "swift_rdma_cm_close");
 		__atomic_store_n(&view, (__typeof__(view))dlsym(library, "swift_rdma_sysfs"), __ATOMIC_RELEASE);
+	}
 	__atomic_store_n(&has_looked, true, __ATOMIC_RELEASE);
 }
 
@@ -108,12 +114,16 @@ struct entry *look_up(const char *path)
 		return NULL;
 	strcpy(entry->path, rest);
 	entry->is_node = is_node;
+	entry->is_manager = is_node && !strcmp(rest, "rdma_cm");
 	entry->is_virtual = !is_node && is_below(normal, VIRTUAL_PATH, &rest);
 	entry->kind = RDMA_SYSFS_NONE;
 	is_inside = true;
 	if (!__atomic_load_n(&has_looked, __ATOMIC_ACQUIRE))
 		find_view();
-	if (__atomic_load_n(&view, __ATOMIC_ACQUIRE)) {
+	if (entry->is_manager) {
+		if (__atomic_load_n(&view, __ATOMIC_ACQUIRE) && manager_calls.serves())
+			entry->kind = RDMA_SYSFS_FILE;
+	} else if (__atomic_load_n(&view, __ATOMIC_ACQUIRE)) {
 		char *const slash = strchr(entry->path, '/');
 
 		entry->kind = view(entry->path, entry->text, &entry->length);

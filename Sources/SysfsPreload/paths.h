@@ -22,6 +22,8 @@
 
 /* The functions that this library stands in front of: exports.txt. */
 #define FUNCTIONS(each) \
+	each(__fxstat) \
+	each(__fxstat64) \
 	each(__fxstatat) \
 	each(__fxstatat64) \
 	each(__lxstat) \
@@ -37,13 +39,18 @@
 	each(__xstat64) \
 	each(access) \
 	each(canonicalize_file_name) \
+	each(close) \
 	each(closedir) \
 	each(dirfd) \
+	each(dup2) \
+	each(dup3) \
 	each(eaccess) \
 	each(euidaccess) \
 	each(faccessat) \
 	each(fopen) \
 	each(fopen64) \
+	each(fstat) \
+	each(fstat64) \
 	each(fstatat) \
 	each(fstatat64) \
 	each(lstat) \
@@ -67,11 +74,14 @@
 	each(stat) \
 	each(stat64) \
 	each(statx) \
-	each(telldir)
+	each(telldir) \
+	each(write)
 
 /* Functions of older programs, which the headers do not declare. */
 int __xstat(int version, const char *path, struct stat *status);
 int __lxstat(int version, const char *path, struct stat *status);
+int __fxstat(int version, int file, struct stat *status);
+int __fxstat64(int version, int file, struct stat64 *status);
 int __fxstatat(int version, int directory, const char *path, struct stat *status, int flags);
 int __xstat64(int version, const char *path, struct stat64 *status);
 int __lxstat64(int version, const char *path, struct stat64 *status);
@@ -109,6 +119,8 @@ struct entry {
 	int kind;
 	/* The file of the device in /dev/infiniband. */
 	bool is_node;
+	/* /dev/infiniband/rdma_cm. */
+	bool is_manager;
 	/* The path is one of /sys/devices. */
 	bool is_virtual;
 	/* The path below the directory of all devices; "" is this directory. */
@@ -132,6 +144,20 @@ static inline struct entry *find(const char *path)
 		return NULL;
 	return look_up(path);
 }
+
+/* The calls of rdma_sysfs.h; NULL while libibverbs.so.1 is not loaded. */
+struct manager_calls {
+	__typeof__(&swift_rdma_cm_serves) serves;
+	__typeof__(&swift_rdma_cm_open) open;
+	__typeof__(&swift_rdma_cm_write) write;
+	__typeof__(&swift_rdma_cm_close) close;
+};
+
+extern struct manager_calls manager_calls;
+
+/* manager.c: open(2) of /dev/infiniband/rdma_cm, and what stat(2) says of it. */
+int open_manager(int flags);
+int manager_status(struct stat64 *status);
 
 /* Declares `entry`, whose memory is freed when the function returns. */
 #define LOOK_UP(path) __attribute__((cleanup(release))) struct entry *entry = find(path)

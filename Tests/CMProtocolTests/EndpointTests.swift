@@ -81,12 +81,13 @@ struct EndpointTests {
     @Test("Without a listener, for another address or another transport, the request is rejected")
     func noListener() throws {
         for (address, transport, reason) in [
-            (PortGID(low: 7), UInt8(0), CMRejectReason.invalidServiceID), (World.Side.server.gid, 1, .invalidTransport),
+            (PortGID(low: 7), CMTransport.reliable, CMRejectReason.invalidServiceID),
+            (World.Side.server.gid, .unreliable, .invalidTransport),
         ] {
             var world = World(seed: 1)
             _ = try world[.server].listen(serviceID: World.serviceID, address: address)
             var request = World.request()
-            request.transportType = transport
+            request.transport = transport
             _ = world[.client].connect(request, on: World.Side.client.path, now: 0)
             world.deliver()
             let event = world.take(.client).first

@@ -1,5 +1,6 @@
 import CMProtocol
 import Glibc
+import SoftwareConnections
 import SystemPackage
 import Testing
 import Verbs

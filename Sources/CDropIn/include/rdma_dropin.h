@@ -32,6 +32,21 @@ int dropin_open_device(const char *name, struct rdma_context *opened, void **han
 /* Closes the context. Returns 0, or an errno value, after which it is open still. */
 int dropin_close_device(void *handle);
 
+/* Whether a program that lists its devices finds this one. */
+bool dropin_is_listed(const struct dropin_device *device);
+
+/* The only device that the program is to see, by RDMA_DEVICE; or NULL. */
+const char *dropin_only_device(void);
+
+/* Marks this thread as one in the library: paths that it opens are the kernel's. Returns the mark that it had. */
+bool dropin_set_busy(bool is_busy);
+
+/* /dev/infiniband/rdma_cm, as rdma_sysfs.h describes it. */
+bool dropin_cm_serves(void);
+int dropin_cm_open(int flags);
+int dropin_cm_write(int descriptor, const void *bytes, size_t length);
+void dropin_cm_close(int descriptor);
+
 /* The path of the distribution's library, or NULL where there is none. */
 const char *dropin_behind_path(void);
 

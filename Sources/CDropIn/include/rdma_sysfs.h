@@ -5,6 +5,7 @@
 #ifndef RDMA_SYSFS_H
 #define RDMA_SYSFS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #ifdef __cplusplus
@@ -32,6 +33,23 @@ enum rdma_sysfs_kind {
  * with which a file cannot be read, as the kernel's: EINVAL for the type of a GID table entry that is empty.
  */
 int swift_rdma_sysfs(const char *path, char *text, size_t *length);
+
+/* ---- /dev/infiniband/rdma_cm, through which librdmacm works (<rdma/rdma_user_cm.h>) ---- */
+
+/* Whether this library serves the node: the program sees software devices only, or the kernel has no RDMA device or no node. */
+bool swift_rdma_cm_serves(void);
+
+/* open(2) of the node. Returns a descriptor that read(2) takes the count of a waiting event from, or a negative errno value. */
+int swift_rdma_cm_open(int flags);
+
+/*
+ * write(2) of a command. Returns 0, or a negative errno value. Before GET_EVENT the caller reads the count of an event from the
+ * descriptor, which blocks or not; EAGAIN: the event is gone, read again.
+ */
+int swift_rdma_cm_write(int descriptor, const void *bytes, size_t length);
+
+/* Before close(2) of the descriptor. */
+void swift_rdma_cm_close(int descriptor);
 
 #ifdef __cplusplus
 }

@@ -49,4 +49,7 @@ int linux_interface_name(uint32_t index, char name[16]);
 /// addresses, or a negative errno value.
 int linux_interface_addresses(struct linux_interface_address *addresses, int capacity);
 
+/// The index of the interface that has that address; 0 when no interface has it.
+uint32_t linux_interface_having(const uint8_t gid[16]);
+
 #endif

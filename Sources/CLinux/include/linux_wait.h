@@ -36,6 +36,13 @@ void linux_eventfd_raise(int fd);
 /// Reads an event descriptor, so that it is not readable. Blocks while it is not readable, unless it has O_NONBLOCK.
 void linux_eventfd_clear(int fd);
 
+/// Creates an event descriptor that counts (EFD_SEMAPHORE): each read(2) of 8 bytes takes one, and blocks while there is
+/// none, unless `nonblocking`. linux_eventfd_raise adds one. Returns the descriptor, or a negative errno value.
+int linux_counter(bool nonblocking);
+
+/// Takes one from a counter; never blocks. Returns whether there was one.
+bool linux_count_down(int fd);
+
 /// Whether the descriptor has O_NONBLOCK.
 bool linux_is_nonblocking(int fd);
 

@@ -57,13 +57,6 @@ package struct Route: Hashable, Sendable {
 
     /// Index of the interface that has that address; 0 when no interface has it.
     package static func interface(having gid: GID) -> UInt32 {
-        let known = linux_interface_addresses(nil, 0)
-        guard known > 0 else { return 0 }
-        var addresses = [linux_interface_address](repeating: linux_interface_address(), count: Int(known))
-        let found = Int(linux_interface_addresses(&addresses, known))
-        let address = addresses.prefix(max(found, 0)).first { address in
-            withUnsafeBytes(of: address.gid) { GID(bytes: $0) } == gid
-        }
-        return address?.index ?? 0
+        linux_interface_having(gid.bytes)
     }
 }

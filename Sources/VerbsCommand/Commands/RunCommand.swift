@@ -12,8 +12,9 @@ struct RunCommand: ParsableCommand {
         discussion: """
             The command and every program that it starts find this package's libibverbs.so.1 instead of the \
             distribution's. It lists the software devices beside the kernel's devices, which the distribution's library \
-            goes on serving. In /sys/class/infiniband they find the software devices too (LD_PRELOAD). The process of \
-            verbs becomes the command, so its signals and its exit code are the command's.
+            goes on serving. In /sys/class/infiniband they find the software devices too (LD_PRELOAD), and librdmacm \
+            connects over them where the kernel has no RDMA device or no rdma_cm, or with --device. The process of verbs \
+            becomes the command, so its signals and its exit code are the command's.
 
             A static program, a program for another machine, and one with raised privileges (set-user-ID, \
             set-group-ID, file capabilities) cannot use the library, and are refused.

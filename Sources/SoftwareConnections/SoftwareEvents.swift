@@ -1,6 +1,7 @@
 import CMProtocol
+import CIBVerbs
+import CRDMACM
 import Glibc
-import Verbs
 
 // The events of the protocol become events of identifiers, as librdmacm reports them.
 
@@ -13,15 +14,14 @@ extension SoftwareService {
                 var reply = ConnectReply()
                 reply.startingPSN = UInt32.random(in: 0...0xFF_FFFF)
                 identifier.state.reply = reply
-                var result = SoftwareEvent(identifier, .connectRequest)
-                result.connection = ConnectionParameters(request)
+                var result = SoftwareEvent(identifier, RDMA_CM_EVENT_CONNECT_REQUEST)
+                result.connection = rdma_conn_param(request)
                 result.privateData = Array(request.privateData.dropFirst(IPAddresses.byteCount))
                 return (result, request.serviceID, request.privateData)
             }
         case .serviceRequested(let listener, let request, let path):
             return deliver(event.identifier, of: listener, path, &state, &kept) { identifier in
-                var result = SoftwareEvent(identifier, .connectRequest)
-                result.datagram = DatagramParameters()
+                var result = SoftwareEvent(identifier, RDMA_CM_EVENT_CONNECT_REQUEST)
                 result.privateData = Array(request.privateData.dropFirst(IPAddresses.byteCount))
                 return (result, request.serviceID, request.privateData)
             }
@@ -29,7 +29,7 @@ extension SoftwareService {
         }
         guard let identifier = state.identifiers[event.identifier]?.identifier else { return }
         kept.append(identifier)
-        if let result = translate(event, identifier, &state) { identifier.state.channel.push(result) }
+        if let result = translate(event, identifier, &state) { push(result) }
         if !state.endpoint.contains(event.identifier) { state.identifiers[event.identifier] = nil }
     }
 
@@ -40,41 +40,35 @@ extension SoftwareService {
         case .replied(let reply):
             identifier.state.reply = reply
             if let path = identifier.state.path { Self.watch(event.identifier, path, peer: reply.localID, &state) }
-            var result = SoftwareEvent(identifier, .connectResponse)
-            result.connection = ConnectionParameters(reply)
+            var result = SoftwareEvent(identifier, RDMA_CM_EVENT_CONNECT_RESPONSE)
+            result.connection = rdma_conn_param(reply)
             result.privateData = reply.privateData
             return result
         case .established:
-            var result = SoftwareEvent(identifier, .established)
-            result.connection = ConnectionParameters()
-            return result
+            return SoftwareEvent(identifier, RDMA_CM_EVENT_ESTABLISHED)
         case .serviceReplied(let reply):
             let isValid = reply.status == .valid
             var result = SoftwareEvent(
-                identifier, isValid ? .established : .unreachable, status: Int32(reply.status.rawValue))
+                identifier, isValid ? RDMA_CM_EVENT_ESTABLISHED : RDMA_CM_EVENT_UNREACHABLE,
+                status: Int32(reply.status.rawValue))
             result.privateData = reply.privateData
             if let path = identifier.state.path, let port = identifier.state.port, isValid {
-                let vector = SoftwareIdentifier.addressVector(
-                    path, port, identifier.state.options.typeOfService ?? 0)
-                result.datagram = DatagramParameters(
-                    path: AddressVector(vector), queuePairNumber: reply.queuePairNumber, qkey: reply.queueKey)
-            } else {
-                result.datagram = DatagramParameters()
+                result.datagram.ah_attr = SoftwareIdentifier.addressVector(path, port, identifier.typeOfService)
+                result.datagram.qp_num = reply.queuePairNumber
+                result.datagram.qkey = reply.queueKey
             }
             return result
         case .rejected(let reject):
             uncount(identifier)
-            var result = SoftwareEvent(identifier, .rejected, status: Int32(reject.reason.rawValue))
-            result.connection = ConnectionParameters()
+            var result = SoftwareEvent(
+                identifier, RDMA_CM_EVENT_REJECTED, status: Int32(reject.reason.rawValue))
             result.privateData = reject.privateData
             return result
         case .unreachable:
-            var result = SoftwareEvent(identifier, .unreachable, status: -ETIMEDOUT)
-            if identifier.portSpace.isDatagram { result.datagram = DatagramParameters() }
-            return result
+            return SoftwareEvent(identifier, RDMA_CM_EVENT_UNREACHABLE, status: -ETIMEDOUT)
         case .disconnected(let hasTimedOut):
-            return SoftwareEvent(identifier, .disconnected, status: hasTimedOut ? -ETIMEDOUT : 0)
-        case .timeWaitExit: return SoftwareEvent(identifier, .timeWaitExit)
+            return SoftwareEvent(identifier, RDMA_CM_EVENT_DISCONNECTED, status: hasTimedOut ? -ETIMEDOUT : 0)
+        case .timeWaitExit: return SoftwareEvent(identifier, RDMA_CM_EVENT_TIMEWAIT_EXIT)
         case .requested, .serviceRequested: return nil
         }
     }
@@ -89,7 +83,9 @@ extension SoftwareService {
             let port = state.ports.values.first(where: { $0.number == path.device })
         else { return state.endpoint.release(connection, now: Self.now) }
         kept.append(owner)
-        let identifier = SoftwareIdentifier(channel: owner.state.channel, portSpace: owner.portSpace)
+        let identifier = SoftwareIdentifier(
+            self, channel: owner.state.channel, portSpace: owner.raw.pointee.ps, type: owner.type)
+        identifier.state.isRequest = true
         kept.append(identifier)
         identifier.bind(port)
         identifier.state.path = path
@@ -111,11 +107,11 @@ extension SoftwareService {
         owner.state.pending += 1
         identifier.state.countedBy = owner
         identifier.setLocal(
-            ConnectionAddress(host: GID(addresses.destination), port: IPService.port(of: serviceID)))
-        identifier.setPeer(ConnectionAddress(host: GID(addresses.source), port: addresses.sourcePort))
+            SocketAddress(host: addresses.destination, port: IPService.port(of: serviceID)))
+        identifier.setPeer(SocketAddress(host: addresses.source, port: addresses.sourcePort))
         state.identifiers[connection] = Member(identifier: identifier)
         event.listener = owner
-        owner.state.channel.push(event)
+        push(event)
     }
 
     private func refuse(
@@ -128,6 +124,14 @@ extension SoftwareService {
             reply.status = status
             try? state.endpoint.replyToService(connection, reply, now: Self.now)
         }
+    }
+
+    /// Adds an event to the channel of its identifier, or of the listener of a request.
+    func push(_ event: SoftwareEvent) {
+        if let listener = event.listener { return listener.state.channel.push(event) }
+        let state = event.identifier.state
+        if state.isRequest && state.channel.dropsEventsBeforeAcceptance { return }
+        state.channel.push(event)
     }
 
     /// The request is no longer pending at its listener.
@@ -159,25 +163,27 @@ extension IPAddresses {
     }
 }
 
-extension ConnectionParameters {
+extension rdma_conn_param {
     /// Those of a REQ, from the point of view of its receiver.
-    init(_ request: ConnectRequest) {
-        responderResources = request.initiatorDepth
-        initiatorDepth = request.responderResources
-        flowControl = request.flowControl
-        retryCount = request.retryCount
-        rnrRetry = request.rnrRetryCount
-        queuePairNumber = request.queuePairNumber
-        hasSharedReceiveQueue = request.hasSharedReceiveQueue
+    fileprivate init(_ request: ConnectRequest) {
+        self.init()
+        responder_resources = request.initiatorDepth
+        initiator_depth = request.responderResources
+        flow_control = request.flowControl ? 1 : 0
+        retry_count = request.retryCount
+        rnr_retry_count = request.rnrRetryCount
+        qp_num = request.queuePairNumber
+        srq = request.hasSharedReceiveQueue ? 1 : 0
     }
 
     /// Those of a REP, from the point of view of its receiver.
-    init(_ reply: ConnectReply) {
-        responderResources = reply.initiatorDepth
-        initiatorDepth = reply.responderResources
-        flowControl = reply.flowControl
-        rnrRetry = reply.rnrRetryCount
-        queuePairNumber = reply.queuePairNumber
-        hasSharedReceiveQueue = reply.hasSharedReceiveQueue
+    fileprivate init(_ reply: ConnectReply) {
+        self.init()
+        responder_resources = reply.initiatorDepth
+        initiator_depth = reply.responderResources
+        flow_control = reply.flowControl ? 1 : 0
+        rnr_retry_count = reply.rnrRetryCount
+        qp_num = reply.queuePairNumber
+        srq = reply.hasSharedReceiveQueue ? 1 : 0
     }
 }

@@ -5,24 +5,21 @@ import Locking
 import ProviderLoader
 import Synchronization
 import SystemPackage
-import Verbs
 
 /// The connection manager of this process for software devices: its ports, listeners and connections, and one thread that
 /// receives messages and lets timers expire.
-final class SoftwareService: Sendable {
-    /// The service of this process.
-    static let shared = SoftwareService()
+package final class SoftwareService: Sendable {
     /// `RDMA_UDP_QKEY` of the kernel: the Q_Key of datagrams between identifiers of `PortSpace.udp`.
-    static let datagramQKey: UInt32 = 0x0123_4567
+    package static let datagramQKey: UInt32 = 0x0123_4567
     /// The pending requests of a listener with the backlog 0.
     static let defaultBacklog = 1024
 
-    struct State {
-        var endpoint = CMEndpoint(random: { linux_random64() })
+    package struct State {
+        package var endpoint = CMEndpoint(random: { linux_random64() })
         /// The open devices by network interface.
-        var ports: [UInt32: SoftwarePort] = [:]
+        package var ports: [UInt32: SoftwarePort] = [:]
         /// The ports by addresses that messages were sent to: reading a GID table costs system calls.
-        var portsByAddress: [GID: SoftwarePort] = [:]
+        var portsByAddress: [PortGID: SoftwarePort] = [:]
         var identifiers: [CMIdentifier: Member] = [:]
         var listeners: [CMIdentifier: Member] = [:]
         /// The processes of connected peers: the descriptors by connection.
@@ -39,8 +36,8 @@ final class SoftwareService: Sendable {
         /// The mailboxes for which the thread waits (epoll(7)). poll(2) would keep a mailbox open, and its name in use, that
         /// is closed during the wait.
         var mailboxes: Int32 = -1
-        /// The error of the device that could not be opened last.
-        var failure: VerbsError?
+        /// The errno value of the device that could not be opened last.
+        var failure: Int32 = 0
     }
 
     struct Member {
@@ -50,7 +47,8 @@ final class SoftwareService: Sendable {
     /// The most messages that wait for room; more are lost, as they may be in any network.
     private static let mostWaiting = 256
 
-    let state = Locked(State())
+    package let state = Locked(State())
+    let devices: SoftwareDevices
     /// The process that has the thread; 0 before there is one. A child of fork(2) reads it before it takes a lock, which the
     /// parent may have held during the fork.
     private let process = Atomic<pid_t>(0)
@@ -63,24 +61,25 @@ final class SoftwareService: Sendable {
         var wakeup: Int32 = -1
     }
 
-    private init() {}
+    /// The service of the process: it has at most one, since a device has one mailbox.
+    package init(_ devices: SoftwareDevices) { self.devices = devices }
 
     /// Whether this is a child of fork(2), which has neither the thread nor the connections.
-    var isInChild: Bool {
+    package var isInChild: Bool {
         let process = process.load(ordering: .relaxed)
         return process != 0 && process != getpid()
     }
 
-    static var now: UInt64 { linux_monotonic_ns() }
+    package static var now: UInt64 { linux_monotonic_ns() }
 
     /// Starts the thread, once. Returns 0, or an errno value: `EPERM` in a child of fork(2), which has no copy of the
     /// thread.
-    func start() -> Int32 {
+    package func start() -> Int32 {
         if isInChild { return EPERM }
         return state.withLock { state in
             if state.wakeup >= 0 { return 0 }
             let (wakeup, mailboxes) = (linux_wakeup(), linux_ready_list())
-            let code = wakeup < 0 ? -wakeup : mailboxes < 0 ? -mailboxes : Self.startThread()
+            let code = wakeup < 0 ? -wakeup : mailboxes < 0 ? -mailboxes : startThread()
             guard code == 0 else {
                 for descriptor in [wakeup, mailboxes] where descriptor >= 0 { close(descriptor) }
                 return code
@@ -89,12 +88,20 @@ final class SoftwareService: Sendable {
             state.wakeup = wakeup
             forgotten.withLock { $0.wakeup = wakeup }
             process.store(getpid(), ordering: .relaxed)
-            atexit { SoftwareService.shared.leave() }
+            Self.running.withLock { $0.append(self) }
+            atexit { SoftwareService.leaveAll() }
             return 0
         }
     }
 
-    private static func startThread() -> Int32 {
+    /// The services that have a thread; they live as long as the process.
+    private static let running = Locked<[SoftwareService]>([])
+
+    private static func leaveAll() {
+        for service in running.withLock({ $0 }) { service.leave() }
+    }
+
+    private func startThread() -> Int32 {
         var attributes = pthread_attr_t()
         pthread_attr_init(&attributes)
         defer { pthread_attr_destroy(&attributes) }
@@ -108,15 +115,16 @@ final class SoftwareService: Sendable {
         var thread = pthread_t()
         return pthread_create(
             &thread, &attributes,
-            { _ in
-                while true { SoftwareService.shared.round() }
-            }, nil)
+            { service in
+                let service = Unmanaged<SoftwareService>.fromOpaque(service!).takeUnretainedValue()
+                while true { service.round() }
+            }, Unmanaged.passUnretained(self).toOpaque())
     }
 
     /// Calls `body` with the state, under the lock; then sends the messages and delivers the events that follow from it, and
     /// wakes the thread, whose timers and descriptors may have changed. In a child of fork(2) it does nothing: what it sent would come from the
     /// parent, for its peers.
-    func perform<Outcome: Sendable>(inChild nothing: Outcome, _ body: (inout State) -> Outcome) -> Outcome {
+    package func perform<Outcome: Sendable>(inChild nothing: Outcome, _ body: (inout State) -> Outcome) -> Outcome {
         if isInChild { return nothing }
         // Objects whose last reference is dropped under the lock are kept until it is released.
         var kept: [SoftwareIdentifier] = []
@@ -131,7 +139,7 @@ final class SoftwareService: Sendable {
     }
 
     /// As `perform(inChild:_:)`, for a call that returns an errno value: `EPERM` in a child of fork(2).
-    func perform(_ body: (inout State) -> Int32) -> Int32 { perform(inChild: EPERM, body) }
+    package func perform(_ body: (inout State) -> Int32) -> Int32 { perform(inChild: EPERM, body) }
 
     /// Releases the connection and mailbox of an identifier that does not exist any more, on the thread.
     func forget(_ identifier: SoftwareIdentifier.State) {
@@ -143,7 +151,7 @@ final class SoftwareService: Sendable {
     }
 
     /// Ends all connections when the process exits, as the kernel does for its own: peers on other hosts would not notice.
-    func leave() {
+    package func leave() {
         perform(inChild: ()) { state in
             for connection in state.identifiers.keys { Self.leave(connection, &state) }
         }
@@ -207,7 +215,7 @@ final class SoftwareService: Sendable {
             // The functions of every port receive from every mailbox. The endpoint refuses requests while no identifier
             // listens.
             state.ports.values.first?.receive(from: mailbox) { message, source, destination in
-                guard let port = Self.port(having: destination, &state) else { return }
+                guard let port = self.port(having: destination, &state) else { return }
                 receive(message, at: port, source, destination, &state)
             }
         }
@@ -221,49 +229,44 @@ final class SoftwareService: Sendable {
     }
 
     private func receive(
-        _ message: CMMessage, at port: SoftwarePort, _ source: GID, _ destination: GID, _ state: inout State
+        _ message: CMMessage, at port: SoftwarePort, _ source: PortGID, _ destination: PortGID, _ state: inout State
     ) {
-        let path = CMPath(local: PortGID(destination), remote: PortGID(source), device: port.number)
+        let path = CMPath(local: destination, remote: source, device: port.number)
         state.endpoint.receive(message, on: path, now: Self.now)
     }
 
     // MARK: Ports
 
     /// The port of the device on the interface that has that address; opens the device if needed.
-    static func port(having address: GID, _ state: inout State) -> SoftwarePort? {
+    func port(having address: PortGID, _ state: inout State) -> SoftwarePort? {
         if let port = state.portsByAddress[address] { return port }
-        let port = port(ofInterface: Route.interface(having: address), &state)
+        let port = port(ofInterface: AddressRoute.interface(having: address), &state)
         if let port { state.portsByAddress[address] = port }
         return port
     }
 
-    static func port(ofInterface index: UInt32, _ state: inout State) -> SoftwarePort? {
+    func port(ofInterface index: UInt32, _ state: inout State) -> SoftwarePort? {
         if let port = state.ports[index] { return port }
-        state.failure = nil
+        state.failure = ENODEV
         guard index != 0 else { return nil }
-        do throws(VerbsError) {
-            let list = try Device.list()
-            let devices = (list.filter(\.isSoftware) + list.onRequest).filter { $0.details.interfaceIndex == index }
-            guard let device = devices.first else { return nil }
-            let port = try SoftwarePort(device)
+        let (listed, onRequest) = devices.list()
+        guard let device = (listed + onRequest).first(where: { $0.interfaceIndex == index }) else { return nil }
+        do throws(Errno) {
+            let port = try SoftwarePort(devices.open(device.name))
             let code = linux_ready_add(state.mailboxes, port.mailbox, 0)
-            guard code == 0 else {
-                throw VerbsError(
-                    .openDevice, errno: Errno(rawValue: code), object: VerbsObject("device", device: device.name))
-            }
+            guard code == 0 else { throw Errno(rawValue: code) }
             state.ports[index] = port
             return port
         } catch {
-            state.failure = error
+            state.failure = error.rawValue
             return nil
         }
     }
 
     /// Opens the devices at which a listener without an address listens: those that are listed.
-    static func openListed(_ state: inout State) {
-        guard let list = try? Device.list() else { return }
-        for device in list where device.isSoftware && device.details.interfaceIndex != 0 {
-            _ = port(ofInterface: device.details.interfaceIndex, &state)
+    func openListed(_ state: inout State) {
+        for device in devices.list().listed where device.interfaceIndex != 0 {
+            _ = port(ofInterface: device.interfaceIndex, &state)
         }
     }
 
@@ -329,7 +332,7 @@ final class SoftwareService: Sendable {
         case EAGAIN: wait(transmission, &state)
         case ECONNREFUSED: refuse(transmission, &state)
         // The interface has lost the address.
-        case EADDRNOTAVAIL: state.portsByAddress[GID(transmission.path.local)] = nil
+        case EADDRNOTAVAIL: state.portsByAddress[transmission.path.local] = nil
         // The message is lost, and sent again.
         default: break
         }
@@ -369,11 +372,27 @@ final class SoftwareService: Sendable {
         guard state.watches[identifier] == nil,
             let port = state.ports.values.first(where: { $0.number == path.device })
         else { return }
-        let watch = port.watch(GID(path.remote), peer)
+        let watch = port.watch(path.remote, peer)
         if watch >= 0 {
             state.watches[identifier] = watch
         } else if watch == -ECONNREFUSED {
             state.endpoint.notePeerEnd(identifier, now: now)
         }
+    }
+}
+
+/// The software devices of a process.
+package struct SoftwareDevices: Sendable {
+    /// The software devices that are listed, and those that are opened on request only.
+    let list: @Sendable () -> (listed: [DeviceDescription], onRequest: [DeviceDescription])
+    /// Opens a device by its name.
+    let open: @Sendable (String) throws(Errno) -> OpenedDevice
+
+    package init(
+        list: @escaping @Sendable () -> (listed: [DeviceDescription], onRequest: [DeviceDescription]),
+        open: @escaping @Sendable (String) throws(Errno) -> OpenedDevice
+    ) {
+        self.list = list
+        self.open = open
     }
 }
