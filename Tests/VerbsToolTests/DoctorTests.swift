@@ -161,6 +161,61 @@ struct DoctorTests {
         #expect(try onlyProblem(machine.check { $0.examineKernel() }).status == .note)
     }
 
+    @Test("kernel: a known adapter without a driver, with another one, without its RDMA module; other functions")
+    func adapters() throws {
+        let machine = try FakeMachine()
+        let address = "/sys/bus/pci/devices/0000:3b:00.0"
+        func function(_ vendor: String, _ device: String, class pciClass: String = "0x020000", driver: String?) throws {
+            try? machine.remove("/sys/bus/pci")
+            for (file, text) in [("vendor", vendor), ("device", device), ("class", pciClass)] {
+                try machine.write("\(address)/\(file)", text + "\n")
+            }
+            guard let driver else { return }
+            try FileManager.default.createSymbolicLink(
+                atPath: machine.root + address + "/driver", withDestinationPath: "../../../../bus/pci/drivers/\(driver)"
+            )
+        }
+        #expect(machine.check { $0.examineAdapters() }.isEmpty, "without PCI")
+
+        try function("0x15b3", "0x1019", driver: nil)
+        var finding = try onlyProblem(machine.check { $0.examineAdapters() })
+        #expect(finding.check == .kernel && finding.status == .warning)
+        #expect(
+            finding.message.hasPrefix("PCI function 0000:3b:00.0 (NVIDIA ConnectX or BlueField, 15b3:1019) has no"))
+        #expect(finding.hint!.contains("modprobe -a mlx5_core mlx5_ib"))
+        #expect(machine.check { $0.examine() }.contains(finding))
+
+        try function("0x15b3", "0x1019", driver: "vfio-pci")
+        finding = try onlyProblem(machine.check { $0.examineAdapters() })
+        #expect(finding.status == .note && finding.message.contains("is bound to vfio-pci, not to mlx5_core"))
+        #expect(finding.hint!.hasSuffix("driverctl unset-override 0000:3b:00.0"))
+
+        try function("0x15b3", "0x1019", driver: "mlx5_core")
+        finding = try onlyProblem(machine.check { $0.examineAdapters() })
+        #expect(finding.status == .note && finding.hint!.contains("modprobe mlx5_ib"))
+        machine.view.sharesDevices = false
+        #expect(machine.check { $0.examineAdapters() }.isEmpty, "the kernel may hide the device")
+        machine.view.sharesDevices = true
+        try machine.write("\(address)/infiniband/mlx5_0/node_type", "1: CA\n")
+        #expect(machine.check { $0.examineAdapters() }.isEmpty)
+
+        for (vendor, device, hint) in [
+            ("0x15b3", "0x1003", "mlx4_core mlx4_ib"), ("0x1425", "0x6407", "cxgb4 iw_cxgb4"),
+            ("0x8086", "0x24f0", "modprobe -a hfi1;"), ("0x1d0f", "0xefa2", "modprobe -a efa;"),
+        ] {
+            try function(vendor, device, driver: nil)
+            #expect(try onlyProblem(machine.check { $0.examineAdapters() }).hint!.contains(hint))
+        }
+        // A storage function of an adapter, an Ethernet adapter without RDMA, and files that are not numbers.
+        for (vendor, device, pciClass) in [
+            ("0x1425", "0x6507", "0x010000"), ("0x15b3", "0x1019", "0x058000"), ("0x8086", "0x100e", "0x020000"),
+            ("0x15b3", "", "0x020000"), ("mellanox", "0x1019", "0x020000"), ("0x115b3", "0x1019", "0x020000"),
+        ] {
+            try function(vendor, device, class: pciClass, driver: nil)
+            #expect(machine.check { $0.examineAdapters() }.isEmpty, "\(vendor) \(device) \(pciClass)")
+        }
+    }
+
     @Test("connections: the device node of the connection manager is missing, or access is denied")
     func connections() throws {
         let machine = try FakeMachine()

@@ -5,7 +5,8 @@ extension SystemView {
     /// Runs every check; returns all findings.
     func examine() -> [Finding] {
         [
-            examineSystem(), examineKernel(), examineDevices(), examineLibraries(), examinePermissions(),
+            examineSystem(), examineKernel(), examineAdapters(), examineDevices(), examineLibraries(),
+            examinePermissions(),
             examineConnections(),
             examineMemory(), examinePort(), examineAddresses(), examineMTU(), examineProviders(), examineFiles(),
             examineSettings(),
