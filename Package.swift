@@ -30,6 +30,10 @@ let strict: [SwiftSetting] =
     [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
     + (cold ? [.unsafeFlags(["-index-ignore-system-modules"])] : [])
 
+/// The C library checks the buffers of its functions in optimized C code. Not in C that Swift imports: an inline function of its
+/// headers has to be the same one in every module, and the standard library's modules are without.
+let fortified: [CSetting] = [.define("_FORTIFY_SOURCE", to: "2", .when(configuration: .release))]
+
 /// The link settings of a provider module that any program can load: one symbol, nothing missing, nothing needed but
 /// libc, and never unloaded, which Swift code does not survive.
 let moduleLinking: [LinkerSetting] =
@@ -86,11 +90,11 @@ let providerTargets: [Target] = [
     .systemLibrary(
         name: "CIBVerbs", pkgConfig: embedded ? nil : "libibverbs",
         providers: [.apt(["libibverbs-dev"]), .yum(["rdma-core-devel"])]),
-    .target(name: "CProviderABI", dependencies: ["CIBVerbs"], exclude: ["abi"]),
-    .target(name: "CLinux"),
-    .target(name: "CPackage"),
+    .target(name: "CProviderABI", dependencies: ["CIBVerbs"], exclude: ["abi"], cSettings: fortified),
+    .target(name: "CLinux", cSettings: fortified),
+    .target(name: "CPackage", cSettings: fortified),
     .target(name: "CCRC32"),
-    .target(name: "CKernelABI", dependencies: ["CIBVerbs"], exclude: ["abi"]),
+    .target(name: "CKernelABI", dependencies: ["CIBVerbs"], exclude: ["abi"], cSettings: fortified),
     providerSide("ProviderKit", dependencies: ["CPackage", "CProviderABI", "CIBVerbs", "CLinux"]),
     providerSide(
         "KernelVerbs", dependencies: ["ProviderKit", "CKernelABI", "CProviderABI", "CIBVerbs", "CLinux"]),
@@ -125,7 +129,7 @@ let providerTargets: [Target] = [
         ],
         path: "providers/mlx5/Sources", isModule: true),
     .target(name: "CSimulatorABI"),
-    .target(name: "CSimulator", dependencies: ["CSimulatorABI", "CKernelABI", "CIBVerbs"]),
+    .target(name: "CSimulator", dependencies: ["CSimulatorABI", "CKernelABI", "CIBVerbs"], cSettings: fortified),
     providerSide(
         "Simulator", dependencies: ["CSimulator", "CSimulatorABI", "CKernelABI", "CIBVerbs"],
         exclude: ["README.md"], linking: preloadLinking),
@@ -144,7 +148,7 @@ let coreTargets: [Target] = [
     .systemLibrary(
         name: "CNetlink", pkgConfig: "libnl-3.0",
         providers: [.apt(["libnl-3-dev"]), .yum(["libnl3-devel"])]),
-    .target(name: "CProviderCore", dependencies: ["CPackage", "CProviderABI", "CIBVerbs"]),
+    .target(name: "CProviderCore", dependencies: ["CPackage", "CProviderABI", "CIBVerbs"], cSettings: fortified),
     .target(name: "Locking", swiftSettings: strict),
     .target(
         name: "KernelOps",
@@ -175,7 +179,7 @@ let coreTargets: [Target] = [
     // The library for programs in C: its exported functions, and its use of the loader.
     .target(
         name: "CDropIn", dependencies: ["CProviderCore", "CProviderABI", "CIBVerbs", "CLinux"],
-        exclude: ["libibverbs.map"]),
+        exclude: ["libibverbs.map"], cSettings: fortified),
     .target(
         name: "DropIn",
         dependencies: [
@@ -192,7 +196,7 @@ let coreTargets: [Target] = [
             .product(name: "SystemPackage", package: "swift-system"),
         ],
         swiftSettings: strict),
-    .target(name: "CRDMACMNode", dependencies: ["CIBVerbs"]),
+    .target(name: "CRDMACMNode", dependencies: ["CIBVerbs"], cSettings: fortified),
     // The kernel's interface of rdma_cm for software devices, for programs in C.
     .target(
         name: "RDMACMNode",
