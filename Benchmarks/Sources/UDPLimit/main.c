@@ -1,12 +1,16 @@
 /* What the kernel's UDP can do on this machine, without any RDMA:
  *
- *     UDPLimit latency|bandwidth [CORE CORE [NETNS ADDRESS NETNS ADDRESS]]
+ *     UDPLimit latency|bandwidth|latency-alike|bandwidth-alike [CORE CORE [NETNS ADDRESS NETNS ADDRESS]]
  *
- * Two processes, one on each of these processors and in each of these network namespaces (ip-netns(8)), with the sockets of soft: buffers of 4 MiB, UDP_GRO, no checksums on
- * single datagrams. "latency": datagrams of 24 bytes, the length of the RC SEND of 8 bytes with its headers, to and fro;
+ * Two processes, one on each of these processors and in each of these network namespaces (ip-netns(8)), with the sockets
+ * of soft: buffers of 4 MiB, UDP_GRO, no checksums on single datagrams. "latency": datagrams of 24 bytes, the length of the RC SEND of 8 bytes with its headers, to and fro;
  * both processes spin in recvmsg(2). Half the median round trip in microseconds. "bandwidth": GSO batches of 15 datagrams
  * of 4112 bytes (4096, BTH and ICRC) to a process that reads each batch into one buffer and discards it; after each 1 MiB
  * an answer of 20 bytes is sent, and 4 MiB are in flight at most. The median of GB/s over intervals of 64 MiB.
+ *
+ * The "alike" forms do what RC needs beyond that, except for the ICRCs. Latency: each datagram is a GSO batch with one of
+ * 20 bytes, the acknowledgement. Bandwidth: the payload of each packet is copied from 1 MiB of memory into the batch, and
+ * from the received batch into 1 MiB of memory.
  *
  * Prints one JSON document. */
 
@@ -33,6 +37,7 @@
 
 enum {
 	MESSAGE = 24,
+	ACKNOWLEDGEMENT = 20,
 	EXCHANGES = 200000,
 	PACKET = 4112,
 	PAYLOAD = 4096,
@@ -42,6 +47,10 @@ enum {
 	INTERVAL = 64,
 	INTERVALS = 21,
 };
+
+/* Whether messages have acknowledgements, and payload is copied. */
+static bool alike;
+static char memory[MIB];
 
 static void fail(const char *what)
 {
@@ -150,27 +159,35 @@ static int compare_times(const void *one, const void *other)
 	return (*left > *right) - (*left < *right);
 }
 
+static void send_message(int fd, char *message, struct sockaddr_in *to)
+{
+	if (alike)
+		send_to(fd, message, MESSAGE + ACKNOWLEDGEMENT, MESSAGE, to);
+	else
+		send_to(fd, message, MESSAGE, 0, to);
+}
+
 static void answer_latency(int fd, struct sockaddr_in *to)
 {
-	char message[MESSAGE];
+	char message[MESSAGE + ACKNOWLEDGEMENT];
 
 	for (;;) {
 		receive(fd, message, sizeof(message));
-		send_to(fd, message, sizeof(message), 0, to);
+		send_message(fd, message, to);
 	}
 }
 
 static void measure_latency(int fd, struct sockaddr_in *to)
 {
 	uint64_t *times = calloc(EXCHANGES, sizeof(*times));
-	char message[MESSAGE] = { 0 };
+	char message[MESSAGE + ACKNOWLEDGEMENT] = { 0 };
 
 	if (!times)
 		fail("calloc");
 	for (int index = 0; index < EXCHANGES; index++) {
 		const uint64_t start = now();
 
-		send_to(fd, message, sizeof(message), 0, to);
+		send_message(fd, message, to);
 		receive(fd, message, sizeof(message));
 		times[index] = now() - start;
 	}
@@ -183,11 +200,15 @@ static void answer_bandwidth(int fd, struct sockaddr_in *to)
 {
 	static char room[65536];
 	char answer[20] = { 0 };
-	size_t left = MIB;
+	size_t left = MIB, place = 0;
 
 	for (;;) {
-		const size_t payload = receive(fd, room, sizeof(room)) / PACKET * PAYLOAD;
+		const size_t count = receive(fd, room, sizeof(room)), payload = count / PACKET * PAYLOAD;
 
+		for (size_t start = 0; alike && start + PACKET <= count; start += PACKET) {
+			memcpy(memory + place, room + start + PACKET - PAYLOAD, PAYLOAD);
+			place = (place + PAYLOAD) % MIB;
+		}
 		if (payload < left) {
 			left -= payload;
 			continue;
@@ -203,12 +224,17 @@ static void measure_bandwidth(int fd, struct sockaddr_in *to)
 	uint64_t times[INTERVALS];
 	char answer[20];
 	uint64_t sent = 0, answered = 0;
+	size_t place = 0;
 
 	for (int index = 0; index < INTERVALS; index++) {
 		const uint64_t start = now(), end = answered + INTERVAL;
 
 		while (answered < end) {
 			if (sent / MIB < answered + WINDOW) {
+				for (int packet = 0; alike && packet < BATCH; packet++) {
+					memcpy(packets + (packet + 1) * PACKET - PAYLOAD, memory + place, PAYLOAD);
+					place = (place + PAYLOAD) % MIB;
+				}
 				send_to(fd, packets, sizeof(packets), PACKET, to);
 				sent += BATCH * PAYLOAD;
 			}
@@ -231,9 +257,11 @@ int main(int count, char **arguments)
 	bool latency;
 	pid_t child;
 
-	latency = count >= 2 && strcmp(arguments[1], "latency") == 0;
-	if ((count != 2 && count != 4 && count != 8) || (!latency && strcmp(arguments[1], "bandwidth") != 0)) {
-		fprintf(stderr, "usage: UDPLimit latency|bandwidth [CORE CORE [NETNS ADDRESS NETNS ADDRESS]]\n");
+	alike = count >= 2 && strstr(arguments[1], "-alike");
+	latency = count >= 2 && strncmp(arguments[1], "latency", 7) == 0;
+	if ((count != 2 && count != 4 && count != 8) || (!latency && strncmp(arguments[1], "bandwidth", 9) != 0)) {
+		fprintf(stderr, "usage: UDPLimit latency|bandwidth|latency-alike|bandwidth-alike"
+				" [CORE CORE [NETNS ADDRESS NETNS ADDRESS]]\n");
 		return 2;
 	}
 	other = open_socket(&far, count == 8 ? arguments[4] : NULL, count == 8 ? arguments[5] : "127.0.0.1");
