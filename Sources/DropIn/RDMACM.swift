@@ -30,7 +30,8 @@ private let node = Node(
                         throw Errno(rawValue: error.code)
                     }
                 }
-            })))
+            })),
+    report: { log(.info, "rdma_cm", $0) })
 
 private func isListed(_ description: DeviceDescription, onRequest: Bool) -> Bool {
     var device = dropin_device(

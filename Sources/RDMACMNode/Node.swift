@@ -17,6 +17,8 @@ import SystemPackage
 /// Numbers of identifiers and memberships are the smallest that are free, as the kernel's.
 package final class Node: Sendable {
     let service: SoftwareService
+    /// Reports to the user that an identifier listens, for scripts that wait for it.
+    let report: @Sendable (String) -> Void
     private let state = Locked(State())
 
     /// The open descriptors, the identifiers and the memberships.
@@ -28,7 +30,10 @@ package final class Node: Sendable {
         var numbers: [ObjectIdentifier: UInt32] = [:]
     }
 
-    package init(_ service: SoftwareService) { self.service = service }
+    package init(_ service: SoftwareService, report: @escaping @Sendable (String) -> Void) {
+        self.service = service
+        self.report = report
+    }
 
     /// open(2) of the node. Returns a descriptor, or a negative errno value.
     package func open(flags: Int32) -> Int32 {

@@ -10,7 +10,8 @@ import Testing
 private final class Program {
     let node = Node(
         SoftwareService(
-            SoftwareDevices(list: { ([], []) }, open: { _ throws(Errno) in throw .noSuchAddressOrDevice })))
+            SoftwareDevices(list: { ([], []) }, open: { _ throws(Errno) in throw .noSuchAddressOrDevice })),
+        report: { _ in })
     let descriptor: Int32
 
     init() { descriptor = node.open(flags: O_NONBLOCK | O_CLOEXEC) }

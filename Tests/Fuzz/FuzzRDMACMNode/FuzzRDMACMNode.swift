@@ -13,7 +13,7 @@ import SystemPackage
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzzRDMACMNode(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     guard let start else { return 0 }
-    let node = Node(service)
+    let node = Node(service, report: { _ in })
     let descriptor = node.open(flags: O_NONBLOCK | O_CLOEXEC)
     guard descriptor >= 0 else { fatalError("the node does not open: \(descriptor)") }
     var position = 0
