@@ -176,7 +176,8 @@ extension Node {
         }
         try check(service.listen(identifier, backlog: Int32(clamping: request.backlog)))
         let port = service.view(of: identifier).local?.port ?? 0
-        report("a program listens at port \(port), port space 0x\(String(identifier.raw.pointee.ps.rawValue, radix: 16))")
+        report(
+            "a program listens at port \(port), port space 0x\(String(identifier.raw.pointee.ps.rawValue, radix: 16))")
     }
 
     private func accept(_ command: Command, _ file: File, _ state: State) throws(Errno) {
