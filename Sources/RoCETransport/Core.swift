@@ -37,6 +37,8 @@ struct Core {
     var multicast = MulticastTable()
     /// The time of the last `receive`, `transmit` or `advance`, in nanoseconds.
     var now: UInt64 = 0
+    /// The acknowledgements that were lost: a duplicate request arrived some time after they were sent. Wraps.
+    var lostAcknowledgements: UInt64 = 0
     /// The completion queues whose event waits for `cq_period`, and the earliest of their deadlines.
     var moderated: UnsafeMutablePointer<CompletionQueueStorage>?
     var moderationDeadline = UInt64.max

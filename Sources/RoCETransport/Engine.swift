@@ -44,9 +44,11 @@ public struct Engine: ~Copyable, @unchecked Sendable {
     /// The counters of the engine (the kernel's hw_counters).
     public var counters: Counters { core.pointee.counters }
 
-    /// The number of lost packets that a retransmission repaired: `Counters.repairs` plus `Counters.repeatedReads`. It
-    /// wraps. The engine's own: the caller decides by it whether GSO batches lose packets.
-    public var repairCount: UInt64 { core.pointee.counters.repairs &+ core.pointee.counters.repeatedReads }
+    /// The number of lost packets that a retransmission repaired: `Counters.repairs`, `Counters.repeatedReads` and the
+    /// acknowledgements that were lost. It wraps. The engine's own: the caller decides by it whether GSO batches lose packets.
+    public var repairCount: UInt64 {
+        core.pointee.counters.repairs &+ core.pointee.counters.repeatedReads &+ core.pointee.lostAcknowledgements
+    }
 }
 
 // MARK: - Packets and time

@@ -36,9 +36,9 @@ public struct OutgoingPacket {
     /// Whether it is a UD packet, which has the path of its work request and may have any UDP source port (RoCEv2 annex
     /// A17.9.4).
     public var isDatagram: Bool
-    /// Whether a loss of the packet only costs time: a request or READ response on RC that is sent for the first time,
-    /// of a queue pair with `ibv_qp_attr.timeout` and `retry_cnt` other than 0. A retransmitted packet is not
-    /// expendable.
+    /// Whether a loss of the packet only costs time: a request, READ response or ACK on RC that is sent for the first
+    /// time, of a queue pair with `ibv_qp_attr.timeout` and `retry_cnt` other than 0, as its peer is taken to have too. A
+    /// retransmitted packet is not expendable.
     public var isExpendable: Bool
     /// Whether the packet is a reference to the data of a SEND, for `Engine.receiveReference` of the receiver: only an engine
     /// of this host that has the table of this one understands it. To another one it must not be sent.

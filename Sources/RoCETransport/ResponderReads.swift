@@ -187,6 +187,7 @@ extension Core {
     /// Acknowledges all executed requests up to the first READ or atomic after this request: the response of that one
     /// may be lost, and an acknowledgement beyond it would be an implied NAK for it.
     private mutating func repeatAcknowledgement(_ pair: Pair, _ psn: PSN) {
+        if now &- pair.pointee.responder.acknowledgedAt > Self.longestDelay { lostAcknowledgements &+= 1 }
         // A queued NAK also acknowledges all requests before it.
         if let waiting = pair.pointee.responder.acknowledgement, waiting.syndrome.kind != .ack { return }
         // Both are counted back from `expected`: for PSNs that are up to 2^24 apart, `precedes` is not defined.
@@ -196,12 +197,17 @@ extension Core {
         while index != pair.pointee.responder.endResource {
             let resource = self.resource(pair, index)
             if steps(from: resource.pointee.first, to: expected) < distance {
-                return answer(pair, resource.pointee.first &- 1, .ack, msn: resource.pointee.msnBefore)
+                return answer(
+                    pair, resource.pointee.first &- 1, .ack, msn: resource.pointee.msnBefore, isRepeated: true)
             }
             index &+= 1
         }
-        answer(pair, expected &- 1, .ack)
+        answer(pair, expected &- 1, .ack, isRepeated: true)
     }
+
+    /// A duplicate request that arrives this soon after an acknowledgement was sent shows no loss: the acknowledgement may
+    /// have been late. Nanoseconds.
+    private static var longestDelay: UInt64 { 1_000_000 }
 
     private mutating func repeatRead(_ pair: Pair, _ psn: PSN, _ reth: RETH) {
         let mtu = pair.pointee.attributes.pathMTU
@@ -248,10 +254,14 @@ extension Core {
 
     /// Queues an acknowledgement. It replaces one that was not sent yet, whose requests it also acknowledges (IBTA
     /// volume 1, 9.7.5.1.2, coalesced acknowledge messages).
-    /// - Parameter msn: The MSN of `psn`; by default that of all completed messages.
-    mutating func answer(_ pair: Pair, _ psn: PSN, _ syndrome: AETHSyndrome, msn: UInt32? = nil) {
+    /// - Parameters:
+    ///   - msn: The MSN of `psn`; by default that of all completed messages.
+    ///   - isRepeated: Whether it answers a duplicate request.
+    mutating func answer(
+        _ pair: Pair, _ psn: PSN, _ syndrome: AETHSyndrome, msn: UInt32? = nil, isRepeated: Bool = false
+    ) {
         pair.pointee.responder.acknowledgement = Acknowledgement(
-            psn: psn, msn: msn ?? pair.pointee.responder.msn, syndrome: syndrome)
+            psn: psn, msn: msn ?? pair.pointee.responder.msn, syndrome: syndrome, isRepeated: isRepeated)
         scheduleResponder(pair)
     }
 
@@ -271,18 +281,18 @@ extension Core {
         }
     }
 
-    /// Writes the next response of a queue pair. Returns 0 when there is none. `isNew` becomes true for a READ response
-    /// that was not sent before.
+    /// Writes the next response of a queue pair. Returns 0 when there is none. `isNew` becomes true for a READ response or
+    /// an ACK that was not sent before.
     mutating func emitResponse(_ pair: Pair, to target: UnsafeMutableRawPointer, _ isNew: inout Bool) -> Int {
         skipSentResources(pair)
         let front = pair.pointee.responder.sendingResource
         assert(pair.pointee.responder.hasOrderedResources, "first, sending and end are out of order")
-        guard front != pair.pointee.responder.endResource else { return emitAcknowledgement(pair, to: target) }
+        guard front != pair.pointee.responder.endResource else { return emitAcknowledgement(pair, to: target, &isNew) }
         let resource = self.resource(pair, front)
         let byteCount =
             resource.pointee.isAtomic
             ? emitAtomicResponse(pair, resource, to: target) : emitReadResponse(pair, resource, to: target)
-        if byteCount == 0 { return emitAcknowledgement(pair, to: target) }
+        if byteCount == 0 { return emitAcknowledgement(pair, to: target, &isNew) }
         isNew = !resource.pointee.isAtomic && !resource.pointee.isReplayed
         resource.pointee.sent &+= 1
         if resource.pointee.sent == resource.pointee.packets { resource.pointee.allResponsesSent = true }
@@ -299,13 +309,17 @@ extension Core {
         }
     }
 
-    private mutating func emitAcknowledgement(_ pair: Pair, to target: UnsafeMutableRawPointer) -> Int {
+    private mutating func emitAcknowledgement(
+        _ pair: Pair, to target: UnsafeMutableRawPointer, _ isNew: inout Bool
+    ) -> Int {
         guard let acknowledgement = pair.pointee.responder.acknowledgement else { return 0 }
         pair.pointee.responder.acknowledgement = nil
         // The queue pair has migrated to a path to another host meanwhile.
         if acknowledgement.syndrome == .nak(.needsPackets) && pair.pointee.attributes.path.tag != Path.sameHost {
             return 0
         }
+        isNew = !acknowledgement.isRepeated && acknowledgement.syndrome.kind == .ack
+        pair.pointee.responder.acknowledgedAt = now
         AETH(syndrome: acknowledgement.syndrome, msn: acknowledgement.msn).emit(at: target + BTH.byteCount)
         return sealResponse(.rcAcknowledge, pair, acknowledgement.psn, at: target, payload: 0)
     }

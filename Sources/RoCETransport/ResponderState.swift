@@ -133,6 +133,8 @@ struct Responder {
 
     /// The queued ACK, NAK or RNR NAK, if there is one.
     var acknowledgement: Acknowledgement?
+    /// When an acknowledgement was last sent, in nanoseconds.
+    var acknowledgedAt: UInt64 = 0
 
     /// `firstResource`, `sendingResource` and `endResource` follow each other, and no more are remembered than the ring
     /// holds.
@@ -174,4 +176,6 @@ struct Acknowledgement {
     /// The MSN of `psn`.
     var msn: UInt32
     var syndrome: AETHSyndrome
+    /// Whether it answers a duplicate request.
+    var isRepeated = false
 }

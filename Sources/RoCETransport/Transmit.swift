@@ -80,8 +80,8 @@ extension Core {
         return packet
     }
 
-    /// The description of a packet of a connection; nil when no packet was written. `isNew`: on RC, a request or READ
-    /// response that was not sent before.
+    /// The description of a packet of a connection; nil when no packet was written. `isNew`: on RC, a request, READ
+    /// response or ACK that was not sent before.
     @inline(__always)
     private mutating func finish(_ byteCount: Int, _ pair: Pair, isNew: Bool) -> OutgoingPacket? {
         guard byteCount != 0 else { return nil }

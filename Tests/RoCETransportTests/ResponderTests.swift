@@ -54,6 +54,33 @@ struct ResponderTests {
         #expect(probe.host.engine.counters.outOfSequence == 4)
     }
 
+    @Test("An ACK is expendable when sent for the first time; a duplicate request some time later is a repair")
+    func expendable() throws {
+        let probe = try Probe(.rc, Connection(timeout: 10, retryCount: 1))
+        for id in 0..<2 { probe.postReceive(id: UInt64(id), bytes: 8) }
+        probe.advance(5_000_000)
+        probe.receive(.rcSendOnly, 0)
+        #expect(probe.sent().map(\.isExpendable) == [true])
+        // The request was sent again before the ACK arrived.
+        probe.advance(500_000)
+        probe.receive(.rcSendOnly, 0)
+        #expect(probe.sent().map(\.isExpendable) == [false])
+        #expect(probe.host.engine.repairCount == 0)
+        probe.advance(2_000_000)
+        probe.receive(.rcSendOnly, 0)
+        #expect(probe.sent().map(\.isExpendable) == [false])
+        #expect(probe.host.engine.repairCount == 1)
+        // A NAK is sent alone.
+        probe.receive(.rcSendOnly, 2)
+        #expect(probe.sent().map(\.isExpendable) == [false])
+        for connection in [Connection(timeout: 0, retryCount: 7), Connection(timeout: 14, retryCount: 0)] {
+            let other = try Probe(.rc, connection)
+            other.postReceive(bytes: 8)
+            other.receive(.rcSendOnly, 0)
+            #expect(other.sent().map(\.isExpendable) == [false])
+        }
+    }
+
     @Test("A duplicate SEND is acknowledged with the last PSN and not executed again")
     func duplicateSend() throws {
         let probe = try Probe()

@@ -2,13 +2,14 @@ import ProviderKit
 import RoCETransport
 import Synchronization
 
-/// An acknowledgement that waits in the queue of the sockets for the next call of the thread that polls, so that the
-/// message that answers a message leaves before the acknowledgement, and both with one system call.
+/// An acknowledgement that waits in the queue of the sockets for the next post, so that the message that answers a message
+/// leaves before the acknowledgement, and both with one system call, in one batch where the two may be in one.
 ///
 /// One is held only after a poll that received a single message and returns a completion, in the foreground, where the
-/// progress thread wakes every millisecond. The next post or poll sends it: after a post behind the requests. If that call
-/// comes late, the application does other work between its calls, and the next acknowledgements are not held: 64 of them
-/// at first, and twice as many each time, up to 8192. Control verbs, the end of the device and exit(3) send it as well.
+/// progress thread wakes every millisecond. A post sends it behind its requests. A poll sends it alone after 20 us: then
+/// the application does not answer, or does other work between its calls, and the next acknowledgements are not held: 64
+/// of them at first, and twice as many each time, up to 8192. Anything else that is sent takes it along, and control
+/// verbs, the end of the device and exit(3) send it as well.
 struct HeldAcknowledgement {
     /// Since when one is held, in nanoseconds; 0: none is.
     var since: UInt64 = 0
@@ -18,8 +19,9 @@ struct HeldAcknowledgement {
 
     static let shortestPause: UInt32 = 64
     static let longestPause: UInt32 = 8192
-    /// A call after this time is late. Nanoseconds.
-    static let lateAfter: UInt64 = 5_000
+    /// A post after this time is late. It covers the wait for the acknowledgement of the previous message, which arrives
+    /// some microseconds after the message that is to be answered when the peer does not hold it. Nanoseconds.
+    static let lateAfter: UInt64 = 20_000
 
     init() {}
 
@@ -33,9 +35,12 @@ struct HeldAcknowledgement {
         return true
     }
 
+    /// Whether it has waited too long for a post.
+    func isLate(at now: UInt64) -> Bool { now &- since > Self.lateAfter }
+
     /// It is sent: at a time that decides about the next ones.
     mutating func end(at now: UInt64) {
-        if now &- since > Self.lateAfter {
+        if isLate(at: now) {
             pause = nextPause
             nextPause = min(2 &* nextPause, Self.longestPause)
         } else {
@@ -46,10 +51,11 @@ struct HeldAcknowledgement {
 }
 
 extension ContextPointer {
-    /// Whether an acknowledgement is the only queued datagram, and of the packets since this one there were few: at most
-    /// the message, an acknowledgement of the peer, and this one.
+    /// Whether an acknowledgement is the only queued datagram and not held yet, and of the packets since this one there
+    /// were few: at most the message, an acknowledgement of the peer, and this one.
     @inline(__always)
     func mayHoldAcknowledgement(since first: UInt64) -> Bool {
+        guard guarded.pointee.link.held.since == 0 else { return false }
         let count = guarded.pointee.link.packetCount &- first
         return count > 0 && count <= 3 && guarded.pointee.sockets.holdsAcknowledgement
     }
@@ -62,6 +68,16 @@ extension ContextPointer {
         else { return false }
         guarded.pointee.sockets.holdFirst()
         return true
+    }
+
+    /// Sends the queued datagrams, unless that is only an acknowledgement that is held.
+    @inline(__always)
+    func flushUnlessHeld() {
+        if guarded.pointee.link.held.since != 0 {
+            if guarded.pointee.sockets.holdsOne { return }
+            guarded.pointee.link.held.since = 0
+        }
+        guarded.pointee.sockets.flush()
     }
 
     /// Sends the acknowledgement that is held, if there is one. Under the lock.

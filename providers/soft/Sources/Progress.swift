@@ -80,8 +80,12 @@ extension ContextPointer {
     @inline(never)
     func pump(now: UInt64, receivesDatagrams: Bool, afterPost: Bool = false, mayHold: Bool = false) -> Bool {
         if guarded.pointee.link.held.since != 0 {
-            guarded.pointee.link.held.end(at: now)
-            if !afterPost { guarded.pointee.sockets.flush() }
+            if afterPost {
+                guarded.pointee.link.held.end(at: now)
+            } else if receivesDatagrams || guarded.pointee.link.held.isLate(at: now) {
+                guarded.pointee.link.held.end(at: now)
+                guarded.pointee.sockets.flush()
+            }
         }
         if let deadline = pointee.engine.nextDeadline, now >= deadline { pointee.engine.advance(to: now) }
         if guarded.pointee.faults != nil { beginFaultRound(now: now) }
@@ -100,7 +104,7 @@ extension ContextPointer {
             isBusy = transmit(now: now)
             if mayHold && mayHoldAcknowledgement(since: firstPacket) { break }
             // The peer works on what is sent while this thread receives.
-            if !isBusy { guarded.pointee.sockets.flush() }
+            if !isBusy { flushUnlessHeld() }
             if receiveShared(now: now) { isBusy = true }
             if mayHaveDatagrams {
                 guarded.pointee.link.lastReceive = now
@@ -117,7 +121,7 @@ extension ContextPointer {
             rounds += 1
         }
         if !(mayHold && mayHoldAcknowledgement(since: firstPacket) && holdAcknowledgement(now: now)) {
-            guarded.pointee.sockets.flush()
+            flushUnlessHeld()
         }
         if guarded.pointee.peers.wakeTouched(own: pointee.slot.number) { pointee.progressThread.wake() }
         if guarded.pointee.faults != nil { causeFaultEvents() }

@@ -81,7 +81,7 @@ struct ProgressTimes {
     /// When the current streak of polling and posting began, and its last round.
     var streakStart: UInt64 = 0
     var lastRound: UInt64 = 0
-    /// When a polling thread last processed a packet, and when it last yielded the processor.
+    /// When a thread last posted, or processed a packet while polling, and when one last yielded the processor.
     var lastWork: UInt64 = 0
     var lastYield: UInt64 = 0
     /// The number of the application's threads that sleep until a packet arrives.
@@ -104,8 +104,8 @@ private let interfacesIndex = 1
 private let interfacePollInterval: UInt64 = 1_000_000_000
 /// The interval at which the thread wakes in the foreground.
 private let tick: Int64 = 1_000_000
-/// A thread that polls an empty completion queue yields the processor after 10 us, and every 10 us from then on: the
-/// peer may need it to respond.
+/// A thread that polls an empty completion queue yields the processor 10 us after its last post or packet, and every 10 us
+/// from then on: the peer may need it to respond.
 private let yieldAfter: UInt64 = 10_000
 private let yieldInterval: UInt64 = 10_000
 /// A yield that takes longer means that the processor has other work, which runs for a time slice of some milliseconds.
@@ -137,6 +137,7 @@ extension ContextPointer {
             let now = linux_monotonic_ns()
             noteRound(now)
             let isBusy = pump(now: now, receivesDatagrams: false, afterPost: true)
+            guarded.pointee.times.lastWork = now
             settle(now: now, isBusy: isBusy)
             pointee.lock.unlock()
             // A thread may have posted after the last round, when the lock was taken.
@@ -145,7 +146,7 @@ extension ContextPointer {
     }
 
     /// Runs the engine if its lock is free. Called after a poll of an empty completion queue.
-    /// - Returns: Whether an acknowledgement is held, which is to be sent if there is still no completion.
+    /// - Returns: Whether an acknowledgement is held now, which is to be sent if there is still no completion.
     @inline(__always)
     func progressWhilePolling() -> Bool {
         guard pointee.waiting.load(ordering: .relaxed) == 0, pointee.lock.tryLock() else {
@@ -158,7 +159,8 @@ extension ContextPointer {
         let isBusy = pump(now: now, receivesDatagrams: false, mayHold: true)
         settle(now: now, isBusy: isBusy)
         let yields = shouldYield(now: now, didWork: guarded.pointee.link.packetCount != before)
-        let holds = guarded.pointee.link.held.since != 0
+        // One that was held before waits for its time.
+        let holds = guarded.pointee.link.held.since == max(now, 1)
         pointee.lock.unlock()
         if yields { giveWay(since: now) }
         if pointee.engine.doorbellIsRung { progressAfterPost() }

@@ -67,6 +67,8 @@ struct Sockets: ~Copyable {
     private var queuedOn = 0
     /// Whether the datagram that was queued first is sent last.
     private var firstIsLast = false
+    /// That datagram as the beginning of a batch, if it may be in one.
+    private var heldBatch = OpenBatch()
     /// The batch at the end of the queue, while packets can join it.
     private var openBatch = OpenBatch()
     var segmentation = UDPSegmentation()
@@ -242,6 +244,13 @@ private struct OpenBatch {
             && path.trafficClass == trafficClass && path.hopLimit == hopLimit
     }
 
+    /// Whether the only packet of another batch can join this one.
+    @inline(__always)
+    func accepts(_ other: OpenBatch, limit: Int) -> Bool {
+        other.packets == 1 && other.byteCount <= byteCount && hasRoom(other.byteCount, limit: limit)
+            && other.destination == destination && other.trafficClass == trafficClass && other.hopLimit == hopLimit
+    }
+
     @inline(__always)
     func hasRoom(_ count: Int, limit: Int) -> Bool {
         packets < limit && packets &* byteCount &+ count <= UDPSegmentation.maxBytes
@@ -270,7 +279,8 @@ extension Sockets {
         let packet = UnsafeMutableRawBufferPointer(start: outgoingRoom + queuedByteCount, count: byteCount)
         queuedByteCount += byteCount
         if isExpendable && openBatch.accepts(byteCount, path, limit: maxSegments) {
-            join(packet, path)
+            join(packet, path.source, path.destination)
+            if openBatch.packets > 0 && !openBatch.hasRoom(openBatch.byteCount, limit: maxSegments) { flush() }
         } else {
             append(packet, path)
             openBatch = isExpendable && segmentation.isOn ? OpenBatch(byteCount, path) : OpenBatch()
@@ -290,14 +300,31 @@ extension Sockets {
     mutating func holdFirst() {
         assert(queued == 1, "one datagram is held")
         firstIsLast = true
+        // Later packets would be sent with it, and so after those that follow them.
+        heldBatch = openBatch
+        openBatch = OpenBatch()
     }
 
-    /// Moves the datagram that was queued first to the end of the queue.
+    /// Whether the queue holds only the datagram of `holdFirst`.
+    var holdsOne: Bool { firstIsLast && queued == 1 }
+
+    /// Moves the datagram that was queued first to the end of the queue, and into the batch there if it can join it.
     private mutating func moveFirst() {
         firstIsLast = false
+        guard queued > 1 else { return }
         let first = outgoing.pointee
         outgoing.update(from: outgoing + 1, count: queued - 1)
-        outgoing[queued - 1] = first
+        guard openBatch.accepts(heldBatch, limit: maxSegments),
+            queuedByteCount + heldBatch.byteCount <= Self.outgoingByteCount
+        else {
+            outgoing[queued - 1] = first
+            return
+        }
+        queued -= 1
+        let packet = UnsafeMutableRawBufferPointer(start: outgoingRoom + queuedByteCount, count: heldBatch.byteCount)
+        packet.copyMemory(from: UnsafeRawBufferPointer(start: first.bytes, count: packet.count))
+        queuedByteCount += packet.count
+        join(packet, entries[queuedOn].gid, heldBatch.destination)
     }
 
     /// Inverts a bit of the ICRC of the datagram that was queued last, which is in no batch.
@@ -308,20 +335,16 @@ extension Sockets {
     }
 
     /// Adds the packet to the batch at the end of the queue.
-    private mutating func join(_ packet: UnsafeMutableRawBufferPointer, _ path: Path) {
+    private mutating func join(_ packet: UnsafeMutableRawBufferPointer, _ source: GID, _ destination: GID) {
         assert(queued > 0 && openBatch.packets > 0, "a packet joins the batch that ends the queue")
-        seal(packet, path.source, path.destination, identification: UInt16(truncatingIfNeeded: openBatch.packets))
+        seal(packet, source, destination, identification: UInt16(truncatingIfNeeded: openBatch.packets))
         let batch = outgoing + (queued - 1)
         if batch.pointee.segment == 0 { segmentation.countBatch() }
         batch.pointee.segment = UInt32(openBatch.byteCount)
         batch.pointee.count += UInt32(packet.count)
         openBatch.packets += 1
         // A shorter packet ends the batch (UDP_SEGMENT).
-        if packet.count < openBatch.byteCount {
-            openBatch = OpenBatch()
-        } else if !openBatch.hasRoom(openBatch.byteCount, limit: maxSegments) {
-            flush()
-        }
+        if packet.count < openBatch.byteCount { openBatch = OpenBatch() }
     }
 
     private mutating func append(_ packet: UnsafeMutableRawBufferPointer, _ path: Path) {

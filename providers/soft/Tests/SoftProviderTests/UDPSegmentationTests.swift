@@ -53,19 +53,26 @@ extension RawPeer {
         var batches: [[Int]] = []
         var last = -1
         while batches.reduce(0, { $0 + $1.count }) < packets {
-            let batch = try receiveBatch()
-            for (index, packet) in batch.enumerated() {
+            let batch = try checkedBatch(sourceLocation: sourceLocation)
+            for packet in batch {
                 let number = Int(packet[BTH.byteCount]) | Int(packet[BTH.byteCount + 1]) << 8
                 #expect(number > last, sourceLocation: sourceLocation)
                 last = number
-                let trailer = packet.withUnsafeBytes { ICRC.trailer(of: $0) }
-                #expect(
-                    trailer == icrc(packet, toPeer: true, index: index), "packet \(number)",
-                    sourceLocation: sourceLocation)
             }
             batches.append(batch.map(\.count))
         }
         return batches
+    }
+
+    /// Receives a batch or a single packet. Expects that each packet has the ICRC of its index in the batch.
+    fileprivate func checkedBatch(sourceLocation: SourceLocation = #_sourceLocation) throws -> [[UInt8]] {
+        let batch = try receiveBatch()
+        for (index, packet) in batch.enumerated() {
+            let trailer = packet.withUnsafeBytes { ICRC.trailer(of: $0) }
+            #expect(
+                trailer == icrc(packet, toPeer: true, index: index), "packet \(index)", sourceLocation: sourceLocation)
+        }
+        return batch
     }
 }
 
@@ -157,6 +164,44 @@ extension Soft {
             for length in [20, 28] { sender.queue(length, to: peer, isExpendable: false) }
             sender.sockets.flush()
             #expect(try (0..<2).map { _ in try peer.receiveBatch().map(\.count) } == [[20], [28]])
+        }
+
+        @Test(
+            "A datagram that is held ends the batch of those that are queued later, if it fits there",
+            arguments: [true, false])
+        func heldInBatch(isIPv4: Bool) throws {
+            let sender = Sender()
+            let peer = try RawPeer.at(38, isIPv4: isIPv4, sender)
+            let cases: [(later: [Int], batches: [[Int]])] = [
+                ([28], [[28, 20]]), ([28, 28], [[28, 28, 20]]), ([20], [[20, 20]]), ([24, 40], [[24], [40, 20]]),
+                ([28, 24], [[28, 24], [20]]), ([16], [[16], [20]]), ([], [[20]]),
+            ]
+            for (later, batches) in cases {
+                sender.queue(20, to: peer)
+                sender.sockets.holdFirst()
+                for length in later { sender.queue(length, to: peer) }
+                sender.sockets.flush()
+                for batch in batches { #expect(try peer.checkedBatch().map(\.count) == batch) }
+            }
+            // A packet that may not be in a batch is sent alone, and so is one with other settings or to another address.
+            sender.queue(20, to: peer, isExpendable: false)
+            sender.sockets.holdFirst()
+            sender.queue(28, to: peer)
+            sender.sockets.flush()
+            for length in [28, 20] { #expect(try peer.checkedBatch().map(\.count) == [length]) }
+            sender.queue(20, to: peer, trafficClass: 4)
+            sender.sockets.holdFirst()
+            sender.queue(28, to: peer)
+            sender.sockets.flush()
+            for length in [28, 20] { #expect(try peer.checkedBatch().map(\.count) == [length]) }
+            guard isIPv4 else { return }
+            let other = try RawPeer.at(39, isIPv4: true, sender)
+            sender.queue(20, to: other)
+            sender.sockets.holdFirst()
+            sender.queue(28, to: peer)
+            sender.sockets.flush()
+            #expect(try other.checkedBatch().map(\.count) == [20])
+            #expect(try peer.checkedBatch().map(\.count) == [28])
         }
 
         @Test("Two devices over UDP: long messages arrive, sent in batches both ways", arguments: [0, 1] as [UInt8])
