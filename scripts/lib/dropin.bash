@@ -101,7 +101,7 @@ pair() {
     timeout 120 "${before[@]}" "${run[@]}" "${around[@]}" "$@" -p $port >"$work/server" 2>&1 &
     server=$!
     is_listening $port || fail "${pair_name-}$*: the server does not listen" "$work/server"
-    timeout 120 "${before[@]}" "${run[@]}" "${around[@]}" "$@" -p $port "${address-127.0.0.1}" >"$work/client" 2>&1 ||
+    timeout 120 "${before[@]}" "${run[@]}" "${around[@]}" "$@" -p $port 127.0.0.1 >"$work/client" 2>&1 ||
         status=$?
     [ $status -eq 0 ] || fail "${pair_name-}$*: the client ended with status $status" "$work/client" "$work/server"
     wait $server || fail "${pair_name-}$*: the server ended with status $?" "$work/server" "$work/client"
