@@ -3,7 +3,7 @@ import PackageDescription
 
 // Benchmark programs. PostPoll prints the ratio of two loops that alternate in one process; WakeUp, how long it takes to
 // wake a process; UDPLimit, what UDP allows without RDMA; ProcessVM, how long the kernel takes to copy 8 bytes to another
-// process; DeviceCost, what an open device costs.
+// process; CacheLine, what messages of one cache line cost without RDMA; DeviceCost, what an open device costs.
 let package = Package(
     name: "Benchmarks",
     dependencies: [.package(name: "swift-rdma", path: "..")],
@@ -29,5 +29,6 @@ let package = Package(
             name: "DeviceCost", dependencies: [.product(name: "Verbs", package: "swift-rdma")],
             swiftSettings: [.swiftLanguageMode(.v6)]),
         .executableTarget(name: "ProcessVM"),
+        .executableTarget(name: "CacheLine", cSettings: [.unsafeFlags(["-O2"])]),
     ]
 )

@@ -1,0 +1,148 @@
+// What messages of 8 bytes between two processes cost at least that each take one cache line: no headers, keys, queues
+// or locks.
+//
+//     CacheLine [COUNT [TARGET-CORE]]
+//
+// Each process writes to a ring of lines of its own, which the other one polls. A line holds a number that tells whether it
+// is new, written last, and the data. Prints one JSON document: half of the median time of a message and its answer in
+// microseconds, and the messages per second, of which at most 64 are not acknowledged by the count that the reader
+// writes to a line of its own for every 16.
+#define _GNU_SOURCE
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LINES = 8192, WINDOW = 64, INTERVAL = 16 };
+
+struct line {
+	_Alignas(64) _Atomic uint64_t number;
+	uint64_t data;
+};
+
+struct rings {
+	struct line there[LINES], back[LINES];
+	_Alignas(64) _Atomic uint64_t acknowledged;
+};
+
+static uint64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+static int compare(const void *a, const void *b)
+{
+	uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+
+	return left < right ? -1 : left > right;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("isb");
+#endif
+}
+
+static void put(struct line *ring, uint64_t number)
+{
+	struct line *line = &ring[number % LINES];
+
+	line->data = number;
+	atomic_store_explicit(&line->number, number, memory_order_release);
+}
+
+static uint64_t take(struct line *ring, uint64_t number)
+{
+	struct line *line = &ring[number % LINES];
+
+	while (atomic_load_explicit(&line->number, memory_order_acquire) != number)
+		relax();
+	return line->data;
+}
+
+// Answers `count` messages, and then counts as many.
+static void serve(struct rings *rings, uint64_t count)
+{
+	static volatile uint64_t received[WINDOW];
+
+	for (uint64_t number = 1; number <= count; number++) {
+		received[number % WINDOW] = take(rings->there, number);
+		put(rings->back, number);
+	}
+	for (uint64_t number = count + 1; number <= 2 * count; number++) {
+		received[number % WINDOW] = take(rings->there, number);
+		if (number % INTERVAL == 0 || number == 2 * count)
+			atomic_store_explicit(&rings->acknowledged, number, memory_order_release);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t count = argc > 1 ? strtoul(argv[1], NULL, 10) : 1000000;
+	uint64_t *times, start, end, seen;
+	struct rings *rings;
+	pid_t target;
+
+	if (count == 0 || count > 100000000) {
+		fprintf(stderr, "CacheLine: COUNT must be 1 to 100,000,000\n");
+		return 64;
+	}
+	times = calloc(count, sizeof(*times));
+	rings = mmap(NULL, sizeof(*rings), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (!times || rings == MAP_FAILED) {
+		perror("CacheLine");
+		return 1;
+	}
+	target = fork();
+	if (target < 0) {
+		perror("fork");
+		return 1;
+	}
+	if (target == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (argc > 2) {
+			cpu_set_t cores;
+
+			CPU_ZERO(&cores);
+			CPU_SET(strtoul(argv[2], NULL, 10), &cores);
+			sched_setaffinity(0, sizeof(cores), &cores);
+		}
+		serve(rings, count);
+		_exit(0);
+	}
+	for (uint64_t number = 1; number <= count; number++) {
+		start = now();
+		put(rings->there, number);
+		take(rings->back, number);
+		times[number - 1] = now() - start;
+	}
+	qsort(times, count, sizeof(*times), compare);
+	seen = count;
+	start = now();
+	for (uint64_t number = count + 1; number <= 2 * count; number++) {
+		while (number - seen > WINDOW)
+			seen = atomic_load_explicit(&rings->acknowledged, memory_order_acquire) > seen ?
+				       atomic_load_explicit(&rings->acknowledged, memory_order_acquire) : seen;
+		put(rings->there, number);
+	}
+	while (atomic_load_explicit(&rings->acknowledged, memory_order_acquire) != 2 * count)
+		relax();
+	end = now();
+	printf("{\"latency\":%.4f,\"rate\":%.0f}\n", (double)times[count / 2] / 2e3,
+	       (double)count / ((double)(end - start) / 1e9));
+	waitpid(target, NULL, 0);
+	return 0;
+}
