@@ -12,6 +12,8 @@ struct CompletionQueueStorage: ~Copyable {
     var users = 0
     /// Whether a CQE that finds the ring full is dropped, in place of an overrun.
     let ignoresOverrun: Bool
+    /// Whether it can be armed: without a completion channel, nothing receives its events.
+    let hasEvents: Bool
     /// The clock of the timestamps; nil without them. The slots of a ring with timestamps are longer.
     let clock: Clock?
     var moderation = EventModeration()
@@ -126,6 +128,7 @@ public struct CompletionQueue: Hashable, @unchecked Sendable {
     ///
     /// A CQE that was written before causes no event: poll once more after arming.
     public func arm(solicitedOnly: Bool) {
+        guard storage.pointee.hasEvents else { return }
         let wanted =
             solicitedOnly
             ? CompletionQueueStorage.armedForSolicited : CompletionQueueStorage.armedForNext
@@ -157,6 +160,12 @@ extension Core {
         // The stride is known from the address of the slot, so a queue without timestamps reads nothing for them.
         if ring.stride != MemoryLayout<WorkCompletion>.stride { stamp(slot, queue) }
         ring.stage()
+        guard queue.pointee.hasEvents else {
+            // The sequentially consistent store below waits until the caches of other processors have given up the lines
+            // of all stores before, such as those of a packet ring.
+            ring.produced.pointee.store(ring.producer.pointee.position, ordering: .releasing)
+            return true
+        }
         ring.produced.pointee.store(ring.producer.pointee.position, ordering: .sequentiallyConsistent)
         let armed = queue.pointee.armed.load(ordering: .sequentiallyConsistent)
         if armed == CompletionQueueStorage.notArmed { return true }

@@ -1,3 +1,4 @@
+import RoCEWire
 import Synchronization
 
 // One-sided requests to a neighbor, which the requester executes itself: READ, WRITE, atomics, ATOMIC WRITE and FLUSH (in
@@ -35,6 +36,10 @@ extension Core {
 
     @inline(never)
     private mutating func executeAllDirectly(_ pair: Pair, _ prefix: Int, share: inout Int) -> Bool {
+        // The hazard is stored once for consecutive requests with one key, since that waits for all stores before. Each
+        // request reads the table again, so it finds out that the owner waits.
+        var entered: UInt32?
+        defer { if entered != nil { neighbors.entries[prefix]!.leave() } }
         while pair.pointee.isSending, nothingIsOutstanding(pair), passLocal(pair) {
             let current = pair.pointee.requester.current
             guard pair.pointee.send.has(current), current == pair.pointee.send.oldest else { return false }
@@ -49,6 +54,11 @@ extension Core {
                 return false
             }
             share &-= Self.requestShare
+            let key = entry.pointee.rkey
+            if entered != key {
+                neighbors.entries[prefix]!.enter(queuePair: pair.pointee.attributes.destinationQPN, key: key)
+                entered = key
+            }
             switch access(entry, pair, prefix, share: &share) {
             case .done:
                 counters.directRequests &+= 1
@@ -67,9 +77,10 @@ extension Core {
 
     @inline(__always)
     private func nothingIsOutstanding(_ pair: Pair) -> Bool {
-        let requester = pair.pointee.requester
-        return requester.una == requester.high && requester.next == requester.high && requester.outstandingReads == 0
-            && requester.failure == .success && pair.pointee.timer == .none && pair.pointee.pacing.rate == 0
+        let high = pair.pointee.requester.high
+        return pair.pointee.requester.una == high && pair.pointee.requester.next == high
+            && pair.pointee.requester.outstandingReads == 0 && pair.pointee.requester.failure == .success
+            && pair.pointee.timer == .none && pair.pointee.pacing.rate == 0
     }
 
     /// Whether the SGEs are in memory regions that are mapped as a whole. The null region and on-demand memory are made
@@ -83,14 +94,12 @@ extension Core {
         return true
     }
 
-    /// Executes a request, or the next part of a long one.
+    /// Executes a request, or the next part of a long one, inside an access (`Neighbor.enter`).
     @inline(__always)
     private mutating func access(
         _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, _ prefix: Int, share: inout Int
     ) -> DirectResult {
         let key = entry.pointee.rkey
-        neighbors.entries[prefix]!.enter(queuePair: pair.pointee.attributes.destinationQPN, key: key)
-        defer { neighbors.entries[prefix]!.leave() }
         if entry.pointee.isFlush { return flush(entry, pair, prefix) }
         let isAtomic = entry.pointee.isAtomic
         let access: AccessFlags = entry.pointee.isRead ? .remoteRead : isAtomic ? .remoteAtomic : .remoteWrite

@@ -58,20 +58,23 @@ extension Engine {
     /// - Parameters:
     ///   - packet: The payload of UDP, from the BTH to the end of the ICRC. The caller has checked the ICRC.
     ///   - source: The addresses of the packet.
+    ///   - acknowledged: `OutgoingPacket.acknowledged`, of a packet from shared memory.
     ///   - now: The time in nanoseconds.
     public borrowing func receive(
-        _ packet: UnsafeRawBufferPointer, from source: PacketSource, now: UInt64
+        _ packet: UnsafeRawBufferPointer, from source: PacketSource, acknowledged: PSN? = nil, now: UInt64
     ) {
         core.pointee.now = now
+        if let acknowledged { core.pointee.receiveAcknowledgement(acknowledged, of: packet, from: source, now: now) }
         core.pointee.receive(packet, from: source, now: now)
     }
 
     /// Receives a packet that another engine of this host wrote as a reference (`OutgoingPacket.isReference`), in shared
     /// memory. The arguments are those of `receive`.
     public borrowing func receiveReference(
-        _ packet: UnsafeRawBufferPointer, from source: PacketSource, now: UInt64
+        _ packet: UnsafeRawBufferPointer, from source: PacketSource, acknowledged: PSN? = nil, now: UInt64
     ) {
         core.pointee.now = now
+        if let acknowledged { core.pointee.receiveAcknowledgement(acknowledged, of: packet, from: source, now: now) }
         core.pointee.receiveReference(packet, from: source)
     }
 
@@ -79,12 +82,28 @@ extension Engine {
     /// pairs take turns.
     /// - Parameters:
     ///   - buffer: Room for `packetRoom` bytes.
+    ///   - acknowledgements: When acknowledgements are written.
     ///   - now: The time in nanoseconds.
     /// - Returns: The packet, or nil when there is none to send now.
-    public borrowing func transmit(into buffer: UnsafeMutableRawBufferPointer, now: UInt64) -> OutgoingPacket? {
+    public borrowing func transmit(
+        into buffer: UnsafeMutableRawBufferPointer, acknowledgements: AcknowledgementOrder = .first, now: UInt64
+    ) -> OutgoingPacket? {
         precondition(buffer.count >= Engine.packetRoom, "transmit needs room for Engine.packetRoom bytes")
         core.pointee.now = now
-        return core.pointee.transmit(into: buffer, now: now)
+        return core.pointee.transmit(into: buffer, acknowledgements, now: now)
+    }
+
+    /// Notes that WQEs of a queue pair were published (`QueuePair.publishSends`), as its doorbell does.
+    public borrowing func serve(_ pair: QueuePair) { core.pointee.serveDoorbell(pair.storage) }
+
+    /// Whether an acknowledgement waits for `transmit`.
+    public var hasAcknowledgement: Bool { core.pointee.acknowledgements.first != nil }
+
+    /// Makes an ACK packet of its own of the acknowledgement that a packet carries, for the next `transmit`: the packet is
+    /// not sent to a receiver in shared memory.
+    public borrowing func separateAcknowledgement(of packet: OutgoingPacket) {
+        guard let psn = packet.acknowledged else { return }
+        core.pointee.separateAcknowledgement(psn, queuePair: packet.sourceQPN)
     }
 
     /// The largest length of a packet in bytes, BTH to ICRC: longest headers, largest path MTU and ICRC.

@@ -85,9 +85,12 @@ extension Engine {
     ///     without them.
     ///   - ignoresOverrun: With true, a CQE for which there is no room is dropped, and nothing else happens
     ///     (`IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN`). With false, it is an overrun (`IBV_EVENT_CQ_ERR`).
+    ///   - hasEvents: Whether it has a completion channel. `CompletionQueue.arm` has no effect on a queue without one,
+    ///     whose CQEs cost less.
     /// - Throws: EINVAL for a capacity out of range.
     public borrowing func createCompletionQueue(
-        capacity: UInt32, userData: UnsafeMutableRawPointer? = nil, clock: Clock? = nil, ignoresOverrun: Bool = false
+        capacity: UInt32, userData: UnsafeMutableRawPointer? = nil, clock: Clock? = nil, ignoresOverrun: Bool = false,
+        hasEvents: Bool = true
     ) throws(Errno) -> CompletionQueue {
         guard capacity >= 1, capacity <= Limits.maxCQE else { throw .invalid }
         let storage = UnsafeMutablePointer<CompletionQueueStorage>.allocate(capacity: 1)
@@ -98,7 +101,8 @@ extension Engine {
             to: CompletionQueueStorage(
                 ring: Ring(
                     limit: capacity, stride: CompletionQueueStorage.stride(hasTimestamps: clock != nil)),
-                ignoresOverrun: ignoresOverrun, clock: clock, core: core, event: event, userData: userData))
+                ignoresOverrun: ignoresOverrun, hasEvents: hasEvents, clock: clock, core: core, event: event,
+                userData: userData))
         return CompletionQueue(storage)
     }
 

@@ -22,6 +22,16 @@ public struct PacketSource {
     }
 }
 
+/// When `Engine.transmit` writes acknowledgements.
+public enum AcknowledgementOrder {
+    /// Before all other packets.
+    case first
+    /// After the requests, of which those to an engine of this host carry them (`OutgoingPacket.acknowledged`).
+    case last
+    /// Not, except those in requests: they wait for a later call. NAKs, and the responses of atomics, are written.
+    case held
+}
+
 /// A packet that `Engine.transmit` wrote (`struct rxe_pkt_info` of the kernel's rxe).
 @frozen
 public struct OutgoingPacket {
@@ -43,6 +53,10 @@ public struct OutgoingPacket {
     /// Whether the packet is a reference to the data of a SEND, for `Engine.receiveReference` of the receiver: only an engine
     /// of this host that has the table of this one understands it. To another one it must not be sent.
     public var isReference = false
+    /// The PSN that the packet acknowledges besides, for `Engine.receive` of a receiver in shared memory, as if an
+    /// ACK packet of its sending queue pair came before it. A packet that is sent in another way is passed to
+    /// `Engine.separateAcknowledgement` first.
+    public var acknowledged: PSN?
 
     /// Whether only an engine of this host understands this packet: a reference, and the NAK that refuses one.
     public func staysOnHost(_ bytes: UnsafeRawPointer) -> Bool {

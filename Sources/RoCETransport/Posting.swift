@@ -96,10 +96,18 @@ extension QueuePair {
     /// - Returns: True when WQEs were staged; the caller then runs the engine (`Engine.transmit`).
     @discardableResult
     public func commitSends() -> Bool {
-        guard storage.pointee.send.publish() else { return false }
-        storage.pointee.doorbells.ring(storage.pointee.index)
+        guard publishSends() else { return false }
+        ringDoorbell()
         return true
     }
+
+    /// Publishes the staged WQEs to the engine without the doorbell, whose atomic instructions a caller saves that holds the
+    /// engine's lock next: it then calls `Engine.serve` under the lock, and `ringDoorbell` where the lock is taken.
+    /// - Returns: True when WQEs were staged.
+    public func publishSends() -> Bool { storage.pointee.send.publish() }
+
+    /// Rings the doorbell of the queue pair, after `publishSends`.
+    public func ringDoorbell() { storage.pointee.doorbells.ring(storage.pointee.index) }
 
     /// Removes the WQEs that were staged and not committed (`ibv_wr_abort`).
     public func discardSends() { storage.pointee.send.discard() }

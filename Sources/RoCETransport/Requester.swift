@@ -59,12 +59,12 @@ extension Core {
     /// Checks the window, `max_rd_atomic`, the fence, and the window of the destination.
     @inline(__always)
     private mutating func mayTransmit(_ entry: UnsafeMutablePointer<SendWQE>, isNew: Bool, _ pair: Pair) -> Bool {
-        let requester = pair.pointee.requester
-        guard UInt32(bitPattern: requester.una.distance(to: requester.next)) < requester.window else { return false }
-        guard requester.outstandingReads != 0 else { return mayUsePath(pair) }
-        if entry.pointee.isReadOrAtomic && requester.outstandingReads >= pair.pointee.attributes.maxReadAtomic {
-            return false
-        }
+        // The fields are read in place: a copy of the struct is dozens of stores.
+        let inFlight = pair.pointee.requester.una.distance(to: pair.pointee.requester.next)
+        guard UInt32(bitPattern: inFlight) < pair.pointee.requester.window else { return false }
+        let outstandingReads = pair.pointee.requester.outstandingReads
+        guard outstandingReads != 0 else { return mayUsePath(pair) }
+        if entry.pointee.isReadOrAtomic && outstandingReads >= pair.pointee.attributes.maxReadAtomic { return false }
         if mustWaitForPart(entry, pair) { return false }
         return !(isNew && entry.pointee.flags.contains(.fence)) && mayUsePath(pair)
     }
@@ -172,7 +172,7 @@ extension Core {
             && (entry.pointee.isSend || entry.pointee.hasImmediate)
         let bth = BTH(
             opcode: opcode, destinationQPN: pair.pointee.attributes.destinationQPN, psn: psn,
-            pkey: configuration.pkey, acknowledgeRequest: setsAckReq(pair, isLast: isLast),
+            pkey: configuration.pkey, acknowledgeRequest: setsAckReq(entry, pair, isLast: isLast),
             solicited: solicited, migrated: pair.pointee.attributes.migration == .migrated)
         pair.pointee.requester.next = psn.next
         return seal(bth, at: target, payload: Int(payload))
@@ -209,20 +209,31 @@ extension Core {
     /// Whether BTH.A (AckReq) of this packet is set: at the end of a message, after every `acknowledgeInterval` packets
     /// of a long message, when the window or that of the destination is full after this packet, before other queue
     /// pairs have their turn in a full window, in every packet of a probe, and with a rate limit in every packet, since
-    /// the next one can be later than the retransmission timeout.
+    /// the next one can be later than the retransmission timeout. A message for which `canWait` needs none at its end.
     @inline(__always)
-    private mutating func setsAckReq(_ pair: Pair, isLast: Bool) -> Bool {
+    private mutating func setsAckReq(_ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, isLast: Bool) -> Bool {
         guard pair.pointee.type != .uc else { return false }
-        let requester = pair.pointee.requester
-        let inFlight = UInt32(bitPattern: requester.una.distance(to: requester.next)) &+ 1
-        if isLast || inFlight >= requester.window || pair.pointee.pacing.rate != 0 || requester.isProbing
-            || requester.packetsSinceAckReq &+ 1 >= configuration.acknowledgeInterval || endsPathUse(pair)
+        let inFlight = pair.pointee.requester.una.distance(to: pair.pointee.requester.next) &+ 1
+        if isLast && !canWait(entry, pair) || UInt32(bitPattern: inFlight) >= pair.pointee.requester.window
+            || pair.pointee.pacing.rate != 0 || pair.pointee.requester.isProbing
+            || pair.pointee.requester.packetsSinceAckReq &+ 1 >= configuration.acknowledgeInterval || endsPathUse(pair)
         {
             pair.pointee.requester.packetsSinceAckReq = 0
             return true
         }
         pair.pointee.requester.packetsSinceAckReq &+= 1
         return false
+    }
+
+    /// Whether a message to an engine of this host needs no acknowledgement of its own, which would cost a cache line: no
+    /// completion waits for it, and the next work request is posted, with which its acknowledgement comes. If that one is
+    /// not sent soon, such as in SQD, the retransmission timer asks.
+    @inline(__always)
+    private func canWait(_ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair) -> Bool {
+        pair.pointee.attributes.path.tag == Path.sameHost && !entry.pointee.flags.contains(.signaled)
+            && !pair.pointee.sqSigAll && pair.pointee.attributes.timeout != 0 && pair.pointee.state == .readyToSend
+            && pair.pointee.send.has(pair.pointee.requester.current &+ 1)
+            && !pair.pointee.sendWQE(pair.pointee.requester.current &+ 1).pointee.isLocal && faults == nil
     }
 
     /// Writes an RDMA READ request. A READ is sent as requests that end at multiples of a number of packets, counted

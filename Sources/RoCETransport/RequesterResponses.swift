@@ -25,6 +25,16 @@ extension Core {
         if pair.pointee.isSending { chargePathWindow(pair) }
     }
 
+    /// Receives an ACK that a request of the peer carried (`OutgoingPacket.acknowledged`).
+    mutating func receiveCarried(_ psn: PSN, _ pair: Pair, now: UInt64) {
+        guard pair.pointee.requester.una.distance(to: psn) >= 0, psn.precedes(pair.pointee.requester.high) else {
+            counters.strayResponses &+= 1
+            return
+        }
+        receiveAcknowledgement(pair, psn, .ack, now: now)
+        if pair.pointee.isSending { chargePathWindow(pair) }
+    }
+
     private mutating func receiveAcknowledgement(_ pair: Pair, _ psn: PSN, _ syndrome: AETHSyndrome, now: UInt64) {
         switch syndrome.kind {
         case .ack:

@@ -104,13 +104,13 @@ extension Core {
 
     /// Scatters the payload of a SEND into the receive work request that is held.
     mutating func place(_ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer) -> CompletionStatus {
-        let responder = pair.pointee.responder
         let count = packet.payloadByteCount
-        guard count <= Int(responder.receiveLength &- responder.received) else { return .localLengthError }
+        let received = pair.pointee.responder.received
+        guard count <= Int(pair.pointee.responder.receiveLength &- received) else { return .localLengthError }
         guard
             scatter(
-                responder.sgList, count: responder.sgeCount, domain: pair.pointee.receiveDomain,
-                offset: responder.received, byteCount: count, from: payload)
+                pair.pointee.responder.sgList, count: pair.pointee.responder.sgeCount,
+                domain: pair.pointee.receiveDomain, offset: received, byteCount: count, from: payload)
         else { return .localProtectionError }
         pair.pointee.responder.received &+= UInt32(count)
         counters.receivedBytes &+= UInt64(count)

@@ -1,27 +1,39 @@
 import RoCEWire
 
 extension Core {
-    /// Writes the next packet: acknowledgements first; then READ responses and requests alternate, and queue pairs take
-    /// turns in each of the two lists.
-    mutating func transmit(into buffer: UnsafeMutableRawBufferPointer, now: UInt64) -> OutgoingPacket? {
+    /// Writes the next packet: acknowledgements where `order` says; READ responses and requests alternate, and queue pairs
+    /// take turns in each of the two lists.
+    mutating func transmit(
+        into buffer: UnsafeMutableRawBufferPointer, _ order: AcknowledgementOrder, now: UInt64
+    ) -> OutgoingPacket? {
         guard let target = buffer.baseAddress else { return nil }
         takeDoorbells()
         hasDirectWork = false
-        while let link = acknowledgements.first {
-            let pair = link.pointee.owner
-            acknowledgements.remove(link)
-            var isNew = false
-            if let packet = finish(emitResponse(pair, to: target, &isNew), pair, isNew: isNew) { return packet }
+        if order == .first || order == .held && !mayHoldAcknowledgements, let packet = nextAcknowledgement(to: target) {
+            return packet
         }
         if responsesNext, let packet = nextReadResponse(to: target) {
             responsesNext = false
             return packet
         }
         responsesNext = true
-        if let packet = nextRequest(to: target, now: now) ?? nextReadResponse(to: target) { return packet }
+        if let packet = nextRequest(to: target, carries: order != .first, now: now) ?? nextReadResponse(to: target) {
+            return packet
+        }
+        if order == .last, let packet = nextAcknowledgement(to: target) { return packet }
         assert(
             hasDirectWork || requests.first == nil && readResponses.first == nil,
             "without a packet to send, no list has an entry")
+        return nil
+    }
+
+    private mutating func nextAcknowledgement(to target: UnsafeMutableRawPointer) -> OutgoingPacket? {
+        while let link = acknowledgements.first {
+            let pair = link.pointee.owner
+            acknowledgements.remove(link)
+            var isNew = false
+            if let packet = finish(emitResponse(pair, to: target, &isNew), pair, isNew: isNew) { return packet }
+        }
         return nil
     }
 
@@ -36,7 +48,9 @@ extension Core {
         return nil
     }
 
-    private mutating func nextRequest(to target: UnsafeMutableRawPointer, now: UInt64) -> OutgoingPacket? {
+    private mutating func nextRequest(
+        to target: UnsafeMutableRawPointer, carries: Bool, now: UInt64
+    ) -> OutgoingPacket? {
         var share = Core.copyShare
         while let link = requests.first {
             let pair = link.pointee.owner
@@ -55,8 +69,9 @@ extension Core {
             // A completion queue that overran has ended the queue pair.
             guard pair.pointee.isSending else { continue }
             inTurn &+= 1
-            if pair.pointee.pacing.rate == 0 || mayPace(pair), let packet = emitRequest(pair, to: target, now: now) {
+            if pair.pointee.pacing.rate == 0 || mayPace(pair), var packet = emitRequest(pair, to: target, now: now) {
                 if pair.pointee.pacing.rate != 0 { countPaced(pair, byteCount: packet.byteCount) }
+                if carries { packet.acknowledged = takeAcknowledgement(pair) }
                 return packet
             }
             requests.remove(link)
@@ -105,7 +120,7 @@ extension Core {
         }
     }
 
-    private mutating func serveDoorbell(_ pair: Pair) {
+    mutating func serveDoorbell(_ pair: Pair) {
         switch pair.pointee.state {
         case .readyToSend, .sendQueueDrained: requests.add(pair.pointee.links + QueuePairStorage.requests)
         case .sendQueueError: flushSends(pair)

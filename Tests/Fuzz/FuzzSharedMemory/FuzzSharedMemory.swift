@@ -80,14 +80,14 @@ private struct RingWorld {
     }
 
     private mutating func write(byteCount: Int, _ source: GID) {
-        guard let place = writer.reserve() else { return }
-        check(place, Engine.packetRoom)
-        place.initializeMemory(as: UInt8.self, repeating: 0x5A, count: Engine.packetRoom)
-        _ = writer.commit(
-            byteCount: byteCount,
-            PacketEnvelope(
-                source: source, destination: source, trafficClass: 0, hopLimit: 0, flowLabel: 0,
-                isReference: byteCount & 1 != 0))
+        withUnsafeTemporaryAllocation(byteCount: Engine.packetRoom, alignment: 8) { packet in
+            packet.initializeMemory(as: UInt8.self, repeating: 0x5A)
+            _ = writer.write(
+                packet.baseAddress!, byteCount: byteCount,
+                PacketEnvelope(
+                    source: source, destination: source, trafficClass: 0, hopLimit: 0, flowLabel: 0,
+                    isReference: byteCount & 1 != 0, acknowledged: byteCount & 2 != 0 ? PSN(1) : nil))
+        }
     }
 
     /// Fails when the bytes are not all in the data of the ring.

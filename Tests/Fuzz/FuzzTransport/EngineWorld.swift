@@ -182,7 +182,7 @@ final class EngineWorld {
     /// Transmits all packets and delivers most of them to the engine. It must end, because the time does not advance.
     private func transmitAll() -> String? {
         for _ in 0..<10_000 {
-            guard let sent = engine.transmit(into: packet, now: now) else { return nil }
+            guard let sent = engine.transmit(into: packet, acknowledgements: .last, now: now) else { return nil }
             let bytes = UnsafeRawBufferPointer(rebasing: packet[..<sent.byteCount])
             guard let parsed = try? TransportPacket(parsing: bytes) else { return "an unreadable packet was sent" }
             guard parsed.headers.bth.destinationQPN == sent.destinationQPN else { return "wrong destination" }
@@ -191,7 +191,7 @@ final class EngineWorld {
                 bytes,
                 from: PacketSource(
                     source: gid, destination: gid, header: UnsafeRawBufferPointer(rebasing: readable[..<40])),
-                now: now)
+                acknowledged: sent.acknowledged, now: now)
         }
         return "transmit does not end"
     }
@@ -254,12 +254,14 @@ final class EngineWorld {
         }
         let source = PacketSource(
             source: gid, destination: gid, header: UnsafeRawBufferPointer(start: nil, count: 0))
-        let isReference = input.byte() & 3 == 0
+        let kind = input.byte()
+        let isReference = kind & 3 == 0
+        let acknowledged = kind & 4 == 0 ? nil : PSN(UInt32(kind >> 3))
         bytes.withUnsafeBytes { bytes in
             if isReference {
-                engine.receiveReference(bytes, from: source, now: now)
+                engine.receiveReference(bytes, from: source, acknowledged: acknowledged, now: now)
             } else {
-                engine.receive(bytes, from: source, now: now)
+                engine.receive(bytes, from: source, acknowledged: acknowledged, now: now)
             }
         }
     }

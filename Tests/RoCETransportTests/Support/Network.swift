@@ -44,6 +44,8 @@ final class Network {
     var dead: Set<Int> = []
     private(set) var corrupted = 0
     private(set) var rejected = 0
+    /// When the engines write acknowledgements.
+    var acknowledgements = AcknowledgementOrder.first
     /// References that arrived.
     private(set) var references = 0
     /// Packets that entered the queues of the bottlenecks, and packets that found them full.
@@ -65,6 +67,7 @@ final class Network {
         let udp: UDPHeader
         let bytes: UnsafeMutableRawBufferPointer
         let isReference: Bool
+        let acknowledged: PSN?
 
         func isBefore(_ other: Travelling) -> Bool {
             time < other.time || time == other.time && order < other.order
@@ -126,7 +129,9 @@ final class Network {
     func flushAll() {
         for index in hosts.indices where !dead.contains(index) && sendsAt[index] <= now {
             repeat {
-                while let packet = hosts[index].engine.transmit(into: hosts[index].packet, now: now) {
+                while let packet = hosts[index].engine.transmit(
+                    into: hosts[index].packet, acknowledgements: acknowledgements, now: now)
+                {
                     send(packet, from: hosts[index])
                     sendsAt[index] = now + UInt64(profile.pause)
                 }
@@ -165,7 +170,7 @@ final class Network {
         push(
             Travelling(
                 time: time, order: order, host: target, source: packet.path.source, ip: ip, udp: udp, bytes: bytes,
-                isReference: packet.isReference))
+                isReference: packet.isReference, acknowledged: packet.acknowledged))
     }
 
     /// The time at which a packet that is sent now has passed the queue before a host; nil: the queue is full.
@@ -216,9 +221,9 @@ final class Network {
                 source: packet.source, destination: host.gid, header: UnsafeRawBufferPointer(header))
             if packet.isReference {
                 references += 1
-                host.engine.receiveReference(bytes, from: source, now: now)
+                host.engine.receiveReference(bytes, from: source, acknowledged: packet.acknowledged, now: now)
             } else {
-                host.engine.receive(bytes, from: source, now: now)
+                host.engine.receive(bytes, from: source, acknowledged: packet.acknowledged, now: now)
             }
         }
     }

@@ -196,9 +196,9 @@ func completeBuilding(qp: UnsafeMutablePointer<ibv_qp_ex>?) -> Int32 {
     pair.stageOpen()
     let error = pair.pointee.builder.pointee.error
     var hasWork = false
-    if error == .success { hasWork = pair.pointee.pair.commitSends() } else { pair.pointee.pair.discardSends() }
+    if error == .success { hasWork = pair.pointee.pair.publishSends() } else { pair.pointee.pair.discardSends() }
     pair.pointee.sendLock.unlock()
-    if hasWork { pair.context.progressAfterPost() }
+    if hasWork { pair.context.progressAfterPost(to: pair.pointee.pair) }
     return error.rawValue
 }
 

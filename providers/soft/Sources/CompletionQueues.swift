@@ -88,7 +88,7 @@ private func makeCompletionQueue(
         let made = try soft.pointee.engine.createCompletionQueue(
             capacity: attr.cqe, userData: UnsafeMutableRawPointer(queue),
             clock: attr.wc_flags & timestampFlags != 0 ? linux_monotonic_ns : nil,
-            ignoresOverrun: attr.ignoresOverrun)
+            ignoresOverrun: attr.ignoresOverrun, hasEvents: attr.channel != nil)
         queue.initialize(
             to: SoftCompletionQueue(queue: made, channel: attr.channel?.soft, isSingleThreaded: isSingleThreaded))
     } catch {

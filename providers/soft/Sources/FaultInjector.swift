@@ -198,7 +198,10 @@ extension ContextPointer {
                 packet.isExpendable = false
                 if packet.path.tag == Route.sharedMemory { entry.bytes[1] ^= 1 }
             }
-            guard sendKept(packet, at: entry.bytes.baseAddress!, now: now) else { return false }
+            // A ring reads a whole line of a short packet.
+            let bytes = guarded.pointee.link.packetBytes
+            bytes.copyMemory(from: UnsafeRawBufferPointer(entry.bytes))
+            guard send(packet, at: bytes.baseAddress!, now: now) else { return false }
             if entry.hasWrongICRC && packet.path.tag != Route.sharedMemory { guarded.pointee.sockets.spoilLast() }
         }
         return guarded.pointee.link.heldPacket == nil

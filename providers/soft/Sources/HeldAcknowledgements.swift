@@ -2,14 +2,15 @@ import ProviderKit
 import RoCETransport
 import Synchronization
 
-/// An acknowledgement that waits in the queue of the sockets for the next post, so that the message that answers a message
-/// leaves before the acknowledgement, and both with one system call, in one batch where the two may be in one.
+/// An acknowledgement that waits for the next post: over UDP in the queue of the sockets, so that the message that answers a
+/// message leaves before the acknowledgement, and both with one system call, in one batch where the two may be in one; to a
+/// device of this host in the engine, so that the answer carries it (`OutgoingPacket.acknowledged`).
 ///
 /// One is held only after a poll that received a single message and returns a completion, in the foreground, where the
-/// progress thread wakes every millisecond. A post sends it behind its requests. A poll sends it alone after 20 us: then
-/// the application does not answer, or does other work between its calls, and the next acknowledgements are not held: 64
-/// of them at first, and twice as many each time, up to 8192. Anything else that is sent takes it along, and control
-/// verbs, the end of the device and exit(3) send it as well.
+/// progress thread wakes every millisecond. A post sends it behind its requests. The next poll sends it to a device of
+/// this host, and over UDP a poll after 20 us. After that time the application does not answer, or does other work between
+/// its calls, and the next acknowledgements are not held: 64 of them at first, and twice as many each time, up to 8192.
+/// Anything else that is sent takes it along, and control verbs, the end of the device and exit(3) send it as well.
 struct HeldAcknowledgement {
     /// Since when one is held, in nanoseconds; 0: none is.
     var since: UInt64 = 0
@@ -25,14 +26,11 @@ struct HeldAcknowledgement {
 
     init() {}
 
-    /// Begins to hold one, unless the last calls were late.
-    mutating func begin(at now: UInt64) -> Bool {
-        if pause > 0 {
-            pause -= 1
-            return false
-        }
-        since = max(now, 1)
-        return true
+    /// Whether one may be held: the last calls were not late.
+    mutating func mayBegin() -> Bool {
+        if pause == 0 { return true }
+        pause -= 1
+        return false
     }
 
     /// Whether it has waited too long for a post.
@@ -60,12 +58,19 @@ extension ContextPointer {
         return count > 0 && count <= 3 && guarded.pointee.sockets.holdsAcknowledgement
     }
 
+    /// Whether the acknowledgement of a message in shared memory may wait in the engine, after few packets.
+    @inline(__always)
+    func mayHoldShared() -> Bool {
+        pointee.progressThread.isForeground.load(ordering: .relaxed) && guarded.pointee.link.held.mayBegin()
+    }
+
     /// Holds the acknowledgement that is the only queued datagram.
     /// - Returns: False when it is to be sent now.
     @inline(never)
     func holdAcknowledgement(now: UInt64) -> Bool {
-        guard pointee.progressThread.isForeground.load(ordering: .relaxed), guarded.pointee.link.held.begin(at: now)
+        guard pointee.progressThread.isForeground.load(ordering: .relaxed), guarded.pointee.link.held.mayBegin()
         else { return false }
+        guarded.pointee.link.held.since = max(now, 1)
         guarded.pointee.sockets.holdFirst()
         return true
     }
@@ -84,6 +89,7 @@ extension ContextPointer {
     func sendHeldAcknowledgement() {
         guard guarded.pointee.link.held.since != 0 else { return }
         guarded.pointee.link.held.since = 0
+        sendAcknowledgements()
         guarded.pointee.sockets.flush()
     }
 

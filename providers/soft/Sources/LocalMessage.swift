@@ -16,7 +16,7 @@ import RoCEWire
 /// | 48   | `packet`: from the BTH to the end of the ICRC, which is not filled in |
 enum LocalMessage {
     /// The layout number. It changes with every format that two processes share, the layout of `PacketRing` included.
-    static let layout: UInt32 = 0x5D3A_0004
+    static let layout: UInt32 = 0x5D3A_0005
 
     enum Kind: UInt32 {
         /// From the sender: the message carries the descriptor of a ring (`PacketRing`), which the receiver maps.

@@ -20,16 +20,21 @@ import Synchronization
 ///
 /// | byte | field |
 /// |------|-------|
-/// | 0-3  | bits 15:0: bytes of the packet; bit 29: the packet is a reference (`OutgoingPacket.isReference`); bit 30: continue at the start of the ring; bit 31: the record is valid |
+/// | 0-3  | bits 15:0: bytes of the packet; bit 28: bytes 12-15 are valid; bit 29: the packet is a reference (`OutgoingPacket.isReference`); bit 30: continue at the start of the ring; bit 31: the record is valid |
 /// | 4    | index in the ring's table of address pairs |
 /// | 5    | traffic class |
 /// | 6    | hop limit |
 /// | 7    | zero |
 /// | 8-11 | flow label |
-/// | 12   | the packet, from the BTH to the end of the ICRC, which is not filled in |
+/// | 12-15 | the PSN that the packet acknowledges besides (`OutgoingPacket.acknowledged`) |
+/// | 16   | the packet, from the BTH to the end of the ICRC, which is not filled in |
 ///
 /// The writer first writes a zero to the line after the record, then the record, and its first word last. So the reader
 /// stops at a zero and needs no index from the writer, and a writer that dies leaves no incomplete record.
+///
+/// What a small message costs is the way of its line between two caches. A reader that polls takes the line back after
+/// each store, so a packet is made elsewhere, and stored in one go. The zero is written some lines ahead, so that no record
+/// waits until the reader's cache has given up the next line as well.
 enum PacketRing {
     /// Bytes of data, a power of two.
     static let byteCount = 512 << 10
@@ -48,11 +53,16 @@ enum PacketRing {
     static let pairCount = 64
     static let pairByteCount = 32
 
-    static let packetOffset = 12
+    static let packetOffset = 16
     static let isRecord: UInt32 = 1 << 31
     static let isWrap: UInt32 = 1 << 30
     static let isReference: UInt32 = 1 << 29
+    static let acknowledges: UInt32 = 1 << 28
     static let countMask: UInt32 = 0xFFFF
+    /// The bytes of the first line of a record that a packet has.
+    static let firstLine = line - packetOffset
+    /// The distance at which lines are cleared ahead, which the reader's cache gives up while some records are written.
+    static let clearAhead = UInt64(8 * line)
     /// Room for the longest record.
     static let maximumRecord = roundUp(packetOffset + Engine.packetRoom)
 
@@ -109,13 +119,15 @@ struct PacketEnvelope {
     var flowLabel: UInt32
     /// Whether the packet is a reference (`OutgoingPacket.isReference`), for a receiver in shared memory only.
     var isReference = false
+    /// The PSN that it acknowledges besides (`OutgoingPacket.acknowledged`), in shared memory only.
+    var acknowledged: PSN?
 }
 
 /// The writing end of a ring.
 struct PacketRingWriter {
     private let header: UnsafeMutableRawPointer
     private let data: UnsafeMutableRawPointer
-    private var tail: UInt64
+    private(set) var tail: UInt64
     /// The reader's position when it was last read.
     private var seen: UInt64
     private var pairs = 0
@@ -133,47 +145,81 @@ struct PacketRingWriter {
         PacketRing.sleeping(ring).pointee.store(1, ordering: .relaxed)
     }
 
-    /// The address at which the next packet is to be written, with room for `Engine.packetRoom` bytes; nil when the
-    /// ring is full.
-    @inline(__always)
-    mutating func reserve() -> UnsafeMutableRawPointer? {
-        let offset = PacketRing.offset(tail)
-        if offset + PacketRing.maximumRecord > PacketRing.byteCount {
-            guard hasRoom(PacketRing.byteCount - offset + PacketRing.line) else { return nil }
-            publish(PacketRing.isRecord | PacketRing.isWrap, extent: PacketRing.byteCount - offset)
-        }
-        guard hasRoom(PacketRing.maximumRecord + PacketRing.line) else { return nil }
-        return data + PacketRing.offset(tail) + PacketRing.packetOffset
+    /// What became of a packet.
+    enum Outcome {
+        case written
+        /// The ring has no room for it.
+        case full
+        /// The table of address pairs is full, so it is not sent.
+        case noPair
     }
 
-    /// Publishes the packet that was written at the address that `reserve` returned.
-    /// - Returns: False when the table of address pairs is full: then the packet is not sent.
+    /// Writes a packet to the ring.
+    /// - Parameter packet: An address with `Engine.packetRoom` readable bytes, of which the packet has the first
+    ///   `byteCount`.
     @inline(__always)
-    mutating func commit(byteCount: Int, _ envelope: borrowing PacketEnvelope) -> Bool {
+    mutating func write(
+        _ packet: UnsafeRawPointer, byteCount: Int, _ envelope: borrowing PacketEnvelope
+    ) -> Outcome {
         assert(byteCount >= BTH.byteCount + ICRC.byteCount && byteCount <= Engine.packetRoom, "a packet of the engine")
-        guard let pair = pair(envelope.source, envelope.destination) else { return false }
+        guard reserve() else { return .full }
+        guard let pair = pair(envelope.source, envelope.destination) else { return .noPair }
         let record = data + PacketRing.offset(tail)
-        record.storeBytes(of: pair, toByteOffset: 4, as: UInt8.self)
-        record.storeBytes(of: envelope.trafficClass, toByteOffset: 5, as: UInt8.self)
-        record.storeBytes(of: envelope.hopLimit, toByteOffset: 6, as: UInt8.self)
-        record.storeBytes(of: 0, toByteOffset: 7, as: UInt8.self)
-        record.storeBytes(of: envelope.flowLabel, toByteOffset: 8, as: UInt32.self)
-        publish(
-            PacketRing.isRecord | (envelope.isReference ? PacketRing.isReference : 0)
-                | UInt32(truncatingIfNeeded: byteCount),
-            extent: PacketRing.roundUp(PacketRing.packetOffset + byteCount))
-        return true
+        var word = PacketRing.isRecord | UInt32(truncatingIfNeeded: byteCount)
+        if envelope.isReference { word |= PacketRing.isReference }
+        if envelope.acknowledged != nil { word |= PacketRing.acknowledges }
+        let first =
+            UInt64(word) | UInt64(pair) << 32 | UInt64(envelope.trafficClass) << 40 | UInt64(envelope.hopLimit) << 48
+        let second = UInt64(envelope.flowLabel) | UInt64(envelope.acknowledged?.rawValue ?? 0) << 32
+        clear(next(after: byteCount))
+        if byteCount <= PacketRing.firstLine {
+            // A fixed number of bytes, which is copied without a call.
+            (record + PacketRing.packetOffset).copyMemory(from: packet, byteCount: PacketRing.firstLine)
+        } else {
+            (record + PacketRing.packetOffset).copyMemory(from: packet, byteCount: byteCount)
+        }
+        record.storeBytes(of: second, toByteOffset: 8, as: UInt64.self)
+        record.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.store(first, ordering: .releasing)
+        advance(to: next(after: byteCount))
+        return .written
     }
 
     /// Whether everything written has been read.
     var isEmpty: Bool { PacketRing.position(header).pointee.load(ordering: .acquiring) == tail }
 
+    /// Makes the tail a place with room for the longest record. Returns false when the ring is full.
     @inline(__always)
-    private mutating func publish(_ word: UInt32, extent: Int) {
-        let next = tail &+ UInt64(extent)
-        PacketRing.word(data + PacketRing.offset(next)).pointee.store(0, ordering: .relaxed)
-        PacketRing.word(data + PacketRing.offset(tail)).pointee.store(word, ordering: .releasing)
+    private mutating func reserve() -> Bool {
+        let offset = PacketRing.offset(tail)
+        if offset + PacketRing.maximumRecord > PacketRing.byteCount {
+            guard hasRoom(PacketRing.byteCount - offset + PacketRing.line) else { return false }
+            let start = tail &+ UInt64(PacketRing.byteCount - offset)
+            clear(start)
+            PacketRing.word(data + offset).pointee.store(PacketRing.isRecord | PacketRing.isWrap, ordering: .releasing)
+            advance(to: start)
+        }
+        return hasRoom(PacketRing.maximumRecord + PacketRing.line)
+    }
+
+    @inline(__always)
+    private func next(after byteCount: Int) -> UInt64 {
+        tail &+ UInt64(PacketRing.roundUp(PacketRing.packetOffset + byteCount))
+    }
+
+    /// Makes the first word of the line after a record zero, which it usually is already.
+    @inline(__always)
+    private func clear(_ position: UInt64) {
+        let word = PacketRing.word(data + PacketRing.offset(position))
+        if word.pointee.load(ordering: .relaxed) != 0 { word.pointee.store(0, ordering: .relaxed) }
+    }
+
+    /// Moves the tail behind a record that was written, and clears a line ahead if the reader has read it.
+    @inline(__always)
+    private mutating func advance(to next: UInt64) {
         tail = next
+        let ahead = next &+ PacketRing.clearAhead
+        guard ahead &+ UInt64(PacketRing.line) &- seen <= UInt64(PacketRing.byteCount) else { return }
+        PacketRing.word(data + PacketRing.offset(ahead)).pointee.store(0, ordering: .relaxed)
     }
 
     @inline(__always)
@@ -262,6 +308,8 @@ struct PacketRingReader {
         envelope.hopLimit = record.load(fromByteOffset: 6, as: UInt8.self)
         envelope.flowLabel = record.load(fromByteOffset: 8, as: UInt32.self)
         envelope.isReference = word & PacketRing.isReference != 0
+        envelope.acknowledged =
+            word & PacketRing.acknowledges == 0 ? nil : PSN(record.load(fromByteOffset: 12, as: UInt32.self))
         return UnsafeRawBufferPointer(
             start: record + PacketRing.packetOffset, count: Int(word & PacketRing.countMask))
     }

@@ -260,10 +260,6 @@ struct Peers: ~Copyable {
         return open(slot, own: own, &senders, now: now)
     }
 
-    /// The device at a slot that `peer` returned before, also if it has closed its ring since.
-    @inline(__always)
-    func opened(_ slot: Int) -> UnsafeMutablePointer<Peer>? { peers[slot] }
-
     @inline(never)
     private mutating func open(
         _ slot: Int, own: Int, _ senders: inout Senders, now: UInt64

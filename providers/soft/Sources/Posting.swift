@@ -26,10 +26,10 @@ func postSend(
         if error != .success { break }
         request = current.pointee.next
     }
-    let hasWork = queue.commitSends()
+    let hasWork = queue.publishSends()
     pair.pointee.sendLock.unlock()
     if error != .success { bad?.pointee = request }
-    if hasWork { pair.context.progressAfterPost() }
+    if hasWork { pair.context.progressAfterPost(to: queue) }
     return error.rawValue
 }
 

@@ -9,8 +9,10 @@ import Synchronization
 struct LinkState {
     /// Whether packets to this host use shared memory. False when they are sent over UDP, so that they can be captured.
     var usesSharedMemory = true
-    /// The slot to which the previous packet was sent, or -1 for UDP. The next packet is written there directly.
-    var lastSlot = -1
+    /// Whether the previous packet went to the sockets: then the next one is written to their buffer directly.
+    var lastWasDatagram = true
+    /// Where the engine writes packets to this host, before they are copied to a ring: see `PacketRing`.
+    let packetBytes = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 64)
     /// The bytes of `heldPacket`, which waits for room.
     let heldBytes = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 64)
     /// A packet that waits because its receiver's ring is full. No other packet is sent meanwhile.
@@ -34,6 +36,7 @@ struct LinkState {
     var lastMessages: UInt64 = 0
 
     func deallocate() {
+        packetBytes.deallocate()
         heldBytes.deallocate()
         networkHeader.deallocate()
     }
@@ -82,7 +85,9 @@ extension ContextPointer {
         if guarded.pointee.link.held.since != 0 {
             if afterPost {
                 guarded.pointee.link.held.end(at: now)
-            } else if receivesDatagrams || guarded.pointee.link.held.isLate(at: now) {
+            } else if receivesDatagrams || !guarded.pointee.sockets.holdsOne
+                || guarded.pointee.link.held.isLate(at: now)
+            {
                 guarded.pointee.link.held.end(at: now)
                 guarded.pointee.sockets.flush()
             }
@@ -100,12 +105,18 @@ extension ContextPointer {
         if !mayHaveDatagrams && now &- guarded.pointee.link.lastMessages > messageInterval {
             _ = receiveMessages(now: now)
         }
+        var order: AcknowledgementOrder = afterPost ? .last : .first
         while isBusy && rounds < 8 {
-            isBusy = transmit(now: now)
+            isBusy = transmit(now: now, order)
             if mayHold && mayHoldAcknowledgement(since: firstPacket) { break }
             // The peer works on what is sent while this thread receives.
             if !isBusy { flushUnlessHeld() }
-            if receiveShared(now: now) { isBusy = true }
+            if receiveShared(now: now) {
+                isBusy = true
+                if mayHold {
+                    order = guarded.pointee.link.packetCount &- firstPacket <= 3 && mayHoldShared() ? .held : .first
+                }
+            }
             if mayHaveDatagrams {
                 guarded.pointee.link.lastReceive = now
                 if takesMessages(receivesDatagrams, now: now), receiveMessages(now: now) {
@@ -123,6 +134,7 @@ extension ContextPointer {
         if !(mayHold && mayHoldAcknowledgement(since: firstPacket) && holdAcknowledgement(now: now)) {
             flushUnlessHeld()
         }
+        if order == .held && pointee.engine.hasAcknowledgement { guarded.pointee.link.held.since = max(now, 1) }
         if guarded.pointee.peers.wakeTouched(own: pointee.slot.number) { pointee.progressThread.wake() }
         if guarded.pointee.faults != nil { causeFaultEvents() }
         dispatchEvents()
@@ -143,75 +155,65 @@ extension ContextPointer {
     /// Sends up to `burst` packets.
     /// - Returns: Whether there may be more.
     @inline(__always)
-    private func transmit(now: UInt64) -> Bool {
+    private func transmit(now: UInt64, _ order: AcknowledgementOrder) -> Bool {
         if guarded.pointee.link.heldPacket != nil && !releaseHeld(now: now) { return false }
         if guarded.pointee.faults != nil { return transmitWithFaults(now: now, burst: burst) }
-        for _ in 0..<burst where !transmitOne(now: now) { return pointee.engine.hasDirectWork }
+        for _ in 0..<burst where !transmitOne(now: now, order) { return pointee.engine.hasDirectWork }
         return true
     }
 
-    /// Sends one packet. The engine writes it to the ring or buffer of the previous packet, which usually has the same
-    /// destination.
+    /// Sends the acknowledgements to devices of this host that are held.
+    func sendAcknowledgements() {
+        guard pointee.engine.hasAcknowledgement else { return }
+        _ = transmit(now: linux_monotonic_ns(), .first)
+        if guarded.pointee.peers.wakeTouched(own: pointee.slot.number) { pointee.progressThread.wake() }
+    }
+
+    /// Sends one packet.
     /// - Returns: False when there is none, or when it has to wait.
     @inline(__always)
-    private func transmitOne(now: UInt64) -> Bool {
-        let slot = guarded.pointee.link.lastSlot
-        var target: UnsafeMutableRawPointer
-        var isInRing = false
-        if slot < 0 {
-            target = guarded.pointee.sockets.reserve()
-        } else if let peer = peer(slot, now: now), let place = peer.pointee.writer?.reserve() {
-            target = place
-            isInRing = true
-        } else {
-            target = guarded.pointee.link.heldBytes.baseAddress!
-        }
+    private func transmitOne(now: UInt64, _ order: AcknowledgementOrder) -> Bool {
+        let target =
+            guarded.pointee.link.lastWasDatagram
+            ? guarded.pointee.sockets.reserve() : guarded.pointee.link.packetBytes.baseAddress!
         let room = UnsafeMutableRawBufferPointer(start: target, count: Engine.packetRoom)
-        guard let packet = pointee.engine.transmit(into: room, now: now) else { return false }
-        guarded.pointee.link.packetCount &+= 1
-        if packet.path.tag == Route.sharedMemory {
-            return sendShared(packet, at: target, writtenFor: isInRing ? slot : -1, now: now)
+        guard let packet = pointee.engine.transmit(into: room, acknowledgements: order, now: now) else {
+            return false
         }
-        sendDatagram(packet, at: target, now: now)
-        return true
+        guarded.pointee.link.packetCount &+= 1
+        return send(packet, at: target, now: now)
     }
 
-    /// Sends a packet that the engine wrote elsewhere, and that was kept for a while.
-    /// - Returns: False when the packet has to wait again.
-    func sendKept(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) -> Bool {
-        if packet.path.tag == Route.sharedMemory { return sendShared(packet, at: bytes, writtenFor: -1, now: now) }
+    /// Sends a packet that the engine wrote.
+    /// - Returns: False when the packet has to wait.
+    @inline(__always)
+    func send(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) -> Bool {
+        if packet.path.tag == Route.sharedMemory { return sendShared(packet, at: bytes, now: now) }
         sendDatagram(packet, at: bytes, now: now)
         return true
     }
 
-    /// Sends a packet to a device of this host. `slot` is the slot to whose ring the engine wrote it, or -1.
+    /// Sends a packet to a device of this host.
     /// - Returns: False when the packet has to wait.
     @inline(__always)
-    private func sendShared(
-        _ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, writtenFor slot: Int, now: UInt64
-    ) -> Bool {
+    private func sendShared(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) -> Bool {
         let destination = Int(packet.destinationQPN >> 16)
-        // `peer` would unmap the ring that holds the packet if its reader has closed it meanwhile.
-        let found = destination == slot ? guarded.pointee.peers.opened(slot) : peer(destination, now: now)
-        guard let peer = found else {
+        guard let peer = peer(destination, now: now) else {
             if !packet.staysOnHost(bytes) { sendDatagram(packet, at: bytes, now: now) }
             return true
         }
-        guarded.pointee.link.lastSlot = destination
+        guarded.pointee.link.lastWasDatagram = false
         let envelope = PacketEnvelope(
             source: packet.path.source, destination: packet.path.destination,
             trafficClass: packet.path.trafficClass, hopLimit: packet.path.hopLimit, flowLabel: packet.path.flowLabel,
-            isReference: packet.isReference)
-        if peer.pointee.writer == nil { return sendMessage(packet, at: bytes, envelope, to: peer, now: now) }
-        if destination != slot {
-            guard let place = peer.pointee.writer?.reserve() else {
-                return hold(packet, at: bytes, for: peer, now: now)
-            }
-            place.copyMemory(from: bytes, byteCount: packet.byteCount)
+            isReference: packet.isReference, acknowledged: packet.acknowledged)
+        guard let outcome = peer.pointee.writer?.write(bytes, byteCount: packet.byteCount, envelope) else {
+            return sendMessage(packet, at: bytes, envelope, to: peer, now: now)
         }
+        if outcome == .full { return hold(packet, at: bytes, for: peer, now: now) }
         peer.pointee.fullSince = 0
         guarded.pointee.link.stallSince = 0
-        if peer.pointee.writer!.commit(byteCount: packet.byteCount, envelope) {
+        if outcome == .written {
             guarded.pointee.peers.touch(destination, peer)
         } else {
             pointee.counters.pointee.ringFull &+= 1
@@ -227,6 +229,7 @@ extension ContextPointer {
         to peer: UnsafeMutablePointer<Peer>, now: UInt64
     ) -> Bool {
         guarded.pointee.link.lastDatagram = now
+        pointee.engine.separateAcknowledgement(of: packet)
         // A reference that was held while the peer was replaced is lost, and then sent again as packets.
         if packet.isReference { return true }
         let error = peer.pointee.send(bytes, byteCount: packet.byteCount, envelope)
@@ -276,12 +279,13 @@ extension ContextPointer {
     private func releaseHeld(now: UInt64) -> Bool {
         guard let packet = guarded.pointee.link.heldPacket else { return true }
         guarded.pointee.link.heldPacket = nil
-        return sendShared(packet, at: guarded.pointee.link.heldBytes.baseAddress!, writtenFor: -1, now: now)
+        return sendShared(packet, at: guarded.pointee.link.heldBytes.baseAddress!, now: now)
     }
 
     @inline(never)
     private func sendDatagram(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) {
-        guarded.pointee.link.lastSlot = -1
+        pointee.engine.separateAcknowledgement(of: packet)
+        guarded.pointee.link.lastWasDatagram = true
         guarded.pointee.link.lastDatagram = now
         guarded.pointee.link.stallSince = 0
         let place = guarded.pointee.sockets.reserve()
@@ -397,7 +401,7 @@ extension ContextPointer {
                 from: PacketSource(
                     source: envelope.source, destination: envelope.destination,
                     header: UnsafeRawBufferPointer(start: nil, count: 0)),
-                now: now)
+                acknowledged: envelope.acknowledged, now: now)
         }
         // Only UD delivers the IP header. The top three bits of the opcode are the service type.
         let isDatagram = packet[0] >> 5 == 3
@@ -407,7 +411,8 @@ extension ContextPointer {
             : UnsafeRawBufferPointer(start: nil, count: 0)
         pointee.engine.receive(
             packet,
-            from: PacketSource(source: envelope.source, destination: envelope.destination, header: header), now: now)
+            from: PacketSource(source: envelope.source, destination: envelope.destination, header: header),
+            acknowledged: envelope.acknowledged, now: now)
     }
 
     @inline(never)
@@ -468,12 +473,16 @@ extension ContextPointer {
             pointee.counters.pointee.forwarded &+= 1
             return
         }
-        guard let place = peer.pointee.writer?.reserve() else {
+        // The ring reads a whole line of a short packet.
+        guarded.pointee.link.packetBytes.baseAddress!.copyMemory(from: packet.baseAddress!, byteCount: packet.count)
+        let bytes = UnsafeRawPointer(guarded.pointee.link.packetBytes.baseAddress!)
+        switch peer.pointee.writer!.write(bytes, byteCount: packet.count, envelope) {
+        case .written: break
+        case .full:
             pointee.counters.pointee.ringFull &+= 1
             return
+        case .noPair: return
         }
-        place.copyMemory(from: packet.baseAddress!, byteCount: packet.count)
-        guard peer.pointee.writer!.commit(byteCount: packet.count, envelope) else { return }
         pointee.counters.pointee.forwarded &+= 1
         guarded.pointee.peers.touch(slot, peer)
     }

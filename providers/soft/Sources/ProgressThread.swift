@@ -131,18 +131,37 @@ private let listenRetry: UInt64 = 100_000_000
 extension ContextPointer {
     /// Runs the engine after a post if its lock is free. Otherwise the thread that holds the lock reads the doorbell.
     @inline(__always)
+    func progressAfterPost(to pair: QueuePair) {
+        if pointee.lock.tryLock() {
+            pointee.engine.serve(pair)
+            runAfterPost()
+            if !pointee.engine.doorbellIsRung { return }
+        } else {
+            pair.ringDoorbell()
+        }
+        progressAfterPost()
+    }
+
+    /// Runs the engine after doorbells were rung if its lock is free. Otherwise the thread that holds the lock reads them.
+    @inline(never)
     func progressAfterPost() {
         while true {
             guard pointee.lock.tryLock() else { return }
-            let now = linux_monotonic_ns()
-            noteRound(now)
-            let isBusy = pump(now: now, receivesDatagrams: false, afterPost: true)
-            guarded.pointee.times.lastWork = now
-            settle(now: now, isBusy: isBusy)
-            pointee.lock.unlock()
+            runAfterPost()
             // A thread may have posted after the last round, when the lock was taken.
             if !pointee.engine.doorbellIsRung { return }
         }
+    }
+
+    /// Under the lock, which it releases.
+    @inline(__always)
+    private func runAfterPost() {
+        let now = linux_monotonic_ns()
+        noteRound(now)
+        let isBusy = pump(now: now, receivesDatagrams: false, afterPost: true)
+        guarded.pointee.times.lastWork = now
+        settle(now: now, isBusy: isBusy)
+        pointee.lock.unlock()
     }
 
     /// Runs the engine if its lock is free. Called after a poll of an empty completion queue.

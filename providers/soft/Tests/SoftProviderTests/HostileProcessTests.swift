@@ -313,16 +313,18 @@ extension Soft {
             var random = SplitMix(seed: seed)
             var writer = PacketRingWriter(rings.ring)
             var sent = 0
+            let packet = UnsafeMutableRawPointer.allocate(byteCount: Engine.packetRoom, alignment: 8)
+            defer { packet.deallocate() }
             let end = ContinuousClock.now + .seconds(300)
             while sent < 4000, ContinuousClock.now < end {
-                guard let place = writer.reserve() else {
-                    usleep(100)
-                    continue
-                }
                 var envelope = envelope
                 // A reference whose data is nonsense: the attacker may set the bit for any packet.
                 envelope.isReference = sent % 20 > 3 && random.next() % 4 == 0
-                _ = writer.commit(byteCount: write(place, to: victim, sent / 20, index: sent % 20, &random), envelope)
+                let byteCount = write(packet, to: victim, sent / 20, index: sent % 20, &random)
+                if writer.write(packet, byteCount: byteCount, envelope) == .full {
+                    usleep(100)
+                    continue
+                }
                 sent += 1
                 if sent % 16 == 0 { _ = LocalMessage.send(.wake, on: connection) }
             }

@@ -152,9 +152,11 @@ extension Soft {
             linux_close(descriptor)
             let envelope = PacketEnvelope(
                 source: GID(ipv4: 1), destination: GID(ipv4: 2), trafficClass: 3, hopLimit: 4, flowLabel: 5)
+            let packet = UnsafeMutableRawPointer.allocate(byteCount: Engine.packetRoom, alignment: 8)
+            defer { packet.deallocate() }
             for length in [20, 1000, 4096] {
-                peer.writer!.reserve()!.initializeMemory(as: UInt8.self, repeating: 9, count: length)
-                let isWritten = peer.writer!.commit(byteCount: length, envelope)
+                packet.initializeMemory(as: UInt8.self, repeating: 9, count: length)
+                let isWritten = peer.writer!.write(packet, byteCount: length, envelope) == .written
                 #expect(isWritten)
             }
             #expect(LocalMessage.send(.noRing, on: connection) == 0)

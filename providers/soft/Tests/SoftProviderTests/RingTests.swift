@@ -10,6 +10,7 @@ extension Soft {
     @Suite("Rings in shared memory")
     struct RingTests {
         private let memory: UnsafeMutableRawPointer
+        private let packet = UnsafeMutableRawPointer.allocate(byteCount: Engine.packetRoom, alignment: 64)
         private let envelope = PacketEnvelope(
             source: GID(ipv4: 1), destination: GID(ipv4: 2), trafficClass: 3, hopLimit: 4, flowLabel: 5)
 
@@ -20,16 +21,18 @@ extension Soft {
 
         /// Calls `body` with the ring, and frees it.
         private func withRing(_ body: (UnsafeMutableRawPointer) throws -> Void) rethrows {
-            defer { memory.deallocate() }
+            defer {
+                memory.deallocate()
+                packet.deallocate()
+            }
             try body(memory)
         }
 
         private func write(_ writer: inout PacketRingWriter, _ count: Int, _ seed: UInt8) -> Bool {
-            guard let buffer = writer.reserve() else { return false }
             for index in 0..<count {
-                buffer.storeBytes(of: seed &+ UInt8(truncatingIfNeeded: index), toByteOffset: index, as: UInt8.self)
+                packet.storeBytes(of: seed &+ UInt8(truncatingIfNeeded: index), toByteOffset: index, as: UInt8.self)
             }
-            return writer.commit(byteCount: count, envelope)
+            return writer.write(packet, byteCount: count, envelope) == .written
         }
 
         /// The length and the first byte of the next packet.
@@ -93,10 +96,14 @@ extension Soft {
                 var writer = PacketRingWriter(ring)
                 var reader = PacketRingReader(ring)
                 // Repeated until the partial packet overlaps older ones, at every distance from the end of the ring.
-                for round in 0..<200 {
-                    for seed in 0..<7 as Range<UInt8> { #expect(write(&writer, 3000 + round, seed)) }
-                    // A partial packet that is never committed.
-                    writer.reserve()!.initializeMemory(as: UInt8.self, repeating: .max, count: 2000)
+                for round in 0..<400 {
+                    let length = round % 2 == 0 ? 3000 + round : 16 + round % 40
+                    for seed in 0..<7 as Range<UInt8> { #expect(write(&writer, length, seed)) }
+                    // A packet without its first word, which is written last. The next ones overwrite it.
+                    var dying = writer
+                    #expect(write(&dying, 2000, 0))
+                    let record = PacketRing.offset(dying.tail) - PacketRing.roundUp(PacketRing.packetOffset + 2000)
+                    ring.storeBytes(of: 0, toByteOffset: PacketRing.headerByteCount + record, as: UInt64.self)
                     for seed in 0..<7 as Range<UInt8> { #expect(read(&reader)?.seed == seed) }
                     #expect(read(&reader) == nil && !reader.hasPacket && !reader.isBroken)
                     reader.publish()
@@ -141,8 +148,7 @@ extension Soft {
                 func send(_ number: UInt32) -> Bool {
                     var other = envelope
                     other.source = GID(ipv4: number)
-                    guard writer.reserve() != nil else { return false }
-                    return writer.commit(byteCount: 16, other)
+                    return writer.write(packet, byteCount: 16, other) == .written
                 }
                 for number in 0..<64 as Range<UInt32> { #expect(send(number)) }
                 #expect(!send(64))

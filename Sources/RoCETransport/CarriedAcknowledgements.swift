@@ -1,0 +1,57 @@
+import RoCEWire
+
+// Acknowledgements between two engines of one host that a request carries (`OutgoingPacket.acknowledged`). A program that
+// answers a message with a message needs no ACK packet then: its answer has the acknowledgement, in the same cache line. It
+// is one more copy of an ACK of IBTA volume 1, 9.7.5.1, and means the same.
+
+extension Core {
+    /// Whether the acknowledgement that waits may wait longer: a single one, an ACK, to an engine of this host.
+    var mayHoldAcknowledgements: Bool {
+        guard let link = acknowledgements.first else { return true }
+        return link.pointee.next == nil && hasPlainAcknowledgement(link.pointee.owner)
+    }
+
+    /// Whether the next response of a queue pair is an ACK, which a request to the same peer can carry.
+    @inline(__always)
+    private func hasPlainAcknowledgement(_ pair: Pair) -> Bool {
+        guard let acknowledgement = pair.pointee.responder.acknowledgement else { return false }
+        return acknowledgement.syndrome.kind == .ack && pair.pointee.type == .rc
+            && pair.pointee.attributes.path.tag == Path.sameHost && faults == nil
+            && pair.pointee.responder.sendingResource == pair.pointee.responder.endResource
+    }
+
+    /// Takes the acknowledgement of a queue pair, for a request that it sends; nil when there is none that a request can
+    /// carry.
+    @inline(__always)
+    mutating func takeAcknowledgement(_ pair: Pair) -> PSN? {
+        guard hasPlainAcknowledgement(pair) else { return nil }
+        acknowledgements.remove(pair.pointee.links + QueuePairStorage.acknowledgements)
+        defer { pair.pointee.responder.acknowledgement = nil }
+        return pair.pointee.responder.acknowledgement?.psn
+    }
+
+    /// Queues an acknowledgement again that a packet carried, unless a later answer is queued.
+    mutating func separateAcknowledgement(_ psn: PSN, queuePair number: UInt32) {
+        guard let pair = queuePair(number), pair.pointee.responder.acknowledgement == nil else { return }
+        switch pair.pointee.state {
+        case .readyToReceive, .readyToSend, .sendQueueDrained, .sendQueueError: answer(pair, psn, .ack)
+        default: break
+        }
+    }
+
+    /// Receives an acknowledgement that a packet of the peer carries.
+    mutating func receiveAcknowledgement(
+        _ psn: PSN, of packet: UnsafeRawBufferPointer, from source: PacketSource, now: UInt64
+    ) {
+        guard let bth = try? BTH(parsing: packet), bth.opcode.transport == .reliableConnection,
+            let pair = queuePair(bth.destinationQPN), pair.pointee.isSending, pair.pointee.type == .rc,
+            pair.pointee.attributes.path.tag == Path.sameHost,
+            source.source == pair.pointee.attributes.path.destination,
+            source.destination == pair.pointee.attributes.path.source, matchesPartition(bth.pkey)
+        else {
+            counters.droppedMalformed &+= 1
+            return
+        }
+        receiveCarried(psn, pair, now: now)
+    }
+}
