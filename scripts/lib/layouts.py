@@ -15,13 +15,18 @@ class CompilerError(Exception):
     """A source does not compile, or there is no compiler; with a message."""
 
 
-def clang(text, *arguments):
-    """Runs the toolchain's clang over a text, and returns what it prints."""
-    beside = shutil.which("swift")
-    program = shutil.which("clang") or (beside and shutil.which("clang", path=str(Path(beside).resolve().parent)))
+def compiler():
+    """The toolchain's clang: beside swift, or in PATH."""
+    swift = shutil.which("swift")
+    program = swift and shutil.which("clang", path=str(Path(swift).resolve().parent)) or shutil.which("clang")
     if not program:
         raise CompilerError("clang is missing: it is part of the Swift toolchain, whose bin directory must be in PATH")
-    done = subprocess.run([program, "-x", "c", "-std=gnu11", *arguments, "-"], input=text, capture_output=True, text=True)
+    return program
+
+
+def clang(text, *arguments):
+    """Runs the toolchain's clang over a text, and returns what it prints."""
+    done = subprocess.run([compiler(), "-x", "c", "-std=gnu11", *arguments, "-"], input=text, capture_output=True, text=True)
     if done.returncode != 0:
         raise CompilerError(done.stderr)
     return done.stdout
