@@ -181,7 +181,9 @@ struct DoctorTests {
         var finding = try onlyProblem(machine.check { $0.examineAdapters() })
         #expect(finding.check == .kernel && finding.status == .warning)
         #expect(
-            finding.message.hasPrefix("PCI function 0000:3b:00.0 (NVIDIA ConnectX or BlueField, 15b3:1019) has no"))
+            finding.message
+                == "PCI function 0000:3b:00.0 (NVIDIA Connect-IB, ConnectX-4 or later, or BlueField, 15b3:1019)"
+                + " has no kernel driver: it is no RDMA device")
         #expect(finding.hint!.contains("modprobe -a mlx5_core mlx5_ib"))
         #expect(machine.check { $0.examine() }.contains(finding))
 
@@ -214,6 +216,44 @@ struct DoctorTests {
             try function(vendor, device, class: pciClass, driver: nil)
             #expect(machine.check { $0.examineAdapters() }.isEmpty, "\(vendor) \(device) \(pciClass)")
         }
+    }
+
+    @Test("kernel: functions of an adapter with an RDMA device, as with RoCE LAG; SR-IOV virtual functions")
+    func adaptersWithSeveralFunctions() throws {
+        let machine = try FakeMachine()
+        func function(_ address: String, _ device: String, driver: String?, of physical: String? = nil) throws {
+            let path = "/sys/bus/pci/devices/\(address)"
+            for (file, text) in [("vendor", "0x15b3"), ("device", device), ("class", "0x020000")] {
+                try machine.write("\(path)/\(file)", text + "\n")
+            }
+            for (link, target) in [
+                ("driver", driver.map { "../../../../bus/pci/drivers/\($0)" }), ("physfn", physical),
+            ] {
+                guard let target else { continue }
+                try FileManager.default.createSymbolicLink(
+                    atPath: "\(machine.root)\(path)/\(link)",
+                    withDestinationPath: link == "physfn" ? "../\(target)" : target)
+            }
+        }
+        try function("0000:3b:00.0", "0x101d", driver: "mlx5_core")
+        try machine.write("/sys/bus/pci/devices/0000:3b:00.0/infiniband/mlx5_bond_0/node_type", "1: CA\n")
+        try function("0000:3b:00.1", "0x101d", driver: "mlx5_core")
+        #expect(machine.check { $0.examineAdapters() }.isEmpty, "the device has the ports of both functions")
+        try function("0000:3c:00.1", "0x101d", driver: "mlx5_core")
+        var finding = try onlyProblem(machine.check { $0.examineAdapters() })
+        #expect(finding.status == .note && finding.message.hasPrefix("PCI function 0000:3c:00.1 "))
+        try machine.remove("/sys/bus/pci/devices/0000:3c:00.1")
+        try function("0000:3b:00.7", "0x101d", driver: nil)
+        finding = try onlyProblem(machine.check { $0.examineAdapters() })
+        #expect(finding.status == .note && finding.message.contains("0000:3b:00.7 "), "another function is a device")
+        try machine.remove("/sys/bus/pci/devices/0000:3b:00.7")
+
+        try function("0000:3b:00.2", "0x101e", driver: nil, of: "0000:3b:00.0")
+        try function("0000:3b:00.3", "0x101e", driver: "vfio-pci", of: "0000:3b:00.0")
+        try function("0000:3b:00.4", "0x101e", driver: "mlx5_core", of: "0000:3b:00.0")
+        finding = try onlyProblem(machine.check { $0.examineAdapters() })
+        #expect(finding.status == .note && finding.message.hasSuffix("are no RDMA devices: 2, from 0000:3b:00.2"))
+        #expect(finding.hint!.hasPrefix("nothing, if virtual machines or DPDK use them"))
     }
 
     @Test("connections: the device node of the connection manager is missing, or access is denied")

@@ -2,11 +2,11 @@ import FoundationEssentials
 
 /// A family of PCI functions that the kernel can make RDMA devices of.
 struct AdapterFamily: Sendable {
-    /// Such as `NVIDIA ConnectX or BlueField`.
+    /// Such as `Omni-Path 100`.
     let name: String
     /// The PCI vendor.
     let vendor: UInt16
-    /// The PCI device IDs.
+    /// Ranges of PCI device IDs.
     let devices: [ClosedRange<UInt16>]
     /// Class and subclass of the functions: an adapter may have further ones, for storage.
     let classes: Set<UInt16>
@@ -18,14 +18,15 @@ struct AdapterFamily: Sendable {
     /// Class 02, network controller: Ethernet, InfiniBand, fabric, other.
     private static let network: Set<UInt16> = [0x0200, 0x0207, 0x0208, 0x0280]
 
-    /// The first that fits is the family of a function. The IDs are those of the kernel drivers.
+    /// The first that fits is the family of a function. The ranges contain IDs of the kernel drivers' device tables, of
+    /// virtual functions too, and unassigned ones between them. Adapters that are missing here are not reported.
     static let all = [
         AdapterFamily(
-            name: "NVIDIA ConnectX-3", vendor: 0x15B3, devices: [0x1002...0x1010], classes: network,
+            name: "NVIDIA ConnectX-3 or its predecessors", vendor: 0x15B3, devices: [0x1002...0x1010], classes: network,
             driver: "mlx4_core", rdmaModule: "mlx4_ib"),
         AdapterFamily(
-            name: "NVIDIA ConnectX or BlueField", vendor: 0x15B3, devices: [0x1011...0x10FF, 0xA2D2...0xA2FF],
-            classes: network, driver: "mlx5_core", rdmaModule: "mlx5_ib"),
+            name: "NVIDIA Connect-IB, ConnectX-4 or later, or BlueField", vendor: 0x15B3,
+            devices: [0x1011...0x10FF, 0xA2D2...0xA2FF], classes: network, driver: "mlx5_core", rdmaModule: "mlx5_ib"),
         AdapterFamily(
             name: "Chelsio T4, T5 or T6", vendor: 0x1425, devices: [0x4400...0x44FF, 0x5400...0x54FF, 0x6400...0x64FF],
             classes: network, driver: "cxgb4", rdmaModule: "iw_cxgb4"),
@@ -52,42 +53,85 @@ struct AdapterFamily: Sendable {
     }
 }
 
+/// A PCI function of a known adapter.
+private struct AdapterFunction {
+    /// Such as `0000:3b:00.0`.
+    let address: String
+    /// PCI vendor and device, such as `15b3:1019`.
+    let id: String
+    let family: AdapterFamily
+    /// The kernel module that it is bound to.
+    let driver: String?
+    /// An SR-IOV virtual function.
+    let isVirtual: Bool
+    /// Whether the kernel shows an RDMA device of it.
+    let isDevice: Bool
+
+    /// The adapter: the address without the number of the function.
+    var adapter: Substring { address[..<(address.lastIndex(of: ".") ?? address.endIndex)] }
+}
+
 extension SystemView {
     /// Checks that the PCI functions of known adapters are RDMA devices. Reports problems only: a machine may have none.
     func examineAdapters() -> [Finding] {
-        let directory = sysfs + "/bus/pci/devices"
-        return names(in: directory).compactMap { address in
-            let path = "\(directory)/\(address)"
-            guard let vendor = number(in: path + "/vendor").flatMap(UInt16.init(exactly:)),
-                let device = number(in: path + "/device").flatMap(UInt16.init(exactly:)),
-                // Class, subclass and programming interface.
-                let pciClass = number(in: path + "/class").flatMap({ UInt16(exactly: $0 >> 8) }),
-                let family = AdapterFamily.all.first(where: {
-                    $0.contains(vendor: vendor, device: device, class: pciClass)
-                })
-            else { return nil }
-            let id = Self.hexadecimal(vendor) + ":" + Self.hexadecimal(device)
-            return examine(adapter: "PCI function \(address) (\(family.name), \(id))", of: family, path: path)
+        let functions = names(in: sysfs + "/bus/pci/devices").compactMap(adapterFunction)
+        // With RoCE LAG, one RDMA device has the ports of several functions.
+        let adaptersWithDevice = Set(functions.filter(\.isDevice).map(\.adapter))
+        var findings = functions.filter { !$0.isVirtual && !$0.isDevice }
+            .compactMap { examine($0, hasSibling: adaptersWithDevice.contains($0.adapter)) }
+        for family in AdapterFamily.all {
+            let unused = functions.filter {
+                $0.isVirtual && $0.driver != family.driver && $0.family.name == family.name
+            }
+            guard let first = unused.first else { continue }
+            findings.append(
+                .note(
+                    .kernel,
+                    "SR-IOV virtual functions (\(family.name)) that are not bound to \(family.driver), and are no"
+                        + " RDMA devices: \(unused.count), from \(first.address)",
+                    try: "nothing, if virtual machines or DPDK use them; else: echo ADDRESS >"
+                        + " \(sysfs)/bus/pci/drivers/\(family.driver)/bind"))
         }
+        return findings
     }
 
-    private func examine(adapter: String, of family: AdapterFamily, path: String) -> Finding? {
+    /// The PCI function of an address; nil if it is not one of a known adapter.
+    private func adapterFunction(_ address: String) -> AdapterFunction? {
+        let path = "\(sysfs)/bus/pci/devices/\(address)"
+        guard let vendor = number(in: path + "/vendor").flatMap(UInt16.init(exactly:)),
+            let device = number(in: path + "/device").flatMap(UInt16.init(exactly:)),
+            // Class, subclass and programming interface.
+            let pciClass = number(in: path + "/class").flatMap({ UInt16(exactly: $0 >> 8) }),
+            let family = AdapterFamily.all.first(where: {
+                $0.contains(vendor: vendor, device: device, class: pciClass)
+            })
+        else { return nil }
         let target = try? FileManager.default.destinationOfSymbolicLink(atPath: root + path + "/driver")
-        guard let driver = target.map({ String($0[($0.lastIndex(of: "/").map($0.index(after:)) ?? $0.startIndex)...]) })
-        else {
-            return .warning(
-                .kernel, "\(adapter) has no kernel driver: it is no RDMA device",
-                try: "load the modules on the host: modprobe -a \(family.modules); if they are loaded: dmesg tells why"
-                    + " \(family.driver) did not accept it")
+        return AdapterFunction(
+            address: address, id: Self.hexadecimal(vendor) + ":" + Self.hexadecimal(device), family: family,
+            driver: target.map { String($0[($0.lastIndex(of: "/").map($0.index(after:)) ?? $0.startIndex)...]) },
+            isVirtual: exists(path + "/physfn"), isDevice: !names(in: path + "/infiniband").isEmpty)
+    }
+
+    /// The finding about a physical function that is no RDMA device. `hasSibling`: another function of its adapter is one.
+    private func examine(_ function: AdapterFunction, hasSibling: Bool) -> Finding? {
+        let family = function.family
+        let adapter = "PCI function \(function.address) (\(family.name), \(function.id))"
+        guard let driver = function.driver else {
+            let hint =
+                "load the modules on the host: modprobe -a \(family.modules); if they are loaded: dmesg tells why"
+                + " \(family.driver) did not accept it"
+            let message = "\(adapter) has no kernel driver: it is no RDMA device"
+            return hasSibling ? .note(.kernel, message, try: hint) : .warning(.kernel, message, try: hint)
         }
         guard driver == family.driver else {
             return .note(
                 .kernel, "\(adapter) is bound to \(driver), not to \(family.driver): it is no RDMA device",
-                try: "nothing, if a virtual machine or DPDK uses it; else: driverctl unset-override "
-                    + String(path[path.index(after: path.lastIndex(of: "/")!)...]))
+                try: "nothing, if a virtual machine or DPDK uses it; else: driverctl unset-override \(function.address)"
+            )
         }
         // The kernel hides it from other network namespaces if devices are not shared.
-        guard sharesDevices != false, names(in: path + "/infiniband").isEmpty else { return nil }
+        guard sharesDevices != false, !hasSibling else { return nil }
         return .note(
             .kernel, "\(adapter) is bound to \(driver), and is no RDMA device",
             try: "load the module on the host: modprobe \(family.rdmaModule ?? family.driver); or enable RDMA in the"
