@@ -40,7 +40,8 @@ void linux_eventfd_clear(int fd);
 /// none, unless `nonblocking`. linux_eventfd_raise adds one. Returns the descriptor, or a negative errno value.
 int linux_counter(bool nonblocking);
 
-/// Takes one from a counter; never blocks. Returns whether there was one.
+/// Takes one from a counter; never blocks. Returns whether it did: not from an empty counter, and before Linux 5.8 only from
+/// one with O_NONBLOCK.
 bool linux_count_down(int fd);
 
 /// Whether the descriptor has O_NONBLOCK.
