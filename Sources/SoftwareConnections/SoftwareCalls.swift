@@ -72,7 +72,7 @@ extension SoftwareService {
                     serviceID: serviceID, address: local.isAny ? nil : local.host,
                     transport: CMTransport(identifier.type))
                 identifier.state.listener = listener
-                identifier.state.backlog = backlog > 0 ? Int(backlog) : Self.defaultBacklog
+                identifier.state.backlog = backlog > 0 ? min(Int(backlog), Self.mostBacklog) : Self.mostBacklog
                 state.listeners[listener] = Member(identifier: identifier)
                 return 0
             } catch {
@@ -81,12 +81,12 @@ extension SoftwareService {
         }
     }
 
-    /// rdma_resolve_addr(3): chooses device and addresses by the routing tables.
+    /// rdma_resolve_addr(3): chooses device and addresses by the routing tables. Once; `EINVAL` afterwards.
     package func resolveAddress(
         _ identifier: SoftwareIdentifier, _ peer: SocketAddress, from source: SocketAddress?
     ) -> Int32 {
         perform { state in
-            guard identifier.state.connection == nil, identifier.state.listener == nil else { return EINVAL }
+            guard identifier.state.path == nil, identifier.state.listener == nil else { return EINVAL }
             var bound = identifier.state.mailbox >= 0 ? identifier.local : nil
             if bound?.isAny == true { bound = nil }
             let route: AddressRoute
@@ -113,22 +113,26 @@ extension SoftwareService {
         }
     }
 
-    /// rdma_resolve_route(3): on RoCE there is nothing to resolve.
+    /// rdma_resolve_route(3): on RoCE there is nothing to resolve. Once, after `resolveAddress`; `EINVAL` otherwise.
     package func resolveRoute(_ identifier: SoftwareIdentifier) -> Int32 {
         perform { _ in
-            guard identifier.state.path != nil else { return EINVAL }
+            guard identifier.state.path != nil, identifier.state.connection == nil, !identifier.state.hasRoute else {
+                return EINVAL
+            }
+            identifier.state.hasRoute = true
             push(SoftwareEvent(identifier, RDMA_CM_EVENT_ROUTE_RESOLVED))
             return 0
         }
     }
 
-    /// rdma_connect(3): sends a REQ or SIDR_REQ.
+    /// rdma_connect(3): sends a REQ or SIDR_REQ. Once, after `resolveRoute`; `EINVAL` otherwise.
     package func connect(
         _ identifier: SoftwareIdentifier, _ parameters: rdma_conn_param, _ privateData: [UInt8]
     ) -> Int32 {
         perform { state in
             guard let path = identifier.state.path, let port = identifier.state.port,
-                identifier.state.connection == nil, let local = identifier.local, let peer = identifier.peer
+                identifier.state.hasRoute, identifier.state.connection == nil, let local = identifier.local,
+                let peer = identifier.peer
             else { return EINVAL }
             let addresses = IPAddresses(
                 source: local.host, destination: peer.host, sourcePort: local.port)

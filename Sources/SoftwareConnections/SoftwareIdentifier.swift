@@ -3,8 +3,8 @@ import CMProtocol
 import CRDMACM
 import Glibc
 
-/// An identifier of a software device, as `struct rdma_cm_id` is one of librdmacm. `SoftwareService` does the work of its calls, which
-/// return an errno value, or 0.
+/// An identifier of a software device, as `struct rdma_cm_id` is one of librdmacm. `SoftwareService` does the work of its
+/// calls, which return an errno value, or 0.
 package final class SoftwareIdentifier: @unchecked Sendable {
     // Unchecked: `raw` never changes, its fields and `state` change under the lock of the service only, before an event
     // tells of it.
@@ -19,6 +19,8 @@ package final class SoftwareIdentifier: @unchecked Sendable {
         var channel: SoftwareChannel
         var port: SoftwarePort?
         var path: CMPath?
+        /// Whether rdma_resolve_route(3) has been called.
+        var hasRoute = false
         var connection: CMIdentifier?
         /// The REQ that was sent or received, and the REP that was received or sent.
         var request: ConnectRequest?

@@ -11,8 +11,8 @@ import SystemPackage
 package final class SoftwareService: Sendable {
     /// `RDMA_UDP_QKEY` of the kernel: the Q_Key of datagrams between identifiers of `PortSpace.udp`.
     package static let datagramQKey: UInt32 = 0x0123_4567
-    /// The pending requests of a listener with the backlog 0.
-    static let defaultBacklog = 1024
+    /// The most pending requests of a listener, and those of one with the backlog 0 (`max_backlog` of the kernel's rdma_ucm).
+    static let mostBacklog = 1024
 
     package struct State {
         package var endpoint = CMEndpoint(random: { linux_random64() })
@@ -122,8 +122,8 @@ package final class SoftwareService: Sendable {
     }
 
     /// Calls `body` with the state, under the lock; then sends the messages and delivers the events that follow from it, and
-    /// wakes the thread, whose timers and descriptors may have changed. In a child of fork(2) it does nothing: what it sent would come from the
-    /// parent, for its peers.
+    /// wakes the thread, whose timers and descriptors may have changed. In a child of fork(2) it does nothing: to the peers,
+    /// its messages would be those of the parent.
     package func perform<Outcome: Sendable>(inChild nothing: Outcome, _ body: (inout State) -> Outcome) -> Outcome {
         if isInChild { return nothing }
         // Objects whose last reference is dropped under the lock are kept until it is released.
