@@ -341,7 +341,7 @@ let testTargets: [Target] = [
     .testTarget(
         name: "RDMACMNodeTests",
         dependencies: [
-            "RDMACMNode", "SoftwareConnections", "CMProtocol", "CRDMACMNode",
+            "RDMACMNode", "SoftwareConnections", "CMProtocol", "CRDMACMNode", "ProviderLoader",
             .product(name: "SystemPackage", package: "swift-system"),
         ],
         swiftSettings: strict),

@@ -60,9 +60,6 @@ __attribute__((visibility("hidden"))) struct ibv_context *dropin_mark(struct ibv
 /* Set while this thread lists or opens devices, which opens files: they are the kernel's (swift_rdma_sysfs). */
 __attribute__((visibility("hidden"))) extern __thread bool dropin_is_busy;
 
-/* Whether ibv_get_device_list lists the device. */
-
-
 /* Calls `visit` for the devices that a list had. */
 __attribute__((visibility("hidden"))) void dropin_visit_known(void (*visit)(void *, const struct dropin_device *), void *list);
 

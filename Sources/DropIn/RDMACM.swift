@@ -69,10 +69,10 @@ func openRDMACM(_ flags: Int32) -> Int32 { node.open(flags: flags) }
 
 /// `dropin_cm_write` of rdma_dropin.h.
 @_cdecl("dropin_cm_write")
-func writeRDMACM(_ descriptor: Int32, _ bytes: UnsafeRawPointer?, _ length: Int) -> Int32 {
-    node.write(descriptor, UnsafeRawBufferPointer(start: bytes, count: bytes == nil ? 0 : length))
+func writeRDMACM(_ file: Int32, _ bytes: UnsafeRawPointer?, _ length: Int) -> Int32 {
+    node.write(file, UnsafeRawBufferPointer(start: bytes, count: bytes == nil ? 0 : length))
 }
 
 /// `dropin_cm_close` of rdma_dropin.h.
 @_cdecl("dropin_cm_close")
-func closeRDMACM(_ descriptor: Int32) { node.close(descriptor) }
+func closeRDMACM(_ file: Int32) { node.close(file) }

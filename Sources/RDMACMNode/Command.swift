@@ -67,6 +67,11 @@ struct Command {
         return address
     }
 
+    /// Refuses a command without an address for the response, before it has an effect.
+    func requireResponse(at address: UInt64) throws(Errno) {
+        guard address != 0 else { throw .badAddress }
+    }
+
     /// Writes the response at the address that the command names, cut to its room.
     func respond(at address: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Errno) {
         guard let start = UnsafeMutableRawPointer(bitPattern: UInt(address)) else { throw .badAddress }

@@ -61,6 +61,7 @@ extension Node {
     private func createIdentifier(_ command: Command, _ file: File, _ state: inout State) throws(Errno) {
         try command.requireRoom(MemoryLayout<rdma_ucm_create_id_resp>.size)
         let request = try command.load(rdma_ucm_create_id.self)
+        try command.requireResponse(at: request.response)
         let space = rdma_port_space(rawValue: UInt32(request.ps))
         let type: ibv_qp_type
         switch space {
@@ -87,6 +88,7 @@ extension Node {
     private func destroyIdentifier(_ command: Command, _ file: File, _ state: inout State) throws(Errno) {
         try command.requireRoom(MemoryLayout<rdma_ucm_destroy_id_resp>.size)
         let request = try command.load(rdma_ucm_destroy_id.self)
+        try command.requireResponse(at: request.response)
         let identifier = try identifier(request.id, file, state)
         destroy(identifier, &state)
         try command.respond(at: request.response, identifier.eventsReported)
@@ -104,6 +106,7 @@ extension Node {
     private func migrate(_ command: Command, _ file: File, _ state: State) throws(Errno) {
         let request = try command.load(rdma_ucm_migrate_id.self)
         try command.requireRoom(MemoryLayout<rdma_ucm_migrate_resp>.size)
+        try command.requireResponse(at: request.response)
         guard let former = state.files[Int32(bitPattern: request.fd)] else { throw .invalidArgument }
         let identifier = try identifier(request.id, former, state)
         if former !== file {
@@ -124,11 +127,12 @@ extension Node {
 
     private func bind(_ command: Command, _ file: File, _ state: State) throws(Errno) {
         try command.require(RDMA_CM_NODE_BIND_SIZE)
-        guard command.load(at: 6, as: UInt16.self) == 0 else { throw .invalidArgument }
+        guard command.load(at: RDMA_CM_NODE_BIND_RESERVED, as: UInt16.self) == 0 else { throw .invalidArgument }
         let address = try command.address(
             at: RDMA_CM_NODE_BIND_ADDRESS, MemoryLayout<sockaddr_storage>.size,
-            size: command.load(at: 4, as: UInt16.self))
-        try check(service.bind(software(command.load(at: 0, as: UInt32.self), file, state), address))
+            size: command.load(at: RDMA_CM_NODE_BIND_ADDRESS_SIZE, as: UInt16.self))
+        let number = command.load(at: RDMA_CM_NODE_BIND_ID, as: UInt32.self)
+        try check(service.bind(software(number, file, state), address))
     }
 
     private func resolveIP(_ command: Command, _ file: File, _ state: State) throws(Errno) {
@@ -143,14 +147,15 @@ extension Node {
 
     private func resolveAddress(_ command: Command, _ file: File, _ state: State) throws(Errno) {
         try command.require(RDMA_CM_NODE_RESOLVE_ADDR_SIZE)
-        guard command.load(at: 12, as: UInt32.self) == 0 else { throw .invalidArgument }
+        guard command.load(at: RDMA_CM_NODE_RESOLVE_ADDR_RESERVED, as: UInt32.self) == 0 else { throw .invalidArgument }
         let size = MemoryLayout<sockaddr_storage>.size
-        let (sourceSize, peerSize) = (command.load(at: 8, as: UInt16.self), command.load(at: 10, as: UInt16.self))
+        let sourceSize = command.load(at: RDMA_CM_NODE_RESOLVE_ADDR_SOURCE_SIZE, as: UInt16.self)
+        let peerSize = command.load(at: RDMA_CM_NODE_RESOLVE_ADDR_DESTINATION_SIZE, as: UInt16.self)
         let source =
             sourceSize == 0
             ? nil : try command.address(at: RDMA_CM_NODE_RESOLVE_ADDR_SOURCE, size, size: sourceSize)
         let peer = try command.address(at: RDMA_CM_NODE_RESOLVE_ADDR_DESTINATION, size, size: peerSize)
-        let identifier = try software(command.load(at: 0, as: UInt32.self), file, state)
+        let identifier = try software(command.load(at: RDMA_CM_NODE_RESOLVE_ADDR_ID, as: UInt32.self), file, state)
         try check(service.resolveAddress(identifier, peer, from: source))
     }
 
@@ -274,30 +279,33 @@ extension Node {
 
     private func join(_ command: Command, _ file: File, _ state: inout State) throws(Errno) {
         try command.require(RDMA_CM_NODE_JOIN_SIZE)
-        let flags = Int(command.load(at: 22, as: UInt16.self))
+        let flags = Int(command.load(at: RDMA_CM_NODE_JOIN_FLAGS, as: UInt16.self))
         guard flags < RDMA_UCM_MC_JOIN_FLAG_RESERVED else { throw .invalidArgument }
         let group = try command.address(
             at: RDMA_CM_NODE_JOIN_ADDRESS, MemoryLayout<sockaddr_storage>.size,
-            size: command.load(at: 20, as: UInt16.self))
-        try join(command, group, command.load(at: 16, as: UInt32.self), file, &state)
+            size: command.load(at: RDMA_CM_NODE_JOIN_ADDRESS_SIZE, as: UInt16.self))
+        try join(command, group, command.load(at: RDMA_CM_NODE_JOIN_ID, as: UInt32.self), file, &state)
     }
 
     private func join(
         _ command: Command, _ group: SocketAddress, _ number: UInt32, _ file: File, _ state: inout State
     ) throws(Errno) {
         try command.requireRoom(MemoryLayout<rdma_ucm_create_id_resp>.size)
+        let response = command.load(at: RDMA_CM_NODE_JOIN_RESPONSE, as: UInt64.self)
+        try command.requireResponse(at: response)
         let identifier = try identifier(number, file, state)
         let membership = Membership(
-            number: state.memberships.next, identifier: identifier, userWord: command.load(at: 8, as: UInt64.self),
-            group: group)
+            number: state.memberships.next, identifier: identifier,
+            userWord: command.load(at: RDMA_CM_NODE_JOIN_UID, as: UInt64.self), group: group)
         try check(service.join(identifier.software, group))
         state.memberships[membership.number] = membership
-        try command.respond(at: command.load(at: 0, as: UInt64.self), membership.number)
+        try command.respond(at: response, membership.number)
     }
 
     private func leave(_ command: Command, _ file: File, _ state: inout State) throws(Errno) {
         try command.requireRoom(MemoryLayout<rdma_ucm_destroy_id_resp>.size)
         let request = try command.load(rdma_ucm_destroy_id.self)
+        try command.requireResponse(at: request.response)
         guard let membership = state.memberships[request.id] else { throw .noSuchFileOrDirectory }
         guard membership.identifier.file === file else { throw .invalidArgument }
         state.memberships[membership.number] = nil
@@ -308,9 +316,16 @@ extension Node {
     // MARK: - Events
 
     private func readEvent(_ command: Command, _ file: File, _ state: inout State) throws(Errno) {
-        // The room is checked before the event is taken.
-        try command.requireRoom(RDMA_CM_NODE_EVENT_RESERVED)
-        let request = try command.load(rdma_ucm_get_event.self)
+        let request: rdma_ucm_get_event
+        do throws(Errno) {
+            try command.requireRoom(RDMA_CM_NODE_EVENT_RESERVED)
+            request = try command.load(rdma_ucm_get_event.self)
+            try command.requireResponse(at: request.response)
+        } catch {
+            // The event still waits, and the caller has read its count.
+            file.channel.countAgain()
+            throw error
+        }
         guard let event = file.channel.pop(isCounted: true), let response = translate(event, file, &state) else {
             throw .resourceTemporarilyUnavailable
         }

@@ -14,6 +14,9 @@ import SystemPackage
 /// reports the descriptor as readable while an event waits: it is a counter (`EFD_SEMAPHORE`), and the caller takes one
 /// with read(2), which blocks or not as the descriptor's `O_NONBLOCK` says, before it passes GET_EVENT on.
 ///
+/// An open file is known by the node's own descriptor of it. The caller gives the program copies (dup(2)), and closes the
+/// file after the last of them.
+///
 /// Numbers of identifiers and memberships are the smallest that are free, as the kernel's.
 package final class Node: Sendable {
     let service: SoftwareService
@@ -21,12 +24,12 @@ package final class Node: Sendable {
     let report: @Sendable (String) -> Void
     private let state = Locked(State())
 
-    /// The open descriptors, the identifiers and the memberships.
+    /// The open files by descriptor, the identifiers and the memberships.
     struct State {
         var files: [Int32: File] = [:]
         var identifiers = Table<Identifier>()
         var memberships = Table<Membership>()
-        /// The identifiers that the service knows, by the object.
+        /// The numbers of `identifiers` by the objects of the service.
         var numbers: [ObjectIdentifier: UInt32] = [:]
     }
 
@@ -35,21 +38,21 @@ package final class Node: Sendable {
         self.report = report
     }
 
-    /// open(2) of the node. Returns a descriptor, or a negative errno value.
+    /// open(2) of the node. Returns the descriptor of the file, which the node keeps until `close`, or a negative errno
+    /// value.
+    ///
+    /// - Parameter flags: `O_NONBLOCK`, which copies of the descriptor have too, or 0; others are ignored.
     package func open(flags: Int32) -> Int32 {
         let code = service.start()
         guard code == 0 else { return -code }
         guard
             let channel = SoftwareChannel(nonblocking: flags & O_NONBLOCK != 0, dropsEventsBeforeAcceptance: true)
         else { return -errno }
-        // The service has a descriptor of its own, which it writes to until the last event has come.
-        let descriptor = fcntl(channel.descriptor, flags & O_CLOEXEC != 0 ? F_DUPFD_CLOEXEC : F_DUPFD, 0)
-        guard descriptor >= 0 else { return -errno }
-        state.withLock { $0.files[descriptor] = File(descriptor: descriptor, channel: channel) }
-        return descriptor
+        state.withLock { $0.files[channel.descriptor] = File(channel: channel) }
+        return channel.descriptor
     }
 
-    /// close(2) of a descriptor, which the caller does: destroys its identifiers. In a child of fork(2) it does nothing.
+    /// close(2) of a file: destroys its identifiers. In a child of fork(2) it does nothing.
     package func close(_ descriptor: Int32) {
         if service.isInChild { return }
         let channel: SoftwareChannel? = state.withLock { state in
@@ -63,7 +66,8 @@ package final class Node: Sendable {
     }
 
     /// write(2) of a command. Returns 0, or an errno value: `EAGAIN` for GET_EVENT when no event waits, although the caller
-    /// has read the descriptor; `EPERM` in a child of fork(2), which has no copy of the service.
+    /// has read the descriptor; `EPERM` in a child of fork(2), which has no copy of the service. With any other error of
+    /// GET_EVENT the event still waits.
     package func write(_ descriptor: Int32, _ bytes: UnsafeRawBufferPointer) -> Int32 {
         if service.isInChild { return EPERM }
         do throws(Errno) {
@@ -79,20 +83,16 @@ package final class Node: Sendable {
     }
 }
 
-/// An open descriptor of the node (`struct ucma_file`).
-final class File: @unchecked Sendable {
-    // Unchecked, as the classes below: used under the lock of the node.
-    let descriptor: Int32
+/// An open file of the node (`struct ucma_file`).
+final class File: Sendable {
     let channel: SoftwareChannel
 
-    init(descriptor: Int32, channel: SoftwareChannel) {
-        self.descriptor = descriptor
-        self.channel = channel
-    }
+    init(channel: SoftwareChannel) { self.channel = channel }
 }
 
 /// An identifier of a program (`struct ucma_context`).
 final class Identifier: @unchecked Sendable {
+    // Unchecked, as the class below: used under the lock of the node.
     let number: UInt32
     var file: File
     let software: SoftwareIdentifier

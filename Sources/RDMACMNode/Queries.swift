@@ -49,8 +49,8 @@ extension Node {
                     write(view.local, bytes, RDMA_CM_NODE_ADDR_SOURCE),
                     write(view.peer, bytes, RDMA_CM_NODE_ADDR_DESTINATION)
                 )
-                bytes.storeBytes(of: UInt16(sizes.0), toByteOffset: 12, as: UInt16.self)
-                bytes.storeBytes(of: UInt16(sizes.1), toByteOffset: 14, as: UInt16.self)
+                bytes.storeBytes(of: UInt16(sizes.0), toByteOffset: RDMA_CM_NODE_ADDR_SOURCE_SIZE, as: UInt16.self)
+                bytes.storeBytes(of: UInt16(sizes.1), toByteOffset: RDMA_CM_NODE_ADDR_DESTINATION_SIZE, as: UInt16.self)
             }
         case RDMA_USER_CM_QUERY_GID:
             try command.requireRoom(RDMA_CM_NODE_ADDR_INDEX)
@@ -58,18 +58,19 @@ extension Node {
                 writeDevice(view, bytes)
                 writeGID(view.path?.local ?? view.local?.host, bytes, RDMA_CM_NODE_ADDR_SOURCE)
                 writeGID(view.path?.remote ?? view.peer?.host, bytes, RDMA_CM_NODE_ADDR_DESTINATION)
-                bytes.storeBytes(of: sockaddrIBSize, toByteOffset: 12, as: UInt16.self)
-                bytes.storeBytes(of: sockaddrIBSize, toByteOffset: 14, as: UInt16.self)
+                bytes.storeBytes(of: sockaddrIBSize, toByteOffset: RDMA_CM_NODE_ADDR_SOURCE_SIZE, as: UInt16.self)
+                bytes.storeBytes(of: sockaddrIBSize, toByteOffset: RDMA_CM_NODE_ADDR_DESTINATION_SIZE, as: UInt16.self)
             }
         case RDMA_USER_CM_QUERY_PATH:
-            try command.requireRoom(8)
+            let head = RDMA_CM_NODE_QUERY_PATH_DATA
+            try command.requireRoom(head)
             let record = view.path == nil ? nil : view.device.map { ib_path_rec_data(view, $0) }
             let size = MemoryLayout<ib_path_rec_data>.size
-            let hasRecord = record != nil && command.room >= 8 + size
-            try respond(command, at: request.response, hasRecord ? 8 + size : 8) { bytes in
+            let hasRecord = record != nil && command.room >= head + size
+            try respond(command, at: request.response, hasRecord ? head + size : head) { bytes in
                 guard let record else { return }
                 bytes.storeBytes(of: 1, as: UInt32.self)
-                if hasRecord { bytes.storeBytes(of: record, toByteOffset: 8, as: ib_path_rec_data.self) }
+                if hasRecord { bytes.storeBytes(of: record, toByteOffset: head, as: ib_path_rec_data.self) }
             }
         default: throw .noFunction
         }
@@ -91,8 +92,8 @@ extension Node {
         bytes.storeBytes(of: noIndex, toByteOffset: RDMA_CM_NODE_ADDR_INDEX, as: UInt32.self)
         guard let device = view.device else { return }
         bytes.storeBytes(of: device.guid.bigEndian, as: UInt64.self)
-        bytes[8] = 1
-        bytes.storeBytes(of: partitionKey.bigEndian, toByteOffset: 10, as: UInt16.self)
+        bytes[RDMA_CM_NODE_ADDR_PORT] = 1
+        bytes.storeBytes(of: partitionKey.bigEndian, toByteOffset: RDMA_CM_NODE_ADDR_PKEY, as: UInt16.self)
     }
 
     /// Writes an address. Returns its size; 0 for none.

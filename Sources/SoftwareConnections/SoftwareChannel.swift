@@ -67,6 +67,9 @@ package final class SoftwareChannel: Sendable {
         }
     }
 
+    /// Adds the count of an event that the caller has read and not taken.
+    package func countAgain() { linux_eventfd_raise(descriptor) }
+
     /// Drops all events: a connect request holds its identifier, which holds the channel.
     package func drain() {
         let dropped = events.withLock { events in

@@ -1,7 +1,9 @@
 /*
- * manager.c - /dev/infiniband/rdma_cm, through which librdmacm works: open(2), write(2), fstat(2) and close(2). Commands are
- * passed to libibverbs.so.1 of this package (rdma_sysfs.h). The descriptor is a counter of events (eventfd(2)), for poll(2) and
- * O_NONBLOCK; a copy that dup(2) makes can be polled, not written.
+ * manager.c - /dev/infiniband/rdma_cm, through which librdmacm works: open(2), write(2), fstat(2), dup(2) and close(2).
+ * Commands are passed to libibverbs.so.1 of this package (rdma_sysfs.h).
+ *
+ * An open file of the node is a counter of events (eventfd(2)), for poll(2) and O_NONBLOCK. libibverbs.so.1 has a
+ * descriptor of it, whose number identifies the file. The program has copies of that descriptor.
  */
 /* These are the functions that the C library would replace by checked ones. */
 #undef _FORTIFY_SOURCE
@@ -10,59 +12,157 @@
 #endif
 #include "paths.h"
 
+#include <stdarg.h>
 #include <stdint.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
 #include <rdma/rdma_user_cm.h>
 
-/* Which descriptors are open files of the node: a bit each. */
 #define MOST_DESCRIPTORS 65536
-static uint64_t is_open[MOST_DESCRIPTORS / 64];
 
-static bool is_manager(int file)
+/* By descriptor of the program: 1 + the number of its open file of the node; 0 where it has none. */
+static uint32_t file_of[MOST_DESCRIPTORS];
+
+/* By number of an open file. */
+static struct {
+	/* The descriptors of the program that are copies of it. */
+	uint32_t copies;
+	/* "eventfd-id" in /proc/self/fdinfo; -1 where the kernel does not say it. */
+	int id;
+} files[MOST_DESCRIPTORS];
+
+/*
+ * The process whose descriptors these are. A child of vfork(2) has this memory and a descriptor table of its own. A child
+ * of fork(2) has copies of both, and no open file of the node (EPERM).
+ */
+static pid_t owner;
+
+/* The kernel's number of an eventfd(2) (since Linux 5.2), which is unique while it is open; -1 if it is not known. Calls no
+ * function that a signal handler may not call. */
+static int read_id(int descriptor)
 {
-	return file >= 0 && file < MOST_DESCRIPTORS &&
-	       __atomic_load_n(&is_open[file / 64], __ATOMIC_RELAXED) & (uint64_t)1 << file % 64;
+	static const char field[] = "eventfd-id:";
+	char path[40] = "/proc/self/fdinfo/";
+	char digits[12];
+	char text[512];
+	size_t length = strlen(path);
+	size_t count = 0;
+	const char *found;
+	ssize_t size;
+	int file;
+
+	do
+		digits[count++] = (char)('0' + descriptor % 10);
+	while ((descriptor /= 10) > 0);
+	while (count > 0)
+		path[length++] = digits[--count];
+	path[length] = '\0';
+	file = NEXT(open)(path, O_RDONLY | O_CLOEXEC);
+	if (file < 0)
+		return -1;
+	size = read(file, text, sizeof(text) - 1);
+	NEXT(close)(file);
+	if (size <= 0)
+		return -1;
+	text[size] = '\0';
+	found = strstr(text, field);
+	if (!found)
+		return -1;
+	found += strlen(field);
+	found += strspn(found, " \t");
+	for (descriptor = 0; *found >= '0' && *found <= '9'; found++)
+		descriptor = descriptor * 10 + (*found - '0');
+	return descriptor;
 }
 
-/* Calls into libibverbs.so.1, whose own paths are the kernel's. */
-#define INSIDE(call)                                                                                       \
-	({                                                                                                 \
-		const bool before = is_inside;                                                             \
-		is_inside = true;                                                                          \
-		const int answer = (call);                                                                 \
-		is_inside = before;                                                                        \
-		answer;                                                                                    \
-	})
+/* Whether a descriptor is a copy of the open file still: fclose(3) and system calls close descriptors without close(2). */
+static int is_copy(int descriptor, int file)
+{
+	struct stat64 status, original;
+	int id;
+
+	/* All eventfd(2) have the same inode, and so have other descriptors without a file, such as those of epoll(7). */
+	if (NEXT(fstat64)(descriptor, &status) || NEXT(fstat64)(file, &original) || status.st_dev != original.st_dev ||
+	    status.st_ino != original.st_ino || status.st_mode != original.st_mode)
+		return false;
+	if (files[file].id < 0)
+		return true;
+	id = read_id(descriptor);
+	return id < 0 || id == files[file].id;
+}
+
+/* The program has closed a descriptor, or has another file there. */
+static void forget(int descriptor)
+{
+	const int saved = errno;
+	const uint32_t entry = __atomic_exchange_n(&file_of[descriptor], 0, __ATOMIC_ACQ_REL);
+	const int file = (int)entry - 1;
+
+	if (entry && __atomic_sub_fetch(&files[file].copies, 1, __ATOMIC_ACQ_REL) == 0)
+		INSIDE((manager_calls.close(file), 0));
+	errno = saved;
+}
+
+/* The program has a copy of the open file at the descriptor. */
+static void remember(int descriptor, int file)
+{
+	__atomic_add_fetch(&files[file].copies, 1, __ATOMIC_ACQ_REL);
+	__atomic_store_n(&file_of[descriptor], (uint32_t)file + 1, __ATOMIC_RELEASE);
+}
+
+/* The open file of the node at a descriptor; -1 if another file is there. */
+static int find_file(int descriptor)
+{
+	const int saved = errno;
+	uint32_t entry;
+	int file, is_ours;
+
+	if (descriptor < 0 || descriptor >= MOST_DESCRIPTORS || is_inside)
+		return -1;
+	entry = __atomic_load_n(&file_of[descriptor], __ATOMIC_ACQUIRE);
+	if (!entry)
+		return -1;
+	file = (int)entry - 1;
+	is_ours = INSIDE(is_copy(descriptor, file));
+	if (!is_ours && getpid() == owner)
+		forget(descriptor);
+	errno = saved;
+	return is_ours ? file : -1;
+}
 
 int open_manager(int flags)
 {
 	const int file = INSIDE(manager_calls.open(flags));
+	int descriptor;
 
 	if (file < 0)
 		return fail(-file);
-	if (file >= MOST_DESCRIPTORS) {
-		INSIDE((manager_calls.close(file), 0));
-		NEXT(close)(file);
-		return fail(EMFILE);
+	descriptor = file >= MOST_DESCRIPTORS ?
+			     fail(EMFILE) :
+			     NEXT(fcntl)(file, flags & O_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
+	if (descriptor >= MOST_DESCRIPTORS) {
+		NEXT(close)(descriptor);
+		descriptor = fail(EMFILE);
 	}
-	__atomic_fetch_or(&is_open[file / 64], (uint64_t)1 << file % 64, __ATOMIC_RELAXED);
-	return file;
-}
+	if (descriptor < 0) {
+		const int error = errno;
 
-/* The program closes the descriptor, or replaces it. */
-static void forget(int file)
-{
-	const int saved = errno;
-
-	__atomic_fetch_and(&is_open[file / 64], ~((uint64_t)1 << file % 64), __ATOMIC_RELAXED);
-	INSIDE((manager_calls.close(file), 0));
-	errno = saved;
+		INSIDE((manager_calls.close(file), 0));
+		return fail(error);
+	}
+	owner = getpid();
+	/* A descriptor that was there before, and was closed without close(2). */
+	forget(descriptor);
+	files[file].id = INSIDE(read_id(file));
+	remember(descriptor, file);
+	return descriptor;
 }
 
 /* librdmacm compares the number of the device with that of the kernel's node, if there is one. */
 int manager_status(struct stat64 *status)
 {
+	const int saved = errno;
 	struct stat64 node;
 	unsigned major = 10, minor = 255;
 	FILE *number;
@@ -82,75 +182,166 @@ int manager_status(struct stat64 *status)
 	status->st_nlink = 1;
 	status->st_rdev = makedev(major, minor);
 	status->st_blksize = 4096;
-	errno = 0;
+	errno = saved;
 	return 0;
 }
 
-static ssize_t write_command(int file, const void *bytes, size_t length)
+/* ---- commands ---- */
+
+static ssize_t write_command(int descriptor, int file, const void *bytes, size_t length)
 {
-	struct rdma_ucm_cmd_hdr header = {};
-	bool is_read;
+	struct {
+		struct rdma_ucm_cmd_hdr header;
+		struct rdma_ucm_migrate_id request;
+	} migration = {};
+	struct rdma_ucm_cmd_hdr *const header = &migration.header;
+	size_t size = length;
+	bool is_read = false;
 	uint64_t count;
 	int error;
 
-	if (length >= sizeof(header))
-		memcpy(&header, bytes, sizeof(header));
-	is_read = length >= sizeof(header) && header.cmd == RDMA_USER_CM_CMD_GET_EVENT;
+	if (getpid() != owner)
+		return fail(EPERM);
+	if (length >= sizeof(*header)) {
+		memcpy(header, bytes, sizeof(*header));
+		/* Malformed commands are refused before they wait. */
+		is_read = header->cmd == RDMA_USER_CM_CMD_GET_EVENT && header->in + sizeof(*header) <= length;
+		if (header->cmd == RDMA_USER_CM_CMD_MIGRATE_ID && length >= sizeof(migration) &&
+		    header->in + sizeof(*header) <= length) {
+			/* The program names its descriptor, and libibverbs.so.1 knows the file. */
+			memcpy(&migration, bytes, sizeof(migration));
+			if (NEXT(fcntl)((int)migration.request.fd, F_GETFD) < 0)
+				return fail(ENOENT);
+			migration.request.fd = (uint32_t)find_file((int)migration.request.fd);
+			if (header->in > sizeof(migration.request))
+				header->in = sizeof(migration.request);
+			bytes = &migration;
+			size = sizeof(migration);
+		}
+	}
 	do {
-		/* Blocks, fails and is interrupted as the kernel's GET_EVENT. */
-		if (is_read && read(file, &count, sizeof(count)) < 0)
+		/* Blocks, fails, is interrupted and is cancelled as the kernel's GET_EVENT. */
+		if (is_read && read(descriptor, &count, sizeof(count)) < 0)
 			return -1;
-		error = INSIDE(manager_calls.write(file, bytes, length));
-	} while (error == -EAGAIN);
-	/* The event is still there. */
-	count = 1;
-	if (error && is_read && NEXT(write)(file, &count, sizeof(count)) < 0)
-		return -1;
+		error = INSIDE(manager_calls.write(file, bytes, size));
+	} while (is_read && error == -EAGAIN);
 	return error ? fail(-error) : (ssize_t)length;
 }
 
-EXPORT ssize_t write(int file, const void *bytes, size_t length)
+EXPORT ssize_t write(int descriptor, const void *bytes, size_t length)
 {
-	return is_manager(file) ? write_command(file, bytes, length) : NEXT(write)(file, bytes, length);
+	const int file = find_file(descriptor);
+
+	return file >= 0 ? write_command(descriptor, file, bytes, length) : NEXT(write)(descriptor, bytes, length);
 }
 
-EXPORT int close(int file)
+/* ---- copies of the descriptor, and their ends ---- */
+
+EXPORT int close(int descriptor)
 {
-	if (is_manager(file))
-		forget(file);
-	return NEXT(close)(file);
+	if (find_file(descriptor) >= 0 && getpid() == owner)
+		forget(descriptor);
+	return NEXT(close)(descriptor);
+}
+
+/* Before the descriptors are closed: another thread may have their numbers afterwards. */
+static void forget_range(unsigned first, unsigned last)
+{
+	if (is_inside || !owner || getpid() != owner)
+		return;
+	for (unsigned descriptor = first; descriptor <= last && descriptor < MOST_DESCRIPTORS; descriptor++)
+		if (__atomic_load_n(&file_of[descriptor], __ATOMIC_RELAXED))
+			forget((int)descriptor);
+}
+
+EXPORT int close_range(unsigned first, unsigned last, int flags)
+{
+	if (!flags && first <= last)
+		forget_range(first, last);
+	/* Older C libraries do not have it. */
+	return NEXT(close_range) ? NEXT(close_range)(first, last, flags) :
+				   (int)syscall(SYS_close_range, first, last, flags);
+}
+
+EXPORT void closefrom(int first)
+{
+	forget_range(first < 0 ? 0 : (unsigned)first, UINT32_MAX);
+	if (NEXT(closefrom))
+		NEXT(closefrom)(first);
+	else
+		syscall(SYS_close_range, first < 0 ? 0 : first, UINT32_MAX, 0);
+}
+
+/* `to` is a copy of `from` now, whose open file of the node is `file`, or -1. Returns `to`. */
+static int copied(int file, int to)
+{
+	if (to < 0 || to >= MOST_DESCRIPTORS || is_inside || !owner || getpid() != owner)
+		return to;
+	/* The new copy is counted first: the other one may be the last of the same file. */
+	if (file >= 0)
+		__atomic_add_fetch(&files[file].copies, 1, __ATOMIC_ACQ_REL);
+	forget(to);
+	if (file >= 0)
+		__atomic_store_n(&file_of[to], (uint32_t)file + 1, __ATOMIC_RELEASE);
+	return to;
+}
+
+EXPORT int dup(int from)
+{
+	return copied(find_file(from), NEXT(dup)(from));
 }
 
 EXPORT int dup2(int from, int to)
 {
-	if (from != to && is_manager(to))
-		forget(to);
-	return NEXT(dup2)(from, to);
+	const int file = find_file(from);
+	const int answer = NEXT(dup2)(from, to);
+
+	return from == to ? answer : copied(file, answer);
 }
 
 EXPORT int dup3(int from, int to, int flags)
 {
-	if (from != to && is_manager(to))
-		forget(to);
-	return NEXT(dup3)(from, to, flags);
+	return copied(find_file(from), NEXT(dup3)(from, to, flags));
 }
 
-EXPORT int fstat(int file, struct stat *status)
+#define FCNTL(name)                                                                                        \
+	EXPORT int name(int descriptor, int command, ...)                                                  \
+	{                                                                                                  \
+		va_list arguments;                                                                         \
+		void *argument;                                                                            \
+                                                                                                           \
+		/* An int or a pointer, which are passed alike. */                                         \
+		va_start(arguments, command);                                                              \
+		argument = va_arg(arguments, void *);                                                      \
+		va_end(arguments);                                                                         \
+		if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)                                      \
+			return copied(find_file(descriptor), NEXT(name)(descriptor, command, argument));   \
+		return NEXT(name)(descriptor, command, argument);                                          \
+	}
+FCNTL(fcntl)
+FCNTL(fcntl64)
+
+/* ---- its status ---- */
+
+EXPORT int fstat(int descriptor, struct stat *status)
 {
-	return is_manager(file) ? manager_status((struct stat64 *)(void *)status) : NEXT(fstat)(file, status);
+	return find_file(descriptor) >= 0 ? manager_status((struct stat64 *)(void *)status) :
+					    NEXT(fstat)(descriptor, status);
 }
 
-EXPORT int fstat64(int file, struct stat64 *status)
+EXPORT int fstat64(int descriptor, struct stat64 *status)
 {
-	return is_manager(file) ? manager_status(status) : NEXT(fstat64)(file, status);
+	return find_file(descriptor) >= 0 ? manager_status(status) : NEXT(fstat64)(descriptor, status);
 }
 
-EXPORT int __fxstat(int version, int file, struct stat *status)
+EXPORT int __fxstat(int version, int descriptor, struct stat *status)
 {
-	return is_manager(file) ? manager_status((struct stat64 *)(void *)status) : NEXT(__fxstat)(version, file, status);
+	return find_file(descriptor) >= 0 ? manager_status((struct stat64 *)(void *)status) :
+					    NEXT(__fxstat)(version, descriptor, status);
 }
 
-EXPORT int __fxstat64(int version, int file, struct stat64 *status)
+EXPORT int __fxstat64(int version, int descriptor, struct stat64 *status)
 {
-	return is_manager(file) ? manager_status(status) : NEXT(__fxstat64)(version, file, status);
+	return find_file(descriptor) >= 0 ? manager_status(status) :
+					    NEXT(__fxstat64)(version, descriptor, status);
 }

@@ -2,9 +2,10 @@
  * libverbs-sysfs.so, which verbs run preloads: programs that look for RDMA devices in sysfs by themselves find the
  * software devices there.
  *
- * The functions of files.c and directories.c stand in front of the C library's. Paths of a software device in /sys/class/infiniband,
- * /sys/devices/virtual/infiniband and /dev/infiniband are answered with what libibverbs.so.1 of this package says
- * (rdma_sysfs.h); that library is loaded at the first path in one of these directories. All other paths are passed on.
+ * The functions of files.c and directories.c stand in front of the C library's. Paths of a software device in
+ * /sys/class/infiniband, /sys/devices/virtual/infiniband and /dev/infiniband are answered with what libibverbs.so.1 of
+ * this package says (rdma_sysfs.h). That library is loaded at the first path in one of these directories. All other paths
+ * are passed on.
  * A file is a sealed memory file with the contents at the time of open(2). A directory can be listed with opendir(3) and
  * scandir(3), not opened with open(2). /dev/infiniband/rdma_cm: manager.c.
  */
@@ -58,8 +59,8 @@ static void find_view(void)
 	__atomic_store_n(&has_looked, true, __ATOMIC_RELEASE);
 }
 
-/* Copies a path without repeated slashes and "."; ".." takes away the component before it, also if that is a link. Returns false
- * if it does not fit. */
+/* Copies a path without repeated slashes and "."; ".." takes away the component before it, also if that is a link.
+ * Returns false if it does not fit. */
 static bool normalize(const char *path, char *normal, size_t size)
 {
 	size_t length = 0;
@@ -95,6 +96,27 @@ static bool is_below(const char *path, const char *directory, const char **rest)
 	return true;
 }
 
+/* Asks libibverbs.so.1 what is at the path of the entry. */
+static void ask(struct entry *entry)
+{
+	if (!__atomic_load_n(&has_looked, __ATOMIC_ACQUIRE))
+		find_view();
+	if (entry->is_manager) {
+		if (__atomic_load_n(&view, __ATOMIC_ACQUIRE) && manager_calls.serves())
+			entry->kind = RDMA_SYSFS_FILE;
+	} else if (__atomic_load_n(&view, __ATOMIC_ACQUIRE)) {
+		char *const slash = strchr(entry->path, '/');
+
+		entry->kind = view(entry->path, entry->text, &entry->length);
+		if (entry->kind == RDMA_SYSFS_NONE && slash) {
+			/* No such file of a device that is ours: the kernel has none either. */
+			*slash = '\0';
+			if (view(entry->path, entry->text, &entry->length) != RDMA_SYSFS_NONE)
+				entry->kind = -ENOENT;
+		}
+	}
+}
+
 struct entry *look_up(const char *path)
 {
 	char normal[PATH_MAX];
@@ -117,24 +139,7 @@ struct entry *look_up(const char *path)
 	entry->is_manager = is_node && !strcmp(rest, "rdma_cm");
 	entry->is_virtual = !is_node && is_below(normal, VIRTUAL_PATH, &rest);
 	entry->kind = RDMA_SYSFS_NONE;
-	is_inside = true;
-	if (!__atomic_load_n(&has_looked, __ATOMIC_ACQUIRE))
-		find_view();
-	if (entry->is_manager) {
-		if (__atomic_load_n(&view, __ATOMIC_ACQUIRE) && manager_calls.serves())
-			entry->kind = RDMA_SYSFS_FILE;
-	} else if (__atomic_load_n(&view, __ATOMIC_ACQUIRE)) {
-		char *const slash = strchr(entry->path, '/');
-
-		entry->kind = view(entry->path, entry->text, &entry->length);
-		if (entry->kind == RDMA_SYSFS_NONE && slash) {
-			/* No such file of a device that is ours: the kernel has none either. */
-			*slash = '\0';
-			if (view(entry->path, entry->text, &entry->length) != RDMA_SYSFS_NONE)
-				entry->kind = -ENOENT;
-		}
-	}
-	is_inside = false;
+	INSIDE((ask(entry), 0));
 	errno = saved;
 	if (entry->kind != RDMA_SYSFS_NONE)
 		return entry;

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,13 +41,18 @@
 	each(access) \
 	each(canonicalize_file_name) \
 	each(close) \
+	each(close_range) \
 	each(closedir) \
+	each(closefrom) \
 	each(dirfd) \
+	each(dup) \
 	each(dup2) \
 	each(dup3) \
 	each(eaccess) \
 	each(euidaccess) \
 	each(faccessat) \
+	each(fcntl) \
+	each(fcntl64) \
 	each(fopen) \
 	each(fopen64) \
 	each(fstat) \
@@ -94,8 +100,8 @@ char *__realpath_chk(const char *path, char *resolved, size_t size);
 ssize_t __readlink_chk(const char *path, char *target, size_t length, size_t size);
 ssize_t __readlinkat_chk(int directory, const char *path, char *target, size_t length, size_t size);
 
-/* Those of the C library, or of another library that stands in front of it. A constructor finds them, since dlsym(3) may not be
- * called where open(2) may be: in signal handlers, and after fork(2) in a process with threads. */
+/* Those of the C library, or of another library that stands in front of it. A constructor finds them, since dlsym(3) may
+ * not be called where open(2) may be: in signal handlers, and after fork(2) in a process with threads. */
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 struct functions {
 #define FUNCTION(name) __typeof__(&name) name;
@@ -131,6 +137,20 @@ struct entry {
 
 /* Set while this thread is in libibverbs, whose own paths are passed on. */
 extern __thread bool is_inside;
+
+/* Calls into libibverbs.so.1, whose own paths and descriptors are the kernel's. A thread that pthread_cancel(3) ended there
+ * would leave locks held. */
+#define INSIDE(call)                                                                                       \
+	({                                                                                                 \
+		const bool before = is_inside;                                                             \
+		int cancellation;                                                                          \
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancellation);                             \
+		is_inside = true;                                                                          \
+		const int answer = (call);                                                                 \
+		is_inside = before;                                                                        \
+		pthread_setcancelstate(cancellation, NULL);                                                \
+		answer;                                                                                    \
+	})
 
 /* Returns the entry at an absolute path, in memory that the caller frees; NULL if it is none of a software device. */
 struct entry *look_up(const char *path);

@@ -1,25 +1,28 @@
 import CRDMACMNode
 import Glibc
+import ProviderLoader
 import SystemPackage
 import Testing
 
 @testable import RDMACMNode
 @testable import SoftwareConnections
 
-/// A node without devices, and an open descriptor of it.
+/// A node without devices that open, and an open file of it.
 private final class Program {
-    let node = Node(
-        SoftwareService(
-            SoftwareDevices(list: { ([], []) }, open: { _ throws(Errno) in throw .noSuchAddressOrDevice })),
-        report: { _ in })
+    let node: Node
     let descriptor: Int32
 
-    init() { descriptor = node.open(flags: O_NONBLOCK | O_CLOEXEC) }
-
-    deinit {
-        node.close(descriptor)
-        close(descriptor)
+    /// - Parameter devices: The devices that are listed.
+    /// - Parameter error: The error with which they do not open.
+    init(devices: [DeviceDescription] = [], error: Errno = .noSuchAddressOrDevice) {
+        node = Node(
+            SoftwareService(
+                SoftwareDevices(list: { (devices, []) }, open: { _ throws(Errno) in throw error })),
+            report: { _ in })
+        descriptor = node.open(flags: O_NONBLOCK)
     }
+
+    deinit { node.close(descriptor) }
 
     /// Writes a command, whose response is `room` bytes. Returns the errno value.
     func write(_ number: Int, _ body: [UInt8], length: Int? = nil, room: Int = 0) -> Int32 {
@@ -76,11 +79,8 @@ struct NodeTests {
         #expect(program.create() == .success(0) && program.create() == .success(1) && program.create() == .success(2))
         #expect(program.destroy(1) == 0 && program.destroy(1) == ENOENT)
         #expect(program.create() == .success(1) && program.create() == .success(3))
-        let second = program.node.open(flags: O_CLOEXEC)
-        defer {
-            program.node.close(second)
-            close(second)
-        }
+        let second = program.node.open(flags: 0)
+        defer { program.node.close(second) }
         #expect(second >= 0 && fcntl(second, F_GETFL) & O_NONBLOCK == 0)
         let request = rdma_ucm_listen(id: 0, backlog: 1)
         let header = rdma_ucm_cmd_hdr(
@@ -126,5 +126,47 @@ struct NodeTests {
                 room: MemoryLayout<rdma_ucm_event_resp>.size)
         }
         #expect(code == EAGAIN)
+    }
+
+    @Test("The error of a device that does not open is that of the command")
+    func device() throws {
+        var device = DeviceDescription(name: "soft0", kind: .software)
+        device.interfaceIndex = if_nametoindex("lo")
+        let program = Program(devices: [device], error: .resourceTemporarilyUnavailable)
+        var bind = rdma_ucm_bind()
+        (bind.id, bind.addr_size) = (try program.create().get(), 16)
+        var body = withUnsafeBytes(of: bind) { Array($0) }
+        let address = SocketAddress(host: .init(low: 0xFFFF_7F00_0001), port: 9)
+        withUnsafeBytes(of: address.storage) { body.replaceSubrange(8..<24, with: $0[..<16]) }
+        #expect(program.write(RDMA_USER_CM_CMD_BIND, body) == EAGAIN)
+    }
+
+    @Test("A command without an address for its response has no effect")
+    func responses() throws {
+        let program = Program()
+        var create = rdma_ucm_create_id()
+        create.ps = 0x106
+        #expect(program.write(RDMA_USER_CM_CMD_CREATE_ID, create, room: 4) == EFAULT)
+        let number = try program.create().get()
+        #expect(number == 0)
+        var destroy = rdma_ucm_destroy_id()
+        destroy.id = number
+        #expect(program.write(RDMA_USER_CM_CMD_DESTROY_ID, destroy, room: 4) == EFAULT)
+        var migrate = rdma_ucm_migrate_id()
+        (migrate.id, migrate.fd) = (number, UInt32(program.descriptor))
+        #expect(program.write(RDMA_USER_CM_CMD_MIGRATE_ID, migrate, room: 4) == EFAULT)
+        #expect(program.destroy(number) == 0)
+    }
+
+    @Test("The count that the caller has read for a GET_EVENT that is refused is put back")
+    func count() {
+        let program = Program()
+        var count: UInt64 = 0
+        #expect(read(program.descriptor, &count, 8) == -1)
+        // Too little room, and no address.
+        #expect(program.write(RDMA_USER_CM_CMD_GET_EVENT, rdma_ucm_get_event(response: 8), room: 8) == ENOSPC)
+        #expect(program.write(RDMA_USER_CM_CMD_GET_EVENT, rdma_ucm_get_event(response: 0), room: 400) == EFAULT)
+        for _ in 0..<2 { #expect(read(program.descriptor, &count, 8) == 8 && count == 1) }
+        #expect(read(program.descriptor, &count, 8) == -1)
     }
 }

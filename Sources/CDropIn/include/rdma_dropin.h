@@ -44,8 +44,8 @@ bool dropin_set_busy(bool is_busy);
 /* /dev/infiniband/rdma_cm, as rdma_sysfs.h describes it. */
 bool dropin_cm_serves(void);
 int dropin_cm_open(int flags);
-int dropin_cm_write(int descriptor, const void *bytes, size_t length);
-void dropin_cm_close(int descriptor);
+int dropin_cm_write(int file, const void *bytes, size_t length);
+void dropin_cm_close(int file);
 
 /* The path of the distribution's library, or NULL where there is none. */
 const char *dropin_behind_path(void);

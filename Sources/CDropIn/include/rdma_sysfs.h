@@ -39,17 +39,22 @@ int swift_rdma_sysfs(const char *path, char *text, size_t *length);
 /* Whether this library serves the node: the program sees software devices only, or the kernel has no RDMA device or no node. */
 bool swift_rdma_cm_serves(void);
 
-/* open(2) of the node. Returns a descriptor that read(2) takes the count of a waiting event from, or a negative errno value. */
+/*
+ * open(2) of the node. Returns a descriptor, or a negative errno value: EBUSY in a signal handler that interrupts this library,
+ * EPERM in a child of fork(2). The descriptor belongs to this library until swift_rdma_cm_close, and its number identifies the
+ * open file. The program has copies of it, from which read(2) takes the count of a waiting event.
+ */
 int swift_rdma_cm_open(int flags);
 
 /*
- * write(2) of a command. Returns 0, or a negative errno value. Before GET_EVENT the caller reads the count of an event from the
- * descriptor, which blocks or not; EAGAIN: the event is gone, read again.
+ * write(2) of a command to an open file. Returns 0, or a negative errno value as swift_rdma_cm_open. Before GET_EVENT the caller
+ * reads the count of an event from its copy of the descriptor, which blocks or not. EAGAIN: the event is gone, read again. With
+ * any other error the event still waits. In MIGRATE_ID, `fd` is the number of an open file.
  */
-int swift_rdma_cm_write(int descriptor, const void *bytes, size_t length);
+int swift_rdma_cm_write(int file, const void *bytes, size_t length);
 
-/* Before close(2) of the descriptor. */
-void swift_rdma_cm_close(int descriptor);
+/* The last copy of the descriptor is closed. */
+void swift_rdma_cm_close(int file);
 
 #ifdef __cplusplus
 }
