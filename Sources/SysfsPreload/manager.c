@@ -38,6 +38,13 @@ static struct {
  */
 static pid_t owner;
 
+static bool is_owner(void)
+{
+	const pid_t process = __atomic_load_n(&owner, __ATOMIC_RELAXED);
+
+	return process && process == getpid();
+}
+
 /* The kernel's number of an eventfd(2) (since Linux 5.2), which is unique while it is open; -1 if it is not known. Calls no
  * function that a signal handler may not call. */
 static int read_id(int descriptor)
@@ -125,7 +132,7 @@ static int find_file(int descriptor)
 		return -1;
 	file = (int)entry - 1;
 	is_ours = INSIDE(is_copy(descriptor, file));
-	if (!is_ours && getpid() == owner)
+	if (!is_ours && is_owner())
 		forget(descriptor);
 	errno = saved;
 	return is_ours ? file : -1;
@@ -151,7 +158,7 @@ int open_manager(int flags)
 		INSIDE((manager_calls.close(file), 0));
 		return fail(error);
 	}
-	owner = getpid();
+	__atomic_store_n(&owner, getpid(), __ATOMIC_RELAXED);
 	/* A descriptor that was there before, and was closed without close(2). */
 	forget(descriptor);
 	files[file].id = INSIDE(read_id(file));
@@ -200,7 +207,7 @@ static ssize_t write_command(int descriptor, int file, const void *bytes, size_t
 	uint64_t count;
 	int error;
 
-	if (getpid() != owner)
+	if (!is_owner())
 		return fail(EPERM);
 	if (length >= sizeof(*header)) {
 		memcpy(header, bytes, sizeof(*header));
@@ -239,7 +246,7 @@ EXPORT ssize_t write(int descriptor, const void *bytes, size_t length)
 
 EXPORT int close(int descriptor)
 {
-	if (find_file(descriptor) >= 0 && getpid() == owner)
+	if (find_file(descriptor) >= 0 && is_owner())
 		forget(descriptor);
 	return NEXT(close)(descriptor);
 }
@@ -247,7 +254,7 @@ EXPORT int close(int descriptor)
 /* Before the descriptors are closed: another thread may have their numbers afterwards. */
 static void forget_range(unsigned first, unsigned last)
 {
-	if (is_inside || !owner || getpid() != owner)
+	if (is_inside || !is_owner())
 		return;
 	for (unsigned descriptor = first; descriptor <= last && descriptor < MOST_DESCRIPTORS; descriptor++)
 		if (__atomic_load_n(&file_of[descriptor], __ATOMIC_RELAXED))
@@ -275,7 +282,7 @@ EXPORT void closefrom(int first)
 /* `to` is a copy of `from` now, whose open file of the node is `file`, or -1. Returns `to`. */
 static int copied(int file, int to)
 {
-	if (to < 0 || to >= MOST_DESCRIPTORS || is_inside || !owner || getpid() != owner)
+	if (to < 0 || to >= MOST_DESCRIPTORS || is_inside || !is_owner())
 		return to;
 	/* The new copy is counted first: the other one may be the last of the same file. */
 	if (file >= 0)

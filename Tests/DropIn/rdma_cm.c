@@ -1,7 +1,7 @@
 /*
- * A program that works with /dev/infiniband/rdma_cm itself, as librdmacm does: copies of the descriptor and all ways in which they
- * end, children of fork(2) and vfork(2), threads that wait, threads that are cancelled, and a connection. Prints what it has
- * proved, or what is wrong; the exit status says which.
+ * A program that works with /dev/infiniband/rdma_cm itself, as librdmacm does: copies of the descriptor and all ways in
+ * which they end, children of fork(2) and vfork(2), threads that wait, threads that are cancelled, and a connection. Prints
+ * what it has proved, or what is wrong; the exit status says which.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -104,7 +104,15 @@ static int resolve(int node, uint32_t id, uint16_t port)
 	return COMMAND(node, RDMA_USER_CM_CMD_RESOLVE_ADDR, request, 0);
 }
 
-enum { ADDR_RESOLVED = 0, ROUTE_RESOLVED = 2, CONNECT_REQUEST = 4, CONNECT_RESPONSE = 5, ESTABLISHED = 9, DISCONNECTED = 10 };
+/* The numbers of <rdma/rdma_cma.h>, which cannot be included beside the kernel's header. */
+enum {
+	ADDR_RESOLVED = 0,
+	ROUTE_RESOLVED = 2,
+	CONNECT_REQUEST = 4,
+	CONNECT_RESPONSE = 5,
+	ESTABLISHED = 9,
+	DISCONNECTED = 10,
+};
 
 /* Whether the descriptor is an open file of the node: CREATE_ID works. */
 static bool works(int node)
