@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -18,10 +19,22 @@ DROPIN_EXPORT_PRIVATE(verbs_allow_disassociate_destroy, "@object");
 
 struct dropin_behind behind;
 static char behind_path[4096];
+static int behind_node;
+static atomic_int refused_node;
 
 const char *dropin_behind_path(void)
 {
 	return *behind_path ? behind_path : NULL;
+}
+
+int dropin_behind_node(void)
+{
+	return behind_node;
+}
+
+int dropin_take_refused_node(void)
+{
+	return atomic_exchange(&refused_node, 0);
 }
 
 /* ---- functions that the distribution's library serves alone ---- */
@@ -29,27 +42,38 @@ const char *dropin_behind_path(void)
 __attribute__((noreturn)) static void absent(void)
 {
 	static const char text[] = "libibverbs.so.1 of swift-rdma: a function was called that only the distribution's "
-				   "libibverbs has, which is not installed, or is a version without it\n";
+				   "libibverbs has, which is not installed, or is a version without it, or with "
+				   "another private node\n";
 
 	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
 		_exit(127);
 	abort();
 }
 
-/* Constructors of libmlx5 and libefa call verbs_register_driver_N. Without the distribution's library it has no effect. */
-static void forget_driver(const void *driver)
-{
-	(void)driver;
-}
+/* Constructors of libmlx5 and libefa call verbs_register_driver_N. Without the distribution's library, or if that has another
+ * private node, the driver is left out. No message can be logged before the program's own constructors: the next list of
+ * devices does it. */
+#define REFUSE_DRIVER(number, ...)                                                                         \
+	static void refuse_driver_##number(const void *driver)                                             \
+	{                                                                                                  \
+		(void)driver;                                                                              \
+		atomic_store(&refused_node, number);                                                       \
+	}
+PRIVATE_NODES(REFUSE_DRIVER)
+#undef REFUSE_DRIVER
 
-/* The addresses to which the symbols lead. */
+/* The addresses to which the symbols lead. A private function has one for each node: structs differ between them, so what is
+ * linked with one node must not reach the library of another. */
 #define FORWARD(name, version) __attribute__((visibility("hidden"))) void *dropin_to_##name = (void *)absent;
-#define FORWARD_PRIVATE(name) FORWARD(name, )
+#define TARGET(number, name) FORWARD(number##_##name, )
+#define FORWARD_PRIVATE(name) PRIVATE_NODES(TARGET, name)
 #define FORWARD_DRIVER(number)                                                                             \
-	__attribute__((visibility("hidden"))) void *dropin_to_verbs_register_driver_##number = (void *)forget_driver;
+	__attribute__((visibility("hidden"))) void *dropin_to_verbs_register_driver_##number =             \
+		(void *)refuse_driver_##number;
 #define FORWARD_OLD(name, version) __attribute__((visibility("hidden"))) void *dropin_to_old_##name = (void *)absent;
 #include "forwarded.h"
 #undef FORWARD
+#undef TARGET
 #undef FORWARD_PRIVATE
 #undef FORWARD_DRIVER
 #undef FORWARD_OLD
@@ -67,15 +91,18 @@ static void forget_driver(const void *driver)
 	"\t.text\n\t.p2align 4\n\t.globl " symbol "\n\t.type " symbol ", @function\n" symbol ":\n" JUMP(target)  \
 	"\t.size " symbol ", . - " symbol "\n"
 #define FORWARD(name, version) __asm__(SYMBOL(#name, "dropin_to_" #name));
-#define FORWARD_PRIVATE(name)                                                                              \
-	FORWARD(name, )                                                                                    \
-	DROPIN_EXPORT_PRIVATE(name, "@function");
+/* The linker exports the name itself in IBVERBS_PRIVATE_34 (libibverbs.map). */
+#define LATER(number, name)                                                                                \
+	SYMBOL("dropin_" #number "_" #name, "dropin_to_" #number "_" #name)                                \
+	"\t.symver dropin_" #number "_" #name ", " #name "@IBVERBS_PRIVATE_" #number "\n"
+#define FORWARD_PRIVATE(name) __asm__(SYMBOL(#name, "dropin_to_34_" #name) LATER_PRIVATE_NODES(LATER, name));
 #define FORWARD_DRIVER(number) FORWARD(verbs_register_driver_##number, )
 #define FORWARD_OLD(name, version)                                                                         \
 	__asm__(SYMBOL("dropin_old_" #name, "dropin_to_old_" #name) "\t.symver dropin_old_" #name ", " #name   \
 		"@" version "\n");
 #include "forwarded.h"
 #undef FORWARD
+#undef LATER
 #undef FORWARD_PRIVATE
 #undef FORWARD_DRIVER
 #undef FORWARD_OLD
@@ -128,18 +155,26 @@ static void *open_distribution(void)
 	return handle;
 }
 
-/* A function of the private node that this version of rdma-core has. */
+/* The number of the private node that this version of rdma-core has; 0 if it is none of those here. */
+static int find_node(void *handle)
+{
+#define NODE(number, ...)                                                                                  \
+	if (dlvsym(handle, "verbs_register_driver_" #number, "IBVERBS_PRIVATE_" #number))                  \
+		return number;
+	PRIVATE_NODES(NODE)
+#undef NODE
+	return 0;
+}
+
+/* A function of that node. */
 static void *find_private(void *handle, const char *name)
 {
-#define NODE(number, ...) "IBVERBS_PRIVATE_" #number,
-	static const char *const nodes[] = {NODE(34) LATER_PRIVATE_NODES(NODE)};
-#undef NODE
-	void *symbol = NULL;
-	size_t index;
+	char node[32];
 
-	for (index = 0; index < sizeof(nodes) / sizeof(*nodes) && !symbol; index++)
-		symbol = dlvsym(handle, name, nodes[index]);
-	return symbol;
+	if (!behind_node)
+		return NULL;
+	snprintf(node, sizeof(node), "IBVERBS_PRIVATE_%d", behind_node);
+	return dlvsym(handle, name, node);
 }
 
 /* Before the constructors of libraries that link this one, which may call it. */
@@ -150,6 +185,7 @@ __attribute__((constructor(101))) static void find_functions(void)
 
 	if (!handle)
 		return;
+	behind_node = find_node(handle);
 #define KEEP(name, found)                                                                                  \
 	symbol = found;                                                                                    \
 	memcpy(&behind.name, &symbol, sizeof(symbol));
@@ -162,15 +198,20 @@ __attribute__((constructor(101))) static void find_functions(void)
 #define FORWARD(name, version)                                                                             \
 	if ((symbol = dlvsym(handle, #name, version)) != NULL)                                             \
 		dropin_to_##name = symbol;
+#define TARGET(number, name)                                                                               \
+	if (behind_node == number)                                                                         \
+		dropin_to_##number##_##name = symbol;
 #define FORWARD_PRIVATE(name)                                                                              \
-	if ((symbol = find_private(handle, #name)) != NULL)                                                \
-		dropin_to_##name = symbol;
+	if ((symbol = find_private(handle, #name)) != NULL) {                                              \
+		PRIVATE_NODES(TARGET, name)                                                                \
+	}
 #define FORWARD_DRIVER(number) FORWARD(verbs_register_driver_##number, "IBVERBS_PRIVATE_" #number)
 #define FORWARD_OLD(name, version)                                                                         \
 	if ((symbol = dlvsym(handle, #name, version)) != NULL)                                             \
 		dropin_to_old_##name = symbol;
 #include "forwarded.h"
 #undef FORWARD
+#undef TARGET
 #undef FORWARD_PRIVATE
 #undef FORWARD_DRIVER
 #undef FORWARD_OLD

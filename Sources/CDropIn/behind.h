@@ -27,6 +27,7 @@
 /* The numbers of the nodes IBVERBS_PRIVATE_N that follow 34 in rdma-core: node(number, ...) for each. */
 #define LATER_PRIVATE_NODES(node, ...)                                                                     \
 	node(57, __VA_ARGS__) node(59, __VA_ARGS__) node(64, __VA_ARGS__) node(65, __VA_ARGS__)
+#define PRIVATE_NODES(node, ...) node(34, __VA_ARGS__) LATER_PRIVATE_NODES(node, __VA_ARGS__)
 /* Exports what the linker exports in IBVERBS_PRIVATE_34 (libibverbs.map) in the later nodes too. `type` is an ELF type. */
 #define PRIVATE_ALIAS(number, name, type)                                                                  \
 	"\t.globl dropin_" #number "_" #name "\n\t.type dropin_" #number "_" #name ", " type                \

@@ -19,6 +19,20 @@ private let introduction: Void = {
     log(.info, "verbs", "libibverbs.so.1 of swift-rdma \(RDMA_CORE_VERSION), in front of \(path ?? "no other library")")
 }()
 
+/// Says which of rdma-core's providers was left out, because it belongs to another libibverbs than the one behind.
+private func reportRefusedDriver() {
+    let node = dropin_take_refused_node()
+    guard node != 0 else { return }
+    let path = dropin_behind_path().map { String(cString: $0) }
+    let behind =
+        switch (path, dropin_behind_node()) {
+        case (nil, _): "there is no libibverbs of rdma-core"
+        case (let path?, 0): "\(path) has another node"
+        case (let path?, let number): "\(path) has IBVERBS_PRIVATE_\(number)"
+        }
+    log(.warning, "verbs", "a provider that needs IBVERBS_PRIVATE_\(node) is left out: \(behind)")
+}
+
 /// An open device, as C holds it.
 private final class OpenHandle {
     let device: OpenedDevice
@@ -34,6 +48,7 @@ func listDevices(
 ) -> Int32 {
     let snapshot = loader.snapshot()
     _ = introduction
+    reportRefusedDriver()
     let found = snapshot.devices.map { ($0, false) } + snapshot.onRequest.map { ($0, true) }
     for (description, onRequest) in found where description.kind == .software {
         var device = dropin_device(

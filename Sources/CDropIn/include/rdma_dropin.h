@@ -50,6 +50,13 @@ void dropin_cm_close(int file);
 /* The path of the distribution's library, or NULL where there is none. */
 const char *dropin_behind_path(void);
 
+/* The N of its node IBVERBS_PRIVATE_N, or 0 where there is no library, or it has a node that is not known here. */
+int dropin_behind_node(void);
+
+/* The N of a provider's verbs_register_driver_N that was called in vain, because the library behind has another node. 0 if
+ * there was none since the last call. */
+int dropin_take_refused_node(void);
+
 /* Logs what a provider said about an error that it returned on this thread. */
 void dropin_log_explanation(const char *device, const char *explanation);
 
