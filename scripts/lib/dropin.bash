@@ -7,6 +7,9 @@
 #   port       the last TCP port that was used
 #   only       texts that select pairs and jobs; empty: all
 
+# Programs that are killed or abort on purpose leave no file.
+ulimit -c 0
+
 root=$PWD
 script=$(basename "$0")
 library=$(scripts/build-dropin)
@@ -59,7 +62,7 @@ has() { command -v "$1" >/dev/null; }
 # is_listening PORT: succeeds once a process listens on the TCP port.
 is_listening() {
     local _
-    for _ in {1..600}; do
+    for _ in {1..2400}; do
         [[ $(ss --listening --tcp --numeric --no-header "sport = :$1") == "" ]] || return 0
         sleep 0.05
     done
@@ -69,7 +72,7 @@ is_listening() {
 # is_connected PORT: succeeds once a client of the TCP port is connected.
 is_connected() {
     local _
-    for _ in {1..600}; do
+    for _ in {1..2400}; do
         [[ $(ss --tcp --numeric --no-header "sport = :$1") == "" ]] || return 0
         sleep 0.05
     done
@@ -79,7 +82,7 @@ is_connected() {
 # says FILE TEXT: succeeds once the file contains the text.
 says() {
     local _
-    for _ in {1..600}; do
+    for _ in {1..2400}; do
         # The shell of a job in the background makes its file.
         [[ ! -e $1 || $(<"$1") != *"$2"* ]] || return 0
         sleep 0.05
