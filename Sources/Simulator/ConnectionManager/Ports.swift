@@ -64,11 +64,17 @@ extension ConnectionManager {
         for space in [PortSpace.ib, PortSpace.tcp, PortSpace.udp] {
             guard identifier.space == PortSpace.ib || identifier.space == space, service == UInt64(space) << 16 & mask
             else { continue }
-            identifier.source.service = UInt64(space) << 16 | UInt64(identifier.source.port)
-            identifier.source.service_mask |= ~0xFFFF
+            setService(of: identifier, space)
             return space
         }
         throw Refusal(EPROTONOSUPPORT, "the service ID is of another port space than the identifier")
+    }
+
+    /// Not inlined: for the inlined function, the compiler chooses between two orders of instructions, and two builds differ.
+    @inline(never)
+    private func setService(of identifier: Identifier, _ space: UInt16) {
+        identifier.source.service = UInt64(space) << 16 | UInt64(identifier.source.port)
+        identifier.source.service_mask |= ~0xFFFF
     }
 
     private func bindPort(_ identifier: Identifier, claims: Bool) throws(Refusal) {
