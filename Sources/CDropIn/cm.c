@@ -51,11 +51,14 @@ DROPIN_EXPORT int swift_rdma_cm_write(int file, const void *bytes, size_t length
 	return -error;
 }
 
-DROPIN_EXPORT void swift_rdma_cm_close(int file)
+DROPIN_EXPORT int swift_rdma_cm_close(int file)
 {
-	if (dropin_is_busy || linux_is_forked_child())
-		return;
+	if (linux_is_forked_child())
+		return -EPERM;
+	if (dropin_is_busy)
+		return -EBUSY;
 	dropin_is_busy = true;
 	dropin_cm_close(file);
 	dropin_is_busy = false;
+	return 0;
 }

@@ -28,9 +28,22 @@ static uint32_t file_of[MOST_DESCRIPTORS];
 static struct {
 	/* The descriptors of the program that are copies of it. */
 	uint32_t copies;
-	/* "eventfd-id" in /proc/self/fdinfo; -1 where the kernel does not say it. */
+	/* 1 + the number of the next file in the list `ended`. */
+	uint32_t next;
+	/* As read_id. */
 	int id;
 } files[MOST_DESCRIPTORS];
+
+/* 1 + the number of the first file whose last copy has ended, and that libibverbs.so.1 has still to close; 0 for none. */
+static uint32_t ended;
+
+/* What fstat(2) says of every eventfd(2): they have one inode, and so have other descriptors without a file, such as those of
+ * epoll(7). Zeros before the first file is open. */
+static struct {
+	dev_t device;
+	ino64_t inode;
+	mode_t mode;
+} anonymous;
 
 /*
  * The process whose descriptors these are. A child of vfork(2) has this memory and a descriptor table of its own. A child
@@ -45,8 +58,15 @@ static bool is_owner(void)
 	return process && process == getpid();
 }
 
-/* The kernel's number of an eventfd(2) (since Linux 5.2), which is unique while it is open; -1 if it is not known. Calls no
- * function that a signal handler may not call. */
+enum {
+	/* Not known: without /proc, or without a free descriptor. */
+	UNREADABLE = -1,
+	/* The descriptor is none of an eventfd(2), or the kernel is older than Linux 5.2. */
+	NO_ID = -2,
+};
+
+/* The kernel's number of an eventfd(2), "eventfd-id" in /proc/self/fdinfo, which is unique while it is open. Calls no function
+ * that a signal handler may not call. */
 static int read_id(int descriptor)
 {
 	static const char field[] = "eventfd-id:";
@@ -67,15 +87,15 @@ static int read_id(int descriptor)
 	path[length] = '\0';
 	file = NEXT(open)(path, O_RDONLY | O_CLOEXEC);
 	if (file < 0)
-		return -1;
+		return UNREADABLE;
 	size = read(file, text, sizeof(text) - 1);
 	NEXT(close)(file);
 	if (size <= 0)
-		return -1;
+		return UNREADABLE;
 	text[size] = '\0';
 	found = strstr(text, field);
 	if (!found)
-		return -1;
+		return NO_ID;
 	found += strlen(field);
 	found += strspn(found, " \t");
 	for (descriptor = 0; *found >= '0' && *found <= '9'; found++)
@@ -83,32 +103,63 @@ static int read_id(int descriptor)
 	return descriptor;
 }
 
-/* Whether a descriptor is a copy of the open file still: fclose(3) and system calls close descriptors without close(2). */
-static int is_copy(int descriptor, int file)
+/*
+ * Whether a descriptor is a copy of the open file still: fclose(3) and system calls close descriptors without close(2). Where
+ * the number of the eventfd(2) is not known, each one is taken for a copy; not so in a child of fork(2), which closes descriptors
+ * that this library does not follow.
+ */
+static bool is_copy(int descriptor, int file)
 {
-	struct stat64 status, original;
-	int id;
+	struct stat64 status;
+	int id = UNREADABLE;
 
-	/* All eventfd(2) have the same inode, and so have other descriptors without a file, such as those of epoll(7). */
-	if (NEXT(fstat64)(descriptor, &status) || NEXT(fstat64)(file, &original) || status.st_dev != original.st_dev ||
-	    status.st_ino != original.st_ino || status.st_mode != original.st_mode)
+	if (NEXT(fstat64)(descriptor, &status) || status.st_dev != anonymous.device ||
+	    status.st_ino != anonymous.inode || status.st_mode != anonymous.mode)
 		return false;
-	if (files[file].id < 0)
-		return true;
-	id = read_id(descriptor);
-	return id < 0 || id == files[file].id;
+	if (files[file].id >= 0)
+		id = read_id(descriptor);
+	return id == UNREADABLE ? is_owner() : id == files[file].id;
+}
+
+/* The file has no copy any more. Takes no lock: this may be a thread of libibverbs.so.1, or a signal handler that interrupts
+ * one. */
+static void note_end(int file)
+{
+	uint32_t head = __atomic_load_n(&ended, __ATOMIC_RELAXED);
+
+	do
+		files[file].next = head;
+	while (!__atomic_compare_exchange_n(&ended, &head, (uint32_t)file + 1, true, __ATOMIC_RELEASE,
+					    __ATOMIC_RELAXED));
+}
+
+/* Closes the files that have ended. Only where the program works with the node: libibverbs.so.1 takes locks. */
+static void close_ended(void)
+{
+	const int saved = errno;
+	uint32_t entry;
+
+	if (is_inside || !__atomic_load_n(&ended, __ATOMIC_RELAXED) || !is_owner())
+		return;
+	entry = __atomic_exchange_n(&ended, 0, __ATOMIC_ACQUIRE);
+	while (entry) {
+		const int file = (int)entry - 1;
+
+		entry = files[file].next;
+		if (INSIDE(manager_calls.close(file)) == -EBUSY)
+			note_end(file);
+	}
+	errno = saved;
 }
 
 /* The program has closed a descriptor, or has another file there. */
 static void forget(int descriptor)
 {
-	const int saved = errno;
 	const uint32_t entry = __atomic_exchange_n(&file_of[descriptor], 0, __ATOMIC_ACQ_REL);
 	const int file = (int)entry - 1;
 
 	if (entry && __atomic_sub_fetch(&files[file].copies, 1, __ATOMIC_ACQ_REL) == 0)
-		INSIDE((manager_calls.close(file), 0));
-	errno = saved;
+		note_end(file);
 }
 
 /* The program has a copy of the open file at the descriptor. */
@@ -125,7 +176,7 @@ static int find_file(int descriptor)
 	uint32_t entry;
 	int file, is_ours;
 
-	if (descriptor < 0 || descriptor >= MOST_DESCRIPTORS || is_inside)
+	if (descriptor < 0 || descriptor >= MOST_DESCRIPTORS)
 		return -1;
 	entry = __atomic_load_n(&file_of[descriptor], __ATOMIC_ACQUIRE);
 	if (!entry)
@@ -138,11 +189,21 @@ static int find_file(int descriptor)
 	return is_ours ? file : -1;
 }
 
+/* The descriptor is not the program's, or no copy of a file that was there before and was closed without close(2). */
+static int emptied(int descriptor)
+{
+	if (descriptor >= 0 && descriptor < MOST_DESCRIPTORS)
+		forget(descriptor);
+	return descriptor;
+}
+
 int open_manager(int flags)
 {
-	const int file = INSIDE(manager_calls.open(flags));
-	int descriptor;
+	struct stat64 status;
+	int descriptor, file;
 
+	close_ended();
+	file = emptied(INSIDE(manager_calls.open(flags)));
 	if (file < 0)
 		return fail(-file);
 	descriptor = file >= MOST_DESCRIPTORS ?
@@ -155,13 +216,17 @@ int open_manager(int flags)
 	if (descriptor < 0) {
 		const int error = errno;
 
-		INSIDE((manager_calls.close(file), 0));
+		INSIDE(manager_calls.close(file));
 		return fail(error);
 	}
-	__atomic_store_n(&owner, getpid(), __ATOMIC_RELAXED);
-	/* A descriptor that was there before, and was closed without close(2). */
-	forget(descriptor);
+	emptied(descriptor);
+	if (!NEXT(fstat64)(file, &status)) {
+		anonymous.device = status.st_dev;
+		anonymous.inode = status.st_ino;
+		anonymous.mode = status.st_mode;
+	}
 	files[file].id = INSIDE(read_id(file));
+	__atomic_store_n(&owner, getpid(), __ATOMIC_RELAXED);
 	remember(descriptor, file);
 	return descriptor;
 }
@@ -209,6 +274,10 @@ static ssize_t write_command(int descriptor, int file, const void *bytes, size_t
 
 	if (!is_owner())
 		return fail(EPERM);
+	/* A signal handler that interrupts libibverbs.so.1. */
+	if (is_inside)
+		return fail(EBUSY);
+	close_ended();
 	if (length >= sizeof(*header)) {
 		memcpy(header, bytes, sizeof(*header));
 		/* Malformed commands are refused before they wait. */
@@ -232,6 +301,12 @@ static ssize_t write_command(int descriptor, int file, const void *bytes, size_t
 			return -1;
 		error = INSIDE(manager_calls.write(file, bytes, size));
 	} while (is_read && error == -EAGAIN);
+	if (is_read && error == -EBUSY) {
+		/* Refused before it was looked at: the event waits still. */
+		count = 1;
+		if (NEXT(write)(descriptor, &count, sizeof(count)) < 0)
+			return fail(EBUSY);
+	}
 	return error ? fail(-error) : (ssize_t)length;
 }
 
@@ -246,9 +321,16 @@ EXPORT ssize_t write(int descriptor, const void *bytes, size_t length)
 
 EXPORT int close(int descriptor)
 {
-	if (find_file(descriptor) >= 0 && is_owner())
+	const bool is_known = find_file(descriptor) >= 0 && is_owner();
+	int answer;
+
+	if (is_known)
 		forget(descriptor);
-	return NEXT(close)(descriptor);
+	answer = NEXT(close)(descriptor);
+	/* Not for a number that was the program's before: a thread of libibverbs.so.1 closes it. */
+	if (is_known)
+		close_ended();
+	return answer;
 }
 
 /* Before the descriptors are closed: another thread may have their numbers afterwards. */
@@ -259,6 +341,7 @@ static void forget_range(unsigned first, unsigned last)
 	for (unsigned descriptor = first; descriptor <= last && descriptor < MOST_DESCRIPTORS; descriptor++)
 		if (__atomic_load_n(&file_of[descriptor], __ATOMIC_RELAXED))
 			forget((int)descriptor);
+	close_ended();
 }
 
 EXPORT int close_range(unsigned first, unsigned last, int flags)
@@ -282,7 +365,7 @@ EXPORT void closefrom(int first)
 /* `to` is a copy of `from` now, whose open file of the node is `file`, or -1. Returns `to`. */
 static int copied(int file, int to)
 {
-	if (to < 0 || to >= MOST_DESCRIPTORS || is_inside || !is_owner())
+	if (to < 0 || to >= MOST_DESCRIPTORS || !is_owner())
 		return to;
 	/* The new copy is counted first: the other one may be the last of the same file. */
 	if (file >= 0)
@@ -290,6 +373,15 @@ static int copied(int file, int to)
 	forget(to);
 	if (file >= 0)
 		__atomic_store_n(&file_of[to], (uint32_t)file + 1, __ATOMIC_RELEASE);
+	return to;
+}
+
+/* As `copied`, for a descriptor that is replaced, which was a copy of the open file `before`, or of none (-1). */
+static int replaced(int file, int before, int to)
+{
+	copied(file, to);
+	if (before >= 0 && to >= 0)
+		close_ended();
 	return to;
 }
 
@@ -301,14 +393,18 @@ EXPORT int dup(int from)
 EXPORT int dup2(int from, int to)
 {
 	const int file = find_file(from);
+	const int before = find_file(to);
 	const int answer = NEXT(dup2)(from, to);
 
-	return from == to ? answer : copied(file, answer);
+	return from == to ? answer : replaced(file, before, answer);
 }
 
 EXPORT int dup3(int from, int to, int flags)
 {
-	return copied(find_file(from), NEXT(dup3)(from, to, flags));
+	const int file = find_file(from);
+	const int before = find_file(to);
+
+	return replaced(file, before, NEXT(dup3)(from, to, flags));
 }
 
 #define FCNTL(name)                                                                                        \

@@ -1,6 +1,6 @@
 /*
  * A program that works with /dev/infiniband/rdma_cm itself, as librdmacm does: copies of the descriptor and all ways in
- * which they end, children of fork(2) and vfork(2), threads that wait, threads that are cancelled, and a connection. Prints
+ * which they end, other files at their numbers, children of fork(2) and vfork(2), threads that wait, threads that are cancelled, and a connection. Prints
  * what it has proved, or what is wrong; the exit status says which.
  */
 #ifndef _GNU_SOURCE
@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -186,6 +187,22 @@ static void check_ends(void)
 	close(node);
 }
 
+/* At the number of a file of the node is one that is as an eventfd(2) to fstat(2). */
+static void check_reuse(void)
+{
+	const uint64_t header = RDMA_USER_CM_CMD_GET_EVENT;
+	const int other = epoll_create1(EPOLL_CLOEXEC);
+	int node = open_node(0);
+
+	CHECK(create(node) == 0);
+	CHECK(other >= 0 && syscall(SYS_dup3, other, node, O_CLOEXEC) == node);
+	errno = 0;
+	CHECK(write(node, &header, sizeof(header)) == -1 && errno == EINVAL);
+	CHECK(close(node) == 0 && close(other) == 0);
+	node = open_node(0);
+	CHECK(create(node) == 0 && close(node) == 0);
+}
+
 static void ends_well(pid_t child)
 {
 	int status = -1;
@@ -228,6 +245,23 @@ static void check_children(void)
 	if (child == 0) {
 		alarm(60);
 		_exit(get_event(node, &event) == EPERM && close_range(3, ~0U, 0) == 0 ? 0 : 1);
+	}
+	ends_well(child);
+	/* A number of the parent's file is that of another one. */
+	child = fork();
+	if (child == 0) {
+		char byte[4] = {};
+		int ends[2], other;
+
+		alarm(60);
+		CHECK(close_range(3, ~0U, 0) == 0 && pipe(ends) == 0);
+		if (ends[1] != node)
+			CHECK(dup2(ends[1], node) == node);
+		CHECK(write(node, "pipe", 4) == 4 && read(ends[0], byte, 4) == 4 && !memcmp(byte, "pipe", 4));
+		other = epoll_create1(0);
+		CHECK(other >= 0 && dup2(other, node) == node);
+		CHECK(get_event(node, &event) == EINVAL);
+		_exit(0);
 	}
 	ends_well(child);
 	expect(node, ADDR_RESOLVED);
@@ -284,9 +318,19 @@ static void check_threads(void)
 	close(node);
 }
 
+/* An open file with an identifier, whose descriptor ends without close(2). */
+static void leave_file(void)
+{
+	const int node = open_node(0);
+
+	create(node);
+	CHECK(fclose(fdopen(node, "r")) == 0);
+}
+
 static void check_connection(void)
 {
-	const int server = open_node(0);
+	/* The library's own thread reports the request to the file that has the number now. */
+	const int server = (leave_file(), open_node(0));
 	const int client = open_node(0);
 	const uint32_t listener = create(server);
 	const uint32_t active = create(client);
@@ -347,9 +391,10 @@ int main(void)
 	alarm(100);
 	check_copies();
 	check_ends();
+	check_reuse();
 	check_threads();
 	check_connection();
 	check_children();
-	puts("rdma_cm: copies, ends, threads, a connection, children");
+	puts("rdma_cm: copies, ends, reused numbers, threads, a connection, children");
 	return 0;
 }

@@ -48,13 +48,16 @@ int swift_rdma_cm_open(int flags);
 
 /*
  * write(2) of a command to an open file. Returns 0, or a negative errno value as swift_rdma_cm_open. Before GET_EVENT the caller
- * reads the count of an event from its copy of the descriptor, which blocks or not. EAGAIN: the event is gone, read again. With
- * any other error the event still waits. In MIGRATE_ID, `fd` is the number of an open file.
+ * reads the count of an event from its copy of the descriptor, which blocks or not. EAGAIN: the event is gone, read again. EBUSY:
+ * the event still waits, and the caller adds its count again. With any other error the event still waits, and is counted. In MIGRATE_ID, `fd` is the number of an open file.
  */
 int swift_rdma_cm_write(int file, const void *bytes, size_t length);
 
-/* The last copy of the descriptor is closed. */
-void swift_rdma_cm_close(int file);
+/*
+ * The last copy of the descriptor is closed. Returns 0, or a negative errno value as swift_rdma_cm_open. EBUSY: the file is
+ * open still, and the caller closes it later.
+ */
+int swift_rdma_cm_close(int file);
 
 #ifdef __cplusplus
 }
