@@ -76,3 +76,7 @@ func writeRDMACM(_ file: Int32, _ bytes: UnsafeRawPointer?, _ length: Int) -> In
 /// `dropin_cm_close` of rdma_dropin.h.
 @_cdecl("dropin_cm_close")
 func closeRDMACM(_ file: Int32) { node.close(file) }
+
+/// `dropin_cm_own` of rdma_dropin.h.
+@_cdecl("dropin_cm_own")
+func firstOwnDescriptor(_ first: UInt32, _ last: UInt32) -> Int32 { OwnDescriptors.first(from: first, through: last) }

@@ -46,7 +46,8 @@ package final class Node: Sendable {
         let code = service.start()
         guard code == 0 else { return -code }
         guard
-            let channel = SoftwareChannel(nonblocking: flags & O_NONBLOCK != 0, dropsEventsBeforeAcceptance: true)
+            let channel = SoftwareChannel(
+                nonblocking: flags & O_NONBLOCK != 0, dropsEventsBeforeAcceptance: true, isKept: true)
         else { return -errno }
         state.withLock { $0.files[channel.descriptor] = File(channel: channel) }
         return channel.descriptor

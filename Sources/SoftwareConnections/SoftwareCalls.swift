@@ -46,7 +46,7 @@ extension SoftwareService {
             // Received from now on, so that requests are refused while it does not listen.
             let code = linux_ready_add(state.mailboxes, mailbox, 1)
             guard code == 0 else {
-                close(mailbox)
+                OwnDescriptors.close(mailbox)
                 return code
             }
             state.bound[mailbox] = Member(identifier: identifier)
@@ -343,9 +343,9 @@ extension SoftwareService {
         if let owner = identifier.countedBy { owner.state.pending -= 1 }
         if identifier.mailbox >= 0 {
             state.bound[identifier.mailbox] = nil
-            // A child of fork(2) may have a copy of the descriptor, which would keep the mailbox in the list.
+            // A child of vfork(2) or clone(2) may have a copy of the descriptor, which would keep the mailbox in the list.
             linux_ready_remove(state.mailboxes, identifier.mailbox)
-            close(identifier.mailbox)
+            OwnDescriptors.close(identifier.mailbox)
         }
         if let connection = identifier.connection {
             state.endpoint.release(connection, now: now)

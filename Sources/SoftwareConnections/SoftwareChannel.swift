@@ -35,20 +35,27 @@ package final class SoftwareChannel: Sendable {
     /// Whether events of a connection that is not yet accepted are dropped, as the kernel drops those of an ID without a
     /// `uid`.
     let dropsEventsBeforeAcceptance: Bool
+    private let isKept: Bool
     private let events = Locked<[SoftwareEvent]>([])
 
     /// Returns nil and sets errno when there is no descriptor left.
     /// - Parameter nonblocking: Whether the descriptor has `O_NONBLOCK`.
-    package init?(nonblocking: Bool = true, dropsEventsBeforeAcceptance: Bool = false) {
+    /// - Parameter isKept: Whether the program does not know the descriptor (`OwnDescriptors`).
+    package init?(nonblocking: Bool = true, dropsEventsBeforeAcceptance: Bool = false, isKept: Bool = false) {
         self.dropsEventsBeforeAcceptance = dropsEventsBeforeAcceptance
-        descriptor = linux_counter(nonblocking)
+        self.isKept = isKept
+        let counter = linux_counter(nonblocking)
+        descriptor = isKept ? OwnDescriptors.keep(counter) : counter
         if descriptor < 0 {
             errno = -descriptor
             return nil
         }
     }
 
-    deinit { if descriptor >= 0 { close(descriptor) } }
+    deinit {
+        if descriptor < 0 { return }
+        if isKept { OwnDescriptors.close(descriptor) } else { close(descriptor) }
+    }
 
     func push(_ event: SoftwareEvent) {
         events.withLock { events in

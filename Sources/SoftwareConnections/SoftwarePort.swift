@@ -30,17 +30,17 @@ package final class SoftwarePort: Sendable {
         self.opened = opened
         functions = found.assumingMemoryBound(to: rdma_soft_management.self)
         number = UInt8(truncatingIfNeeded: functions.pointee.device_number(opened.context))
-        mailbox = functions.pointee.open(opened.context)
+        let given = functions.pointee.open(opened.context)
+        mailbox = OwnDescriptors.keep(given < 0 ? -Glibc.errno : given)
         if mailbox < 0 {
-            let code = Glibc.errno
             _ = opened.close()
-            throw Errno(rawValue: code)
+            throw Errno(rawValue: -mailbox)
         }
     }
 
     deinit {
         if mailbox < 0 || linux_is_forked_child() { return }
-        close(mailbox)
+        OwnDescriptors.close(mailbox)
         _ = opened.close()
     }
 
@@ -52,7 +52,7 @@ package final class SoftwarePort: Sendable {
     /// Opens the mailbox of a service. Returns a descriptor, or a negative errno value.
     func listen(_ serviceID: UInt64, at gid: PortGID?) -> Int32 {
         let mailbox = functions.pointee.listen(context, serviceID, gid?.bytes)
-        return mailbox >= 0 ? mailbox : -Glibc.errno
+        return OwnDescriptors.keep(mailbox >= 0 ? mailbox : -Glibc.errno)
     }
 
     /// Sends a message. Returns 0, or an errno value.

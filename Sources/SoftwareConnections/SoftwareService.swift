@@ -33,6 +33,8 @@ package final class SoftwareService: Sendable {
         var retryDelay: UInt64 = 1
         /// The descriptor that wakes the thread; -1 while there is none.
         var wakeup: Int32 = -1
+        /// Set when the program has closed a descriptor that the thread needs: the thread has ended.
+        var hasEnded = false
         /// The mailboxes for which the thread waits (epoll(7)). poll(2) would keep a mailbox open, and its name in use, that
         /// is closed during the wait.
         var mailboxes: Int32 = -1
@@ -66,22 +68,24 @@ package final class SoftwareService: Sendable {
 
     /// Whether this is a child of fork(2), which has neither the thread nor the connections.
     package var isInChild: Bool {
+        // The numbers of processes are those of a namespace. A child of vfork(2) has another number only.
         let process = process.load(ordering: .relaxed)
-        return process != 0 && process != getpid()
+        return process != 0 && (OwnDescriptors.isInChild || process != getpid())
     }
 
     package static var now: UInt64 { linux_monotonic_ns() }
 
     /// Starts the thread, once. Returns 0, or an errno value: `EPERM` in a child of fork(2), which has no copy of the
-    /// thread.
+    /// thread, and `EBADF` when the program has closed a descriptor that the thread needs.
     package func start() -> Int32 {
         if isInChild { return EPERM }
         return state.withLock { state in
+            if state.hasEnded { return EBADF }
             if state.wakeup >= 0 { return 0 }
-            let (wakeup, mailboxes) = (linux_wakeup(), linux_ready_list())
+            let (wakeup, mailboxes) = (OwnDescriptors.keep(linux_wakeup()), OwnDescriptors.keep(linux_ready_list()))
             let code = wakeup < 0 ? -wakeup : mailboxes < 0 ? -mailboxes : startThread()
             guard code == 0 else {
-                for descriptor in [wakeup, mailboxes] where descriptor >= 0 { close(descriptor) }
+                for descriptor in [wakeup, mailboxes] { OwnDescriptors.close(descriptor) }
                 return code
             }
             state.mailboxes = mailboxes
@@ -117,7 +121,8 @@ package final class SoftwareService: Sendable {
             &thread, &attributes,
             { service in
                 let service = Unmanaged<SoftwareService>.fromOpaque(service!).takeUnretainedValue()
-                while true { service.round() }
+                while service.round() {}
+                return nil
             }, Unmanaged.passUnretained(self).toOpaque())
     }
 
@@ -138,15 +143,18 @@ package final class SoftwareService: Sendable {
         return outcome
     }
 
-    /// As `perform(inChild:_:)`, for a call that returns an errno value: `EPERM` in a child of fork(2).
-    package func perform(_ body: (inout State) -> Int32) -> Int32 { perform(inChild: EPERM, body) }
+    /// As `perform(inChild:_:)`, for a call that returns an errno value: `EPERM` in a child of fork(2), `EBADF` when the
+    /// thread has ended.
+    package func perform(_ body: (inout State) -> Int32) -> Int32 {
+        perform(inChild: EPERM) { state in state.hasEnded ? EBADF : body(&state) }
+    }
 
     /// Releases the connection and mailbox of an identifier that does not exist any more, on the thread.
     func forget(_ identifier: SoftwareIdentifier.State) {
         if isInChild || identifier.isDestroyed || identifier.connection == nil && identifier.mailbox < 0 { return }
         forgotten.withLock { forgotten in
             forgotten.identifiers.append(identifier)
-            linux_eventfd_raise(forgotten.wakeup)
+            if forgotten.wakeup >= 0 { linux_eventfd_raise(forgotten.wakeup) }
         }
     }
 
@@ -165,8 +173,9 @@ package final class SoftwareService: Sendable {
 
     // MARK: The thread
 
-    /// Waits for messages, timers and changes, and handles them.
-    private func round() {
+    /// Waits for messages, timers and changes, and handles them. Returns false when the program has closed a descriptor that
+    /// this needs, with a system call that the drop-in library does not see: poll(2) would return at once for ever.
+    private func round() -> Bool {
         var descriptors: [pollfd] = []
         let limit: Int32 = state.withLock { state in
             descriptors.append(pollfd(fd: state.wakeup, events: Int16(POLLIN), revents: 0))
@@ -177,7 +186,11 @@ package final class SoftwareService: Sendable {
             return timeout(state)
         }
         _ = poll(&descriptors, UInt(descriptors.count), limit)
-        linux_drain(descriptors[0].fd)
+        if descriptors[..<2].contains(where: { $0.revents & Int16(POLLNVAL) != 0 }) {
+            end()
+            return false
+        }
+        if descriptors[0].revents & Int16(POLLIN) != 0 { linux_drain(descriptors[0].fd) }
         let ended = forgotten.withLock { forgotten in
             defer { forgotten.identifiers = [] }
             return forgotten.identifiers
@@ -190,6 +203,16 @@ package final class SoftwareService: Sendable {
             settle(&state, &kept)
         }
         withExtendedLifetime(kept) {}
+        return true
+    }
+
+    /// Uses no descriptor any more whose number another file may have.
+    private func end() {
+        forgotten.withLock { $0.wakeup = -1 }
+        state.withLock { state in
+            for descriptor in [state.wakeup, state.mailboxes] { OwnDescriptors.forget(descriptor) }
+            (state.wakeup, state.mailboxes, state.hasEnded) = (-1, -1, true)
+        }
     }
 
     /// The time until the next timer, in milliseconds, rounded up; -1 when none runs.
@@ -222,9 +245,11 @@ package final class SoftwareService: Sendable {
         for (identifier, watch) in state.watches {
             var entry = pollfd(fd: watch, events: Int16(POLLIN), revents: 0)
             guard poll(&entry, 1, 0) == 1 else { continue }
-            close(watch)
+            // Closed by the program: without a watch, the peer's end is noticed when messages are not answered.
+            let isLost = entry.revents & Int16(POLLNVAL) != 0
+            if isLost { OwnDescriptors.forget(watch) } else { OwnDescriptors.close(watch) }
             state.watches[identifier] = nil
-            state.endpoint.notePeerEnd(identifier, now: Self.now)
+            if !isLost { state.endpoint.notePeerEnd(identifier, now: Self.now) }
         }
     }
 
@@ -284,7 +309,7 @@ package final class SoftwareService: Sendable {
             }
         }
         for (identifier, watch) in state.watches where !state.endpoint.contains(identifier) {
-            close(watch)
+            OwnDescriptors.close(watch)
             state.watches[identifier] = nil
         }
     }
@@ -372,7 +397,7 @@ package final class SoftwareService: Sendable {
         guard state.watches[identifier] == nil,
             let port = state.ports.values.first(where: { $0.number == path.device })
         else { return }
-        let watch = port.watch(path.remote, peer)
+        let watch = OwnDescriptors.keep(port.watch(path.remote, peer))
         if watch >= 0 {
             state.watches[identifier] = watch
         } else if watch == -ECONNREFUSED {

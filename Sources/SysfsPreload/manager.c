@@ -319,11 +319,32 @@ EXPORT ssize_t write(int descriptor, const void *bytes, size_t length)
 
 /* ---- copies of the descriptor, and their ends ---- */
 
+/*
+ * The first of the descriptors of libibverbs.so.1 in a range, which the program does not close: it would have another file there
+ * then, for which libibverbs.so.1 takes it. -1 if there is none.
+ */
+static int find_own(unsigned first, unsigned last)
+{
+	int found;
+
+	if (is_inside || !__atomic_load_n(&owner, __ATOMIC_ACQUIRE))
+		return -1;
+	found = manager_calls.own(first, last);
+	return found >= 0 && is_owner() ? found : -1;
+}
+
+static bool is_own(int descriptor)
+{
+	return descriptor >= 0 && find_own((unsigned)descriptor, (unsigned)descriptor) >= 0;
+}
+
 EXPORT int close(int descriptor)
 {
 	const bool is_known = find_file(descriptor) >= 0 && is_owner();
 	int answer;
 
+	if (is_own(descriptor))
+		return fail(EBADF);
 	if (is_known)
 		forget(descriptor);
 	answer = NEXT(close)(descriptor);
@@ -344,10 +365,31 @@ static void forget_range(unsigned first, unsigned last)
 	close_ended();
 }
 
+/* Closes the descriptors of the program before the last one of libibverbs.so.1 in the range. Returns the number after that. */
+static unsigned close_around(unsigned first, unsigned last)
+{
+	const int saved = errno;
+	int own;
+
+	while (first <= last && (own = find_own(first, last)) >= 0) {
+		if (first < (unsigned)own && syscall(SYS_close_range, first, own - 1, 0))
+			/* Before Linux 5.9. */
+			for (int descriptor = (int)first; descriptor < own; descriptor++)
+				NEXT(close)(descriptor);
+		first = (unsigned)own + 1;
+	}
+	errno = saved;
+	return first;
+}
+
 EXPORT int close_range(unsigned first, unsigned last, int flags)
 {
-	if (!flags && first <= last)
+	if (!flags && first <= last) {
 		forget_range(first, last);
+		first = close_around(first, last);
+		if (first > last)
+			return 0;
+	}
 	/* Older C libraries do not have it. */
 	return NEXT(close_range) ? NEXT(close_range)(first, last, flags) :
 				   (int)syscall(SYS_close_range, first, last, flags);
@@ -355,11 +397,14 @@ EXPORT int close_range(unsigned first, unsigned last, int flags)
 
 EXPORT void closefrom(int first)
 {
-	forget_range(first < 0 ? 0 : (unsigned)first, UINT32_MAX);
+	const unsigned start = first < 0 ? 0 : (unsigned)first;
+
+	forget_range(start, UINT32_MAX);
+	first = (int)close_around(start, UINT32_MAX);
 	if (NEXT(closefrom))
 		NEXT(closefrom)(first);
 	else
-		syscall(SYS_close_range, first < 0 ? 0 : first, UINT32_MAX, 0);
+		syscall(SYS_close_range, first, UINT32_MAX, 0);
 }
 
 /* `to` is a copy of `from` now, whose open file of the node is `file`, or -1. Returns `to`. */
@@ -394,7 +439,11 @@ EXPORT int dup2(int from, int to)
 {
 	const int file = find_file(from);
 	const int before = find_file(to);
-	const int answer = NEXT(dup2)(from, to);
+	int answer;
+
+	if (is_own(to))
+		return fail(EBUSY);
+	answer = NEXT(dup2)(from, to);
 
 	return from == to ? answer : replaced(file, before, answer);
 }
@@ -404,6 +453,8 @@ EXPORT int dup3(int from, int to, int flags)
 	const int file = find_file(from);
 	const int before = find_file(to);
 
+	if (is_own(to))
+		return fail(EBUSY);
 	return replaced(file, before, NEXT(dup3)(from, to, flags));
 }
 

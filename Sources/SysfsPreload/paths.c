@@ -54,6 +54,7 @@ static void find_view(void)
 		manager_calls.open = (__typeof__(manager_calls.open))dlsym(library, "swift_rdma_cm_open");
 		manager_calls.write = (__typeof__(manager_calls.write))dlsym(library, "swift_rdma_cm_write");
 		manager_calls.close = (__typeof__(manager_calls.close))dlsym(library, "swift_rdma_cm_close");
+		manager_calls.own = (__typeof__(manager_calls.own))dlsym(library, "swift_rdma_cm_own");
 		__atomic_store_n(&view, (__typeof__(view))dlsym(library, "swift_rdma_sysfs"), __ATOMIC_RELEASE);
 	}
 	__atomic_store_n(&has_looked, true, __ATOMIC_RELEASE);

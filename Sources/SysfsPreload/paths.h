@@ -171,6 +171,7 @@ struct manager_calls {
 	__typeof__(&swift_rdma_cm_open) open;
 	__typeof__(&swift_rdma_cm_write) write;
 	__typeof__(&swift_rdma_cm_close) close;
+	__typeof__(&swift_rdma_cm_own) own;
 };
 
 extern struct manager_calls manager_calls;

@@ -1,7 +1,7 @@
 /*
  * A program that works with /dev/infiniband/rdma_cm itself, as librdmacm does: copies of the descriptor and all ways in
- * which they end, other files at their numbers, children of fork(2) and vfork(2), threads that wait, threads that are cancelled, and a connection. Prints
- * what it has proved, or what is wrong; the exit status says which.
+ * which they end, other files at their numbers, the library's own descriptors, children of fork(2) and vfork(2), threads that
+ * wait, threads that are cancelled, and a connection. Prints what it has proved, or what is wrong; the exit status says which.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -16,9 +16,11 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <rdma/rdma_user_cm.h>
@@ -255,6 +257,8 @@ static void check_children(void)
 
 		alarm(60);
 		CHECK(close_range(3, ~0U, 0) == 0 && pipe(ends) == 0);
+		if (ends[0] == node)
+			CHECK((ends[0] = dup(node)) >= 0);
 		if (ends[1] != node)
 			CHECK(dup2(ends[1], node) == node);
 		CHECK(write(node, "pipe", 4) == 4 && read(ends[0], byte, 4) == 4 && !memcmp(byte, "pipe", 4));
@@ -385,16 +389,106 @@ static void check_connection(void)
 	CHECK(close(server) == 0 && close(client) == 0 && close(last) == 0);
 }
 
+/* The processor time of the process, in microseconds. */
+static long long used_time(void)
+{
+	struct timespec time;
+
+	CHECK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time) == 0);
+	return time.tv_sec * 1000000LL + time.tv_nsec / 1000;
+}
+
+/* The library's thread waits, and does not find at once that a descriptor is no file. */
+static void waits(void)
+{
+	const long long before = used_time();
+
+	usleep(300000);
+	CHECK(used_time() - before < 150000);
+}
+
+/* The first descriptor of the program's limit from `first` on; -1 if there is none. */
+static int next_descriptor(int first)
+{
+	for (int descriptor = first; descriptor < sysconf(_SC_OPEN_MAX) && descriptor < 65536; descriptor++)
+		if (fcntl(descriptor, F_GETFD) >= 0)
+			return descriptor;
+	return -1;
+}
+
+static void close_all(int way)
+{
+	const int last = (int)sysconf(_SC_OPEN_MAX);
+
+	switch (way) {
+	case 0: CHECK(close_range(3, ~0U, 0) == 0); break;
+	case 1: closefrom(3); break;
+	case 2:
+		for (int descriptor = 3; descriptor < last && descriptor < 65536; descriptor++)
+			close(descriptor);
+		break;
+	case 3: CHECK(syscall(SYS_close_range, 3, ~0U, 0) == 0); break;
+	}
+}
+
+/* A program that closes every descriptor that it does not know, before it has a connection. */
+static void check_own(void)
+{
+	struct stat status;
+	int files[64];
+	int node, own;
+
+	for (int way = 0; way < 3; way++) {
+		node = open_node(0);
+		CHECK(create(node) == 0);
+		close_all(way);
+		CHECK(fcntl(node, F_GETFD) == -1 && errno == EBADF);
+		/* What is left is the library's, and is so for every function. */
+		CHECK((own = next_descriptor(3)) >= 500);
+		CHECK(close(own) == -1 && errno == EBADF);
+		CHECK(dup2(2, own) == -1 && errno == EBUSY);
+		CHECK(dup3(2, own, 0) == -1 && errno == EBUSY);
+		CHECK(close_range((unsigned)own, (unsigned)own, 0) == 0 && fcntl(own, F_GETFD) >= 0);
+		waits();
+		for (int index = 0; index < 64; index++)
+			CHECK((files[index] = memfd_create("file", MFD_CLOEXEC)) >= 0);
+		node = open_node(0);
+		CHECK(works(node) && create(node) == 0 && destroy(node, 0) == 0 && close(node) == 0);
+		for (int index = 0; index < 64; index++)
+			CHECK(fstat(files[index], &status) == 0 && status.st_size == 0 && close(files[index]) == 0);
+	}
+}
+
+/* The library does not see system calls: it ends then. */
+static void check_loss(void)
+{
+	struct stat status;
+	int files[64];
+	int node;
+
+	node = open_node(0);
+	CHECK(works(node));
+	close_all(3);
+	waits();
+	for (int index = 0; index < 64; index++)
+		CHECK((files[index] = memfd_create("file", MFD_CLOEXEC)) >= 0);
+	CHECK(open("/dev/infiniband/rdma_cm", O_RDWR | O_CLOEXEC) == -1 && errno == EBADF);
+	for (int index = 0; index < 64; index++)
+		CHECK(fstat(files[index], &status) == 0 && status.st_size == 0);
+}
+
 int main(void)
 {
 	/* A program that hangs is ended. */
 	alarm(100);
+	check_own();
 	check_copies();
 	check_ends();
 	check_reuse();
 	check_threads();
 	check_connection();
 	check_children();
-	puts("rdma_cm: copies, ends, reused numbers, threads, a connection, children");
+	check_loss();
+	puts("rdma_cm: copies, ends, reused numbers, threads, a connection, children, descriptors of the library");
 	return 0;
 }

@@ -59,6 +59,32 @@ private final class Program {
 
 @Suite("/dev/infiniband/rdma_cm")
 struct NodeTests {
+    @Test("an open file has a high number of the list of own descriptors, until it is closed")
+    func ownDescriptors() {
+        let program = Program()
+        let number = UInt32(bitPattern: program.descriptor)
+        #expect(program.descriptor >= 500)
+        #expect(OwnDescriptors.first(from: number, through: number) == program.descriptor)
+        #expect(OwnDescriptors.first(from: number, through: .max) == program.descriptor)
+        #expect(OwnDescriptors.first(from: 0, through: number) >= 500)
+        #expect(OwnDescriptors.first(from: 70000, through: .max) == -1)
+        #expect(OwnDescriptors.first(from: number, through: number - 1) == -1)
+    }
+
+    @Test("a descriptor that is kept is closed once, and a number that is forgotten is not closed")
+    func keptDescriptors() {
+        #expect(OwnDescriptors.keep(-EMFILE) == -EMFILE)
+        let given = open("/dev/null", O_RDONLY)
+        let kept = OwnDescriptors.keep(given)
+        #expect(kept >= 500)
+        #expect(fcntl(kept, F_GETFD) == FD_CLOEXEC)
+        #expect(OwnDescriptors.forget(kept))
+        #expect(!OwnDescriptors.forget(kept))
+        OwnDescriptors.close(kept)
+        #expect(fcntl(kept, F_GETFD) == FD_CLOEXEC)
+        close(kept)
+    }
+
     @Test("Malformed commands are refused with the errno values of the kernel")
     func malformed() {
         let program = Program()

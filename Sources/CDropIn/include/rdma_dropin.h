@@ -46,6 +46,7 @@ bool dropin_cm_serves(void);
 int dropin_cm_open(int flags);
 int dropin_cm_write(int file, const void *bytes, size_t length);
 void dropin_cm_close(int file);
+int dropin_cm_own(unsigned first, unsigned last);
 
 /* The path of the distribution's library, or NULL where there is none. */
 const char *dropin_behind_path(void);

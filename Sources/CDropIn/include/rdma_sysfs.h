@@ -59,6 +59,12 @@ int swift_rdma_cm_write(int file, const void *bytes, size_t length);
  */
 int swift_rdma_cm_close(int file);
 
+/*
+ * The first descriptor of the connection manager with a number from `first` to `last`, which the program is not to close; -1 if
+ * there is none. After swift_rdma_cm_open, signal handlers may call it.
+ */
+int swift_rdma_cm_own(unsigned first, unsigned last);
+
 #ifdef __cplusplus
 }
 #endif
