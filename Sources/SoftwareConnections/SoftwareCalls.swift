@@ -97,6 +97,8 @@ extension SoftwareService {
                 return Self.failure(state)
             }
             identifier.bind(port)
+            // The unspecified address is this host, as for the kernel.
+            let peer = peer.isAny ? SocketAddress(host: route.local.host, port: peer.port, scope: peer.scope) : peer
             // All of 127.0.0.0/8 is this host, and the device has one of its addresses.
             let isLoopback = peer.host.isLoopbackIPv4 && route.local.host.isLoopbackIPv4
             let remote = isLoopback ? route.local.host : peer.host

@@ -80,6 +80,8 @@ package final class SoftwareService: Sendable {
     package func start() -> Int32 {
         if isInChild { return EPERM }
         return state.withLock { state in
+            // poll(2) does not notice that a descriptor is closed while it waits.
+            if state.wakeup >= 0 && fcntl(state.wakeup, F_GETFD) < 0 { end(&state) }
             if state.hasEnded { return EBADF }
             if state.wakeup >= 0 { return 0 }
             let (wakeup, mailboxes) = (OwnDescriptors.keep(linux_wakeup()), OwnDescriptors.keep(linux_ready_list()))
@@ -186,10 +188,12 @@ package final class SoftwareService: Sendable {
             return timeout(state)
         }
         _ = poll(&descriptors, UInt(descriptors.count), limit)
-        if descriptors[..<2].contains(where: { $0.revents & Int16(POLLNVAL) != 0 }) {
-            end()
-            return false
+        let isLost = descriptors[..<2].contains { $0.revents & Int16(POLLNVAL) != 0 }
+        let hasEnded = state.withLock { state in
+            if isLost { end(&state) }
+            return state.hasEnded
         }
+        if hasEnded { return false }
         if descriptors[0].revents & Int16(POLLIN) != 0 { linux_drain(descriptors[0].fd) }
         let ended = forgotten.withLock { forgotten in
             defer { forgotten.identifiers = [] }
@@ -207,12 +211,10 @@ package final class SoftwareService: Sendable {
     }
 
     /// Uses no descriptor any more whose number another file may have.
-    private func end() {
+    private func end(_ state: inout State) {
         forgotten.withLock { $0.wakeup = -1 }
-        state.withLock { state in
-            for descriptor in [state.wakeup, state.mailboxes] { OwnDescriptors.forget(descriptor) }
-            (state.wakeup, state.mailboxes, state.hasEnded) = (-1, -1, true)
-        }
+        for descriptor in [state.wakeup, state.mailboxes] { OwnDescriptors.forget(descriptor) }
+        (state.wakeup, state.mailboxes, state.hasEnded) = (-1, -1, true)
     }
 
     /// The time until the next timer, in milliseconds, rounded up; -1 when none runs.

@@ -226,7 +226,7 @@ int open_manager(int flags)
 		anonymous.mode = status.st_mode;
 	}
 	files[file].id = INSIDE(read_id(file));
-	__atomic_store_n(&owner, getpid(), __ATOMIC_RELAXED);
+	__atomic_store_n(&owner, getpid(), __ATOMIC_RELEASE);
 	remember(descriptor, file);
 	return descriptor;
 }
@@ -321,13 +321,13 @@ EXPORT ssize_t write(int descriptor, const void *bytes, size_t length)
 
 /*
  * The first of the descriptors of libibverbs.so.1 in a range, which the program does not close: it would have another file there
- * then, for which libibverbs.so.1 takes it. -1 if there is none.
+ * then, to which libibverbs.so.1 writes. That library takes a number out of the list before it closes it. -1 if there is none.
  */
 static int find_own(unsigned first, unsigned last)
 {
 	int found;
 
-	if (is_inside || !__atomic_load_n(&owner, __ATOMIC_ACQUIRE))
+	if (!__atomic_load_n(&owner, __ATOMIC_ACQUIRE))
 		return -1;
 	found = manager_calls.own(first, last);
 	return found >= 0 && is_owner() ? found : -1;
@@ -357,7 +357,7 @@ EXPORT int close(int descriptor)
 /* Before the descriptors are closed: another thread may have their numbers afterwards. */
 static void forget_range(unsigned first, unsigned last)
 {
-	if (is_inside || !is_owner())
+	if (!is_owner())
 		return;
 	for (unsigned descriptor = first; descriptor <= last && descriptor < MOST_DESCRIPTORS; descriptor++)
 		if (__atomic_load_n(&file_of[descriptor], __ATOMIC_RELAXED))

@@ -1,7 +1,8 @@
 /*
  * A program that works with /dev/infiniband/rdma_cm itself, as librdmacm does: copies of the descriptor and all ways in
  * which they end, other files at their numbers, the library's own descriptors, children of fork(2) and vfork(2), threads that
- * wait, threads that are cancelled, and a connection. Prints what it has proved, or what is wrong; the exit status says which.
+ * wait, threads that are cancelled, signal handlers, and connections. Prints what it has proved, or what is wrong; the exit
+ * status says which.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -10,6 +11,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,6 +19,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -99,12 +102,30 @@ static const struct sockaddr_in *loopback(uint16_t port)
 }
 
 /* RESOLVE_ADDR, after which an event waits. */
+static int resolve_to(int node, uint32_t id, const struct sockaddr_in *address)
+{
+	struct rdma_ucm_resolve_addr request = {.id = id, .timeout_ms = 1000, .dst_size = sizeof(*address)};
+
+	memcpy(&request.dst_addr, address, sizeof(*address));
+	return COMMAND(node, RDMA_USER_CM_CMD_RESOLVE_ADDR, request, 0);
+}
+
 static int resolve(int node, uint32_t id, uint16_t port)
 {
-	struct rdma_ucm_resolve_addr request = {.id = id, .timeout_ms = 1000, .dst_size = sizeof(struct sockaddr_in)};
+	return resolve_to(node, id, loopback(port));
+}
 
-	memcpy(&request.dst_addr, loopback(port), sizeof(struct sockaddr_in));
-	return COMMAND(node, RDMA_USER_CM_CMD_RESOLVE_ADDR, request, 0);
+static uint16_t free_port(void)
+{
+	return (uint16_t)(20000 + getpid() % 10000);
+}
+
+static int bind_to(int node, uint32_t id, uint16_t port)
+{
+	struct rdma_ucm_bind request = {.id = id, .addr_size = sizeof(struct sockaddr_in)};
+
+	memcpy(&request.addr, loopback(port), sizeof(struct sockaddr_in));
+	return COMMAND(node, RDMA_USER_CM_CMD_BIND, request, 0);
 }
 
 /* The numbers of <rdma/rdma_cma.h>, which cannot be included beside the kernel's header. */
@@ -215,9 +236,10 @@ static void ends_well(pid_t child)
 static void check_children(void)
 {
 	const int node = open_node(0);
-	const uint32_t id = create(node);
+	uint32_t id = create(node);
 	struct rdma_ucm_event_resp event;
 	volatile int closed;
+	int ends[2];
 	pid_t child;
 
 	closed = -1;
@@ -253,7 +275,7 @@ static void check_children(void)
 	child = fork();
 	if (child == 0) {
 		char byte[4] = {};
-		int ends[2], other;
+		int other;
 
 		alarm(60);
 		CHECK(close_range(3, ~0U, 0) == 0 && pipe(ends) == 0);
@@ -269,6 +291,23 @@ static void check_children(void)
 	}
 	ends_well(child);
 	expect(node, ADDR_RESOLVED);
+	CHECK(destroy(node, id) == 0);
+	/* A port is free again while there is a child from the time of its use. */
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+	id = create(node);
+	CHECK(bind_to(node, id, free_port()) == 0);
+	child = fork();
+	if (child == 0) {
+		alarm(60);
+		close(ends[1]);
+		_exit(write(ends[0], "", 1) == 1 && read(ends[0], &(char){0}, 1) == 0 ? 0 : 1);
+	}
+	CHECK(read(ends[1], &(char){0}, 1) == 1 && destroy(node, id) == 0);
+	id = create(node);
+	CHECK(bind_to(node, id, free_port()) == 0);
+	close(ends[0]);
+	close(ends[1]);
+	ends_well(child);
 	CHECK(destroy(node, id) == 0 && close(node) == 0);
 }
 
@@ -322,6 +361,66 @@ static void check_threads(void)
 	close(node);
 }
 
+/* What a signal handler does to files of the node. */
+static int handled_node, handled_files[16];
+static volatile sig_atomic_t handled_count, handled_events, has_sent;
+
+static void handle(int number)
+{
+	const int saved = errno;
+	struct rdma_ucm_event_resp event;
+	int error;
+
+	(void)number;
+	if (handled_count < 16) {
+		CHECK(close(handled_files[handled_count++]) == 0);
+	} else {
+		error = get_event(handled_node, &event);
+		CHECK(error == 0 || error == EBUSY || error == EAGAIN);
+		handled_events += error == 0;
+	}
+	errno = saved;
+}
+
+static void *send_signals(void *thread)
+{
+	for (int count = 0; count < 2000; count++)
+		CHECK(pthread_kill(*(pthread_t *)thread, SIGUSR1) == 0 && sched_yield() == 0);
+	has_sent = 1;
+	return NULL;
+}
+
+/* A handler that interrupts a command, or comes between two: what is refused to it is not lost. */
+static void check_signals(void)
+{
+	const int node = open_node(0);
+	struct sigaction action = {.sa_handler = handle, .sa_flags = SA_RESTART};
+	struct rdma_ucm_event_resp event;
+	pthread_t thread, self = pthread_self();
+	int left = 0;
+
+	handled_node = open_node(O_NONBLOCK);
+	for (int index = 0; index < 16; index++)
+		create(handled_files[index] = open_node(0));
+	for (int index = 0; index < 20; index++)
+		CHECK(resolve(handled_node, create(handled_node), 9) == 0);
+	CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
+	CHECK(pthread_create(&thread, NULL, send_signals, &self) == 0);
+	while (!has_sent)
+		CHECK(works(node));
+	CHECK(pthread_join(thread, NULL) == 0);
+	/* One signal may wait, which the number of calls does not depend on. */
+	action.sa_handler = SIG_IGN;
+	CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
+	CHECK(handled_count == 16);
+	while (get_event(handled_node, &event) == 0)
+		left++;
+	CHECK(handled_events + left == 20);
+	CHECK(close(handled_node) == 0);
+	/* All numbers are free: the files are closed, those too whose close(2) came during a command. */
+	CHECK(create(node) == 0 && close(node) == 0);
+}
+
 /* An open file with an identifier, whose descriptor ends without close(2). */
 static void leave_file(void)
 {
@@ -331,8 +430,9 @@ static void leave_file(void)
 	CHECK(fclose(fdopen(node, "r")) == 0);
 }
 
-static void check_connection(void)
+static void check_connection(in_addr_t address)
 {
+	struct sockaddr_in peer = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(address)};
 	/* The library's own thread reports the request to the file that has the number now. */
 	const int server = (leave_file(), open_node(0));
 	const int client = open_node(0);
@@ -340,23 +440,22 @@ static void check_connection(void)
 	const uint32_t active = create(client);
 	struct rdma_ucm_migrate_resp moved;
 	struct rdma_ucm_migrate_id migration = {.response = (uintptr_t)&moved};
-	struct rdma_ucm_bind bind = {.id = listener, .addr_size = sizeof(struct sockaddr_in)};
+	const uint16_t port = free_port();
 	const struct rdma_ucm_listen listen = {.id = listener, .backlog = 8};
 	const struct rdma_ucm_resolve_route route = {.id = active, .timeout_ms = 1000};
 	struct rdma_ucm_connect connect = {.id = active, .conn_param = {.qp_num = 7, .valid = 1, .retry_count = 7}};
 	struct rdma_ucm_accept accept = {.uid = 42, .conn_param = {.qp_num = 8, .valid = 1}};
 	struct rdma_ucm_disconnect disconnect = {.id = active};
-	const uint16_t port = (uint16_t)(20000 + getpid() % 10000);
 	struct rdma_ucm_event_resp event;
 	int last;
 
-	memcpy(&bind.addr, loopback(port), sizeof(struct sockaddr_in));
-	CHECK(COMMAND(server, RDMA_USER_CM_CMD_BIND, bind, 0) == 0);
+	CHECK(bind_to(server, listener, port) == 0);
 	CHECK(COMMAND(server, RDMA_USER_CM_CMD_LISTEN, listen, 0) == 0);
 	/* The steps have an order, and each is taken once. */
 	CHECK(COMMAND(client, RDMA_USER_CM_CMD_CONNECT, connect, 0) == EINVAL);
 	CHECK(COMMAND(client, RDMA_USER_CM_CMD_RESOLVE_ROUTE, route, 0) == EINVAL);
-	CHECK(resolve(client, active, port) == 0 && resolve(client, active, port) == EINVAL);
+	peer.sin_port = htons(port);
+	CHECK(resolve_to(client, active, &peer) == 0 && resolve_to(client, active, &peer) == EINVAL);
 	expect(client, ADDR_RESOLVED);
 	CHECK(COMMAND(client, RDMA_USER_CM_CMD_CONNECT, connect, 0) == EINVAL);
 	CHECK(COMMAND(client, RDMA_USER_CM_CMD_RESOLVE_ROUTE, route, 0) == 0);
@@ -486,9 +585,12 @@ int main(void)
 	check_ends();
 	check_reuse();
 	check_threads();
-	check_connection();
+	check_signals();
+	check_connection(INADDR_LOOPBACK);
+	/* This host, too. */
+	check_connection(INADDR_ANY);
 	check_children();
 	check_loss();
-	puts("rdma_cm: copies, ends, reused numbers, threads, a connection, children, descriptors of the library");
+	puts("rdma_cm: copies, ends, reused numbers, threads, signals, connections, children, descriptors of the library");
 	return 0;
 }
