@@ -187,7 +187,7 @@ extension Core {
     /// Acknowledges all executed requests up to the first READ or atomic after this request: the response of that one
     /// may be lost, and an acknowledgement beyond it would be an implied NAK for it.
     private mutating func repeatAcknowledgement(_ pair: Pair, _ psn: PSN) {
-        if now &- pair.pointee.responder.acknowledgedAt > Self.longestDelay { lostAcknowledgements &+= 1 }
+        countLostAcknowledgement(pair, psn)
         // A queued NAK also acknowledges all requests before it.
         if let waiting = pair.pointee.responder.acknowledgement, waiting.syndrome.kind != .ack { return }
         // Both are counted back from `expected`: for PSNs that are up to 2^24 apart, `precedes` is not defined.
@@ -205,7 +205,19 @@ extension Core {
         answer(pair, expected &- 1, .ack, isRepeated: true)
     }
 
-    /// A duplicate request that arrives this soon after an acknowledgement was sent shows no loss: the acknowledgement may
+    /// Counts the loss of an expendable ACK packet that covers this duplicate request. Without such a packet the request is
+    /// no sign of a loss: it may have been sent again because this side was late.
+    private mutating func countLostAcknowledgement(_ pair: Pair, _ psn: PSN) {
+        let sentAt = pair.pointee.responder.expendableAt
+        guard sentAt != 0, now &- sentAt > Self.longestDelay,
+            !pair.pointee.responder.expendablePSN.precedes(psn)
+        else { return }
+        // The other requests that it covers are sent again for the same loss.
+        pair.pointee.responder.expendableAt = 0
+        lostAcknowledgements &+= 1
+    }
+
+    /// A duplicate request that arrives this soon after its acknowledgement was sent shows no loss: the acknowledgement may
     /// have been late. Nanoseconds.
     private static var longestDelay: UInt64 { 1_000_000 }
 
@@ -319,7 +331,10 @@ extension Core {
             return 0
         }
         isNew = !acknowledgement.isRepeated && acknowledgement.syndrome.kind == .ack
-        pair.pointee.responder.acknowledgedAt = now
+        if isNew && pair.pointee.sendsExpendable && pair.pointee.attributes.path.tag != Path.sameHost {
+            pair.pointee.responder.expendablePSN = acknowledgement.psn
+            pair.pointee.responder.expendableAt = max(now, 1)
+        }
         AETH(syndrome: acknowledgement.syndrome, msn: acknowledgement.msn).emit(at: target + BTH.byteCount)
         return sealResponse(.rcAcknowledge, pair, acknowledgement.psn, at: target, payload: 0)
     }

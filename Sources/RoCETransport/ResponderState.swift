@@ -133,8 +133,10 @@ struct Responder {
 
     /// The queued ACK, NAK or RNR NAK, if there is one.
     var acknowledgement: Acknowledgement?
-    /// When an acknowledgement was last sent, in nanoseconds.
-    var acknowledgedAt: UInt64 = 0
+    /// The last expendable ACK packet to another host (`OutgoingPacket.isExpendable`): its PSN, and when it was sent, in
+    /// nanoseconds; 0: none was, or its loss was counted.
+    var expendablePSN = PSN(0)
+    var expendableAt: UInt64 = 0
 
     /// `firstResource`, `sendingResource` and `endResource` follow each other, and no more are remembered than the ring
     /// holds.

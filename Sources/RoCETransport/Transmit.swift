@@ -104,7 +104,7 @@ extension Core {
         return OutgoingPacket(
             byteCount: byteCount, path: pair.pointee.attributes.path, sourceQPN: pair.pointee.number,
             destinationQPN: pair.pointee.attributes.destinationQPN, isDatagram: false,
-            isExpendable: isNew && pair.pointee.attributes.timeout != 0 && pair.pointee.attributes.retryCount != 0)
+            isExpendable: isNew && pair.pointee.sendsExpendable)
     }
 
     /// Takes the doorbells that were rung since the last call, and adds their queue pairs to the ready list.
@@ -143,4 +143,10 @@ extension Core {
         counters.sentBytes &+= UInt64(payload)
         return end &+ pad &+ ICRC.byteCount
     }
+}
+
+extension QueuePairStorage {
+    /// Whether a loss of its new packets only costs time (`OutgoingPacket.isExpendable`).
+    @inline(__always)
+    var sendsExpendable: Bool { attributes.timeout != 0 && attributes.retryCount != 0 }
 }

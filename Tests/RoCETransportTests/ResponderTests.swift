@@ -54,6 +54,42 @@ struct ResponderTests {
         #expect(probe.host.engine.counters.outOfSequence == 4)
     }
 
+    @Test("Copies of a request are no sign of a lost ACK, unless an ACK that covers it was sent to another host before")
+    func lateReceiver() throws {
+        var connection = Connection(timeout: 10, retryCount: 1)
+        let probe = try Probe(.rc, connection)
+        for id in 0..<4 { probe.postReceive(id: UInt64(id), bytes: 8) }
+        probe.advance(5_000_000)
+        // The request and its copy waited in the socket of this host.
+        probe.receive(.rcSendOnly, 0)
+        probe.advance(5_000_000)
+        probe.receive(.rcSendOnly, 0)
+        #expect(probe.sent().count == 1 && probe.host.engine.repairCount == 0)
+        probe.receive(.rcSendOnly, 1)
+        #expect(probe.sent().map(\.isExpendable) == [true])
+        // The ACK of the request before does not cover this one.
+        probe.advance(5_000_000)
+        probe.receive(.rcSendOnly, 2)
+        probe.advance(5_000_000)
+        probe.receive(.rcSendOnly, 2)
+        #expect(probe.sent().count == 1 && probe.host.engine.repairCount == 0)
+        // One ACK that is lost is one repair, although all requests that it covers are sent again.
+        probe.receive(.rcSendOnly, 3)
+        #expect(probe.sent().map(\.isExpendable) == [true])
+        probe.advance(5_000_000)
+        for offset in 0..<4 { probe.receive(.rcSendOnly, offset) }
+        #expect(probe.host.engine.repairCount == 1)
+        // Packets to this host are in no GSO batch.
+        connection.tag = Path.sameHost
+        let local = try Probe(.rc, connection)
+        local.postReceive(bytes: 8)
+        local.receive(.rcSendOnly, 0)
+        #expect(local.sent().count == 1)
+        local.advance(5_000_000)
+        local.receive(.rcSendOnly, 0)
+        #expect(local.sent().count == 1 && local.host.engine.repairCount == 0)
+    }
+
     @Test("An ACK is expendable when sent for the first time; a duplicate request some time later is a repair")
     func expendable() throws {
         let probe = try Probe(.rc, Connection(timeout: 10, retryCount: 1))
