@@ -114,6 +114,16 @@ extension Core {
         assert(status != .success && pair.pointee.isSending)
         pair.pointee.requester.failure = status
         failIfOldest(pair)
+        askAtOnce(pair)
+    }
+
+    /// The messages before a failed work request, which completes after them, may have asked for no acknowledgement
+    /// (`canWait`): the next `advance` asks.
+    private mutating func askAtOnce(_ pair: Pair) {
+        guard pair.pointee.isSending, pair.pointee.requester.failure != .success, pair.pointee.timer == .localACK,
+            pair.pointee.requester.packetsSinceAckReq != 0, pair.pointee.attributes.path.tag == Path.sameHost
+        else { return }
+        expireTimer(pair)
     }
 
     mutating func failIfOldest(_ pair: Pair) {

@@ -226,6 +226,9 @@ extension Core {
         setTimer(pair, .localACK, min(pair.pointee.requester.timeoutAt, early))
     }
 
+    /// Makes the timer expire in the next `advance`.
+    mutating func expireTimer(_ pair: Pair) { setTimer(pair, pair.pointee.timer, now) }
+
     @inline(__always)
     private mutating func setTimer(_ pair: Pair, _ timer: QueuePairTimer, _ time: UInt64) {
         assert(pair.pointee.isSending, "only a queue pair that sends waits for a response")
