@@ -13,10 +13,12 @@ import RoCEWire
 /// | 41   | `packet`: hop limit |
 /// | 42-43 | `packet`: zero |
 /// | 44-47 | `packet`: flow label |
-/// | 48   | `packet`: from the BTH to the end of the ICRC, which is not filled in |
+/// | 48-51 | `packet`: 1 and the PSN that it acknowledges besides (`OutgoingPacket.acknowledged`) in the low 24 bits, or 0 |
+/// | 52-55 | `packet`: zero |
+/// | 56   | `packet`: from the BTH to the end of the ICRC, which is not filled in |
 enum LocalMessage {
     /// The layout number. It changes with every format that two processes share, the layout of `PacketRing` included.
-    static let layout: UInt32 = 0x5D3A_0005
+    static let layout: UInt32 = 0x5D3A_0006
 
     enum Kind: UInt32 {
         /// From the sender: the message carries the descriptor of a ring (`PacketRing`), which the receiver maps.
@@ -35,7 +37,8 @@ enum LocalMessage {
     static let headByteCount = 8
     /// Bytes of a message of the kind `share`.
     static let shareByteCount = 16
-    static let packetOffset = 48
+    static let packetOffset = 56
+    static let acknowledges: UInt32 = 1 << 24
     static let maximumByteCount = packetOffset + Engine.packetRoom
 
     /// Sends a message without a packet. Returns 0, or a positive errno value.
@@ -54,7 +57,7 @@ enum LocalMessage {
     static func send(
         _ packet: UnsafeRawPointer, byteCount: Int, _ envelope: PacketEnvelope, on connection: Int32
     ) -> Int32 {
-        var head = InlineArray<6, UInt64>(repeating: 0)
+        var head = InlineArray<7, UInt64>(repeating: 0)
         return withUnsafeMutableBytes(of: &head) { head in
             head.storeBytes(of: layout, as: UInt32.self)
             head.storeBytes(of: Kind.packet.rawValue, toByteOffset: 4, as: UInt32.self)
@@ -63,6 +66,9 @@ enum LocalMessage {
             head.storeBytes(of: envelope.trafficClass, toByteOffset: 40, as: UInt8.self)
             head.storeBytes(of: envelope.hopLimit, toByteOffset: 41, as: UInt8.self)
             head.storeBytes(of: envelope.flowLabel, toByteOffset: 44, as: UInt32.self)
+            if let psn = envelope.acknowledged {
+                head.storeBytes(of: acknowledges | psn.rawValue, toByteOffset: 48, as: UInt32.self)
+            }
             return linux_local_send(connection, head.baseAddress!, packetOffset, packet, byteCount, -1)
         }
     }
@@ -86,11 +92,13 @@ enum LocalMessage {
     /// The packet and the envelope of a message of the kind `packet`.
     static func packet(in message: UnsafeRawBufferPointer) -> (UnsafeRawBufferPointer, PacketEnvelope) {
         assert(kind(of: message) == .packet, "the kind is checked before")
+        let acknowledged = message.loadUnaligned(fromByteOffset: 48, as: UInt32.self)
         let envelope = PacketEnvelope(
             source: message.loadUnaligned(fromByteOffset: 8, as: GID.self),
             destination: message.loadUnaligned(fromByteOffset: 24, as: GID.self),
             trafficClass: message[40], hopLimit: message[41],
-            flowLabel: message.loadUnaligned(fromByteOffset: 44, as: UInt32.self) & 0xF_FFFF)
+            flowLabel: message.loadUnaligned(fromByteOffset: 44, as: UInt32.self) & 0xF_FFFF,
+            acknowledged: acknowledged & acknowledges == 0 ? nil : PSN(acknowledged))
         return (UnsafeRawBufferPointer(rebasing: message[packetOffset...]), envelope)
     }
 }

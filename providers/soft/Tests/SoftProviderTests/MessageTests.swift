@@ -150,12 +150,14 @@ extension Soft {
             let ringMessage = linux_local_receive(connection, &room, room.count, &descriptor)
             #expect(Int(ringMessage) == LocalMessage.headByteCount && descriptor >= 0)
             linux_close(descriptor)
-            let envelope = PacketEnvelope(
+            var envelope = PacketEnvelope(
                 source: GID(ipv4: 1), destination: GID(ipv4: 2), trafficClass: 3, hopLimit: 4, flowLabel: 5)
+            let acknowledged = [20: PSN(0), 1000: nil, 4096: PSN(0xFF_FFFF)]
             let packet = UnsafeMutableRawPointer.allocate(byteCount: Engine.packetRoom, alignment: 8)
             defer { packet.deallocate() }
             for length in [20, 1000, 4096] {
                 packet.initializeMemory(as: UInt8.self, repeating: 9, count: length)
+                envelope.acknowledged = acknowledged[length]!
                 let isWritten = peer.writer!.write(packet, byteCount: length, envelope) == .written
                 #expect(isWritten)
             }
@@ -170,6 +172,7 @@ extension Soft {
                     #expect(LocalMessage.kind(of: message) == .packet)
                     let (packet, found) = LocalMessage.packet(in: message)
                     #expect(packet.allSatisfy { $0 == 9 } && found.destination == GID(ipv4: 2))
+                    #expect(found.acknowledged == acknowledged[length]! && found.flowLabel == 5)
                 }
             }
             #expect(linux_local_receive(connection, &room, room.count, &descriptor) == -EAGAIN)
@@ -277,9 +280,10 @@ extension Soft {
 
         @Test("A packet is received unchanged; a message of another layout, kind or length ends the connection")
         func packets() throws {
+            let head = LocalMessage.packetOffset - LocalMessage.headByteCount
             let kinds: [(bytes: [UInt8], isGood: Bool)] = [
-                (message(2, 40 + 16), true), (message(2, 40 + Engine.packetRoom), true),
-                (message(2, 40 + 15), false), (message(2, 41 + Engine.packetRoom), false), (message(2), false),
+                (message(2, head + 16), true), (message(2, head + Engine.packetRoom), true),
+                (message(2, head + 15), false), (message(2, head + 1 + Engine.packetRoom), false), (message(2), false),
                 (message(3), true), (message(3, 1), false), (message(4), false), (message(0), false),
                 (message(5), false), (message(2, layout: 1, 60), false), ([1, 2, 3], false),
                 ([UInt8](repeating: 0xFF, count: 100_000), false),
@@ -288,7 +292,7 @@ extension Soft {
                 try withConnection { connection, senders in
                     send(bytes, connection)
                     let packets = receive(&senders)
-                    #expect(packets == (isGood && bytes.count > 8 ? [bytes.count - 48] : []))
+                    #expect(packets == (isGood && bytes.count > 8 ? [bytes.count - LocalMessage.packetOffset] : []))
                     #expect(senders.count == (isGood ? 1 : 0), "\(bytes.prefix(8)), \(bytes.count)")
                 }
             }
@@ -331,7 +335,7 @@ extension Soft {
             }
             #expect(senders.count == Senders.capacity)
             #expect(linux_local_has_ended(connections.last!))
-            send(message(2, 40 + 16), connections[0])
+            send(message(2, LocalMessage.packetOffset - LocalMessage.headByteCount + 16), connections[0])
             #expect(receive(&senders) == [16])
             _ = consume slot
         }
