@@ -14,10 +14,8 @@ extension Core {
     /// Whether the next response of a queue pair is an ACK, which a request to the same peer can carry.
     @inline(__always)
     private func hasPlainAcknowledgement(_ pair: Pair) -> Bool {
-        guard let acknowledgement = pair.pointee.responder.acknowledgement else { return false }
-        return acknowledgement.syndrome.kind == .ack && pair.pointee.type == .rc
+        pair.pointee.isNextResponseACK && pair.pointee.type == .rc
             && pair.pointee.attributes.path.tag == Path.sameHost && faults == nil
-            && pair.pointee.responder.sendingResource == pair.pointee.responder.endResource
     }
 
     /// Takes the acknowledgement of a queue pair, for a request that it sends; nil when there is none that a request can
@@ -30,21 +28,26 @@ extension Core {
         return pair.pointee.responder.acknowledgement?.psn
     }
 
-    /// Queues an acknowledgement again that a packet carried, unless a later answer is queued.
+    /// Queues an acknowledgement again that a packet carried, unless a later answer is queued. The packet may have waited
+    /// since before the queue pair was reset or destroyed: then the PSN is one that was not received since.
     mutating func separateAcknowledgement(_ psn: PSN, queuePair number: UInt32) {
-        guard let pair = queuePair(number), pair.pointee.responder.acknowledgement == nil else { return }
+        guard let pair = queuePair(number), pair.pointee.type == .rc, psn.precedes(pair.pointee.responder.expected),
+            pair.pointee.responder.acknowledgement == nil
+        else { return }
         switch pair.pointee.state {
         case .readyToReceive, .readyToSend, .sendQueueDrained, .sendQueueError: answer(pair, psn, .ack)
         default: break
         }
     }
 
-    /// Receives an acknowledgement that a packet of the peer carries.
+    /// Receives an acknowledgement that a packet of the peer carries. One for a queue pair that does not exist, or does not
+    /// send, has no effect: the packet itself is counted by its reason.
     mutating func receiveAcknowledgement(
         _ psn: PSN, of packet: UnsafeRawBufferPointer, from source: PacketSource, now: UInt64
     ) {
-        guard let bth = try? BTH(parsing: packet), bth.opcode.transport == .reliableConnection,
-            let pair = queuePair(bth.destinationQPN), pair.pointee.isSending, pair.pointee.type == .rc,
+        guard let bth = try? BTH(parsing: packet), let pair = queuePair(bth.destinationQPN), pair.pointee.isSending
+        else { return }
+        guard bth.opcode.transport == .reliableConnection, pair.pointee.type == .rc,
             pair.pointee.attributes.path.tag == Path.sameHost,
             source.source == pair.pointee.attributes.path.destination,
             source.destination == pair.pointee.attributes.path.source, matchesPartition(bth.pkey)
@@ -53,5 +56,13 @@ extension Core {
             return
         }
         receiveCarried(psn, pair, now: now)
+    }
+}
+
+extension QueuePairStorage {
+    /// Whether the next response in the list of acknowledgements is an ACK: no NAK, and no response of a READ or atomic.
+    @inline(__always)
+    var isNextResponseACK: Bool {
+        responder.acknowledgement?.syndrome.kind == .ack && responder.sendingResource == responder.endResource
     }
 }

@@ -78,8 +78,8 @@ extension Engine {
         core.pointee.receiveReference(packet, from: source)
     }
 
-    /// Writes the next packet to send (`rxe_requester` of the kernel's rxe). Acknowledgements come first; then queue
-    /// pairs take turns.
+    /// Writes the next packet to send (`rxe_requester` of the kernel's rxe). Acknowledgements come where
+    /// `acknowledgements` says; queue pairs take turns.
     /// - Parameters:
     ///   - buffer: Room for `packetRoom` bytes.
     ///   - acknowledgements: When acknowledgements are written.
@@ -100,9 +100,10 @@ extension Engine {
     public var hasAcknowledgement: Bool { core.pointee.acknowledgements.first != nil }
 
     /// Makes an ACK packet of its own of the acknowledgement that a packet carries, for the next `transmit`: the packet is
-    /// not sent to a receiver in shared memory.
-    public borrowing func separateAcknowledgement(of packet: OutgoingPacket) {
+    /// not sent to a receiver in shared memory. It carries none from then on.
+    public borrowing func separateAcknowledgement(of packet: inout OutgoingPacket) {
         guard let psn = packet.acknowledged else { return }
+        packet.acknowledged = nil
         core.pointee.separateAcknowledgement(psn, queuePair: packet.sourceQPN)
     }
 

@@ -26,10 +26,13 @@ public struct PacketSource {
 public enum AcknowledgementOrder {
     /// Before all other packets.
     case first
-    /// After the requests, of which those to an engine of this host carry them (`OutgoingPacket.acknowledged`).
+    /// After the requests, of which those to an engine of this host carry them (`OutgoingPacket.acknowledged`). NAKs, and the
+    /// responses of atomics, come before all other packets.
     case last
     /// Not, except those in requests: they wait for a later call. NAKs, and the responses of atomics, are written.
     case held
+    /// Nothing else is written, and no doorbell is read.
+    case only
 }
 
 /// A packet that `Engine.transmit` wrote (`struct rxe_pkt_info` of the kernel's rxe).
@@ -55,7 +58,7 @@ public struct OutgoingPacket {
     public var isReference = false
     /// The PSN that the packet acknowledges besides, for `Engine.receive` of a receiver in shared memory, as if an
     /// ACK packet of its sending queue pair came before it. A packet that is sent in another way is passed to
-    /// `Engine.separateAcknowledgement` first.
+    /// `Engine.separateAcknowledgement` first, as is one that is dropped.
     public var acknowledged: PSN?
 
     /// Whether only an engine of this host understands this packet: a reference, and the NAK that refuses one.

@@ -7,10 +7,13 @@ extension Core {
         into buffer: UnsafeMutableRawBufferPointer, _ order: AcknowledgementOrder, now: UInt64
     ) -> OutgoingPacket? {
         guard let target = buffer.baseAddress else { return nil }
+        if order == .only { return nextAcknowledgement(to: target) }
         takeDoorbells()
         hasDirectWork = false
-        if order == .first || order == .held && !mayHoldAcknowledgements, let packet = nextAcknowledgement(to: target) {
-            return packet
+        switch order {
+        case .last: if let packet = nextUrgentResponse(to: target) { return packet }
+        case .held where mayHoldAcknowledgements: break
+        default: if let packet = nextAcknowledgement(to: target) { return packet }
         }
         if responsesNext, let packet = nextReadResponse(to: target) {
             responsesNext = false
@@ -30,6 +33,20 @@ extension Core {
     private mutating func nextAcknowledgement(to target: UnsafeMutableRawPointer) -> OutgoingPacket? {
         while let link = acknowledgements.first {
             let pair = link.pointee.owner
+            acknowledgements.remove(link)
+            var isNew = false
+            if let packet = finish(emitResponse(pair, to: target, &isNew), pair, isNew: isNew) { return packet }
+        }
+        return nil
+    }
+
+    /// The next response of the list of acknowledgements that is not an ACK.
+    private mutating func nextUrgentResponse(to target: UnsafeMutableRawPointer) -> OutgoingPacket? {
+        var next = acknowledgements.first
+        while let link = next {
+            next = link.pointee.next
+            let pair = link.pointee.owner
+            if pair.pointee.isNextResponseACK { continue }
             acknowledgements.remove(link)
             var isNew = false
             if let packet = finish(emitResponse(pair, to: target, &isNew), pair, isNew: isNew) { return packet }

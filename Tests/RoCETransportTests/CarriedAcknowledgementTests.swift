@@ -1,7 +1,8 @@
-import RoCETransport
 import RoCEWire
 import TestSupport
 import Testing
+
+@testable import RoCETransport
 
 @Suite("Acknowledgements that a request carries, between engines of one host")
 struct CarriedAcknowledgementTests {
@@ -120,16 +121,46 @@ struct CarriedAcknowledgementTests {
         #expect(test.right.engine.counters.rnrNAKsSent == 1)
     }
 
+    @Test("A NAK comes before the requests, where ACKs come after them")
+    func urgent() throws {
+        let test = try Exchange(.first)
+        // No receive is posted.
+        test.left.post(test.pair.leftPair, SendWQE(id: 1, opcode: .send), [test.left.sge(test.left.take(8))])
+        test.deliver()
+        test.send(fromLeft: false)
+        let packet = try #require(test.transmit(.last))
+        #expect(test.opcode == .rcAcknowledge && packet.acknowledged == nil && !test.waits)
+        #expect(test.right.engine.counters.rnrNAKsSent == 1)
+        #expect(test.transmit(.last)?.acknowledged == nil && test.opcode == .rcSendOnly)
+    }
+
+    @Test("Acknowledgements only: no request is sent, and no doorbell is read")
+    func only() throws {
+        let test = try Exchange(.first)
+        test.send(fromLeft: true)
+        test.deliver()
+        test.send(fromLeft: false)
+        #expect(test.transmit(.only) != nil && test.opcode == .rcAcknowledge)
+        let rings = test.right.engine.doorbellIsRung
+        #expect(test.transmit(.only) == nil && rings)
+        #expect(test.transmit(.first) != nil && test.opcode == .rcSendOnly)
+    }
+
     @Test("A packet that cannot carry its acknowledgement leaves it as a packet of its own")
     func separate() throws {
         let test = try Exchange(.first)
         test.send(fromLeft: true)
         test.deliver()
         test.send(fromLeft: false)
-        let packet = try #require(test.transmit(.last))
+        var packet = try #require(test.transmit(.last))
         #expect(packet.acknowledged != nil && !test.waits)
-        test.right.engine.separateAcknowledgement(of: packet)
-        #expect(test.waits)
+        // One of a PSN that was not received, as from before RESET, is forgotten.
+        var old = packet
+        old.acknowledged = PSN(0x101)
+        test.right.engine.separateAcknowledgement(of: &old)
+        #expect(old.acknowledged == nil && !test.waits)
+        test.right.engine.separateAcknowledgement(of: &packet)
+        #expect(packet.acknowledged == nil && test.waits)
         #expect(test.transmit(.first) != nil && test.opcode == .rcAcknowledge)
         test.pair.network.run()
         #expect(test.right.poll().allSatisfy { $0.status == .success })
@@ -168,6 +199,38 @@ struct CarriedAcknowledgementTests {
         #expect(test.left.poll().map(\.opcode) == [.receive])
         test.left.engine.receive(bytes, from: test.source(test.right, test.left), acknowledged: PSN(0x100), now: now)
         #expect(test.left.poll().map(\.id) == [2])
+        // A queue pair in ERR: the packet is counted once.
+        var attributes = QueuePairAttributes()
+        attributes.state = .error
+        try test.left.engine.modify(test.pair.leftPair, attributes, .state)
+        let before = test.left.engine.counters
+        test.left.engine.receive(bytes, from: test.source(test.right, test.left), acknowledged: PSN(0x100), now: now)
+        let after = test.left.engine.counters
+        #expect(after.droppedState == before.droppedState + 1 && after.droppedMalformed == before.droppedMalformed)
+    }
+
+    @Test("A work request that fails behind messages without a completion fails at once")
+    func failsBehindUnsignaled() throws {
+        for count in [1, 5, 20] {
+            let pair = try NeighborPair(sqSigAll: false)
+            for id in 0..<20 as Range<UInt64> {
+                pair.right.postReceive(pair.rightPair, id: id, [pair.right.sge(pair.right.take(8))])
+            }
+            for id in 0...count {
+                var data = pair.left.sge(pair.left.take(8))
+                if id == count { data.lkey ^= 0xFF }
+                let request = SendWQE(id: UInt64(id), opcode: .send, flags: id == count ? .signaled : [])
+                #expect(pair.leftPair.stageSend(request, sgList: [data], count: 1) == .success)
+            }
+            pair.leftPair.commitSends()
+            let start = pair.network.now
+            pair.network.run()
+            let found = pair.left.poll()
+            #expect(found.map(\.id) == [UInt64(count)] && found[0].status == .localProtectionError)
+            // Not after a retransmission timeout.
+            #expect(pair.network.now - start < RoundTripTime.shortestTimeout)
+            #expect(pair.right.poll().count == count && pair.left.engine.counters.timeouts == 0)
+        }
     }
 
     @Test("Of messages without a completion, the last one posted and every 32nd packet ask for an acknowledgement")

@@ -181,12 +181,20 @@ final class EngineWorld {
 
     /// Transmits all packets and delivers most of them to the engine. It must end, because the time does not advance.
     private func transmitAll() -> String? {
+        let orders: [AcknowledgementOrder] = [.last, .first, .held, .only]
         for _ in 0..<10_000 {
-            guard let sent = engine.transmit(into: packet, acknowledgements: .last, now: now) else { return nil }
+            let order = orders[Int(input.byte() & 3)]
+            // The last two leave packets to a later call.
+            guard
+                var sent = engine.transmit(into: packet, acknowledgements: order, now: now)
+                    ?? engine.transmit(into: packet, now: now)
+            else { return nil }
             let bytes = UnsafeRawBufferPointer(rebasing: packet[..<sent.byteCount])
             guard let parsed = try? TransportPacket(parsing: bytes) else { return "an unreadable packet was sent" }
             guard parsed.headers.bth.destinationQPN == sent.destinationQPN else { return "wrong destination" }
-            if input.byte() & 7 == 7 { continue }
+            let fate = input.byte() & 7
+            if fate & 3 == 3 { engine.separateAcknowledgement(of: &sent) }
+            if fate == 7 { continue }
             engine.receive(
                 bytes,
                 from: PacketSource(
@@ -407,6 +415,9 @@ final class EngineWorld {
         attributes.port = 1
         attributes.access = [.localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .flushGlobal]
         attributes.path = Path(source: gid, destination: gid)
+        if index < 2 && state == .readyToReceive {
+            attributes.path.tag = input.byte() & 1 == 0 ? Path.sameHost : 0
+        }
         attributes.pathMTU = 256
         attributes.destinationQPN = tracked.peer
         attributes.qkey = 0x1234

@@ -1,3 +1,4 @@
+import CLinux
 import ProviderKit
 import RoCETransport
 import Synchronization
@@ -26,11 +27,19 @@ struct HeldAcknowledgement {
 
     init() {}
 
-    /// Whether one may be held: the last calls were not late.
-    mutating func mayBegin() -> Bool {
-        if pause == 0 { return true }
-        pause -= 1
-        return false
+    /// Holds one from `now` on, if the last calls were not late.
+    mutating func begin(at now: UInt64) -> Bool {
+        guard pause == 0 else {
+            pause -= 1
+            return false
+        }
+        keep(at: now)
+        return true
+    }
+
+    /// Notes that one could not be sent yet, or is held.
+    mutating func keep(at now: UInt64) {
+        if since == 0 { since = max(now, 1) }
     }
 
     /// Whether it has waited too long for a post.
@@ -58,19 +67,23 @@ extension ContextPointer {
         return count > 0 && count <= 3 && guarded.pointee.sockets.holdsAcknowledgement
     }
 
-    /// Whether the acknowledgement of a message in shared memory may wait in the engine, after few packets.
+    /// Holds the acknowledgement of a message in shared memory in the engine, after few packets, unless one is held in the
+    /// queue of the sockets.
+    /// - Returns: False when it is to be sent now, or when there is none.
     @inline(__always)
-    func mayHoldShared() -> Bool {
-        pointee.progressThread.isForeground.load(ordering: .relaxed) && guarded.pointee.link.held.mayBegin()
+    func mayHoldShared(now: UInt64) -> Bool {
+        pointee.engine.hasAcknowledgement && !guarded.pointee.sockets.holdsOne
+            && pointee.progressThread.isForeground.load(ordering: .relaxed)
+            && guarded.pointee.link.held.begin(at: now)
     }
 
     /// Holds the acknowledgement that is the only queued datagram.
     /// - Returns: False when it is to be sent now.
     @inline(never)
     func holdAcknowledgement(now: UInt64) -> Bool {
-        guard pointee.progressThread.isForeground.load(ordering: .relaxed), guarded.pointee.link.held.mayBegin()
+        guard !pointee.engine.hasAcknowledgement, pointee.progressThread.isForeground.load(ordering: .relaxed),
+            guarded.pointee.link.held.begin(at: now)
         else { return false }
-        guarded.pointee.link.held.since = max(now, 1)
         guarded.pointee.sockets.holdFirst()
         return true
     }
@@ -85,11 +98,14 @@ extension ContextPointer {
         guarded.pointee.sockets.flush()
     }
 
-    /// Sends the acknowledgement that is held, if there is one. Under the lock.
+    /// Sends the acknowledgement that is held, if there is one. Under the lock. Where the ring of its receiver is full, the
+    /// engine keeps it.
     func sendHeldAcknowledgement() {
-        guard guarded.pointee.link.held.since != 0 else { return }
+        guard guarded.pointee.link.held.since != 0 || pointee.engine.hasAcknowledgement else { return }
+        let now = linux_monotonic_ns()
         guarded.pointee.link.held.since = 0
-        sendAcknowledgements()
+        sendAcknowledgements(now: now)
+        if pointee.engine.hasAcknowledgement { guarded.pointee.link.held.keep(at: now) }
         guarded.pointee.sockets.flush()
     }
 

@@ -107,14 +107,15 @@ extension ContextPointer {
         }
         var order: AcknowledgementOrder = afterPost ? .last : .first
         while isBusy && rounds < 8 {
-            isBusy = transmit(now: now, order)
+            isBusy = transmit(now: now, &order)
             if mayHold && mayHoldAcknowledgement(since: firstPacket) { break }
             // The peer works on what is sent while this thread receives.
             if !isBusy { flushUnlessHeld() }
             if receiveShared(now: now) {
                 isBusy = true
                 if mayHold {
-                    order = guarded.pointee.link.packetCount &- firstPacket <= 3 && mayHoldShared() ? .held : .first
+                    let areFew = guarded.pointee.link.packetCount &- firstPacket <= 3
+                    order = areFew && mayHoldShared(now: now) ? .held : .first
                 }
             }
             if mayHaveDatagrams {
@@ -134,7 +135,7 @@ extension ContextPointer {
         if !(mayHold && mayHoldAcknowledgement(since: firstPacket) && holdAcknowledgement(now: now)) {
             flushUnlessHeld()
         }
-        if order == .held && pointee.engine.hasAcknowledgement { guarded.pointee.link.held.since = max(now, 1) }
+        if pointee.engine.hasAcknowledgement { guarded.pointee.link.held.keep(at: now) }
         if guarded.pointee.peers.wakeTouched(own: pointee.slot.number) { pointee.progressThread.wake() }
         if guarded.pointee.faults != nil { causeFaultEvents() }
         dispatchEvents()
@@ -152,20 +153,29 @@ extension ContextPointer {
 
     // MARK: Sending
 
-    /// Sends up to `burst` packets.
+    /// Sends up to `burst` packets. Of those, only the first one comes before the acknowledgements: it may be the answer to
+    /// a message, and the others do not delay the acknowledgements of other connections.
     /// - Returns: Whether there may be more.
     @inline(__always)
-    private func transmit(now: UInt64, _ order: AcknowledgementOrder) -> Bool {
+    private func transmit(now: UInt64, _ order: inout AcknowledgementOrder) -> Bool {
         if guarded.pointee.link.heldPacket != nil && !releaseHeld(now: now) { return false }
         if guarded.pointee.faults != nil { return transmitWithFaults(now: now, burst: burst) }
-        for _ in 0..<burst where !transmitOne(now: now, order) { return pointee.engine.hasDirectWork }
+        for _ in 0..<burst {
+            guard transmitOne(now: now, order) else { return pointee.engine.hasDirectWork }
+            if order == .last { order = .first }
+        }
         return true
     }
 
-    /// Sends the acknowledgements to devices of this host that are held.
-    func sendAcknowledgements() {
+    /// Sends the acknowledgements that the engine keeps, and no other packet, as far as there is room for them.
+    func sendAcknowledgements(now: UInt64) {
         guard pointee.engine.hasAcknowledgement else { return }
-        _ = transmit(now: linux_monotonic_ns(), .first)
+        guard guarded.pointee.link.heldPacket == nil || releaseHeld(now: now) else { return }
+        if guarded.pointee.faults != nil {
+            _ = transmitWithFaults(now: now, burst: burst)
+        } else {
+            while pointee.engine.hasAcknowledgement, transmitOne(now: now, .only) {}
+        }
         if guarded.pointee.peers.wakeTouched(own: pointee.slot.number) { pointee.progressThread.wake() }
     }
 
@@ -199,6 +209,8 @@ extension ContextPointer {
     private func sendShared(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) -> Bool {
         let destination = Int(packet.destinationQPN >> 16)
         guard let peer = peer(destination, now: now) else {
+            var packet = packet
+            pointee.engine.separateAcknowledgement(of: &packet)
             if !packet.staysOnHost(bytes) { sendDatagram(packet, at: bytes, now: now) }
             return true
         }
@@ -216,9 +228,18 @@ extension ContextPointer {
         if outcome == .written {
             guarded.pointee.peers.touch(destination, peer)
         } else {
-            pointee.counters.pointee.ringFull &+= 1
+            dropWithoutPair(packet)
         }
         return true
+    }
+
+    /// Drops a packet for which the ring's table of address pairs has no room. The acknowledgement that it carries becomes
+    /// a packet of its own, which may find room.
+    @inline(never)
+    private func dropWithoutPair(_ packet: OutgoingPacket) {
+        var packet = packet
+        pointee.engine.separateAcknowledgement(of: &packet)
+        pointee.counters.pointee.ringFull &+= 1
     }
 
     /// Sends a packet over the connection to a peer without a ring.
@@ -229,9 +250,12 @@ extension ContextPointer {
         to peer: UnsafeMutablePointer<Peer>, now: UInt64
     ) -> Bool {
         guarded.pointee.link.lastDatagram = now
-        pointee.engine.separateAcknowledgement(of: packet)
         // A reference that was held while the peer was replaced is lost, and then sent again as packets.
-        if packet.isReference { return true }
+        if packet.isReference {
+            var packet = packet
+            pointee.engine.separateAcknowledgement(of: &packet)
+            return true
+        }
         let error = peer.pointee.send(bytes, byteCount: packet.byteCount, envelope)
         if error == EAGAIN { return hold(packet, at: bytes, for: peer, now: now) }
         peer.pointee.fullSince = 0
@@ -284,7 +308,7 @@ extension ContextPointer {
 
     @inline(never)
     private func sendDatagram(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) {
-        pointee.engine.separateAcknowledgement(of: packet)
+        assert(packet.acknowledged == nil, "a datagram carries no acknowledgement")
         guarded.pointee.link.lastWasDatagram = true
         guarded.pointee.link.lastDatagram = now
         guarded.pointee.link.stallSince = 0

@@ -320,6 +320,8 @@ extension Soft {
                 var envelope = envelope
                 // A reference whose data is nonsense: the attacker may set the bit for any packet.
                 envelope.isReference = sent % 20 > 3 && random.next() % 4 == 0
+                // So may it acknowledge anything.
+                envelope.acknowledged = random.next() % 4 == 0 ? PSN(UInt32(truncatingIfNeeded: random.next())) : nil
                 let byteCount = write(packet, to: victim, sent / 20, index: sent % 20, &random)
                 if writer.write(packet, byteCount: byteCount, envelope) == .full {
                     usleep(100)

@@ -347,12 +347,3 @@ extension Soft {
         }
     }
 }
-
-extension HeldAcknowledgement {
-    /// Holds one at this time, if it may.
-    fileprivate mutating func begin(at now: UInt64) -> Bool {
-        guard mayBegin() else { return false }
-        since = max(now, 1)
-        return true
-    }
-}
