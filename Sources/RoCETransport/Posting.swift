@@ -10,7 +10,7 @@ extension QueuePair {
     }
 
     /// Stages the WQE in the slot that `reserveSend` returned (`ibv_post_send`, or `ibv_wr_start` and the functions
-    /// after it). The engine does not read it before `commitSends`.
+    /// after it). The engine does not read it before `commitSends` or `publishSends`.
     ///
     /// - Parameters:
     ///   - wqe: The slot.

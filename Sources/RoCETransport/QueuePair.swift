@@ -86,7 +86,7 @@ struct QueuePairStorage: ~Copyable {
 
 /// A queue pair (`struct ibv_qp`). The handle is not valid any more after `Engine.destroy`.
 ///
-/// `stageSend`, `commitSends`, `discardSends`, `stageReceive`, `commitReceives` and `state` do not need the
+/// `stageSend`, `commitSends`, `publishSends`, `discardSends`, `stageReceive`, `commitReceives` and `state` do not need the
 /// engine's lock, but only one thread at a time may post to a queue.
 @frozen
 public struct QueuePair: Hashable, @unchecked Sendable {

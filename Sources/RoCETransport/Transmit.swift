@@ -146,8 +146,9 @@ extension Core {
         }
     }
 
-    /// Completes a packet whose extended headers and payload are at `target`: writes BTH and pad.
-    /// - Returns: The bytes of the packet, with the ICRC, which is not written.
+    /// Completes a packet whose extended headers and payload are at `target`: writes BTH and pad, and zeros for the ICRC, so
+    /// that a packet to another process has no bytes of an earlier one.
+    /// - Returns: The bytes of the packet, with the ICRC.
     @inline(__always)
     mutating func seal(_ bth: BTH, at target: UnsafeMutableRawPointer, payload: Int) -> Int {
         var base = bth
@@ -157,6 +158,7 @@ extension Core {
         base.emit(at: target)
         let end = headers &+ payload
         for index in 0..<pad { target.storeBytes(of: 0, toByteOffset: end &+ index, as: UInt8.self) }
+        target.storeBytes(of: 0, toByteOffset: end &+ pad, as: UInt32.self)
         counters.sentBytes &+= UInt64(payload)
         return end &+ pad &+ ICRC.byteCount
     }

@@ -198,7 +198,7 @@ extension ContextPointer {
                 packet.isExpendable = false
                 if packet.path.tag == Route.sharedMemory { entry.bytes[1] ^= 1 }
             }
-            // A ring reads a whole line of a short packet.
+            // `PacketRingWriter.write` may read more bytes than the packet has.
             let bytes = guarded.pointee.link.packetBytes
             bytes.copyMemory(from: UnsafeRawBufferPointer(entry.bytes))
             guard send(packet, at: bytes.baseAddress!, now: now) else { return false }

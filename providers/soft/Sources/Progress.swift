@@ -497,7 +497,7 @@ extension ContextPointer {
             pointee.counters.pointee.forwarded &+= 1
             return
         }
-        // The ring reads a whole line of a short packet.
+        // `PacketRingWriter.write` may read more bytes than the packet has.
         guarded.pointee.link.packetBytes.baseAddress!.copyMemory(from: packet.baseAddress!, byteCount: packet.count)
         let bytes = UnsafeRawPointer(guarded.pointee.link.packetBytes.baseAddress!)
         switch peer.pointee.writer!.write(bytes, byteCount: packet.count, envelope) {

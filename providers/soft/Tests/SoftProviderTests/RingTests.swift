@@ -74,6 +74,41 @@ extension Soft {
             }
         }
 
+        @Test("The PSN that a packet acknowledges is read as it was written")
+        func acknowledged() throws {
+            withRing { ring in
+                var writer = PacketRingWriter(ring)
+                var reader = PacketRingReader(ring)
+                packet.initializeMemory(as: UInt8.self, repeating: 1, count: Engine.packetRoom)
+                var written = envelope
+                var found = envelope
+                for psn in [PSN(0), nil, PSN(0xFF_FFFF), PSN(0x12_3456), nil] {
+                    written.acknowledged = psn
+                    let outcome = writer.write(packet, byteCount: 32, written)
+                    let read = reader.next(&found)
+                    #expect(outcome == .written && read?.count == 32)
+                    #expect(found.acknowledged == psn && found.flowLabel == 5 && !found.isReference)
+                    reader.release(byteCount: 32)
+                }
+            }
+        }
+
+        @Test("Of the bytes behind a packet, none is written to the ring")
+        func tail() throws {
+            withRing { ring in
+                packet.initializeMemory(as: UInt8.self, repeating: 0xEE, count: Engine.packetRoom)
+                for count in 16...PacketRing.firstLine + 1 {
+                    ring.initializeMemory(as: UInt8.self, repeating: 0, count: PacketRing.strideByteCount)
+                    var writer = PacketRingWriter(ring)
+                    let outcome = writer.write(packet, byteCount: count, envelope)
+                    let data = UnsafeRawBufferPointer(
+                        start: ring + PacketRing.headerByteCount + PacketRing.packetOffset, count: 256)
+                    #expect(outcome == .written)
+                    #expect(data[..<count].allSatisfy { $0 == 0xEE } && data[count...].allSatisfy { $0 == 0 })
+                }
+            }
+        }
+
         @Test("A full ring accepts no packet until the reader publishes its position")
         func full() throws {
             withRing { ring in
