@@ -136,6 +136,31 @@ struct ObjectTests {
         }
     }
 
+    @Test("Arming a completion queue without a channel has no effect", arguments: [false, true])
+    func armingWithoutEvents(hasEvents: Bool) throws {
+        let host = try Host(1)
+        let queue = try host.engine.createCompletionQueue(capacity: 4, hasEvents: hasEvents)
+        let pair = try host.engine.createQueuePair(
+            QueuePairInitAttributes(
+                type: .rc, domain: host.domain, completions: queue,
+                capabilities: QueuePairCapabilities(
+                    maxSendWR: 1, maxReceiveWR: 1, maxSendSGE: 1, maxReceiveSGE: 1, maxInlineData: 0)))
+        var attributes = QueuePairAttributes()
+        attributes.state = .initialized
+        attributes.port = 1
+        try host.engine.modify(pair, attributes, Connection.toInit)
+        #expect(pair.stageReceive(id: 1, sgList: nil, count: 0) == .success)
+        pair.commitReceives()
+        queue.arm(solicitedOnly: false)
+        attributes.state = .error
+        try host.engine.modify(pair, attributes, .state)
+        #expect(host.events().count == (hasEvents ? 1 : 0))
+        var completion = WorkCompletion()
+        #expect(queue.poll(into: &completion, count: 1) == 1 && completion.status == .flushed)
+        host.engine.destroy(pair)
+        try host.engine.destroy(queue)
+    }
+
     @Test("A moderated queue raises its event at the given CQE, or when the period after the first one has passed")
     func moderation() throws {
         let probe = try Probe()

@@ -28,7 +28,8 @@ func requestNotification(cq: UnsafeMutablePointer<ibv_cq>?, solicitedOnly: Int32
     guard let queue = cq?.soft else { return EINVAL }
     if linux_is_forked_child() { return EPERM }
     queue.pointee.queue.arm(solicitedOnly: solicitedOnly != 0)
-    queue.context.noteArming()
+    // Without a completion channel the thread cannot sleep until a completion event.
+    if cq?.pointee.channel != nil { queue.context.noteArming() }
     return 0
 }
 

@@ -3,7 +3,10 @@ import CProviderABI
 import CProviderCore
 import Foundation
 import SoftTestSupport
+import Synchronization
 import Testing
+
+@testable import SoftProvider
 
 private func isReadable(_ descriptor: Int32, within milliseconds: Int32 = 0) -> Bool {
     var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
@@ -44,6 +47,30 @@ extension Soft {
                 }
             }
             try check(second.table.destroy_comp_channel(channel))
+        }
+
+        @Test("Arming a queue without a channel has no effect; with one, the device leaves the foreground")
+        func armingWithoutChannel() throws {
+            let (first, second) = try Ends.twoDevices.open()
+            var options = Endpoint.Options()
+            let a = try Endpoint(first, options)
+            let channel = try created(second.table.create_comp_channel(second.context))
+            defer { _ = second.table.destroy_comp_channel(channel) }
+            options.channel = channel
+            let b = try Endpoint(second, options)
+            try a.connect(to: b.address)
+            try b.connect(to: a.address)
+            let armed: (OpenDevice) -> UInt64 = {
+                $0.context.soft.pointee.progressThread.lastArm.load(ordering: .relaxed)
+            }
+            #expect(first.context.pointee.ops.req_notify_cq(a.queue, 0) == 0)
+            #expect(second.context.pointee.ops.req_notify_cq(b.queue, 0) == 0)
+            #expect(armed(first) == 0 && armed(second) != 0)
+            try b.postReceive([b.sge(0, 64)])
+            try a.post(IBV_WR_SEND, [a.sge(0, 8)])
+            try a.success()
+            #expect(isReadable(channel.pointee.fd, within: limit))
+            try b.success()
         }
 
         @Test("A queue that is armed with solicited_only raises no event for an unsolicited completion")
