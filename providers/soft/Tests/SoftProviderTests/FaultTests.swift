@@ -191,7 +191,8 @@ extension Soft {
             try d.postReceives(3)
             try c.sendNumbers(1, 3)
             #expect(try d.numbers(3) == [1, 2, 3])
-            d.poll { $0.duplicateRequests == 3 }
+            // More where a packet was sent again meanwhile.
+            d.poll { $0.duplicateRequests >= 3 }
         }
 
         @Test("reorder: the second datagram overtakes the first")
