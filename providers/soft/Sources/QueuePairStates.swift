@@ -17,7 +17,7 @@ func modifyQueuePair(
             EINVAL, "qp_state, cur_qp_state, path_mtu or path_mig_state is not a value that verbs.h defines")
     }
     let endsAccess = wanted.contains(.state) && (attributes.state == .reset || attributes.state == .error)
-    defer { if endsAccess { context.awaitRequesters(of: pair.pointee.pair.number) } }
+    defer { if endsAccess { context.awaitRequesters(of: qp.pointee.qp_num) } }
     // Only the transition to RESET removes entries from queues that other threads access. The others need not be fast.
     return pair.whileQuiet {
         if wanted.contains(.path) {

@@ -181,7 +181,7 @@ func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {
     guard let qp else { return EINVAL }
     let pair = qp.soft
     let context = pair.context
-    let number = pair.pointee.pair.number
+    let number = qp.pointee.qp_num
     let isAttached = pair.whileQuiet {
         if context.pointee.engine.isAttached(pair.pointee.pair) { return true }
         if !pair.leave() { context.pointee.engine.destroy(pair.pointee.pair) }
