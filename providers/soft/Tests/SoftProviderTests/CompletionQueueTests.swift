@@ -136,6 +136,11 @@ extension Soft {
                 try b.connect(to: a.address)
                 let request = device.context.pointee.ops.req_notify_cq!
                 func isReadable() -> Bool {
+                    // Completions can be polled a moment before the event is raised, by the same holder of the lock. A
+                    // control verb waits for the lock.
+                    var attr = ibv_qp_attr()
+                    var initial = ibv_qp_init_attr()
+                    #expect(device.table.query_qp(a.pair, &attr, 0, &initial) == 0)
                     var descriptor = pollfd(fd: channel.pointee.fd, events: Int16(POLLIN), revents: 0)
                     return Glibc.poll(&descriptor, 1, 0) == 1
                 }
