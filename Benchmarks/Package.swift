@@ -21,14 +21,16 @@ let package = Package(
                 .product(name: "ProviderLoader", package: "swift-rdma"),
             ],
             swiftSettings: [.swiftLanguageMode(.v6)]),
-        .executableTarget(name: "UDPLimit", cSettings: [.unsafeFlags(["-O2"])]),
+        // Clock, processor and peer process of the programs in C.
+        .target(name: "CMeasure", cSettings: [.unsafeFlags(["-O2"])]),
+        .executableTarget(name: "UDPLimit", dependencies: ["CMeasure"], cSettings: [.unsafeFlags(["-O2"])]),
         .executableTarget(
             name: "WakeUp", dependencies: [.product(name: "Verbs", package: "swift-rdma")],
             swiftSettings: [.swiftLanguageMode(.v6)]),
         .executableTarget(
             name: "DeviceCost", dependencies: [.product(name: "Verbs", package: "swift-rdma")],
             swiftSettings: [.swiftLanguageMode(.v6)]),
-        .executableTarget(name: "ProcessVM"),
-        .executableTarget(name: "CacheLine", cSettings: [.unsafeFlags(["-O2"])]),
+        .executableTarget(name: "ProcessVM", dependencies: ["CMeasure"]),
+        .executableTarget(name: "CacheLine", dependencies: ["CMeasure"], cSettings: [.unsafeFlags(["-O2"])]),
     ]
 )

@@ -7,18 +7,15 @@
 // is new, written last, and the data. Prints one JSON document: half of the median time of a message and its answer in
 // microseconds, and the messages per second, of which at most 64 are not acknowledged by the count that the reader
 // writes to a line of its own for every 16.
-#define _GNU_SOURCE
-#include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "measure.h"
 
 enum { LINES = 8192, WINDOW = 64, INTERVAL = 16 };
 
@@ -31,21 +28,6 @@ struct rings {
 	struct line there[LINES], back[LINES];
 	_Alignas(64) _Atomic uint64_t acknowledged;
 };
-
-static uint64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
-
-static int compare(const void *a, const void *b)
-{
-	uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
-
-	return left < right ? -1 : left > right;
-}
 
 static void relax(void)
 {
@@ -106,20 +88,10 @@ int main(int argc, char **argv)
 		perror("CacheLine");
 		return 1;
 	}
-	target = fork();
-	if (target < 0) {
-		perror("fork");
-		return 1;
-	}
+	target = fork_peer();
 	if (target == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (argc > 2) {
-			cpu_set_t cores;
-
-			CPU_ZERO(&cores);
-			CPU_SET(strtoul(argv[2], NULL, 10), &cores);
-			sched_setaffinity(0, sizeof(cores), &cores);
-		}
+		if (argc > 2)
+			pin(atoi(argv[2]));
 		serve(rings, count);
 		_exit(0);
 	}
@@ -129,13 +101,17 @@ int main(int argc, char **argv)
 		take(rings->back, number);
 		times[number - 1] = now() - start;
 	}
-	qsort(times, count, sizeof(*times), compare);
+	qsort(times, count, sizeof(*times), compare_times);
 	seen = count;
 	start = now();
 	for (uint64_t number = count + 1; number <= 2 * count; number++) {
-		while (number - seen > WINDOW)
-			seen = atomic_load_explicit(&rings->acknowledged, memory_order_acquire) > seen ?
-				       atomic_load_explicit(&rings->acknowledged, memory_order_acquire) : seen;
+		while (number - seen > WINDOW) {
+			const uint64_t acknowledged =
+				atomic_load_explicit(&rings->acknowledged, memory_order_acquire);
+
+			if (acknowledged > seen)
+				seen = acknowledged;
+		}
 		put(rings->there, number);
 	}
 	while (atomic_load_explicit(&rings->acknowledged, memory_order_acquire) != 2 * count)

@@ -4,32 +4,16 @@
 //
 // The other process sleeps, on that processor. Prints one JSON document: medians and 99th percentiles in microseconds.
 #define _GNU_SOURCE
-#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-static uint64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
-
-static int compare(const void *a, const void *b)
-{
-	uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
-
-	return left < right ? -1 : left > right;
-}
+#include "measure.h"
 
 static void measure(const char *name, pid_t target, void *memory, uint64_t *times, size_t count, int writes,
 		    const char *end)
@@ -51,7 +35,7 @@ static void measure(const char *name, pid_t target, void *memory, uint64_t *time
 		if (index >= count / 10)
 			times[index - count / 10] = now() - start;
 	}
-	qsort(times, count, sizeof(*times), compare);
+	qsort(times, count, sizeof(*times), compare_times);
 	printf("\"%s\":{\"p50\":%.3f,\"p99\":%.3f}%s", name, (double)times[count / 2] / 1e3,
 	       (double)times[count * 99 / 100] / 1e3, end);
 }
@@ -72,20 +56,10 @@ int main(int argc, char **argv)
 		perror("ProcessVM");
 		return 1;
 	}
-	target = fork();
-	if (target < 0) {
-		perror("fork");
-		return 1;
-	}
+	target = fork_peer();
 	if (target == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (argc > 2) {
-			cpu_set_t cores;
-
-			CPU_ZERO(&cores);
-			CPU_SET(strtoul(argv[2], NULL, 10), &cores);
-			sched_setaffinity(0, sizeof(cores), &cores);
-		}
+		if (argc > 2)
+			pin(atoi(argv[2]));
 		// The copy of the page that the child writes is its own.
 		*memory = 0;
 		for (;;)

@@ -29,11 +29,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "measure.h"
 
 enum {
 	MESSAGE = 24,
@@ -56,24 +56,6 @@ static void fail(const char *what)
 {
 	fprintf(stderr, "UDPLimit: %s: %s\n", what, strerror(errno));
 	exit(1);
-}
-
-static uint64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
-
-static void pin(int core)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(core, &set);
-	if (sched_setaffinity(0, sizeof(set), &set) < 0)
-		fail("sched_setaffinity");
 }
 
 static void set(int fd, int level, int option, int value)
@@ -150,13 +132,6 @@ static size_t receive(int fd, void *bytes, size_t room)
 	if (count < 0)
 		fail("recvmsg");
 	return (size_t)count;
-}
-
-static int compare_times(const void *one, const void *other)
-{
-	const uint64_t *left = one, *right = other;
-
-	return (*left > *right) - (*left < *right);
 }
 
 static void send_message(int fd, char *message, struct sockaddr_in *to)
@@ -266,11 +241,8 @@ int main(int count, char **arguments)
 	}
 	other = open_socket(&far, count == 8 ? arguments[4] : NULL, count == 8 ? arguments[5] : "127.0.0.1");
 	own = open_socket(&near, count == 8 ? arguments[6] : NULL, count == 8 ? arguments[7] : "127.0.0.1");
-	child = fork();
-	if (child < 0)
-		fail("fork");
+	child = fork_peer();
 	if (child == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		pin(first);
 		if (latency)
 			answer_latency(far, &own);
