@@ -27,7 +27,20 @@ static void *run(void *pointer)
 	return NULL;
 }
 
-void *linux_start_thread(const char *name, void (*body)(void *argument), void *argument)
+static void *run_detached(void *pointer)
+{
+	struct thread thread = *(struct thread *)pointer;
+
+	pthread_detach(pthread_self());
+	free(pointer);
+	thread.body(thread.argument);
+	return NULL;
+}
+
+// Starts a thread with all signals blocked, so that no signal handler of the application runs on it. Returns what it
+// passes to the routine, which run_detached may have freed, or null with errno set.
+static struct thread *start(void *(*routine)(void *thread), void (*body)(void *argument), void *argument,
+			    pthread_t *handle)
 {
 	struct thread *thread = malloc(sizeof(*thread));
 	sigset_t all, before;
@@ -39,15 +52,33 @@ void *linux_start_thread(const char *name, void (*body)(void *argument), void *a
 	thread->argument = argument;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&thread->handle, NULL, run, thread);
+	error = pthread_create(handle, NULL, routine, thread);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (error) {
 		free(thread);
 		errno = error;
 		return NULL;
 	}
-	pthread_setname_np(thread->handle, name);
 	return thread;
+}
+
+void *linux_start_thread(const char *name, void (*body)(void *argument), void *argument)
+{
+	pthread_t handle;
+	struct thread *thread = start(run, body, argument, &handle);
+
+	if (thread) {
+		thread->handle = handle;
+		pthread_setname_np(handle, name);
+	}
+	return thread;
+}
+
+int linux_start_detached_thread(void (*body)(void *argument), void *argument)
+{
+	pthread_t handle;
+
+	return start(run_detached, body, argument, &handle) ? 0 : errno;
 }
 
 void linux_join_thread(void *pointer)

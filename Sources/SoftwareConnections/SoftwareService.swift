@@ -108,23 +108,10 @@ package final class SoftwareService: Sendable {
     }
 
     private func startThread() -> Int32 {
-        var attributes = pthread_attr_t()
-        pthread_attr_init(&attributes)
-        defer { pthread_attr_destroy(&attributes) }
-        pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-        // The thread inherits this mask, so no signal handler of the application runs on it.
-        var all = sigset_t()
-        var before = sigset_t()
-        sigfillset(&all)
-        pthread_sigmask(SIG_SETMASK, &all, &before)
-        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
-        var thread = pthread_t()
-        return pthread_create(
-            &thread, &attributes,
+        linux_start_detached_thread(
             { service in
                 let service = Unmanaged<SoftwareService>.fromOpaque(service!).takeUnretainedValue()
                 while service.round() {}
-                return nil
             }, Unmanaged.passUnretained(self).toOpaque())
     }
 

@@ -11,6 +11,9 @@ void *linux_start_thread(const char *name, void (*body)(void *argument), void *a
 /// Waits for the end of a thread, and frees its handle.
 void linux_join_thread(void *thread);
 
+/// Starts a thread with all signals blocked, for which nobody waits. Returns 0, or an errno value.
+int linux_start_detached_thread(void (*body)(void *argument), void *argument);
+
 /// A number of the calling thread: not 0, even, and unique in the process while the thread exists. It is one
 /// instruction, except in the thunk that Swift generates for a C function pointer, where no C function is inlined: mark
 /// such functions @inline(never).

@@ -71,22 +71,9 @@ package final class Reactor: Sendable {
     private static func start() -> Int32? {
         let epoll = linux_epoll_create()
         guard epoll >= 0 else { return nil }
-        var attributes = pthread_attr_t()
-        pthread_attr_init(&attributes)
-        defer { pthread_attr_destroy(&attributes) }
-        pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-        // The thread inherits this mask, so no signal handler of the application runs on it.
-        var all = sigset_t()
-        var before = sigset_t()
-        sigfillset(&all)
-        pthread_sigmask(SIG_SETMASK, &all, &before)
-        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
-        var thread = pthread_t()
-        let code = pthread_create(
-            &thread, &attributes,
-            { argument in
-                Reactor.run(epoll: Int32(truncatingIfNeeded: Int(bitPattern: argument)))
-            }, UnsafeMutableRawPointer(bitPattern: Int(epoll)))
+        let code = linux_start_detached_thread(
+            { argument in Reactor.run(epoll: Int32(truncatingIfNeeded: Int(bitPattern: argument))) },
+            UnsafeMutableRawPointer(bitPattern: Int(epoll)))
         guard code == 0 else {
             close(epoll)
             linux_set_errno(code)
