@@ -32,12 +32,9 @@ extension Core {
     /// since before the queue pair was reset or destroyed: then the PSN is one that was not received since.
     mutating func separateAcknowledgement(_ psn: PSN, queuePair number: UInt32) {
         guard let pair = queuePair(number), pair.pointee.type == .rc, psn.precedes(pair.pointee.responder.expected),
-            pair.pointee.responder.acknowledgement == nil
+            pair.pointee.responder.acknowledgement == nil, pair.pointee.isReceiving
         else { return }
-        switch pair.pointee.state {
-        case .readyToReceive, .readyToSend, .sendQueueDrained, .sendQueueError: answer(pair, psn, .ack)
-        default: break
-        }
+        answer(pair, psn, .ack)
     }
 
     /// Receives an acknowledgement that a packet of the peer carries. One for a queue pair that does not exist, or does not

@@ -104,10 +104,10 @@ extension Core {
         for index in 0..<multicast.count where multicast[index].group == source.destination {
             isKnown = true
             let pair = multicast[index].pair
-            switch pair.pointee.state {
-            case .readyToReceive, .readyToSend, .sendQueueDrained, .sendQueueError:
+            if pair.pointee.isReceiving {
                 receiveDatagram(pair, packet, payload: payload, from: source)
-            default: counters.droppedState &+= 1
+            } else {
+                counters.droppedState &+= 1
             }
         }
         if !isKnown { counters.droppedNoQueuePair &+= 1 }

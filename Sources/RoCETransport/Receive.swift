@@ -42,9 +42,7 @@ extension Core {
             counters.droppedNoQueuePair &+= 1
             return nil
         }
-        switch pair.pointee.state {
-        case .readyToReceive, .readyToSend, .sendQueueDrained, .sendQueueError: break
-        default:
+        guard pair.pointee.isReceiving else {
             counters.droppedState &+= 1
             return nil
         }

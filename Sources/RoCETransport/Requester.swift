@@ -123,7 +123,7 @@ extension Core {
         guard pair.pointee.isSending, pair.pointee.requester.failure != .success, pair.pointee.timer == .localACK,
             pair.pointee.requester.packetsSinceAckReq != 0, pair.pointee.attributes.path.tag == Path.sameHost
         else { return }
-        expireTimer(pair)
+        setTimer(pair, .localACK, now)
     }
 
     mutating func failIfOldest(_ pair: Pair) {

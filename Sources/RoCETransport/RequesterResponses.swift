@@ -12,11 +12,7 @@ extension Core {
             return
         }
         let psn = packet.headers.bth.psn
-        // No request outside [una, high) is outstanding: the response is a duplicate, or of an earlier connection.
-        guard pair.pointee.requester.una.distance(to: psn) >= 0, psn.precedes(pair.pointee.requester.high) else {
-            counters.strayResponses &+= 1
-            return
-        }
+        guard isOutstanding(psn, pair) else { return }
         switch packet.headers.bth.opcode.operation {
         case .readResponse: receiveReadResponse(pair, packet, payload: payload, now: now)
         case .atomicAcknowledge: receiveAtomicResponse(pair, packet, now: now)
@@ -27,12 +23,18 @@ extension Core {
 
     /// Receives an ACK that a request of the peer carried (`OutgoingPacket.acknowledged`).
     mutating func receiveCarried(_ psn: PSN, _ pair: Pair, now: UInt64) {
-        guard pair.pointee.requester.una.distance(to: psn) >= 0, psn.precedes(pair.pointee.requester.high) else {
-            counters.strayResponses &+= 1
-            return
-        }
+        guard isOutstanding(psn, pair) else { return }
         receiveAcknowledgement(pair, psn, .ack, now: now)
         if pair.pointee.isSending { chargePathWindow(pair) }
+    }
+
+    /// Whether a response is to an outstanding request: one in [una, high). Otherwise it is a duplicate, or of an earlier
+    /// connection, and counted.
+    @inline(__always)
+    private mutating func isOutstanding(_ psn: PSN, _ pair: Pair) -> Bool {
+        if pair.pointee.requester.una.distance(to: psn) >= 0, psn.precedes(pair.pointee.requester.high) { return true }
+        counters.strayResponses &+= 1
+        return false
     }
 
     private mutating func receiveAcknowledgement(_ pair: Pair, _ psn: PSN, _ syndrome: AETHSyndrome, now: UInt64) {
@@ -226,11 +228,8 @@ extension Core {
         setTimer(pair, .localACK, min(pair.pointee.requester.timeoutAt, early))
     }
 
-    /// Makes the timer expire in the next `advance`.
-    mutating func expireTimer(_ pair: Pair) { setTimer(pair, pair.pointee.timer, now) }
-
     @inline(__always)
-    private mutating func setTimer(_ pair: Pair, _ timer: QueuePairTimer, _ time: UInt64) {
+    mutating func setTimer(_ pair: Pair, _ timer: QueuePairTimer, _ time: UInt64) {
         assert(pair.pointee.isSending, "only a queue pair that sends waits for a response")
         pair.pointee.timer = timer
         pair.pointee.deadline = time
@@ -415,6 +414,15 @@ extension QueuePairStorage {
     /// RTS or SQD.
     @inline(__always)
     var isSending: Bool { state == .readyToSend || state == .sendQueueDrained }
+
+    /// RTR, RTS, SQD or SQE.
+    @inline(__always)
+    var isReceiving: Bool {
+        switch state {
+        case .readyToReceive, .readyToSend, .sendQueueDrained, .sendQueueError: true
+        default: false
+        }
+    }
 }
 
 extension AETHSyndrome.NAKCode {

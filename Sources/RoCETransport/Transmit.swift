@@ -11,7 +11,7 @@ extension Core {
         takeDoorbells()
         hasDirectWork = false
         switch order {
-        case .last: if let packet = nextUrgentResponse(to: target) { return packet }
+        case .last: if let packet = nextAcknowledgement(to: target, isUrgent: true) { return packet }
         case .held where mayHoldAcknowledgements: break
         default: if let packet = nextAcknowledgement(to: target) { return packet }
         }
@@ -30,37 +30,37 @@ extension Core {
         return nil
     }
 
-    private mutating func nextAcknowledgement(to target: UnsafeMutableRawPointer) -> OutgoingPacket? {
-        while let link = acknowledgements.first {
+    /// The next response of the list of acknowledgements; of those that are not ACKs if `isUrgent`.
+    @inline(__always)
+    private mutating func nextAcknowledgement(
+        to target: UnsafeMutableRawPointer, isUrgent: Bool = false
+    ) -> OutgoingPacket? {
+        var next = acknowledgements.first
+        while let link = next {
             let pair = link.pointee.owner
+            if isUrgent && pair.pointee.isNextResponseACK {
+                next = link.pointee.next
+                continue
+            }
             acknowledgements.remove(link)
-            var isNew = false
-            if let packet = finish(emitResponse(pair, to: target, &isNew), pair, isNew: isNew) { return packet }
+            if let packet = nextResponse(pair, to: target) { return packet }
+            next = acknowledgements.first
         }
         return nil
     }
 
-    /// The next response of the list of acknowledgements that is not an ACK.
-    private mutating func nextUrgentResponse(to target: UnsafeMutableRawPointer) -> OutgoingPacket? {
-        var next = acknowledgements.first
-        while let link = next {
-            next = link.pointee.next
-            let pair = link.pointee.owner
-            if pair.pointee.isNextResponseACK { continue }
-            acknowledgements.remove(link)
-            var isNew = false
-            if let packet = finish(emitResponse(pair, to: target, &isNew), pair, isNew: isNew) { return packet }
-        }
-        return nil
+    @inline(__always)
+    private mutating func nextResponse(_ pair: Pair, to target: UnsafeMutableRawPointer) -> OutgoingPacket? {
+        var isNew = false
+        return finish(emitResponse(pair, to: target, &isNew), pair, isNew: isNew)
     }
 
     private mutating func nextReadResponse(to target: UnsafeMutableRawPointer) -> OutgoingPacket? {
         while let link = readResponses.first {
             let pair = link.pointee.owner
             readResponses.remove(link)
-            var isNew = false
             // Adds the queue pair at the end again when it has more responses.
-            if let packet = finish(emitResponse(pair, to: target, &isNew), pair, isNew: isNew) { return packet }
+            if let packet = nextResponse(pair, to: target) { return packet }
         }
         return nil
     }

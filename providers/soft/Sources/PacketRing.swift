@@ -172,7 +172,8 @@ struct PacketRingWriter {
         let first =
             UInt64(word) | UInt64(pair) << 32 | UInt64(envelope.trafficClass) << 40 | UInt64(envelope.hopLimit) << 48
         let second = UInt64(envelope.flowLabel) | UInt64(envelope.acknowledged?.rawValue ?? 0) << 32
-        clear(next(after: byteCount))
+        let end = tail &+ UInt64(PacketRing.roundUp(PacketRing.packetOffset + byteCount))
+        clear(end)
         if byteCount <= PacketRing.firstLine {
             copyFirstLine(packet, byteCount: byteCount, to: record + PacketRing.packetOffset)
         } else {
@@ -180,7 +181,7 @@ struct PacketRingWriter {
         }
         record.storeBytes(of: second, toByteOffset: 8, as: UInt64.self)
         record.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.store(first, ordering: .releasing)
-        advance(to: next(after: byteCount))
+        advance(to: end)
         return .written
     }
 
@@ -212,11 +213,6 @@ struct PacketRingWriter {
             advance(to: start)
         }
         return hasRoom(PacketRing.maximumRecord + PacketRing.line)
-    }
-
-    @inline(__always)
-    private func next(after byteCount: Int) -> UInt64 {
-        tail &+ UInt64(PacketRing.roundUp(PacketRing.packetOffset + byteCount))
     }
 
     /// Makes the first word of the line after a record zero, which it usually is already.

@@ -82,15 +82,12 @@ extension ContextPointer {
     /// - Returns: Whether there may be more work.
     @inline(never)
     func pump(now: UInt64, receivesDatagrams: Bool, afterPost: Bool = false, mayHold: Bool = false) -> Bool {
-        if guarded.pointee.link.held.since != 0 {
-            if afterPost {
-                guarded.pointee.link.held.end(at: now)
-            } else if receivesDatagrams || !guarded.pointee.sockets.holdsOne
+        if guarded.pointee.link.held.since != 0,
+            afterPost || receivesDatagrams || !guarded.pointee.sockets.holdsOne
                 || guarded.pointee.link.held.isLate(at: now)
-            {
-                guarded.pointee.link.held.end(at: now)
-                guarded.pointee.sockets.flush()
-            }
+        {
+            guarded.pointee.link.held.end(at: now)
+            if !afterPost { guarded.pointee.sockets.flush() }
         }
         if let deadline = pointee.engine.nextDeadline, now >= deadline { pointee.engine.advance(to: now) }
         if guarded.pointee.faults != nil { beginFaultRound(now: now) }

@@ -238,12 +238,6 @@ private struct OpenBatch {
         hopLimit = path.hopLimit
     }
 
-    @inline(__always)
-    func accepts(_ count: Int, _ path: Path, limit: Int) -> Bool {
-        count <= byteCount && hasRoom(count, limit: limit) && path.destination == destination
-            && path.trafficClass == trafficClass && path.hopLimit == hopLimit
-    }
-
     /// Whether the only packet of another batch can join this one.
     @inline(__always)
     func accepts(_ other: OpenBatch, limit: Int) -> Bool {
@@ -278,12 +272,13 @@ extension Sockets {
         queuedOn = index
         let packet = UnsafeMutableRawBufferPointer(start: outgoingRoom + queuedByteCount, count: byteCount)
         queuedByteCount += byteCount
-        if isExpendable && openBatch.accepts(byteCount, path, limit: maxSegments) {
+        let own = OpenBatch(byteCount, path)
+        if isExpendable && openBatch.accepts(own, limit: maxSegments) {
             join(packet, path.source, path.destination)
             if openBatch.packets > 0 && !openBatch.hasRoom(openBatch.byteCount, limit: maxSegments) { flush() }
         } else {
             append(packet, path)
-            openBatch = isExpendable && segmentation.isOn ? OpenBatch(byteCount, path) : OpenBatch()
+            openBatch = isExpendable && segmentation.isOn ? own : OpenBatch()
         }
         return true
     }
