@@ -11,56 +11,51 @@
  * be held for ever.
  */
 
+/* Marks this thread. Returns 0, or a negative errno value where the thread may not enter. */
+static int enter(void)
+{
+	if (linux_is_forked_child())
+		return -EPERM;
+	if (dropin_is_busy)
+		return -EBUSY;
+	dropin_is_busy = true;
+	return 0;
+}
+
+/* Takes the mark away, and passes the answer of the library on. */
+static int leave(int answer)
+{
+	dropin_is_busy = false;
+	return answer;
+}
+
 DROPIN_EXPORT bool swift_rdma_cm_serves(void)
 {
-	bool serves;
-
-	if (dropin_is_busy || linux_is_forked_child())
-		return false;
-	dropin_is_busy = true;
-	serves = dropin_cm_serves();
-	dropin_is_busy = false;
-	return serves;
+	return enter() == 0 && leave(dropin_cm_serves());
 }
 
 DROPIN_EXPORT int swift_rdma_cm_open(int flags)
 {
-	int file;
+	int error = enter();
 
-	if (linux_is_forked_child())
-		return -EPERM;
-	if (dropin_is_busy)
-		return -EBUSY;
-	dropin_is_busy = true;
-	file = dropin_cm_open(flags);
-	dropin_is_busy = false;
-	return file;
+	return error ? error : leave(dropin_cm_open(flags));
 }
 
 DROPIN_EXPORT int swift_rdma_cm_write(int file, const void *bytes, size_t length)
 {
-	int error;
+	int error = enter();
 
-	if (linux_is_forked_child())
-		return -EPERM;
-	if (dropin_is_busy)
-		return -EBUSY;
-	dropin_is_busy = true;
-	error = dropin_cm_write(file, bytes, length);
-	dropin_is_busy = false;
-	return -error;
+	return error ? error : leave(-dropin_cm_write(file, bytes, length));
 }
 
 DROPIN_EXPORT int swift_rdma_cm_close(int file)
 {
-	if (linux_is_forked_child())
-		return -EPERM;
-	if (dropin_is_busy)
-		return -EBUSY;
-	dropin_is_busy = true;
+	int error = enter();
+
+	if (error)
+		return error;
 	dropin_cm_close(file);
-	dropin_is_busy = false;
-	return 0;
+	return leave(0);
 }
 
 /* Takes no lock: the others do not disturb it. */

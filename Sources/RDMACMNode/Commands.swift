@@ -48,7 +48,7 @@ extension Node {
         return identifier
     }
 
-    private func software(_ number: UInt32, _ file: File, _ state: State) throws(Errno) -> SoftwareIdentifier {
+    func software(_ number: UInt32, _ file: File, _ state: State) throws(Errno) -> SoftwareIdentifier {
         try identifier(number, file, state).software
     }
 

@@ -17,9 +17,7 @@ extension Node {
     func queryRoute(_ command: Command, _ file: File, _ state: State) throws(Errno) {
         try command.requireRoom(RDMA_CM_NODE_ROUTE_INDEX)
         let request = try command.load(rdma_ucm_query.self)
-        guard let identifier = state.identifiers[request.id] else { throw .noSuchFileOrDirectory }
-        guard identifier.file === file else { throw .invalidArgument }
-        let view = service.view(of: identifier.software)
+        let view = service.view(of: try software(request.id, file, state))
         try respond(command, at: request.response, RDMA_CM_NODE_ROUTE_SIZE) { bytes in
             write(view.local, bytes, RDMA_CM_NODE_ROUTE_SOURCE)
             write(view.peer, bytes, RDMA_CM_NODE_ROUTE_DESTINATION)
@@ -37,9 +35,7 @@ extension Node {
 
     func query(_ command: Command, _ file: File, _ state: State) throws(Errno) {
         let request = try command.load(rdma_ucm_query.self)
-        guard let identifier = state.identifiers[request.id] else { throw .noSuchFileOrDirectory }
-        guard identifier.file === file else { throw .invalidArgument }
-        let view = service.view(of: identifier.software)
+        let view = service.view(of: try software(request.id, file, state))
         switch Int(request.option) {
         case RDMA_USER_CM_QUERY_ADDR:
             try command.requireRoom(RDMA_CM_NODE_ADDR_INDEX)

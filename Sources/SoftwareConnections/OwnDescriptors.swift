@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import Synchronization
 
@@ -29,10 +30,8 @@ package enum OwnDescriptors {
     /// descriptor, or a negative errno value, with which the given one is closed.
     static func keep(_ given: Int32) -> Int32 {
         if given < 0 { return given }
-        var limit = rlimit()
-        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
         // A quarter of the numbers is left where they are few.
-        let least = min(start, Int32(clamping: limit.rlim_cur / 4 * 3))
+        let least = min(start, Int32(clamping: linux_descriptor_limit() / 4 * 3))
         var descriptor = fcntl(given, F_DUPFD_CLOEXEC, least)
         if descriptor < 0 {
             // The high numbers are in use.

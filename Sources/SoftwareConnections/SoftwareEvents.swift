@@ -80,7 +80,7 @@ extension SoftwareService {
         _ make: (SoftwareIdentifier) -> (event: SoftwareEvent, serviceID: UInt64, privateData: [UInt8])
     ) {
         guard let owner = state.listeners[listener]?.identifier,
-            let port = state.ports.values.first(where: { $0.number == path.device })
+            let port = state.port(path.device)
         else { return state.endpoint.release(connection, now: Self.now) }
         kept.append(owner)
         let identifier = SoftwareIdentifier(

@@ -40,6 +40,9 @@ package final class SoftwareService: Sendable {
         var mailboxes: Int32 = -1
         /// The errno value of the device that could not be opened last.
         var failure: Int32 = 0
+
+        /// The open device with that number (`CMPath.device`).
+        func port(_ number: UInt8) -> SoftwarePort? { ports.values.first { $0.number == number } }
     }
 
     struct Member {
@@ -341,7 +344,7 @@ package final class SoftwareService: Sendable {
 
     private func send(_ transmission: CMTransmission, _ state: inout State) {
         let number = transmission.path.device
-        guard let port = state.ports.values.first(where: { $0.number == number }) else { return }
+        guard let port = state.port(number) else { return }
         switch port.send(transmission) {
         case EAGAIN: wait(transmission, &state)
         case ECONNREFUSED: refuse(transmission, &state)
@@ -384,7 +387,7 @@ package final class SoftwareService: Sendable {
     /// Watches the process of the peer of a connection on this host.
     static func watch(_ identifier: CMIdentifier, _ path: CMPath, peer: UInt32, _ state: inout State) {
         guard state.watches[identifier] == nil,
-            let port = state.ports.values.first(where: { $0.number == path.device })
+            let port = state.port(path.device)
         else { return }
         let watch = OwnDescriptors.keep(port.watch(path.remote, peer))
         if watch >= 0 {
