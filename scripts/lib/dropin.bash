@@ -26,8 +26,9 @@ skipped=()
 end_jobs() {
     local -a jobs
     mapfile -t jobs < <(jobs -p)
-    [ ${#jobs[@]} -eq 0 ] || kill -TERM "${jobs[@]}" 2>/dev/null || :
-    [ ${#jobs[@]} -eq 0 ] || kill -CONT "${jobs[@]}" 2>/dev/null || :
+    [ ${#jobs[@]} -gt 0 ] || return 0
+    kill -TERM "${jobs[@]}" 2>/dev/null || :
+    kill -CONT "${jobs[@]}" 2>/dev/null || :
 }
 
 # fail TEXT FILE…: ends the run with a message and the files' first lines.
@@ -56,39 +57,44 @@ summary() {
     echo "$script: $((passed + ${#skipped[@]})) tests: $passed passed, ${#skipped[@]} skipped$reasons$1"
 }
 
+# compile PROGRAM OPTION…: builds a program of Tests/DropIn.
+compile() {
+    local name=$1
+    shift
+    ${CC:-cc} -std=gnu11 -O1 -g -Wall -Wextra -Werror -o "$work/$name" "Tests/DropIn/$name.c" "$@"
+}
+
+# distribution: the path of the distribution's library.
+distribution=$(env -i /sbin/ldconfig -p | sed -n 's/.*libibverbs\.so\.1 .*x86-64.* => //p; s/.*libibverbs\.so\.1 .*AArch64.* => //p' |
+    head -n 1)
+
 # has COMMAND: whether it is installed. scripts/bootstrap --tests installs all of them on Debian; Debian 13 has no dapl.
 has() { command -v "$1" >/dev/null; }
 
-# is_listening PORT: succeeds once a process listens on the TCP port.
-is_listening() {
+# soon COMMAND…: succeeds once the command does, within a limit that only a hang reaches.
+soon() {
     local _
     for _ in {1..2400}; do
-        [[ $(ss --listening --tcp --numeric --no-header "sport = :$1") == "" ]] || return 0
+        ! "$@" || return 0
         sleep 0.05
     done
     return 1
 }
+
+# has_sockets OPTION…: whether ss(8) lists a TCP socket.
+has_sockets() { [[ $(ss --tcp --numeric --no-header "$@") != "" ]]; }
+
+# contains FILE TEXT: whether the file contains the text. The shell of a job in the background makes its file.
+contains() { [[ -e $1 && $(<"$1") == *"$2"* ]]; }
+
+# is_listening PORT: succeeds once a process listens on the TCP port.
+is_listening() { soon has_sockets --listening "sport = :$1"; }
 
 # is_connected PORT: succeeds once a client of the TCP port is connected.
-is_connected() {
-    local _
-    for _ in {1..2400}; do
-        [[ $(ss --tcp --numeric --no-header "sport = :$1") == "" ]] || return 0
-        sleep 0.05
-    done
-    return 1
-}
+is_connected() { soon has_sockets "sport = :$1"; }
 
 # says FILE TEXT: succeeds once the file contains the text.
-says() {
-    local _
-    for _ in {1..2400}; do
-        # The shell of a job in the background makes its file.
-        [[ ! -e $1 || $(<"$1") != *"$2"* ]] || return 0
-        sleep 0.05
-    done
-    return 1
-}
+says() { soon contains "$@"; }
 
 # is_wanted COMMAND…: succeeds if the arguments of the script select the command.
 is_wanted() {
@@ -99,25 +105,26 @@ is_wanted() {
 }
 
 # What pair puts before the program: a command that runs the rest as another user or in a container; verbs run; a tool that
-# runs the program.
+# runs the program; and what it puts before the name.
 before=()
 run=("$verbs" run --)
 around=()
+pair_name=
 
 # pair PROGRAM ARGUMENT…: runs a server and a client of the program, each with a limit that only a hang reaches. Both must
 # exit with status 0.
 pair() {
     local server status=0
     port=$((port + 1))
-    is_wanted "${pair_name-}$*" || return 0
+    is_wanted "$pair_name$*" || return 0
     timeout --kill-after=10 120 "${before[@]}" "${run[@]}" "${around[@]}" "$@" -p $port >"$work/server" 2>&1 &
     server=$!
-    is_listening $port || fail "${pair_name-}$*: the server does not listen" "$work/server"
+    is_listening $port || fail "$pair_name$*: the server does not listen" "$work/server"
     timeout --kill-after=10 120 "${before[@]}" "${run[@]}" "${around[@]}" "$@" -p $port 127.0.0.1 >"$work/client" 2>&1 ||
         status=$?
-    [ $status -eq 0 ] || fail "${pair_name-}$*: the client ended with status $status" "$work/client" "$work/server"
-    wait $server || fail "${pair_name-}$*: the server ended with status $?" "$work/server" "$work/client"
-    pass "${pair_name-}$*"
+    [ $status -eq 0 ] || fail "$pair_name$*: the client ended with status $status" "$work/client" "$work/server"
+    wait $server || fail "$pair_name$*: the server ended with status $?" "$work/server" "$work/client"
+    pass "$pair_name$*"
 }
 
 # job NAME TEXT COMMAND…: runs a job under verbs run; its output must contain the text.
