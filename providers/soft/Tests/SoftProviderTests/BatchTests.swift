@@ -29,6 +29,8 @@ private final class Batch {
         queue = try created(self.device.table.create_cq_ex(self.device.context, &attr))
         var options = Endpoint.Options()
         options.queue = plain
+        // All receives that the queue has room for fit in a queue pair: a batch may hold up their completion.
+        options.receives = max(options.receives, capacity)
         for _ in 0..<2 {
             let pair = try Endpoint(self.device, options)
             try pair.modifyToInit()
