@@ -8,7 +8,7 @@
 /* A vendor who builds one provider of this tree sets both with -Xcc -DRDMA_PACKAGE_VERSION='"2.4"', as
  * scripts/vendor-package does. scripts/check-tree compares the default with the packages and the driver files. */
 #ifndef RDMA_PACKAGE_VERSION
-#define RDMA_PACKAGE_VERSION "0.1.0"
+#define RDMA_PACKAGE_VERSION "1.0.0~rc1"
 #endif
 #ifndef RDMA_PACKAGE_VENDOR
 #define RDMA_PACKAGE_VENDOR "swift-rdma"

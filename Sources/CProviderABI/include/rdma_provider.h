@@ -320,7 +320,7 @@ struct rdma_core {
 	uint32_t size;
 	uint16_t abi_major;
 	uint16_t abi_minor;
-	/* Version of the package, such as "0.1.0", for display; do not compare it. */
+	/* Version of the package, such as "1.0.0", for display; do not compare it. */
 	const char *version;
 	/* Logs a message. From any thread, never from the data path. `provider` is the caller's name, `message`
 	 * one line. The core copies both. */
