@@ -1,6 +1,12 @@
-# Copies the current tree. Sourced, not run.
+# The current tree: its version, its files, a copy. Sourced, not run.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+
+# package_version: the version of the first entry of debian/changelog, which all packages have.
+package_version() { sed -n '1s/.*(\(.*\)).*/\1/p' "$root/debian/changelog"; }
+
+# package_date: the date of that entry, in seconds since 1970: the date of the files in packages.
+package_date() { date --date "$(sed -n '/^ -- /{s/^.*>  //p;q}' "$root/debian/changelog")" +%s; }
 
 # tree_files: every file that git tracks or does not ignore, each followed by a zero byte.
 tree_files() {

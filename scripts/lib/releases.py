@@ -1,0 +1,45 @@
+"""The versions and tags of releases, and the provider ABI of a tree. Imported by scripts, not run."""
+
+import re
+import subprocess
+import sys
+
+from trial import Fault
+
+VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:~rc(\d+))?")
+TAG = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:-rc\.(\d+))?")
+
+
+def git(folder, *arguments, text=True):
+    """The output of a git command in a repository."""
+    done = subprocess.run(["git", "-C", folder, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=text)
+    if done.returncode != 0:
+        message = done.stderr if text else done.stderr.decode(errors="replace")
+        raise Fault(f"git {' '.join(map(str, arguments))} fails: {message.strip()}")
+    return done.stdout.rstrip("\n") if text else done.stdout
+
+
+def key(match):
+    """The order of versions and of tags: release candidates before their release."""
+    return (*map(int, match.groups()[:3]), int(match[4]) if match[4] else sys.maxsize)
+
+
+def tag_of(version):
+    """The tag of a version, in the form that Swift packages need: 1.0.0-rc.1 for 1.0.0~rc1."""
+    return version.replace("~rc", "-rc.")
+
+
+def last_release(root, *options):
+    """The tag of the last release that HEAD contains, of those that git tag lists with the options; or None."""
+    tags = [match for name in git(root, "tag", "--merged", "HEAD", *options).split() if (match := TAG.fullmatch(name))]
+    return max(tags, key=key)[0] if tags else None
+
+
+def package_version(root):
+    """The version of the first entry of debian/changelog."""
+    return re.search(r"\((.+?)\)", (root / "debian/changelog").read_text())[1]
+
+
+def provider_abi(root):
+    """The provider ABI of a tree, as MAJOR.MINOR."""
+    return subprocess.run([root / "scripts/provider-abi"], check=True, capture_output=True, text=True).stdout.strip()
