@@ -7,6 +7,8 @@ import sys
 from trial import Fault
 
 VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:~rc(\d+))?")
+# The file that names the baselines of the provider ABI that a release has marked.
+RELEASED = "Sources/CProviderABI/abi/released"
 TAG = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:-rc\.(\d+))?")
 
 
@@ -33,6 +35,11 @@ def last_release(root, *options):
     """The tag of the last release that HEAD contains, of those that git tag lists with the options; or None."""
     tags = [match for name in git(root, "tag", "--merged", "HEAD", *options).split() if (match := TAG.fullmatch(name))]
     return max(tags, key=key)[0] if tags else None
+
+
+def baselines(text):
+    """The lines of RELEASED that name a baseline."""
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def package_version(root):
