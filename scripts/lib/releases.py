@@ -7,6 +7,8 @@ import sys
 from trial import Fault
 
 VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:~rc(\d+))?")
+# The names that the library for C programs exports.
+MAP = "Sources/CDropIn/libibverbs.map"
 # The file that names the baselines of the provider ABI that a release has marked.
 RELEASED = "Sources/CProviderABI/abi/released"
 TAG = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:-rc\.(\d+))?")
@@ -35,6 +37,17 @@ def last_release(root, *options):
     """The tag of the last release that HEAD contains, of those that git tag lists with the options; or None."""
     tags = [match for name in git(root, "tag", "--merged", "HEAD", *options).split() if (match := TAG.fullmatch(name))]
     return max(tags, key=key)[0] if tags else None
+
+
+def exported_names(text):
+    """The names that a version script such as Sources/CDropIn/libibverbs.map exports, with their nodes."""
+    found, node = set(), ""
+    for line in text.splitlines():
+        if match := re.match(r"(\w+[\d.]+) \{", line):
+            node = match[1]
+        elif match := re.match(r"\t\t(\w+);", line):
+            found.add(f"{match[1]}@{node}")
+    return found
 
 
 def baselines(text):
