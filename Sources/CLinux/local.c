@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -188,6 +189,13 @@ bool linux_local_has_ended(int fd)
 	ssize_t count = recv(fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK);
 
 	return count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+bool linux_local_has_room(int fd)
+{
+	struct pollfd connection = { .fd = fd, .events = POLLOUT };
+
+	return poll(&connection, 1, 0) != 0;
 }
 
 static int map_shared(int fd, size_t size, void **address)

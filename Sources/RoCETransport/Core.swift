@@ -28,6 +28,8 @@ struct Core {
     var acknowledgements = ReadyList()
     var readResponses = ReadyList()
     var requests = ReadyList()
+    /// The devices of this host whose queue pairs in these lists wait.
+    var fullReceivers = FullReceivers()
     /// Packets that the first queue pair of `requests` has sent in a row.
     var inTurn: UInt32 = 0
     /// Whether READ responses or requests are sent next: they alternate.

@@ -42,6 +42,11 @@ extension Core {
                 next = link.pointee.next
                 continue
             }
+            if waitsForRoom(pair) {
+                acknowledgements.park(link)
+                next = acknowledgements.first
+                continue
+            }
             acknowledgements.remove(link)
             if let packet = nextResponse(pair, to: target) { return packet }
             next = acknowledgements.first
@@ -58,6 +63,10 @@ extension Core {
     private mutating func nextReadResponse(to target: UnsafeMutableRawPointer) -> OutgoingPacket? {
         while let link = readResponses.first {
             let pair = link.pointee.owner
+            if waitsForRoom(pair) {
+                readResponses.park(link)
+                continue
+            }
             readResponses.remove(link)
             // Adds the queue pair at the end again when it has more responses.
             if let packet = nextResponse(pair, to: target) { return packet }
@@ -85,6 +94,13 @@ extension Core {
             }
             // A completion queue that overran has ended the queue pair.
             guard pair.pointee.isSending else { continue }
+            if requestWaitsForRoom(pair) {
+                // The one that has filled the receiver comes after the others when there is room.
+                if inTurn != 0 { requests.rotate() } else { requests.park(link) }
+                endPathTurn(pair)
+                inTurn = 0
+                continue
+            }
             inTurn &+= 1
             if pair.pointee.pacing.rate == 0 || mayPace(pair), var packet = emitRequest(pair, to: target, now: now) {
                 if pair.pointee.pacing.rate != 0 { countPaced(pair, byteCount: packet.byteCount) }

@@ -46,6 +46,9 @@ int linux_local_process(int fd);
 /// Whether the peer has closed the connection.
 bool linux_local_has_ended(int fd);
 
+/// Whether a message can be sent on the connection without EAGAIN, or the connection has ended.
+bool linux_local_has_room(int fd);
+
 /// Creates a file in memory of this size that can be sealed (memfd_create(2)). `prepare` reserves, seals and maps it, and
 /// returns 0 or a positive errno value. Returns 0, its descriptor and address, or a positive errno value: EFBIG when
 /// RLIMIT_FSIZE is less than the size.

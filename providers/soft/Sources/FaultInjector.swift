@@ -101,13 +101,18 @@ private struct PacketDelays<Header> {
         return bytes
     }
 
-    /// Removes the first packet that is due at `now`. The caller deallocates its bytes.
-    mutating func take(at now: UInt64) -> Entry? {
+    /// The header of the first packet that is due at `now`.
+    mutating func next(at now: UInt64) -> Header? {
         if let other = overtaken, other.time <= now {
             overtaken = nil
             push(other)
         }
-        guard count > 0, entries[0].time <= now else { return nil }
+        return count > 0 && entries[0].time <= now ? entries[0].header : nil
+    }
+
+    /// Removes the first packet that is due at `now`. The caller deallocates its bytes.
+    mutating func take(at now: UInt64) -> Entry? {
+        guard next(at: now) != nil else { return nil }
         let first = entries[0]
         count -= 1
         guard count > 0 else { return first }
@@ -186,10 +191,13 @@ extension ContextPointer {
         return sendDue(now: now)
     }
 
-    /// Sends the packets that are due.
+    /// Sends the packets that are due. One whose receiver has no room waits, and those behind it with it, until the receiver
+    /// is late; then it is dropped.
     /// - Returns: False when the next one has to wait for room.
     private func sendDue(now: UInt64) -> Bool {
-        while guarded.pointee.link.heldPacket == nil, let entry = faults.pointee.outgoing.take(at: now) {
+        while true {
+            if let next = faults.pointee.outgoing.next(at: now), waitsForRoom(next) { return false }
+            guard let entry = faults.pointee.outgoing.take(at: now) else { return true }
             defer { entry.bytes.deallocate() }
             if isSilent { continue }
             var packet = entry.header
@@ -201,10 +209,15 @@ extension ContextPointer {
             // `PacketRingWriter.write` may read more bytes than the packet has.
             let bytes = guarded.pointee.link.packetBytes
             bytes.copyMemory(from: UnsafeRawBufferPointer(entry.bytes))
-            guard send(packet, at: bytes.baseAddress!, now: now) else { return false }
+            send(packet, at: bytes.baseAddress!, now: now)
             if entry.hasWrongICRC && packet.path.tag != Route.sharedMemory { guarded.pointee.sockets.spoilLast() }
         }
-        return guarded.pointee.link.heldPacket == nil
+    }
+
+    private func waitsForRoom(_ packet: OutgoingPacket) -> Bool {
+        guard guarded.pointee.peers.fullCount != 0, packet.path.tag == Route.sharedMemory else { return false }
+        let slot = Int(packet.destinationQPN >> 16)
+        return guarded.pointee.peers.isFull(slot) && !guarded.pointee.peers.isLate(slot)
     }
 
     @inline(never)

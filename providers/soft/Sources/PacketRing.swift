@@ -201,6 +201,18 @@ struct PacketRingWriter {
     /// Whether everything written has been read.
     var isEmpty: Bool { PacketRing.position(header).pointee.load(ordering: .acquiring) == tail }
 
+    /// Whether the next packet is written, whatever its length, if its address pair is in the table.
+    @inline(__always)
+    mutating func hasRoom() -> Bool {
+        // The end of the ring may be too short for it.
+        hasRoom(2 * (PacketRing.maximumRecord + PacketRing.line))
+    }
+
+    /// Whether the reader's position is one that it cannot have: it violates the protocol, and the ring stays full.
+    var hasInvalidPosition: Bool {
+        tail &- PacketRing.position(header).pointee.load(ordering: .acquiring) > UInt64(PacketRing.byteCount)
+    }
+
     /// Makes the tail a place with room for the longest record. Returns false when the ring is full.
     @inline(__always)
     private mutating func reserve() -> Bool {

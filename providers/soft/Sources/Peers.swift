@@ -24,8 +24,10 @@ struct Peer: ~Copyable {
     private var mappings: UnsafeMutablePointer<SharedMapping>?
     /// Whether a packet was written to it since the last check whether the receiver sleeps.
     var isTouched = false
-    /// When the ring was first found full; 0 while it is not full.
+    /// Since when it has no room for another packet, in nanoseconds; 0 while it has.
     var fullSince: UInt64 = 0
+    /// Whether it has had none for so long that datagrams to it are dropped.
+    var isLate = false
 
     /// Connects to a slot, and sends it a ring. Returns nil when the slot cannot be reached, with the errno value in
     /// `error`. `ringError` is the errno value where there is no ring, or 0.
@@ -87,6 +89,16 @@ struct Peer: ~Copyable {
         guard let ring else { return false }
         return PacketRing.closed(ring).pointee.load(ordering: .relaxed) != 0
     }
+
+    /// Whether the next packet can be written to the ring, or sent over the connection.
+    @inline(__always)
+    mutating func hasRoom() -> Bool {
+        guard ring != nil else { return linux_local_has_room(connection) }
+        return writer!.hasRoom()
+    }
+
+    /// Whether the receiver has written an invalid position to the ring.
+    var isBroken: Bool { writer?.hasInvalidPosition ?? false }
 
     /// Whether the receiver is another device.
     var isOther: Bool { connection >= 0 }
@@ -222,6 +234,9 @@ struct Peers: ~Copyable {
     /// The engine's list of those whose memory is accessed directly.
     private let neighbors: NeighborTable
     private var touchedCount = 0
+    /// The slots whose devices had no room for another packet, which the engine has suspended.
+    private let full: UnsafeMutablePointer<Int>
+    private(set) var fullCount = 0
     /// The errno values that were last logged.
     private var warnedConnection: Int32 = 0
     private var warnedRing: Int32 = 0
@@ -236,6 +251,7 @@ struct Peers: ~Copyable {
         retryAt = .allocate(capacity: Slot.count)
         retryAt.initialize(repeating: 0, count: Slot.count)
         touched = .allocate(capacity: Slot.count)
+        full = .allocate(capacity: Slot.count)
     }
 
     deinit {
@@ -243,6 +259,7 @@ struct Peers: ~Copyable {
         peers.deallocate()
         retryAt.deallocate()
         touched.deallocate()
+        full.deallocate()
     }
 
     private static func free(_ peer: UnsafeMutablePointer<Peer>?) {
@@ -315,15 +332,18 @@ struct Peers: ~Copyable {
         warning.log(RDMA_LOG_WARNING)
     }
 
-    private mutating func warnOfMessage(_ slot: Int) {
-        guard warnedConnection != EPROTO else { return }
-        warnedConnection = EPROTO
+    private static let invalidMessage: StaticString =
+        " of this host is closed, since its message is invalid or of another version of soft; run both with the same version: "
+    private static let invalidPosition: StaticString =
+        " of this host is closed, since its process has written an invalid position to a packet ring: "
+
+    private mutating func warn(_ slot: Int, _ text: StaticString, _ error: Int32) {
+        guard warnedConnection != error else { return }
+        warnedConnection = error
         var warning = MessageText("the connection to slot ")
         warning.append(slot)
-        warning.append(
-            " of this host is closed, since its message is invalid or of another version of soft; run both with the same version: "
-        )
-        warning.append(error: EPROTO)
+        warning.append(text)
+        warning.append(error: error)
         warning.log(RDMA_LOG_WARNING)
     }
 
@@ -357,15 +377,76 @@ struct Peers: ~Copyable {
     mutating func receive(_ slot: Int, allowsDirect: Bool) {
         guard let peer = peers[slot] else { return }
         let error = peer.pointee.receive()
-        if error == EPROTO { warnOfMessage(slot) }
+        if error == EPROTO { warn(slot, Self.invalidMessage, EPROTO) }
         guard error == 0 else { return close(slot) }
         neighbors[slot] = allowsDirect ? peer.pointee.neighbor : nil
     }
 
-    /// Closes the connection to a slot whose process has ended.
-    mutating func closeIfDead(_ slot: Int) {
-        if let peer = peers[slot], peer.pointee.hasEnded { close(slot) }
+    // MARK: Receivers without room
+
+    /// Notes that a peer has no room for another packet.
+    @inline(never)
+    mutating func noteFull(_ slot: Int, _ peer: UnsafeMutablePointer<Peer>, now: UInt64) {
+        peer.pointee.fullSince = max(now, 1)
+        peer.pointee.isLate = false
+        for index in 0..<fullCount where full[index] == slot { return }
+        full[fullCount] = slot
+        fullCount += 1
     }
+
+    func isFull(_ slot: Int) -> Bool { (peers[slot]?.pointee.fullSince ?? 0) != 0 }
+
+    /// Whether datagrams to this slot are dropped, since its device has had no room for too long.
+    func isLate(_ slot: Int) -> Bool { peers[slot]?.pointee.isLate ?? false }
+
+    /// What has become of a receiver without room.
+    enum Room {
+        case full
+        /// It is late from now on.
+        case late
+        /// It has room, or its connection is closed.
+        case free
+    }
+
+    /// Looks at receiver `index`, 0 to `fullCount` - 1, of those without room. One that has room leaves the list, where the
+    /// last one takes its place.
+    /// - Parameter patience: The time after which it is late, in nanoseconds.
+    mutating func takeRoom(_ index: Int, now: UInt64, patience: UInt64) -> (slot: Int, room: Room) {
+        let slot = full[index]
+        if let peer = peers[slot], !peer.pointee.isClosed, !peer.pointee.hasRoom() {
+            if peer.pointee.isBroken {
+                warn(slot, Self.invalidPosition, EBADMSG)
+                close(slot)
+            } else if peer.pointee.isLate || now &- peer.pointee.fullSince < patience {
+                return (slot, .full)
+            } else if !peer.pointee.hasEnded {
+                peer.pointee.isLate = true
+                return (slot, .late)
+            } else {
+                close(slot)
+            }
+        } else {
+            peers[slot]?.pointee.fullSince = 0
+            peers[slot]?.pointee.isLate = false
+        }
+        fullCount -= 1
+        full[index] = full[fullCount]
+        return (slot, .free)
+    }
+
+    /// The time after which a thread that sleeps is to look at the receivers without room again, in nanoseconds: a part of
+    /// the time that the last one of them has waited, so that one that is stopped costs little.
+    func retryDelay(now: UInt64) -> UInt64 {
+        var youngest = UInt64.max
+        for index in 0..<fullCount {
+            guard let peer = peers[full[index]] else { return Self.shortestRetry }
+            youngest = min(youngest, now &- peer.pointee.fullSince)
+        }
+        return min(max(youngest / 8, Self.shortestRetry), Self.longestRetry)
+    }
+
+    private static let shortestRetry: UInt64 = 50_000
+    private static let longestRetry: UInt64 = 10_000_000
 
     /// Notes that a packet was written to the peer, for `wakeTouched`.
     @inline(__always)

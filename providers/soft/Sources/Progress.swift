@@ -13,12 +13,6 @@ struct LinkState {
     var lastWasDatagram = true
     /// Where the engine writes packets to this host, before they are copied to a ring: see `PacketRing`.
     let packetBytes = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 64)
-    /// The bytes of `heldPacket`, which waits for room.
-    let heldBytes = UnsafeMutableRawBufferPointer.allocate(byteCount: Engine.packetRoom, alignment: 64)
-    /// A packet that waits because its receiver's ring is full. No other packet is sent meanwhile.
-    var heldPacket: OutgoingPacket?
-    /// Since when no packet has left because one is held, in nanoseconds; 0: the last one has left.
-    var stallSince: UInt64 = 0
     /// The number of packets sent and received. Wraps.
     var packetCount: UInt64 = 0
     /// The IP header for the GRH area of a received datagram.
@@ -37,19 +31,16 @@ struct LinkState {
 
     func deallocate() {
         packetBytes.deallocate()
-        heldBytes.deallocate()
         networkHeader.deallocate()
     }
 }
 
 /// The most consecutive packets of one ring, or of the engine, in one round.
 private let burst = 64
-/// The longest time that full rings may delay all packets. A reader, or its progress thread, needs some microseconds to
-/// make room, and on a busy processor some time slices. After this time it is suspended or has exited: packets to it,
-/// and to every other process whose ring is full then, are dropped, as in a network, without a further delay until it
-/// has made room. It is shorter than the retries of a connection with short ones (`timeout` 11, `retry_cnt` 7: 67 ms), so
-/// that connections to other processes survive the delay. No two processes wait for each other, since a thread that keeps
-/// a packet continues to receive. Nanoseconds.
+/// The time after which a receiver without room is late. A reader, or its progress thread, needs some microseconds to make
+/// room, and on a busy processor some time slices. One that has made none for longer is stopped, or about to end: datagrams
+/// to it (UD) are dropped from then on, until it makes room, so that a queue pair that sends to many does not wait for one.
+/// Connections wait as long as it takes; the retries of RC end them. Nanoseconds.
 private let patience: UInt64 = 20_000_000
 /// The time after which a thread that posts looks at the sockets, if no other call has done so meanwhile. Nanoseconds.
 private let receiveInterval: UInt64 = 20_000
@@ -155,7 +146,7 @@ extension ContextPointer {
     /// - Returns: Whether there may be more.
     @inline(__always)
     private func transmit(now: UInt64, _ order: inout AcknowledgementOrder) -> Bool {
-        if guarded.pointee.link.heldPacket != nil && !releaseHeld(now: now) { return false }
+        if guarded.pointee.peers.fullCount != 0 { resumeReceivers(now: now) }
         if guarded.pointee.faults != nil { return transmitWithFaults(now: now, burst: burst) }
         for _ in 0..<burst {
             guard transmitOne(now: now, order) else { return pointee.engine.hasDirectWork }
@@ -167,7 +158,7 @@ extension ContextPointer {
     /// Sends the acknowledgements that the engine keeps, and no other packet, as far as there is room for them.
     func sendAcknowledgements(now: UInt64) {
         guard pointee.engine.hasAcknowledgement else { return }
-        guard guarded.pointee.link.heldPacket == nil || releaseHeld(now: now) else { return }
+        if guarded.pointee.peers.fullCount != 0 { resumeReceivers(now: now) }
         if guarded.pointee.faults != nil {
             _ = transmitWithFaults(now: now, burst: burst)
         } else {
@@ -177,7 +168,7 @@ extension ContextPointer {
     }
 
     /// Sends one packet.
-    /// - Returns: False when there is none, or when it has to wait.
+    /// - Returns: False when there is none.
     @inline(__always)
     private func transmitOne(now: UInt64, _ order: AcknowledgementOrder) -> Bool {
         let target =
@@ -188,28 +179,27 @@ extension ContextPointer {
             return false
         }
         guarded.pointee.link.packetCount &+= 1
-        return send(packet, at: target, now: now)
-    }
-
-    /// Sends a packet that the engine wrote.
-    /// - Returns: False when the packet has to wait.
-    @inline(__always)
-    func send(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) -> Bool {
-        if packet.path.tag == Route.sharedMemory { return sendShared(packet, at: bytes, now: now) }
-        sendDatagram(packet, at: bytes, now: now)
+        send(packet, at: target, now: now)
         return true
     }
 
-    /// Sends a packet to a device of this host.
-    /// - Returns: False when the packet has to wait.
+    /// Sends a packet that the engine wrote.
     @inline(__always)
-    private func sendShared(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) -> Bool {
+    func send(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) {
+        if packet.path.tag == Route.sharedMemory { return sendShared(packet, at: bytes, now: now) }
+        sendDatagram(packet, at: bytes, now: now)
+    }
+
+    /// Sends a packet to a device of this host. It has room for it: if there is none left for another, the engine writes no
+    /// more packets to it until there is.
+    @inline(__always)
+    private func sendShared(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) {
         let destination = Int(packet.destinationQPN >> 16)
         guard let peer = peer(destination, now: now) else {
             var packet = packet
             pointee.engine.separateAcknowledgement(of: &packet)
             if !packet.staysOnHost(bytes) { sendDatagram(packet, at: bytes, now: now) }
-            return true
+            return
         }
         guarded.pointee.link.lastWasDatagram = false
         let envelope = PacketEnvelope(
@@ -219,51 +209,69 @@ extension ContextPointer {
         guard let outcome = peer.pointee.writer?.write(bytes, byteCount: packet.byteCount, envelope) else {
             return sendMessage(packet, at: bytes, envelope, to: peer, now: now)
         }
-        if outcome == .full { return hold(packet, at: bytes, for: peer, now: now) }
-        peer.pointee.fullSince = 0
-        guarded.pointee.link.stallSince = 0
-        if outcome == .written {
-            guarded.pointee.peers.touch(destination, peer)
-        } else {
-            dropWithoutPair(packet)
-        }
-        return true
+        guard outcome == .written else { return drop(packet) }
+        guarded.pointee.peers.touch(destination, peer)
+        if !peer.pointee.hasRoom() { suspend(destination, peer, now: now) }
     }
 
-    /// Drops a packet for which the ring's table of address pairs has no room. The acknowledgement that it carries becomes
-    /// a packet of its own, which may find room.
+    /// Drops a packet for which there is no room: a datagram to a receiver that is late, one that a fault rule has delayed,
+    /// or one for which the ring's table of address pairs has no room. The acknowledgement that it carries becomes a packet
+    /// of its own, which may find room.
     @inline(never)
-    private func dropWithoutPair(_ packet: OutgoingPacket) {
+    private func drop(_ packet: OutgoingPacket) {
         var packet = packet
         pointee.engine.separateAcknowledgement(of: &packet)
         pointee.counters.pointee.ringFull &+= 1
     }
 
+    /// Makes the engine write no more packets to a receiver that has no room for another one.
+    @inline(never)
+    private func suspend(_ slot: Int, _ peer: UnsafeMutablePointer<Peer>, now: UInt64) {
+        // A datagram was sent to one that is late.
+        if peer.pointee.fullSince != 0 { return }
+        guarded.pointee.peers.noteFull(slot, peer, now: now)
+        pointee.engine.suspend(receiver: UInt32(truncatingIfNeeded: slot))
+    }
+
+    /// Lets the engine write packets again to those receivers that have room, and datagrams to those that are late.
+    @inline(never)
+    private func resumeReceivers(now: UInt64) {
+        var index = 0
+        while index < guarded.pointee.peers.fullCount {
+            let (slot, room) = guarded.pointee.peers.takeRoom(index, now: now, patience: patience)
+            switch room {
+            case .full: index += 1
+            case .late:
+                pointee.engine.resumeDatagrams(receiver: UInt32(truncatingIfNeeded: slot))
+                index += 1
+            case .free: pointee.engine.resume(receiver: UInt32(truncatingIfNeeded: slot))
+            }
+        }
+    }
+
     /// Sends a packet over the connection to a peer without a ring.
-    /// - Returns: False when the packet has to wait.
     @inline(never)
     private func sendMessage(
         _ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, _ envelope: PacketEnvelope,
         to peer: UnsafeMutablePointer<Peer>, now: UInt64
-    ) -> Bool {
+    ) {
         guarded.pointee.link.lastDatagram = now
         // A reference that was held while the peer was replaced is lost, and then sent again as packets.
         if packet.isReference {
             var packet = packet
             pointee.engine.separateAcknowledgement(of: &packet)
-            return true
+            return
         }
-        let error = peer.pointee.send(bytes, byteCount: packet.byteCount, envelope)
-        if error == EAGAIN { return hold(packet, at: bytes, for: peer, now: now) }
-        peer.pointee.fullSince = 0
-        guarded.pointee.link.stallSince = 0
-        if error == 0 {
+        let slot = Int(packet.destinationQPN >> 16)
+        switch peer.pointee.send(bytes, byteCount: packet.byteCount, envelope) {
+        case 0:
             pointee.counters.pointee.sentMessages &+= 1
-        } else {
+            if !peer.pointee.hasRoom() { suspend(slot, peer, now: now) }
+        case EAGAIN: drop(packet)
+        default:
             pointee.counters.pointee.unreachable &+= 1
-            guarded.pointee.peers.close(Int(packet.destinationQPN >> 16))
+            guarded.pointee.peers.close(slot)
         }
-        return true
     }
 
     @inline(__always)
@@ -271,44 +279,11 @@ extension ContextPointer {
         guarded.pointee.peers.peer(slot, own: pointee.slot.number, &guarded.pointee.senders, now: now)
     }
 
-    /// Keeps a packet whose receiver has no room, or drops it when the receiver has had no room for too long.
-    /// - Returns: False when the packet is kept.
-    @inline(never)
-    private func hold(
-        _ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, for peer: UnsafeMutablePointer<Peer>, now: UInt64
-    ) -> Bool {
-        assert(guarded.pointee.link.heldPacket == nil, "no packet is sent while one is held")
-        if peer.pointee.fullSince == 0 { peer.pointee.fullSince = now }
-        if guarded.pointee.link.stallSince == 0 { guarded.pointee.link.stallSince = now }
-        guard now &- min(peer.pointee.fullSince, guarded.pointee.link.stallSince) < patience else {
-            // Its share of the time is used up as well, if others have used it.
-            peer.pointee.fullSince = max(min(peer.pointee.fullSince, now &- patience), 1)
-            pointee.counters.pointee.ringFull &+= 1
-            guarded.pointee.peers.closeIfDead(Int(packet.destinationQPN >> 16))
-            return true
-        }
-        if bytes != guarded.pointee.link.heldBytes.baseAddress! {
-            guarded.pointee.link.heldBytes.baseAddress!.copyMemory(from: bytes, byteCount: packet.byteCount)
-        }
-        guarded.pointee.link.heldPacket = packet
-        return false
-    }
-
-    /// Sends the held packet, if there is one.
-    /// - Returns: False when it still has to wait.
-    @inline(never)
-    private func releaseHeld(now: UInt64) -> Bool {
-        guard let packet = guarded.pointee.link.heldPacket else { return true }
-        guarded.pointee.link.heldPacket = nil
-        return sendShared(packet, at: guarded.pointee.link.heldBytes.baseAddress!, now: now)
-    }
-
     @inline(never)
     private func sendDatagram(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) {
         assert(packet.acknowledged == nil, "a datagram carries no acknowledgement")
         guarded.pointee.link.lastWasDatagram = true
         guarded.pointee.link.lastDatagram = now
-        guarded.pointee.link.stallSince = 0
         let place = guarded.pointee.sockets.reserve()
         if place != bytes { place.copyMemory(from: bytes, byteCount: packet.byteCount) }
         let isExpendable = packet.isExpendable
@@ -506,6 +481,7 @@ extension ContextPointer {
         }
         pointee.counters.pointee.forwarded &+= 1
         guarded.pointee.peers.touch(slot, peer)
+        if !peer.pointee.hasRoom() { suspend(slot, peer, now: now) }
     }
 }
 

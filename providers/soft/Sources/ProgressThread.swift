@@ -121,8 +121,6 @@ private let longestSleep: UInt64 = 1_000_000
 private let lingerTime: UInt64 = 50_000
 /// After this time it looks at its other descriptors: a change of the interface, a call.
 private let longestLinger: UInt64 = 5_000_000
-/// The time after which a packet that waits for room in a ring is sent again.
-private let heldRetry: UInt64 = 50_000
 /// The time after which connections are accepted again when accept(2) has failed.
 private let listenRetry: UInt64 = 100_000_000
 
@@ -304,10 +302,12 @@ extension ContextPointer {
 
     @inline(__always)
     private func nextDeadline(now: UInt64) -> UInt64? {
-        let held = guarded.pointee.link.heldPacket == nil ? nil : now &+ heldRetry
+        let room =
+            guarded.pointee.peers.fullCount == 0 ? nil : now &+ guarded.pointee.peers.retryDelay(now: now)
         let listen = guarded.pointee.senders.isAcceptPaused ? now &+ listenRetry : nil
-        let faults = held == nil ? guarded.pointee.faults?.pointee.nextDeadline : nil
-        let own = min(held ?? .max, listen ?? .max, faults ?? .max)
+        // Packets that rules have delayed wait for room, too.
+        let faults = room == nil ? guarded.pointee.faults?.pointee.nextDeadline : nil
+        let own = min(room ?? .max, listen ?? .max, faults ?? .max)
         let deadline = min(pointee.engine.nextDeadline ?? .max, own)
         return deadline == .max ? nil : deadline
     }

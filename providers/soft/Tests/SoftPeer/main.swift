@@ -4,7 +4,8 @@
 //     soft-peer interface [interface=NAME]
 //
 // The first form prints its address as one line of JSON, and reads the peer's address from standard input. The server
-// echoes every message, until it receives one of a single byte. The client sends messages and compares the echoes,
+// echoes every message, until it receives one of a single byte; to one of two bytes, it answers with the sum of the upper
+// half of its memory. The client sends messages and compares the echoes,
 // executes the one-sided operations that the service type supports, prints its result as one line of JSON, and stops
 // the server.
 //
@@ -124,6 +125,12 @@ final class ConnectionEnd {
             guard received.opcode.rawValue & IBV_WC_RECV.rawValue != 0 else { continue }
             let length = Int(received.byte_len) - header
             if length == 1 { return }
+            if length == 2 {
+                endpoint.memory.storeBytes(of: endpoint.upperHalfSum, toByteOffset: Self.sendAt, as: UInt64.self)
+                try postReceive()
+                try send(8)
+                continue
+            }
             (endpoint.memory + Self.sendAt).copyMemory(
                 from: endpoint.memory + Self.receiveAt + header, byteCount: length)
             try postReceive()

@@ -98,12 +98,63 @@ extension Soft {
                 let envelope = PacketEnvelope(
                     source: .init(ipv4: 1), destination: .init(ipv4: 2), trafficClass: 0, hopLimit: 1, flowLabel: 0)
                 let packet = [UInt8](repeating: 1, count: 64)
+                let hasRoomAtFirst = peer.pointee.hasRoom()
+                #expect(hasRoomAtFirst)
                 #expect(peer.pointee.send(packet, byteCount: 64, envelope) == 0)
                 #expect(receive(connection) == (.packet, -1))
                 // The receiver does not read: no message is lost, and the sender gets EAGAIN.
                 var error: Int32 = 0
                 while error == 0 { error = peer.pointee.send(packet, byteCount: 64, envelope) }
-                #expect(error == EAGAIN)
+                let hasRoomWhenFull = peer.pointee.hasRoom()
+                #expect(error == EAGAIN && !hasRoomWhenFull)
+                // It has room again when they are read.
+                while receive(connection).kind != nil {}
+                let hasRoomAgain = peer.pointee.hasRoom()
+                #expect(hasRoomAgain)
+            }
+        }
+
+        @Test("A receiver without room is waited for; one that writes an invalid position, or ends, is not")
+        func fullReceiver() throws {
+            try withPeers { peers, senders, own in
+                let (slot, listener) = try listen()
+                defer { linux_close(listener) }
+                let envelope = PacketEnvelope(
+                    source: .init(ipv4: 1), destination: .init(ipv4: 2), trafficClass: 0, hopLimit: 1, flowLabel: 0)
+                let packet = [UInt8](repeating: 1, count: 4096)
+                for isHostile in [true, false] {
+                    let made = peers.peer(slot, own: own, &senders, now: 1)
+                    let peer = try #require(made)
+                    let connection = linux_local_accept(listener)
+                    defer { linux_close(connection) }
+                    let (_, descriptor) = receive(connection)
+                    defer { linux_close(descriptor) }
+                    var memory: UnsafeMutableRawPointer?
+                    #expect(linux_map_shared_memory(descriptor, PacketRing.strideByteCount, &memory) == 0)
+                    let ring = try #require(memory)
+                    defer { linux_unmap(ring, PacketRing.strideByteCount) }
+                    while peer.pointee.hasRoom() {
+                        let outcome = peer.pointee.writer!.write(packet, byteCount: 4096, envelope)
+                        #expect(outcome == .written)
+                    }
+                    peers.noteFull(slot, peer, now: 1000)
+                    peers.noteFull(slot, peer, now: 1000)
+                    #expect(peers.fullCount == 1)
+                    var found = peers.takeRoom(0, now: 1099, patience: 100)
+                    #expect(found == (slot, .full) && !peers.isLate(slot))
+                    found = peers.takeRoom(0, now: 1100, patience: 100)
+                    #expect(found == (slot, .late) && peers.isLate(slot))
+                    found = peers.takeRoom(0, now: 9000, patience: 100)
+                    #expect(found == (slot, .full) && peers.fullCount == 1)
+                    if isHostile {
+                        PacketRing.position(ring).pointee.store(1 << 40, ordering: .releasing)
+                    } else {
+                        PacketRing.closed(ring).pointee.store(1, ordering: .releasing)
+                    }
+                    found = peers.takeRoom(0, now: 9001, patience: 100)
+                    #expect(found == (slot, .free) && peers.fullCount == 0)
+                    if isHostile { #expect(linux_local_has_ended(connection)) }
+                }
             }
         }
 

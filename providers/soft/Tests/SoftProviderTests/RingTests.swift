@@ -125,6 +125,34 @@ extension Soft {
             }
         }
 
+        @Test("A ring that has room takes the longest packet, wherever it is to be written")
+        func room() throws {
+            withRing { ring in
+                var writer = PacketRingWriter(ring)
+                var reader = PacketRingReader(ring)
+                for round in 0..<300 {
+                    // The next round begins elsewhere.
+                    if round % 3 != 0 {
+                        #expect(write(&writer, 16 + round, 0))
+                        #expect(read(&reader) != nil)
+                        reader.publish()
+                    }
+                    var count = 0
+                    while writer.hasRoom() {
+                        let isWritten = write(&writer, Engine.packetRoom, 1)
+                        guard isWritten else {
+                            Issue.record("a ring with room is full")
+                            return
+                        }
+                        count += 1
+                    }
+                    #expect(count >= PacketRing.byteCount / PacketRing.maximumRecord - 4)
+                    for _ in 0..<count { #expect(read(&reader)?.count == Engine.packetRoom) }
+                    reader.publish()
+                }
+            }
+        }
+
         @Test("If the writer dies in the middle of a packet, the reader reads the packets before it only")
         func halfWritten() throws {
             withRing { ring in

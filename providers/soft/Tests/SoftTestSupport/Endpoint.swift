@@ -258,6 +258,15 @@ public final class Endpoint {
         }
     }
 
+    /// FNV-1a of the upper half of this endpoint's memory, word by word.
+    public var upperHalfSum: UInt64 {
+        var sum: UInt64 = 0xCBF2_9CE4_8422_2325
+        for offset in stride(from: Self.memorySize / 2, to: Self.memorySize, by: 8) {
+            sum = (sum ^ memory.load(fromByteOffset: offset, as: UInt64.self)) &* 0x100_0000_01B3
+        }
+        return sum
+    }
+
     public func bytes(_ offset: Int, _ length: Int) -> [UInt8] {
         Array(UnsafeRawBufferPointer(start: memory + offset, count: length))
     }
