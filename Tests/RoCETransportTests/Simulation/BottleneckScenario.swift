@@ -26,14 +26,25 @@ final class BottleneckScenario {
         var lastCompletion: UInt64 = 0
     }
 
+    /// What the network does besides.
+    struct Weather {
+        /// Packets of 10,000 that are lost.
+        var loss: Int
+        /// Percent of the packets that others overtake.
+        var reordering: Int
+    }
+
     private static let mtu = 256
     /// Work requests that a queue pair has outstanding.
     private static let depth = 8
 
-    /// - Parameter sharesWindow: False: the windows of the queue pairs add up, for comparison.
-    init(seed: UInt64, sharesWindow: Bool = true) throws {
+    /// - Parameters:
+    ///   - sharesWindow: False: the windows of the queue pairs add up, for comparison.
+    ///   - weather: With it, there are 64 queue pairs, and the queue is that of a small socket buffer.
+    init(seed: UInt64, sharesWindow: Bool = true, weather: Weather? = nil) throws {
         var random = SplitMix(seed: seed)
-        let count = random.pick([2, 8, 32, 64])
+        let picked = random.pick([2, 8, 32, 64])
+        let count = weather == nil ? picked : 64
         opcode = random.pick([.write, .write, .send, .read])
         let size = Self.mtu * random.pick([1, 4, 16])
         self.size = size
@@ -43,6 +54,10 @@ final class BottleneckScenario {
         profile.bottleneck = .init(packets: packets, interval: random.pick([500, 1_000, 4_000]))
         profile.delay = random.pick([1_000...1_000, 20_000...20_000])
         profile.pause = random.pick([0, 20_000])
+        if let weather {
+            profile.bottleneck = .init(packets: 16, interval: 1_000)
+            profile.reordering = weather.reordering
+        }
         hosts = try (1...2).map { number in
             try Host(
                 UInt32(number), seed: random.next(), memory: count * 2 * size + 4096,
@@ -58,6 +73,10 @@ final class BottleneckScenario {
         network = Network(hosts, seed: random.next(), profile: profile)
         self.random = random
         for _ in 0..<count { try connect() }
+        if let weather {
+            var lottery = SplitMix(seed: seed)
+            network.inspect = { _, _ in lottery.below(10_000) >= weather.loss }
+        }
     }
 
     private func connect() throws {
@@ -123,6 +142,11 @@ final class BottleneckScenario {
         let first = 192 + 4 * network.profile.bottleneck!.packets
         try require(network.overflowed < first + network.queued / 5, lossText)
         try require(longestWait < 500_000_000, "a queue pair waited for \(longestWait) ns")
+    }
+
+    /// The packets with data that were sent, or found the queue full, for each one that is needed.
+    var packetsForEach: Double {
+        Double(network.queued + network.overflowed) / Double(flows.count * messages * (size / Self.mtu))
     }
 
     /// The packets that found the queue full, and all others.

@@ -76,6 +76,21 @@ struct SimulationTests {
         }
     }
 
+    @Test(
+        "64 queue pairs send to one host through a small buffer, with losses and reordering, and do not collapse",
+        arguments: [(10, 0), (100, 1), (500, 0), (500, 2), (0, 5)])
+    func weather(loss: Int, reordering: Int) throws {
+        var most = 0.0
+        for seed in UInt64(1)...2 {
+            let scenario = try BottleneckScenario(seed: seed, weather: .init(loss: loss, reordering: reordering))
+            do { try scenario.run() } catch { report("weather", seed, error) }
+            most = max(most, scenario.packetsForEach)
+        }
+        // The packets of go-back-N after a loss, acknowledgements and requests of READs.
+        #expect(most < 4)
+        print("loss \(Double(loss) / 100) %, reordering \(reordering) %: up to \(most) packets for each one")
+    }
+
     @Test("The window of the destination prevents most losses of a drop-tail queue")
     func sharedWindow() throws {
         var lost = (shared: 0, separate: 0)

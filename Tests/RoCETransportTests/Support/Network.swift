@@ -8,6 +8,8 @@ struct NetworkProfile {
     var loss = 0
     var duplication = 0
     var corruption = 0
+    /// Percent of the packets that arrive 20 µs later than the others: some packets overtake them.
+    var reordering = 0
     /// The delay of a packet in nanoseconds, drawn from this range; a wide range reorders packets.
     var delay: ClosedRange<Int> = 1_000...1_000
     /// The queue before each host; nil: packets do not wait for each other.
@@ -27,7 +29,7 @@ struct NetworkProfile {
 
     /// Whether all packets arrive once, unchanged and in order.
     var isPerfect: Bool {
-        loss == 0 && duplication == 0 && corruption == 0 && delay.count == 1 && bottleneck == nil
+        loss == 0 && duplication == 0 && corruption == 0 && reordering == 0 && delay.count == 1 && bottleneck == nil
     }
 }
 
@@ -166,7 +168,8 @@ final class Network {
         ICRC(ipv4: ip, udp: udp, packet: covered).store(at: bytes.baseAddress! + covered.count)
         if random.chance(profile.corruption) { corrupt(bytes) }
         order += 1
-        let time = leaves + UInt64(random.within(profile.delay))
+        var time = leaves + UInt64(random.within(profile.delay))
+        if profile.reordering > 0 && random.chance(profile.reordering) { time += 20_000 }
         push(
             Travelling(
                 time: time, order: order, host: target, source: packet.path.source, ip: ip, udp: udp, bytes: bytes,
