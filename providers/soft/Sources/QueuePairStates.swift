@@ -10,7 +10,8 @@ func modifyQueuePair(
     guard let qp, let attr else { return EINVAL }
     let pair = qp.soft
     let context = pair.context
-    let wanted = AttributeMask(rawValue: UInt32(bitPattern: mask))
+    let given = AttributeMask(rawValue: UInt32(bitPattern: mask))
+    let wanted = given.subtracting(ignoredAttributes(pair.pointee.pair.type))
     var attributes = QueuePairAttributes()
     guard attributes.take(attr.pointee, wanted) else {
         return refusal(
@@ -48,6 +49,16 @@ func modifyQueuePair(
         }
         context.pointee.progressThread.wake()
         return 0
+    }
+}
+
+/// The attributes of the side that an XRC queue pair does not have. Programs give them as for RC, and the kernel ignores
+/// them in the call of ibv_modify_qp (`modify_qp_mask` of uverbs), not its drivers.
+private func ignoredAttributes(_ type: QueuePairType) -> AttributeMask {
+    switch type {
+    case .xrcSend: [.maxDestinationReadAtomic, .minRNRTimer]
+    case .xrcReceive: [.maxReadAtomic, .retryCount, .rnrRetry]
+    default: []
     }
 }
 

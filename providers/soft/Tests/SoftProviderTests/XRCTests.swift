@@ -80,7 +80,8 @@ private final class Receiver {
         }
     }
 
-    func connect(to peer: Address) throws {
+    /// - Parameter others: Attributes that are given besides when the queue pair moves to RTS.
+    func connect(to peer: Address, others: [ibv_qp_attr_mask] = []) throws {
         try modify([IBV_QP_STATE, IBV_QP_PKEY_INDEX, IBV_QP_PORT, IBV_QP_ACCESS_FLAGS]) { attr in
             attr.qp_state = IBV_QPS_INIT
             attr.port_num = 1
@@ -98,7 +99,7 @@ private final class Receiver {
             attr.max_dest_rd_atomic = 16
             attr.min_rnr_timer = 12
         }
-        try modify([IBV_QP_STATE, IBV_QP_SQ_PSN, IBV_QP_TIMEOUT]) { attr in
+        try modify([IBV_QP_STATE, IBV_QP_SQ_PSN, IBV_QP_TIMEOUT] + others) { attr in
             attr.qp_state = IBV_QPS_RTS
             attr.timeout = 18
         }
@@ -152,6 +153,34 @@ private func refused(_ body: () throws -> Void) -> Int32 {
 extension Soft {
     @Suite("XRC")
     struct XRCTests {
+        @Test("Attributes of the side that an XRC queue pair does not have are ignored, as by the kernel")
+        func attributesOfBothSides() throws {
+            let (first, second) = try Ends.twoDevices.open()
+            let a = try sender(first)
+            let b = try Receiver(second)
+            let peer = try b.address
+            try a.modifyToInit()
+            try a.modify([
+                IBV_QP_STATE, IBV_QP_AV, IBV_QP_PATH_MTU, IBV_QP_DEST_QPN, IBV_QP_RQ_PSN, IBV_QP_MAX_DEST_RD_ATOMIC,
+                IBV_QP_MIN_RNR_TIMER,
+            ]) { attr in
+                attr.qp_state = IBV_QPS_RTR
+                attr.ah_attr = a.ahAttr(to: peer)
+                attr.path_mtu = a.options.pathMTU
+                attr.dest_qp_num = peer.queuePair
+                attr.rq_psn = peer.psn
+                // Out of range.
+                attr.max_dest_rd_atomic = 255
+                attr.min_rnr_timer = 255
+            }
+            try a.modifyToRTS()
+            try b.connect(to: a.address, others: [IBV_QP_RETRY_CNT, IBV_QP_RNR_RETRY, IBV_QP_MAX_QP_RD_ATOMIC])
+            try b.postReceive(id: 7, 0, 64)
+            try a.post(IBV_WR_SEND, [a.sge(0, 8)]) { $0.qp_type.xrc.remote_srqn = b.number }
+            try a.success()
+            #expect(try b.base.success().wr_id == 7)
+        }
+
         @Test("Every operation of ibv_post_send reaches the shared receive queue that its work request names")
         func operations() throws {
             let (a, b) = try connected()
