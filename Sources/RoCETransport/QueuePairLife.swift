@@ -66,6 +66,9 @@ extension Engine {
         guard specification.capabilities.isWithinLimits, isReceiver == (specification.xrcDomain != nil),
             isReceiver || core.pointee.domainExists(specification.domain.rawValue)
         else { throw .invalid }
+        // Inline data is stored in the place of the SGEs, so that there is room for as many bytes without asking for any.
+        let room = specification.capabilities.maxSendSGE * UInt32(MemoryLayout<SGE>.stride)
+        specification.capabilities.maxInlineData = max(specification.capabilities.maxInlineData, room)
         let (number, index) = try core.pointee.takeNumber()
         let storage = UnsafeMutablePointer<QueuePairStorage>.allocate(capacity: 1)
         storage.initialize(to: makeStorage(specification, number: number, index: index, owner: storage))

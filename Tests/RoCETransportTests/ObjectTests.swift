@@ -392,4 +392,24 @@ struct ObjectTests {
         #expect(pair.capabilities.maxReceiveWR == 0 && pair.capabilities.maxReceiveSGE == 0)
         #expect(pair.capabilities.maxSendWR == 64 && pair.capabilities.maxSendSGE == 3)
     }
+
+    @Test(
+        "max_inline_data is at least what the SGEs have room for, 16 bytes each",
+        arguments: [(0, 48), (47, 48), (100, 100)] as [(UInt32, UInt32)])
+    func inlineRoom(wanted: UInt32, room: UInt32) throws {
+        let host = try Host(1)
+        let pair = try host.makeQueuePair(maxSGE: 3, maxInlineData: wanted)
+        #expect(pair.capabilities.maxInlineData == room)
+        try host.connect(pair, to: GID(ipv4: 9), number: 7)
+        let bytes = host.take(Int(room) + 1)
+        for index in bytes.indices { bytes[index] = UInt8(index) }
+        let wqe = SendWQE(id: 1, opcode: .send, flags: .inline)
+        #expect(host.post(pair, wqe, [host.sge(bytes)]) == .invalid)
+        #expect(host.post(pair, wqe, [host.sge(UnsafeMutableRawBufferPointer(rebasing: bytes.dropLast()))]) == .success)
+        bytes.initializeMemory(as: UInt8.self, repeating: 0xFF)
+        let transmitted = host.engine.transmit(into: host.packet, now: 1)
+        let packet = try #require(transmitted)
+        let parsed = try TransportPacket(parsing: UnsafeRawBufferPointer(rebasing: host.packet[..<packet.byteCount]))
+        #expect(Array(host.packet[parsed.payload]) == (0..<Int(room)).map { UInt8($0) })
+    }
 }
