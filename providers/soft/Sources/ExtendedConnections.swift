@@ -223,7 +223,7 @@ extension QueuePairPointer {
         // ibv_create_qp_ex(3): these attributes are ignored.
         if pointee.pair.type == .xrcSend || pointee.pair.type == .xrcReceive { base.pointee.qp_base.srq = nil }
         guard pointee.pair.type == .xrcReceive else { return }
-        base.pointee.qp_base.pd = nil
+        // The protection domain stays, unused: rdma_create_qp(3) takes it from here again.
         base.pointee.qp_base.send_cq = nil
         base.pointee.qp_base.recv_cq = nil
     }

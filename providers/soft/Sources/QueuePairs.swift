@@ -193,7 +193,7 @@ func destroyQueuePair(qp: UnsafeMutablePointer<ibv_qp>?) -> Int32 {
         $0.pointee.subject == .queuePair && $0.pointee.element.qp == qp
     }
     rdma_wait_qp_events(qp, read)
-    qp.pointee.pd?.domain.release()
+    if qp.pointee.qp_type != IBV_QPT_XRC_RECV { qp.pointee.pd.domain.release() }
     rdma_fini_qp(qp)
     pair.deinitialize(count: 1)
     pair.deallocate()

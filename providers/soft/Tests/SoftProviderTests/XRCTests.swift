@@ -309,6 +309,22 @@ extension Soft {
             #expect(refused { _ = try created(b.table.open_qp(b.context, &attr)) } == EINVAL)
         }
 
+        @Test("An XRC_RECV queue pair keeps the protection domain that it was given in its struct, and does not use it")
+        func givenDomain() throws {
+            let (_, b) = try connected()
+            let given = try created(b.table.alloc_pd(b.context))
+            var attr = ibv_qp_init_attr_ex()
+            attr.qp_type = IBV_QPT_XRC_RECV
+            attr.comp_mask = IBV_QP_INIT_ATTR_XRCD.rawValue | IBV_QP_INIT_ATTR_PD.rawValue
+            attr.xrcd = b.xrcDomain
+            attr.pd = given
+            let pair = try created(b.table.create_qp_ex(b.context, &attr))
+            // librdmacm makes the shared receive queue with it.
+            #expect(pair.pointee.pd == given)
+            #expect(b.table.dealloc_pd(given) == 0)
+            #expect(b.table.destroy_qp(pair) == 0)
+        }
+
         @Test("The handle that made a queue pair can be destroyed before another one")
         func firstHandle() throws {
             let (a, b) = try connected()
