@@ -24,6 +24,8 @@ package struct SocketAddress: Hashable, Sendable {
     package var isIPv4: Bool { host.isIPv4 }
     /// Whether it stands for every address, of IPv6 or of IPv4 only.
     package var isAny: Bool { host == .zero || host == PortGID(low: 0xFFFF_0000_0000) }
+    /// Whether it is in 127.0.0.0/8, or ::1.
+    package var isLoopback: Bool { host.isLoopbackIPv4 || host == PortGID(low: 1) }
     /// Whether it is in 224.0.0.0/4 or ff00::/8.
     package var isMulticast: Bool { isIPv4 ? host.low >> 28 & 0xF == 0xE : host.high >> 56 == 0xFF }
 

@@ -8,26 +8,29 @@ import SystemPackage
 // The calls of librdmacm for software identifiers. Each returns 0 or an errno value.
 
 extension SoftwareService {
-    /// rdma_bind_addr(3). It takes the mailbox of the service, so that the port is in use from now on.
+    /// rdma_bind_addr(3). It takes the mailbox of the service, so that the port is in use from now on. As the kernel, a
+    /// loopback address that no device has stands for every address.
     package func bind(_ identifier: SoftwareIdentifier, _ address: SocketAddress) -> Int32 {
         perform { state in
             guard identifier.state.mailbox < 0, identifier.state.path == nil else { return EINVAL }
-            let isAny = address.isAny
-            let port: SoftwarePort
-            if isAny {
-                openListed(&state)
-                guard let first = state.ports.values.first else { return Self.failure(state) }
-                port = first
-            } else {
+            var own: SoftwarePort?
+            if !address.isAny {
                 let interface = AddressRoute.interface(having: address.host)
                 guard interface != 0 else { return EADDRNOTAVAIL }
-                guard let own = self.port(ofInterface: interface, &state) else { return Self.failure(state) }
-                port = own
+                own = self.port(ofInterface: interface, &state)
+                guard own != nil || address.isLoopback && state.failure == ENODEV else { return Self.failure(state) }
             }
-            let code = Self.reserve(identifier, address, port, at: isAny ? nil : address.host, &state)
-            if code == 0 && !isAny { identifier.bind(port) }
+            guard let port = own ?? anyPort(&state) else { return Self.failure(state) }
+            let code = Self.reserve(identifier, address, port, at: own == nil ? nil : address.host, &state)
+            if code == 0, let own { identifier.bind(own) }
             return code
         }
+    }
+
+    /// The port of any listed device, all of which are open afterwards; nil if there is none.
+    private func anyPort(_ state: inout State) -> SoftwarePort? {
+        openListed(&state)
+        return state.ports.values.first
     }
 
     /// Takes the mailbox of a port number; of any free one when it is 0.
@@ -69,7 +72,7 @@ extension SoftwareService {
             let serviceID = IPService.identifier(portSpace: identifier.raw.pointee.ps.rawValue, port: local.port)
             do throws(CMCallError) {
                 let listener = try state.endpoint.listen(
-                    serviceID: serviceID, address: local.isAny ? nil : local.host,
+                    serviceID: serviceID, address: identifier.state.port == nil ? nil : local.host,
                     transport: CMTransport(identifier.type))
                 identifier.state.listener = listener
                 identifier.state.backlog = backlog > 0 ? min(Int(backlog), Self.mostBacklog) : Self.mostBacklog
@@ -87,27 +90,33 @@ extension SoftwareService {
     ) -> Int32 {
         perform { state in
             guard identifier.state.path == nil, identifier.state.listener == nil else { return EINVAL }
-            var bound = identifier.state.mailbox >= 0 ? identifier.local : nil
-            if bound?.isAny == true { bound = nil }
+            // Without a port it is bound to every address.
+            let bound = identifier.state.port == nil ? nil : identifier.local
             let route: AddressRoute
             do throws(Errno) { route = try AddressRoute(to: peer, from: source ?? bound) } catch {
                 return error.rawValue
             }
-            guard let port = self.port(ofInterface: route.interfaceIndex, &state) else {
-                return Self.failure(state)
+            var (own, local) = (self.port(ofInterface: route.interfaceIndex, &state), route.local.host)
+            var isThisHost = peer.isAny
+            if own == nil, route.local.isLoopback, state.failure == ENODEV {
+                // As the kernel: a loopback address that no device has leads from any device to itself.
+                own = anyPort(&state)
+                guard let address = own?.firstAddress(isIPv4: peer.isIPv4) else { return Self.failure(state) }
+                (local, isThisHost) = (address, true)
             }
+            guard let port = own else { return Self.failure(state) }
             identifier.bind(port)
             // The unspecified address is this host, as for the kernel.
-            let peer = peer.isAny ? SocketAddress(host: route.local.host, port: peer.port, scope: peer.scope) : peer
+            let peer = isThisHost ? SocketAddress(host: local, port: peer.port, scope: peer.scope) : peer
             // All of 127.0.0.0/8 is this host, and the device has one of its addresses.
-            let isLoopback = peer.host.isLoopbackIPv4 && route.local.host.isLoopbackIPv4
-            let remote = isLoopback ? route.local.host : peer.host
-            identifier.state.path = CMPath(local: route.local.host, remote: remote, device: port.number)
+            let isLoopback = peer.host.isLoopbackIPv4 && local.isLoopbackIPv4
+            let remote = isLoopback ? local : peer.host
+            identifier.state.path = CMPath(local: local, remote: remote, device: port.number)
             let number = identifier.local?.port ?? source?.port ?? 0
             // The peer sees the port; nothing here depends on it.
             identifier.setLocal(
                 SocketAddress(
-                    host: route.local.host, port: number == 0 ? UInt16.random(in: 32768...60999) : number,
+                    host: local, port: number == 0 ? UInt16.random(in: 32768...60999) : number,
                     scope: peer.scope))
             identifier.setPeer(peer)
             push(SoftwareEvent(identifier, RDMA_CM_EVENT_ADDR_RESOLVED))

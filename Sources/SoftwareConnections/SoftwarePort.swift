@@ -93,14 +93,22 @@ package final class SoftwarePort: Sendable {
 
     /// The index of the entry of the GID table with that address; nil where there is none.
     func index(of gid: PortGID) -> UInt8? {
+        firstEntry { $0 == gid }.map { UInt8(clamping: $0.index) }
+    }
+
+    /// The first address in the GID table, one of the given family if there is one; nil when the table is empty.
+    func firstAddress(isIPv4: Bool) -> PortGID? {
+        (firstEntry { $0 != .zero && $0.isIPv4 == isIPv4 } ?? firstEntry { $0 != .zero })?.gid
+    }
+
+    private func firstEntry(where isWanted: (PortGID) -> Bool) -> (index: UInt32, gid: PortGID)? {
         guard let port = attributes else { return nil }
         for index in 0..<UInt32(clamping: port.gid_tbl_len) {
             var entry = ibv_gid_entry()
             let code = opened.ops.pointee.query_gid_ex?(
                 context, 1, index, &entry, 0, MemoryLayout<ibv_gid_entry>.size)
-            if code == 0 && withUnsafeBytes(of: entry.gid, { PortGID(bytes: $0) }) == gid {
-                return UInt8(clamping: index)
-            }
+            let gid = withUnsafeBytes(of: entry.gid) { PortGID(bytes: $0) }
+            if code == 0 && isWanted(gid) { return (index, gid) }
         }
         return nil
     }
