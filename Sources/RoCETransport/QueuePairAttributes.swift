@@ -136,7 +136,7 @@ public struct QueuePairCapabilities: Equatable, Sendable {
     public var maxSendSGE: UInt32
     /// `max_recv_sge`: 0 to `Limits.maxSGE`; ignored, and 0 afterwards, with a shared receive queue.
     public var maxReceiveSGE: UInt32
-    /// `max_inline_data` in bytes: 0 to `Limits.maxInlineData`.
+    /// `max_inline_data` in bytes: 0 to `Limits.maxInlineData`; of a queue pair at least 16 for each of `maxSendSGE`.
     public var maxInlineData: UInt32
 
     /// Creates capabilities (`struct ibv_qp_cap`).
