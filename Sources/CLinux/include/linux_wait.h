@@ -24,6 +24,17 @@ static inline void linux_spin_hint(void)
 #endif
 }
 
+/// Hints to the processor that the cache line at this address is written soon. The line has to be mapped; nothing is accessed.
+static inline void linux_prefetch_to_write(const void *address)
+{
+#if defined(__x86_64__)
+	/* Processors without the instruction ignore it. */
+	__asm__ volatile("prefetchw %0" : : "m"(*(const char *)address));
+#else
+	__builtin_prefetch(address, 1, 3);
+#endif
+}
+
 /// Closes a descriptor (close(2)).
 void linux_close(int fd);
 

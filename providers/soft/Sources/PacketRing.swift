@@ -64,6 +64,9 @@ enum PacketRing {
     static let firstLine = line - packetOffset
     /// The distance at which lines are cleared ahead, which the reader's cache gives up while some records are written.
     static let clearAhead = UInt64(8 * line)
+    /// The distance at which lines are requested for writing. A store waits for its line, and all later ones wait for the
+    /// store; requests do not wait for each other.
+    static let requestAhead = UInt64(24 * line)
     /// Room for the longest record.
     static let maximumRecord = roundUp(packetOffset + Engine.packetRoom)
 
@@ -131,6 +134,8 @@ struct PacketRingWriter {
     private(set) var tail: UInt64
     /// The reader's position when it was last read.
     private var seen: UInt64
+    /// The lines from `tail` on whose first word is known to be zero: bit n is line n. A load would wait for the line.
+    private var cleared: UInt64 = 0
     private var pairs = 0
     /// The address pair of the previous packet.
     private var lastSource = GID()
@@ -227,20 +232,24 @@ struct PacketRingWriter {
         return hasRoom(PacketRing.maximumRecord + PacketRing.line)
     }
 
-    /// Makes the first word of the line after a record zero, which it usually is already.
+    /// Makes the first word of the line after a record zero, if it is not already.
     @inline(__always)
     private func clear(_ position: UInt64) {
-        let word = PacketRing.word(data + PacketRing.offset(position))
-        if word.pointee.load(ordering: .relaxed) != 0 { word.pointee.store(0, ordering: .relaxed) }
+        let lines = (position &- tail) / UInt64(PacketRing.line)
+        if cleared >> lines & 1 != 0 { return }
+        PacketRing.word(data + PacketRing.offset(position)).pointee.store(0, ordering: .relaxed)
     }
 
     /// Moves the tail behind a record that was written, and clears a line ahead if the reader has read it.
     @inline(__always)
     private mutating func advance(to next: UInt64) {
+        cleared >>= (next &- tail) / UInt64(PacketRing.line)
         tail = next
+        linux_prefetch_to_write(data + PacketRing.offset(next &+ PacketRing.requestAhead))
         let ahead = next &+ PacketRing.clearAhead
         guard ahead &+ UInt64(PacketRing.line) &- seen <= UInt64(PacketRing.byteCount) else { return }
         PacketRing.word(data + PacketRing.offset(ahead)).pointee.store(0, ordering: .relaxed)
+        cleared |= 1 << (PacketRing.clearAhead / UInt64(PacketRing.line))
     }
 
     @inline(__always)
