@@ -83,19 +83,19 @@ public struct AccessTable {
     }
 
     @inline(__always)
-    static func offset(ofQueuePair index: UInt32) -> Int { pageByteCount + Int(index) &* queuePairByteCount }
+    static func offset(ofQueuePair index: UInt32) -> Int { pageByteCount &+ Int(index) &* queuePairByteCount }
 
     @inline(__always)
     static func offset(ofRegion index: UInt32, indexBits: UInt32) -> Int {
-        pageByteCount + (queuePairByteCount << Int(indexBits)) + Int(index) &* regionByteCount
+        pageByteCount &+ queuePairByteCount &<< Int(indexBits) &+ Int(index) &* regionByteCount
     }
 
     /// Whether the page with this offset has memory.
     @inline(__always)
     static func isPresent(_ offset: Int, in memory: UnsafeMutableRawPointer) -> Bool {
-        let page = offset / pageByteCount
-        let bits = word64(memory + presentOffset + page / 64 * 8).pointee.load(ordering: .acquiring)
-        return bits & 1 << UInt64(page % 64) != 0
+        let page = UInt(bitPattern: offset) / UInt(pageByteCount)
+        let bits = word64(memory + presentOffset + Int(bitPattern: page / 64 * 8)).pointee.load(ordering: .acquiring)
+        return bits & 1 &<< UInt64(page) != 0
     }
 
     /// The entry at this offset, after its page got memory; nil when it gets none.

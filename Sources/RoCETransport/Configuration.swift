@@ -42,6 +42,9 @@ public struct Configuration: Sendable {
     /// The number of packets that one queue pair may send in a row while others have packets to send: at least 1. A
     /// setting of the engine's own scheduler.
     public var burst: UInt32 = 8
+    /// Whether short SENDs take the short path, which has the same effects as the general one and costs less. A test of
+    /// that compares both.
+    public var usesShortPath = true
     /// The check of each access to memory with on-demand paging (`ibv_device_attr_ex.odp_caps`); nil where such memory
     /// cannot be registered. It is called under the engine's lock.
     public var memoryCheck: MemoryCheck?

@@ -13,6 +13,10 @@ struct Core {
     var accessTable: AccessTable?
     /// The number of the last grant (`QueuePairStorage.grantNumber`).
     var grantCount: UInt16 = 0
+    /// The SENDs that took the short path, sent and received.
+    var shortMessages: UInt64 = 0
+    /// The description of the packet that `transmit` wrote.
+    let outgoing = UnsafeMutablePointer<OutgoingPacket>.allocate(capacity: 1)
     /// Whether the request that was written last is a reference (`Reference`).
     var wroteReference = false
     /// The engines of this host whose memory the requester accesses directly.
@@ -102,6 +106,7 @@ struct Core {
     func deallocate() {
         keys.deallocate()
         neighbors.deallocate()
+        outgoing.deallocate()
         multicast.deallocate()
         numberedQueues.deallocate()
         pathWindows.deallocate()

@@ -5,27 +5,27 @@ import RoCEWire
 
 extension Core {
     /// Writes the next datagram of a queue pair, and completes its work request.
-    mutating func emitDatagram(_ pair: Pair, to target: UnsafeMutableRawPointer) -> OutgoingPacket? {
+    mutating func emitDatagram(_ pair: Pair, to target: UnsafeMutableRawPointer) -> Bool {
         let current = pair.pointee.requester.current
-        guard pair.pointee.state == .readyToSend, pair.pointee.send.has(current) else { return nil }
+        guard pair.pointee.state == .readyToSend, pair.pointee.send.has(current) else { return false }
         let entry = pair.pointee.sendWQE(current)
         let payload = Int(entry.pointee.length)
         guard payload <= Int(configuration.activeMTU) else {
             failCurrent(pair, .localLengthError)
-            return nil
+            return false
         }
         if faults != nil {
             let status = injectedStatus(entry, pair)
             guard status == .success else {
                 failCurrent(pair, status)
-                return nil
+                return false
             }
         }
         let start = BTH.byteCount + DETH.byteCount
         let data = start + (entry.pointee.hasImmediate ? ImmDt.byteCount : 0)
         guard copyPayload(entry, pair, offset: 0, byteCount: payload, to: target + data) else {
             failCurrent(pair, .localProtectionError)
-            return nil
+            return false
         }
         let key = entry.pointee.remoteQKey
         DETH(qkey: key & controlledQKey != 0 ? pair.pointee.attributes.qkey : key, sourceQPN: pair.pointee.number)
@@ -37,11 +37,12 @@ extension Core {
                 .unreliableDatagram, first: true, last: true, extra: entry.pointee.hasImmediate ? .immediate : .none),
             destinationQPN: entry.pointee.remoteQPN, psn: psn, pkey: configuration.pkey,
             solicited: entry.pointee.flags.contains(.solicited))
-        let packet = OutgoingPacket(
-            byteCount: seal(bth, at: target, payload: payload),
-            path: (UnsafeRawPointer(entry) + SendWQE.size).load(as: Path.self),
-            sourceQPN: pair.pointee.number, destinationQPN: entry.pointee.remoteQPN,
-            isDatagram: true, isExpendable: false)
+        outgoing.initialize(
+            to: OutgoingPacket(
+                byteCount: seal(bth, at: target, payload: payload),
+                path: (UnsafeRawPointer(entry) + SendWQE.size).load(as: Path.self),
+                sourceQPN: pair.pointee.number, destinationQPN: entry.pointee.remoteQPN,
+                isDatagram: true, isExpendable: false))
         counters.sentPackets &+= 1
         pair.pointee.requester.next = psn.next
         pair.pointee.requester.una = psn.next
@@ -49,7 +50,7 @@ extension Core {
         pair.pointee.requester.current = current &+ 1
         pair.pointee.requester.started = current &+ 1
         completeOldestSend(pair, status: .success)
-        return packet
+        return true
     }
 
     /// The bytes at the start of a datagram's receive buffer that hold the GRH, or the IP header: 40 (`struct

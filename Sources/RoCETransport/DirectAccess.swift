@@ -38,17 +38,27 @@ extension Core {
     private mutating func executeAllDirectly(_ pair: Pair, _ prefix: Int, share: inout Int) -> Bool {
         // The hazard is stored once for consecutive requests with one key, since that waits for all stores before. Each
         // request reads the table again, so it finds out that the owner waits.
+        let neighbor = neighbors.entries[prefix]!
         var entered: UInt32?
-        defer { if entered != nil { neighbors.entries[prefix]!.leave() } }
+        defer { if entered != nil { neighbor.leave() } }
         while pair.pointee.isSending, nothingIsOutstanding(pair), passLocal(pair) {
             let current = pair.pointee.requester.current
             guard pair.pointee.send.has(current), current == pair.pointee.send.oldest else { return false }
             let entry = pair.pointee.sendWQE(current)
             guard entry.pointee.isOneSided, entry.pointee.length != 0 || entry.pointee.isFlush else { return false }
-            guard entry.pointee.flags.contains(.inline) || hasPlainMemory(entry, pair) else { return false }
+            // Of a short WRITE, the L_Key is checked once.
+            let source = entry.pointee.opcode == .write ? shortSource(entry, pair) : nil
+            guard source != nil || entry.pointee.flags.contains(.inline) || hasPlainMemory(entry, pair) else {
+                return false
+            }
             guard share > 0 else { return true }
             if current == pair.pointee.requester.started {
-                guard pair.pointee.state == .readyToSend, begin(entry, pair) == .success else { return false }
+                guard pair.pointee.state == .readyToSend else { return false }
+                if source != nil {
+                    assignPSNs(entry, pair, packets: 1)
+                } else if begin(entry, pair) != .success {
+                    return false
+                }
             } else if pair.pointee.requester.next != entry.pointee.firstPSN {
                 // Its first packets were sent and acknowledged: the responder expects the others.
                 return false
@@ -56,16 +66,19 @@ extension Core {
             share &-= Self.requestShare
             let key = entry.pointee.rkey
             if entered != key {
-                neighbors.entries[prefix]!.enter(queuePair: pair.pointee.attributes.destinationQPN, key: key)
+                neighbor.enter(queuePair: pair.pointee.attributes.destinationQPN, key: key)
                 entered = key
             }
-            switch access(entry, pair, prefix, share: &share) {
-            case .done:
-                counters.directRequests &+= 1
-                pair.pointee.requester.directOffset = 0
-                pair.pointee.requester.current = current &+ 1
-                completeOldestSend(pair, status: .success)
-                if pair.pointee.state == .sendQueueDrained { reportDrained(pair) }
+            if let source, let target = shortTarget(entry, pair, neighbor) {
+                let byteCount = Int(entry.pointee.length)
+                writeEnd(from: source, byteCount: byteCount, to: target)
+                share &-= byteCount
+                counters.directBytes &+= UInt64(byteCount)
+                complete(pair)
+                continue
+            }
+            switch access(entry, pair, prefix, neighbor, share: &share) {
+            case .done: complete(pair)
             case .unfinished: return true
             case .refused:
                 pair.pointee.requester.directOffset = 0
@@ -75,8 +88,30 @@ extension Core {
         return false
     }
 
+    /// The request at `current` was executed.
     @inline(__always)
-    private func nothingIsOutstanding(_ pair: Pair) -> Bool {
+    private mutating func complete(_ pair: Pair) {
+        counters.directRequests &+= 1
+        pair.pointee.requester.directOffset = 0
+        pair.pointee.requester.current = pair.pointee.requester.current &+ 1
+        completeOldestSend(pair, status: .success)
+        if pair.pointee.state == .sendQueueDrained { reportDrained(pair) }
+    }
+
+    /// The mapped memory for a WRITE; nil where it is not mapped, or may not be written.
+    @inline(__always)
+    private mutating func shortTarget(
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, _ neighbor: Neighbor
+    ) -> UnsafeMutableRawPointer? {
+        let memory = neighbor.memory(
+            pair, key: entry.pointee.rkey, address: entry.pointee.remoteAddress, length: UInt64(entry.pointee.length),
+            access: .remoteWrite)
+        guard case .mapped(let target) = memory else { return nil }
+        return target
+    }
+
+    @inline(__always)
+    private mutating func nothingIsOutstanding(_ pair: Pair) -> Bool {
         let high = pair.pointee.requester.high
         return pair.pointee.requester.una == high && pair.pointee.requester.next == high
             && pair.pointee.requester.outstandingReads == 0 && pair.pointee.requester.failure == .success
@@ -97,14 +132,14 @@ extension Core {
     /// Executes a request, or the next part of a long one, inside an access (`Neighbor.enter`).
     @inline(__always)
     private mutating func access(
-        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, _ prefix: Int, share: inout Int
+        _ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, _ prefix: Int, _ neighbor: Neighbor, share: inout Int
     ) -> DirectResult {
         let key = entry.pointee.rkey
         if entry.pointee.isFlush { return flush(entry, pair, prefix) }
         let isAtomic = entry.pointee.isAtomic
         let access: AccessFlags = entry.pointee.isRead ? .remoteRead : isAtomic ? .remoteAtomic : .remoteWrite
         guard
-            let memory = neighbors.entries[prefix]!.memory(
+            let memory = neighbor.memory(
                 pair, key: key, address: entry.pointee.remoteAddress,
                 length: isAtomic ? UInt64(atomicByteCount) : UInt64(entry.pointee.length), access: access)
         else { return .refused }
@@ -150,8 +185,7 @@ extension Core {
         to target: UnsafeMutableRawPointer, endsMessage: Bool
     ) -> Bool {
         guard endsMessage else { return copyPayload(entry, pair, offset: offset, byteCount: byteCount, to: target) }
-        let last = (UInt(bitPattern: target) &+ UInt(byteCount) &- 1) & ~7
-        let before = last <= UInt(bitPattern: target) ? 0 : Int(last &- UInt(bitPattern: target))
+        let before = bytesBeforeLastWord(byteCount, at: target)
         if before != 0 {
             guard copyPayload(entry, pair, offset: offset, byteCount: before, to: target) else { return false }
         }
@@ -165,9 +199,33 @@ extension Core {
         return true
     }
 
+    /// The same for bytes that are in one place, and end a message.
+    @inline(__always)
+    private mutating func writeEnd(from source: UnsafeRawPointer, byteCount: Int, to target: UnsafeMutableRawPointer) {
+        let before = bytesBeforeLastWord(byteCount, at: target)
+        if before != 0 { target.copyMemory(from: source, byteCount: before) }
+        let count = byteCount &- before
+        var word: UInt64 = 0
+        if count == 8 {
+            word = (source + before).loadUnaligned(as: UInt64.self)
+        } else {
+            withUnsafeMutableBytes(of: &word) { $0.baseAddress!.copyMemory(from: source + before, byteCount: count) }
+        }
+        store(word, byteCount: count, at: target + before)
+    }
+
+    /// The bytes of a message before its last word, which ends with it and begins at an address that is a multiple of 8, or
+    /// where the message begins.
+    @inline(__always)
+    private mutating func bytesBeforeLastWord(_ byteCount: Int, at target: UnsafeMutableRawPointer) -> Int {
+        let last = (UInt(bitPattern: target) &+ UInt(byteCount) &- 1) & ~7
+        return last <= UInt(bitPattern: target) ? 0 : Int(last &- UInt(bitPattern: target))
+    }
+
     /// Stores the first `byteCount` bytes, 1 to 8, of a word, which do not cross an address that is a multiple of 8. A
     /// thread that reads them with acquire ordering also reads what was written before.
-    private func store(_ word: UInt64, byteCount: Int, at target: UnsafeMutableRawPointer) {
+    @inline(__always)
+    private mutating func store(_ word: UInt64, byteCount: Int, at target: UnsafeMutableRawPointer) {
         let place = UInt(bitPattern: target)
         if byteCount == 8 {
             target.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.store(word, ordering: .releasing)

@@ -65,6 +65,7 @@ extension Engine {
     ) {
         core.pointee.now = now
         if let acknowledged { core.pointee.receiveAcknowledgement(acknowledged, of: packet, from: source, now: now) }
+        if core.pointee.receiveShort(packet, from: source) { return }
         core.pointee.receive(packet, from: source, now: now)
     }
 
@@ -88,9 +89,20 @@ extension Engine {
     public borrowing func transmit(
         into buffer: UnsafeMutableRawBufferPointer, acknowledgements: AcknowledgementOrder = .first, now: UInt64
     ) -> OutgoingPacket? {
+        write(into: buffer, acknowledgements: acknowledgements, now: now)?.pointee
+    }
+
+    /// Writes the next packet to send, as `transmit` does, and leaves its description in the engine: the copy costs as much
+    /// as a small packet.
+    /// - Returns: The description, which is valid until the next call of `write` or `transmit`, or nil when there is none to
+    ///   send now.
+    public borrowing func write(
+        into buffer: UnsafeMutableRawBufferPointer, acknowledgements: AcknowledgementOrder = .first, now: UInt64
+    ) -> UnsafePointer<OutgoingPacket>? {
         precondition(buffer.count >= Engine.packetRoom, "transmit needs room for Engine.packetRoom bytes")
         core.pointee.now = now
-        return core.pointee.transmit(into: buffer, acknowledgements, now: now)
+        guard core.pointee.transmit(into: buffer, acknowledgements, now: now) else { return nil }
+        return UnsafePointer(core.pointee.outgoing)
     }
 
     /// Notes that WQEs of a queue pair were published (`QueuePair.publishSends`), as its doorbell does.

@@ -40,6 +40,15 @@ struct MemoryRegion {
     }
 
     var isWindow: Bool { kind == .windowOfType1 || kind == .windowOfType2 }
+
+    /// Where a range is in this process; nil when it is not inside the region.
+    @inline(__always)
+    func place(of address: UInt64, length: UInt64) -> UnsafeMutableRawPointer? {
+        // Subtractions that may wrap, compared so that a wrapped one never passes: no addition can overflow.
+        let offset = address &- virtualAddress
+        guard offset <= self.length, length <= self.length &- offset else { return nil }
+        return UnsafeMutableRawPointer(bitPattern: base &+ UInt(offset))
+    }
 }
 
 /// The memory regions by their keys (L_Key and R_Key; IBTA volume 1, 10.6.3). A key has the index of the entry in the
@@ -187,6 +196,31 @@ struct MemoryKeyTable {
         key: UInt32, protectionDomain: UInt32, queuePair: UInt32 = 0, address: UInt64, length: UInt64,
         access: AccessFlags
     ) -> UnsafeMutableRawPointer? {
+        guard
+            let region = allowing(access, key: key, protectionDomain: protectionDomain, queuePair: queuePair)
+        else {
+            return translateChecked(
+                key: key, protectionDomain: protectionDomain, address: address, length: length, access: access)
+        }
+        return region.pointee.place(of: address, length: length)
+    }
+
+    /// The same for an access with an L_Key; nil for a key that is not one of plain memory (`isPlain`), too.
+    @inline(__always)
+    func translatePlain(
+        key: UInt32, protectionDomain: UInt32, address: UInt64, length: UInt64, access: AccessFlags
+    ) -> UnsafeMutableRawPointer? {
+        // No window allows an access with an L_Key.
+        allowing(access, key: key, protectionDomain: protectionDomain, queuePair: 0)?.pointee.place(
+            of: address, length: length)
+    }
+
+    /// The region or window with this key that allows an access; nil when there is none, and for a region whose accesses
+    /// `translateChecked` allows.
+    @inline(__always)
+    private func allowing(
+        _ access: AccessFlags, key: UInt32, protectionDomain: UInt32, queuePair: UInt32
+    ) -> UnsafeMutablePointer<MemoryRegion>? {
         assert(!access.isEmpty, "an unbound window allows an access that needs no flag")
         let index = key >> 16
         guard index < capacity else { return nil }
@@ -194,14 +228,8 @@ struct MemoryKeyTable {
         guard region.pointee.key == key, key != 0, region.pointee.protectionDomain == protectionDomain,
             region.pointee.access.rawValue & access.rawValue == access.rawValue,
             region.pointee.queuePair == 0 || region.pointee.queuePair == queuePair
-        else {
-            return translateChecked(
-                key: key, protectionDomain: protectionDomain, address: address, length: length, access: access)
-        }
-        // Subtractions that may wrap, compared so that a wrapped one never passes: no addition can overflow.
-        let offset = address &- region.pointee.virtualAddress
-        guard offset <= region.pointee.length, length <= region.pointee.length &- offset else { return nil }
-        return UnsafeMutableRawPointer(bitPattern: region.pointee.base &+ UInt(offset))
+        else { return nil }
+        return region
     }
 }
 

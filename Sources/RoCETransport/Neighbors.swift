@@ -162,7 +162,7 @@ extension Neighbor {
         _ pair: Core.Pair, key: UInt32, address: UInt64, length: UInt64, access: AccessFlags
     ) -> RemoteMemory? {
         let number = pair.pointee.attributes.destinationQPN
-        let pairOffset = AccessTable.offset(ofQueuePair: number & (1 << indexBits &- 1))
+        let pairOffset = AccessTable.offset(ofQueuePair: number & indexMask)
         let regionOffset = AccessTable.offset(ofRegion: key >> 16, indexBits: indexBits)
         guard AccessTable.isPresent(pairOffset, in: table), AccessTable.isPresent(regionOffset, in: table) else {
             return nil
@@ -197,7 +197,8 @@ extension Neighbor {
         return place(region, address: address, length: length)
     }
 
-    private var indexMask: UInt32 { 1 << indexBits &- 1 }
+    @inline(__always)
+    private var indexMask: UInt32 { 1 &<< indexBits &- 1 }
 
     /// Whether the peer of a queue pair is in the connection that this grant number stands for, and has been since: then none
     /// of its work requests has completed in error.
@@ -229,7 +230,7 @@ extension Neighbor {
             if place.pointee.number == shared, let start = place.pointee.address {
                 let first = region.load(fromByteOffset: 40, as: UInt64.self) &+ offset
                 guard first <= place.pointee.byteCount, length <= place.pointee.byteCount &- first else { return nil }
-                return .mapped(start + Int(first))
+                return .mapped(start + Int(bitPattern: UInt(first)))
             }
         }
         guard case .process(let process, let copy) = reach else { return nil }

@@ -275,8 +275,10 @@ extension Core {
         let ring = pair.pointee.send
         assert(ring.has(ring.oldest), "no work request is in the send queue")
         let entry = pair.pointee.sendWQE(ring.oldest)
+        guard status != .success || pair.pointee.sqSigAll || entry.pointee.flags.contains(.signaled) else {
+            return ring.release()
+        }
         var completion = WorkCompletion()
-        let wanted = status != .success || pair.pointee.sqSigAll || entry.pointee.flags.contains(.signaled)
         completion.id = entry.pointee.id
         completion.status = status
         completion.opcode = entry.pointee.completionOpcode
@@ -285,7 +287,6 @@ extension Core {
             completion.byteCount = entry.pointee.isRead ? entry.pointee.length : 8
         }
         ring.release()
-        guard wanted else { return }
         completion.queuePairNumber = pair.pointee.number
         if !push(completion, solicited: false, to: pair.pointee.sendCQ) { fatal(pair) }
     }

@@ -94,14 +94,20 @@ extension Core {
         }
         let isAtomic = isReadOrAtomic && !entry.pointee.isRead
         let mtu = pair.pointee.attributes.pathMTU
+        assignPSNs(entry, pair, packets: isAtomic ? 1 : packetCount(entry.pointee.length, mtu: mtu))
+        return .success
+    }
+
+    /// Assigns PSNs to the work request at `current`, which was checked and has so many packets.
+    @inline(__always)
+    mutating func assignPSNs(_ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, packets: UInt32) {
         entry.pointee.firstPSN = pair.pointee.requester.next
-        entry.pointee.packets = isAtomic ? 1 : packetCount(entry.pointee.length, mtu: mtu)
+        entry.pointee.packets = packets
         entry.pointee.readSegmentByte = UInt8(truncatingIfNeeded: configuration.readSegment.trailingZeroBitCount)
         pair.pointee.requester.started = pair.pointee.requester.current &+ 1
         // A request that was begun directly may have been completed by packets.
         pair.pointee.requester.directOffset = 0
         if pair.pointee.requester.referencePause != 0 { pair.pointee.requester.referencePause &-= 1 }
-        return .success
     }
 
     @inline(__always)
@@ -221,7 +227,7 @@ extension Core {
     /// pairs have their turn in a full window, in every packet of a probe, and with a rate limit in every packet, since
     /// the next one can be later than the retransmission timeout. A message for which `canWait` needs none at its end.
     @inline(__always)
-    private mutating func setsAckReq(_ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, isLast: Bool) -> Bool {
+    mutating func setsAckReq(_ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair, isLast: Bool) -> Bool {
         guard pair.pointee.type != .uc else { return false }
         let inFlight = pair.pointee.requester.una.distance(to: pair.pointee.requester.next) &+ 1
         if isLast && !canWait(entry, pair) || UInt32(bitPattern: inFlight) >= pair.pointee.requester.window

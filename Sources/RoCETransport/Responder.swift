@@ -190,13 +190,18 @@ extension Core {
 
     /// The packet was executed: the next PSN is expected, and the packet is acknowledged if BTH.A is set.
     mutating func accept(_ pair: Pair, _ bth: BTH) {
-        pair.pointee.responder.expected = bth.psn.next
-        if bth.psn.next.rawValue == pair.pointee.responder.forgetAt { forgetDistant(pair) }
-        if bth.opcode.endsMessage {
+        accept(pair, bth.psn, endsMessage: bth.opcode.endsMessage, acknowledgeRequest: bth.acknowledgeRequest)
+    }
+
+    @inline(__always)
+    mutating func accept(_ pair: Pair, _ psn: PSN, endsMessage: Bool, acknowledgeRequest: Bool) {
+        pair.pointee.responder.expected = psn.next
+        if psn.next.rawValue == pair.pointee.responder.forgetAt { forgetDistant(pair) }
+        if endsMessage {
             pair.pointee.responder.msn = (pair.pointee.responder.msn &+ 1) & mask24
             pair.pointee.responder.message = Responder.betweenMessages
         }
-        if bth.acknowledgeRequest { answer(pair, bth.psn, .ack) }
+        if acknowledgeRequest { answer(pair, psn, .ack) }
     }
 
     /// The bytes of the receive work request for the next message: the one that is held, or the oldest one posted. Nil

@@ -1,40 +1,39 @@
 import RoCEWire
 
 extension Core {
-    /// Writes the next packet: acknowledgements where `order` says; READ responses and requests alternate, and queue pairs
-    /// take turns in each of the two lists.
+    /// Writes the next packet, and its description to `outgoing`: acknowledgements where `order` says; READ responses and
+    /// requests alternate, and queue pairs take turns in each of the two lists.
+    /// - Returns: False when there is no packet to send now.
     mutating func transmit(
         into buffer: UnsafeMutableRawBufferPointer, _ order: AcknowledgementOrder, now: UInt64
-    ) -> OutgoingPacket? {
-        guard let target = buffer.baseAddress else { return nil }
+    ) -> Bool {
+        guard let target = buffer.baseAddress else { return false }
         if order == .only { return nextAcknowledgement(to: target) }
         takeDoorbells()
         hasDirectWork = false
         switch order {
-        case .last: if let packet = nextAcknowledgement(to: target, isUrgent: true) { return packet }
+        case .last: if nextAcknowledgement(to: target, isUrgent: true) { return true }
         case .held where mayHoldAcknowledgements: break
-        default: if let packet = nextAcknowledgement(to: target) { return packet }
+        default: if nextAcknowledgement(to: target) { return true }
         }
-        if responsesNext, let packet = nextReadResponse(to: target) {
+        if responsesNext, nextReadResponse(to: target) {
             responsesNext = false
-            return packet
+            return true
         }
         responsesNext = true
-        if let packet = nextRequest(to: target, carries: order != .first, now: now) ?? nextReadResponse(to: target) {
-            return packet
-        }
-        if order == .last, let packet = nextAcknowledgement(to: target) { return packet }
+        if nextRequest(to: target, carries: order != .first, now: now) || nextReadResponse(to: target) { return true }
+        if order == .last, nextAcknowledgement(to: target) { return true }
         assert(
             hasDirectWork || requests.first == nil && readResponses.first == nil,
             "without a packet to send, no list has an entry")
-        return nil
+        return false
     }
 
     /// The next response of the list of acknowledgements; of those that are not ACKs if `isUrgent`.
     @inline(__always)
     private mutating func nextAcknowledgement(
         to target: UnsafeMutableRawPointer, isUrgent: Bool = false
-    ) -> OutgoingPacket? {
+    ) -> Bool {
         var next = acknowledgements.first
         while let link = next {
             let pair = link.pointee.owner
@@ -48,19 +47,26 @@ extension Core {
                 continue
             }
             acknowledgements.remove(link)
-            if let packet = nextResponse(pair, to: target) { return packet }
+            if nextResponse(pair, to: target) { return true }
             next = acknowledgements.first
         }
-        return nil
+        return false
     }
 
     @inline(__always)
-    private mutating func nextResponse(_ pair: Pair, to target: UnsafeMutableRawPointer) -> OutgoingPacket? {
+    private mutating func nextResponse(_ pair: Pair, to target: UnsafeMutableRawPointer) -> Bool {
         var isNew = false
-        return finish(emitResponse(pair, to: target, &isNew), pair, isNew: isNew)
+        let byteCount = emitResponse(pair, to: target, &isNew)
+        return finish(byteCount, pair, isNew: isNew)
     }
 
-    private mutating func nextReadResponse(to target: UnsafeMutableRawPointer) -> OutgoingPacket? {
+    @inline(__always)
+    private mutating func nextReadResponse(to target: UnsafeMutableRawPointer) -> Bool {
+        readResponses.first != nil && writeReadResponse(to: target)
+    }
+
+    @inline(never)
+    private mutating func writeReadResponse(to target: UnsafeMutableRawPointer) -> Bool {
         while let link = readResponses.first {
             let pair = link.pointee.owner
             if waitsForRoom(pair) {
@@ -69,14 +75,14 @@ extension Core {
             }
             readResponses.remove(link)
             // Adds the queue pair at the end again when it has more responses.
-            if let packet = nextResponse(pair, to: target) { return packet }
+            if nextResponse(pair, to: target) { return true }
         }
-        return nil
+        return false
     }
 
     private mutating func nextRequest(
         to target: UnsafeMutableRawPointer, carries: Bool, now: UInt64
-    ) -> OutgoingPacket? {
+    ) -> Bool {
         var share = Core.copyShare
         while let link = requests.first {
             let pair = link.pointee.owner
@@ -86,11 +92,17 @@ extension Core {
                 requests.rotate()
                 continue
             }
+            let byteCount = emitShort(pair, to: target, now: now)
+            if finish(byteCount, pair, isNew: true) {
+                inTurn &+= 1
+                if carries { outgoing.pointee.acknowledged = takeAcknowledgement(pair) }
+                return true
+            }
             if executeDirectly(pair, share: &share) {
                 inTurn = 0
                 requests.rotate()
                 hasDirectWork = true
-                return nil
+                return false
             }
             // A completion queue that overran has ended the queue pair.
             guard pair.pointee.isSending else { continue }
@@ -102,54 +114,56 @@ extension Core {
                 continue
             }
             inTurn &+= 1
-            if pair.pointee.pacing.rate == 0 || mayPace(pair), var packet = emitRequest(pair, to: target, now: now) {
-                if pair.pointee.pacing.rate != 0 { countPaced(pair, byteCount: packet.byteCount) }
-                if carries { packet.acknowledged = takeAcknowledgement(pair) }
-                return packet
+            if pair.pointee.pacing.rate == 0 || mayPace(pair), emitRequest(pair, to: target, now: now) {
+                if pair.pointee.pacing.rate != 0 { countPaced(pair, byteCount: outgoing.pointee.byteCount) }
+                if carries { outgoing.pointee.acknowledged = takeAcknowledgement(pair) }
+                return true
             }
             requests.remove(link)
             endPathTurn(pair)
             inTurn = 0
         }
-        return nil
+        return false
     }
 
-    private mutating func emitRequest(_ pair: Pair, to target: UnsafeMutableRawPointer, now: UInt64) -> OutgoingPacket?
-    {
+    private mutating func emitRequest(_ pair: Pair, to target: UnsafeMutableRawPointer, now: UInt64) -> Bool {
         assert(pair.pointee.isSending, "only queue pairs in RTS and SQD are in the list of requests")
         if pair.pointee.type == .ud { return emitDatagram(pair, to: target) }
-        guard pair.pointee.type != .uc else { return finish(emitUnreliable(pair, to: target), pair, isNew: false) }
+        guard pair.pointee.type != .uc else {
+            let byteCount = emitUnreliable(pair, to: target)
+            return finish(byteCount, pair, isNew: false)
+        }
         let isNew = pair.pointee.requester.next == pair.pointee.requester.high
-        var packet = finish(emitReliable(pair, to: target, now: now), pair, isNew: isNew)
+        let byteCount = emitReliable(pair, to: target, now: now)
+        guard finish(byteCount, pair, isNew: isNew) else { return false }
         if wroteReference {
             wroteReference = false
-            packet?.isReference = true
+            outgoing.pointee.isReference = true
         }
-        return packet
+        return true
     }
 
-    /// The description of a packet of a connection; nil when no packet was written. `isNew`: on RC, a request, READ
-    /// response or ACK that was not sent before.
+    /// Writes the description of a packet of a connection.
+    /// - Parameter isNew: On RC, a request, READ response or ACK that was not sent before.
+    /// - Returns: False when no packet was written: `byteCount` is 0.
     @inline(__always)
-    private mutating func finish(_ byteCount: Int, _ pair: Pair, isNew: Bool) -> OutgoingPacket? {
-        guard byteCount != 0 else { return nil }
+    mutating func finish(_ byteCount: Int, _ pair: Pair, isNew: Bool) -> Bool {
+        guard byteCount != 0 else { return false }
         counters.sentPackets &+= 1
-        return OutgoingPacket(
-            byteCount: byteCount, path: pair.pointee.attributes.path, sourceQPN: pair.pointee.number,
-            destinationQPN: pair.pointee.attributes.destinationQPN, isDatagram: false,
-            isExpendable: isNew && pair.pointee.sendsExpendable)
+        outgoing.initialize(
+            to: OutgoingPacket(
+                byteCount: byteCount, path: pair.pointee.attributes.path, sourceQPN: pair.pointee.number,
+                destinationQPN: pair.pointee.attributes.destinationQPN, isDatagram: false,
+                isExpendable: isNew && pair.pointee.sendsExpendable))
+        return true
     }
 
     /// Takes the doorbells that were rung since the last call, and adds their queue pairs to the ready list.
     @inline(__always)
-    private mutating func takeDoorbells() {
-        while let (base, bits) = doorbells.take() {
-            var left = bits
-            while left != 0 {
-                let index = base &+ UInt32(left.trailingZeroBitCount)
-                left &= left &- 1
-                if let pair = queuePairs[Int(index)] { serveDoorbell(pair) }
-            }
+    mutating func takeDoorbells() {
+        let doorbells = doorbells
+        doorbells.take { index in
+            if let pair = queuePairs[Int(index)] { serveDoorbell(pair) }
         }
     }
 
@@ -167,13 +181,19 @@ extension Core {
     /// - Returns: The bytes of the packet, with the ICRC.
     @inline(__always)
     mutating func seal(_ bth: BTH, at target: UnsafeMutableRawPointer, payload: Int) -> Int {
+        seal(bth, headers: bth.opcode.headerByteCount, at: target, payload: payload)
+    }
+
+    /// The same, for headers of a known length in bytes.
+    @inline(__always)
+    mutating func seal(_ bth: BTH, headers: Int, at target: UnsafeMutableRawPointer, payload: Int) -> Int {
         var base = bth
-        let headers = bth.opcode.headerByteCount
         let pad = PacketHeaders.padCount(payloadByteCount: payload)
         base.padCount = UInt8(truncatingIfNeeded: pad)
         base.emit(at: target)
         let end = headers &+ payload
-        for index in 0..<pad { target.storeBytes(of: 0, toByteOffset: end &+ index, as: UInt8.self) }
+        // Pad and ICRC in two stores: there are 0 to 3 bytes of pad.
+        target.storeBytes(of: 0, toByteOffset: end, as: UInt32.self)
         target.storeBytes(of: 0, toByteOffset: end &+ pad, as: UInt32.self)
         counters.sentBytes &+= UInt64(payload)
         return end &+ pad &+ ICRC.byteCount

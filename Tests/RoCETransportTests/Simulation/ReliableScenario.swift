@@ -5,7 +5,7 @@ import TestSupport
 final class ReliableScenario {
     private var random: SplitMix
     private let network: Network
-    private let hosts: [Host]
+    let hosts: [Host]
     private let oracle = Arena(6 << 20)
     private var streams: [ReliableStream] = []
     private var links: [(left: ReliableStream, right: ReliableStream, connection: Connection, faulty: Bool)] = []
@@ -25,7 +25,18 @@ final class ReliableScenario {
     private var firstViolation: (any Error)?
     private(set) var seenEvents: [UInt32: [AsyncEventType]] = [:]
 
-    init(seed: UInt64, isExtended: Bool = false) throws {
+    /// What the hosts did, for a comparison with the same history in another configuration: see `Network.trace`. The
+    /// completions are in it too.
+    var trace: [UInt64] { network.trace ?? [] }
+
+    /// - Parameters:
+    ///   - acknowledgements: When the engines write acknowledgements.
+    ///   - usesShortPath: `Configuration.usesShortPath`.
+    ///   - keepsTrace: Whether to fill `trace`.
+    init(
+        seed: UInt64, isExtended: Bool = false, acknowledgements: AcknowledgementOrder = .first,
+        usesShortPath: Bool = true, keepsTrace: Bool = false
+    ) throws {
         var random = SplitMix(seed: seed)
         mtu = random.pick([256, 256, 512, 1024, 4096])
         self.isExtended = isExtended
@@ -48,9 +59,12 @@ final class ReliableScenario {
                 configuration.acknowledgeInterval = random.pick([1, 4, 32])
                 configuration.readSegment = random.pick([1, 2, 64])
                 configuration.burst = random.pick([1, 8])
+                configuration.usesShortPath = usesShortPath
             }
         }
         network = Network(hosts, seed: random.next(), profile: profile)
+        network.acknowledgements = acknowledgements
+        if keepsTrace { network.trace = [] }
         self.random = random
         if isLocal {
             for host in hosts { host.publish() }
@@ -406,6 +420,7 @@ final class ReliableScenario {
     private func collect() throws {
         for host in hosts {
             for completion in host.poll() {
+                network.note(completion)
                 let isReceive = completion.opcode.rawValue & 0x80 != 0
                 guard
                     let stream = streams.first(where: {

@@ -60,6 +60,10 @@ final class Network {
     /// Called with each sent packet, before the faults of the network. The packet is lost if it returns false.
     var inspect: ((TransportPacket, OutgoingPacket) -> Bool)?
 
+    /// A hash of each packet that was sent, without addresses of this process, and of each completion that was noted; nil:
+    /// none is kept.
+    var trace: [UInt64]?
+
     private struct Travelling {
         let time: UInt64
         let order: UInt64
@@ -148,9 +152,34 @@ final class Network {
             let bytes = UnsafeRawBufferPointer(rebasing: host.packet[..<packet.byteCount])
             if let parsed = try? TransportPacket(parsing: bytes), !inspect(parsed, packet) { return }
         }
+        if trace != nil { note(packet, from: host) }
         if random.chance(profile.loss) { return }
         launch(packet, from: host)
         if random.chance(profile.duplication) { launch(packet, from: host) }
+    }
+
+    private func note(_ packet: OutgoingPacket, from host: Host) {
+        var hasher = TraceHasher()
+        hasher.add(now)
+        hasher.add(UInt64(packet.byteCount) << 32 | UInt64(packet.sourceQPN))
+        hasher.add(packet.acknowledged.map { UInt64($0.rawValue) } ?? .max)
+        hasher.add((packet.isReference ? 1 : 0) | (packet.isExpendable ? 2 : 0))
+        // The extended headers of other operations, and references, have addresses.
+        let isSend = Opcode(rawValue: host.packet[0]).operation == .send && !packet.isReference
+        for byte in host.packet[..<(isSend ? packet.byteCount : BTH.byteCount)] { hasher.add(UInt64(byte)) }
+        trace?.append(hasher.value)
+    }
+
+    /// Adds a completion to `trace`, if that is kept.
+    func note(_ completion: WorkCompletion) {
+        guard trace != nil else { return }
+        var hasher = TraceHasher()
+        hasher.add(completion.id)
+        hasher.add(UInt64(completion.status.rawValue) << 32 | UInt64(completion.opcode.rawValue))
+        hasher.add(UInt64(completion.vendorError) << 32 | UInt64(completion.byteCount))
+        hasher.add(UInt64(completion.queuePairNumber) << 32 | UInt64(completion.immediate))
+        hasher.add(UInt64(completion.flags.rawValue) << 8 | UInt64(completion.serviceLevel))
+        trace?.append(hasher.value)
     }
 
     private func launch(_ packet: OutgoingPacket, from host: Host) {
@@ -256,4 +285,10 @@ final class Network {
             place = child
         }
     }
+}
+
+/// FNV-1a over words.
+private struct TraceHasher {
+    private(set) var value: UInt64 = 0xCBF2_9CE4_8422_2325
+    mutating func add(_ word: UInt64) { value = (value ^ word) &* 0x100_0000_01B3 }
 }

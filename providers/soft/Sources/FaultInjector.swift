@@ -209,7 +209,7 @@ extension ContextPointer {
             // `PacketRingWriter.write` may read more bytes than the packet has.
             let bytes = guarded.pointee.link.packetBytes
             bytes.copyMemory(from: UnsafeRawBufferPointer(entry.bytes))
-            send(packet, at: bytes.baseAddress!, now: now)
+            withUnsafePointer(to: packet) { send($0, at: bytes.baseAddress!, now: now) }
             if entry.hasWrongICRC && packet.path.tag != Route.sharedMemory { guarded.pointee.sockets.spoilLast() }
         }
     }

@@ -175,9 +175,7 @@ extension ContextPointer {
             guarded.pointee.link.lastWasDatagram
             ? guarded.pointee.sockets.reserve() : guarded.pointee.link.packetBytes.baseAddress!
         let room = UnsafeMutableRawBufferPointer(start: target, count: Engine.packetRoom)
-        guard let packet = pointee.engine.transmit(into: room, acknowledgements: order, now: now) else {
-            return false
-        }
+        guard let packet = pointee.engine.write(into: room, acknowledgements: order, now: now) else { return false }
         guarded.pointee.link.packetCount &+= 1
         send(packet, at: target, now: now)
         return true
@@ -185,31 +183,32 @@ extension ContextPointer {
 
     /// Sends a packet that the engine wrote.
     @inline(__always)
-    func send(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) {
-        if packet.path.tag == Route.sharedMemory { return sendShared(packet, at: bytes, now: now) }
-        sendDatagram(packet, at: bytes, now: now)
+    func send(_ packet: UnsafePointer<OutgoingPacket>, at bytes: UnsafeMutableRawPointer, now: UInt64) {
+        if packet.pointee.path.tag == Route.sharedMemory { return sendShared(packet, at: bytes, now: now) }
+        sendDatagram(packet.pointee, at: bytes, now: now)
     }
 
     /// Sends a packet to a device of this host. It has room for it: if there is none left for another, the engine writes no
     /// more packets to it until there is.
     @inline(__always)
-    private func sendShared(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) {
-        let destination = Int(packet.destinationQPN >> 16)
+    private func sendShared(_ packet: UnsafePointer<OutgoingPacket>, at bytes: UnsafeMutableRawPointer, now: UInt64) {
+        let destination = Int(packet.pointee.destinationQPN >> 16)
         guard let peer = peer(destination, now: now) else {
-            var packet = packet
+            var packet = packet.pointee
             pointee.engine.separateAcknowledgement(of: &packet)
             if !packet.staysOnHost(bytes) { sendDatagram(packet, at: bytes, now: now) }
             return
         }
         guarded.pointee.link.lastWasDatagram = false
         let envelope = PacketEnvelope(
-            source: packet.path.source, destination: packet.path.destination,
-            trafficClass: packet.path.trafficClass, hopLimit: packet.path.hopLimit, flowLabel: packet.path.flowLabel,
-            isReference: packet.isReference, acknowledged: packet.acknowledged)
-        guard let outcome = peer.pointee.writer?.write(bytes, byteCount: packet.byteCount, envelope) else {
-            return sendMessage(packet, at: bytes, envelope, to: peer, now: now)
+            source: packet.pointee.path.source, destination: packet.pointee.path.destination,
+            trafficClass: packet.pointee.path.trafficClass, hopLimit: packet.pointee.path.hopLimit,
+            flowLabel: packet.pointee.path.flowLabel,
+            isReference: packet.pointee.isReference, acknowledged: packet.pointee.acknowledged)
+        guard let outcome = peer.pointee.writer?.write(bytes, byteCount: packet.pointee.byteCount, envelope) else {
+            return sendMessage(packet.pointee, at: bytes, envelope, to: peer, now: now)
         }
-        guard outcome == .written else { return drop(packet) }
+        guard outcome == .written else { return drop(packet.pointee) }
         guarded.pointee.peers.touch(destination, peer)
         if !peer.pointee.hasRoom() { suspend(destination, peer, now: now) }
     }
