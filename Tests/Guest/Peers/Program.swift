@@ -10,7 +10,14 @@ struct Program {
     /// - Parameter prefix: A command that runs the program elsewhere, such as on another host.
     init(_ command: String, prefix: String = "") async throws {
         output = "/dev/shm/\(UUID().uuidString)"
-        try await Bench.shell("(\(prefix) timeout 120 \(command); echo \"ended with $?\") >\(output) 2>&1 &")
+        // What puts the program elsewhere becomes timeout(1), so that its process is known.
+        try await Bench.shell(
+            """
+            (
+                \(prefix) timeout 120 \(command) & echo $! >\(output).process
+                status=0; wait $! || status=$?; echo "ended with $status"
+            ) >\(output) 2>&1 &
+            """)
     }
 
     /// Waits until the output contains `text`, and returns the whole output.
@@ -20,7 +27,14 @@ struct Program {
         return try await Bench.shell("cat \(output)")
     }
 
+    /// Ends a program that does not exit by itself, and waits until it has ended.
+    func terminate() async throws {
+        try await Bench.shell("kill $(cat \(output).process)")
+        try await awaitOutput("ended with")
+    }
+
     /// Waits until the program exits, which must be with status 0, and returns its output.
+    @discardableResult
     func end() async throws -> String {
         let output = try await awaitOutput("ended with")
         #expect(output.contains("ended with 0"), "\(output)")
