@@ -60,12 +60,6 @@ DROPIN_EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offse
 	return OBJECT(pd->context, reg_dmabuf_mr, dereg_mr, pd, offset, length, iova, fd, access);
 }
 
-DROPIN_EXPORT struct ibv_mr *ibv_reg_mr_ex(struct ibv_pd *pd, struct ibv_mr_init_attr *attr)
-{
-	BEHIND_OBJECT(pd->context, ibv_reg_mr_ex, pd, attr);
-	return OBJECT(pd->context, reg_mr_ex, dereg_mr, pd, attr);
-}
-
 DROPIN_EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *address, size_t length, int access)
 {
 	int error;
@@ -144,31 +138,6 @@ DROPIN_EXPORT int ibv_dealloc_dmah(struct ibv_dmah *dmah)
 {
 	BEHIND_STATUS(context_of_dmah(dmah), ibv_dealloc_dmah, dmah);
 	return STATUS(context_of_dmah(dmah), dealloc_dmah, dmah);
-}
-
-/* A buffer does not tell whose it is, so those of libibverbs are the only ones. */
-DROPIN_EXPORT void *ibv_alloc_buf(struct ibv_pd *pd, size_t size, struct ibv_buf **buf)
-{
-	BEHIND_OBJECT(pd->context, ibv_alloc_buf, pd, size, buf);
-	return no_object(EOPNOTSUPP);
-}
-
-DROPIN_EXPORT void ibv_free_buf(struct ibv_buf *buf)
-{
-	if (behind.ibv_free_buf)
-		behind.ibv_free_buf(buf);
-}
-
-DROPIN_EXPORT struct ibv_mr *ibv_reg_buf_mr(struct ibv_pd *pd, struct ibv_buf *buf, void *address, size_t length,
-					    int access)
-{
-	BEHIND_OBJECT(pd->context, ibv_reg_buf_mr, pd, buf, address, length, access);
-	return no_object(EOPNOTSUPP);
-}
-
-DROPIN_EXPORT int ibv_export_buf_dmabuf_fd(struct ibv_buf *buf)
-{
-	return behind.ibv_export_buf_dmabuf_fd ? behind.ibv_export_buf_dmabuf_fd(buf) : minus_one(EOPNOTSUPP);
 }
 
 /* ---- completion channels, completion queues, events ---- */

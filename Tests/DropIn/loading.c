@@ -45,8 +45,83 @@ static int lacks(struct ibv_device **list, const char *name)
 #undef ibv_reg_mr
 #undef ibv_reg_mr_iova2
 
-/* IBVERBS_1.16, later than rdma-core 44. */
+/* Later than rdma-core 44: IBVERBS_1.15 to 1.18, as in verbs.h of rdma-core 65. */
+struct ibv_buf;
+struct ibv_mr_init_attr {
+	size_t length;
+	int access;
+	uint64_t comp_mask;
+	uint64_t iova;
+	void *addr;
+	int fd;
+	uint64_t fd_offset;
+	struct ibv_dmah *dmah;
+	struct ibv_buf *buf;
+};
+enum {
+	IBV_REG_MR_MASK_IOVA = 1 << 0,
+	IBV_REG_MR_MASK_ADDR = 1 << 1,
+	IBV_REG_MR_MASK_FD = 1 << 2,
+	IBV_REG_MR_MASK_FD_OFFSET = 1 << 3,
+	IBV_REG_MR_MASK_DMAH = 1 << 4,
+	IBV_REG_MR_MASK_BUF = 1 << 5,
+};
+struct ibv_mr *ibv_reg_mr_ex(struct ibv_pd *pd, struct ibv_mr_init_attr *attr);
 int ibv_query_port_speed(struct ibv_context *context, uint32_t port, uint64_t *speed);
+void *ibv_alloc_buf(struct ibv_pd *pd, size_t size, struct ibv_buf **buf);
+void ibv_free_buf(struct ibv_buf *buf);
+struct ibv_mr *ibv_reg_buf_mr(struct ibv_pd *pd, struct ibv_buf *buf, void *addr, size_t length, int access);
+int ibv_export_buf_dmabuf_fd(struct ibv_buf *buf);
+
+/* Buffers, as ibv_rc_pingpong of rdma-core 65 uses them, and regions by ibv_reg_mr_ex(3): of a provider that has no entries
+ * for them. */
+static void check_buffers(struct ibv_pd *pd, struct ibv_pd *other)
+{
+	FUNCTION(ibv_dereg_mr, "IBVERBS_1.1");
+	FUNCTION(ibv_reg_mr_ex, "IBVERBS_1.15");
+	FUNCTION(ibv_alloc_buf, "IBVERBS_1.17");
+	FUNCTION(ibv_free_buf, "IBVERBS_1.17");
+	FUNCTION(ibv_reg_buf_mr, "IBVERBS_1.17");
+	FUNCTION(ibv_export_buf_dmabuf_fd, "IBVERBS_1.18");
+	const int access = IBV_ACCESS_LOCAL_WRITE;
+	struct ibv_mr_init_attr attr = { .length = 4096, .access = access };
+	struct ibv_buf *buf = NULL;
+	struct ibv_buf *second = NULL;
+	struct ibv_mr *mr;
+	char *memory = my_ibv_alloc_buf(pd, 5000, &buf);
+
+	CHECK(memory && buf && (uintptr_t)memory % 4096 == 0);
+	CHECK(my_ibv_alloc_buf(pd, 1, &second) && second != buf);
+	my_ibv_free_buf(second);
+	memset(memory, 1, 5000);
+	CHECK(my_ibv_export_buf_dmabuf_fd(buf) == -1 && errno == ENODATA);
+	mr = my_ibv_reg_buf_mr(pd, buf, memory + 1000, 4000, access);
+	CHECK(mr && mr->addr == memory + 1000 && mr->length == 4000 && my_ibv_dereg_mr(mr) == 0);
+	CHECK(!my_ibv_reg_buf_mr(pd, buf, memory + 1000, 4001, access) && errno == EINVAL);
+	CHECK(!my_ibv_reg_buf_mr(pd, buf, memory - 1, 1, access) && errno == EINVAL);
+	CHECK(!my_ibv_reg_buf_mr(other, buf, memory, 4096, access) && errno == EINVAL);
+
+	attr.comp_mask = IBV_REG_MR_MASK_ADDR | IBV_REG_MR_MASK_BUF;
+	attr.addr = memory;
+	attr.buf = buf;
+	mr = my_ibv_reg_mr_ex(pd, &attr);
+	CHECK(mr && mr->addr == memory && my_ibv_dereg_mr(mr) == 0 && attr.buf == buf);
+	attr.comp_mask |= IBV_REG_MR_MASK_FD;
+	CHECK(!my_ibv_reg_mr_ex(pd, &attr) && errno == EINVAL);
+	attr.comp_mask = IBV_REG_MR_MASK_ADDR | IBV_REG_MR_MASK_IOVA;
+	attr.iova = 0x1000;
+	mr = my_ibv_reg_mr_ex(pd, &attr);
+	CHECK(mr && my_ibv_dereg_mr(mr) == 0);
+	attr.comp_mask = IBV_REG_MR_MASK_ADDR | IBV_REG_MR_MASK_DMAH;
+	CHECK(!my_ibv_reg_mr_ex(pd, &attr) && errno == EOPNOTSUPP);
+	attr.comp_mask = IBV_REG_MR_MASK_IOVA;
+	CHECK(!my_ibv_reg_mr_ex(pd, &attr) && errno == EINVAL);
+	attr.comp_mask = IBV_REG_MR_MASK_FD | IBV_REG_MR_MASK_FD_OFFSET | IBV_REG_MR_MASK_IOVA;
+	attr.fd = -1;
+	errno = 0;
+	CHECK(!my_ibv_reg_mr_ex(pd, &attr) && errno != 0);
+	my_ibv_free_buf(buf);
+}
 
 int main(int count, char **names)
 {
@@ -65,6 +140,7 @@ int main(int count, char **names)
 	struct ibv_port_attr port;
 	union ibv_gid gid;
 	struct ibv_pd *pd;
+	struct ibv_pd *other;
 	struct ibv_mr *mr;
 	pid_t child;
 
@@ -139,6 +215,11 @@ int main(int count, char **names)
 	CHECK(mr && my_ibv_dereg_mr(mr) == 0);
 	errno = 0;
 	CHECK(!my_ibv_reg_dmabuf_mr(pd, 0, sizeof(memory), 0, -1, IBV_ACCESS_LOCAL_WRITE) && errno != 0);
+
+	other = my_ibv_alloc_pd(context);
+	CHECK(other);
+	check_buffers(pd, other);
+	CHECK(my_ibv_dealloc_pd(other) == 0);
 
 	/* Objects are the parent's (rdma_provider.h, chapter 4). */
 	child = fork();
