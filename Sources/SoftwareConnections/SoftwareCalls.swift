@@ -98,7 +98,7 @@ extension SoftwareService {
             }
             var (own, local) = (self.port(ofInterface: route.interfaceIndex, &state), route.local.host)
             var isThisHost = peer.isAny
-            if own == nil, route.local.isLoopback, state.failure == ENODEV {
+            if own == nil, peer.isAny || peer.isLoopback, route.local.isLoopback, state.failure == ENODEV {
                 // As the kernel: a loopback address that no device has leads from any device to itself.
                 own = anyPort(&state)
                 guard let address = own?.firstAddress(isIPv4: peer.isIPv4) else { return Self.failure(state) }

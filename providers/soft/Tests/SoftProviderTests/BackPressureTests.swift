@@ -37,14 +37,25 @@ extension Soft {
             /// Stops the process, and waits until it has stopped.
             func stop() throws {
                 kill(server.identifier, SIGSTOP)
-                while true {
+                try wait {
                     let text = try String(contentsOfFile: "/proc/\(server.identifier)/stat", encoding: .utf8)
-                    if text.split(separator: ")").last?.hasPrefix(" T") ?? false { return }
-                    usleep(1000)
+                    return text.split(separator: ")").last?.hasPrefix(" T") ?? false
                 }
             }
 
-            func resume() { kill(server.identifier, SIGCONT) }
+            /// Lets it go on, and waits until it has made room.
+            func resume() throws {
+                kill(server.identifier, SIGCONT)
+                try wait { guarded { $0.guarded.pointee.peers.fullCount } == 0 }
+            }
+
+            private func wait(until condition: () throws -> Bool) throws {
+                let end = ContinuousClock.now + .seconds(300)
+                while try !condition() {
+                    guard ContinuousClock.now < end else { throw Timeout() }
+                    usleep(1000)
+                }
+            }
 
             /// Sends a message, and receives the answer.
             func exchange(byteCount: Int) throws {
@@ -114,7 +125,7 @@ extension Soft {
             for index in 0..<8 { try test.write(index) }
             try test.exchangeElsewhere()
             #expect(test.dropped == 0)
-            test.resume()
+            try test.resume()
             _ = try test.client.completions(16 - early)
             try test.exchange(byteCount: 2)
             let sum = test.client.memory.load(as: UInt64.self)
@@ -125,8 +136,8 @@ extension Soft {
         @Test("RC to a process that is stopped ends with its retries, and other connections go on")
         func reliableConnection() throws {
             var options = Endpoint.Options()
-            // 4.096 µs × 2^13: 34 ms each.
-            options.timeout = 13
+            // 4.096 µs × 2^16: 268 ms each.
+            options.timeout = 16
             options.retries = 2
             let test = try Connection("rc", options)
             try test.exchange(byteCount: 8)
@@ -147,9 +158,7 @@ extension Soft {
             try a.post(IBV_WR_SEND, [a.sge(0, 8)])
             try a.success()
             try b.success()
-            test.resume()
-            // The process makes room.
-            while test.guarded({ $0.guarded.pointee.peers.fullCount }) != 0 { usleep(1000) }
+            try test.resume()
         }
 
         @Test("A datagram to a process that is stopped is dropped, and the next one of its queue pair is sent")
@@ -158,8 +167,8 @@ extension Soft {
             var attr = test.client.ahAttr(to: test.peer)
             let handle = try created(test.device.table.create_ah(test.client.domain, &attr))
             defer { _ = test.device.table.destroy_ah(handle) }
-            func send(_ endpoint: Address) throws {
-                try test.client.post(IBV_WR_SEND, [test.client.sge(0, 4096)]) { request in
+            func send(_ endpoint: Address, byteCount: Int = 4096) throws {
+                try test.client.post(IBV_WR_SEND, [test.client.sge(0, byteCount)]) { request in
                     request.wr.ud.ah = handle
                     request.wr.ud.remote_qpn = endpoint.queuePair
                     request.wr.ud.remote_qkey = endpoint.queueKey
@@ -178,9 +187,11 @@ extension Soft {
             try send(other.address)
             _ = try test.client.completions()
             #expect(try other.completions()[0].status == IBV_WC_SUCCESS)
-            test.resume()
-            // It is received again: the server answers one that fits into its receive.
-            while test.guarded({ $0.guarded.pointee.peers.fullCount }) != 0 { usleep(1000) }
+            try test.resume()
+            // It answers a datagram that fits into its receive.
+            try test.client.postReceive([test.client.sge(0, 40 + 64)])
+            try send(test.peer, byteCount: 8)
+            for completion in try test.client.completions(2) { #expect(completion.status == IBV_WC_SUCCESS) }
         }
 
         @Test("Queue pairs and devices are destroyed while their packets wait for a process that is stopped")
