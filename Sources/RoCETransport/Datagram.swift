@@ -41,7 +41,7 @@ extension Core {
             to: OutgoingPacket(
                 byteCount: seal(bth, at: target, payload: payload),
                 path: (UnsafeRawPointer(entry) + SendWQE.size).load(as: Path.self),
-                sourceQPN: pair.pointee.number, destinationQPN: entry.pointee.remoteQPN,
+                sourceQPN: pair.pointee.number, destinationQPN: entry.pointee.remoteQPN & mask24,
                 isDatagram: true, isExpendable: false))
         counters.sentPackets &+= 1
         pair.pointee.requester.next = psn.next

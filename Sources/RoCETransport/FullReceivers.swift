@@ -54,7 +54,7 @@ extension Core {
     mutating func serveParked() {
         acknowledgements.unpark()
         readResponses.unpark()
-        requests.unpark()
+        while let pair = requests.unparkFirst() { endRoomTimer(pair) }
     }
 
     /// Whether the next packet of a connection has to wait for room at its receiver.

@@ -81,12 +81,17 @@ struct ReadyList {
         link.pointee.isParked = false
     }
 
+    /// Adds the first one that is parked at the end.
+    mutating func unparkFirst() -> UnsafeMutablePointer<QueuePairStorage>? {
+        guard let link = firstParked else { return nil }
+        removeParked(link)
+        append(link)
+        return link.pointee.owner
+    }
+
     /// Adds all that are parked at the end, in their order.
     mutating func unpark() {
-        while let link = firstParked {
-            removeParked(link)
-            append(link)
-        }
+        while unparkFirst() != nil {}
     }
 
     /// Moves the first queue pair to the end, so that the next one is served.

@@ -140,7 +140,7 @@ extension Core {
     private mutating func goBackForLoss(_ pair: Pair, _ recovery: LossRecovery, now: UInt64) {
         pair.pointee.requester.recovery = recovery
         assert(pair.pointee.requester.recovery != .none, "packets are sent again for a loss that is not noted")
-        assert(pair.pointee.send.oldest != pair.pointee.requester.started, "no work request is outstanding")
+        assert(!pair.pointee.hasNothingOutstanding, "no work request is outstanding")
         shrinkWindow(pair)
         // `endProbe` does it when a response comes.
         if !pair.pointee.requester.isProbing { shrinkPathWindow(pair, now: now) }
@@ -174,6 +174,8 @@ extension Core {
             return failOldestSend(pair, status: .retryExceeded)
         }
         migrate(pair)
+        // A request that waits for room looks for it on the other path.
+        if pair.pointee.hasNothingOutstanding { return requests.add(pair.pointee.links + QueuePairStorage.requests) }
         goBackForLoss(pair, .timedOut, now: now)
         if pair.pointee.timer != .rnr { startTimer(pair, now: now) }
     }
@@ -218,6 +220,39 @@ extension Core {
         setRetransmissionTimer(pair, start: start)
     }
 
+    /// Starts the local ACK timeout of a queue pair whose next request waits for room at its receiver (`FullReceivers`), unless
+    /// it runs: to the end, since nothing is to be sent again earlier.
+    mutating func startRoomTimer(_ pair: Pair, now: UInt64) {
+        let timeout = pair.pointee.attributes.timeout
+        guard pair.pointee.type.isReliable, timeout != 0, pair.pointee.timer == .none,
+            pair.pointee.send.has(pair.pointee.requester.current),
+            pair.pointee.state == .readyToSend || pair.pointee.requester.current != pair.pointee.requester.started
+        else { return }
+        pair.pointee.requester.timeoutAt = now &+ Self.localACKTimeoutUnit << UInt64(timeout)
+        setTimer(pair, .localACK, pair.pointee.requester.timeoutAt)
+    }
+
+    /// There is room, and nothing was sent yet: the time and the retries begin with the first packet.
+    mutating func endRoomTimer(_ pair: Pair) {
+        guard pair.pointee.timer == .localACK, pair.pointee.hasNothingOutstanding else { return }
+        pair.pointee.timer = .none
+        pair.pointee.requester.retriesLeft = pair.pointee.attributes.retryCount
+    }
+
+    /// The local ACK timeout has passed with nothing outstanding: a request waits for room, which counts as a packet without
+    /// acknowledgement.
+    private mutating func timeOutForRoom(_ pair: Pair, now: UInt64) {
+        guard waitsForRoom(pair), pair.pointee.state == .readyToSend,
+            pair.pointee.send.has(pair.pointee.requester.current)
+        else {
+            return requests.add(pair.pointee.links + QueuePairStorage.requests)
+        }
+        counters.timeouts &+= 1
+        guard pair.pointee.requester.retriesLeft > 0 else { return endRetries(pair, now: now) }
+        pair.pointee.requester.retriesLeft -= 1
+        startRoomTimer(pair, now: now)
+    }
+
     /// Sets the timer to the retransmission timeout, or to the end of the local ACK timeout if that is earlier.
     private mutating func setRetransmissionTimer(_ pair: Pair, start: UInt64) {
         // Of a connection that is not measured yet, the round-trip time of another one to the same destination.
@@ -249,6 +284,7 @@ extension Core {
             pair.pointee.timer = .none
             switch timer {
             case .rnr: requests.add(pair.pointee.links + QueuePairStorage.requests)
+            case .localACK where pair.pointee.hasNothingOutstanding: timeOutForRoom(pair, now: now)
             case .localACK where now < pair.pointee.requester.timeoutAt: probe(pair, now: now)
             case .localACK: timeOut(pair, now: now)
             case .none: break
@@ -273,7 +309,7 @@ extension Core {
     /// destination is full: if packets were lost, the acknowledgement of the first one leads to the rest, and if only the
     /// response was, to the response. This uses no retry (`ibv_qp_attr.retry_cnt`): the local ACK timeout continues.
     private mutating func probe(_ pair: Pair, now: UInt64) {
-        assert(pair.pointee.send.oldest != pair.pointee.requester.started, "no work request is outstanding")
+        assert(!pair.pointee.hasNothingOutstanding, "no work request is outstanding")
         counters.probes &+= 1
         if !pair.pointee.requester.isProbing {
             pair.pointee.requester.probeBegan = now
@@ -414,6 +450,10 @@ extension QueuePairStorage {
     /// RTS or SQD.
     @inline(__always)
     var isSending: Bool { state == .readyToSend || state == .sendQueueDrained }
+
+    /// Whether no work request was begun that is not complete.
+    @inline(__always)
+    var hasNothingOutstanding: Bool { send.oldest == requester.started }
 
     /// RTR, RTS, SQD or SQE.
     @inline(__always)

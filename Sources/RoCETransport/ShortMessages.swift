@@ -39,7 +39,7 @@ extension Core {
             current == pair.pointee.requester.started, psn == pair.pointee.requester.high,
             pair.pointee.timer != .rnr, pair.pointee.requester.failure == .success,
             pair.pointee.requester.outstandingReads == 0, pair.pointee.pathWindow == nil, pair.pointee.pacing.rate == 0,
-            fullReceivers.count == 0,
+            !waitsForRoom(pair),
             UInt32(bitPattern: pair.pointee.requester.una.distance(to: psn)) < pair.pointee.requester.window,
             pair.pointee.send.has(current)
         else { return 0 }

@@ -108,7 +108,12 @@ extension Core {
             guard pair.pointee.isSending else { continue }
             if requestWaitsForRoom(pair) {
                 // The one that has filled the receiver comes after the others when there is room.
-                if inTurn != 0 { requests.rotate() } else { requests.park(link) }
+                if inTurn != 0 {
+                    requests.rotate()
+                } else {
+                    requests.park(link)
+                    startRoomTimer(pair, now: now)
+                }
                 endPathTurn(pair)
                 inTurn = 0
                 continue

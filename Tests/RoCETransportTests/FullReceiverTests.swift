@@ -9,6 +9,7 @@ struct FullReceiverTests {
     private final class Sender {
         let host: Host
         var pairs: [QueuePair] = []
+        var now: UInt64 = 1_000_000
 
         init(_ type: QueuePairType, receivers: [UInt32]) throws {
             host = try Host(1) { $0.qpnPrefixBits = 8 }
@@ -28,10 +29,18 @@ struct FullReceiverTests {
         /// The queue pair of each packet that is sent now.
         func sent(limit: Int = .max) -> [Int] {
             var result: [Int] = []
-            while result.count < limit, let packet = host.engine.transmit(into: host.packet, now: 1_000_000) {
+            while result.count < limit, let packet = host.engine.transmit(into: host.packet, now: now) {
                 result.append(pairs.firstIndex { $0.number == packet.sourceQPN } ?? -1)
             }
             return result
+        }
+
+        /// Lets the next timer expire, after which no packet is sent.
+        func expire() throws {
+            let deadline = host.engine.nextDeadline
+            now = try #require(deadline)
+            host.engine.advance(to: now)
+            #expect(sent().isEmpty)
         }
     }
 
@@ -52,6 +61,39 @@ struct FullReceiverTests {
         #expect(sender.sent().isEmpty)
         sender.host.engine.resume(receiver: 200)
         #expect(sender.sent() == [1])
+    }
+
+    /// The only timer is that of the request that waits.
+    @Test("A request of RC that waits for room ends with RETRY_EXC after its retries, also with none outstanding")
+    func retries() throws {
+        let sender = try Sender(.rc, receivers: [7])
+        sender.host.engine.suspend(receiver: 7)
+        sender.post(0, id: 1)
+        #expect(sender.sent().isEmpty)
+        // Room before the last retry: the retries begin again.
+        for _ in 0..<3 { try sender.expire() }
+        #expect(sender.now == 1_000_000 + 3 * 4096 << 10 && sender.host.poll().isEmpty)
+        sender.host.engine.resume(receiver: 7)
+        #expect(sender.sent() == [0])
+        sender.host.engine.suspend(receiver: 7)
+        sender.post(0, id: 2)
+        #expect(sender.sent().isEmpty)
+        while sender.host.poll().isEmpty { try sender.expire() }
+        #expect(sender.host.engine.counters.timeouts == 3 + 4)
+
+        // Without packets before it: once, and three retries.
+        let other = try Sender(.rc, receivers: [7])
+        other.host.engine.suspend(receiver: 7)
+        other.post(0, id: 3)
+        #expect(other.sent().isEmpty)
+        for _ in 0..<4 {
+            #expect(other.host.poll().isEmpty)
+            try other.expire()
+        }
+        let completions = other.host.poll()
+        #expect(completions.map(\.id) == [3] && completions[0].status == .retryExceeded)
+        let deadline = other.host.engine.nextDeadline
+        #expect(deadline == nil)
     }
 
     @Test("Queue pairs take turns at a receiver that has room for a few packets at a time")

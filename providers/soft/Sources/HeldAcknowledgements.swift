@@ -101,7 +101,11 @@ extension ContextPointer {
     /// Sends the acknowledgement that is held, if there is one. Under the lock. Where the ring of its receiver is full, the
     /// engine keeps it.
     func sendHeldAcknowledgement() {
-        guard guarded.pointee.link.held.since != 0 || pointee.engine.hasAcknowledgement else { return }
+        // One that waited for room is in no list of the engine until its receiver is looked at.
+        guard
+            guarded.pointee.link.held.since != 0 || pointee.engine.hasAcknowledgement
+                || guarded.pointee.peers.fullCount != 0
+        else { return }
         let now = linux_monotonic_ns()
         guarded.pointee.link.held.since = 0
         sendAcknowledgements(now: now)

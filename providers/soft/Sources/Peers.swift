@@ -417,7 +417,7 @@ struct Peers: ~Copyable {
             if peer.pointee.isBroken {
                 warn(slot, Self.invalidPosition, EBADMSG)
                 close(slot)
-            } else if peer.pointee.isLate || now &- peer.pointee.fullSince < patience {
+            } else if peer.pointee.isLate || now < peer.pointee.fullSince &+ patience {
                 return (slot, .full)
             } else if !peer.pointee.hasEnded {
                 peer.pointee.isLate = true
@@ -440,7 +440,7 @@ struct Peers: ~Copyable {
         var youngest = UInt64.max
         for index in 0..<fullCount {
             guard let peer = peers[full[index]] else { return Self.shortestRetry }
-            youngest = min(youngest, now &- peer.pointee.fullSince)
+            youngest = min(youngest, now > peer.pointee.fullSince ? now - peer.pointee.fullSince : 0)
         }
         return min(max(youngest / 8, Self.shortestRetry), Self.longestRetry)
     }

@@ -157,8 +157,8 @@ extension ContextPointer {
 
     /// Sends the acknowledgements that the engine keeps, and no other packet, as far as there is room for them.
     func sendAcknowledgements(now: UInt64) {
-        guard pointee.engine.hasAcknowledgement else { return }
         if guarded.pointee.peers.fullCount != 0 { resumeReceivers(now: now) }
+        guard pointee.engine.hasAcknowledgement else { return }
         if guarded.pointee.faults != nil {
             _ = transmitWithFaults(now: now, burst: burst)
         } else {
@@ -208,7 +208,10 @@ extension ContextPointer {
         guard let outcome = peer.pointee.writer?.write(bytes, byteCount: packet.pointee.byteCount, envelope) else {
             return sendMessage(packet.pointee, at: bytes, envelope, to: peer, now: now)
         }
-        guard outcome == .written else { return drop(packet.pointee) }
+        guard outcome == .written else {
+            if outcome == .full { suspend(destination, peer, now: now) }
+            return drop(packet.pointee)
+        }
         guarded.pointee.peers.touch(destination, peer)
         if !peer.pointee.hasRoom() { suspend(destination, peer, now: now) }
     }
@@ -226,7 +229,7 @@ extension ContextPointer {
     /// Makes the engine write no more packets to a receiver that has no room for another one.
     @inline(never)
     private func suspend(_ slot: Int, _ peer: UnsafeMutablePointer<Peer>, now: UInt64) {
-        // A datagram was sent to one that is late.
+        // It is suspended: a datagram was sent to one that is late, or one from the network is forwarded.
         if peer.pointee.fullSince != 0 { return }
         guarded.pointee.peers.noteFull(slot, peer, now: now)
         pointee.engine.suspend(receiver: UInt32(truncatingIfNeeded: slot))
@@ -266,7 +269,9 @@ extension ContextPointer {
         case 0:
             pointee.counters.pointee.sentMessages &+= 1
             if !peer.pointee.hasRoom() { suspend(slot, peer, now: now) }
-        case EAGAIN: drop(packet)
+        case EAGAIN:
+            suspend(slot, peer, now: now)
+            drop(packet)
         default:
             pointee.counters.pointee.unreachable &+= 1
             guarded.pointee.peers.close(slot)
@@ -466,6 +471,7 @@ extension ContextPointer {
                 return
             }
             pointee.counters.pointee.forwarded &+= 1
+            if !peer.pointee.hasRoom() { suspend(slot, peer, now: now) }
             return
         }
         // `PacketRingWriter.write` may read more bytes than the packet has.
@@ -475,6 +481,7 @@ extension ContextPointer {
         case .written: break
         case .full:
             pointee.counters.pointee.ringFull &+= 1
+            suspend(slot, peer, now: now)
             return
         case .noPair: return
         }

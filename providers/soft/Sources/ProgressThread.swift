@@ -305,8 +305,9 @@ extension ContextPointer {
         let room =
             guarded.pointee.peers.fullCount == 0 ? nil : now &+ guarded.pointee.peers.retryDelay(now: now)
         let listen = guarded.pointee.senders.isAcceptPaused ? now &+ listenRetry : nil
-        // Packets that rules have delayed wait for room, too.
-        let faults = room == nil ? guarded.pointee.faults?.pointee.nextDeadline : nil
+        // A packet that a rule has delayed and that is due waits for room, too.
+        let delayed = guarded.pointee.faults?.pointee.nextDeadline
+        let faults = room == nil || delayed.map { $0 > now } ?? false ? delayed : nil
         let own = min(room ?? .max, listen ?? .max, faults ?? .max)
         let deadline = min(pointee.engine.nextDeadline ?? .max, own)
         return deadline == .max ? nil : deadline
