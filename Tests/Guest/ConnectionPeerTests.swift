@@ -123,9 +123,8 @@ private func survivesRping() async throws {
     try peer.begin()
     let connection = try await peer.endpoint.connect(connector)
     #expect(try peer.ping("alive", size: 64) == "alive")
-    // SIGSTOP before SIGKILL, so that rping cannot process the message: its threads stop one after the other.
-    kill(server, SIGSTOP)
-    try await soon("! grep -h ^State: /proc/\(server)/task/*/status | grep -qv stopped")
+    // Stopped before it is killed, so that rping cannot process the message.
+    try await stop(server)
     try peer.advertise(RpingPeer.ping, 64)
     kill(server, SIGKILL)
     try await connection.waitUntilDisconnected(timeout: .seconds(300))

@@ -145,7 +145,7 @@ private func survivesServer() async throws {
     try peer.begin()
     let connection = try await peer.endpoint.connect(connector)
     #expect(try peer.ping("alive", size: 64) == "alive")
-    kill(server, SIGSTOP)
+    try await stop(server)
     try peer.advertise(RpingPeer.ping, 64)
     kill(server, SIGKILL)
     try await expectEnd(connection, peer.endpoint)

@@ -49,3 +49,9 @@ func soon(_ condition: String) async throws {
 
 /// Waits until an rdma_cm identifier listens.
 func awaitListener() async throws { try await soon("rdma resource show cm_id | grep -q LISTEN") }
+
+/// Stops a process, and waits until all its threads have stopped: they do so one after the other.
+func stop(_ process: pid_t) async throws {
+    kill(process, SIGSTOP)
+    try await soon("! grep -h ^State: /proc/\(process)/task/*/status | grep -qv stopped")
+}
