@@ -34,9 +34,17 @@ def tag_of(version):
 
 
 def last_release(root, *options):
-    """The tag of the last release that HEAD contains, of those that git tag lists with the options; or None."""
+    """The tag of the last release that HEAD contains, of those that git tag lists with the options; or None. Fails in a clone
+    without the tags of releases, so that nobody takes the next release for the first. HEAD itself may be the commit that marks
+    the baselines, whose tag is made after it."""
     tags = [match for name in git(root, "tag", "--merged", "HEAD", *options).split() if (match := TAG.fullmatch(name))]
-    return max(tags, key=key)[0] if tags else None
+    if tags:
+        return max(tags, key=key)[0]
+    marked = git(root, "log", "-1", "--format=%h", "HEAD", "--", RELEASED)
+    if baselines(git(root, "show", f"HEAD:{RELEASED}")) and marked != git(root, "log", "-1", "--format=%h", "HEAD"):
+        raise Fault(f"this clone has no tag of a release, but {RELEASED} names baselines of one, since commit {marked}: "
+                    "git fetch --tags")
+    return None
 
 
 def exported_names(text):
