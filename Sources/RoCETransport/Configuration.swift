@@ -42,6 +42,9 @@ public struct Configuration: Sendable {
     /// The number of packets that one queue pair may send in a row while others have packets to send: at least 1. A
     /// setting of the engine's own scheduler.
     public var burst: UInt32 = 8
+    /// The number of requests that arrived before an earlier one and are kept until that arrives, of all queue pairs: 0 to
+    /// 65,536. Each takes 4.3 KB once so many were kept. With 0 they are dropped, and sent again (IBTA volume 1, 9.7.5.2).
+    public var heldRequests: UInt32 = 256
     /// Whether short SENDs take the short path, which has the same effects as the general one and costs less. A test of
     /// that compares both.
     public var usesShortPath = true

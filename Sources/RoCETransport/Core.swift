@@ -52,6 +52,11 @@ struct Core {
     var paced: UnsafeMutablePointer<QueuePairStorage>?
     var pacingDeadline = UInt64.max
 
+    /// The requests that arrived before an earlier one, the queue pairs that have some, and the earliest of their deadlines.
+    var heldRequests: HeldRequestPool
+    var gaps: UnsafeMutablePointer<QueuePairStorage>?
+    var gapDeadline = UInt64.max
+
     /// The windows that queue pairs with one destination share.
     let pathWindows = PathWindowTable()
 
@@ -80,6 +85,7 @@ struct Core {
         neighbors = NeighborTable(prefixBits: configuration.qpnPrefixBits)
         timers = TimerHeap(capacity: count)
         doorbells = Doorbells(count: count)
+        heldRequests = HeldRequestPool(capacity: Int(configuration.heldRequests))
         freeIndices = .allocate(capacity: count)
         freeIndices.initialize(repeating: 0, count: count)
         domains = .allocate(capacity: domainCapacity)
@@ -110,6 +116,7 @@ struct Core {
         multicast.deallocate()
         numberedQueues.deallocate()
         pathWindows.deallocate()
+        heldRequests.deallocate()
         timers.deallocate()
         doorbells.deallocate()
         queuePairs.deallocate()

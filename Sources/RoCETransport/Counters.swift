@@ -39,6 +39,8 @@ public struct Counters: Equatable, Sendable {
     public var droppedAccess: UInt64 = 0
     /// RC requests ahead of the expected PSN; only the first one of each gap causes a NAK (`out_of_seq_request`).
     public var outOfSequence: UInt64 = 0
+    /// Those that were kept until the earlier ones arrived (the engine's own).
+    public var heldRequests: UInt64 = 0
     /// Duplicate RC requests, which are acknowledged again and not executed again (`duplicate_request`).
     public var duplicateRequests: UInt64 = 0
     /// RC responses for no outstanding request, which are ignored (IBTA volume 1, 9.7.6).

@@ -123,21 +123,23 @@ extension Engine {
     public static var packetRoom: Int { PacketHeaders.maximumPacketByteCount }
 
     /// The time at which `advance` is to be called next, for local ACK timeouts and RNR timers (IBTA volume 1,
-    /// 9.7.6.1.3), rate limits and moderated completion events; nil when no timer runs. It may be earlier than the first
+    /// 9.7.6.1.3), rate limits, moderated completion events and NAKs for gaps; nil when no timer runs. It may be earlier than the first
     /// expiration, and is never later.
     public var nextDeadline: UInt64? {
-        let others = min(core.pointee.moderationDeadline, core.pointee.pacingDeadline)
+        let others = min(
+            core.pointee.moderationDeadline, core.pointee.pacingDeadline, core.pointee.gapDeadline)
         let deadline = min(core.pointee.timers.earliest ?? .max, others)
         return deadline == .max ? nil : deadline
     }
 
     /// Handles the timers that have expired at `now`: local ACK timeouts and RNR timers (`retrans_timer`,
-    /// `rnr_nak_timer` of the kernel's rxe), the periods of moderated completion events, and the waits of rate limits.
+    /// `rnr_nak_timer` of the kernel's rxe), the periods of moderated completion events, the waits of rate limits, and NAKs for gaps.
     public borrowing func advance(to now: UInt64) {
         core.pointee.now = now
         core.pointee.advance(to: now)
         if core.pointee.moderationDeadline <= now { core.pointee.raiseModerated() }
         if core.pointee.pacingDeadline <= now { core.pointee.resumePaced() }
+        if core.pointee.gapDeadline <= now { core.pointee.checkGaps() }
     }
 
     /// Whether the last `transmit` left requests to neighbors for the next call, since it has copied its share.
@@ -181,6 +183,7 @@ extension Configuration {
         result.readSegment = min(max(readSegment, 1), 1 << 20)
         while result.readSegment & (result.readSegment - 1) != 0 { result.readSegment &= result.readSegment - 1 }
         result.burst = max(burst, 1)
+        result.heldRequests = min(heldRequests, 1 << 16)
         return result
     }
 }

@@ -189,6 +189,7 @@ extension Core {
         timers.remove(pair)
         pair.pointee.timer = .none
         stopWaiting(pair)
+        dropHeld(pair)
         events.remove(pair.pointee.event)
     }
 
@@ -218,6 +219,7 @@ extension Core {
         timers.remove(pair)
         pair.pointee.timer = .none
         stopWaiting(pair)
+        dropHeld(pair)
         requests.remove(pair.pointee.links + QueuePairStorage.requests)
         releasePathWindow(pair)
         if !sendsNAK {

@@ -84,7 +84,11 @@ extension Core {
             return
         }
         establish(pair)
-        if isNext(pair, bth) { refuse(pair, .invalidRequest, event: .requestError) }
+        let distance = pair.pointee.responder.expected.distance(to: bth.psn)
+        if distance == 0 { return refuse(pair, .invalidRequest, event: .requestError) }
+        guard distance > 0 else { return }
+        counters.outOfSequence &+= 1
+        reportGap(pair)
     }
 
     /// The first packet in RTR establishes the communication (IBTA volume 1, 11.6.3.1; `IBV_EVENT_COMM_EST`).

@@ -192,10 +192,14 @@ extension Core {
         }
         establish(pair)
         let bth = packet.headers.bth
-        guard isNext(pair, bth) else {
-            if pair.pointee.responder.expected.distance(to: bth.psn) < 0 { repeatAnswer(pair, packet) }
-            return
+        let distance = pair.pointee.responder.expected.distance(to: bth.psn)
+        guard distance == 0 else {
+            if distance < 0 { return repeatAnswer(pair, packet) }
+            // Never held: the data could be gone when its turn comes.
+            counters.outOfSequence &+= 1
+            return reportGap(pair)
         }
+        pair.pointee.responder.sequence = .inSequence
         let mtu = Int(pair.pointee.attributes.pathMTU)
         guard let reference = Reference(start + packet.payloadOffset, byteCount: packet.payloadByteCount),
             isInOrder(pair, bth.opcode), bth.opcode.endsMessage || reference.byteCount % mtu == 0
@@ -207,6 +211,7 @@ extension Core {
             return
         }
         execute(reference, pair, packet)
+        if pair.pointee.responder.gap.count != 0 { continueHeld(pair) }
     }
 
     private mutating func execute(_ reference: Reference, _ pair: Pair, _ packet: TransportPacket) {

@@ -4,11 +4,18 @@ import RoCEWire
 
 extension Core {
     mutating func receiveRequest(_ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer) {
-        let bth = packet.headers.bth
-        guard isNext(pair, bth) else {
-            if pair.pointee.responder.expected.distance(to: bth.psn) < 0 { repeatAnswer(pair, packet) }
-            return
+        let distance = pair.pointee.responder.expected.distance(to: packet.headers.bth.psn)
+        guard distance == 0 else {
+            return distance < 0 ? repeatAnswer(pair, packet) : receiveEarly(pair, packet, payload: payload)
         }
+        pair.pointee.responder.sequence = .inSequence
+        executeRequest(pair, packet, payload: payload)
+        if pair.pointee.responder.gap.count != 0 { continueHeld(pair) }
+    }
+
+    /// Executes the request with the expected PSN.
+    mutating func executeRequest(_ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer) {
+        let bth = packet.headers.bth
         guard isInOrder(pair, bth.opcode), hasLegalLength(pair, packet) else {
             return refuse(pair, .invalidRequest, event: .requestError)
         }
@@ -29,26 +36,6 @@ extension Core {
         case .flush: executeFlush(pair, packet)
         default: refuse(pair, .invalidRequest, event: .requestError)
         }
-    }
-
-    /// Whether the packet has the expected PSN. The first packet with a later PSN causes a NAK for a PSN sequence
-    /// error, which has the expected PSN; further ones cause no response until the expected PSN arrives (IBTA volume 1,
-    /// 9.7.5.2; `sent_psn_nak` of the kernel's rxe).
-    mutating func isNext(_ pair: Pair, _ bth: BTH) -> Bool {
-        let distance = pair.pointee.responder.expected.distance(to: bth.psn)
-        if distance == 0 {
-            pair.pointee.responder.sequence = .inSequence
-            return true
-        }
-        if distance > 0 {
-            counters.outOfSequence &+= 1
-            if pair.pointee.responder.sequence != .negativelyAcknowledged {
-                pair.pointee.responder.sequence = .negativelyAcknowledged
-                counters.naksSent &+= 1
-                answer(pair, pair.pointee.responder.expected, .nak(.psnSequenceError))
-            }
-        }
-        return false
     }
 
     /// Whether the opcode may follow the previous one: first, middle, last and only in a sequence that forms messages

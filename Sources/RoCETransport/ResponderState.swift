@@ -93,6 +93,9 @@ struct Responder {
 
     @inline(__always) static var betweenMessages: Opcode.Operation { .unknown }
 
+    /// The requests that arrived before the expected one.
+    var gap = Gap()
+
     /// A receive work request was consumed and is not complete. On UC it is kept from a dropped message for the next
     /// one.
     var holdsReceive = false
@@ -167,6 +170,8 @@ enum RequestSequence: UInt8 {
     case awaitingFirst
     /// Packets arrive with the expected PSN.
     case inSequence
+    /// Requests that follow the expected one are held, and no NAK was queued yet (`Gap`).
+    case waiting
     /// A NAK for a PSN sequence error or an RNR NAK was queued, and no further one is until the expected PSN arrives
     /// (IBTA volume 1, 9.7.5.2).
     case negativelyAcknowledged

@@ -64,6 +64,7 @@ final class EngineWorld {
         configuration.maximumWindow = 8
         configuration.initialWindow = 4
         configuration.readSegment = 2
+        configuration.heldRequests = 4
         engine = Engine(configuration)
         domain = try engine.allocateProtectionDomain()
         completions = try engine.createCompletionQueue(capacity: 256)

@@ -64,6 +64,7 @@ final class BottleneckScenario {
                 completions: UInt32(count * Self.depth * 4)
             ) { configuration in
                 configuration.maximumQueuePairs = 128
+                configuration.heldRequests = 256
                 if !sharesWindow {
                     configuration.maximumPathWindow = 1 << 20
                     configuration.initialPathWindow = 1 << 20

@@ -60,6 +60,7 @@ final class ReliableScenario {
                 configuration.readSegment = random.pick([1, 2, 64])
                 configuration.burst = random.pick([1, 8])
                 configuration.usesShortPath = usesShortPath
+                configuration.heldRequests = random.pick([0, 2, 256, 256])
             }
         }
         network = Network(hosts, seed: random.next(), profile: profile)

@@ -36,6 +36,8 @@ final class Host {
     ) throws {
         var configuration = Configuration(seed: (seed, UInt64(number)))
         configuration.maximumQueuePairs = 64
+        // As the kernel's rxe, with a response to each packet, unless a test is about others.
+        configuration.heldRequests = 0
         configure(&configuration)
         engine = Engine(configuration)
         gid = GID(ipv4: 0x0A00_0000 + number)

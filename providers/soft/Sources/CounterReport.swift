@@ -108,6 +108,7 @@ extension CounterReport {
         add("implied_nak_seq_err", counters.impliedNAKs)
         add("sent_naks", counters.naksSent)
         add("out_of_seq_request", counters.outOfSequence)
+        add("held_requests", counters.heldRequests)
         add("duplicate_request", counters.duplicateRequests)
         add("stray_responses", counters.strayResponses)
         add("rcvd_cnps", counters.congestionNotifications)
