@@ -179,8 +179,8 @@ extension Engine {
         }
     }
 
-    /// Ends the access of requesters of this host to a memory region, for `deregisterMemory`. Packets with its key are
-    /// served as before. A requester can be inside an access that it began before (`Hazard`).
+    /// Ends the access of requesters of this host to a memory region, before it is deregistered or replaced. Packets with its
+    /// key are served as before. A requester can be inside an access that it began before (`Hazard`).
     public borrowing func withdraw(key: UInt32) {
         // Also without a table, which may be made before the region is deregistered.
         core.pointee.keys.region(key)?.pointee.isWithdrawn = true

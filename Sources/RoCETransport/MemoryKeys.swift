@@ -28,7 +28,7 @@ struct MemoryRegion {
     /// its first byte in it; 0 for memory of this process alone.
     var sharedMemory: UInt32 = 0
     var sharedOffset: UInt64 = 0
-    /// Whether its entry in the access table is removed, for deregistration.
+    /// Whether its entry in the access table is removed, before it is deregistered or replaced.
     var isWithdrawn = false
     /// Free entries form a queue, so that an entry stays free as long as possible before it is used again.
     var nextFree: UInt32 = 0
@@ -40,6 +40,12 @@ struct MemoryRegion {
     }
 
     var isWindow: Bool { kind == .windowOfType1 || kind == .windowOfType2 }
+
+    func with(key: UInt32) -> MemoryRegion {
+        var region = self
+        region.key = key
+        return region
+    }
 
     /// Where a range is in this process; nil when it is not inside the region.
     @inline(__always)
@@ -90,13 +96,28 @@ struct MemoryKeyTable {
         let index = firstFree
         firstFree = regions[Int(index)].nextFree
         if firstFree == Self.none { lastFree = Self.none }
-        // The random part is never the one of the entry's previous key.
-        let salt = UInt32(truncatingIfNeeded: random.next() >> 24) & 0xFFFF
-        var entry = region
-        entry.key = index << 16 | (salt == regions[Int(index)].previousSalt ? salt ^ 1 : salt)
-        regions[Int(index)] = entry
+        regions[Int(index)] = region.with(
+            key: Self.key(index, after: regions[Int(index)].previousSalt, random: &random))
         count += 1
-        return entry.key
+        return regions[Int(index)].key
+    }
+
+    /// Puts a region in the place of the one with this key, whose key it keeps or not.
+    /// - Throws: EINVAL when no region has this key; EBUSY while windows are bound to it.
+    mutating func replace(
+        _ key: UInt32, by region: MemoryRegion, keepsKey: Bool, random: inout KeyedRandom
+    ) throws(Errno) -> UnsafeMutablePointer<MemoryRegion> {
+        guard let entry = self.region(key) else { throw .invalid }
+        guard entry.pointee.windows == 0 else { throw .busy }
+        entry.pointee = region.with(
+            key: keepsKey ? key : Self.key(key >> 16, after: key & 0xFFFF, random: &random))
+        return entry
+    }
+
+    /// A key for an entry, whose random part is never the one of the entry's previous key.
+    private static func key(_ index: UInt32, after previousSalt: UInt32, random: inout KeyedRandom) -> UInt32 {
+        let salt = UInt32(truncatingIfNeeded: random.next() >> 24) & 0xFFFF
+        return index << 16 | (salt == previousSalt ? salt ^ 1 : salt)
     }
 
     /// Removes a region or a window. Returns false when none has this key.
@@ -239,5 +260,25 @@ extension Core {
         let key = try keys.insert(region, random: &random)
         if let entry = keys.region(key) { publish(entry) }
         return key
+    }
+
+    /// Adds a region, or puts it in the place of another one. Returns its key.
+    mutating func register(_ region: MemoryRegion, _ registration: Registration) throws(Errno) -> UInt32 {
+        let (old, keepsKey): (UInt32, Bool)
+        switch registration {
+        case .new:
+            let key = try insertKey(region)
+            changeUsers(ofDomain: region.protectionDomain, by: 1)
+            return key
+        case .keeping(let key): (old, keepsKey) = (key, true)
+        case .replacing(let key): (old, keepsKey) = (key, false)
+        }
+        let oldDomain = keys.region(old)?.pointee.protectionDomain
+        let entry = try keys.replace(old, by: region, keepsKey: keepsKey, random: &random)
+        if let oldDomain { changeUsers(ofDomain: oldDomain, by: -1) }
+        changeUsers(ofDomain: region.protectionDomain, by: 1)
+        accessTable?.withdraw(key: old)
+        publish(entry)
+        return entry.pointee.key
     }
 }

@@ -9,6 +9,18 @@ public struct ProtectionDomain: RawRepresentable, Hashable, Sendable {
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 }
 
+/// What a registration of memory does with an earlier one.
+@frozen
+public enum Registration: Sendable {
+    /// Nothing: it is a memory region of its own (`ibv_reg_mr`).
+    case new
+    /// It takes the place of the registration with this key, which stays valid (`ibv_rereg_mr`): each later work request
+    /// and packet with the key is checked against the new registration.
+    case keeping(UInt32)
+    /// It takes the place of the registration with this key, and has another key.
+    case replacing(UInt32)
+}
+
 // MARK: - Protection domains and memory
 
 extension Engine {
@@ -34,13 +46,15 @@ extension Engine {
     ///   - access: The accesses that the region allows (`ibv_access_flags`).
     ///   - shared: The number of the shared memory that contains the region, under which neighbors have mapped it
     ///     (`SharedMapping.number`), and the offset of the first byte in it; 0 for memory of this process alone.
+    ///   - registration: Whether it replaces another registration.
     /// - Returns: The key, which is both L_Key and R_Key, and not 0.
     /// - Throws: EINVAL for an unknown domain, remote write or atomic access without local write access
-    ///   (ibv_reg_mr(3)), or a range that runs over the end of the address space; ENOMEM when there are
-    ///   `Limits.maxMR`.
+    ///   (ibv_reg_mr(3)), a range that runs over the end of the address space, or a registration to replace that does
+    ///   not exist; ENOMEM when there are `Limits.maxMR`; EBUSY while windows are bound to the region of the registration
+    ///   to replace.
     public borrowing func registerMemory(
         _ domain: ProtectionDomain, address: UnsafeMutableRawPointer?, length: UInt64, virtualAddress: UInt64,
-        access: AccessFlags, shared: (number: UInt32, offset: UInt64) = (0, 0)
+        access: AccessFlags, shared: (number: UInt32, offset: UInt64) = (0, 0), _ registration: Registration = .new
     ) throws(Errno) -> UInt32 {
         let base = UInt(bitPattern: address)
         guard core.pointee.domainExists(domain.rawValue), address != nil || length == 0,
@@ -52,9 +66,7 @@ extension Engine {
             protectionDomain: domain.rawValue, access: access.intersection(.kept).union(.local),
             virtualAddress: virtualAddress, length: length, base: base, sharedMemory: shared.number,
             sharedOffset: shared.offset)
-        let key = try core.pointee.insertKey(region)
-        core.pointee.changeUsers(ofDomain: domain.rawValue, by: 1)
-        return key
+        return try core.pointee.register(region, registration)
     }
 
     /// Deregisters memory (`ibv_dereg_mr`). Work requests and packets with this key fail from now on, and do not access

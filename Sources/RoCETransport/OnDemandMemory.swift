@@ -14,12 +14,13 @@ extension Engine {
     ///   - length: The length in bytes.
     ///   - virtualAddress: The address of the first byte in work requests and packets (`iova`).
     ///   - access: The accesses that the region allows.
+    ///   - registration: Whether it replaces another registration.
     /// - Returns: The key, which is both L_Key and R_Key, and not 0.
     /// - Throws: The errors of `registerMemory`; EINVAL for `.memoryWindowBind`; EOPNOTSUPP when the configuration has
     ///   no `memoryCheck`.
     public borrowing func registerOnDemand(
         _ domain: ProtectionDomain, address: UnsafeMutableRawPointer?, length: UInt64, virtualAddress: UInt64,
-        access: AccessFlags
+        access: AccessFlags, _ registration: Registration = .new
     ) throws(Errno) -> UInt32 {
         guard configuration.memoryCheck != nil else { throw .notSupported }
         guard !access.contains(.memoryWindowBind), address != nil || length == 0 || virtualAddress == 0 else {
@@ -27,7 +28,7 @@ extension Engine {
         }
         return try core.pointee.register(
             domain, .onDemand, base: UInt(bitPattern: address), length: length, virtualAddress: virtualAddress,
-            access: access)
+            access: access, registration)
     }
 
     /// Allocates the null region (`ibv_alloc_null_mr`): SGEs with its L_Key read zeros, and what is written to them is
@@ -36,7 +37,7 @@ extension Engine {
     public borrowing func registerNullRegion(_ domain: ProtectionDomain) throws(Errno) -> UInt32 {
         core.pointee.keys.makeNullPages()
         return try core.pointee.register(
-            domain, .null, base: 0, length: .max, virtualAddress: 0, access: .localWrite)
+            domain, .null, base: 0, length: .max, virtualAddress: 0, access: .localWrite, .new)
     }
 
     /// The memory of an SGE of a region with on-demand paging, for `ibv_advise_mr`.
@@ -65,7 +66,7 @@ extension Core {
     /// Adds a region whose accesses `translateChecked` checks.
     fileprivate mutating func register(
         _ domain: ProtectionDomain, _ kind: MemoryRegion.Kind, base: UInt, length: UInt64, virtualAddress: UInt64,
-        access: AccessFlags
+        access: AccessFlags, _ registration: Registration
     ) throws(Errno) -> UInt32 {
         guard domainExists(domain.rawValue), !virtualAddress.addingReportingOverflow(length).overflow,
             !UInt64(base).addingReportingOverflow(length).overflow,
@@ -75,9 +76,7 @@ extension Core {
             protectionDomain: domain.rawValue, virtualAddress: virtualAddress, length: length, base: base)
         region.kind = kind
         region.checkedAccess = access.intersection(.kept).union(.local)
-        let key = try insertKey(region)
-        changeUsers(ofDomain: domain.rawValue, by: 1)
-        return key
+        return try register(region, registration)
     }
 }
 

@@ -310,6 +310,70 @@ struct DirectAccessTests {
         #expect(test.packets() == 0 && test.left.poll().map(\.status) == [.success])
     }
 
+    @Test("A registration in the place of another one, with its key, decides about direct requests and packets")
+    func reregistered() throws {
+        let test = try NeighborPair()
+        let target = test.right.take(64)
+        let address = UInt64(UInt(bitPattern: target.baseAddress))
+        var registration = Registration.new
+        func register(
+            _ domain: ProtectionDomain? = nil, _ access: AccessFlags = Host.everything
+        ) throws -> UInt32 {
+            try test.right.engine.registerMemory(
+                domain ?? test.right.domain, address: target.baseAddress, length: 64, virtualAddress: address,
+                access: access, registration)
+        }
+        func write(_ key: UInt32) throws -> CompletionStatus? {
+            let source = test.left.sge(test.left.take(8))
+            test.left.post(test.leftPair, test.request(.write, at: target, key: key), [source])
+            test.network.run()
+            let status = test.left.poll().first?.status
+            if status != .success {
+                for (host, pair) in [(test.left, test.leftPair), (test.right, test.rightPair)] {
+                    try host.move(pair, to: .reset)
+                }
+                var connection = Connection()
+                connection.tag = Path.sameHost
+                try test.left.connect(test.leftPair, to: test.right.gid, number: test.rightPair.number, connection)
+                try test.right.connect(
+                    test.rightPair, to: test.left.gid, number: test.leftPair.number, connection.reversed)
+            }
+            return status
+        }
+        func directRequests() -> UInt64 { test.left.engine.counters.directRequests }
+
+        let key = try register()
+        #expect(try write(key) == .success && directRequests() == 1)
+        registration = .keeping(key)
+        for access in [AccessFlags.localWrite, [], [.localWrite, .remoteRead]] {
+            #expect(try register(nil, access) == key)
+            #expect(try write(key) == .remoteAccessError && directRequests() == 1)
+        }
+        let other = try test.right.engine.allocateProtectionDomain()
+        #expect(try register(other) == key)
+        #expect(try write(key) == .remoteAccessError && directRequests() == 1)
+        #expect(try register() == key)
+        #expect(try write(key) == .success && directRequests() == 2)
+        // The entry that was withdrawn for it is there again.
+        test.right.engine.withdraw(key: key)
+        #expect(try register() == key)
+        #expect(try write(key) == .success && directRequests() == 3)
+        registration = .replacing(key)
+        let new = try register()
+        #expect(try write(key) == .remoteAccessError && directRequests() == 3)
+        #expect(try write(new) == .success && directRequests() == 4)
+        // A window is bound to it.
+        let window = try test.right.engine.allocateMemoryWindow(test.right.domain, .two)
+        var bind = SendWQE(id: 1, opcode: .bindMemoryWindow, flags: .signaled)
+        bind.bind(key: window &+ 1, lkey: new, address: address, length: 8, access: .remoteWrite)
+        test.right.post(test.rightPair, bind, [])
+        test.network.run()
+        #expect(test.right.poll().map(\.status) == [.success])
+        registration = .keeping(new)
+        #expect(throws: Errno.busy) { try register() }
+        #expect(try write(new) == .success)
+    }
+
     // MARK: - Memory of another process
 
     /// What a copy between processes saw.

@@ -49,6 +49,31 @@ struct ObjectTests {
         #expect(throws: Errno.invalid) { try host.engine.deregisterMemory(0) }
     }
 
+    @Test("A registration that replaces another one has its key or a new one, and its domain is then free")
+    func replacement() throws {
+        let host = try Host(memory: 64)
+        let other = try host.engine.allocateProtectionDomain()
+        func register(
+            _ domain: ProtectionDomain, _ access: AccessFlags, _ registration: Registration
+        ) throws(Errno) -> UInt32 {
+            try host.engine.registerMemory(
+                domain, address: host.memory.baseAddress, length: 64, virtualAddress: 0, access: access, registration)
+        }
+        let key = try register(other, [], .new)
+        #expect(throws: Errno.busy) { try host.engine.deallocate(other) }
+        // A refused one changes nothing.
+        #expect(throws: Errno.invalid) { try register(host.domain, [.remoteWrite], .keeping(key)) }
+        #expect(throws: Errno.invalid) { try register(host.domain, [], .keeping(key ^ 1)) }
+        #expect(throws: Errno.busy) { try host.engine.deallocate(other) }
+        #expect(try register(host.domain, [.localWrite], .keeping(key)) == key)
+        try host.engine.deallocate(other)
+        let new = try register(host.domain, [.localWrite], .replacing(key))
+        #expect(new != key && new >> 16 == key >> 16)
+        #expect(throws: Errno.invalid) { try host.engine.deregisterMemory(key) }
+        try host.engine.deregisterMemory(new)
+        #expect(throws: Errno.invalid) { try register(host.domain, [], .keeping(new)) }
+    }
+
     @Test("An engine has 65,535 memory regions at most")
     func allKeys() throws {
         let host = try Host()

@@ -125,7 +125,8 @@ extension MemoryRegion {
     /// Changes the registration in place: ibv_rereg_mr(3). Cheaper than a new one where the memory stays.
     ///
     /// The returned object is the region from now on. This object can no longer be used in work requests; its bytes
-    /// stay until it is destroyed. No work request on the region may be outstanding.
+    /// stay until it is destroyed. No work request on the region may be outstanding. The keys may be new: soft keeps them
+    /// unless the memory changes.
     ///
     /// - Parameters:
     ///   - protectionDomain: The new protection domain; by default it does not change.

@@ -7,7 +7,8 @@ import Synchronization
 
 // One-sided requests between processes of one host, without packets (RoCETransport.Neighbor). Each device that others
 // connect to has a table of its memory regions and queue pairs in shared memory, whose descriptor the others get as the
-// reply to their ring. Before memory is deregistered, the device waits for requesters that are inside an access.
+// reply to their ring. Before memory is deregistered or re-registered, the device waits for requesters that are
+// inside an access.
 
 /// The table of this device (`RoCETransport.AccessTable`), which is made when the first process needs it.
 struct OwnAccessTable: ~Copyable {

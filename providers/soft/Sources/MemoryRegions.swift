@@ -45,29 +45,36 @@ func registerMemory(
     access: UInt32
 ) -> UnsafeMutablePointer<ibv_mr>? {
     guard let pd else { return failure(EINVAL) }
-    let isOnDemand = access & IBV_ACCESS_ON_DEMAND.rawValue != 0
     let base = access & IBV_ACCESS_ZERO_BASED.rawValue != 0 ? 0 : virtualAddress
+    let error = check(address, length: length, virtualAddress: base, access: access)
+    guard error == 0 else { return failure(error) }
+    return registerPart(
+        pd: pd, address, length: length, virtualAddress: base, access: access, address: address, .application)
+}
+
+/// Checks memory of the application that is to be registered. Returns 0, or the error, which is explained.
+private func check(
+    _ address: UnsafeMutableRawPointer?, length: Int, virtualAddress: UInt64, access: UInt32
+) -> Int32 {
+    let isOnDemand = access & IBV_ACCESS_ON_DEMAND.rawValue != 0
     if isOnDemand && address == nil && UInt(bitPattern: length) == .max {
-        guard base == 0, access & IBV_ACCESS_ZERO_BASED.rawValue == 0 else {
-            return failure(
+        guard virtualAddress == 0, access & IBV_ACCESS_ZERO_BASED.rawValue == 0 else {
+            return refusal(
                 EINVAL, "addresses in a region of the whole address space are those of the process: iova must be 0")
         }
-        return registerPart(
-            pd: pd, nil, length: length, virtualAddress: 0, access: access, address: nil, .application)
+        return 0
     }
     guard length >= 0, UInt64(length) <= DeviceLimits.memoryRegionBytes else {
-        return failure(
-            overLimit("the length", UInt(bitPattern: length), "max_mr_size", Int(DeviceLimits.memoryRegionBytes)))
+        return overLimit("the length", UInt(bitPattern: length), "max_mr_size", Int(DeviceLimits.memoryRegionBytes))
     }
     // Memory with on-demand paging need not be mapped before it is accessed.
     let missing =
         isOnDemand ? 0 : linux_check_memory(address, length, access & IBV_ACCESS_LOCAL_WRITE.rawValue != 0)
     guard missing == 0 else {
-        return failure(
+        return refusal(
             missing, "no memory is mapped at that address over that length, or the process may not write to all of it")
     }
-    return registerPart(
-        pd: pd, address, length: length, virtualAddress: base, access: access, address: address, .application)
+    return 0
 }
 
 /// Registers mapped memory, or memory with on-demand paging.
@@ -76,34 +83,49 @@ func registerPart(
     pd: UnsafeMutablePointer<ibv_pd>, _ memory: UnsafeMutableRawPointer?, length: Int, virtualAddress: UInt64,
     access: UInt32, address: UnsafeMutableRawPointer?, _ backing: RegionBacking
 ) -> UnsafeMutablePointer<ibv_mr>? {
-    guard access & AccessFlags.flushPersistent.rawValue == 0 else {
-        return failure(
-            EOPNOTSUPP, "IBV_ACCESS_FLUSH_PERSISTENT: soft makes no memory persistent; use IBV_ACCESS_FLUSH_GLOBAL")
-    }
-    guard access & ~(knownAccess | optionalAccess) == 0 else {
-        return failure(EOPNOTSUPP, "the access flags have one that soft does not know")
-    }
     let context = pd.pointee.context!.soft
     context.lockForControl()
     defer { context.unlock() }
-    let flags = AccessFlags(rawValue: access & knownAccess)
-    let key: UInt32
-    do throws(RoCETransport.Errno) {
-        if access & IBV_ACCESS_ON_DEMAND.rawValue != 0 {
-            key = try context.pointee.engine.registerOnDemand(
-                pd.domain.engine, address: memory, length: UInt64(UInt(bitPattern: length)),
-                virtualAddress: virtualAddress, access: flags)
-        } else {
-            key = try context.pointee.engine.registerMemory(
-                pd.domain.engine, address: memory, length: UInt64(length), virtualAddress: virtualAddress,
-                access: flags, shared: context.guarded.pointee.sharedMemory.place(of: memory, byteCount: length))
-        }
-    } catch {
-        return failure(registrationRefusal(error, access, memory, length))
-    }
+    var key: UInt32 = 0
+    let error = context.register(
+        pd.domain, memory, length: length, virtualAddress: virtualAddress, access: access, .new, &key)
+    guard error == 0 else { return failure(error) }
     if case .deviceMemory(let memory) = backing { memory.pointee.regions += 1 }
     return makeRegion(
         pd, key: key, address: address, length: length, virtualAddress: virtualAddress, access: access, backing)
+}
+
+extension ContextPointer {
+    /// Registers memory in the engine, under the lock. Returns 0 and its key, or the error, which is explained.
+    fileprivate func register(
+        _ domain: DomainPointer, _ memory: UnsafeMutableRawPointer?, length: Int, virtualAddress: UInt64,
+        access: UInt32, _ registration: Registration, _ key: inout UInt32
+    ) -> Int32 {
+        guard access & AccessFlags.flushPersistent.rawValue == 0 else {
+            return refusal(
+                EOPNOTSUPP,
+                "IBV_ACCESS_FLUSH_PERSISTENT: soft makes no memory persistent; use IBV_ACCESS_FLUSH_GLOBAL")
+        }
+        guard access & ~(knownAccess | optionalAccess) == 0 else {
+            return refusal(EOPNOTSUPP, "the access flags have one that soft does not know")
+        }
+        let flags = AccessFlags(rawValue: access & knownAccess)
+        do throws(RoCETransport.Errno) {
+            if access & IBV_ACCESS_ON_DEMAND.rawValue != 0 {
+                key = try pointee.engine.registerOnDemand(
+                    domain.engine, address: memory, length: UInt64(UInt(bitPattern: length)),
+                    virtualAddress: virtualAddress, access: flags, registration)
+            } else {
+                key = try pointee.engine.registerMemory(
+                    domain.engine, address: memory, length: UInt64(length), virtualAddress: virtualAddress,
+                    access: flags, shared: guarded.pointee.sharedMemory.place(of: memory, byteCount: length),
+                    registration)
+            }
+            return 0
+        } catch {
+            return registrationRefusal(error, access, memory, length)
+        }
+    }
 }
 
 /// Makes the object of a memory region. Under the lock.
@@ -123,6 +145,7 @@ private func registrationRefusal(
     _ error: RoCETransport.Errno, _ access: UInt32, _ address: UnsafeMutableRawPointer?, _ length: Int
 ) -> Int32 {
     if error == .noMemory { return tooMany("memory regions", Int(Limits.maxMR), "max_mr") }
+    if error == .busy { return refusal(error.rawValue, windowsAreBound) }
     let remote = IBV_ACCESS_REMOTE_WRITE.rawValue | IBV_ACCESS_REMOTE_ATOMIC.rawValue
     if access & remote != 0 && access & IBV_ACCESS_LOCAL_WRITE.rawValue == 0 {
         return refusal(error.rawValue, "remoteWrite and remoteAtomic need localWrite as well")
@@ -168,7 +191,8 @@ extension ContextPointer {
     }
 }
 
-/// `ibv_rereg_mr`: replaces the registration by a new one, so that the keys change.
+/// `ibv_rereg_mr`. The keys stay where access or protection domain change alone, as in Linux's rxe and mlx5; other memory gets
+/// other ones. After EINVAL and EOPNOTSUPP the region is what it was.
 func reregisterMemory(
     mr: UnsafeMutablePointer<ibv_mr>?, flags: Int32, pd: UnsafeMutablePointer<ibv_pd>?,
     address: UnsafeMutableRawPointer?, length: Int, access: Int32
@@ -176,41 +200,49 @@ func reregisterMemory(
     guard let mr else { return EINVAL }
     let known = Int32(IBV_REREG_MR_FLAGS_SUPPORTED.rawValue)
     guard flags & ~known == 0 else { return EOPNOTSUPP }
+    guard flags != 0 else { return refusal(EINVAL, "flags: nothing is to change") }
     guard case .application = mr.soft.pointee.backing else {
         return refusal(EOPNOTSUPP, "only regions of the application's memory are re-registered")
     }
     let wanted = UInt32(bitPattern: flags)
     let changesPlace = wanted & IBV_REREG_MR_CHANGE_TRANSLATION.rawValue != 0
     let changesDomain = wanted & IBV_REREG_MR_CHANGE_PD.rawValue != 0
-    let changesAccess = wanted & IBV_REREG_MR_CHANGE_ACCESS.rawValue != 0
     if changesDomain && pd?.pointee.context != mr.pointee.context {
         return refusal(EINVAL, "the protection domain belongs to another open device")
     }
-    let made = registerMemory(
-        pd: changesDomain ? pd : mr.pointee.pd, address: changesPlace ? address : mr.pointee.addr,
-        length: changesPlace ? length : mr.pointee.length,
-        virtualAddress: changesPlace ? UInt64(UInt(bitPattern: address)) : mr.soft.pointee.virtualAddress,
-        access: changesAccess ? UInt32(bitPattern: access) : mr.soft.pointee.access)
-    guard let made else { return linux_errno() }
+    let (old, key) = (mr.pointee.pd.domain, mr.pointee.lkey)
+    let domain = changesDomain ? pd!.domain : old
+    let access =
+        wanted & IBV_REREG_MR_CHANGE_ACCESS.rawValue != 0 ? UInt32(bitPattern: access) : mr.soft.pointee.access
+    let (start, count) = changesPlace ? (address, length) : (mr.pointee.addr, mr.pointee.length)
+    var base = changesPlace ? UInt64(UInt(bitPattern: address)) : mr.soft.pointee.virtualAddress
+    if access & IBV_ACCESS_ZERO_BASED.rawValue != 0 { base = 0 }
+    let invalid = check(start, length: count, virtualAddress: base, access: access)
+    guard invalid == 0 else { return invalid }
     let context = mr.pointee.context!.soft
-    let isFree = context.endAccess(key: mr.pointee.lkey)
+    // From here on, until the new registration is in its place, requesters of this host send packets.
+    guard context.endAccess(key: key) else { return refusal(EINVAL, isAccessed) }
     context.lockForControl()
-    let error = isFree ? context.deregister(mr.pointee.lkey) : .busy
-    if error == .busy { _ = context.deregister(made.pointee.lkey) }
-    context.unlock()
-    guard error != .busy else {
-        made.pointee.pd.domain.release()
-        made.soft.deinitialize(count: 1)
-        made.soft.deallocate()
-        // EINVAL, after which the region is unchanged.
-        return refusal(EINVAL, isFree ? windowsAreBound : isAccessed)
+    var newKey: UInt32 = 0
+    let error = context.register(
+        domain, start, length: count, virtualAddress: base, access: access,
+        changesPlace ? .replacing(key) : .keeping(key), &newKey)
+    if error == 0 {
+        // Before the old one, which may be the same.
+        domain.retain()
+    } else {
+        context.pointee.engine.restore(key: key)
     }
-    mr.pointee.pd.domain.release()
-    // The new registration is moved to the object that the user holds.
-    mr.soft.pointee.virtualAddress = made.soft.pointee.virtualAddress
-    mr.soft.pointee.access = made.soft.pointee.access
-    mr.pointee = made.pointee
-    made.soft.deinitialize(count: 1)
-    made.soft.deallocate()
+    context.unlock()
+    // EINVAL, after which the region is unchanged.
+    guard error == 0 else { return error == EBUSY ? EINVAL : error }
+    old.release()
+    mr.soft.pointee.virtualAddress = base
+    mr.soft.pointee.access = access
+    if changesDomain { mr.pointee.pd = pd }
+    mr.pointee.addr = start
+    mr.pointee.length = count
+    mr.pointee.lkey = newKey
+    mr.pointee.rkey = newKey
     return 0
 }

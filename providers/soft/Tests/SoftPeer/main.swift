@@ -5,7 +5,8 @@
 //
 // The first form prints its address as one line of JSON, and reads the peer's address from standard input. The server
 // echoes every message, until it receives one of a single byte; to one of two bytes, it answers with the sum of the upper
-// half of its memory. The client sends messages and compares the echoes,
+// half of its memory; after one of three bytes, it changes the access flags of its memory to the first byte of it, and answers with
+// the R_Key. The client sends messages and compares the echoes,
 // executes the one-sided operations that the service type supports, prints its result as one line of JSON, and stops
 // the server.
 //
@@ -129,6 +130,16 @@ final class ConnectionEnd {
                 endpoint.memory.storeBytes(of: endpoint.upperHalfSum, toByteOffset: Self.sendAt, as: UInt64.self)
                 try postReceive()
                 try send(8)
+                continue
+            }
+            if length == 3 {
+                let access = endpoint.memory.load(fromByteOffset: Self.receiveAt + header, as: UInt8.self)
+                let error = endpoint.device.table.rereg_mr(
+                    endpoint.region, Int32(IBV_REREG_MR_CHANGE_ACCESS.rawValue), nil, nil, 0, Int32(access))
+                guard error == 0 else { throw Failure("rereg_mr returned \(error)") }
+                endpoint.memory.storeBytes(of: endpoint.region.pointee.rkey, toByteOffset: Self.sendAt, as: UInt32.self)
+                try postReceive()
+                try send(4)
                 continue
             }
             (endpoint.memory + Self.sendAt).copyMemory(

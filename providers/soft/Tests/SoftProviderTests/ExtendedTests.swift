@@ -176,27 +176,124 @@ extension Soft {
             #expect(try b.completions(4).map(\.wr_id) == [0, 1, 2, 3])
         }
 
-        @Test("A re-registered region has new keys, and the old ones are invalid")
-        func reregisters() throws {
-            let (first, second) = try Ends.twoDevices.open()
-            let (a, b) = try pair(on: first, and: second)
-            let old = try b.address
-            try check(
-                second.table.rereg_mr(
-                    b.region, Int32(IBV_REREG_MR_CHANGE_ACCESS.rawValue), nil, nil, 0,
-                    Int32(IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue)))
-            #expect(b.region.pointee.rkey != old.key)
-            let new = try b.address
+        /// Re-registers the region of an endpoint. Returns the error.
+        private func reregister(
+            _ endpoint: Endpoint, _ flags: ibv_rereg_mr_flags, domain: UnsafeMutablePointer<ibv_pd>? = nil,
+            memory: UnsafeMutableRawPointer? = nil, length: Int = 0, access: ibv_access_flags = ibv_access_flags(0)
+        ) -> Int32 {
+            endpoint.device.table.rereg_mr(
+                endpoint.region, Int32(flags.rawValue), domain, memory, length, Int32(access.rawValue))
+        }
+
+        private func write(_ a: Endpoint, _ memory: UInt64, _ key: UInt32) throws -> ibv_wc_status {
             try a.post(IBV_WR_RDMA_WRITE, [a.sge(0, 8)]) { request in
-                request.wr.rdma.remote_addr = new.memory
-                request.wr.rdma.rkey = new.key
+                request.wr.rdma.remote_addr = memory
+                request.wr.rdma.rkey = key
+            }
+            return try a.completions()[0].status
+        }
+
+        private static let remoteWrite = ibv_access_flags(
+            IBV_ACCESS_LOCAL_WRITE.rawValue | IBV_ACCESS_REMOTE_WRITE.rawValue)
+
+        @Test(
+            "A region keeps its keys when its access changes, which is that of packets and of direct requests",
+            arguments: Ends.allCases)
+        func reregistersAccess(ends: Ends) throws {
+            let (first, second) = try ends.open()
+            let (a, b) = try pair(on: first, and: second)
+            let (memory, key) = (try b.address.memory, try b.address.key)
+            for _ in 0..<3 { #expect(try write(a, memory, key) == IBV_WC_SUCCESS) }
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: IBV_ACCESS_REMOTE_READ) == 0)
+            #expect(b.region.pointee.lkey == key && b.region.pointee.rkey == key)
+            // The local write access is gone as well.
+            try b.postReceive([b.sge(0, 64)])
+            try a.post(IBV_WR_RDMA_READ, [a.sge(0, 8)]) { request in
+                request.wr.rdma.remote_addr = memory
+                request.wr.rdma.rkey = key
             }
             try a.success()
-            try a.post(IBV_WR_RDMA_WRITE, [a.sge(0, 8)]) { request in
-                request.wr.rdma.remote_addr = old.memory
-                request.wr.rdma.rkey = old.key
+            try a.post(IBV_WR_SEND, [a.sge(0, 8)])
+            #expect(try a.completions()[0].status == IBV_WC_REM_OP_ERR)
+            #expect(try b.completions()[0].status == IBV_WC_LOC_PROT_ERR)
+        }
+
+        @Test("A WRITE with the same R_Key fails after remote write access was taken away, and not after it was given")
+        func reregistersRemoteWrite() throws {
+            for isDirect in [false, true] {
+                let (first, second) = try Ends.twoDevices.open()
+                let (a, b) = try pair(on: first, and: second)
+                let (memory, key) = (try b.address.memory, try b.address.key)
+                #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: IBV_ACCESS_LOCAL_WRITE) == 0)
+                #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: Self.remoteWrite) == 0)
+                // The first requests are packets, until the devices know each other.
+                for _ in 0..<(isDirect ? 1000 : 1) { #expect(try write(a, memory, key) == IBV_WC_SUCCESS) }
+                #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: IBV_ACCESS_LOCAL_WRITE) == 0)
+                #expect(try write(a, memory, key) == IBV_WC_REM_ACCESS_ERR)
             }
-            #expect(try a.completions()[0].status == IBV_WC_REM_ACCESS_ERR)
+        }
+
+        @Test("A region keeps its keys in another protection domain, where the queue pair's peer may not access it")
+        func reregistersDomain() throws {
+            let (first, second) = try Ends.twoDevices.open()
+            let (a, b) = try pair(on: first, and: second)
+            let (memory, key) = (try b.address.memory, try b.address.key)
+            let domain = try created(second.table.alloc_pd(second.context))
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_PD, domain: domain) == 0)
+            #expect(b.region.pointee.rkey == key && b.region.pointee.pd == domain)
+            #expect(second.table.dealloc_pd(domain) == EBUSY)
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_PD, domain: b.domain) == 0)
+            #expect(try write(a, memory, key) == IBV_WC_SUCCESS)
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_PD, domain: domain) == 0)
+            #expect(try write(a, memory, key) == IBV_WC_REM_ACCESS_ERR)
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_PD, domain: b.domain) == 0)
+            #expect(second.table.dealloc_pd(domain) == 0)
+        }
+
+        @Test("A region of other memory has new keys, and the old ones are invalid")
+        func reregistersPlace() throws {
+            let (first, second) = try Ends.twoDevices.open()
+            let (a, b) = try pair(on: first, and: second)
+            let old = try b.address.key
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_TRANSLATION, memory: b.memory + 4096, length: 4096) == 0)
+            #expect(b.region.pointee.rkey != old && b.region.pointee.rkey == b.region.pointee.lkey)
+            #expect(b.region.pointee.addr == b.memory + 4096 && b.region.pointee.length == 4096)
+            let memory = UInt64(UInt(bitPattern: b.memory)) + 4096
+            #expect(try write(a, memory, b.region.pointee.rkey) == IBV_WC_SUCCESS)
+            #expect(try write(a, memory, old) == IBV_WC_REM_ACCESS_ERR)
+        }
+
+        @Test("On-demand paging of a region begins and ends with the same keys")
+        func reregistersOnDemand() throws {
+            let (first, second) = try Ends.twoDevices.open()
+            let (a, b) = try pair(on: first, and: second)
+            let (memory, key) = (try b.address.memory, try b.address.key)
+            let onDemand = ibv_access_flags(Self.remoteWrite.rawValue | IBV_ACCESS_ON_DEMAND.rawValue)
+            for access in [onDemand, Self.remoteWrite, onDemand] {
+                #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: access) == 0)
+                #expect(b.region.pointee.rkey == key)
+                for _ in 0..<3 { #expect(try write(a, memory, key) == IBV_WC_SUCCESS) }
+            }
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: IBV_ACCESS_ON_DEMAND) == 0)
+            #expect(try write(a, memory, key) == IBV_WC_REM_ACCESS_ERR)
+        }
+
+        @Test("A refused re-registration leaves the region as it was")
+        func refusesReregistration() throws {
+            let (first, second) = try Ends.twoDevices.open()
+            let (a, b) = try pair(on: first, and: second)
+            let (memory, key) = (try b.address.memory, try b.address.key)
+            #expect(reregister(b, ibv_rereg_mr_flags(0)) == EINVAL)
+            #expect(reregister(b, ibv_rereg_mr_flags(1 << 20)) == EOPNOTSUPP)
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: IBV_ACCESS_REMOTE_WRITE) == EINVAL)
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: ibv_access_flags(1 << 9)) == EOPNOTSUPP)
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: ibv_access_flags(1 << 12)) == EOPNOTSUPP)
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_PD) == EINVAL)
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_PD, domain: a.domain) == EINVAL)
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_TRANSLATION, memory: nil, length: 1 << 20) == EFAULT)
+            #expect(b.region.pointee.rkey == key && b.region.pointee.length == Endpoint.memorySize)
+            #expect(b.region.pointee.addr == b.memory && b.region.pointee.pd == b.domain)
+            #expect(try write(a, memory, key) == IBV_WC_SUCCESS)
         }
 
         @Test("Queues under a thread domain transfer messages")

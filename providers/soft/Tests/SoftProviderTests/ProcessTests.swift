@@ -53,6 +53,35 @@ extension Soft {
             #expect(try client.completions()[0].status == IBV_WC_RETRY_EXC_ERR)
         }
 
+        @Test("A peer's access to memory of another process is what ibv_rereg_mr made it, with the same R_Key")
+        func reregisters() throws {
+            let server = try PeerProcess("server", [])
+            let client = try Endpoint(OpenDevice())
+            let peer = try connect(client, server)
+            func change(_ access: ibv_access_flags...) throws {
+                let bits = UInt8(access.reduce(0) { $0 | $1.rawValue })
+                client.memory.storeBytes(of: bits, toByteOffset: 64, as: UInt8.self)
+                try client.postReceive([client.sge(0, 64)])
+                try client.post(IBV_WR_SEND, [client.sge(64, 3)])
+                for completion in try client.completions(2) { #expect(completion.status == IBV_WC_SUCCESS) }
+                #expect(client.memory.load(as: UInt32.self) == peer.key)
+            }
+            func request(_ opcode: ibv_wr_opcode) throws -> ibv_wc_status {
+                try client.post(opcode, [client.sge(128, 8)]) { request in
+                    request.wr.rdma.remote_addr = peer.memory + (1 << 19)
+                    request.wr.rdma.rkey = peer.key
+                }
+                return try client.completions()[0].status
+            }
+            for _ in 0..<50 { #expect(try request(IBV_WR_RDMA_WRITE) == IBV_WC_SUCCESS) }
+            try change(IBV_ACCESS_LOCAL_WRITE, IBV_ACCESS_REMOTE_READ)
+            for _ in 0..<50 { #expect(try request(IBV_WR_RDMA_READ) == IBV_WC_SUCCESS) }
+            try change(IBV_ACCESS_LOCAL_WRITE, IBV_ACCESS_REMOTE_WRITE)
+            for _ in 0..<50 { #expect(try request(IBV_WR_RDMA_WRITE) == IBV_WC_SUCCESS) }
+            try change(IBV_ACCESS_LOCAL_WRITE, IBV_ACCESS_REMOTE_READ)
+            #expect(try request(IBV_WR_RDMA_WRITE) == IBV_WC_REM_ACCESS_ERR)
+        }
+
         @Test("A slot whose process was killed is free again, and the next process receives none of its packets")
         func successor() throws {
             var options = Endpoint.Options()
@@ -80,7 +109,8 @@ extension Soft {
         /// up.
         private static let shortTimeout: UInt8 = 17
 
-        private func connect(_ endpoint: Endpoint, _ process: PeerProcess) throws {
+        @discardableResult
+        private func connect(_ endpoint: Endpoint, _ process: PeerProcess) throws -> Address {
             let line = try #require(process.line())
             let address = try JSONDecoder().decode(Address.self, from: Data(line.utf8))
             let own = try JSONEncoder().encode(endpoint.address)
@@ -88,6 +118,7 @@ extension Soft {
             try endpoint.connect(to: address)
             _ = try #require(process.line())
             process.writeLine("\"ready\"")
+            return address
         }
     }
 }
