@@ -16,7 +16,7 @@ extension SoftwareService {
             var own: SoftwarePort?
             if !address.isAny {
                 let interface = AddressRoute.interface(having: address.host)
-                guard interface != 0 else { return EADDRNOTAVAIL }
+                guard interface != 0 || address.isLoopback else { return EADDRNOTAVAIL }
                 own = self.port(ofInterface: interface, &state)
                 guard own != nil || address.isLoopback && state.failure == ENODEV else { return Self.failure(state) }
             }
