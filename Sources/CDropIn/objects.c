@@ -65,6 +65,12 @@ DROPIN_EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, 
 	int error;
 
 	BEHIND_STATUS(mr->context, ibv_rereg_mr, mr, flags, pd, address, length, access);
+	/* As libibverbs. */
+	if ((access && !(flags & IBV_REREG_MR_CHANGE_ACCESS)) ||
+	    ((flags & IBV_REREG_MR_CHANGE_TRANSLATION) && (!address || !length))) {
+		errno = EINVAL;
+		return IBV_REREG_MR_ERR_INPUT;
+	}
 	error = STATUS(mr->context, rereg_mr, mr, flags, pd, address, length, access);
 	if (!error)
 		return 0;

@@ -147,6 +147,29 @@ static void answer_datagram(struct ibv_context *context, struct ibv_pd *pd, stru
 	CHECK(!ibv_destroy_ah(ah) && !ibv_destroy_qp(qp) && !ibv_dereg_mr(mr));
 }
 
+/* ibv_rereg_mr(3) refuses what libibverbs refuses, and the region stays; another access leaves the keys, other memory does not. */
+static void reregister(struct ibv_pd *pd)
+{
+	const int remote = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
+	struct ibv_mr *mr = ibv_reg_mr(pd, memory, 2048, IBV_ACCESS_LOCAL_WRITE);
+	struct ibv_pd *other = ibv_alloc_pd(pd->context);
+	uint32_t key;
+
+	CHECK(mr && other);
+	key = mr->rkey;
+	CHECK(ibv_rereg_mr(mr, 0, NULL, NULL, 0, 0) == IBV_REREG_MR_ERR_INPUT && errno == EINVAL);
+	CHECK(ibv_rereg_mr(mr, 1 << 10, NULL, NULL, 0, 0) == IBV_REREG_MR_ERR_INPUT);
+	CHECK(ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_PD, other, NULL, 0, remote) == IBV_REREG_MR_ERR_INPUT);
+	CHECK(ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_TRANSLATION, NULL, NULL, 64, 0) == IBV_REREG_MR_ERR_INPUT);
+	CHECK(ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_TRANSLATION, NULL, memory, 0, 0) == IBV_REREG_MR_ERR_INPUT);
+	CHECK(mr->rkey == key && mr->lkey == key && mr->pd == pd && mr->length == 2048);
+	CHECK(!ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_ACCESS | IBV_REREG_MR_CHANGE_PD, other, NULL, 0, remote));
+	CHECK(mr->rkey == key && mr->lkey == key && mr->pd == other && ibv_dealloc_pd(other) == EBUSY);
+	CHECK(!ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_TRANSLATION | IBV_REREG_MR_CHANGE_PD, pd, memory + 2048, 1024, 0));
+	CHECK(mr->rkey != key && mr->addr == memory + 2048 && mr->length == 1024 && mr->pd == pd);
+	CHECK(!ibv_dealloc_pd(other) && !ibv_dereg_mr(mr));
+}
+
 int main(int count, char **names)
 {
 	void *other;
@@ -208,6 +231,7 @@ int main(int count, char **names)
 	CHECK(ibv_dealloc_pd(pd) == 0);
 	pd = ibv_alloc_pd(context);
 	CHECK(pd);
+	reregister(pd);
 
 	/* Datagrams from every GID: IPv4 has another header than IPv6. */
 	CHECK(!ibv_query_port(context, 1, &port));
