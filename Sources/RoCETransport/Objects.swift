@@ -9,7 +9,8 @@ public struct ProtectionDomain: RawRepresentable, Hashable, Sendable {
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 }
 
-/// What a registration of memory does with an earlier one.
+/// What a registration of memory does with an earlier one. Before one is replaced, `withdraw(key:)` ends the access of
+/// requesters of this host to it, and the caller waits for those that are inside one (`Hazard`).
 @frozen
 public enum Registration: Sendable {
     /// Nothing: it is a memory region of its own (`ibv_reg_mr`).
