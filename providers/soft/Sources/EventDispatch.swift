@@ -1,4 +1,5 @@
 import CIBVerbs
+import CProviderABI
 import ProviderKit
 import RoCETransport
 
@@ -24,6 +25,7 @@ extension ContextPointer {
             record.event_type = ibv_event_type(type.rawValue)
         case .queuePair(let pair, let type):
             record.event_type = ibv_event_type(type.rawValue)
+            if record.event_type == IBV_EVENT_QP_ACCESS_ERR { warnOfXRC(pair) }
             // Every handle of the queue pair has the event.
             var handle = pair.soft
             while let pair = handle {
@@ -38,5 +40,16 @@ extension ContextPointer {
             record.event_type = ibv_event_type(type.rawValue)
         }
         pointee.asyncEvents.append(record)
+    }
+
+    /// Says why an XRC_RECV queue pair refused a request: programs whose processes share an XRC domain expect otherwise.
+    private func warnOfXRC(_ pair: RoCETransport.QueuePair) {
+        guard let handle = pair.soft, handle.verbs.pointee.qp_type == IBV_QPT_XRC_RECV else { return }
+        var warning = MessageText("queue pair ")
+        warning.append(Int(handle.verbs.pointee.qp_num))
+        warning.append(
+            " (XRC_RECV) refused a request: it named a key or a shared receive queue that its XRC domain does not have; an XRC domain of soft belongs to one open device, and reaches no shared receive queue of another process"
+        )
+        warning.log(RDMA_LOG_WARNING)
     }
 }

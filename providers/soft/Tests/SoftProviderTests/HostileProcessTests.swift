@@ -16,9 +16,6 @@ extension Soft {
     /// A process of the same user that writes nonsense into shared memory, and sends it on the connection.
     @Suite("A hostile process of the same user")
     struct HostileProcessTests {
-        /// What the provider has logged.
-        private static let logged = Mutex("")
-
         /// A device with one region in the middle of a larger block, all of whose other bytes must stay as they are.
         private final class Victim {
             static let guardByteCount = 1 << 16
@@ -119,32 +116,6 @@ extension Soft {
             }
         }
 
-        /// Passes the log of the provider on to `logged` as well, for the rest of the process. The core is that of the first
-        /// test that opened a device.
-        private static let isListening: Bool = {
-            _ = Provider.builtIn
-            let core = UnsafeMutablePointer(mutating: ProviderCore.pointer!)
-            previousLog = core.pointee.log
-            core.pointee.log = { level, provider, text in
-                if let text {
-                    let line = String(cString: text) + "\n"
-                    Soft.HostileProcessTests.logged.withLock { $0 += line }
-                }
-                Soft.HostileProcessTests.previousLog?(level, provider, text)
-            }
-            return true
-        }()
-        /// Set once, before the function that reads it is.
-        private nonisolated(unsafe) static var previousLog = Provider.core.pointee.log
-
-        /// Calls `body`, and returns what the provider has logged meanwhile.
-        private func log(of body: () throws -> Void) rethrows -> String {
-            _ = Self.isListening
-            Self.logged.withLock { $0 = "" }
-            try body()
-            return Self.logged.withLock { $0 }
-        }
-
         // MARK: Messages
 
         /// Descriptors that are no packet ring: a socket, a file of another size, one that is not sealed, /dev/null.
@@ -171,7 +142,7 @@ extension Soft {
             let wrong = try wrongDescriptors()
             defer { for descriptor in wrong { close(descriptor) } }
             var random = SplitMix(seed: seed)
-            let text = try log {
+            let text = try ProviderLog.during {
                 var connection = try connect(victim.slot)
                 for _ in 0..<1500 {
                     let length =
@@ -345,7 +316,7 @@ extension Soft {
         func invalidRecord() throws {
             for word in [0x8000_0000, 0x8000_FFFF, 0x0000_0001, 0x7FFF_FFFF] as [UInt32] {
                 let victim = try Victim()
-                let text = try log {
+                let text = try ProviderLog.during {
                     let connection = try connect(victim.slot)
                     defer { close(connection) }
                     let rings = try makeRing(for: connection)

@@ -20,9 +20,9 @@ private final class Receiver {
     var table: rdma_context_ops { base.device.table }
     var context: UnsafeMutablePointer<ibv_context> { base.device.context }
 
-    init(_ device: OpenDevice) throws {
+    init(_ device: OpenDevice, file: Int32 = -1) throws {
         base = try Endpoint(device)
-        xrcDomain = try Self.openDomain(device)
+        xrcDomain = try Self.openDomain(device, file: file)
         queue = try Self.makeQueue(base, xrcDomain)
         var attr = ibv_qp_init_attr_ex()
         attr.qp_type = IBV_QPT_XRC_RECV
@@ -134,11 +134,11 @@ private func sender(_ device: OpenDevice, operations: UInt64? = nil) throws -> E
 }
 
 private func connected(
-    _ ends: Ends = .twoDevices, operations: UInt64? = nil
+    _ ends: Ends = .twoDevices, operations: UInt64? = nil, file: Int32 = -1
 ) throws -> (Endpoint, Receiver) {
     let (first, second) = try ends.open()
     let a = try sender(first, operations: operations)
-    let b = try Receiver(second)
+    let b = try Receiver(second, file: file)
     try a.connect(to: b.address)
     try b.connect(to: a.address)
     return (a, b)
@@ -244,6 +244,34 @@ extension Soft {
             #expect(ibv_wr_complete(builder) == 0)
             #expect(try a.completions()[0].status == IBV_WC_REM_ACCESS_ERR)
             #expect(try b.event(IBV_EVENT_QP_ACCESS_ERR) == b.pair)
+        }
+
+        @Test(
+            "A shared receive queue of another device is not reached, and the log says why, whatever file its domain has"
+        )
+        func otherProcess() throws {
+            let directory = try TemporaryDirectory()
+            let file = open(directory.path + "/domain", O_RDONLY | O_CREAT, 0o600)
+            defer { close(file) }
+            let (a, b) = try connected(file: file)
+            // As in another process: its domain with this file is one of its own.
+            let other = try Endpoint(OpenDevice())
+            let domain = try Receiver.openDomain(other.device, file: file)
+            let queue = try Receiver.makeQueue(other, domain)
+            defer {
+                _ = b.table.destroy_srq(queue)
+                _ = b.table.close_xrcd(domain)
+            }
+            var number: UInt32 = 0
+            try check(b.table.get_srq_num(queue, &number))
+            // The numbers are of each device, so that this one may have one as well.
+            if number == b.number { number ^= 1 << 16 }
+            let text = try ProviderLog.during {
+                try a.post(IBV_WR_SEND, [a.sge(0, 8)]) { $0.qp_type.xrc.remote_srqn = number }
+                #expect(try a.completions()[0].status == IBV_WC_REM_ACCESS_ERR)
+                #expect(try b.event(IBV_EVENT_QP_ACCESS_ERR) == b.pair)
+            }
+            #expect(text.contains("no shared receive queue of another process"), "\(text)")
         }
 
         @Test("On the wire a SEND has opcode 0xA4, the XRCETH and a correct ICRC; an XRC acknowledge completes it")
@@ -370,7 +398,7 @@ extension Soft {
             #expect(table.destroy_qp(pair) == 0 && table.close_xrcd(domain) == 0)
         }
 
-        @Test("Invalid attributes are EINVAL; a domain that processes share is EOPNOTSUPP")
+        @Test("Invalid attributes are EINVAL; a shared receive queue that is not of XRC has no number")
         func refusals() throws {
             let device = try OpenDevice()
             let endpoint = try Endpoint(device)
