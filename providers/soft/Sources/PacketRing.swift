@@ -156,7 +156,7 @@ struct PacketRingWriter {
         case written
         /// The ring has no room for it.
         case full
-        /// The table of address pairs is full, so it is not sent.
+        /// The table of address pairs is full, and is used again when the ring is empty.
         case noPair
     }
 

@@ -28,6 +28,8 @@ struct Peer: ~Copyable {
     var fullSince: UInt64 = 0
     /// Whether it has had none for so long that datagrams to it are dropped.
     var isLate = false
+    /// A packet that waits until the ring is empty, since the table of address pairs has no room for its own; nil without one.
+    private var held: HeldPacket?
 
     /// Connects to a slot, and sends it a ring. Returns nil when the slot cannot be reached, with the errno value in
     /// `error`. `ringError` is the errno value where there is no ring, or 0.
@@ -50,6 +52,7 @@ struct Peer: ~Copyable {
     }
 
     deinit {
+        held?.bytes.deallocate()
         guard connection >= 0 else { return }
         if let mappings {
             for index in 0..<Neighbor.mappingCount {
@@ -95,6 +98,35 @@ struct Peer: ~Copyable {
     mutating func hasRoom() -> Bool {
         guard ring != nil else { return linux_local_has_room(connection) }
         return writer!.hasRoom()
+    }
+
+    /// Keeps a packet until `writeHeld`. Returns false when another one is kept already.
+    mutating func hold(_ packet: UnsafeRawPointer, byteCount: Int, _ envelope: PacketEnvelope) -> Bool {
+        guard held == nil else { return false }
+        // The writer may read more bytes than the packet has.
+        let bytes = UnsafeMutableRawPointer.allocate(byteCount: Engine.packetRoom, alignment: 64)
+        bytes.copyMemory(from: packet, byteCount: byteCount)
+        held = HeldPacket(bytes: bytes, byteCount: byteCount, envelope: envelope)
+        return true
+    }
+
+    /// Whether a packet is kept.
+    var holds: Bool { held != nil }
+
+    /// Writes the packet that is kept. Returns false when it still has to wait.
+    mutating func writeHeld() -> Bool {
+        guard let packet = held else { return true }
+        if ring != nil {
+            guard writer!.isEmpty,
+                writer!.write(packet.bytes, byteCount: packet.byteCount, packet.envelope) == .written
+            else { return false }
+        } else if !packet.envelope.isReference {
+            // The receiver could not map the ring. A reference is lost, as in a network, and then sent again as packets.
+            if send(packet.bytes, byteCount: packet.byteCount, packet.envelope) == EAGAIN { return false }
+        }
+        packet.bytes.deallocate()
+        held = nil
+        return true
     }
 
     /// Whether the receiver has written an invalid position to the ring.
@@ -222,6 +254,13 @@ struct Peer: ~Copyable {
             reader.release(byteCount: packet.count)
         }
     }
+}
+
+/// A packet that waits for its receiver.
+private struct HeldPacket {
+    let bytes: UnsafeMutableRawPointer
+    let byteCount: Int
+    let envelope: PacketEnvelope
 }
 
 /// The devices of this host that this one sends to, by slot.
@@ -413,7 +452,7 @@ struct Peers: ~Copyable {
     /// - Parameter patience: The time after which it is late, in nanoseconds.
     mutating func takeRoom(_ index: Int, now: UInt64, patience: UInt64) -> (slot: Int, room: Room) {
         let slot = full[index]
-        if let peer = peers[slot], !peer.pointee.isClosed, !peer.pointee.hasRoom() {
+        if let peer = peers[slot], !peer.pointee.isClosed, !takesAnother(slot, peer) {
             if peer.pointee.isBroken {
                 warn(slot, Self.invalidPosition, EBADMSG)
                 close(slot)
@@ -432,6 +471,15 @@ struct Peers: ~Copyable {
         fullCount -= 1
         full[index] = full[fullCount]
         return (slot, .free)
+    }
+
+    /// Whether the next packet can be written to a receiver, after the one that it waits for with `hold`.
+    private mutating func takesAnother(_ slot: Int, _ peer: UnsafeMutablePointer<Peer>) -> Bool {
+        if peer.pointee.holds {
+            guard peer.pointee.writeHeld() else { return false }
+            touch(slot, peer)
+        }
+        return peer.pointee.hasRoom()
     }
 
     /// The time after which a thread that sleeps is to look at the receivers without room again, in nanoseconds: a part of

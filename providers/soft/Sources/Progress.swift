@@ -209,6 +209,9 @@ extension ContextPointer {
             return sendMessage(packet.pointee, at: bytes, envelope, to: peer, now: now)
         }
         guard outcome == .written else {
+            if outcome == .noPair, peer.pointee.hold(bytes, byteCount: packet.pointee.byteCount, envelope) {
+                return suspend(destination, peer, now: now)
+            }
             if outcome == .full { suspend(destination, peer, now: now) }
             return drop(packet.pointee)
         }
@@ -216,9 +219,8 @@ extension ContextPointer {
         if !peer.pointee.hasRoom() { suspend(destination, peer, now: now) }
     }
 
-    /// Drops a packet for which there is no room: a datagram to a receiver that is late, one that a fault rule has delayed,
-    /// or one for which the ring's table of address pairs has no room. The acknowledgement that it carries becomes a packet
-    /// of its own, which may find room.
+    /// Drops a packet for which there is no room: a datagram to a receiver that is late, or one that a fault rule has
+    /// delayed. The acknowledgement that it carries becomes a packet of its own, which may find room.
     @inline(never)
     private func drop(_ packet: OutgoingPacket) {
         var packet = packet
@@ -479,11 +481,13 @@ extension ContextPointer {
         let bytes = UnsafeRawPointer(guarded.pointee.link.packetBytes.baseAddress!)
         switch peer.pointee.writer!.write(bytes, byteCount: packet.count, envelope) {
         case .written: break
-        case .full:
+        case .noPair where peer.pointee.hold(bytes, byteCount: packet.count, envelope):
+            pointee.counters.pointee.forwarded &+= 1
+            return suspend(slot, peer, now: now)
+        case .full, .noPair:
             pointee.counters.pointee.ringFull &+= 1
             suspend(slot, peer, now: now)
             return
-        case .noPair: return
         }
         pointee.counters.pointee.forwarded &+= 1
         guarded.pointee.peers.touch(slot, peer)

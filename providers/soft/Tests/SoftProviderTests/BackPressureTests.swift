@@ -1,6 +1,8 @@
 import CIBVerbs
 import CLinux
 import Foundation
+import RoCETransport
+import RoCEWire
 import SoftTestSupport
 import Testing
 
@@ -131,6 +133,36 @@ extension Soft {
             let sum = test.client.memory.load(as: UInt64.self)
             #expect(sum == test.client.upperHalfSum && test.dropped == 0)
             try test.exchange(byteCount: 1 + 8)
+        }
+
+        @Test("UC loses no packet of a 65th pair of addresses")
+        func manyAddresses() throws {
+            let test = try Connection("uc")
+            try test.stop()
+            // Packets of other addresses, which the process does not take, fill the ring's table of address pairs.
+            let written = test.guarded { context in
+                let (slot, own) = (test.slot, context.pointee.slot.number)
+                let peer = context.guarded.pointee.peers.peer(
+                    slot, own: own, &context.guarded.pointee.senders, now: linux_monotonic_ns())
+                let packet = UnsafeMutableRawPointer.allocate(byteCount: PacketRing.firstLine, alignment: 8)
+                defer { packet.deallocate() }
+                packet.initializeMemory(as: UInt8.self, repeating: 0, count: PacketRing.firstLine)
+                return (1...PacketRing.pairCount).count { number in
+                    let envelope = PacketEnvelope(
+                        source: GID(ipv4: UInt32(number)), destination: GID(ipv4: 9), trafficClass: 0, hopLimit: 1,
+                        flowLabel: 0)
+                    return peer?.pointee.writer?.write(packet, byteCount: 20, envelope) == .written
+                }
+            }
+            #expect(written == PacketRing.pairCount)
+            test.client.fill(Endpoint.memorySize / 2, Endpoint.memorySize / 2, seed: 7)
+            for index in 0..<8 { try test.write(index) }
+            let early = try test.pollUntilLate()
+            #expect(early < 8 && test.dropped == 0)
+            try test.resume()
+            _ = try test.client.completions(8 - early)
+            try test.exchange(byteCount: 2)
+            #expect(test.client.memory.load(as: UInt64.self) == test.client.upperHalfSum && test.dropped == 0)
         }
 
         @Test("RC to a process that is stopped ends with its retries, and other connections go on")
