@@ -369,7 +369,8 @@ let testTargets: [Target] = [
     .testTarget(
         name: "RxeProviderTests",
         dependencies: [
-            "TestSupport", "CAllocationCounter", "RxeProvider", "ProviderKit", "CKernelABI", "CIBVerbs", "CLinux",
+            "TestSupport", "CAllocationCounter", "RxeProvider", "ProviderKit", "CKernelABI", "CProviderABI", "CIBVerbs",
+            "CLinux",
         ],
         path: "providers/rxe/Tests/RxeProviderTests", swiftSettings: strict),
     .target(

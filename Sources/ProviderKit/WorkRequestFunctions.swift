@@ -26,6 +26,7 @@ public func setWorkRequestFunctions(
     if has(IBV_QP_EX_WITH_RDMA_READ) { qp.pointee.wr_rdma_read = functions.wr_rdma_read }
     if has(IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP) { qp.pointee.wr_atomic_cmp_swp = functions.wr_atomic_cmp_swp }
     if has(IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD) { qp.pointee.wr_atomic_fetch_add = functions.wr_atomic_fetch_add }
+    if has(IBV_QP_EX_WITH_ATOMIC_WRITE) { qp.pointee.wr_atomic_write = functions.wr_atomic_write }
     if has(IBV_QP_EX_WITH_LOCAL_INV) { qp.pointee.wr_local_inv = functions.wr_local_inv }
     if has(IBV_QP_EX_WITH_BIND_MW) { qp.pointee.wr_bind_mw = functions.wr_bind_mw }
 }

@@ -41,6 +41,12 @@ enum {
 	RXE_SEND_MW_MW_RKEY = 44,
 	RXE_SEND_MW_RKEY = 48,
 	RXE_SEND_MW_ACCESS = 52,
+	// FLUSH, from Linux 6.3 on. The kernel reads the range from iova and dma.length. Placement and selectivity are bytes.
+	RXE_SEND_FLUSH_ADDRESS = 24,
+	RXE_SEND_FLUSH_LENGTH = 32,
+	RXE_SEND_FLUSH_RKEY = 36,
+	RXE_SEND_FLUSH_PLACEMENT = 40,
+	RXE_SEND_FLUSH_SELECTIVITY = 41,
 	// State that the kernel keeps in the entry; the provider sets it to 0.
 	RXE_SEND_STATUS = 144,
 	RXE_SEND_STATE = 148,

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CKernelABI
 import CLinux
+import CProviderABI
 import KernelVerbs
 import ProviderKit
 
@@ -18,9 +19,30 @@ struct SendBuilder {
     fileprivate var error: Int32 = 0
 }
 
-/// The operations (`ibv_qp_create_send_ops_flags`) that a QP of this type supports. Bit n of the flags is opcode n of
-/// `ibv_wr_opcode`.
+/// The operations (`ibv_qp_create_send_ops_flags`) that a QP of this type supports on every kernel. Bit n of the flags is
+/// opcode n of `ibv_wr_opcode`.
 func sendOperations(_ type: ibv_qp_type) -> UInt64 { UInt64(allowedOpcodes(type)) }
+
+/// ATOMIC WRITE and FLUSH (`ibv_qp_create_send_ops_flags`), which only the wr_ functions of an RC QP post.
+let placementOperations = UInt64(IBV_QP_EX_WITH_ATOMIC_WRITE.rawValue) | UInt64(RDMA_QP_EX_WITH_FLUSH)
+
+/// Those of `placementOperations` that the kernel's rxe supports: ATOMIC WRITE from Linux 6.2 on, FLUSH from 6.3 on.
+/// - Parameter capabilities: `device_cap_flags_ex`.
+func placementOperations(_ capabilities: UInt64) -> UInt64 {
+    var operations: UInt64 = 0
+    if capabilities & atomicWriteCapability != 0 { operations |= UInt64(IBV_QP_EX_WITH_ATOMIC_WRITE.rawValue) }
+    if capabilities & flushCapabilities != 0 { operations |= UInt64(RDMA_QP_EX_WITH_FLUSH) }
+    return operations
+}
+
+/// IB_UVERBS_DEVICE_ATOMIC_WRITE of later kernels' rdma/ib_user_verbs.h.
+private let atomicWriteCapability: UInt64 = 1 << 40
+/// IB_UVERBS_DEVICE_FLUSH_GLOBAL and IB_UVERBS_DEVICE_FLUSH_PERSISTENT, likewise.
+private let flushCapabilities: UInt64 = 1 << 38 | 1 << 39
+/// IBV_WR_FLUSH of later versions of verbs.h than that of rdma-core 44.
+private let flushOpcode = ibv_wr_opcode(14)
+/// IBV_FLUSH_MR, likewise: the selectivity level of a whole memory region.
+private let flushRegion: UInt8 = 1
 
 /// Sets the wr_ functions of the given operations (`ibv_qp_create_send_ops_flags`).
 func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
@@ -51,9 +73,18 @@ func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
     functions.wr_atomic_fetch_add = { qp, key, address, add in
         qp.unsafelyUnwrapped.beginAtomic(IBV_WR_ATOMIC_FETCH_AND_ADD, key: key, address: address, add, 0)
     }
+    functions.wr_atomic_write = { qp, key, address, bytes in
+        qp.unsafelyUnwrapped.beginAtomicWrite(key: key, address: address, bytes)
+    }
     functions.wr_local_inv = { qp, key in qp.unsafelyUnwrapped.begin(IBV_WR_LOCAL_INV, ex: key) }
     functions.wr_bind_mw = beginBinding
     setWorkRequestFunctions(qp, operations: operations, from: functions)
+    // The struct of verbs.h does not declare the function.
+    if operations & UInt64(RDMA_QP_EX_WITH_FLUSH) != 0 {
+        rdma_wr_flush_place(qp).pointee = { qp, key, address, length, placement, selectivity in
+            qp.unsafelyUnwrapped.beginFlush(key: key, address: address, length, placement, selectivity)
+        }
+    }
 }
 
 // MARK: - wr_start, wr_complete, wr_abort
@@ -160,6 +191,35 @@ extension UnsafeMutablePointer<ibv_qp_ex> {
         wqe.put(swap, at: RXE_SEND_ATOMIC_SWAP)
         wqe.put(key, at: RXE_SEND_ATOMIC_RKEY)
         wqe.put(address, at: RXE_SEND_IOVA)
+    }
+
+    /// The kernel reads the 8 bytes from `rxe_dma_info.atomic_wr`, where inline data is in other WQEs.
+    fileprivate func beginAtomicWrite(key: UInt32, address: UInt64, _ bytes: UnsafeRawPointer?) {
+        guard address & 7 == 0, let bytes, native.sends.pointee.ring.entrySize >= Int(RXE_SEND_DATA) + 8 else {
+            return native.sends.setError(EINVAL)
+        }
+        guard let wqe = nextWQE(IBV_WR_ATOMIC_WRITE, ex: 0) else { return }
+        wqe.put(address, at: RXE_SEND_RDMA_ADDRESS)
+        wqe.put(UInt64(key), at: RXE_SEND_RDMA_RKEY)
+        wqe.put(address, at: RXE_SEND_IOVA)
+        wqe.put(bytes.loadUnaligned(as: UInt64.self), at: RXE_SEND_DATA)
+        wqe.setData(length: 8, sgeCount: 0, flag: 0)
+    }
+
+    fileprivate func beginFlush(
+        key: UInt32, address: UInt64, _ length: Int, _ placement: UInt8, _ selectivity: UInt8
+    ) {
+        // Of a whole memory region, address and length have no meaning.
+        let range = selectivity == flushRegion ? 0 : UInt32(exactly: length)
+        guard let range else { return native.sends.setError(EINVAL) }
+        guard let wqe = nextWQE(flushOpcode, ex: 0) else { return }
+        wqe.put(address, at: RXE_SEND_FLUSH_ADDRESS)
+        wqe.put(range, at: RXE_SEND_FLUSH_LENGTH)
+        wqe.put(key, at: RXE_SEND_FLUSH_RKEY)
+        wqe.put(placement, at: RXE_SEND_FLUSH_PLACEMENT)
+        wqe.put(selectivity, at: RXE_SEND_FLUSH_SELECTIVITY)
+        wqe.put(address, at: RXE_SEND_IOVA)
+        wqe.setData(length: range, sgeCount: 0, flag: 0)
     }
 }
 

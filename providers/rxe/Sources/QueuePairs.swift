@@ -8,8 +8,22 @@ import ProviderKit
 func createQueuePair(
     context: UnsafeMutablePointer<ibv_context>?, attr: UnsafeMutablePointer<ibv_qp_init_attr_ex>?
 ) -> UnsafeMutablePointer<ibv_qp>? {
-    createNativeQueuePair(
-        context, attr, operations: sendOperations, allocate: QueuePairPointer.allocate,
+    // The kernel is asked only for the operations that not every kernel has.
+    var placements: UInt64 = 0
+    if let context, let attr, attr.pointee.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0,
+        attr.pointee.send_ops_flags & placementOperations != 0
+    {
+        var attributes = ibv_device_attr_ex()
+        do throws(KernelError) {
+            _ = try context.native.pointee.kernel.queryDevice(&attributes)
+        } catch {
+            return failure(error.rawValue)
+        }
+        placements = placementOperations(attributes.device_cap_flags_ex)
+    }
+    return createNativeQueuePair(
+        context, attr, operations: { sendOperations($0) | ($0 == IBV_QPT_RC ? placements : 0) },
+        allocate: QueuePairPointer.allocate,
         make: { pair, attr throws(KernelError) in try pair.make(&attr.cap, signalsAll: attr.sq_sig_all != 0) },
         fillBuilders: fillBuilders)
 }

@@ -1,5 +1,6 @@
 import CIBVerbs
 import CKernelABI
+import CProviderABI
 import Glibc
 import TestSupport
 import Testing
@@ -102,6 +103,70 @@ struct BuilderTests {
         return ranges.allSatisfy { range in
             memcmp(one.entry(index) + range.lowerBound, other.entry(index) + range.lowerBound, range.count) == 0
         }
+    }
+
+    /// The bytes of `struct rxe_send_wr.wr` from `offset` on, of which the installed header may not declare `flush`.
+    private func operand<Word>(_ fake: FakePair, _ index: Int, _ offset: Int, as type: Word.Type) -> Word {
+        fake.sends.entry(index).loadUnaligned(fromByteOffset: 24 + offset, as: type)
+    }
+
+    @Test("ATOMIC WRITE has its 8 bytes in the WQE, FLUSH its range in iova and dma.length")
+    func placements() {
+        let fake = FakePair()
+        let qp = begin(fake, id: 7)
+        var value: UInt64 = 0x1122_3344_5566_7788
+        ibv_wr_atomic_write(qp, 0x55, 0x7777_0008, &value)
+        qp.pointee.wr_id = 8
+        let flush = rdma_wr_flush_place(qp).pointee!
+        flush(qp, 0x56, 0x8888_0001, 4097, 1, 0)
+        // Of a whole memory region, the length has no meaning.
+        flush(qp, 0x57, 0, 1 << 40, 3, 1)
+        #expect(ibv_wr_complete(qp) == 0)
+        #expect(fake.producer == 3 && fake.doorbells().count == 1)
+
+        let write = fake.sends.send(0)
+        #expect(write.wr.wr_id == 7 && write.wr.opcode == 15 && write.wr.send_flags == IBV_SEND_SIGNALED.rawValue)
+        #expect(write.wr.wr.rdma.remote_addr == 0x7777_0008 && write.wr.wr.rdma.rkey == 0x55)
+        #expect(write.iova == 0x7777_0008 && write.ssn == 0)
+        #expect(write.dma.length == 8 && write.dma.resid == 8 && write.dma.num_sge == 0)
+        #expect(fake.sends.data(0, 9) == withUnsafeBytes(of: value) { Array($0) } + [0xA5])
+
+        let expected: [(id: UInt64, key: UInt32, address: UInt64, length: UInt32, placement: UInt8, level: UInt8)] = [
+            (8, 0x56, 0x8888_0001, 4097, 1, 0), (8, 0x57, 0, 0, 3, 1),
+        ]
+        for (index, request) in expected.enumerated() {
+            let wqe = fake.sends.send(1 + index)
+            #expect(wqe.wr.wr_id == request.id && wqe.wr.opcode == 14 && wqe.ssn == UInt32(1 + index))
+            #expect(wqe.iova == request.address && operand(fake, 1 + index, 0, as: UInt64.self) == request.address)
+            #expect(operand(fake, 1 + index, 8, as: UInt32.self) == request.length)
+            #expect(operand(fake, 1 + index, 12, as: UInt32.self) == request.key)
+            #expect(operand(fake, 1 + index, 16, as: UInt8.self) == request.placement)
+            #expect(operand(fake, 1 + index, 17, as: UInt8.self) == request.level)
+            #expect(wqe.dma.length == request.length && wqe.dma.resid == request.length && wqe.dma.num_sge == 0)
+        }
+    }
+
+    @Test("A misaligned ATOMIC WRITE, one without data and a FLUSH of 4 GiB fail with EINVAL, and nothing is posted")
+    func refusedPlacements() {
+        let fake = FakePair()
+        var value: UInt64 = 0
+        let calls: [(UnsafeMutablePointer<ibv_qp_ex>) -> Void] = [
+            { ibv_wr_atomic_write($0, 1, 0x1004, &value) }, { ibv_wr_atomic_write($0, 1, 0x1000, nil) },
+            { rdma_wr_flush_place($0).pointee!($0, 1, 0, 1 << 32, 1, 0) },
+        ]
+        for call in calls {
+            let qp = begin(fake)
+            call(qp)
+            #expect(ibv_wr_complete(qp) == EINVAL)
+        }
+        #expect(fake.producer == 0 && fake.doorbells().isEmpty)
+    }
+
+    @Test("The operations follow from what the kernel's rxe reports: none before Linux 6.2, FLUSH from 6.3 on")
+    func placementsOfKernels() {
+        #expect(placementOperations(0x1_FFFF_FFFF) == 0)
+        #expect(placementOperations(1 << 40) == UInt64(IBV_QP_EX_WITH_ATOMIC_WRITE.rawValue))
+        #expect(placementOperations(1 << 38 | 1 << 39 | 1 << 40) == placementOperations)
     }
 
     @Test("Inline data of a buffer and of a list sets the length of all data and IBV_SEND_INLINE")
