@@ -149,7 +149,9 @@ struct Link: ~Copyable {
     mutating func postMessage(
         _ operation: Operation, size: Int, number: UInt64, readOffset: Int = 0
     ) throws(VerbsError) {
-        if operation == .flush { return try postFlushed(queuePairs.index(ofMessage: number), size: size, id: number) }
+        if operation.isExtended {
+            return try postExtended(operation, queuePairs.index(ofMessage: number), size: size, id: number)
+        }
         let sge = try local.sge(0..<size)
         if operation == .window, let memoryWindow {
             // The binding is complete before the SEND begins, and before the peer knows the rkey.
@@ -166,13 +168,21 @@ struct Link: ~Copyable {
         }
     }
 
-    /// Posts `count` messages of the operation `flush` to one queue pair. The last one is signaled.
-    mutating func postFlushed(_ queuePair: Int, size: Int, count: Int = 1, id: UInt64 = 0) throws(VerbsError) {
+    /// Posts `count` messages of the operation `flush` or `atomicWrite` to one queue pair. The last one is signaled.
+    mutating func postExtended(
+        _ operation: Operation, _ queuePair: Int, size: Int, count: Int = 1, id: UInt64 = 0
+    ) throws(VerbsError) {
         let sge = try local.sge(0..<size)
         let start = UInt64(Self.writtenRange(size).lowerBound)
         let target = try remote.subrange(start..<start + UInt64(size))
         try queuePairs[queuePair].pointee.postExtended { (requests) throws(VerbsError) in
             for index in 1...count {
+                if operation == .atomicWrite {
+                    try requests.append(
+                        .atomicWrite(to: target), inline: local.bytes.extracting(0..<size), id: id,
+                        flags: index == count ? .signaled : [])
+                    continue
+                }
                 try requests.append(.write(to: target), sge, id: id, flags: [])
                 try requests.append(.flush(target), id: id, flags: index == count ? .signaled : [])
             }

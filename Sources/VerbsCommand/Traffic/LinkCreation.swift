@@ -112,7 +112,9 @@ extension Link {
         let outstanding = setup.queuePairs == 1 ? sendCount : setup.window
         let completions = try context.makeCompletionQueue(capacity: outstanding + setup.queuePairs * receiveCount)
         var creation = QueuePair.CreationOptions()
-        if flushes { creation.extendedOperations = [.write, .flush] }
+        // verbs.h has these two in ibv_qp_ex only.
+        if flushes { creation.extendedOperations.formUnion([.write, .flush]) }
+        if optional.contains(.atomicWrite) { creation.extendedOperations.insert(.atomicWrite) }
         var queuePairs = QueuePairs(capacity: setup.queuePairs)
         var endpoints: [Endpoint] = []
         for _ in 0..<setup.queuePairs {

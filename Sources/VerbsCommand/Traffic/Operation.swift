@@ -70,6 +70,9 @@ enum Operation: String, Codable, CaseIterable, ExpressibleByArgument {
 
     /// Whether only some devices have the operation.
     var isOptional: Bool { self == .atomicWrite || self == .flush || self == .window }
+
+    /// Whether the requests are posted with the functions of `ibv_qp_ex`: `ibv_post_send` has no such operation.
+    var isExtended: Bool { self == .atomicWrite || self == .flush }
 }
 
 /// The transport service of the queue pairs.

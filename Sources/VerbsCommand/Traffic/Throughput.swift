@@ -76,8 +76,8 @@ struct ThroughputClient {
         while posted &- completed &+ batch <= UInt64(job.window), posted < job.count ?? .max,
             outstanding[turn] + job.batch <= depth
         {
-            if job.operation == .flush {
-                try link.postFlushed(turn, size: job.size, count: job.batch)
+            if job.operation.isExtended {
+                try link.postExtended(job.operation, turn, size: job.size, count: job.batch)
             } else {
                 try link.queuePairs[turn].pointee.postSend(list)
             }
