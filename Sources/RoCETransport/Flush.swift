@@ -80,7 +80,12 @@ extension Core {
             return refuse(pair, .remoteAccessError, event: .accessError)
         }
         guard let resource = newResource(pair, packet.headers.bth.psn) else {
-            return refuse(pair, .invalidRequest, event: .requestError)
+            guard pair.pointee.attributes.maxDestinationReadAtomic != 0 else {
+                return refuse(pair, .invalidRequest, event: .requestError)
+            }
+            // The kernel's rxe does not count a FLUSH in max_rd_atomic. It sends this one again, after the responses to
+            // those before.
+            return reportGap(pair)
         }
         resource.pointee.operation = .flush
         resource.pointee.packets = 1

@@ -80,6 +80,13 @@ public struct ICRC: Equatable, Sendable, BitwiseCopyable {
         register = ccrc32_update(register, bytes.baseAddress, bytes.count)
     }
 
+    /// Makes the ICRC of a whole FLUSH that which the kernel's rxe computes and expects (Linux 6.3 to 6.12 at least): it
+    /// covers the packet from the BTH on a second time, without the fields that count as ones. rxe has no offset of the
+    /// payload for this opcode (`rxe_opcode`), and so takes the packet for the payload (`rxe_icrc_generate`).
+    /// - Parameter packet: the whole packet, BTH to ICRC.
+    @inlinable
+    public mutating func coverFlushOfRxe(_ packet: UnsafeRawBufferPointer) { update(Self.covered(of: packet)) }
+
     /// The ICRC of the bytes that were added so far. Wireshark prints its bytes in wire order, that is,
     /// `value.byteSwapped`.
     @inlinable

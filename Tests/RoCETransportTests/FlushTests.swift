@@ -45,6 +45,20 @@ struct FlushTests {
         #expect(answers.map { $0.headers.aeth.msn } == [1, 2, 3])
     }
 
+    @Test("A FLUSH beyond max_dest_rd_atomic, as rxe sends it, is asked for again and does not end the connection")
+    func beyondResources() throws {
+        let probe = try makeProbe(maxDestinationReadAtomic: 2)
+        let key = try register(probe)
+        for offset in 0..<4 { receive(probe, offset, key: key) }
+        var answers = probe.sent()
+        #expect(answers.map(\.opcode) == [.rcReadResponseOnly, .rcReadResponseOnly, .rcAcknowledge])
+        #expect(answers.last?.syndrome == 0x60 && answers.last?.headers.aeth.msn == 2)
+        for offset in 2..<4 { receive(probe, offset, key: key) }
+        answers = probe.sent()
+        #expect(answers.map(\.opcode) == [.rcReadResponseOnly, .rcReadResponseOnly])
+        #expect(answers.map { $0.headers.aeth.msn } == [3, 4])
+    }
+
     struct Refusal: CustomTestStringConvertible, Sendable {
         var testDescription: String
         var isAccessError: Bool

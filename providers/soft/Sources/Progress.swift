@@ -23,6 +23,8 @@ struct LinkState {
     var roundsWithoutMessage: UInt32 = 0
     /// When a datagram was last sent or received, in nanoseconds.
     var lastDatagram: UInt64 = 0
+    /// The address to which a FLUSH was last sent again: it may be of the kernel's rxe (`sendFlushTwice`).
+    var rxe = GID()
     /// When the sockets were last looked at, in nanoseconds.
     var lastReceive: UInt64 = 0
     var held = HeldAcknowledgement()
@@ -290,13 +292,38 @@ extension ContextPointer {
         assert(packet.acknowledged == nil, "a datagram carries no acknowledgement")
         guarded.pointee.link.lastWasDatagram = true
         guarded.pointee.link.lastDatagram = now
+        let isExpendable = packet.isExpendable
+        if bytes.load(as: UInt8.self) == Opcode.rcFlush.rawValue,
+            !isExpendable || packet.path.destination == guarded.pointee.link.rxe
+        {
+            return sendFlushTwice(packet, at: bytes)
+        }
         let place = guarded.pointee.sockets.reserve()
         if place != bytes { place.copyMemory(from: bytes, byteCount: packet.byteCount) }
-        let isExpendable = packet.isExpendable
         if guarded.pointee.sockets.commit(byteCount: packet.byteCount, packet.path, isExpendable: isExpendable) {
             pointee.counters.pointee.sentDatagrams &+= 1
         } else {
             pointee.counters.pointee.unreachable &+= 1
+        }
+    }
+
+    /// Sends a FLUSH with the ICRC that the kernel's rxe expects, and with the right one; the peer drops one of them. A FLUSH
+    /// has the right one alone until one is sent again to its destination, which may have dropped it for that.
+    @inline(never)
+    private func sendFlushTwice(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer) {
+        assert(packet.byteCount == FETH.flushByteCount, "a FLUSH has no payload")
+        guarded.pointee.link.rxe = packet.path.destination
+        // The first one may take the place in which the packet is.
+        let kept = guarded.pointee.link.packetBytes.baseAddress!
+        if kept != bytes { kept.copyMemory(from: bytes, byteCount: packet.byteCount) }
+        for isForRxe in [true, false] {
+            guarded.pointee.sockets.reserve().copyMemory(from: kept, byteCount: packet.byteCount)
+            guard guarded.pointee.sockets.commit(byteCount: packet.byteCount, packet.path, isExpendable: false) else {
+                pointee.counters.pointee.unreachable &+= 1
+                return
+            }
+            if isForRxe { guarded.pointee.sockets.sealLastForRxe() }
+            pointee.counters.pointee.sentDatagrams &+= 1
         }
     }
 

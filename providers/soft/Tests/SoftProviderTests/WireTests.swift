@@ -1,5 +1,6 @@
 import CIBVerbs
 import CLinux
+import CProviderABI
 import Glibc
 import RoCEWire
 import SoftTestSupport
@@ -130,6 +131,86 @@ extension Soft {
 
         private func parse(_ packet: [UInt8]) throws -> TransportPacket {
             try packet.withUnsafeBytes { try TransportPacket(parsing: $0) }
+        }
+
+        /// An RC queue pair that allows FLUSH, and can post it. Its peer is a raw socket.
+        private func flushing(_ peer: RawPeer) throws -> Endpoint {
+            let device = try OpenDevice()
+            device.useDatagrams(port: peer.port)
+            var options = Endpoint.Options()
+            // IBV_ACCESS_FLUSH_GLOBAL of later versions of verbs.h.
+            options.access |= 1 << 8
+            options.pairAccess |= 1 << 8
+            options.operations = UInt64(RDMA_QP_EX_WITH_FLUSH)
+            let endpoint = try Endpoint(device, options)
+            try endpoint.connect(to: Address(gid: peer.gid, queuePair: 0x1234, psn: 500))
+            return endpoint
+        }
+
+        /// The ICRC that the kernel's rxe computes for a FLUSH.
+        private func icrcOfRxe(_ peer: RawPeer, _ packet: [UInt8], toPeer: Bool, identification: Int = 0) -> UInt32 {
+            var packet = packet
+            let value = ~peer.icrc(packet, toPeer: toPeer, index: identification)
+            packet.removeLast(4)
+            // CRC-32, bit by bit.
+            return ~packet.reduce(value) { register, byte in
+                (0..<8).reduce(register ^ UInt32(byte)) { value, _ in value >> 1 ^ (value & 1 == 0 ? 0 : 0xEDB8_8320) }
+            }
+        }
+
+        @Test(
+            "A FLUSH with the ICRC of the kernel's rxe is executed, whatever its IPv4 identification; any other is dropped"
+        )
+        func flushOfRxe() throws {
+            let peer = try RawPeer(37)
+            let a = try flushing(peer)
+            for (index, identification) in [0, 7, 0xFFFF].enumerated() {
+                let psn = PSN(500 + UInt32(index))
+                var headers = PacketHeaders(BTH(opcode: .rcFlush, destinationQPN: a.pair.pointee.qp_num, psn: psn))
+                headers.bth.acknowledgeRequest = true
+                headers.feth = FETH(placement: 1, selectivity: 0)
+                headers.reth = RETH(
+                    virtualAddress: UInt64(UInt(bitPattern: a.memory)), rkey: a.region.pointee.rkey, dmaLength: 8)
+                var packet = try peer.sealed(headers)
+                let icrc = icrcOfRxe(peer, packet, toPeer: false, identification: identification)
+                // One bit differs; then none does.
+                for fault in [1, 0] as [UInt32] {
+                    let bytes = withUnsafeBytes(of: (icrc ^ fault << 30).littleEndian) { Array($0) }
+                    packet.replaceSubrange(packet.count - 4..<packet.count, with: bytes)
+                    peer.send(packet)
+                }
+                let response = try peer.receive()
+                #expect(response[0] == Opcode.rcReadResponseOnly.rawValue)
+                #expect(try parse(response).headers.bth.psn == psn)
+            }
+            #expect(a.device.context.soft.pointee.counters.pointee.badICRC == 3)
+        }
+
+        @Test("A FLUSH that is sent again has both ICRCs, and so has the next one to that address")
+        func flushToRxe() throws {
+            let peer = try RawPeer(38)
+            let a = try flushing(peer)
+            let builder = try #require(a.device.table.qp_to_qp_ex(a.pair))
+            for psn in 0..<2 as Range<UInt32> {
+                ibv_wr_start(builder)
+                builder.pointee.wr_flags = IBV_SEND_SIGNALED.rawValue
+                rdma_wr_flush_place(builder).pointee!(builder, 5, 0x1000, 64, 1, 0)
+                #expect(ibv_wr_complete(builder) == 0)
+                if psn == 0 {
+                    let first = try peer.receive()
+                    #expect(first[0] == Opcode.rcFlush.rawValue)
+                    #expect(first.withUnsafeBytes { ICRC.trailer(of: $0) } == peer.icrc(first, toPeer: true))
+                }
+                let (one, other) = (try peer.receive(), try peer.receive())
+                #expect(one.dropLast(4) == other.dropLast(4))
+                #expect(one.withUnsafeBytes { ICRC.trailer(of: $0) } == icrcOfRxe(peer, one, toPeer: true))
+                #expect(other.withUnsafeBytes { ICRC.trailer(of: $0) } == peer.icrc(other, toPeer: true))
+                var response = PacketHeaders(
+                    BTH(opcode: .rcReadResponseOnly, destinationQPN: a.pair.pointee.qp_num, psn: PSN(a.psn + psn)))
+                response.aeth = AETH(syndrome: AETHSyndrome(rawValue: 0x1F), msn: psn + 1)
+                peer.send(try peer.sealed(response))
+                try a.success()
+            }
         }
 
         @Test("Sent RoCEv2 packets: headers, payload, pad and ICRC are correct; an ACK completes the work request")
