@@ -36,6 +36,24 @@ struct CommandTests {
         }
     }
 
+    @Test("The README of soft lists the limits and capabilities that info shows of soft0")
+    func limitsOfSoft() async throws {
+        let output = try await Tool.run("info", "soft0").output
+        let shown = output.split(separator: "\n").compactMap { line -> String? in
+            guard line.hasPrefix("  "), let colon = line.firstIndex(of: ":") else { return nil }
+            let value = line[line.index(after: colon)...].trimmingCharacters(in: .init(charactersIn: " []"))
+            return "| \(line[..<colon].trimmingCharacters(in: .whitespaces)) | \(value) |"
+        }
+        let readme = try String(
+            contentsOf: Repository.root.appending(path: "providers/soft/README.md"), encoding: .utf8)
+        let start = try #require(readme.range(of: "### Limits and capabilities\n"))
+        let rows = readme[start.upperBound...].split(separator: "\n\n")[1].split(separator: "\n").map(String.init)
+        #expect(rows.count >= 10)
+        let first = try #require(shown.firstIndex { $0.hasPrefix("| atomics |") })
+        let end = try #require(shown.firstIndex { $0.hasPrefix("| unsupported verbs |") })
+        #expect(Array(rows.dropFirst(2)) == Array(shown[first..<end]))
+    }
+
     @Test("an unknown device name: exit code 2 and a hint with the known names", arguments: ["info", "providers"])
     func noDevice(command: String) async throws {
         let outcome = try await Tool.run(command, "nosuch0")
