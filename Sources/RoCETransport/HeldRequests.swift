@@ -126,7 +126,8 @@ extension Core {
         if !hold(pair, packet, payload: payload) { reportGap(pair) }
     }
 
-    /// Queues a NAK for a PSN sequence error, which has the expected PSN, unless one was queued for this gap.
+    /// Queues a NAK for a PSN sequence error, which makes the requester send again from the expected PSN on, unless one is
+    /// queued.
     mutating func reportGap(_ pair: Pair) {
         guard pair.pointee.responder.sequence != .negativelyAcknowledged else { return }
         pair.pointee.responder.sequence = .negativelyAcknowledged
