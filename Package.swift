@@ -312,6 +312,8 @@ let testTargets: [Target] = [
         name: "pingpong-peer", dependencies: ["Verbs"], path: "Tests/Support/PingpongPeer", swiftSettings: strict),
     .executableTarget(
         name: "multicast-peer", dependencies: ["Verbs"], path: "Tests/Support/MulticastPeer", swiftSettings: strict),
+    .executableTarget(
+        name: "placement-peer", dependencies: ["Verbs"], path: "Tests/Support/PlacementPeer", swiftSettings: strict),
     .target(name: "CForkedChild", dependencies: ["CIBVerbs"], path: "Tests/Support/CForkedChild"),
     // Calls fork(2) while it moves data: of a process with few threads, since a child has a copy of every lock.
     .executableTarget(
@@ -322,7 +324,7 @@ let testTargets: [Target] = [
         name: "GuestTests",
         dependencies: [
             "ToolSupport", "WireSupport", "RoCEWire", "ConnectionManager", "Verbs", "ProviderLoader", "RDMANetlink",
-            "KernelVerbs", "LibibverbsProvider", "pingpong-peer", "multicast-peer", "fork-peer",
+            "KernelVerbs", "LibibverbsProvider", "pingpong-peer", "multicast-peer", "placement-peer", "fork-peer",
             "CProviderCore", "CProviderABI", "CIBVerbs",
         ],
         path: "Tests/Guest", exclude: ["README.md", "rdmavt_loopback"], swiftSettings: strict),

@@ -66,7 +66,7 @@ import SystemPackage
     }
 
     /// Appends a request with inline data (`ibv_wr_set_inline_data`). An atomic write has 8 bytes
-    /// (`ibv_wr_atomic_write`); that call has run only against a fake provider.
+    /// (`ibv_wr_atomic_write`).
     ///
     /// - Parameters:
     ///   - operation: A send or an RDMA write.
