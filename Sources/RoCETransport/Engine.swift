@@ -108,6 +108,12 @@ extension Engine {
     /// Notes that WQEs of a queue pair were published (`QueuePair.publishSends`), as its doorbell does.
     public borrowing func serve(_ pair: QueuePair) { core.pointee.serveDoorbell(pair.storage) }
 
+    /// Whether there may be a packet for `transmit`, or a doorbell for it to read.
+    public var mayTransmit: Bool {
+        core.pointee.requests.first != nil || core.pointee.acknowledgements.first != nil
+            || core.pointee.readResponses.first != nil || doorbells.isRung
+    }
+
     /// Whether an acknowledgement waits for `transmit`.
     public var hasAcknowledgement: Bool { core.pointee.acknowledgements.first != nil }
 

@@ -57,25 +57,28 @@ extension Core {
         while let pair = requests.unparkFirst() { endRoomTimer(pair) }
     }
 
+    // These are mutating: the call of a function that is neither mutating nor inlined may copy the whole engine, and the loads
+    // of the copy wait for all stores before, such as those of a packet ring.
+
     /// Whether the next packet of a connection has to wait for room at its receiver.
     @inline(__always)
-    func waitsForRoom(_ pair: Pair) -> Bool { fullReceivers.count != 0 && isSuspended(pair) }
+    mutating func waitsForRoom(_ pair: Pair) -> Bool { fullReceivers.count != 0 && isSuspended(pair) }
 
     /// Whether the next request of a queue pair has to wait for room at its receiver.
     @inline(__always)
-    func requestWaitsForRoom(_ pair: Pair) -> Bool {
+    mutating func requestWaitsForRoom(_ pair: Pair) -> Bool {
         guard fullReceivers.count != 0 else { return false }
         return pair.pointee.type == .ud ? datagramIsSuspended(pair) : isSuspended(pair)
     }
 
     @inline(never)
-    private func isSuspended(_ pair: Pair) -> Bool {
+    private mutating func isSuspended(_ pair: Pair) -> Bool {
         pair.pointee.attributes.path.tag == Path.sameHost
             && fullReceivers.isFull(prefix(of: pair.pointee.attributes.destinationQPN))
     }
 
     @inline(never)
-    private func datagramIsSuspended(_ pair: Pair) -> Bool {
+    private mutating func datagramIsSuspended(_ pair: Pair) -> Bool {
         let current = pair.pointee.requester.current
         guard pair.pointee.send.has(current) else { return false }
         let entry = pair.pointee.sendWQE(current)

@@ -54,8 +54,8 @@ extension QueuePair {
                 place.copyMemory(from: data, byteCount: Int(sgList![index].length))
                 place += Int(sgList![index].length)
             }
-        } else if count != 0 {
-            place.copyMemory(from: sgList!, byteCount: count &* MemoryLayout<SGE>.stride)
+        } else {
+            copy(sgList, count: count, to: place)
         }
         pair.pointee.send.stage()
         return .success
@@ -185,11 +185,19 @@ extension Ring {
         entry.pointee.id = id
         entry.pointee.sgeCount = UInt32(truncatingIfNeeded: count)
         entry.pointee.length = UInt32(clamping: length)
-        if count != 0 {
-            (slot + ReceiveWQE.size).copyMemory(
-                from: sgList!, byteCount: count &* MemoryLayout<SGE>.stride)
-        }
+        copy(sgList, count: count, to: slot + ReceiveWQE.size)
         stage()
         return .success
+    }
+}
+
+/// Copies the SGEs of a work request: a single one without a call.
+@inline(__always)
+private func copy(_ sgList: UnsafePointer<SGE>?, count: Int, to place: UnsafeMutableRawPointer) {
+    guard count != 0, let sgList else { return }
+    if count == 1 {
+        place.storeBytes(of: sgList.pointee, as: SGE.self)
+    } else {
+        place.copyMemory(from: sgList, byteCount: count &* MemoryLayout<SGE>.stride)
     }
 }

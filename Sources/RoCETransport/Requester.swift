@@ -245,11 +245,22 @@ extension Core {
     /// completion waits for it, and the next work request is posted, with which its acknowledgement comes. If that one is
     /// not sent soon, such as in SQD, the retransmission timer asks.
     @inline(__always)
-    private func canWait(_ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair) -> Bool {
-        pair.pointee.attributes.path.tag == Path.sameHost && !entry.pointee.flags.contains(.signaled)
-            && !pair.pointee.sqSigAll && pair.pointee.attributes.timeout != 0 && pair.pointee.state == .readyToSend
-            && pair.pointee.send.has(pair.pointee.requester.current &+ 1)
-            && !pair.pointee.sendWQE(pair.pointee.requester.current &+ 1).pointee.isLocal && faults == nil
+    private mutating func canWait(_ entry: UnsafeMutablePointer<SendWQE>, _ pair: Pair) -> Bool {
+        messagesCanWait(pair) && canWait(entry, at: pair.pointee.requester.current, pair)
+    }
+
+    /// The same for all messages of a queue pair, each of which has conditions of its own.
+    @inline(__always)
+    mutating func messagesCanWait(_ pair: Pair) -> Bool {
+        pair.pointee.attributes.path.tag == Path.sameHost && !pair.pointee.sqSigAll
+            && pair.pointee.attributes.timeout != 0 && pair.pointee.state == .readyToSend && faults == nil
+    }
+
+    /// These conditions, for the message in slot `index`.
+    @inline(__always)
+    mutating func canWait(_ entry: UnsafeMutablePointer<SendWQE>, at index: UInt32, _ pair: Pair) -> Bool {
+        !entry.pointee.flags.contains(.signaled) && pair.pointee.send.has(index &+ 1)
+            && !pair.pointee.sendWQE(index &+ 1).pointee.isLocal
     }
 
     /// Writes an RDMA READ request. A READ is sent as requests that end at multiples of a number of packets, counted

@@ -77,6 +77,16 @@ struct Requester {
     /// lost. Until `next` has followed `una`.
     var wasProbeNeedless: Bool { isProbing && next.precedes(una) }
 
+    /// The packets that may still be sent before an acknowledgement.
+    @inline(__always)
+    var windowLeft: UInt32 {
+        let inFlight = UInt32(bitPattern: una.distance(to: next))
+        return inFlight < window ? window &- inFlight : 0
+    }
+
+    @inline(__always)
+    var hasWindow: Bool { windowLeft != 0 }
+
     /// The invariant of the three PSNs.
     var isOrdered: Bool {
         let inFlight = steps(from: una, to: high)

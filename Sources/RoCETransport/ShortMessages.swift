@@ -29,20 +29,27 @@ extension Core {
                 length: UInt64(sge.pointee.length), access: .local))
     }
 
+    /// Whether the short path may be taken for the next message of a queue pair, by what is known of the queue pair.
+    @inline(__always)
+    mutating func sendsShort(_ pair: Pair) -> Bool {
+        configuration.usesShortPath && pair.pointee.type == .rc && pair.pointee.state == .readyToSend && faults == nil
+            && pair.pointee.requester.current == pair.pointee.requester.started
+            && pair.pointee.requester.next == pair.pointee.requester.high
+            && pair.pointee.timer != .rnr && pair.pointee.requester.failure == .success
+            && pair.pointee.requester.outstandingReads == 0 && pair.pointee.pathWindow == nil
+            && pair.pointee.pacing.rate == 0 && !waitsForRoom(pair)
+    }
+
     /// Writes the next packet of a queue pair, if that is a new SEND of one short packet.
     /// - Returns: The bytes of the packet; 0 when the general path is to write it, or none.
     @inline(__always)
     mutating func emitShort(_ pair: Pair, to target: UnsafeMutableRawPointer, now: UInt64) -> Int {
+        guard sendsShort(pair), pair.pointee.requester.hasWindow, pair.pointee.send.has(pair.pointee.requester.current)
+        else {
+            return 0
+        }
         let current = pair.pointee.requester.current
         let psn = pair.pointee.requester.next
-        guard configuration.usesShortPath, pair.pointee.type == .rc, pair.pointee.state == .readyToSend, faults == nil,
-            current == pair.pointee.requester.started, psn == pair.pointee.requester.high,
-            pair.pointee.timer != .rnr, pair.pointee.requester.failure == .success,
-            pair.pointee.requester.outstandingReads == 0, pair.pointee.pathWindow == nil, pair.pointee.pacing.rate == 0,
-            !waitsForRoom(pair),
-            UInt32(bitPattern: pair.pointee.requester.una.distance(to: psn)) < pair.pointee.requester.window,
-            pair.pointee.send.has(current)
-        else { return 0 }
         let entry = pair.pointee.sendWQE(current)
         guard entry.pointee.opcode == .send, let source = shortSource(entry, pair) else { return 0 }
         assignPSNs(entry, pair, packets: 1)
@@ -65,6 +72,18 @@ extension Core {
 
     // MARK: - The responder
 
+    /// Whether the short path may be taken for a SEND of one packet, by what is known of its queue pair.
+    @inline(__always)
+    mutating func receivesShort(_ pair: Pair, _ bth: BTH, from source: PacketSource) -> Bool {
+        configuration.usesShortPath && faults == nil && pair.pointee.type == .rc && pair.pointee.isReceiving
+            && matchesPartition(bth.pkey) && pair.pointee.attributes.migration == .migrated
+            && source.source == pair.pointee.attributes.path.destination
+            && source.destination == pair.pointee.attributes.path.source
+            && pair.pointee.responder.sequence == .inSequence
+            && pair.pointee.responder.message == Responder.betweenMessages && !pair.pointee.responder.holdsReceive
+            && pair.pointee.sharedReceiveQueue == nil
+    }
+
     /// Receives a packet, if it is the expected SEND of one packet, and the next receive work request holds it in its only
     /// SGE.
     /// - Returns: False when the general path is to receive it.
@@ -74,14 +93,9 @@ extension Core {
         let bth = BTH(at: start)
         let byteCount = bytes.count &- overhead &- Int(bth.padCount)
         guard bth.opcode == .rcSendOnly, bth.transportVersion == 0, bytes.count & 3 == 0, byteCount > 0,
-            configuration.usesShortPath, faults == nil, let pair = queuePair(bth.destinationQPN),
-            pair.pointee.type == .rc, pair.pointee.isReceiving, matchesPartition(bth.pkey),
-            pair.pointee.attributes.migration == .migrated,
-            source.source == pair.pointee.attributes.path.destination,
-            source.destination == pair.pointee.attributes.path.source,
-            pair.pointee.responder.sequence == .inSequence, pair.pointee.responder.expected == bth.psn,
-            pair.pointee.responder.message == Responder.betweenMessages, !pair.pointee.responder.holdsReceive,
-            byteCount <= Int(pair.pointee.attributes.pathMTU), pair.pointee.sharedReceiveQueue == nil
+            let pair = queuePair(bth.destinationQPN), receivesShort(pair, bth, from: source),
+            pair.pointee.responder.expected == bth.psn,
+            byteCount <= Int(pair.pointee.attributes.pathMTU)
         else { return false }
         let ring = pair.pointee.receive
         guard ring.has(ring.oldest) else { return false }

@@ -71,9 +71,12 @@ public struct BTH: WireFormat {
     /// Reads the 12 bytes of a BTH in network order; the caller has checked the length.
     @inlinable @inline(__always)
     public init(at bytes: UnsafeRawPointer) {
-        let word0 = bytes.big(0, as: UInt32.self)
-        let word1 = bytes.big(4, as: UInt32.self)
-        let word2 = bytes.big(8, as: UInt32.self)
+        self.init(words: bytes.big(0, as: UInt32.self), bytes.big(4, as: UInt32.self), bytes.big(8, as: UInt32.self))
+    }
+
+    /// Creates a BTH from its three words, in the byte order of the host.
+    @inlinable @inline(__always)
+    public init(words word0: UInt32, _ word1: UInt32, _ word2: UInt32) {
         opcode = Opcode(rawValue: UInt8(truncatingIfNeeded: word0 >> 24))
         solicited = word0 & 1 << 23 != 0
         migrated = word0 & 1 << 22 != 0
@@ -87,12 +90,23 @@ public struct BTH: WireFormat {
         psn = PSN(word2)
     }
 
+    /// The three words of the BTH, in the byte order of the host.
+    @inlinable @inline(__always)
+    public var words: (UInt32, UInt32, UInt32) {
+        let flags = (solicited ? 1 << 7 : 0) | (migrated ? 1 << 6 : 0) | (padCount & 3) << 4 | transportVersion & 15
+        return (
+            UInt32(opcode.rawValue) << 24 | UInt32(flags) << 16 | UInt32(pkey),
+            (fecn ? 1 << 31 : 0) | (becn ? 1 << 30 : 0) | low24(destinationQPN),
+            (acknowledgeRequest ? 1 << 31 : 0) | psn.rawValue
+        )
+    }
+
     /// Writes the 12 bytes of the BTH in network order; the caller has checked the length.
     @inlinable @inline(__always)
     public func emit(at bytes: UnsafeMutableRawPointer) {
-        let flags = (solicited ? 1 << 7 : 0) | (migrated ? 1 << 6 : 0) | (padCount & 3) << 4 | transportVersion & 15
-        bytes.setBig(0, UInt32(opcode.rawValue) << 24 | UInt32(flags) << 16 | UInt32(pkey))
-        bytes.setBig(4, (fecn ? 1 << 31 : 0) | (becn ? 1 << 30 : 0) | low24(destinationQPN))
-        bytes.setBig(8, (acknowledgeRequest ? 1 << 31 : 0) | psn.rawValue)
+        let words = words
+        bytes.setBig(0, words.0)
+        bytes.setBig(4, words.1)
+        bytes.setBig(8, words.2)
     }
 }

@@ -39,6 +39,52 @@ struct AllocationTests {
         return carried
     }
 
+    @Test("SENDs in runs allocate no memory")
+    func runs() throws {
+        let test = try NeighborPair()
+        let source = test.left.sge(test.left.take(8))
+        let target = test.right.sge(test.right.take(8))
+        let completions = UnsafeMutablePointer<WorkCompletion>.allocate(capacity: 16)
+        let records = UnsafeMutableRawPointer.allocate(byteCount: 8 * RunRecord.byteCount, alignment: 64)
+        defer {
+            completions.deallocate()
+            records.deallocate()
+        }
+        let addresses = PacketSource(
+            source: test.left.gid, destination: test.right.gid, header: UnsafeRawBufferPointer(start: nil, count: 0))
+        var allocations: UInt64 = 0
+        var received = 0
+        withUnsafePointer(to: source) { source in
+            withUnsafePointer(to: target) { target in
+                for round in 0..<20 {
+                    let before = allocation_count()
+                    for _ in 0..<8 {
+                        _ = test.rightPair.stageReceive(id: 1, sgList: target, count: 1)
+                        _ = test.leftPair.stageSend(SendWQE(id: 1, opcode: .send), sgList: source, count: 1)
+                    }
+                    test.rightPair.commitReceives()
+                    _ = test.leftPair.publishSends()
+                    test.left.engine.serve(test.leftPair)
+                    // The first packet, which establishes the connection, is not received in a run.
+                    if round > 0, test.left.engine.beginRun() != nil {
+                        let count = test.left.engine.writeRun(
+                            to: records, first: (1 << 31, 0), header: (1 << 31, 0), limit: 8, now: UInt64(round))
+                        received += test.right.engine.receiveRun(
+                            records, first: records.load(as: UInt64.self), header: 1 << 31, limit: count,
+                            from: addresses,
+                            now: UInt64(round))
+                    }
+                    exchange(test.left, test.right, now: UInt64(round))
+                    _ = test.left.completions.poll(into: completions, count: 16)
+                    _ = test.right.completions.poll(into: completions, count: 16)
+                    if round >= 3 { allocations += allocation_count() - before }
+                }
+            }
+        }
+        #expect(allocations == 0)
+        #expect(received == 19 * 8)
+    }
+
     @Test("SENDs that the receiver copies allocate no memory")
     func references() throws {
         let test = try NeighborPair()

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import RoCETransport
@@ -10,6 +11,7 @@ struct ShortMessageTests {
         var counters: [String]
         /// The messages of all engines that took the short path, sent and received.
         var short: UInt64 = 0
+        var inRuns: (sent: Int, received: Int)
 
         init(seed: UInt64, usesShortPath: Bool) throws {
             let scenario = try ReliableScenario(
@@ -18,6 +20,7 @@ struct ShortMessageTests {
             try scenario.run()
             trace = scenario.trace
             counters = scenario.counters.map { "\($0)" }
+            inRuns = scenario.inRuns
             for host in scenario.hosts { short += host.engine.core.pointee.shortMessages }
         }
     }
@@ -25,6 +28,7 @@ struct ShortMessageTests {
     @Test("A random history has the same packets, completions and counters with and without it")
     func histories() throws {
         var short: UInt64 = 0
+        var inRuns = (sent: 0, received: 0)
         for seed in simulationSeeds(300) {
             let with = try History(seed: seed, usesShortPath: true)
             let without = try History(seed: seed, usesShortPath: false)
@@ -35,8 +39,178 @@ struct ShortMessageTests {
             #expect(with.counters == without.counters, "SIM_SEED=\(seed)")
             #expect(without.short == 0)
             short += with.short
+            inRuns.sent += with.inRuns.sent
+            inRuns.received += with.inRuns.received
         }
-        #expect(short > 0)
+        #expect(short > 0 && inRuns.sent > 0)
+    }
+
+    /// Two engines of one host that send each other bursts of messages, most of them short.
+    private struct Bursts {
+        var trace: [UInt64]
+        var counters: [String]
+        /// The completion events in each round.
+        var events: [Int]
+        var inRuns: (sent: Int, received: Int)
+
+        init(seed: UInt64, usesShortPath: Bool) throws {
+            var random = SplitMix(seed: seed)
+            var connection = Connection()
+            connection.psn = random.pick([0x100, 0xFF_FFF0])
+            connection.rnrRetry = 7
+            connection.retryCount = 7
+            connection.timeout = UInt8(random.pick([0, 8, 10]))
+            let (window, interval, burst) = (
+                random.pick([1, 5, 32]), random.pick([1, 4, 32]), random.pick([1, 3, 8])
+            )
+            let pair = try NeighborPair(connection, sqSigAll: random.chance(20), memory: 1 << 18) {
+                $0.initialWindow = UInt32(window)
+                $0.acknowledgeInterval = UInt32(interval)
+                $0.burst = UInt32(burst)
+                $0.usesShortPath = usesShortPath
+            }
+            pair.network.trace = []
+            pair.network.usesRuns = usesShortPath
+            pair.network.acknowledgements = random.pick([.first, .last])
+            if connection.timeout != 0, random.chance(40) {
+                pair.network.profile.loss = random.pick([1, 5])
+                pair.network.profile.duplication = random.pick([0, 5])
+            }
+            let sides = [(pair.left, pair.leftPair), (pair.right, pair.rightPair)]
+            let targets = sides.map { $0.0.take(64) }
+            let sources = sides.map { $0.0.take(64) }
+            func post(_ side: Int, receives: Int) {
+                let (host, queuePair) = sides[side]
+                for _ in 0..<receives { host.postReceive(queuePair, id: random.next(), [host.sge(targets[side])]) }
+            }
+            var seen: [Int] = []
+            func poll() {
+                for (host, _) in sides {
+                    seen.append(host.events().count)
+                    for completion in host.poll() { pair.network.note(completion) }
+                    host.completions.arm(solicitedOnly: random.chance(50))
+                }
+            }
+            for _ in 0..<40 {
+                let side = random.below(2)
+                let (host, queuePair) = sides[side]
+                for _ in 0..<random.within(1...12) {
+                    let opcode = random.pick(
+                        [WorkRequestOpcode](repeating: .send, count: 12) + [.sendWithImmediate, .write])
+                    var request = SendWQE(
+                        id: random.next(), opcode: opcode, flags: random.pick([[], [], .signaled, .inline, .solicited]))
+                    request.remoteAddress = UInt64(UInt(bitPattern: sides[1 - side].0.memory.baseAddress! + 4096))
+                    request.rkey = sides[1 - side].0.key
+                    let source = UnsafeMutableRawBufferPointer(
+                        rebasing: sources[side][..<random.pick([1, 8, 8, 31, 33])])
+                    random.fill(source)
+                    let sge = host.sge(source)
+                    _ = queuePair.stageSend(request, sgList: [sge], count: random.chance(5) ? 0 : 1)
+                }
+                queuePair.commitSends()
+                post(1 - side, receives: random.pick([0, 4, 16]))
+                if random.chance(70) { pair.network.run(for: UInt64(random.within(1_000...20_000))) }
+                if random.chance(50) { poll() }
+            }
+            for _ in 0..<20 {
+                for side in 0..<2 { post(side, receives: 40) }
+                pair.network.run(for: 100_000_000)
+                poll()
+            }
+            events = seen
+            trace = pair.network.trace!
+            counters = sides.map { "\($0.0.engine.counters)" }
+            inRuns = pair.network.inRuns
+        }
+    }
+
+    @Test("Bursts of messages have the same packets, completions, events and counters with and without it")
+    func bursts() throws {
+        var inRuns = (sent: 0, received: 0)
+        for seed in simulationSeeds(100) {
+            let with = try Bursts(seed: seed, usesShortPath: true)
+            let without = try Bursts(seed: seed, usesShortPath: false)
+            let first = zip(with.trace, without.trace).enumerated().first { $1.0 != $1.1 }?.offset
+            #expect(
+                first == nil, "SIM_SEED=\(seed): the packet or completion with this number is the first that differs")
+            #expect(with.trace.count == without.trace.count, "SIM_SEED=\(seed)")
+            #expect(with.counters == without.counters && with.events == without.events, "SIM_SEED=\(seed)")
+            #expect(without.inRuns == (0, 0))
+            inRuns.sent += with.inRuns.sent
+            inRuns.received += with.inRuns.received
+        }
+        #expect(inRuns.sent > 1000 && inRuns.received > 1000)
+    }
+
+    /// Posts messages of these lengths to the right engine at once, and checks what it receives.
+    private func send(_ lengths: [Int], _ pair: NeighborPair, opcode: (Int) -> WorkRequestOpcode = { _ in .send }) {
+        var targets: [UnsafeMutableRawBufferPointer] = []
+        var sources: [UnsafeMutableRawBufferPointer] = []
+        for (id, length) in lengths.enumerated() {
+            targets.append(pair.right.take(40))
+            pair.right.postReceive(pair.rightPair, id: UInt64(id), [pair.right.sge(targets[id])])
+            sources.append(pair.left.take(length))
+            for index in 0..<length { sources[id][index] = UInt8(truncatingIfNeeded: 1 + 7 * id + index) }
+            let request = SendWQE(id: UInt64(id), opcode: opcode(id), flags: id % 3 == 1 ? .inline : [])
+            _ = pair.leftPair.stageSend(request, sgList: [pair.left.sge(sources[id])], count: 1)
+        }
+        pair.leftPair.commitSends()
+        pair.network.run()
+        let received = pair.right.poll()
+        #expect(received.map(\.id) == lengths.indices.map { UInt64($0) })
+        #expect(received.map(\.byteCount) == lengths.map { UInt32($0) })
+        #expect(received.allSatisfy { $0.status == .success })
+        for (id, length) in lengths.enumerated() {
+            #expect(targets[id][..<length].elementsEqual(sources[id]) && targets[id][length...].allSatisfy { $0 == 0 })
+        }
+        #expect(pair.left.poll().map(\.status) == lengths.map { _ in .success })
+    }
+
+    @Test("SENDs of every length that fits in a record leave and arrive in runs")
+    func runs() throws {
+        let pair = try NeighborPair()
+        pair.network.usesRuns = true
+        send(Array(1...RunRecord.longestMessage), pair)
+        // The doorbell is read, and the first packet, which establishes the connection, is written, by `transmit`.
+        #expect(pair.network.inRuns == (RunRecord.longestMessage - 1, RunRecord.longestMessage - 1))
+    }
+
+    @Test("A message of another kind ends a run, and the next one begins another")
+    func interrupted() throws {
+        let pair = try NeighborPair()
+        pair.network.usesRuns = true
+        send([8, 8, 33, 8, 8, 8, 8], pair) { $0 == 4 ? .sendWithImmediate : .send }
+        #expect(pair.network.inRuns == (4, 2))
+    }
+
+    @Test("A run causes one completion event, as single packets do")
+    func events() throws {
+        let pair = try NeighborPair()
+        pair.network.usesRuns = true
+        send([8], pair)
+        pair.right.completions.arm(solicitedOnly: false)
+        send([8, 8, 8], pair)
+        #expect(pair.network.inRuns.received == 3)
+        #expect(pair.right.events().filter { if case .completion = $0 { true } else { false } }.count == 1)
+    }
+
+    @Test("A run ends before the message for which no receive work request is posted, and at a full completion queue")
+    func withoutRoom() throws {
+        let pair = try NeighborPair()
+        pair.network.usesRuns = true
+        send([8], pair)
+        let target = pair.right.take(8)
+        for id in 0..<2 { pair.right.postReceive(pair.rightPair, id: UInt64(id), [pair.right.sge(target)]) }
+        let source = pair.left.sge(pair.left.take(8))
+        for id in 0..<4 {
+            _ = pair.leftPair.stageSend(SendWQE(id: UInt64(id), opcode: .send), sgList: [source], count: 1)
+        }
+        pair.leftPair.commitSends()
+        pair.network.run(for: 5_000)
+        #expect(pair.right.poll().map(\.id) == [0, 1] && pair.right.engine.counters.rnrNAKsSent == 1)
+        for id in 2..<4 { pair.right.postReceive(pair.rightPair, id: UInt64(id), [pair.right.sge(target)]) }
+        pair.network.run()
+        #expect(pair.right.poll().map(\.id) == [2, 3] && pair.left.poll().map(\.id) == [0, 1, 2, 3])
     }
 
     @Test("A SEND to an engine of the host takes it at both ends, with data in an SGE or inline")

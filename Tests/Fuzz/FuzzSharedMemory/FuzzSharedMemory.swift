@@ -70,7 +70,16 @@ private struct RingWorld {
 
     private mutating func read(_ most: Int) {
         var envelope = PacketEnvelope(source: GID(), destination: GID(), trafficClass: 0, hopLimit: 0, flowLabel: 0)
-        for _ in 0..<most {
+        for step in 0..<most {
+            if let run = reader.run(&envelope) {
+                check(run.records, run.lines * PacketRing.line, longest: PacketRing.byteCount)
+                if run.first & RunRecord.countMask > PacketRing.firstLine { fatalError("a packet longer than a line") }
+                // As the device does: it releases the records that the engine took, if it took any.
+                if step & 1 != 0 {
+                    reader.releaseRun(min(run.lines, 1 + step & 7))
+                    continue
+                }
+            }
             guard let packet = reader.next(&envelope) else { break }
             check(packet.baseAddress!, packet.count)
             // As the device does: it releases the length that the reader returned, whatever the ring says now.
@@ -80,6 +89,7 @@ private struct RingWorld {
     }
 
     private mutating func write(byteCount: Int, _ source: GID) {
+        if byteCount & 64 != 0 { return writeRun(1 + byteCount & 7, source) }
         withUnsafeTemporaryAllocation(byteCount: Engine.packetRoom, alignment: 8) { packet in
             packet.initializeMemory(as: UInt8.self, repeating: 0x5A)
             _ = writer.write(
@@ -90,11 +100,23 @@ private struct RingWorld {
         }
     }
 
+    private mutating func writeRun(_ count: Int, _ source: GID) {
+        let envelope = PacketEnvelope(source: source, destination: source, trafficClass: 0, hopLimit: 0, flowLabel: 0)
+        guard let (records, _, header) = writer.beginRun(envelope) else { return }
+        check(records, count * PacketRing.line)
+        for number in 0..<count {
+            let record = records + number * PacketRing.line
+            record.storeBytes(of: Opcode.rcSendOnly.rawValue, toByteOffset: PacketRing.packetOffset, as: UInt8.self)
+            record.storeBytes(of: header.0 | 24, as: UInt64.self)
+        }
+        writer.endRun(count)
+    }
+
     /// Fails when the bytes are not all in the data of the ring.
-    private func check(_ start: UnsafeRawPointer, _ count: Int) {
+    private func check(_ start: UnsafeRawPointer, _ count: Int, longest: Int = Engine.packetRoom) {
         let offset = start - UnsafeRawPointer(ring)
         guard offset >= PacketRing.headerByteCount, offset + count <= PacketRing.strideByteCount,
-            count <= Engine.packetRoom
+            count <= longest
         else { fatalError("\(count) bytes at offset \(offset) of the ring") }
     }
 }

@@ -29,9 +29,12 @@ final class ReliableScenario {
     /// completions are in it too.
     var trace: [UInt64] { network.trace ?? [] }
 
+    /// The packets that were sent and received in runs.
+    var inRuns: (sent: Int, received: Int) { network.inRuns }
+
     /// - Parameters:
     ///   - acknowledgements: When the engines write acknowledgements.
-    ///   - usesShortPath: `Configuration.usesShortPath`.
+    ///   - usesShortPath: `Configuration.usesShortPath`. Then packets are also passed in runs.
     ///   - keepsTrace: Whether to fill `trace`.
     init(
         seed: UInt64, isExtended: Bool = false, acknowledgements: AcknowledgementOrder = .first,
@@ -65,6 +68,7 @@ final class ReliableScenario {
         }
         network = Network(hosts, seed: random.next(), profile: profile)
         network.acknowledgements = acknowledgements
+        network.usesRuns = usesShortPath
         if keepsTrace { network.trace = [] }
         self.random = random
         if isLocal {

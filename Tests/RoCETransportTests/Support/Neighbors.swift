@@ -26,15 +26,18 @@ final class NeighborPair {
 
     init(
         _ connection: Connection = Connection(), reach: Neighbor.Reach = .here, sqSigAll: Bool = true,
-        memory: Int = 1 << 16, upTo state: QueuePairState = .readyToSend
+        memory: Int = 1 << 16, upTo state: QueuePairState = .readyToSend,
+        configure: (inout Configuration) -> Void = { _ in }
     ) throws {
         left = try Host(1, memory: memory) {
             $0.qpnPrefixBits = 8
             $0.qpnPrefix = 1
+            configure(&$0)
         }
         right = try Host(2, memory: memory) {
             $0.qpnPrefixBits = 8
             $0.qpnPrefix = 2
+            configure(&$0)
         }
         leftPair = try left.makeQueuePair(sqSigAll: sqSigAll)
         rightPair = try right.makeQueuePair(sqSigAll: sqSigAll)

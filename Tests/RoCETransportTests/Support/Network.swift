@@ -64,6 +64,18 @@ final class Network {
     /// none is kept.
     var trace: [UInt64]?
 
+    /// Whether packets are passed in runs where the engines allow it (`Engine.beginRun`, `receiveRun`), as soft does in shared
+    /// memory.
+    var usesRuns = false
+    /// The packets that were written so, and those that were received together with others.
+    private(set) var inRuns = (sent: 0, received: 0)
+    private let records = UnsafeMutableRawPointer.allocate(
+        byteCount: Network.longestRun * RunRecord.byteCount, alignment: RunRecord.byteCount)
+    private static let longestRun = 8
+    /// The first two words of the first record, and of the others, without the bytes of the packet.
+    private static let recordHeader: (UInt64, UInt64) = (0x1234_5678_9ABC_0000, 0xFEDC_BA98_7654_3210)
+    private static let otherHeader: (UInt64, UInt64) = (0x1234_5678_9AB0_0000, 0)
+
     private struct Travelling {
         let time: UInt64
         let order: UInt64
@@ -88,7 +100,10 @@ final class Network {
         random = SplitMix(seed: seed)
     }
 
-    deinit { for packet in travelling { packet.bytes.deallocate() } }
+    deinit {
+        for packet in travelling { packet.bytes.deallocate() }
+        records.deallocate()
+    }
 
     /// Calls `body` after `delay` nanoseconds.
     func schedule(after delay: Int, _ body: @escaping () -> Void) {
@@ -135,9 +150,12 @@ final class Network {
     func flushAll() {
         for index in hosts.indices where !dead.contains(index) && sendsAt[index] <= now {
             repeat {
-                while let packet = hosts[index].engine.transmit(
-                    into: hosts[index].packet, acknowledgements: acknowledgements, now: now)
-                {
+                while true {
+                    if usesRuns, sendRun(from: index) { continue }
+                    guard
+                        let packet = hosts[index].engine.transmit(
+                            into: hosts[index].packet, acknowledgements: acknowledgements, now: now)
+                    else { break }
                     send(packet, from: hosts[index])
                     sendsAt[index] = now + UInt64(profile.pause)
                 }
@@ -156,6 +174,33 @@ final class Network {
         if random.chance(profile.loss) { return }
         launch(packet, from: host)
         if random.chance(profile.duplication) { launch(packet, from: host) }
+    }
+
+    /// Sends the packets of a run. Returns false when the next packet is none.
+    private func sendRun(from index: Int) -> Bool {
+        let host = hosts[index]
+        guard var packet = host.engine.beginRun(acknowledgements: acknowledgements)?.pointee else { return false }
+        // The acknowledgement is in the first record.
+        let count = host.engine.writeRun(
+            to: records, first: Self.recordHeader, header: Self.otherHeader,
+            limit: 1 + Int(order % UInt64(Self.longestRun)), now: now)
+        inRuns.sent += count
+        for number in 0..<count {
+            let record = records + number * RunRecord.byteCount
+            let word = record.load(as: UInt64.self)
+            packet.byteCount = Int(word & RunRecord.countMask)
+            let bytes = UnsafeRawBufferPointer(
+                start: record + RunRecord.packetOffset, count: RunRecord.byteCount - RunRecord.packetOffset)
+            let header = number == 0 ? Self.recordHeader : Self.otherHeader
+            precondition(
+                word & ~RunRecord.countMask == header.0 && record.load(fromByteOffset: 8, as: UInt64.self) == header.1
+                    && bytes[packet.byteCount...].allSatisfy { $0 == 0 }, "a record of a run has other bytes")
+            host.packet.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<packet.byteCount]))
+            send(packet, from: host)
+            sendsAt[index] = now + UInt64(profile.pause)
+            packet.acknowledged = nil
+        }
+        return count != 0
     }
 
     private func note(_ packet: OutgoingPacket, from host: Host) {
@@ -234,14 +279,56 @@ final class Network {
             pop()
             defer { first.bytes.deallocate() }
             guard !dead.contains(first.host) else { continue }
-            let bytes = UnsafeRawBufferPointer(first.bytes)
-            guard ICRC(ipv4: first.ip, udp: first.udp, packet: ICRC.covered(of: bytes)).value == ICRC.trailer(of: bytes)
-            else {
+            guard isWhole(first) else {
                 rejected += 1
                 continue
             }
-            receive(bytes, first)
+            if usesRuns, mayBeInRun(first) {
+                deliverRun(first)
+            } else {
+                receive(UnsafeRawBufferPointer(first.bytes), first)
+            }
         }
+    }
+
+    private func isWhole(_ packet: Travelling) -> Bool {
+        let bytes = UnsafeRawBufferPointer(packet.bytes)
+        return ICRC(ipv4: packet.ip, udp: packet.udp, packet: ICRC.covered(of: bytes)).value == ICRC.trailer(of: bytes)
+    }
+
+    private func mayBeInRun(_ packet: Travelling) -> Bool {
+        !packet.isReference && Opcode(rawValue: packet.bytes[0]) == .rcSendOnly
+            && packet.bytes.count <= RunRecord.byteCount - RunRecord.packetOffset
+    }
+
+    /// Delivers a packet, and those that arrive together with it from the same host, in runs where the engine takes them so.
+    private func deliverRun(_ first: Travelling) {
+        var packets = [first]
+        while packets.count < Self.longestRun, let next = travelling.first, next.time <= now, next.host == first.host,
+            next.source == first.source, next.acknowledged == nil, mayBeInRun(next), isWhole(next)
+        {
+            pop()
+            packets.append(next)
+        }
+        for (number, packet) in packets.enumerated() {
+            let record = records + number * RunRecord.byteCount
+            record.storeBytes(of: Self.otherHeader.0 | UInt64(packet.bytes.count), as: UInt64.self)
+            (record + RunRecord.packetOffset).copyMemory(from: packet.bytes.baseAddress!, byteCount: packet.bytes.count)
+        }
+        let host = hosts[first.host]
+        let source = PacketSource(
+            source: first.source, destination: host.gid, header: UnsafeRawBufferPointer(start: nil, count: 0))
+        var done = 0
+        while done < packets.count {
+            let start = records + done * RunRecord.byteCount
+            let count = host.engine.receiveRun(
+                start, first: start.load(as: UInt64.self), header: Self.otherHeader.0, limit: packets.count - done,
+                from: source, acknowledged: packets[done].acknowledged, now: now)
+            if count > 1 { inRuns.received += count }
+            done += count
+        }
+        // The caller frees the first one.
+        for packet in packets.dropFirst() { packet.bytes.deallocate() }
     }
 
     private func receive(_ bytes: UnsafeRawBufferPointer, _ packet: Travelling) {

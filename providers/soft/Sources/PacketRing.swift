@@ -127,6 +127,16 @@ struct PacketEnvelope {
     var acknowledged: PSN?
 }
 
+/// Where a run of packets may begin in a ring.
+struct PacketRun {
+    let records: UnsafeMutableRawPointer
+    /// The first word of the first record, and that of the others, without the bytes of the packet.
+    let first: UInt64
+    let header: UInt64
+    /// The lines to the end of the ring.
+    let lines: Int
+}
+
 /// The writing end of a ring.
 struct PacketRingWriter {
     private let header: UnsafeMutableRawPointer
@@ -171,12 +181,13 @@ struct PacketRingWriter {
         guard reserve() else { return .full }
         guard let pair = pair(envelope.source, envelope.destination) else { return .noPair }
         let record = data + PacketRing.offset(tail)
-        var word = PacketRing.isRecord | UInt32(truncatingIfNeeded: byteCount)
-        if envelope.isReference { word |= PacketRing.isReference }
-        if envelope.acknowledged != nil { word |= PacketRing.acknowledges }
-        let first =
-            UInt64(word) | UInt64(pair) << 32 | UInt64(envelope.trafficClass) << 40 | UInt64(envelope.hopLimit) << 48
-        let second = UInt64(envelope.flowLabel) | UInt64(envelope.acknowledged?.rawValue ?? 0) << 32
+        var (first, second) = self.header(envelope, pair)
+        first |= UInt64(UInt32(truncatingIfNeeded: byteCount))
+        if envelope.isReference { first |= UInt64(PacketRing.isReference) }
+        if let acknowledged = envelope.acknowledged {
+            first |= UInt64(PacketRing.acknowledges)
+            second |= UInt64(acknowledged.rawValue) << 32
+        }
         let end = tail &+ UInt64(PacketRing.roundUp(PacketRing.packetOffset + byteCount))
         clear(end)
         if byteCount <= PacketRing.firstLine {
@@ -188,6 +199,50 @@ struct PacketRingWriter {
         record.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.store(first, ordering: .releasing)
         advance(to: end)
         return .written
+    }
+
+    // MARK: Runs
+
+    /// The most records of a run: the lines that are cleared ahead.
+    static let longestRun = Int(PacketRing.clearAhead) / PacketRing.line
+
+    /// Where a run of packets with this envelope is written (`Engine.writeRun`), which has room for `longestRun` records: the
+    /// first two words of the first record, which has the acknowledgement, and of the others. Nil when there is no room.
+    @inline(__always)
+    mutating func beginRun(
+        _ envelope: borrowing PacketEnvelope
+    ) -> (records: UnsafeMutableRawPointer, first: (UInt64, UInt64), header: (UInt64, UInt64))? {
+        // Where the longest record has room, a run has, too.
+        guard reserve(), let pair = pair(envelope.source, envelope.destination) else { return nil }
+        // Behind each record there is a zero before the reader sees it.
+        for line in 1...UInt64(Self.longestRun) where cleared >> line & 1 == 0 {
+            PacketRing.word(data + PacketRing.offset(tail &+ line &* UInt64(PacketRing.line))).pointee.store(
+                0, ordering: .relaxed)
+            cleared |= 1 << line
+        }
+        let header = self.header(envelope, pair)
+        var first = header
+        if let acknowledged = envelope.acknowledged {
+            first.0 |= UInt64(PacketRing.acknowledges)
+            first.1 |= UInt64(acknowledged.rawValue) << 32
+        }
+        return (data + PacketRing.offset(tail), first, header)
+    }
+
+    /// The first two words of a record, without the bytes of the packet, reference and acknowledgement.
+    @inline(__always)
+    private func header(_ envelope: borrowing PacketEnvelope, _ pair: UInt8) -> (UInt64, UInt64) {
+        (
+            UInt64(PacketRing.isRecord) | UInt64(pair) << 32 | UInt64(envelope.trafficClass) << 40
+                | UInt64(envelope.hopLimit) << 48,
+            UInt64(envelope.flowLabel)
+        )
+    }
+
+    /// Moves the tail behind the records of a run.
+    @inline(__always)
+    mutating func endRun(_ count: Int) {
+        for _ in 0..<count { advance(to: tail &+ UInt64(PacketRing.line)) }
     }
 
     /// Copies a packet of one line in three stores, which need no call, with zeros after it.
@@ -342,6 +397,34 @@ struct PacketRingReader {
             word & PacketRing.acknowledges == 0 ? nil : PSN(record.load(fromByteOffset: 12, as: UInt32.self))
         return UnsafeRawBufferPointer(
             start: record + PacketRing.packetOffset, count: Int(word & PacketRing.countMask))
+    }
+
+    /// The records of a run that may begin with the next packet, for `Engine.receiveRun`; nil when it is another packet, or
+    /// there is none. Sets those fields of the envelope that a connection uses.
+    @inline(__always)
+    func run(_ envelope: inout PacketEnvelope) -> PacketRun? {
+        let offset = PacketRing.offset(head)
+        let record = data + offset
+        let word = record.assumingMemoryBound(to: Atomic<UInt64>.self).pointee.load(ordering: .acquiring)
+        let others = UInt64(PacketRing.isWrap | PacketRing.isReference)
+        guard word & (others | UInt64(PacketRing.isRecord)) == UInt64(PacketRing.isRecord), !isBroken,
+            UInt64(PacketRing.firstLine) >= word & RunRecord.countMask,
+            UInt64(BTH.byteCount + ICRC.byteCount) <= word & RunRecord.countMask,
+            record.load(fromByteOffset: PacketRing.packetOffset, as: UInt8.self) == Opcode.rcSendOnly.rawValue
+        else { return nil }
+        (envelope.source, envelope.destination) = readPair(header, Int(word >> 32) & (PacketRing.pairCount - 1))
+        envelope.acknowledged =
+            word & UInt64(PacketRing.acknowledges) == 0 ? nil : PSN(record.load(fromByteOffset: 12, as: UInt32.self))
+        return PacketRun(
+            records: record, first: word, header: word & ~(RunRecord.countMask | UInt64(PacketRing.acknowledges)),
+            lines: (PacketRing.byteCount - offset) / PacketRing.line)
+    }
+
+    /// Releases the packets of a run.
+    @inline(__always)
+    mutating func releaseRun(_ count: Int) {
+        head &+= UInt64(count &* PacketRing.line)
+        if head &- published >= UInt64(PacketRing.byteCount / 8) { publish() }
     }
 
     /// Releases the packet that `next` returned, which has `byteCount` bytes.

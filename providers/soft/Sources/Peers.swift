@@ -312,8 +312,14 @@ struct Peers: ~Copyable {
     mutating func peer(
         _ slot: Int, own: Int, _ senders: inout Senders, now: UInt64
     ) -> UnsafeMutablePointer<Peer>? {
-        if let peer = peers[slot], !peer.pointee.isClosed { return peer }
-        return open(slot, own: own, &senders, now: now)
+        openPeer(slot) ?? open(slot, own: own, &senders, now: now)
+    }
+
+    /// The device at a slot, if there is a connection to it.
+    @inline(__always)
+    func openPeer(_ slot: Int) -> UnsafeMutablePointer<Peer>? {
+        guard let peer = peers[slot], !peer.pointee.isClosed else { return nil }
+        return peer
     }
 
     @inline(never)

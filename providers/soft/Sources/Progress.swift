@@ -150,11 +150,40 @@ extension ContextPointer {
     private func transmit(now: UInt64, _ order: inout AcknowledgementOrder) -> Bool {
         if guarded.pointee.peers.fullCount != 0 { resumeReceivers(now: now) }
         if guarded.pointee.faults != nil { return transmitWithFaults(now: now, burst: burst) }
-        for _ in 0..<burst {
-            guard transmitOne(now: now, order) else { return pointee.engine.hasDirectWork }
+        var left = burst
+        while left > 0 {
+            guard pointee.engine.mayTransmit else { return false }
+            let count = transmitRun(now: now, order)
+            if count == 0 {
+                guard transmitOne(now: now, order) else { return pointee.engine.hasDirectWork }
+            }
+            left -= max(count, 1)
             if order == .last { order = .first }
         }
         return true
+    }
+
+    /// Sends packets to a device of this host that the engine writes to the ring of its receiver itself.
+    /// - Returns: Their number; 0 when the engine is to write the next packet elsewhere, or has none.
+    @inline(__always)
+    private func transmitRun(now: UInt64, _ order: AcknowledgementOrder) -> Int {
+        guard let packet = pointee.engine.beginRun(acknowledgements: order) else { return 0 }
+        let destination = Int(packet.pointee.destinationQPN >> 16)
+        guard let peer = guarded.pointee.peers.openPeer(destination), peer.pointee.writer != nil else { return 0 }
+        let envelope = PacketEnvelope(
+            source: packet.pointee.path.source, destination: packet.pointee.path.destination,
+            trafficClass: packet.pointee.path.trafficClass, hopLimit: packet.pointee.path.hopLimit,
+            flowLabel: packet.pointee.path.flowLabel, acknowledged: packet.pointee.acknowledged)
+        guard let (records, first, header) = peer.pointee.writer!.beginRun(envelope) else { return 0 }
+        let count = pointee.engine.writeRun(
+            to: records, first: first, header: header, limit: PacketRingWriter.longestRun, now: now)
+        guard count != 0 else { return 0 }
+        peer.pointee.writer!.endRun(count)
+        guarded.pointee.link.packetCount &+= UInt64(count)
+        guarded.pointee.link.lastWasDatagram = false
+        guarded.pointee.peers.touch(destination, peer)
+        if !peer.pointee.hasRoom() { suspend(destination, peer, now: now) }
+        return count
     }
 
     /// Sends the acknowledgements that the engine keeps, and no other packet, as far as there is room for them.
@@ -337,7 +366,21 @@ extension ContextPointer {
         for index in 0..<guarded.pointee.senders.count {
             guard let reader = guarded.pointee.senders.reader(index) else { continue }
             var left = burst
-            while left > 0, let packet = reader.pointee.next(&envelope) {
+            while left > 0 {
+                if guarded.pointee.faults == nil, let run = reader.pointee.run(&envelope), isOurs(envelope.destination)
+                {
+                    let count = pointee.engine.receiveRun(
+                        run.records, first: run.first, header: run.header, limit: min(left, run.lines),
+                        from: PacketSource(
+                            source: envelope.source, destination: envelope.destination,
+                            header: UnsafeRawBufferPointer(start: nil, count: 0)),
+                        acknowledged: envelope.acknowledged, now: now)
+                    guarded.pointee.link.packetCount &+= UInt64(count)
+                    reader.pointee.releaseRun(count)
+                    left -= count
+                    continue
+                }
+                guard let packet = reader.pointee.next(&envelope) else { break }
                 if isOurs(envelope.destination) {
                     receive(packet, envelope, now: now)
                 } else {

@@ -109,6 +109,67 @@ extension Soft {
             }
         }
 
+        @Test("The records of runs are read as runs or one by one, among other packets, across the end of the ring")
+        func runs() throws {
+            withRing { ring in
+                var writer = PacketRingWriter(ring)
+                var reader = PacketRingReader(ring)
+                var random = SplitMix(seed: 7)
+                let seed = Opcode.rcSendOnly.rawValue
+                // Wraps around about ten times.
+                for round in 0..<6000 {
+                    let count = Int.random(in: 1...PacketRingWriter.longestRun, using: &random)
+                    let length = 16 + 4 * (round % 9)
+                    var written = envelope
+                    written.acknowledged = round % 4 == 0 ? PSN(UInt32(round)) : nil
+                    guard let (records, first, header) = writer.beginRun(written) else {
+                        Issue.record("there is no room for a run")
+                        return
+                    }
+                    for number in 0..<count {
+                        let record = records + number * PacketRing.line
+                        // The reader finds no record behind this one.
+                        #expect((record + PacketRing.line).load(as: UInt32.self) == 0)
+                        for index in 0..<length {
+                            record.storeBytes(
+                                of: seed &+ UInt8(index), toByteOffset: PacketRing.packetOffset + index, as: UInt8.self)
+                        }
+                        let words = number == 0 ? first : header
+                        record.storeBytes(of: words.1, toByteOffset: 8, as: UInt64.self)
+                        record.storeBytes(of: words.0 | UInt64(length), as: UInt64.self)
+                    }
+                    writer.endRun(count)
+                    if round % 3 == 0 { #expect(write(&writer, 16 + round % 4000, seed &+ 1)) }
+                    var left = count
+                    while left > 0 {
+                        var found = PacketEnvelope(
+                            source: GID(), destination: GID(), trafficClass: 0, hopLimit: 0, flowLabel: 0)
+                        if round % 2 == 0, let run = reader.run(&found) {
+                            #expect(run.header == header.0 && run.lines > 0)
+                            #expect(run.first == (left == count ? first.0 : header.0) | UInt64(length))
+                            #expect(found.source == envelope.source && found.destination == envelope.destination)
+                            #expect(found.acknowledged == (left == count ? written.acknowledged : nil))
+                            let part = min(left, run.lines, 3)
+                            for number in 1..<part {
+                                let record = run.records + number * PacketRing.line
+                                #expect(record.load(as: UInt64.self) == header.0 | UInt64(length))
+                            }
+                            reader.releaseRun(part)
+                            left -= part
+                        } else {
+                            // At the end of the ring, the next packet is at its start.
+                            #expect(read(&reader)?.count == length)
+                            left -= 1
+                        }
+                    }
+                    if round % 3 == 0 { #expect(read(&reader)?.count == 16 + round % 4000) }
+                    var found = envelope
+                    #expect(read(&reader) == nil && reader.run(&found) == nil)
+                    if round % 5 == 0 { reader.publish() }
+                }
+            }
+        }
+
         @Test("A full ring accepts no packet until the reader publishes its position")
         func full() throws {
             withRing { ring in
