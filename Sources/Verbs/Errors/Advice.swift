@@ -89,8 +89,8 @@ enum Advice: Sendable {
 
     /// A number of bytes in the largest unit that divides it.
     static func byteText(_ bytes: UInt64) -> String {
-        let units: [(UInt64, String)] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
-        for (size, unit) in units where bytes >= size && bytes % size == 0 { return "\(bytes / size) \(unit)" }
-        return "\(bytes) bytes"
+        // No table of (size, unit): the compiler ordered its instructions differently from build to build.
+        let power = bytes == 0 ? 0 : min(bytes.trailingZeroBitCount / 10, 3)
+        return "\(bytes >> UInt64(10 * power)) \(["bytes", "KiB", "MiB", "GiB"][power])"
     }
 }
