@@ -37,7 +37,7 @@ public struct Counters: Equatable, Sendable {
     public var droppedTooLong: UInt64 = 0
     /// Dropped: UC RDMA WRITEs whose R_Key does not allow the range or the access (mlx5: `resp_remote_access_errors`).
     public var droppedAccess: UInt64 = 0
-    /// RC requests ahead of the expected PSN; only the first one of each gap causes a NAK (`out_of_seq_request`).
+    /// RC requests ahead of the expected PSN (`out_of_seq_request`); each gap causes one NAK, unless it is filled before.
     public var outOfSequence: UInt64 = 0
     /// Those that were kept until the earlier ones arrived (the engine's own).
     public var heldRequests: UInt64 = 0

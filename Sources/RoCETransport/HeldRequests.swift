@@ -8,7 +8,7 @@ import RoCEWire
 
 /// A request that waits for an earlier one. Its payload is behind it, as far from it as in the packet.
 struct HeldRequest {
-    let packet: TransportPacket
+    var packet: TransportPacket
     /// The next one of the queue pair, in the order of PSNs, or of the unused places.
     var next: UnsafeMutablePointer<HeldRequest>?
 
@@ -63,9 +63,9 @@ struct Gap {
 
     /// So many held requests show that the earlier one is lost, not late.
     static let reordering = 3
-    /// The longest time for which a NAK waits, in nanoseconds: much less than a requester's local ACK timeout.
+    /// The longest time for which a NAK waits, in nanoseconds: much less than the usual local ACK timeouts.
     static let patience: UInt64 = 200_000
-    /// The time for which requests are kept after the NAK. It is short, so that no request outlives its connection.
+    /// The time for which requests are kept after the NAK, in nanoseconds. By then the requester has sent them again.
     static let life: UInt64 = 20_000_000
     /// The requests of one queue pair that are kept, and the distance of the last one from the expected PSN.
     static let longest = 64
@@ -78,8 +78,10 @@ extension Core {
     private mutating func hold(_ pair: Pair, _ packet: TransportPacket, payload: UnsafeRawPointer) -> Bool {
         let psn = packet.headers.bth.psn
         let count = pair.pointee.responder.gap.count
-        // After an RNR NAK the requester waits, and sends all of them again.
+        // Before a request of this connection was executed, those of an earlier one with the same queue pair numbers may still
+        // arrive: nothing is held until then. After an RNR NAK the requester waits, and sends all of them again.
         guard configuration.heldRequests != 0, count < Gap.longest,
+            pair.pointee.responder.expected != PSN(pair.pointee.attributes.rqPSN),
             count != 0 || pair.pointee.responder.sequence == .inSequence,
             pair.pointee.responder.expected.distance(to: psn) <= Gap.reach,
             packet.payloadByteCount <= Int(Limits.maxPathMTU)
@@ -92,8 +94,11 @@ extension Core {
                 before = other
                 next = other.pointee.next
             }
-            // A copy of one that is held.
-            if next?.pointee.psn == psn { return true }
+            // A copy of one that is held, which may ask for the acknowledgement that the first one did not ask for.
+            if let next, next.pointee.psn == psn {
+                if packet.headers.bth.acknowledgeRequest { next.pointee.packet.headers.bth.acknowledgeRequest = true }
+                return true
+            }
         }
         guard let place = heldRequests.take() else { return false }
         let next = before.map { $0.pointee.next } ?? pair.pointee.responder.gap.first
@@ -136,7 +141,8 @@ extension Core {
         if pair.pointee.responder.gap.count != 0 { startGap(pair) }
     }
 
-    /// The expected request was executed: executes those that are held and follow it.
+    /// The expected request was executed or refused: executes those that are held and follow it. After a refusal for now the
+    /// requester sends all of them again.
     mutating func continueHeld(_ pair: Pair) {
         while let held = pair.pointee.responder.gap.first, pair.pointee.isReceiving,
             pair.pointee.responder.sequence == .inSequence
@@ -158,6 +164,7 @@ extension Core {
             }
             heldRequests.giveBack(held)
         }
+        if pair.pointee.responder.sequence == .negativelyAcknowledged { dropHeld(pair) }
     }
 
     /// Drops all held requests of a queue pair.

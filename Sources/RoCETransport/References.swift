@@ -199,7 +199,6 @@ extension Core {
             counters.outOfSequence &+= 1
             return reportGap(pair)
         }
-        pair.pointee.responder.sequence = .inSequence
         let mtu = Int(pair.pointee.attributes.pathMTU)
         guard let reference = Reference(start + packet.payloadOffset, byteCount: packet.payloadByteCount),
             isInOrder(pair, bth.opcode), bth.opcode.endsMessage || reference.byteCount % mtu == 0
@@ -210,6 +209,7 @@ extension Core {
             counters.droppedState &+= 1
             return
         }
+        pair.pointee.responder.sequence = .inSequence
         execute(reference, pair, packet)
         if pair.pointee.responder.gap.count != 0 { continueHeld(pair) }
     }
