@@ -40,10 +40,12 @@ def last_release(root, *options):
     tags = [match for name in git(root, "tag", "--merged", "HEAD", *options).split() if (match := TAG.fullmatch(name))]
     if tags:
         return max(tags, key=key)[0]
-    marked = git(root, "log", "-1", "--format=%h", "HEAD", "--", RELEASED)
-    if baselines(git(root, "show", f"HEAD:{RELEASED}")) and marked != git(root, "log", "-1", "--format=%h", "HEAD"):
-        raise Fault(f"this clone has no tag of a release, but {RELEASED} names baselines of one, since commit {marked}: "
-                    "git fetch --tags")
+    if git(root, "rev-parse", "--is-shallow-repository") == "true":
+        raise Fault("this clone has no tag of a release, and not all commits: git fetch --tags --unshallow")
+    for commit in git(root, "log", "--format=%h", "HEAD", "--", RELEASED).split():
+        if commit != git(root, "log", "-1", "--format=%h", "HEAD") and baselines(git(root, "show", f"{commit}:{RELEASED}")):
+            raise Fault(f"this clone has no tag of a release, but {RELEASED} names baselines of one since commit {commit}: "
+                        "git fetch --tags")
     return None
 
 
