@@ -109,8 +109,10 @@ extension Engine {
     public borrowing func serve(_ pair: QueuePair) { core.pointee.serveDoorbell(pair.storage) }
 
     /// Whether there may be a packet for `transmit`, or a doorbell for it to read.
-    public var mayTransmit: Bool {
-        core.pointee.requests.first != nil || core.pointee.acknowledgements.first != nil
+    /// - Parameter now: The time in nanoseconds. A timer that is started before the next call with a time starts then.
+    public borrowing func mayTransmit(now: UInt64) -> Bool {
+        core.pointee.now = now
+        return core.pointee.requests.first != nil || core.pointee.acknowledgements.first != nil
             || core.pointee.readResponses.first != nil || doorbells.isRung
     }
 

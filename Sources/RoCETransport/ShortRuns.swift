@@ -11,7 +11,7 @@ import Synchronization
 /// | byte | field |
 /// |------|-------|
 /// | 0-1  | the bytes of the packet |
-/// | 2-15 | fields of the caller, which are the same for all records of a run |
+/// | 2-15 | fields of the caller, which are the same for all records of a run except the first, which has its acknowledgement |
 /// | 16   | the packet, from the BTH to the end of the ICRC, which is zero; then zeros |
 ///
 /// The first 8 bytes are stored last, with release ordering.
@@ -307,18 +307,17 @@ private struct ShortPayload {
         words.3 = rest
     }
 
-    /// 1 to 7 bytes.
+    /// 1 to 7 bytes. Each is taken from one load, although the loads overlap: the memory may change between them.
     @inline(__always)
     private static func part(_ bytes: UnsafeRawPointer, _ count: Int) -> UInt64 {
         if count >= 4 {
             let last = UInt64(bytes.loadUnaligned(fromByteOffset: count &- 4, as: UInt32.self))
-            return UInt64(bytes.loadUnaligned(as: UInt32.self)) | last << UInt64(truncatingIfNeeded: (count &- 4) &* 8)
+            let rest = last >> UInt64(truncatingIfNeeded: (8 &- count) &* 8)
+            return UInt64(bytes.loadUnaligned(as: UInt32.self)) | rest << 32
         }
-        let middle = count >> 1
-        return UInt64(bytes.load(as: UInt8.self))
-            | UInt64(bytes.load(fromByteOffset: middle, as: UInt8.self)) << UInt64(truncatingIfNeeded: middle &* 8)
-            | UInt64(bytes.load(fromByteOffset: count &- 1, as: UInt8.self))
-            << UInt64(truncatingIfNeeded: (count &- 1) &* 8)
+        if count == 1 { return UInt64(bytes.load(as: UInt8.self)) }
+        let first = UInt64(bytes.loadUnaligned(as: UInt16.self))
+        return count == 2 ? first : first | UInt64(bytes.load(fromByteOffset: 2, as: UInt8.self)) << 16
     }
 }
 

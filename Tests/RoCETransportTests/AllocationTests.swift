@@ -41,7 +41,7 @@ struct AllocationTests {
 
     @Test("SENDs in runs allocate no memory")
     func runs() throws {
-        let test = try NeighborPair()
+        let test = try NeighborPair(hasEvents: false)
         let source = test.left.sge(test.left.take(8))
         let target = test.right.sge(test.right.take(8))
         let completions = UnsafeMutablePointer<WorkCompletion>.allocate(capacity: 16)

@@ -217,6 +217,20 @@ struct ObjectTests {
         #expect(probe.host.events().count == 1)
     }
 
+    @Test("The period of a moderated queue begins at the time at which the caller last had nothing to send")
+    func moderationOfIdleEngine() throws {
+        let host = try Host()
+        let pair = try host.makeQueuePair(.ud)
+        try host.activate(pair, qkey: 1)
+        host.engine.moderate(host.completions, count: 3, period: 1000)
+        host.completions.arm(solicitedOnly: false)
+        host.postReceive(pair, id: 1)
+        let mayTransmit = host.engine.mayTransmit(now: 5_000_000)
+        #expect(!mayTransmit)
+        try host.move(pair, to: .error)
+        #expect(host.engine.nextDeadline == 5_001_000)
+    }
+
     @Test("A resized completion queue keeps its CQEs in order; a capacity below their number fails with EINVAL")
     func resize() throws {
         let probe = try Probe(completions: 4)

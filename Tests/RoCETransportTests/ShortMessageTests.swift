@@ -1,3 +1,4 @@
+import RoCEWire
 import TestSupport
 import Testing
 
@@ -49,8 +50,9 @@ struct ShortMessageTests {
     private struct Bursts {
         var trace: [UInt64]
         var counters: [String]
-        /// The completion events in each round.
+        /// The events in each round.
         var events: [Int]
+        var hasEvents: Bool
         var inRuns: (sent: Int, received: Int)
 
         init(seed: UInt64, usesShortPath: Bool) throws {
@@ -63,7 +65,10 @@ struct ShortMessageTests {
             let (window, interval, burst) = (
                 random.pick([1, 5, 32]), random.pick([1, 4, 32]), random.pick([1, 3, 8])
             )
-            let pair = try NeighborPair(connection, sqSigAll: random.chance(20), memory: 1 << 18) {
+            hasEvents = random.chance(50)
+            let pair = try NeighborPair(
+                connection, sqSigAll: random.chance(20), memory: 1 << 18, hasEvents: hasEvents
+            ) {
                 $0.initialWindow = UInt32(window)
                 $0.acknowledgeInterval = UInt32(interval)
                 $0.burst = UInt32(burst)
@@ -126,7 +131,10 @@ struct ShortMessageTests {
 
     @Test("Bursts of messages have the same packets, completions, events and counters with and without it")
     func bursts() throws {
-        var inRuns = (sent: 0, received: 0)
+        var sent = 0
+        /// The packets that were received in runs, with and without completion events.
+        var received: [Bool: Int] = [:]
+        var events = 0
         for seed in simulationSeeds(100) {
             let with = try Bursts(seed: seed, usesShortPath: true)
             let without = try Bursts(seed: seed, usesShortPath: false)
@@ -136,10 +144,11 @@ struct ShortMessageTests {
             #expect(with.trace.count == without.trace.count, "SIM_SEED=\(seed)")
             #expect(with.counters == without.counters && with.events == without.events, "SIM_SEED=\(seed)")
             #expect(without.inRuns == (0, 0))
-            inRuns.sent += with.inRuns.sent
-            inRuns.received += with.inRuns.received
+            sent += with.inRuns.sent
+            received[with.hasEvents, default: 0] += with.inRuns.received
+            if with.hasEvents { events += with.events.reduce(0, +) }
         }
-        #expect(inRuns.sent > 1000 && inRuns.received > 1000)
+        #expect(sent > 1000 && received.values.allSatisfy { $0 > 1000 } && received.count == 2 && events > 0)
     }
 
     /// Posts messages of these lengths to the right engine at once, and checks what it receives.
@@ -168,11 +177,14 @@ struct ShortMessageTests {
 
     @Test("SENDs of every length that fits in a record leave and arrive in runs")
     func runs() throws {
-        let pair = try NeighborPair()
+        let pair = try NeighborPair(hasEvents: false)
         pair.network.usesRuns = true
-        send(Array(1...RunRecord.longestMessage), pair)
-        // The doorbell is read, and the first packet, which establishes the connection, is written, by `transmit`.
-        #expect(pair.network.inRuns == (RunRecord.longestMessage - 1, RunRecord.longestMessage - 1))
+        let lengths = Array(1...RunRecord.longestMessage)
+        // The doorbell is read, and the first packet is written, by `transmit`. It establishes the connection.
+        send(lengths, pair)
+        #expect(pair.network.inRuns == (lengths.count - 1, lengths.count - 1))
+        send(lengths.reversed(), pair)
+        #expect(pair.network.inRuns == (2 * lengths.count - 2, 2 * lengths.count - 1))
     }
 
     @Test("A message of another kind ends a run, and the next one begins another")
@@ -194,7 +206,7 @@ struct ShortMessageTests {
         #expect(pair.right.events().filter { if case .completion = $0 { true } else { false } }.count == 1)
     }
 
-    @Test("A run ends before the message for which no receive work request is posted, and at a full completion queue")
+    @Test("A run ends before the message for which no receive work request is posted")
     func withoutRoom() throws {
         let pair = try NeighborPair()
         pair.network.usesRuns = true
@@ -211,6 +223,124 @@ struct ShortMessageTests {
         for id in 2..<4 { pair.right.postReceive(pair.rightPair, id: UInt64(id), [pair.right.sge(target)]) }
         pair.network.run()
         #expect(pair.right.poll().map(\.id) == [2, 3] && pair.left.poll().map(\.id) == [0, 1, 2, 3])
+    }
+
+    /// What eight messages to a completion queue with room for four have as a result.
+    private struct Overrun: Equatable {
+        var received: [UInt64]
+        var events: [String]
+        var counters: [String]
+        var sent: [CompletionStatus]
+
+        init(usesRuns: Bool, hasEvents: Bool) throws {
+            let pair = try NeighborPair(sqSigAll: false, rightCompletions: 4, hasEvents: hasEvents)
+            pair.network.usesRuns = usesRuns
+            let (source, target) = (pair.left.sge(pair.left.take(8)), pair.right.sge(pair.right.take(8)))
+            func send(_ ids: ClosedRange<UInt64>) {
+                for id in ids {
+                    pair.right.postReceive(pair.rightPair, id: id, [target])
+                    _ = pair.leftPair.stageSend(SendWQE(id: id, opcode: .send), sgList: [source], count: 1)
+                }
+                pair.leftPair.commitSends()
+                pair.network.run()
+            }
+            // Establishes the connection.
+            send(0...0)
+            #expect(pair.right.poll().map(\.id) == [0])
+            _ = pair.right.events()
+            send(1...8)
+            #expect(pair.network.inRuns.received == (usesRuns ? 4 : 0))
+            #expect(pair.rightPair.state == .error && pair.right.completions.hasOverrun)
+            #expect(pair.right.engine.counters.completionQueueOverruns == 1)
+            received = pair.right.poll().map(\.id)
+            events = pair.right.events().map {
+                switch $0 {
+                case .completion: "completion"
+                case .completionQueue(_, let type), .queuePair(_, let type), .sharedReceiveQueue(_, let type):
+                    "\(type)"
+                }
+            }
+            counters = [pair.left, pair.right].map { "\($0.engine.counters)" }
+            sent = pair.left.poll().map(\.status)
+        }
+    }
+
+    @Test("A run ends at a full completion queue, whose overrun is that of single packets", arguments: [true, false])
+    func overrun(hasEvents: Bool) throws {
+        let result = try Overrun(usesRuns: true, hasEvents: hasEvents)
+        #expect(result.received == [1, 2, 3, 4])
+        #expect(result.events.contains("\(AsyncEventType.completionQueueError)"))
+        #expect(result == (try Overrun(usesRuns: false, hasEvents: hasEvents)))
+        #expect(result == (try Overrun(usesRuns: true, hasEvents: !hasEvents)))
+    }
+
+    /// A record that is not the next one of a run.
+    struct BadRecord: CustomTestStringConvertible {
+        var name: String
+        var header: UInt64 = 0
+        var count: UInt64 = 24
+        var pad: UInt8 = 0
+        var queuePair: UInt32 = 0
+        var psn: UInt32 = 1
+        var pkey: UInt16 = 0xFFFF
+        var isZero = false
+
+        var testDescription: String { name }
+
+        static let all: [BadRecord] =
+            [0, 4, 12, 15, 16, 17, 23, 52, 64, 0xFFFC, 0xFFFF].map { BadRecord(name: "\($0) bytes", count: $0) } + [
+                BadRecord(name: "pad without payload", count: 16, pad: 3),
+                BadRecord(name: "another QPN", queuePair: 1),
+                BadRecord(name: "a later PSN", psn: 2),
+                BadRecord(name: "the PSN of the record before", psn: 0),
+                BadRecord(name: "another P_Key", pkey: 0x7FFF),
+                BadRecord(name: "another header", header: 1 << 32),
+                BadRecord(name: "an acknowledgement", header: 1 << 28),
+                BadRecord(name: "no record", isZero: true),
+            ]
+    }
+
+    @Test("A record that is not the next one of a run ends it, and nothing of it is stored", arguments: BadRecord.all)
+    func badRecord(_ bad: BadRecord) throws {
+        for hasEvents in [true, false] {
+            let pair = try NeighborPair(hasEvents: hasEvents)
+            pair.network.usesRuns = true
+            send([8], pair)
+            let memory = pair.right.take(2048)
+            memory.initializeMemory(as: UInt8.self, repeating: 0xEE)
+            for id in 0..<2 {
+                let target = UnsafeMutableRawBufferPointer(rebasing: memory[id * 1024..<(id + 1) * 1024])
+                pair.right.postReceive(pair.rightPair, id: UInt64(id), [pair.right.sge(target)])
+            }
+            let expected = PSN(pair.right.engine.attributes(of: pair.rightPair).rqPSN)
+            let records = UnsafeMutableRawBufferPointer.allocate(byteCount: 8 * RunRecord.byteCount, alignment: 64)
+            defer { records.deallocate() }
+            records.initializeMemory(as: UInt8.self, repeating: 0)
+            func write(_ number: Int, _ record: BadRecord) throws {
+                let bytes = UnsafeMutableRawBufferPointer(
+                    rebasing: records[number * RunRecord.byteCount..<(number + 1) * RunRecord.byteCount])
+                var bth = BTH(
+                    opcode: .rcSendOnly, destinationQPN: pair.rightPair.number + record.queuePair,
+                    psn: PSN(expected.rawValue + record.psn), pkey: record.pkey, migrated: true)
+                bth.padCount = record.pad
+                bth.emit(at: bytes.baseAddress! + RunRecord.packetOffset)
+                for index in 28..<36 { bytes[index] = UInt8(index) }
+                bytes.storeBytes(of: (1 << 31 | record.count) ^ record.header, as: UInt64.self)
+            }
+            try write(0, BadRecord(name: "good", psn: 0))
+            if !bad.isZero { try write(1, bad) }
+            let count = pair.right.engine.receiveRun(
+                records.baseAddress!, first: records.load(as: UInt64.self), header: 1 << 31, limit: bad.isZero ? 8 : 2,
+                from: PacketSource(
+                    source: pair.left.gid, destination: pair.right.gid,
+                    header: UnsafeRawBufferPointer(start: nil, count: 0)),
+                now: pair.network.now)
+            #expect(count == 1)
+            #expect(pair.right.poll().map(\.id) == [0])
+            let next = pair.right.engine.attributes(of: pair.rightPair).rqPSN
+            #expect(next == expected.next.rawValue)
+            #expect(memory[..<8].elementsEqual(28..<36) && memory[8...].allSatisfy { $0 == 0xEE })
+        }
     }
 
     @Test("A SEND to an engine of the host takes it at both ends, with data in an SGE or inline")

@@ -241,12 +241,37 @@ final class EngineWorld {
         defer { bytes.deallocate() }
         bytes.initializeMemory(as: UInt8.self, repeating: 7)
         guard (try? headers.emit(into: bytes, payloadByteCount: payload)) != nil else { return }
-        engine.receive(
-            UnsafeRawBufferPointer(bytes),
-            from: PacketSource(
-                source: gid, destination: gid,
-                header: UnsafeRawBufferPointer(rebasing: readable[..<(flags & 64 != 0 ? 20 : 40)])),
-            now: now)
+        let source = PacketSource(
+            source: gid, destination: gid,
+            header: UnsafeRawBufferPointer(rebasing: readable[..<(flags & 64 != 0 ? 20 : 40)]))
+        if flags & 16 != 0 && bytes.count <= RunRecord.byteCount - RunRecord.packetOffset {
+            receiveRun(UnsafeRawBufferPointer(bytes), headers.bth.psn, from: source)
+        } else {
+            engine.receive(UnsafeRawBufferPointer(bytes), from: source, now: now)
+        }
+    }
+
+    /// Receives a packet as the first one of a run. The records after it have the next PSNs, except for a changed byte.
+    private func receiveRun(_ packet: UnsafeRawBufferPointer, _ first: PSN, from source: PacketSource) {
+        let (count, header) = (4, UInt64(1) << 31)
+        let records = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: count * RunRecord.byteCount, alignment: RunRecord.byteCount)
+        defer { records.deallocate() }
+        records.initializeMemory(as: UInt8.self, repeating: 0)
+        var psn = first
+        for offset in stride(from: 0, to: records.count, by: RunRecord.byteCount) {
+            records.storeBytes(of: header | UInt64(packet.count), toByteOffset: offset, as: UInt64.self)
+            let bytes = UnsafeMutableRawBufferPointer(rebasing: records[(offset + RunRecord.packetOffset)...])
+            bytes.copyMemory(from: packet)
+            for index in 9..<12 { bytes[index] = UInt8(truncatingIfNeeded: psn.rawValue >> UInt32(8 * (11 - index))) }
+            psn = psn.next
+        }
+        let changed = RunRecord.byteCount + Int(input.byte()) % (records.count - RunRecord.byteCount)
+        records[changed] ^= input.byte()
+        let received = engine.receiveRun(
+            records.baseAddress!, first: header | UInt64(packet.count), header: header, limit: count, from: source,
+            acknowledged: nil, now: now)
+        precondition((1...count).contains(received), "a run has more records than it may have")
     }
 
     /// The number of one of the shared receive queues for XRC, or of none.

@@ -28,10 +28,12 @@ final class Host {
         .localWrite, .remoteWrite, .remoteRead, .remoteAtomic, .memoryWindowBind, .flushGlobal,
     ]
 
-    /// - Parameter isShared: Whether neighbors map the memory.
+    /// - Parameters:
+    ///   - hasEvents: Whether the completion queue raises completion events.
+    ///   - isShared: Whether neighbors map the memory.
     init(
         _ number: UInt32 = 1, seed: UInt64 = 1, memory byteCount: Int = 1 << 16, completions capacity: UInt32 = 1024,
-        isShared: Bool = false,
+        hasEvents: Bool = true, isShared: Bool = false,
         configure: (inout Configuration) -> Void = { _ in }
     ) throws {
         var configuration = Configuration(seed: (seed, UInt64(number)))
@@ -42,7 +44,7 @@ final class Host {
         engine = Engine(configuration)
         gid = GID(ipv4: 0x0A00_0000 + number)
         domain = try engine.allocateProtectionDomain()
-        completions = try engine.createCompletionQueue(capacity: capacity)
+        completions = try engine.createCompletionQueue(capacity: capacity, hasEvents: hasEvents)
         // calloc: pages that are not accessed cost nothing, and simulations create many hosts.
         memory = UnsafeMutableRawBufferPointer(start: calloc(byteCount, 1)!, count: byteCount)
         key = try engine.registerMemory(

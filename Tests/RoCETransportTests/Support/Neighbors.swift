@@ -26,15 +26,16 @@ final class NeighborPair {
 
     init(
         _ connection: Connection = Connection(), reach: Neighbor.Reach = .here, sqSigAll: Bool = true,
-        memory: Int = 1 << 16, upTo state: QueuePairState = .readyToSend,
+        memory: Int = 1 << 16, rightCompletions: UInt32 = 1024, hasEvents: Bool = true,
+        upTo state: QueuePairState = .readyToSend,
         configure: (inout Configuration) -> Void = { _ in }
     ) throws {
-        left = try Host(1, memory: memory) {
+        left = try Host(1, memory: memory, hasEvents: hasEvents) {
             $0.qpnPrefixBits = 8
             $0.qpnPrefix = 1
             configure(&$0)
         }
-        right = try Host(2, memory: memory) {
+        right = try Host(2, memory: memory, completions: rightCompletions, hasEvents: hasEvents) {
             $0.qpnPrefixBits = 8
             $0.qpnPrefix = 2
             configure(&$0)

@@ -143,8 +143,9 @@ extension ContextPointer {
 
     // MARK: Sending
 
-    /// Sends up to `burst` packets. Of those, only the first one comes before the acknowledgements: it may be the answer to
-    /// a message, and the others do not delay the acknowledgements of other connections.
+    /// Sends up to `burst` packets, and the rest of a run that begins with the last of them: up to 7 more. Only the
+    /// first packet comes before the acknowledgements: it may be the answer to a message, and the others do not delay the
+    /// acknowledgements of other connections.
     /// - Returns: Whether there may be more.
     @inline(__always)
     private func transmit(now: UInt64, _ order: inout AcknowledgementOrder) -> Bool {
@@ -152,7 +153,7 @@ extension ContextPointer {
         if guarded.pointee.faults != nil { return transmitWithFaults(now: now, burst: burst) }
         var left = burst
         while left > 0 {
-            guard pointee.engine.mayTransmit else { return false }
+            guard pointee.engine.mayTransmit(now: now) else { return false }
             let count = transmitRun(now: now, order)
             if count == 0 {
                 guard transmitOne(now: now, order) else { return pointee.engine.hasDirectWork }
