@@ -61,7 +61,7 @@ def per_call(log):
             dump = None
     rounds = re.search(r"^rounds (\d+)", log, re.MULTILINE)
     if not rounds or not counts:
-        raise SystemExit("callgrind printed no counts in the guest; its output is above")
+        raise SystemExit(f"callgrind printed no counts in the guest; the output was:\n{log}")
     source = (ROOT / "Benchmarks/Sources/CPostPoll/side.h").read_text()
     names = re.findall(r'^\t\{"([\w-]+)"', source, re.MULTILINE)
     sides = {side for side, *_ in counts}

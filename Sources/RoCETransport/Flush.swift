@@ -84,7 +84,7 @@ extension Core {
                 return refuse(pair, .invalidRequest, event: .requestError)
             }
             // The kernel's rxe does not count a FLUSH in max_rd_atomic. It sends this one again, after the responses to
-            // those before.
+            // those before; that of Linux 6.12 with address 0, which only a FLUSH of a whole region ignores.
             return reportGap(pair)
         }
         resource.pointee.operation = .flush

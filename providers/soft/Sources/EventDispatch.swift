@@ -48,7 +48,7 @@ extension ContextPointer {
         var warning = MessageText("queue pair ")
         warning.append(Int(handle.verbs.pointee.qp_num))
         warning.append(
-            " (XRC_RECV) refused a request: it named a key or a shared receive queue that its XRC domain does not have; an XRC domain of soft belongs to one open device, and reaches no shared receive queue of another process"
+            " (XRC_RECV) refused a request: it named a key or a shared receive queue that its XRC domain does not have, or a range or an access that the key does not allow; an XRC domain of soft belongs to one open device, and reaches no shared receive queue of another process"
         )
         warning.log(RDMA_LOG_WARNING)
     }

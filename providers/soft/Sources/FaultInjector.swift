@@ -200,17 +200,19 @@ extension ContextPointer {
             guard let entry = faults.pointee.outgoing.take(at: now) else { return true }
             defer { entry.bytes.deallocate() }
             if isSilent { continue }
-            var packet = entry.header
-            if entry.hasWrongICRC {
-                // A packet in shared memory has no ICRC. Its receiver drops it for its transport version instead.
-                packet.isExpendable = false
-                if packet.path.tag == Route.sharedMemory { entry.bytes[1] ^= 1 }
-            }
+            let isShared = entry.header.path.tag == Route.sharedMemory
+            // A packet in shared memory has no ICRC. Its receiver drops it for its transport version instead.
+            if entry.hasWrongICRC && isShared { entry.bytes[1] ^= 1 }
             // `PacketRingWriter.write` may read more bytes than the packet has.
             let bytes = guarded.pointee.link.packetBytes
             bytes.copyMemory(from: UnsafeRawBufferPointer(entry.bytes))
-            withUnsafePointer(to: packet) { send($0, at: bytes.baseAddress!, now: now) }
-            if entry.hasWrongICRC && packet.path.tag != Route.sharedMemory { guarded.pointee.sockets.spoilLast() }
+            if entry.hasWrongICRC && !isShared {
+                // In no batch, and a FLUSH not with both ICRCs, of which only one would be wrong.
+                sendOneDatagram(entry.header, at: bytes.baseAddress!, isExpendable: false, now: now)
+                guarded.pointee.sockets.spoilLast()
+            } else {
+                withUnsafePointer(to: entry.header) { send($0, at: bytes.baseAddress!, now: now) }
+            }
         }
     }
 

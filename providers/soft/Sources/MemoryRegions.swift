@@ -215,8 +215,9 @@ func reregisterMemory(
     let access =
         wanted & IBV_REREG_MR_CHANGE_ACCESS.rawValue != 0 ? UInt32(bitPattern: access) : mr.soft.pointee.access
     let (start, count) = changesPlace ? (address, length) : (mr.pointee.addr, mr.pointee.length)
-    var base = changesPlace ? UInt64(UInt(bitPattern: address)) : mr.soft.pointee.virtualAddress
-    if access & IBV_ACCESS_ZERO_BASED.rawValue != 0 { base = 0 }
+    // Under a key that stays, the addresses stay: IBV_ACCESS_ZERO_BASED is for a translation that is made.
+    let newBase = access & IBV_ACCESS_ZERO_BASED.rawValue != 0 ? 0 : UInt64(UInt(bitPattern: address))
+    let base = changesPlace ? newBase : mr.soft.pointee.virtualAddress
     let invalid = check(start, length: count, virtualAddress: base, access: access)
     guard invalid == 0 else { return invalid }
     let context = mr.pointee.context!.soft

@@ -178,8 +178,9 @@ struct PacketRingWriter {
         _ packet: UnsafeRawPointer, byteCount: Int, _ envelope: borrowing PacketEnvelope
     ) -> Outcome {
         assert(byteCount >= BTH.byteCount + ICRC.byteCount && byteCount <= Engine.packetRoom, "a packet of the engine")
-        guard reserve() else { return .full }
+        // The pair first: it may wait until the ring is empty, and a wrap record would be in the ring.
         guard let pair = pair(envelope.source, envelope.destination) else { return .noPair }
+        guard reserve() else { return .full }
         let record = data + PacketRing.offset(tail)
         var (first, second) = self.header(envelope, pair)
         first |= UInt64(UInt32(truncatingIfNeeded: byteCount))
@@ -213,7 +214,7 @@ struct PacketRingWriter {
         _ envelope: borrowing PacketEnvelope
     ) -> (records: UnsafeMutableRawPointer, first: (UInt64, UInt64), header: (UInt64, UInt64))? {
         // Where the longest record has room, a run has, too.
-        guard reserve(), let pair = pair(envelope.source, envelope.destination) else { return nil }
+        guard let pair = pair(envelope.source, envelope.destination), reserve() else { return nil }
         // Behind each record there is a zero before the reader sees it.
         for line in 1...UInt64(Self.longestRun) where cleared >> line & 1 == 0 {
             PacketRing.word(data + PacketRing.offset(tail &+ line &* UInt64(PacketRing.line))).pointee.store(
@@ -381,7 +382,11 @@ struct PacketRingReader {
             head &+= UInt64(PacketRing.byteCount - PacketRing.offset(head))
             record = data
             word = PacketRing.word(record).pointee.load(ordering: .acquiring)
-            if word == 0 { return nil }
+            if word == 0 {
+                // The writer may wait until the ring is empty, and there is no packet whose release would publish this.
+                publish()
+                return nil
+            }
         }
         guard word & PacketRing.isWrap == 0, PacketRing.extent(word, at: PacketRing.offset(head)) != nil else {
             isBroken = true

@@ -100,17 +100,17 @@ struct Peer: ~Copyable {
         return writer!.hasRoom()
     }
 
-    /// Keeps a packet until `writeHeld`. Returns false when another one is kept already.
-    mutating func hold(_ packet: UnsafeRawPointer, byteCount: Int, _ envelope: PacketEnvelope) -> Bool {
-        guard held == nil else { return false }
+    /// Keeps a packet until `writeHeld`, before which no other one is written.
+    fileprivate mutating func hold(_ packet: UnsafeRawPointer, byteCount: Int, _ envelope: PacketEnvelope) {
+        assert(held == nil, "no packet is written while one is kept")
         // The writer may read more bytes than the packet has.
         let bytes = UnsafeMutableRawPointer.allocate(byteCount: Engine.packetRoom, alignment: 64)
         bytes.copyMemory(from: packet, byteCount: byteCount)
         held = HeldPacket(bytes: bytes, byteCount: byteCount, envelope: envelope)
-        return true
     }
 
-    /// Whether a packet is kept.
+    /// Whether a packet is kept. Others must not overtake it.
+    @inline(__always)
     var holds: Bool { held != nil }
 
     /// Writes the packet that is kept. Returns false when it still has to wait.
@@ -437,6 +437,17 @@ struct Peers: ~Copyable {
         for index in 0..<fullCount where full[index] == slot { return }
         full[fullCount] = slot
         fullCount += 1
+    }
+
+    /// Makes a packet wait until the ring of its receiver is empty.
+    @inline(never)
+    mutating func hold(
+        _ slot: Int, _ peer: UnsafeMutablePointer<Peer>, _ packet: UnsafeRawPointer, byteCount: Int,
+        _ envelope: PacketEnvelope
+    ) {
+        peer.pointee.hold(packet, byteCount: byteCount, envelope)
+        // The ring may have a wrap record alone, which a receiver that sleeps has to take.
+        touch(slot, peer)
     }
 
     func isFull(_ slot: Int) -> Bool { (peers[slot]?.pointee.fullSince ?? 0) != 0 }

@@ -23,7 +23,7 @@ struct LinkState {
     var roundsWithoutMessage: UInt32 = 0
     /// When a datagram was last sent or received, in nanoseconds.
     var lastDatagram: UInt64 = 0
-    /// The address to which a FLUSH was last sent again: it may be of the kernel's rxe (`sendFlushTwice`).
+    /// The address to which a FLUSH was last sent with both ICRCs: it may be of the kernel's rxe (`sendFlushTwice`).
     var rxe = GID()
     /// When the sockets were last looked at, in nanoseconds.
     var lastReceive: UInt64 = 0
@@ -232,6 +232,8 @@ extension ContextPointer {
             return
         }
         guarded.pointee.link.lastWasDatagram = false
+        // A datagram to a receiver that is late.
+        if peer.pointee.holds { return drop(packet.pointee) }
         let envelope = PacketEnvelope(
             source: packet.pointee.path.source, destination: packet.pointee.path.destination,
             trafficClass: packet.pointee.path.trafficClass, hopLimit: packet.pointee.path.hopLimit,
@@ -241,11 +243,10 @@ extension ContextPointer {
             return sendMessage(packet.pointee, at: bytes, envelope, to: peer, now: now)
         }
         guard outcome == .written else {
-            if outcome == .noPair, peer.pointee.hold(bytes, byteCount: packet.pointee.byteCount, envelope) {
-                return suspend(destination, peer, now: now)
-            }
-            if outcome == .full { suspend(destination, peer, now: now) }
-            return drop(packet.pointee)
+            suspend(destination, peer, now: now)
+            if outcome == .full { return drop(packet.pointee) }
+            return guarded.pointee.peers.hold(
+                destination, peer, bytes, byteCount: packet.pointee.byteCount, envelope)
         }
         guarded.pointee.peers.touch(destination, peer)
         if !peer.pointee.hasRoom() { suspend(destination, peer, now: now) }
@@ -319,15 +320,20 @@ extension ContextPointer {
 
     @inline(never)
     private func sendDatagram(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) {
+        if bytes.load(as: UInt8.self) == Opcode.rcFlush.rawValue,
+            !packet.isExpendable || packet.path.destination == guarded.pointee.link.rxe
+        {
+            return sendFlushTwice(packet, at: bytes, now: now)
+        }
+        sendOneDatagram(packet, at: bytes, isExpendable: packet.isExpendable, now: now)
+    }
+
+    /// Sends a packet over UDP, in a batch only if it is expendable.
+    @inline(__always)
+    func sendOneDatagram(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, isExpendable: Bool, now: UInt64) {
         assert(packet.acknowledged == nil, "a datagram carries no acknowledgement")
         guarded.pointee.link.lastWasDatagram = true
         guarded.pointee.link.lastDatagram = now
-        let isExpendable = packet.isExpendable
-        if bytes.load(as: UInt8.self) == Opcode.rcFlush.rawValue,
-            !isExpendable || packet.path.destination == guarded.pointee.link.rxe
-        {
-            return sendFlushTwice(packet, at: bytes)
-        }
         let place = guarded.pointee.sockets.reserve()
         if place != bytes { place.copyMemory(from: bytes, byteCount: packet.byteCount) }
         if guarded.pointee.sockets.commit(byteCount: packet.byteCount, packet.path, isExpendable: isExpendable) {
@@ -337,11 +343,15 @@ extension ContextPointer {
         }
     }
 
-    /// Sends a FLUSH with the ICRC that the kernel's rxe expects, and with the right one; the peer drops one of them. A FLUSH
-    /// has the right one alone until one is sent again to its destination, which may have dropped it for that.
+    /// Sends a FLUSH with the ICRC that the kernel's rxe expects, and with the right one. rxe drops the second, another peer the
+    /// first; soft executes the first, and answers the second as a duplicate. A FLUSH that is expendable, and so may be sent
+    /// again, has the right one alone until one is sent again to its destination, which may have dropped it for that.
     @inline(never)
-    private func sendFlushTwice(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer) {
+    private func sendFlushTwice(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) {
         assert(packet.byteCount == FETH.flushByteCount, "a FLUSH has no payload")
+        assert(packet.acknowledged == nil, "a datagram carries no acknowledgement")
+        guarded.pointee.link.lastWasDatagram = true
+        guarded.pointee.link.lastDatagram = now
         guarded.pointee.link.rxe = packet.path.destination
         // The first one may take the place in which the packet is.
         let kept = guarded.pointee.link.packetBytes.baseAddress!
@@ -538,6 +548,10 @@ extension ContextPointer {
             pointee.counters.pointee.unreachable &+= 1
             return
         }
+        if peer.pointee.holds {
+            pointee.counters.pointee.ringFull &+= 1
+            return
+        }
         if peer.pointee.writer == nil {
             guard peer.pointee.send(packet.baseAddress!, byteCount: packet.count, envelope) == 0 else {
                 pointee.counters.pointee.unreachable &+= 1
@@ -552,10 +566,11 @@ extension ContextPointer {
         let bytes = UnsafeRawPointer(guarded.pointee.link.packetBytes.baseAddress!)
         switch peer.pointee.writer!.write(bytes, byteCount: packet.count, envelope) {
         case .written: break
-        case .noPair where peer.pointee.hold(bytes, byteCount: packet.count, envelope):
+        case .noPair:
             pointee.counters.pointee.forwarded &+= 1
-            return suspend(slot, peer, now: now)
-        case .full, .noPair:
+            suspend(slot, peer, now: now)
+            return guarded.pointee.peers.hold(slot, peer, bytes, byteCount: packet.count, envelope)
+        case .full:
             pointee.counters.pointee.ringFull &+= 1
             suspend(slot, peer, now: now)
             return

@@ -108,7 +108,7 @@ final class Lane {
     private(set) var byteCount = 0
     private(set) var closed: [ClosedMemory] = []
     private var isRevoked = false
-    private var revokesByAccess: Bool
+    private let revokesByAccess: Bool
     private(set) var busy = 0
 
     var hasFailed: Bool { report.status != 0 }
@@ -370,8 +370,8 @@ final class Lane {
 
     // MARK: Memory and queue pairs that go
 
-    /// Takes the peer's rights to the target memory. Returns false when the verb answered EBUSY: a peer that was stopped
-    /// is in the middle of a copy.
+    /// Takes the peer's rights to the target memory. Returns false when the verb answered EBUSY, or ibv_rereg_mr EINVAL: a
+    /// peer that was stopped is in the middle of a copy. The region is then what it was.
     func revoke() throws -> Bool {
         if isRevoked { return true }
         do {
@@ -381,11 +381,7 @@ final class Lane {
                 try target.close()
             }
         } catch {
-            guard error.errno == .resourceBusy || revokesByAccess && error.errno == .invalidArgument else {
-                throw error
-            }
-            // A region whose re-registration failed can only be deregistered.
-            revokesByAccess = false
+            guard error.errno == (revokesByAccess ? .invalidArgument : .resourceBusy) else { throw error }
             busy += 1
             return false
         }

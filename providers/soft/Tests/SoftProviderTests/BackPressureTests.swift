@@ -165,6 +165,43 @@ extension Soft {
             #expect(test.client.memory.load(as: UInt64.self) == test.client.upperHalfSum && test.dropped == 0)
         }
 
+        @Test("No datagram to a process that is late overtakes the packet of a 65th pair of addresses")
+        func overtaking() throws {
+            let test = try Connection("ud")
+            var attr = test.client.ahAttr(to: test.peer)
+            let handle = try created(test.device.table.create_ah(test.client.domain, &attr))
+            defer { _ = test.device.table.destroy_ah(handle) }
+            func send() throws {
+                try test.client.post(IBV_WR_SEND, [test.client.sge(0, 8)]) { request in
+                    request.wr.ud.ah = handle
+                    request.wr.ud.remote_qpn = test.peer.queuePair
+                    request.wr.ud.remote_qkey = test.peer.queueKey
+                }
+                _ = try test.client.completions()
+            }
+            try test.stop()
+            // The addresses of the queue pair are in the table.
+            try send()
+            let empty = UnsafeMutableRawPointer.allocate(byteCount: Engine.packetRoom, alignment: 8)
+            defer { empty.deallocate() }
+            empty.initializeMemory(as: UInt8.self, repeating: 0, count: Engine.packetRoom)
+            test.guarded { context in
+                guard let peer = context.guarded.pointee.peers.openPeer(test.slot) else { return }
+                let envelope = PacketEnvelope(
+                    source: GID(ipv4: 1), destination: GID(ipv4: 9), trafficClass: 0, hopLimit: 1, flowLabel: 0)
+                context.guarded.pointee.peers.noteFull(test.slot, peer, now: linux_monotonic_ns())
+                context.pointee.engine.suspend(receiver: UInt32(test.slot))
+                context.guarded.pointee.peers.hold(test.slot, peer, empty, byteCount: 20, envelope)
+            }
+            _ = try test.pollUntilLate()
+            #expect(test.dropped == 0)
+            try send()
+            #expect(test.dropped == 1)
+            try test.resume()
+            let isHeld = test.guarded { $0.guarded.pointee.peers.openPeer(test.slot)?.pointee.holds }
+            #expect(isHeld == false)
+        }
+
         @Test("RC to a process that is stopped ends with its retries, and other connections go on")
         func reliableConnection() throws {
             var options = Endpoint.Options()

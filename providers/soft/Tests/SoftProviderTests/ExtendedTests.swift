@@ -227,10 +227,33 @@ extension Soft {
                 #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: IBV_ACCESS_LOCAL_WRITE) == 0)
                 #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: Self.remoteWrite) == 0)
                 // The first requests are packets, until the devices know each other.
-                for _ in 0..<(isDirect ? 1000 : 1) { #expect(try write(a, memory, key) == IBV_WC_SUCCESS) }
+                let before = first.counters.directRequests
+                for _ in 0..<(isDirect ? 10_000 : 1) where first.counters.directRequests == before {
+                    #expect(try write(a, memory, key) == IBV_WC_SUCCESS)
+                }
+                #expect(!isDirect || first.counters.directRequests > before)
                 #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: IBV_ACCESS_LOCAL_WRITE) == 0)
                 #expect(try write(a, memory, key) == IBV_WC_REM_ACCESS_ERR)
             }
+        }
+
+        @Test("The addresses of a region stay with its keys: IBV_ACCESS_ZERO_BASED counts where its memory changes")
+        func reregistersZeroBased() throws {
+            let (first, second) = try Ends.twoDevices.open()
+            let (a, b) = try pair(on: first, and: second)
+            let (memory, key) = (try b.address.memory, try b.address.key)
+            let zeroBased = ibv_access_flags(Self.remoteWrite.rawValue | IBV_ACCESS_ZERO_BASED.rawValue)
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: zeroBased) == 0)
+            #expect(b.region.pointee.rkey == key)
+            #expect(try write(a, memory, key) == IBV_WC_SUCCESS)
+            let changes = ibv_rereg_mr_flags(
+                IBV_REREG_MR_CHANGE_ACCESS.rawValue | IBV_REREG_MR_CHANGE_TRANSLATION.rawValue)
+            #expect(reregister(b, changes, memory: b.memory, length: 4096, access: zeroBased) == 0)
+            #expect(try write(a, 0, b.region.pointee.rkey) == IBV_WC_SUCCESS)
+            // Its addresses stay as well when the flag is taken away.
+            #expect(reregister(b, IBV_REREG_MR_CHANGE_ACCESS, access: Self.remoteWrite) == 0)
+            #expect(try write(a, 0, b.region.pointee.rkey) == IBV_WC_SUCCESS)
+            #expect(try write(a, memory, b.region.pointee.rkey) == IBV_WC_REM_ACCESS_ERR)
         }
 
         @Test("A region keeps its keys in another protection domain, where the queue pair's peer may not access it")

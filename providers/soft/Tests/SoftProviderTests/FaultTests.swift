@@ -256,6 +256,30 @@ extension Soft {
             #expect(b.device.counters.droppedMalformed == (overUDP ? 0 : 1))
         }
 
+        @Test("corrupt: a FLUSH that is dropped is sent again")
+        func corruptFlush() throws {
+            var options = Endpoint.Options()
+            options.operations = UInt64(RDMA_QP_EX_WITH_FLUSH)
+            // IBV_ACCESS_FLUSH_GLOBAL
+            options.access |= 1 << 8
+            options.pairAccess |= 1 << 8
+            let devices = (try OpenDevice.injecting("corrupt nth=1"), try OpenDevice())
+            for device in [devices.0, devices.1] { device.useDatagrams(port: 47_914) }
+            let (a, b) = try pair(options, on: devices.0, and: devices.1)
+            let target = try b.address
+            let extended = try #require(a.device.table.qp_to_qp_ex(a.pair))
+            let flush = try #require(rdma_wr_flush_place(extended).pointee)
+            ibv_wr_start(extended)
+            extended.pointee.wr_flags = IBV_SEND_SIGNALED.rawValue
+            flush(extended, target.key, target.memory, 8, 1, 0)
+            #expect(ibv_wr_complete(extended) == 0)
+            try a.success()
+            #expect(a.device.injections(.corrupt) == 1)
+            #expect(a.device.counters.retransmittedPackets > 0)
+            // Either process receives a packet. One packet was sent at first.
+            #expect(a.device.linkCounters.badICRC + b.device.linkCounters.badICRC == 1)
+        }
+
         @Test("corrupt with icrc=valid: a message arrives with one wrong bit")
         func corruptData() throws {
             let (a, b) = try connected("seed=3; corrupt icrc=valid", isUC)

@@ -290,5 +290,55 @@ extension Soft {
                 #expect(found.source == GID(ipv4: 64))
             }
         }
+
+        @Test("At the end of an empty ring, a packet of a 65th pair of addresses is written", arguments: [false, true])
+        func manyAddressesAtTheEnd(asRun: Bool) throws {
+            withRing { ring in
+                var writer = PacketRingWriter(ring)
+                var reader = PacketRingReader(ring)
+                var found = envelope
+                func readAll() {
+                    while let packet = reader.next(&found) { reader.release(byteCount: packet.count) }
+                    reader.publish()
+                }
+                var number: UInt32 = 0
+                while PacketRing.offset(writer.tail) + PacketRing.maximumRecord <= PacketRing.byteCount {
+                    var other = envelope
+                    other.source = GID(ipv4: min(number, 63))
+                    #expect(writer.write(packet, byteCount: 16, other) == .written)
+                    number += 1
+                    readAll()
+                }
+                #expect(number > 64 && writer.isEmpty)
+                var other = envelope
+                other.source = GID(ipv4: 64)
+                if asRun {
+                    #expect(writer.beginRun(other) != nil)
+                } else {
+                    #expect(writer.write(packet, byteCount: 16, other) == .written)
+                    #expect(reader.next(&found) != nil && found.source == GID(ipv4: 64))
+                }
+            }
+        }
+
+        @Test("A reader that takes a wrap without a packet behind it has emptied the ring")
+        func wrapAlone() throws {
+            withRing { ring in
+                var writer = PacketRingWriter(ring)
+                var reader = PacketRingReader(ring)
+                // The reader leaves less room at the start of the ring than the longest packet needs.
+                #expect(write(&writer, 64, 0) && read(&reader) != nil)
+                reader.publish()
+                var count = 0
+                while write(&writer, 16, 1) { count += 1 }
+                // The wrap is written, the packet behind it is not.
+                #expect(PacketRing.offset(writer.tail) == 0 && !writer.isEmpty)
+                for _ in 0..<count { #expect(read(&reader) != nil) }
+                reader.publish()
+                #expect(!writer.isEmpty)
+                #expect(read(&reader) == nil)
+                #expect(writer.isEmpty)
+            }
+        }
     }
 }

@@ -272,6 +272,7 @@ extension Soft {
                 #expect(try b.event(IBV_EVENT_QP_ACCESS_ERR) == b.pair)
             }
             #expect(text.contains("no shared receive queue of another process"), "\(text)")
+            #expect(text.contains("or a range or an access that the key does not allow"), "\(text)")
         }
 
         @Test("On the wire a SEND has opcode 0xA4, the XRCETH and a correct ICRC; an XRC acknowledge completes it")
