@@ -216,8 +216,8 @@ struct PacketRingWriter {
         // Where the longest record has room, a run has, too.
         guard let pair = pair(envelope.source, envelope.destination), reserve() else { return nil }
         // Behind each record there is a zero before the reader sees it.
-        for line in 1...UInt64(Self.longestRun) where cleared >> line & 1 == 0 {
-            PacketRing.word(data + PacketRing.offset(tail &+ line &* UInt64(PacketRing.line))).pointee.store(
+        for line in 1...Self.longestRun where cleared >> line & 1 == 0 {
+            PacketRing.word(data + PacketRing.offset(tail &+ UInt64(line &* PacketRing.line))).pointee.store(
                 0, ordering: .relaxed)
             cleared |= 1 << line
         }
