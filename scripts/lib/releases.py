@@ -42,10 +42,10 @@ def last_release(root, *options):
         return max(tags, key=key)[0]
     if git(root, "rev-parse", "--is-shallow-repository") == "true":
         raise Fault("this clone has no tag of a release, and not all commits: git fetch --tags --unshallow")
-    for commit in git(root, "log", "--format=%h", "HEAD", "--", RELEASED).split():
-        if commit != git(root, "log", "-1", "--format=%h", "HEAD") and baselines(git(root, "show", f"{commit}:{RELEASED}")):
-            raise Fault(f"this clone has no tag of a release, but {RELEASED} names baselines of one since commit {commit}: "
-                        "git fetch --tags")
+    before = [git(root, "show", f"{commit}:{RELEASED}") for commit in
+              git(root, "log", "-2", "--first-parent", "--format=%h", "HEAD").split()]
+    if len(before) == 2 and all(map(baselines, before)):
+        raise Fault(f"this clone has no tag of a release, but {RELEASED} names baselines of one: git fetch --tags")
     return None
 
 
