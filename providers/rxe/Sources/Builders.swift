@@ -23,22 +23,15 @@ struct SendBuilder {
 /// opcode n of `ibv_wr_opcode`.
 func sendOperations(_ type: ibv_qp_type) -> UInt64 { UInt64(allowedOpcodes(type)) }
 
-/// ATOMIC WRITE and FLUSH (`ibv_qp_create_send_ops_flags`), which only the wr_ functions of an RC QP post.
-let placementOperations = UInt64(IBV_QP_EX_WITH_ATOMIC_WRITE.rawValue) | UInt64(RDMA_QP_EX_WITH_FLUSH)
-
-/// Those of `placementOperations` that the kernel's rxe supports: ATOMIC WRITE from Linux 6.2 on, FLUSH from 6.3 on.
+/// ATOMIC WRITE and FLUSH (`ibv_qp_create_send_ops_flags`), which only the wr_ functions of an RC QP post, as far as the kernel's
+/// rxe supports them: ATOMIC WRITE from Linux 6.2 on, FLUSH from 6.3 on.
 /// - Parameter capabilities: `device_cap_flags_ex`.
 func placementOperations(_ capabilities: UInt64) -> UInt64 {
-    var operations: UInt64 = 0
-    if capabilities & atomicWriteCapability != 0 { operations |= UInt64(IBV_QP_EX_WITH_ATOMIC_WRITE.rawValue) }
-    if capabilities & flushCapabilities != 0 { operations |= UInt64(RDMA_QP_EX_WITH_FLUSH) }
-    return operations
+    let flushes = PlacementCapability.flushGlobal | PlacementCapability.flushPersistent
+    return (capabilities & PlacementCapability.atomicWrite != 0 ? PlacementOperations.atomicWrite : 0)
+        | (capabilities & flushes != 0 ? PlacementOperations.flush : 0)
 }
 
-/// IB_UVERBS_DEVICE_ATOMIC_WRITE of later kernels' rdma/ib_user_verbs.h.
-private let atomicWriteCapability: UInt64 = 1 << 40
-/// IB_UVERBS_DEVICE_FLUSH_GLOBAL and IB_UVERBS_DEVICE_FLUSH_PERSISTENT, likewise.
-private let flushCapabilities: UInt64 = 1 << 38 | 1 << 39
 /// IBV_WR_FLUSH of later versions of verbs.h than that of rdma-core 44.
 private let flushOpcode = ibv_wr_opcode(14)
 /// IBV_FLUSH_MR, likewise: the selectivity level of a whole memory region.
@@ -80,7 +73,7 @@ func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
     functions.wr_bind_mw = beginBinding
     setWorkRequestFunctions(qp, operations: operations, from: functions)
     // The struct of verbs.h does not declare the function.
-    if operations & UInt64(RDMA_QP_EX_WITH_FLUSH) != 0 {
+    if operations & PlacementOperations.flush != 0 {
         rdma_wr_flush_place(qp).pointee = { qp, key, address, length, placement, selectivity in
             qp.unsafelyUnwrapped.beginFlush(key: key, address: address, length, placement, selectivity)
         }

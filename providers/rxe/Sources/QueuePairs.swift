@@ -11,7 +11,7 @@ func createQueuePair(
     // The kernel is asked only for the operations that not every kernel has.
     var placements: UInt64 = 0
     if let context, let attr, attr.pointee.comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.rawValue != 0,
-        attr.pointee.send_ops_flags & placementOperations != 0
+        attr.pointee.send_ops_flags & PlacementOperations.all != 0
     {
         var attributes = ibv_device_attr_ex()
         do throws(KernelError) {

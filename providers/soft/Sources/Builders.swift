@@ -61,7 +61,7 @@ func fillBuilders(_ qp: UnsafeMutablePointer<ibv_qp_ex>, operations: UInt64) {
     if wants(IBV_QP_EX_WITH_ATOMIC_WRITE) {
         qp.pointee.wr_atomic_write = { qp, key, address, bytes in qp!.atomicWrite(key, address, bytes) }
     }
-    if operations & withFlush != 0 {
+    if operations & PlacementOperations.flush != 0 {
         rdma_wr_flush_place(qp).pointee = { qp, key, address, length, placement, level in
             qp!.flush(key, address, length, placement, level)
         }

@@ -23,7 +23,9 @@ func queryDevice(
     if let input, input.pointee.comp_mask != 0 { return EOPNOTSUPP }
     var answer = ibv_device_attr_ex()
     fill(&answer.orig_attr, context.soft.pointee.interface)
-    answer.device_cap_flags_ex = UInt64(answer.orig_attr.device_cap_flags) | atomicWriteCapability | flushCapability
+    // No memory is made persistent.
+    answer.device_cap_flags_ex =
+        UInt64(answer.orig_attr.device_cap_flags) | PlacementCapability.atomicWrite | PlacementCapability.flushGlobal
     answer.phys_port_cnt_ex = 1
     fillOnDemand(&answer.odp_caps)
     answer.xrc_odp_caps = answer.odp_caps.per_transport_caps.rc_odp_caps
@@ -40,11 +42,6 @@ func queryDevice(
     store(answer, to: attr, size: size)
     return 0
 }
-
-/// IB_UVERBS_DEVICE_ATOMIC_WRITE of the kernel's rdma/ib_user_verbs.h, which verbs.h does not declare.
-private let atomicWriteCapability: UInt64 = 1 << 40
-/// IB_UVERBS_DEVICE_FLUSH_GLOBAL. IB_UVERBS_DEVICE_FLUSH_PERSISTENT, bit 39, needs persistent memory.
-private let flushCapability: UInt64 = 1 << 38
 
 /// On-demand paging: every operation may use it, since the processor accesses the memory.
 private func fillOnDemand(_ caps: inout ibv_odp_caps) {

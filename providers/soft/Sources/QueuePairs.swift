@@ -95,23 +95,19 @@ extension QueuePairPointer {
     }
 }
 
-/// `IBV_QP_EX_WITH_FLUSH` (RDMA_QP_EX_WITH_FLUSH of rdma_provider.h).
-let withFlush = UInt64(RDMA_QP_EX_WITH_FLUSH)
-
 /// The `send_ops_flags` that a service type supports.
 private func sendOperations(_ type: ibv_qp_type) -> UInt64 {
     let sends = UInt64(IBV_QP_EX_WITH_SEND.rawValue | IBV_QP_EX_WITH_SEND_WITH_IMM.rawValue)
     let writes = UInt64(IBV_QP_EX_WITH_RDMA_WRITE.rawValue | IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM.rawValue)
     let windows = UInt64(IBV_QP_EX_WITH_BIND_MW.rawValue | IBV_QP_EX_WITH_LOCAL_INV.rawValue)
-    let placements = UInt64(IBV_QP_EX_WITH_ATOMIC_WRITE.rawValue) | withFlush
     switch type {
     case IBV_QPT_RC:
         let others =
             IBV_QP_EX_WITH_SEND_WITH_INV.rawValue | IBV_QP_EX_WITH_RDMA_READ.rawValue
             | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP.rawValue
             | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD.rawValue
-        return sends | writes | windows | UInt64(others) | placements
-    case IBV_QPT_XRC_SEND: return sendOperations(IBV_QPT_RC) & ~placements
+        return sends | writes | windows | UInt64(others) | PlacementOperations.all
+    case IBV_QPT_XRC_SEND: return sendOperations(IBV_QPT_RC) & ~PlacementOperations.all
     case IBV_QPT_XRC_RECV: return 0
     case IBV_QPT_UC: return sends | writes | windows
     default: return sends

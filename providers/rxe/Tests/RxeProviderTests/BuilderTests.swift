@@ -2,6 +2,7 @@ import CIBVerbs
 import CKernelABI
 import CProviderABI
 import Glibc
+import ProviderKit
 import TestSupport
 import Testing
 
@@ -166,7 +167,7 @@ struct BuilderTests {
     func placementsOfKernels() {
         #expect(placementOperations(0x1_FFFF_FFFF) == 0)
         #expect(placementOperations(1 << 40) == UInt64(IBV_QP_EX_WITH_ATOMIC_WRITE.rawValue))
-        #expect(placementOperations(1 << 38 | 1 << 39 | 1 << 40) == placementOperations)
+        #expect(placementOperations(1 << 38 | 1 << 39 | 1 << 40) == PlacementOperations.all)
     }
 
     @Test("Inline data of a buffer and of a list sets the length of all data and IBV_SEND_INLINE")

@@ -1,6 +1,7 @@
 import CIBVerbs
 import CKernelABI
 import Glibc
+import ProviderKit
 import TestSupport
 
 @testable import RxeProvider
@@ -87,7 +88,7 @@ final class FakePair {
         limits.max_recv_sge = Self.maxSGE
         limits.max_inline_data = Self.inline
         _ = pair.attach(send: sends.ring, receive: receives.ring, limits: limits, descriptor: ends[1])
-        fillBuilders(extended, operations: sendOperations(type) | (type == IBV_QPT_RC ? placementOperations : 0))
+        fillBuilders(extended, operations: sendOperations(type) | (type == IBV_QPT_RC ? PlacementOperations.all : 0))
     }
 
     deinit {
