@@ -54,7 +54,7 @@ struct Core {
 
     /// The requests that arrived before an earlier one, the queue pairs that have some, and the earliest of their deadlines.
     var heldRequests: HeldRequestPool
-    var gaps: UnsafeMutablePointer<QueuePairStorage>?
+    var gaps = ReadyList()
     var gapDeadline = UInt64.max
 
     /// The windows that queue pairs with one destination share.

@@ -59,7 +59,6 @@ struct Gap {
     var count = 0
     /// When the NAK is queued, or after it, when the requests are dropped: in nanoseconds.
     var deadline: UInt64 = 0
-    var nextPair: UnsafeMutablePointer<QueuePairStorage>?
 
     /// So many held requests show that the earlier one is lost, not late.
     static let reordering = 3
@@ -110,8 +109,7 @@ extension Core {
         pair.pointee.responder.gap.count = count + 1
         counters.heldRequests &+= 1
         if count == 0 {
-            pair.pointee.responder.gap.nextPair = gaps
-            gaps = pair
+            gaps.add(pair.pointee.links + QueuePairStorage.gaps)
             pair.pointee.responder.sequence = .waiting
             startGap(pair)
         }
@@ -178,28 +176,19 @@ extension Core {
         pair.pointee.responder.gap = Gap()
     }
 
-    /// Removes a queue pair from the list of those with held requests.
     private mutating func leaveGaps(_ pair: Pair) {
-        if gaps == pair {
-            gaps = pair.pointee.responder.gap.nextPair
-        } else {
-            var before = gaps
-            while let other = before, other.pointee.responder.gap.nextPair != pair {
-                before = other.pointee.responder.gap.nextPair
-            }
-            before?.pointee.responder.gap.nextPair = pair.pointee.responder.gap.nextPair
-        }
-        pair.pointee.responder.gap.nextPair = nil
-        if gaps == nil { gapDeadline = .max }
+        gaps.remove(pair.pointee.links + QueuePairStorage.gaps)
+        if gaps.first == nil { gapDeadline = .max }
     }
 
     /// Queues the NAKs whose time has come, and drops the requests that were held for too long.
     @inline(never)
     mutating func checkGaps() {
         gapDeadline = .max
-        var next = gaps
-        while let pair = next {
-            next = pair.pointee.responder.gap.nextPair
+        var next = gaps.first
+        while let link = next {
+            let pair = link.pointee.owner
+            next = link.pointee.next
             if pair.pointee.responder.gap.deadline > now {
                 gapDeadline = min(gapDeadline, pair.pointee.responder.gap.deadline)
             } else if pair.pointee.responder.sequence == .waiting {

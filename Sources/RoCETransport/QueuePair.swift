@@ -27,7 +27,8 @@ struct QueuePairStorage: ~Copyable {
     var receiveCQ: UnsafeMutablePointer<CompletionQueueStorage>
     /// The XRC domain of an XRC_RECV queue pair.
     let xrcDomain: UnsafeMutablePointer<XRCDomainStorage>?
-    /// The links of the three ready lists (acknowledgements, READ responses and requests) and of `PathWindow.waiting`.
+    /// The links of the three ready lists (acknowledgements, READ responses and requests), of `PathWindow.waiting` and of
+    /// `Core.gaps`.
     let links: UnsafeMutablePointer<ReadyLink>
     let event: UnsafeMutablePointer<EventNode>
     /// Changed by `Engine.setUserData`.
@@ -72,7 +73,8 @@ struct QueuePairStorage: ~Copyable {
     static let readResponses = 1
     static let requests = 2
     static let pathWaiting = 3
-    static let linkCount = 4
+    static let gaps = 4
+    static let linkCount = 5
 
     /// Offset of the scatter/gather list, or of the inline data, in a slot of the send queue.
     @inline(__always)
