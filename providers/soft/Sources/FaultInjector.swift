@@ -208,8 +208,9 @@ extension ContextPointer {
             bytes.copyMemory(from: UnsafeRawBufferPointer(entry.bytes))
             if entry.hasWrongICRC && !isShared {
                 // In no batch, and a FLUSH not with both ICRCs, of which only one would be wrong.
-                sendOneDatagram(entry.header, at: bytes.baseAddress!, isExpendable: false, now: now)
-                guarded.pointee.sockets.spoilLast()
+                if sendOneDatagram(entry.header, at: bytes.baseAddress!, isExpendable: false, now: now) {
+                    guarded.pointee.sockets.spoilLast()
+                }
             } else {
                 withUnsafePointer(to: entry.header) { send($0, at: bytes.baseAddress!, now: now) }
             }

@@ -127,6 +127,25 @@ struct PacketEnvelope {
     var acknowledged: PSN?
 }
 
+extension PacketEnvelope {
+    /// That of a packet that the engine wrote.
+    @inline(__always)
+    init(of packet: UnsafePointer<OutgoingPacket>) {
+        self.init(
+            source: packet.pointee.path.source, destination: packet.pointee.path.destination,
+            trafficClass: packet.pointee.path.trafficClass, hopLimit: packet.pointee.path.hopLimit,
+            flowLabel: packet.pointee.path.flowLabel,
+            isReference: packet.pointee.isReference, acknowledged: packet.pointee.acknowledged)
+    }
+
+    /// The addresses of a packet of a connection, which needs no IP header.
+    @inline(__always)
+    var addresses: PacketSource {
+        PacketSource(
+            source: source, destination: destination, header: UnsafeRawBufferPointer(start: nil, count: 0))
+    }
+}
+
 /// Where a run of packets may begin in a ring.
 struct PacketRun {
     let records: UnsafeMutableRawPointer

@@ -171,11 +171,7 @@ extension ContextPointer {
         guard let packet = pointee.engine.beginRun(acknowledgements: order) else { return 0 }
         let destination = Int(packet.pointee.destinationQPN >> 16)
         guard let peer = guarded.pointee.peers.openPeer(destination), peer.pointee.writer != nil else { return 0 }
-        let envelope = PacketEnvelope(
-            source: packet.pointee.path.source, destination: packet.pointee.path.destination,
-            trafficClass: packet.pointee.path.trafficClass, hopLimit: packet.pointee.path.hopLimit,
-            flowLabel: packet.pointee.path.flowLabel, acknowledged: packet.pointee.acknowledged)
-        guard let (records, first, header) = peer.pointee.writer!.beginRun(envelope) else { return 0 }
+        guard let (records, first, header) = peer.pointee.writer!.beginRun(PacketEnvelope(of: packet)) else { return 0 }
         let count = pointee.engine.writeRun(
             to: records, first: first, header: header, limit: PacketRingWriter.longestRun, now: now)
         guard count != 0 else { return 0 }
@@ -234,11 +230,7 @@ extension ContextPointer {
         guarded.pointee.link.lastWasDatagram = false
         // A datagram to a receiver that is late.
         if peer.pointee.holds { return drop(packet.pointee) }
-        let envelope = PacketEnvelope(
-            source: packet.pointee.path.source, destination: packet.pointee.path.destination,
-            trafficClass: packet.pointee.path.trafficClass, hopLimit: packet.pointee.path.hopLimit,
-            flowLabel: packet.pointee.path.flowLabel,
-            isReference: packet.pointee.isReference, acknowledged: packet.pointee.acknowledged)
+        let envelope = PacketEnvelope(of: packet)
         guard let outcome = peer.pointee.writer?.write(bytes, byteCount: packet.pointee.byteCount, envelope) else {
             return sendMessage(packet.pointee, at: bytes, envelope, to: peer, now: now)
         }
@@ -329,18 +321,23 @@ extension ContextPointer {
     }
 
     /// Sends a packet over UDP, in a batch only if it is expendable.
-    @inline(__always)
-    func sendOneDatagram(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, isExpendable: Bool, now: UInt64) {
+    /// - Returns: Whether it was queued: there is a socket for it.
+    @inline(__always) @discardableResult
+    func sendOneDatagram(
+        _ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, isExpendable: Bool, now: UInt64
+    ) -> Bool {
         assert(packet.acknowledged == nil, "a datagram carries no acknowledgement")
         guarded.pointee.link.lastWasDatagram = true
         guarded.pointee.link.lastDatagram = now
         let place = guarded.pointee.sockets.reserve()
         if place != bytes { place.copyMemory(from: bytes, byteCount: packet.byteCount) }
-        if guarded.pointee.sockets.commit(byteCount: packet.byteCount, packet.path, isExpendable: isExpendable) {
-            pointee.counters.pointee.sentDatagrams &+= 1
-        } else {
+        guard guarded.pointee.sockets.commit(byteCount: packet.byteCount, packet.path, isExpendable: isExpendable)
+        else {
             pointee.counters.pointee.unreachable &+= 1
+            return false
         }
+        pointee.counters.pointee.sentDatagrams &+= 1
+        return true
     }
 
     /// Sends a FLUSH with the ICRC that the kernel's rxe expects, and with the right one. rxe drops the second, another peer the
@@ -349,22 +346,13 @@ extension ContextPointer {
     @inline(never)
     private func sendFlushTwice(_ packet: OutgoingPacket, at bytes: UnsafeMutableRawPointer, now: UInt64) {
         assert(packet.byteCount == FETH.flushByteCount, "a FLUSH has no payload")
-        assert(packet.acknowledged == nil, "a datagram carries no acknowledgement")
-        guarded.pointee.link.lastWasDatagram = true
-        guarded.pointee.link.lastDatagram = now
         guarded.pointee.link.rxe = packet.path.destination
         // The first one may take the place in which the packet is.
         let kept = guarded.pointee.link.packetBytes.baseAddress!
         if kept != bytes { kept.copyMemory(from: bytes, byteCount: packet.byteCount) }
-        for isForRxe in [true, false] {
-            guarded.pointee.sockets.reserve().copyMemory(from: kept, byteCount: packet.byteCount)
-            guard guarded.pointee.sockets.commit(byteCount: packet.byteCount, packet.path, isExpendable: false) else {
-                pointee.counters.pointee.unreachable &+= 1
-                return
-            }
-            if isForRxe { guarded.pointee.sockets.sealLastForRxe() }
-            pointee.counters.pointee.sentDatagrams &+= 1
-        }
+        guard sendOneDatagram(packet, at: kept, isExpendable: false, now: now) else { return }
+        guarded.pointee.sockets.sealLastForRxe()
+        sendOneDatagram(packet, at: kept, isExpendable: false, now: now)
     }
 
     // MARK: Receiving
@@ -382,10 +370,7 @@ extension ContextPointer {
                 {
                     let count = pointee.engine.receiveRun(
                         run.records, first: run.first, header: run.header, limit: min(left, run.lines),
-                        from: PacketSource(
-                            source: envelope.source, destination: envelope.destination,
-                            header: UnsafeRawBufferPointer(start: nil, count: 0)),
-                        acknowledged: envelope.acknowledged, now: now)
+                        from: envelope.addresses, acknowledged: envelope.acknowledged, now: now)
                     guarded.pointee.link.packetCount &+= UInt64(count)
                     reader.pointee.releaseRun(count)
                     left -= count
@@ -480,11 +465,7 @@ extension ContextPointer {
     func deliver(_ packet: UnsafeRawBufferPointer, _ envelope: borrowing PacketEnvelope, now: UInt64) {
         if envelope.isReference {
             return pointee.engine.receiveReference(
-                packet,
-                from: PacketSource(
-                    source: envelope.source, destination: envelope.destination,
-                    header: UnsafeRawBufferPointer(start: nil, count: 0)),
-                acknowledged: envelope.acknowledged, now: now)
+                packet, from: envelope.addresses, acknowledged: envelope.acknowledged, now: now)
         }
         // Only UD delivers the IP header. The top three bits of the opcode are the service type.
         let isDatagram = packet[0] >> 5 == 3
