@@ -102,10 +102,7 @@ final class ConnectionEnd {
 
     func send(_ length: Int) throws {
         try endpoint.post(IBV_WR_SEND, [endpoint.sge(Self.sendAt, length)]) { request in
-            guard let handle else { return }
-            request.wr.ud.ah = handle
-            request.wr.ud.remote_qpn = peer.queuePair
-            request.wr.ud.remote_qkey = peer.queueKey
+            if let handle { request.setDestination(peer, handle) }
         }
     }
 

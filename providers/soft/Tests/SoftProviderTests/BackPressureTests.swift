@@ -172,11 +172,7 @@ extension Soft {
             let handle = try created(test.device.table.create_ah(test.client.domain, &attr))
             defer { _ = test.device.table.destroy_ah(handle) }
             func send() throws {
-                try test.client.post(IBV_WR_SEND, [test.client.sge(0, 8)]) { request in
-                    request.wr.ud.ah = handle
-                    request.wr.ud.remote_qpn = test.peer.queuePair
-                    request.wr.ud.remote_qkey = test.peer.queueKey
-                }
+                try test.client.post(IBV_WR_SEND, [test.client.sge(0, 8)]) { $0.setDestination(test.peer, handle) }
                 _ = try test.client.completions()
             }
             try test.stop()
@@ -237,10 +233,8 @@ extension Soft {
             let handle = try created(test.device.table.create_ah(test.client.domain, &attr))
             defer { _ = test.device.table.destroy_ah(handle) }
             func send(_ endpoint: Address, byteCount: Int = 4096) throws {
-                try test.client.post(IBV_WR_SEND, [test.client.sge(0, byteCount)]) { request in
-                    request.wr.ud.ah = handle
-                    request.wr.ud.remote_qpn = endpoint.queuePair
-                    request.wr.ud.remote_qkey = endpoint.queueKey
+                try test.client.post(IBV_WR_SEND, [test.client.sge(0, byteCount)]) {
+                    $0.setDestination(endpoint, handle)
                 }
             }
             try test.stop()

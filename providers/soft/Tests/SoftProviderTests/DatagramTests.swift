@@ -20,12 +20,6 @@ extension Soft {
             return (a, b, try created(a.device.table.create_ah(a.domain, &route)))
         }
 
-        private func address(_ request: inout ibv_send_wr, _ handle: UnsafeMutablePointer<ibv_ah>, _ peer: Address) {
-            request.wr.ud.ah = handle
-            request.wr.ud.remote_qpn = peer.queuePair
-            request.wr.ud.remote_qkey = peer.queueKey
-        }
-
         @Test(
             "A UD message is received after its GRH area, with src_qp", arguments: Ends.allCases,
             [0, 1] as [UInt8])
@@ -37,7 +31,7 @@ extension Soft {
             for length in [0, 1, 100, 4096] {
                 try b.postReceive(id: 5, [b.sge(0, 40 + 4096)])
                 try a.post(IBV_WR_SEND_WITH_IMM, [a.sge(0, length)]) { request in
-                    address(&request, handle, target)
+                    request.setDestination(target, handle)
                     request.imm_data = 0x1122_3344
                 }
                 try a.success()
@@ -72,17 +66,17 @@ extension Soft {
             let (a, b, handle) = try endpoints(.twoDevices, gidIndex: 0)
             defer { _ = a.device.table.destroy_ah(handle) }
             var target = try b.address
-            try a.post(IBV_WR_SEND, [a.sge(0, 8)]) { address(&$0, handle, target) }
+            try a.post(IBV_WR_SEND, [a.sge(0, 8)]) { $0.setDestination(target, handle) }
             try a.success()
             b.poll { $0.droppedNoReceive == 1 }
             try b.postReceive(id: 1, [b.sge(0, 128)])
             target.queueKey ^= 1
-            try a.post(IBV_WR_SEND, [a.sge(0, 8)]) { address(&$0, handle, target) }
+            try a.post(IBV_WR_SEND, [a.sge(0, 8)]) { $0.setDestination(target, handle) }
             try a.success()
             b.poll { $0.droppedQKey == 1 }
             // The third datagram is the first to be received.
             target.queueKey ^= 1
-            try a.post(IBV_WR_SEND, [a.sge(0, 3)]) { address(&$0, handle, target) }
+            try a.post(IBV_WR_SEND, [a.sge(0, 3)]) { $0.setDestination(target, handle) }
             #expect(try b.success().byte_len == 43)
         }
 
@@ -94,7 +88,7 @@ extension Soft {
             try b.postReceive(id: 1, [b.sge(0, 40 + 16)])
             // The last datagram fits.
             for length in [17, 4096, 16] {
-                try a.post(IBV_WR_SEND, [a.sge(0, length)]) { address(&$0, handle, target) }
+                try a.post(IBV_WR_SEND, [a.sge(0, length)]) { $0.setDestination(target, handle) }
                 try a.success()
             }
             let received = try b.success()
@@ -109,14 +103,14 @@ extension Soft {
             let target = try b.address
             #expect(throws: Refusal(EINVAL)) {
                 try a.post(IBV_WR_SEND, [a.sge(0, 8)]) { request in
-                    address(&request, handle, target)
+                    request.setDestination(target, handle)
                     request.wr.ud.ah = nil
                 }
             }
             #expect(throws: Refusal(EINVAL)) {
-                try a.post(IBV_WR_RDMA_WRITE, [a.sge(0, 8)]) { address(&$0, handle, target) }
+                try a.post(IBV_WR_RDMA_WRITE, [a.sge(0, 8)]) { $0.setDestination(target, handle) }
             }
-            try a.post(IBV_WR_SEND, [a.sge(0, 4097)]) { address(&$0, handle, target) }
+            try a.post(IBV_WR_SEND, [a.sge(0, 4097)]) { $0.setDestination(target, handle) }
             #expect(try a.completions()[0].status == IBV_WC_LOC_LEN_ERR)
         }
     }

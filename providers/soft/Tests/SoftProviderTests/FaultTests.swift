@@ -106,11 +106,7 @@ extension Endpoint {
             request.num_sge = 1
             request.imm_data = first + UInt32(index)
             request.next = index + 1 < count ? list + index + 1 : nil
-            if let address {
-                request.wr.ud.ah = handle
-                request.wr.ud.remote_qpn = address.queuePair
-                request.wr.ud.remote_qkey = address.queueKey
-            }
+            if let address, let handle { request.setDestination(address, handle) }
             (list + index).initialize(to: request)
         }
         var bad: UnsafeMutablePointer<ibv_send_wr>?
@@ -339,14 +335,11 @@ extension Soft {
         @Test("completion on UD: the queue pair is in SQE")
         func failedDatagram() throws {
             let (a, b) = try connected("completion=LOC_QP_OP_ERR nth=1 qp_type=UD") { $0.type = IBV_QPT_UD }
-            var attr = a.ahAttr(to: try b.address)
+            let peer = try b.address
+            var attr = a.ahAttr(to: peer)
             let handle = try created(a.device.table.create_ah(a.domain, &attr))
             defer { _ = a.device.table.destroy_ah(handle) }
-            try a.post(IBV_WR_SEND, [a.sge(0, 8)]) { request in
-                request.wr.ud.ah = handle
-                request.wr.ud.remote_qpn = b.pair.pointee.qp_num
-                request.wr.ud.remote_qkey = b.queueKey
-            }
+            try a.post(IBV_WR_SEND, [a.sge(0, 8)]) { $0.setDestination(peer, handle) }
             #expect(try a.completions()[0].status == IBV_WC_LOC_QP_OP_ERR)
             #expect(try a.state == IBV_QPS_SQE)
         }

@@ -282,3 +282,12 @@ public func pair(
     try b.connect(to: a.address)
     return (a, b)
 }
+
+extension ibv_send_wr {
+    /// Addresses a datagram.
+    public mutating func setDestination(_ peer: Address, _ handle: UnsafeMutablePointer<ibv_ah>) {
+        wr.ud.ah = handle
+        wr.ud.remote_qpn = peer.queuePair
+        wr.ud.remote_qkey = peer.queueKey
+    }
+}
