@@ -177,14 +177,14 @@ struct Link: ~Copyable {
         let target = try remote.subrange(start..<start + UInt64(size))
         try queuePairs[queuePair].pointee.postExtended { (requests) throws(VerbsError) in
             for index in 1...count {
+                let flags: SendFlags = index == count ? .signaled : []
                 if operation == .atomicWrite {
                     try requests.append(
-                        .atomicWrite(to: target), inline: local.bytes.extracting(0..<size), id: id,
-                        flags: index == count ? .signaled : [])
-                    continue
+                        .atomicWrite(to: target), inline: local.bytes.extracting(0..<size), id: id, flags: flags)
+                } else {
+                    try requests.append(.write(to: target), sge, id: id, flags: [])
+                    try requests.append(.flush(target), id: id, flags: flags)
                 }
-                try requests.append(.write(to: target), sge, id: id, flags: [])
-                try requests.append(.flush(target), id: id, flags: index == count ? .signaled : [])
             }
         }
     }
