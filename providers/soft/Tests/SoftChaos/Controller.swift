@@ -296,7 +296,8 @@ final class Controller {
                     "lane \(lane) of peer \(peer.role)", harm)
             }
         }
-        guard epoch.hasSharedWord else { return }
+        // Of a connection that failed, it is not known which of the last increments were added.
+        guard epoch.hasSharedWord, reports.allSatisfy({ $0.lanes.allSatisfy { $0.status == 0 } }) else { return }
         for role in 0...1 {
             let expected = reports[1 - role].lanes.reduce(reports[role].addedByProcessor) { $0 &+ $1.addedToShared }
             guard reports[role].sharedWord == expected else {
