@@ -257,11 +257,27 @@ struct PingTests {
         #expect(outcome.status == 0, "\(outcome.errors)")
         let document = try outcome.document()
         #expect(try SchemaValidator(named: "perf").faults(document) == [])
-        #expect(document["memory"] as? String == "malloc")
+        #expect(document["memory"] as? String == "malloc" && document["target"] as? String == "sleeps")
         let rows = try #require(document["rows"] as? [[String: Any]])
         #expect(rows.map { $0["operation"] as? String } == operations)
         for row in rows { #expect(try #require(row["messagesPerSecond"] as? Double) > 0) }
         let refused = try await Tool.run("perf", "--listen", "--memory", "malloc")
+        #expect(refused.status == ToolExit.usage.rawValue, "\(refused.errors)")
+    }
+
+    @Test("verbs perf --target polls lets the server poll while the client reads and adds")
+    func perfWithPollingTarget() async throws {
+        let outcome = try await Tool.run(
+            "perf", "--target", "polls", "--count", "20", "--duration", "20ms", "--size", "8", "--json", "--memory",
+            "malloc", "--operation", "read", "--operation", "fetch-add")
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        let document = try outcome.document()
+        #expect(try SchemaValidator(named: "perf").faults(document) == [])
+        #expect(document["target"] as? String == "polls")
+        let rows = try #require(document["rows"] as? [[String: Any]])
+        #expect(rows.map { $0["operation"] as? String } == ["read", "fetch-add"])
+        for row in rows { #expect(try #require(row["messagesPerSecond"] as? Double) > 0) }
+        let refused = try await Tool.run("perf", "--listen", "--target", "polls")
         #expect(refused.status == ToolExit.usage.rawValue, "\(refused.errors)")
     }
 }

@@ -77,6 +77,15 @@ struct PerfCommand: ParsableCommand {
             """)
     var givenMemory: BufferMemory?
 
+    @Option(
+        name: .customLong("target"),
+        help: """
+            What the server's program does during read, fetch-add and compare-swap, in which it has no part: sleeps, or \
+            polls its completion queue. It matters where a device needs the program or a thread of it, as soft for \
+            atomics on memory of malloc. (default: sleeps)
+            """)
+    var givenTarget: TargetBehavior?
+
     @OptionGroup var faults: FaultOptions
     @OptionGroup var device: DeviceOptions
     @OptionGroup var output: OutputOptions
@@ -95,7 +104,8 @@ struct PerfCommand: ParsableCommand {
             "transport": givenTransport != nil, "operation": !operations.isEmpty, "size": !sizes.isEmpty,
             "count": givenCount != nil, "duration": duration != nil, "window": givenWindow != nil,
             "batch": givenBatch != nil, "queue-pairs": givenQueuePairs != nil,
-            "processes": givenPairs != nil, "memory": givenMemory != nil, "plot": picture.plot != nil,
+            "processes": givenPairs != nil, "memory": givenMemory != nil, "target": givenTarget != nil,
+            "plot": picture.plot != nil,
         ])
         guard (1...4096).contains(window), (1...window).contains(batch) else {
             throw ValidationError("Give a --window of 1 to 4096, and a --batch of 1 to the window.")
@@ -191,7 +201,9 @@ struct PerfCommand: ParsableCommand {
     }
 
     private func report(_ run: RunDescription) -> PerfReport {
-        PerfReport(run: run, window: window, batch: batch, queuePairs: queuePairs, pairs: pairs, memory: memory)
+        PerfReport(
+            run: run, window: window, batch: batch, queuePairs: queuePairs, pairs: pairs, memory: memory,
+            target: givenTarget ?? .sleeps)
     }
 
     private func title(_ row: PlannedRow, _ index: Int, of plan: [PlannedRow]) -> String {
@@ -222,7 +234,7 @@ struct PerfCommand: ParsableCommand {
             duration: type == .latency ? nil : (duration ?? .milliseconds(300)).nanoseconds, warmUp: warmUp,
             verify: false,
             window: type == .latency ? 1 : window, batch: type == .latency ? 1 : batch,
-            timeout: timeout(byteCount: 2 * size * (type == .latency ? 1 : window)))
+            timeout: timeout(byteCount: 2 * size * (type == .latency ? 1 : window)), target: givenTarget)
     }
 
     /// Measures latency and bandwidth; `run` runs a job and returns the result of each pair of client and server.
@@ -267,6 +279,7 @@ struct PerfReport: Report {
     /// Pairs of client and server that measured at once.
     var pairs: Int
     var memory: BufferMemory
+    var target: TargetBehavior
     var rows: [Row] = []
     /// Warnings and errors that providers logged during the command.
     var warnings: [String] = []
@@ -290,6 +303,7 @@ struct PerfReport: Report {
         let spread =
             (queuePairs == 1 ? "" : ", \(queuePairs) queue pairs")
             + (memory == .api ? "" : ", memory of \(memory.rawValue)")
+            + (target == .sleeps ? "" : ", the target \(target.rawValue)")
             + (pairs == 1 ? "" : "; \(pairs) pairs of processes at once, rates are sums")
         return "\(run.title)\nwindow \(window), batch \(batch)\(spread)\n\n" + table.text + early
     }

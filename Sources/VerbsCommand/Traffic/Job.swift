@@ -82,6 +82,16 @@ struct Job: Codable {
     var batch: Int
     /// The time after which a message counts as lost, or on RC the peer; in nanoseconds.
     var timeout: UInt64
+    /// What the server's program does during one-sided operations; nil: it sleeps.
+    var target: TargetBehavior?
+}
+
+/// What the program of a target does during one-sided operations, in which it has no part.
+enum TargetBehavior: String, Codable, CaseIterable, ExpressibleByArgument {
+    /// It waits for the end of the job.
+    case sleeps
+    /// It polls its completion queue, as a program that also receives.
+    case polls
 }
 
 /// The messages of a job that one peer has counted.

@@ -49,14 +49,15 @@ struct LatencyClient {
             case .answered(let arrival):
                 lostInARow = 0
                 if number >= job.warmUp { recorder.record(nanoseconds: arrival &- start) }
+                now = arrival
             case .lost:
                 tally.lost += 1
                 lostInARow += 1
                 if lostInARow == Self.mostLostInARow { throw ToolError.noAnswer(to: lostInARow, job.timeout) }
+                now = Clock.now()
             case .stopped: return tally
             }
             number += 1
-            now = Clock.now()
         }
         return tally
     }

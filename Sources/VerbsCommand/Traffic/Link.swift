@@ -96,7 +96,8 @@ struct Link: ~Copyable {
 
     // MARK: Work requests
 
-    /// The SGE of the receive of a slot.
+    /// The SGE of the receive of a slot. Inlined, as `postReceive`: a call would copy the whole struct.
+    @inline(__always)
     func sge(ofSlot slot: ReceiveSlot) throws(VerbsError) -> ScatterGatherElement {
         let start = Self.outgoingSize(setup) + slot.buffer * Self.slotSize(setup)
         return try local.sge(start..<start + Self.headerSize(setup) + setup.largestSize)
@@ -104,7 +105,7 @@ struct Link: ~Copyable {
 
     /// Posts the receive of a slot.
     mutating func postReceive(slot: ReceiveSlot) throws(VerbsError) {
-        if setup.transport == .xrc, let receiver {
+        if let receiver {
             return try receiver.queue.postReceive(try sge(ofSlot: slot), id: slot.id)
         }
         try queuePairs[slot.queuePair].pointee.postReceive(try sge(ofSlot: slot), id: slot.id)
@@ -113,7 +114,7 @@ struct Link: ~Copyable {
     /// Posts the receives of one queue pair, and empties the list.
     mutating func post(_ receives: inout ReceiveRequestList, queuePair: Int) throws(VerbsError) {
         guard !receives.isEmpty else { return }
-        if setup.transport == .xrc, let receiver {
+        if let receiver {
             try receiver.queue.postReceive(receives)
         } else {
             try queuePairs[queuePair].pointee.postReceive(receives)

@@ -1,3 +1,4 @@
+import Glibc
 import Verbs
 
 /// The server, which runs the jobs of a client.
@@ -99,6 +100,14 @@ struct Server {
         }
     }
 
+    /// Polls until the client has ended the job, and yields the processor now and then: the client may need it.
+    private static func poll(_ link: inout Link, _ control: ControlConnection) throws {
+        while try control.checkPeer(now: Clock.now()) {
+            for _ in 0..<512 { for index in 0..<(try link.poll()) { try link.workCompletions[index].check() } }
+            sched_yield()
+        }
+    }
+
     private static func run(_ job: Job, _ link: inout Link, _ control: ControlConnection) throws -> Tally {
         var tally: Tally
         switch job.type {
@@ -110,6 +119,7 @@ struct Server {
         default:
             // The device executes the operations alone.
             tally = Tally()
+            if job.target == .polls, !job.operation.involvesPeer { try poll(&link, control) }
         }
         guard case .done(let client) = try control.next() else { throw ToolError.protocolError }
         if job.operation.isAtomic, job.type == .latency {
