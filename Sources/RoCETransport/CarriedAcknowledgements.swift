@@ -5,10 +5,23 @@ import RoCEWire
 // is one more copy of an ACK of IBTA volume 1, 9.7.5.1, and means the same.
 
 extension Core {
-    /// Whether the acknowledgement that waits may wait longer: a single one, an ACK, to an engine of this host.
+    /// Whether the acknowledgement that waits may wait longer: a single one, an ACK, to an engine of this host. Inlined: a call
+    /// of a getter would copy the whole struct.
+    @inline(__always)
     var mayHoldAcknowledgements: Bool {
         guard let link = acknowledgements.first else { return true }
         return link.pointee.next == nil && hasPlainAcknowledgement(link.pointee.owner)
+    }
+
+    /// Whether all that waits to be sent is an acknowledgement that may wait longer. A queue pair in the list of requests may
+    /// have nothing to send.
+    @inline(__always)
+    var hasOnlyAcknowledgement: Bool {
+        guard acknowledgements.first != nil, mayHoldAcknowledgements, readResponses.first == nil, !doorbells.isRung
+        else { return false }
+        guard let link = requests.first else { return true }
+        let pair = link.pointee.owner
+        return link.pointee.next == nil && !pair.pointee.send.has(pair.pointee.requester.current)
     }
 
     /// Whether the next response of a queue pair is an ACK, which a request to the same peer can carry.
@@ -42,7 +55,9 @@ extension Core {
     mutating func receiveAcknowledgement(
         _ psn: PSN, of packet: UnsafeRawBufferPointer, from source: PacketSource, now: UInt64
     ) {
-        guard let bth = try? BTH(parsing: packet), let pair = queuePair(bth.destinationQPN), pair.pointee.isSending
+        guard packet.count >= BTH.byteCount, let start = packet.baseAddress else { return }
+        let bth = BTH(at: start)
+        guard bth.transportVersion == 0, let pair = queuePair(bth.destinationQPN), pair.pointee.isSending
         else { return }
         guard bth.opcode.transport == .reliableConnection, pair.pointee.type == .rc,
             pair.pointee.attributes.path.tag == Path.sameHost,

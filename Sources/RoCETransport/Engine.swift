@@ -10,16 +10,27 @@ import RoCEWire
 ///
 /// Times are nanoseconds of any monotonic clock.
 public struct Engine: ~Copyable, @unchecked Sendable {
-    let core: UnsafeMutablePointer<Core>
-    /// The doorbells of the core, for threads that do not hold the lock.
-    private let doorbells: Doorbells
+    /// One word, which a call passes in a register.
+    private let parts: UnsafeMutablePointer<Parts>
+
+    private struct Parts {
+        let core: UnsafeMutablePointer<Core>
+        /// The doorbells of the core, for threads that do not hold the lock.
+        let doorbells: Doorbells
+    }
+
+    @inline(__always)
+    var core: UnsafeMutablePointer<Core> { parts.pointee.core }
+    @inline(__always)
+    private var doorbells: Doorbells { parts.pointee.doorbells }
 
     /// Creates an engine without objects, as `ibv_open_device` returns a context without objects. A value of the
     /// configuration that is out of range becomes the nearest one in range.
     public init(_ configuration: Configuration) {
-        core = .allocate(capacity: 1)
+        let core = UnsafeMutablePointer<Core>.allocate(capacity: 1)
         core.initialize(to: Core(configuration.clamped))
-        doorbells = core.pointee.doorbells
+        parts = .allocate(capacity: 1)
+        parts.initialize(to: Parts(core: core, doorbells: core.pointee.doorbells))
     }
 
     /// Objects that were not destroyed leak their memory.
@@ -27,6 +38,7 @@ public struct Engine: ~Copyable, @unchecked Sendable {
         core.pointee.deallocate()
         core.deinitialize(count: 1)
         core.deallocate()
+        parts.deallocate()
     }
 
     /// The configuration, with all values in range, for `ibv_query_device` and `ibv_query_port`.
@@ -116,6 +128,9 @@ extension Engine {
             || core.pointee.readResponses.first != nil || doorbells.isRung
     }
 
+    /// Whether all that waits for `transmit` is an acknowledgement that may wait longer: a single ACK, to an engine of this host.
+    public var hasOnlyAcknowledgement: Bool { core.pointee.hasOnlyAcknowledgement }
+
     /// Whether an acknowledgement waits for `transmit`.
     public var hasAcknowledgement: Bool { core.pointee.acknowledgements.first != nil }
 
@@ -139,6 +154,10 @@ extension Engine {
         let deadline = min(core.pointee.timers.earliest ?? .max, others)
         return deadline == .max ? nil : deadline
     }
+
+    /// Whether `advance` is to be called at this time.
+    @inline(__always)
+    public func isDue(at now: UInt64) -> Bool { nextDeadline.map { $0 <= now } ?? false }
 
     /// Handles the timers that have expired at `now`: local ACK timeouts and RNR timers (`retrans_timer`,
     /// `rnr_nak_timer` of the kernel's rxe), the periods of moderated completion events, the waits of rate limits, and NAKs for gaps.

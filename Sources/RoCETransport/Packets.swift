@@ -61,6 +61,21 @@ public struct OutgoingPacket {
     /// `Engine.separateAcknowledgement` first, as is one that is dropped.
     public var acknowledged: PSN?
 
+    /// Creates the description of a packet.
+    @inline(__always)
+    public init(
+        byteCount: Int, path: Path, sourceQPN: UInt32, destinationQPN: UInt32, isDatagram: Bool = false,
+        isExpendable: Bool = false, acknowledged: PSN? = nil
+    ) {
+        self.byteCount = byteCount
+        self.path = path
+        self.sourceQPN = sourceQPN
+        self.destinationQPN = destinationQPN
+        self.isDatagram = isDatagram
+        self.isExpendable = isExpendable
+        self.acknowledged = acknowledged
+    }
+
     /// Whether only an engine of this host understands this packet: a reference, and the NAK that refuses one.
     public func staysOnHost(_ bytes: UnsafeRawPointer) -> Bool {
         isReference

@@ -134,11 +134,12 @@ extension QueuePair {
     /// - Returns: True when the queue pair is in ERR: the caller then runs the engine, which flushes them.
     @discardableResult
     public func commitReceives() -> Bool {
-        guard storage.pointee.receive.publish() else { return false }
         // Either this thread reads the state ERR that the engine stored before its flush, or the flush reads the
         // published index.
-        atomicMemoryFence(ordering: .sequentiallyConsistent)
-        guard storage.pointee.published.load(ordering: .relaxed) == QueuePairState.error.rawValue else { return false }
+        guard storage.pointee.receive.publishInOrder() else { return false }
+        guard storage.pointee.published.load(ordering: .sequentiallyConsistent) == QueuePairState.error.rawValue else {
+            return false
+        }
         storage.pointee.doorbells.ring(storage.pointee.index)
         return true
     }

@@ -104,6 +104,16 @@ extension Ring {
         return true
     }
 
+    /// Publishes all staged slots before any sequentially consistent load that follows. Returns false when no slot was staged.
+    @inline(__always)
+    func publishInOrder() -> Bool {
+        let position = producer.pointee.position
+        guard position != produced.pointee.load(ordering: .relaxed) else { return false }
+        // As a store and a fence after it, in one instruction.
+        _ = produced.pointee.exchange(position, ordering: .sequentiallyConsistent)
+        return true
+    }
+
     /// Removes the slots that were staged and not published.
     func discard() { producer.pointee.position = produced.pointee.load(ordering: .relaxed) }
 }

@@ -10,8 +10,8 @@ import Synchronization
 ///
 /// | byte | field |
 /// |------|-------|
-/// | 0-1  | the bytes of the packet |
-/// | 2-15 | fields of the caller, which are the same for all records of a run except the first, which has its acknowledgement |
+/// | 0-3  | bits 15:0: the bytes of the packet; bit 27: `continues`; the others as in the next line |
+/// | 4-15 | fields of the caller, which are the same for all records of a run except the first, which has its acknowledgement |
 /// | 16   | the packet, from the BTH to the end of the ICRC, which is zero; then zeros |
 ///
 /// The first 8 bytes are stored last, with release ordering.
@@ -26,15 +26,34 @@ public enum RunRecord {
     }
     /// The bits of the first word that have the bytes of the packet.
     @inlinable public static var countMask: UInt64 { 0xFFFF }
+    /// The bit of the first word that says that another record may follow at once. Without it the reader does not look, since
+    /// the next line would have to come from the writer's cache first.
+    @inlinable public static var continues: UInt64 { 1 << 27 }
+}
+
+/// Where the packets of a run go.
+public struct RunDestination {
+    public let path: Path
+    /// The QPN of the peer.
+    public let queuePair: UInt32
+    /// The PSN that the first packet acknowledges besides (`OutgoingPacket.acknowledged`).
+    public let acknowledged: PSN?
+
+    /// Creates a destination.
+    @inline(__always)
+    public init(path: Path, queuePair: UInt32, acknowledged: PSN?) {
+        self.path = path
+        self.queuePair = queuePair
+        self.acknowledged = acknowledged
+    }
 }
 
 extension Engine {
     /// Whether the next packet that `write` would write is the first of a run.
     /// - Parameter acknowledgements: When acknowledgements are written.
-    /// - Returns: The description of its packets, without their length; nil when `write` is to write the next packet. It is
-    ///   valid until the next call of `beginRun`, `write` or `transmit`. An acknowledgement in it is that of the first packet.
-    public borrowing func beginRun(acknowledgements: AcknowledgementOrder = .first) -> UnsafePointer<OutgoingPacket>? {
-        core.pointee.beginRun(acknowledgements) ? UnsafePointer(core.pointee.outgoing) : nil
+    /// - Returns: Where its packets go; nil when `write` is to write the next packet.
+    public borrowing func beginRun(acknowledgements: AcknowledgementOrder = .first) -> RunDestination? {
+        core.pointee.beginRun(acknowledgements)
     }
 
     /// Writes the packets of a run, after `beginRun`.
@@ -57,7 +76,8 @@ extension Engine {
     ///   - records: The records, one after the other. Another process may write to them meanwhile.
     ///   - first: The first word of the first record, whose packet has at least the bytes of a BTH and an ICRC, and fits in
     ///     the record.
-    ///   - header: That of each further record, without the bytes of the packet: another one ends the run.
+    ///   - header: That of each further record, without the bytes of the packet and `RunRecord.continues`: another one ends the
+    ///     run.
     ///   - limit: The number of records that may be read, at least 1.
     ///   - source: The addresses of the packets.
     ///   - acknowledged: `OutgoingPacket.acknowledged`, of the first packet.
@@ -81,8 +101,8 @@ extension Engine {
 extension Core {
     // MARK: - The requester
 
-    fileprivate mutating func beginRun(_ order: AcknowledgementOrder) -> Bool {
-        guard readResponses.first == nil, !doorbells.isRung else { return false }
+    fileprivate mutating func beginRun(_ order: AcknowledgementOrder) -> RunDestination? {
+        guard readResponses.first == nil, !doorbells.isRung else { return nil }
         if inTurn >= configuration.burst, let link = requests.first {
             inTurn = 0
             endPathTurn(link.pointee.owner)
@@ -90,22 +110,18 @@ extension Core {
         }
         guard let pair = requests.first?.pointee.owner, sendsShort(pair),
             pair.pointee.attributes.path.tag == Path.sameHost, pair.pointee.send.has(pair.pointee.requester.current)
-        else { return false }
+        else { return nil }
         // Its own acknowledgement is the only one that does not come before its requests.
         if let link = acknowledgements.first {
             guard order == .last || order == .held, link.pointee.owner == pair, mayHoldAcknowledgements else {
-                return false
+                return nil
             }
         }
         let entry = pair.pointee.sendWQE(pair.pointee.requester.current)
-        guard entry.pointee.opcode == .send, entry.pointee.length &- 1 < RunRecord.longestMessage else { return false }
-        outgoing.initialize(
-            to: OutgoingPacket(
-                byteCount: 0, path: pair.pointee.attributes.path, sourceQPN: pair.pointee.number,
-                destinationQPN: pair.pointee.attributes.destinationQPN, isDatagram: false,
-                isExpendable: pair.pointee.sendsExpendable,
-                acknowledged: acknowledgements.first == nil ? nil : pair.pointee.responder.acknowledgement?.psn))
-        return true
+        guard entry.pointee.opcode == .send, entry.pointee.length &- 1 < RunRecord.longestMessage else { return nil }
+        return RunDestination(
+            path: pair.pointee.attributes.path, queuePair: pair.pointee.attributes.destinationQPN,
+            acknowledged: acknowledgements.first == nil ? nil : pair.pointee.responder.acknowledgement?.psn)
     }
 
     fileprivate mutating func writeRun(
@@ -152,8 +168,9 @@ extension Core {
                 after: base | UInt64(pad) << 12 | (flags.contains(.solicited) ? 1 << 15 : 0),
                 UInt64(psn.rawValue.bigEndian) | (packetsSinceAckReq == 0 ? 1 << 7 : 0), to: record)
             record.storeBytes(of: words.1, toByteOffset: 8, as: UInt64.self)
+            let continues = written < most && send.has(current &+ 1) ? RunRecord.continues : 0
             AccessTable.word64(record).pointee.store(
-                words.0 | UInt64(BTH.byteCount &+ length &+ pad &+ ICRC.byteCount), ordering: .releasing)
+                words.0 | UInt64(BTH.byteCount &+ length &+ pad &+ ICRC.byteCount) | continues, ordering: .releasing)
             words = header
             byteCount &+= length
             psn = psn.next
@@ -263,9 +280,9 @@ extension Core {
             } else {
                 _ = push(completion, solicited: start >> 15 & 1 != 0, to: pair.pointee.receiveCQ)
             }
-            guard received < limit else { break }
+            guard received < limit, word & RunRecord.continues != 0 else { break }
             word = AccessTable.word64(record + RunRecord.byteCount).pointee.load(ordering: .acquiring)
-            guard word & ~RunRecord.countMask == header else { break }
+            guard word & ~(RunRecord.countMask | RunRecord.continues) == header else { break }
         }
         guard received != 0 else { return 0 }
         if isPlain { _ = completions.publish() }

@@ -101,13 +101,13 @@ private struct RingWorld {
     }
 
     private mutating func writeRun(_ count: Int, _ source: GID) {
-        let envelope = PacketEnvelope(source: source, destination: source, trafficClass: 0, hopLimit: 0, flowLabel: 0)
-        guard let (records, _, header) = writer.beginRun(envelope) else { return }
+        let target = RunDestination(path: Path(source: source, destination: source), queuePair: 0, acknowledged: nil)
+        guard let (records, _, header) = writer.beginRun(target) else { return }
         check(records, count * PacketRing.line)
         for number in 0..<count {
             let record = records + number * PacketRing.line
             record.storeBytes(of: Opcode.rcSendOnly.rawValue, toByteOffset: PacketRing.packetOffset, as: UInt8.self)
-            record.storeBytes(of: header.0 | 24, as: UInt64.self)
+            record.storeBytes(of: header.0 | RunRecord.continues | 24, as: UInt64.self)
         }
         writer.endRun(count)
     }

@@ -73,8 +73,8 @@ final class Network {
         byteCount: Network.longestRun * RunRecord.byteCount, alignment: RunRecord.byteCount)
     private static let longestRun = 8
     /// The first two words of the first record, and of the others, without the bytes of the packet.
-    private static let recordHeader: (UInt64, UInt64) = (0x1234_5678_9ABC_0000, 0xFEDC_BA98_7654_3210)
-    private static let otherHeader: (UInt64, UInt64) = (0x1234_5678_9AB0_0000, 0)
+    private static let recordHeader: (UInt64, UInt64) = (0x1234_5678_92BC_0000, 0xFEDC_BA98_7654_3210)
+    private static let otherHeader: (UInt64, UInt64) = (0x1234_5678_92B0_0000, 0)
 
     private struct Travelling {
         let time: UInt64
@@ -179,7 +179,10 @@ final class Network {
     /// Sends the packets of a run. Returns false when the next packet is none.
     private func sendRun(from index: Int) -> Bool {
         let host = hosts[index]
-        guard var packet = host.engine.beginRun(acknowledgements: acknowledgements)?.pointee else { return false }
+        guard let target = host.engine.beginRun(acknowledgements: acknowledgements) else { return false }
+        var packet = OutgoingPacket(
+            byteCount: 0, path: target.path, sourceQPN: 0, destinationQPN: target.queuePair,
+            acknowledged: target.acknowledged)
         // The acknowledgement is in the first record.
         let count = host.engine.writeRun(
             to: records, first: Self.recordHeader, header: Self.otherHeader,
@@ -193,7 +196,9 @@ final class Network {
                 start: record + RunRecord.packetOffset, count: RunRecord.byteCount - RunRecord.packetOffset)
             let header = number == 0 ? Self.recordHeader : Self.otherHeader
             precondition(
-                word & ~RunRecord.countMask == header.0 && record.load(fromByteOffset: 8, as: UInt64.self) == header.1
+                word & ~(RunRecord.countMask | RunRecord.continues) == header.0
+                    && (word & RunRecord.continues != 0 || number + 1 == count)
+                    && record.load(fromByteOffset: 8, as: UInt64.self) == header.1
                     && bytes[packet.byteCount...].allSatisfy { $0 == 0 }, "a record of a run has other bytes")
             host.packet.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<packet.byteCount]))
             send(packet, from: host)
@@ -206,11 +211,12 @@ final class Network {
     private func note(_ packet: OutgoingPacket, from host: Host) {
         var hasher = TraceHasher()
         hasher.add(now)
-        hasher.add(UInt64(packet.byteCount) << 32 | UInt64(packet.sourceQPN))
+        hasher.add(UInt64(packet.byteCount) << 32 | UInt64(packet.destinationQPN))
         hasher.add(packet.acknowledged.map { UInt64($0.rawValue) } ?? .max)
-        hasher.add((packet.isReference ? 1 : 0) | (packet.isExpendable ? 2 : 0))
         // The extended headers of other operations, and references, have addresses.
         let isSend = Opcode(rawValue: host.packet[0]).operation == .send && !packet.isReference
+        // A run has no `isExpendable`: it stays on this host.
+        hasher.add((packet.isReference ? 1 : 0) | (packet.isExpendable && !isSend ? 2 : 0))
         for byte in host.packet[..<(isSend ? packet.byteCount : BTH.byteCount)] { hasher.add(UInt64(byte)) }
         trace?.append(hasher.value)
     }
@@ -312,7 +318,9 @@ final class Network {
         }
         for (number, packet) in packets.enumerated() {
             let record = records + number * RunRecord.byteCount
-            record.storeBytes(of: Self.otherHeader.0 | UInt64(packet.bytes.count), as: UInt64.self)
+            // After the last one, the reader looks in vain.
+            let continues = number + 1 < packets.count || now & 1 != 0 ? RunRecord.continues : 0
+            record.storeBytes(of: Self.otherHeader.0 | UInt64(packet.bytes.count) | continues, as: UInt64.self)
             (record + RunRecord.packetOffset).copyMemory(from: packet.bytes.baseAddress!, byteCount: packet.bytes.count)
         }
         let host = hosts[first.host]

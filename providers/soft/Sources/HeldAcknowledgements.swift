@@ -15,6 +15,8 @@ import Synchronization
 struct HeldAcknowledgement {
     /// Since when one is held, in nanoseconds; 0: none is.
     var since: UInt64 = 0
+    /// Whether that began in this call of a polling thread.
+    var isNew = false
     /// The acknowledgements that are not to be held, and their number after the next late call.
     var pause: UInt32 = 0
     var nextPause = Self.shortestPause
@@ -39,7 +41,9 @@ struct HeldAcknowledgement {
 
     /// Notes that one could not be sent yet, or is held.
     mutating func keep(at now: UInt64) {
-        if since == 0 { since = max(now, 1) }
+        guard since == 0 else { return }
+        since = max(now, 1)
+        isNew = true
     }
 
     /// Whether it has waited too long for a post.
@@ -54,6 +58,7 @@ struct HeldAcknowledgement {
             nextPause = max(nextPause / 2, Self.shortestPause)
         }
         since = 0
+        isNew = false
     }
 }
 
@@ -64,7 +69,7 @@ extension ContextPointer {
     func mayHoldAcknowledgement(since first: UInt64) -> Bool {
         guard guarded.pointee.link.held.since == 0 else { return false }
         let count = guarded.pointee.link.packetCount &- first
-        return count > 0 && count <= 3 && guarded.pointee.sockets.holdsAcknowledgement
+        return count > 0 && count <= UInt64(fewPackets) && guarded.pointee.sockets.holdsAcknowledgement
     }
 
     /// Holds the acknowledgement of a message in shared memory in the engine, after few packets, unless one is held in the
@@ -106,7 +111,7 @@ extension ContextPointer {
             guarded.pointee.link.held.since != 0 || pointee.engine.hasAcknowledgement
                 || guarded.pointee.peers.fullCount != 0
         else { return }
-        let now = linux_monotonic_ns()
+        let now = currentTime()
         guarded.pointee.link.held.since = 0
         sendAcknowledgements(now: now)
         if pointee.engine.hasAcknowledgement { guarded.pointee.link.held.keep(at: now) }

@@ -20,7 +20,7 @@ import Synchronization
 ///
 /// | byte | field |
 /// |------|-------|
-/// | 0-3  | bits 15:0: bytes of the packet; bit 28: bytes 12-15 are valid; bit 29: the packet is a reference (`OutgoingPacket.isReference`); bit 30: continue at the start of the ring; bit 31: the record is valid |
+/// | 0-3  | bits 15:0: bytes of the packet; bit 27: `RunRecord.continues`; bit 28: bytes 12-15 are valid; bit 29: the packet is a reference (`OutgoingPacket.isReference`); bit 30: continue at the start of the ring; bit 31: the record is valid |
 /// | 4    | index in the ring's table of address pairs |
 /// | 5    | traffic class |
 /// | 6    | hop limit |
@@ -201,7 +201,8 @@ struct PacketRingWriter {
         guard let pair = pair(envelope.source, envelope.destination) else { return .noPair }
         guard reserve() else { return .full }
         let record = data + PacketRing.offset(tail)
-        var (first, second) = self.header(envelope, pair)
+        var (first, second) = Self.header(
+            pair, trafficClass: envelope.trafficClass, hopLimit: envelope.hopLimit, flowLabel: envelope.flowLabel)
         first |= UInt64(UInt32(truncatingIfNeeded: byteCount))
         if envelope.isReference { first |= UInt64(PacketRing.isReference) }
         if let acknowledged = envelope.acknowledged {
@@ -226,36 +227,45 @@ struct PacketRingWriter {
     /// The most records of a run: the lines that are cleared ahead.
     static let longestRun = Int(PacketRing.clearAhead) / PacketRing.line
 
-    /// Where a run of packets with this envelope is written (`Engine.writeRun`), which has room for `longestRun` records: the
+    /// Where a run of packets to this destination is written (`Engine.writeRun`), which has room for `longestRun` records: the
     /// first two words of the first record, which has the acknowledgement, and of the others. Nil when there is no room.
     @inline(__always)
     mutating func beginRun(
-        _ envelope: borrowing PacketEnvelope
+        _ target: RunDestination
     ) -> (records: UnsafeMutableRawPointer, first: (UInt64, UInt64), header: (UInt64, UInt64))? {
         // Where the longest record has room, a run has, too.
-        guard let pair = pair(envelope.source, envelope.destination), reserve() else { return nil }
+        guard let pair = pair(target.path.source, target.path.destination), reserve() else { return nil }
         // Behind each record there is a zero before the reader sees it.
-        for line in 1...Self.longestRun where cleared >> line & 1 == 0 {
-            PacketRing.word(data + PacketRing.offset(tail &+ UInt64(line &* PacketRing.line))).pointee.store(
-                0, ordering: .relaxed)
-            cleared |= 1 << line
-        }
-        let header = self.header(envelope, pair)
+        let lines: UInt64 = (1 << UInt64(Self.longestRun) &- 1) << 1
+        if cleared & lines != lines { clearRun() }
+        let header = Self.header(
+            pair, trafficClass: target.path.trafficClass, hopLimit: target.path.hopLimit,
+            flowLabel: target.path.flowLabel)
         var first = header
-        if let acknowledged = envelope.acknowledged {
+        if let acknowledged = target.acknowledged {
             first.0 |= UInt64(PacketRing.acknowledges)
             first.1 |= UInt64(acknowledged.rawValue) << 32
         }
         return (data + PacketRing.offset(tail), first, header)
     }
 
+    @inline(never)
+    private mutating func clearRun() {
+        for line in 1...Self.longestRun where cleared >> line & 1 == 0 {
+            PacketRing.word(data + PacketRing.offset(tail &+ UInt64(line &* PacketRing.line))).pointee.store(
+                0, ordering: .relaxed)
+            cleared |= 1 << line
+        }
+    }
+
     /// The first two words of a record, without the bytes of the packet, reference and acknowledgement.
     @inline(__always)
-    private func header(_ envelope: borrowing PacketEnvelope, _ pair: UInt8) -> (UInt64, UInt64) {
+    private static func header(
+        _ pair: UInt8, trafficClass: UInt8, hopLimit: UInt8, flowLabel: UInt32
+    ) -> (UInt64, UInt64) {
         (
-            UInt64(PacketRing.isRecord) | UInt64(pair) << 32 | UInt64(envelope.trafficClass) << 40
-                | UInt64(envelope.hopLimit) << 48,
-            UInt64(envelope.flowLabel)
+            UInt64(PacketRing.isRecord) | UInt64(pair) << 32 | UInt64(trafficClass) << 40 | UInt64(hopLimit) << 48,
+            UInt64(flowLabel)
         )
     }
 
@@ -440,7 +450,8 @@ struct PacketRingReader {
         envelope.acknowledged =
             word & UInt64(PacketRing.acknowledges) == 0 ? nil : PSN(record.load(fromByteOffset: 12, as: UInt32.self))
         return PacketRun(
-            records: record, first: word, header: word & ~(RunRecord.countMask | UInt64(PacketRing.acknowledges)),
+            records: record, first: word,
+            header: word & ~(RunRecord.countMask | RunRecord.continues | UInt64(PacketRing.acknowledges)),
             lines: (PacketRing.byteCount - offset) / PacketRing.line)
     }
 

@@ -13,14 +13,15 @@ func pollCompletions(cq: UnsafeMutablePointer<ibv_cq>?, count: Int32, wc: Unsafe
     let completions = UnsafeMutableRawPointer(wc).assumingMemoryBound(to: WorkCompletion.self)
     guard queue.pointee.lock.lock() else { return -EBUSY }
     var taken = queue.pointee.queue.poll(into: completions, count: Int(count))
-    queue.pointee.lock.unlock()
-    if taken == 0 {
-        let holds = queue.context.progressWhilePolling()
-        guard queue.pointee.lock.lock() else { return -EBUSY }
-        taken = queue.pointee.queue.poll(into: completions, count: Int(count))
+    if taken != 0 {
         queue.pointee.lock.unlock()
-        if holds && taken == 0 { queue.context.sendHeldAcknowledgementNow() }
+        return Int32(truncatingIfNeeded: taken)
     }
+    let (isUnlocked, holds) = queue.context.progressWhilePolling(unlocking: { queue.pointee.lock.unlock() })
+    if isUnlocked, !queue.pointee.lock.lock() { return -EBUSY }
+    taken = queue.pointee.queue.poll(into: completions, count: Int(count))
+    queue.pointee.lock.unlock()
+    if holds && taken == 0 { queue.context.sendHeldAcknowledgementNow() }
     return Int32(truncatingIfNeeded: taken)
 }
 
@@ -94,10 +95,8 @@ func startPoll(cq: UnsafeMutablePointer<ibv_cq_ex>?, attr: UnsafeMutablePointer<
     let queue = cq.soft
     guard queue.pointee.lock.begin() else { return EBUSY }
     if cq.showNext() == 0 { return 0 }
-    queue.pointee.lock.unlock()
-    // Without the lock, since the thread may sleep there.
-    let holds = queue.context.progressWhilePolling()
-    guard queue.pointee.lock.begin() else { return EBUSY }
+    let (isUnlocked, holds) = queue.context.progressWhilePolling(unlocking: { queue.pointee.lock.unlock() })
+    if isUnlocked, !queue.pointee.lock.begin() { return EBUSY }
     let error = cq.showNext()
     if error != 0 {
         queue.pointee.lock.unlock()

@@ -19,6 +19,8 @@ struct LinkState {
     let networkHeader = UnsafeMutableRawBufferPointer.allocate(byteCount: IPv6Header.byteCount, alignment: 8)
     /// The last GID that was found in the table.
     var knownAddress = GID()
+    /// Whether the previous poll has received or sent a packet, and no post followed.
+    var receivedInPoll = false
     /// The rounds in a row that found no message. Wraps.
     var roundsWithoutMessage: UInt32 = 0
     /// When a datagram was last sent or received, in nanoseconds.
@@ -28,8 +30,12 @@ struct LinkState {
     /// When the sockets were last looked at, in nanoseconds.
     var lastReceive: UInt64 = 0
     var held = HeldAcknowledgement()
+    /// See `ContextPointer.currentTime()`.
+    var clock = linux_clock()
     /// When messages on the connections to other processes were last looked for, in nanoseconds.
     var lastMessages: UInt64 = 0
+
+    init() { linux_clock_init(&clock) }
 
     func deallocate() {
         packetBytes.deallocate()
@@ -39,6 +45,8 @@ struct LinkState {
 
 /// The most consecutive packets of one ring, or of the engine, in one round.
 private let burst = 64
+/// The most packets of a round after which an acknowledgement is held: the message, an acknowledgement, and one more.
+let fewPackets = 3
 /// The time after which a receiver without room is late. A reader, or its progress thread, needs some microseconds to make
 /// room, and on a busy processor some time slices. One that has made none for longer is stopped, or about to end: datagrams
 /// to it (UD) are dropped from then on, until it makes room, so that a queue pair that sends to many does not wait for one.
@@ -66,6 +74,11 @@ enum Route {
 }
 
 extension ContextPointer {
+    /// The time for the engine and all that is under the lock, in nanoseconds of CLOCK_MONOTONIC: at most half a microsecond ago,
+    /// and never before a time that it returned earlier. Under the lock.
+    @inline(__always)
+    func currentTime() -> UInt64 { linux_clock_ns(&guarded.pointee.link.clock) }
+
     /// Runs the engine until it is idle, or for 8 rounds, after which the lock is to be released. Under the lock.
     /// - Parameters:
     ///   - receivesDatagrams: Whether to look at every source of packets. Otherwise those that were empty for a while are
@@ -104,7 +117,7 @@ extension ContextPointer {
             if receiveShared(now: now) {
                 isBusy = true
                 if mayHold {
-                    let areFew = guarded.pointee.link.packetCount &- firstPacket <= 3
+                    let areFew = guarded.pointee.link.packetCount &- firstPacket <= UInt64(fewPackets)
                     order = areFew && mayHoldShared(now: now) ? .held : .first
                 }
             }
@@ -141,6 +154,71 @@ extension ContextPointer {
             || now &- guarded.pointee.link.lastMessages >= messageInterval
     }
 
+    // MARK: Single messages
+
+    // The latency of a message to a device of this host is the time of two calls: the post and the poll. What `pump` does
+    // besides, it does after the message has left, or in a later poll.
+
+    /// Sends the first run of a post before anything else is looked at, if nothing comes before it.
+    @inline(__always)
+    func sendFirstRun(now: UInt64) {
+        guard guarded.pointee.faults == nil, guarded.pointee.peers.fullCount == 0,
+            pointee.engine.mayTransmit(now: now)
+        else { return }
+        if transmitRun(now: now, .last) != 0, guarded.pointee.link.held.since != 0,
+            !guarded.pointee.sockets.holdsOne, !pointee.engine.hasAcknowledgement
+        {
+            guarded.pointee.link.held.end(at: now)
+        }
+    }
+
+    /// Receives a run of each ring, if the engine has nothing to send, and the previous poll found none: a program that finds a
+    /// message in each poll has many, which `pump` receives at once.
+    /// - Returns: Whether that was all: there was no packet, and nothing is due, or there were few, and all that is to be sent
+    ///   is an acknowledgement, which is held. Packets that follow are as if they came after this poll.
+    @inline(__always)
+    func receiveFirstRuns(now: UInt64) -> Bool {
+        let isFirst = !guarded.pointee.link.receivedInPoll
+        guard isFirst, guarded.pointee.faults == nil, guarded.pointee.link.held.since == 0,
+            guarded.pointee.peers.fullCount == 0, !pointee.engine.mayTransmit(now: now)
+        else { return false }
+        var received = 0
+        var envelope = PacketEnvelope(
+            source: GID(), destination: GID(), trafficClass: 0, hopLimit: 0, flowLabel: 0)
+        for index in 0..<guarded.pointee.senders.count {
+            guard let reader = guarded.pointee.senders.reader(index), reader.pointee.hasPacket else { continue }
+            let count = receiveRun(reader, &envelope, limit: fewPackets + 1, now: now)
+            // Another packet.
+            if count == 0 { return false }
+            received += count
+            reader.pointee.publish()
+        }
+        if received == 0 {
+            return guarded.pointee.datagramsAreQuiet(at: now)
+                && now &- guarded.pointee.link.lastMessages <= messageInterval && !pointee.engine.isDue(at: now)
+        }
+        guard received <= fewPackets, pointee.engine.hasOnlyAcknowledgement, mayHoldShared(now: now) else {
+            return false
+        }
+        dispatchEvents()
+        return true
+    }
+
+    /// Receives the run that a ring begins with.
+    /// - Returns: The number of its packets; 0 when the next packet is none of a run.
+    @inline(__always)
+    private func receiveRun(
+        _ reader: UnsafeMutablePointer<PacketRingReader>, _ envelope: inout PacketEnvelope, limit: Int, now: UInt64
+    ) -> Int {
+        guard let run = reader.pointee.run(&envelope), isOurs(envelope.destination) else { return 0 }
+        let count = pointee.engine.receiveRun(
+            run.records, first: run.first, header: run.header, limit: min(limit, run.lines), from: envelope.addresses,
+            acknowledged: envelope.acknowledged, now: now)
+        guarded.pointee.link.packetCount &+= UInt64(count)
+        reader.pointee.releaseRun(count)
+        return count
+    }
+
     // MARK: Sending
 
     /// Sends up to `burst` packets, and the rest of a run that begins with the last of them: up to 7 more. Only the
@@ -168,10 +246,10 @@ extension ContextPointer {
     /// - Returns: Their number; 0 when the engine is to write the next packet elsewhere, or has none.
     @inline(__always)
     private func transmitRun(now: UInt64, _ order: AcknowledgementOrder) -> Int {
-        guard let packet = pointee.engine.beginRun(acknowledgements: order) else { return 0 }
-        let destination = Int(packet.pointee.destinationQPN >> 16)
+        guard let target = pointee.engine.beginRun(acknowledgements: order) else { return 0 }
+        let destination = Int(target.queuePair >> 16)
         guard let peer = guarded.pointee.peers.openPeer(destination), peer.pointee.writer != nil else { return 0 }
-        guard let (records, first, header) = peer.pointee.writer!.beginRun(PacketEnvelope(of: packet)) else { return 0 }
+        guard let (records, first, header) = peer.pointee.writer!.beginRun(target) else { return 0 }
         let count = pointee.engine.writeRun(
             to: records, first: first, header: header, limit: PacketRingWriter.longestRun, now: now)
         guard count != 0 else { return 0 }
@@ -186,12 +264,12 @@ extension ContextPointer {
     /// Sends the acknowledgements that the engine keeps, and no other packet, as far as there is room for them.
     func sendAcknowledgements(now: UInt64) {
         if guarded.pointee.peers.fullCount != 0 { resumeReceivers(now: now) }
-        guard pointee.engine.hasAcknowledgement else { return }
         if guarded.pointee.faults != nil {
-            _ = transmitWithFaults(now: now, burst: burst)
+            if pointee.engine.hasAcknowledgement { _ = transmitWithFaults(now: now, burst: burst) }
         } else {
             while pointee.engine.hasAcknowledgement, transmitOne(now: now, .only) {}
         }
+        // Also of a receiver for which there was room again.
         if guarded.pointee.peers.wakeTouched(own: pointee.slot.number) { pointee.progressThread.wake() }
     }
 
@@ -366,15 +444,10 @@ extension ContextPointer {
             guard let reader = guarded.pointee.senders.reader(index) else { continue }
             var left = burst
             while left > 0 {
-                if guarded.pointee.faults == nil, let run = reader.pointee.run(&envelope), isOurs(envelope.destination)
-                {
-                    let count = pointee.engine.receiveRun(
-                        run.records, first: run.first, header: run.header, limit: min(left, run.lines),
-                        from: envelope.addresses, acknowledged: envelope.acknowledged, now: now)
-                    guarded.pointee.link.packetCount &+= UInt64(count)
-                    reader.pointee.releaseRun(count)
+                if guarded.pointee.faults == nil {
+                    let count = receiveRun(reader, &envelope, limit: left, now: now)
                     left -= count
-                    continue
+                    if count != 0 { continue }
                 }
                 guard let packet = reader.pointee.next(&envelope) else { break }
                 if isOurs(envelope.destination) {
@@ -516,7 +589,7 @@ extension ContextPointer {
     /// the lock, after the progress thread has ended.
     func leaveNetwork() {
         guarded.pointee.sockets.retire()
-        let now = linux_monotonic_ns()
+        let now = currentTime()
         while receiveDatagrams(all: true, now: now).count > 0 {}
         _ = guarded.pointee.peers.wakeTouched(own: pointee.slot.number)
     }

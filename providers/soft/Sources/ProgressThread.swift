@@ -38,6 +38,8 @@ struct ProgressThread: ~Copyable {
     /// Until when threads sleep instead of yielding the processor, in nanoseconds: a thread of another process runs on
     /// it.
     let sharedUntil = Atomic<UInt64>(0)
+    /// The time after which a polling thread without work yields the processor, in nanoseconds.
+    let yieldInterval = Atomic<UInt64>(longestYieldInterval)
     /// How long that lasts after the next yield that shows it, in nanoseconds.
     let sharingMemory = Atomic<UInt64>(shortestSharing)
     /// The time of the last `ibv_req_notify_cq`, in nanoseconds.
@@ -104,10 +106,12 @@ private let interfacesIndex = 1
 private let interfacePollInterval: UInt64 = 1_000_000_000
 /// The interval at which the thread wakes in the foreground.
 private let tick: Int64 = 1_000_000
-/// A thread that polls an empty completion queue yields the processor 10 us after its last post or packet, and every 10 us
-/// from then on: the peer may need it to respond.
-private let yieldAfter: UInt64 = 10_000
-private let yieldInterval: UInt64 = 10_000
+/// A thread that polls an empty completion queue yields the processor some time after its last post or packet, and again
+/// after each such time: the peer may need it to respond. It is the shorter one while yields let others run, and the longer one
+/// while a yield returns within `shortYield`, which means that no other thread waits for the processor.
+private let shortestYieldInterval: UInt64 = 1_000
+private let longestYieldInterval: UInt64 = 10_000
+private let shortYield: UInt64 = 1_500
 /// A yield that takes longer means that the processor has other work, which runs for a time slice of some milliseconds.
 /// From then on, a polling thread sleeps until a packet arrives, since a thread that wakes soon gets the processor back.
 /// It yields again after a while, to find out whether the other work has ended: the shortest time at first, and twice as
@@ -154,7 +158,9 @@ extension ContextPointer {
     /// Under the lock, which it releases.
     @inline(__always)
     private func runAfterPost() {
-        let now = linux_monotonic_ns()
+        let now = currentTime()
+        sendFirstRun(now: now)
+        guarded.pointee.link.receivedInPoll = false
         noteRound(now)
         let isBusy = pump(now: now, receivesDatagrams: false, afterPost: true)
         guarded.pointee.times.lastWork = now
@@ -162,26 +168,42 @@ extension ContextPointer {
         pointee.lock.unlock()
     }
 
-    /// Runs the engine if its lock is free. Called after a poll of an empty completion queue.
-    /// - Returns: Whether an acknowledgement is held now, which is to be sent if there is still no completion.
+    /// Runs the engine if its lock is free. Called under the lock of a completion queue that is empty. That lock is kept while a
+    /// few messages are received, of whatever queue pair: taking it again would be a part of their latency. The rest is done
+    /// without it, since the thread may sleep there.
+    /// - Parameter unlock: Releases the lock of the completion queue. It is called at most once.
+    /// - Returns: Whether the lock was released, and whether an acknowledgement is held now, which is to be sent if there is
+    ///   still no completion.
     @inline(__always)
-    func progressWhilePolling() -> Bool {
+    func progressWhilePolling(unlocking unlock: () -> Void) -> (unlocked: Bool, holds: Bool) {
         guard pointee.waiting.load(ordering: .relaxed) == 0, pointee.lock.tryLock() else {
+            unlock()
             letOthersRun()
-            return false
+            return (true, false)
         }
-        let now = linux_monotonic_ns()
+        let now = currentTime()
         noteRound(now)
         let before = guarded.pointee.link.packetCount
-        let isBusy = pump(now: now, receivesDatagrams: false, mayHold: true)
+        guarded.pointee.link.held.isNew = false
+        let isDone = receiveFirstRuns(now: now)
+        var isBusy = false
+        if !isDone {
+            unlock()
+            isBusy = pump(now: now, receivesDatagrams: false, mayHold: true)
+        }
         settle(now: now, isBusy: isBusy)
-        let yields = shouldYield(now: now, didWork: guarded.pointee.link.packetCount != before)
+        let didWork = guarded.pointee.link.packetCount != before
+        guarded.pointee.link.receivedInPoll = didWork
+        let yields = shouldYield(now: now, didWork: didWork)
         // One that was held before waits for its time.
-        let holds = guarded.pointee.link.held.since == max(now, 1)
+        let holds = guarded.pointee.link.held.isNew && guarded.pointee.link.held.since != 0
         pointee.lock.unlock()
+        let isRung = pointee.engine.doorbellIsRung
+        guard yields || isRung else { return (!isDone, holds) }
+        if isDone { unlock() }
         if yields { giveWay(since: now) }
-        if pointee.engine.doorbellIsRung { progressAfterPost() }
-        return holds
+        if isRung || pointee.engine.doorbellIsRung { progressAfterPost() }
+        return (true, holds)
     }
 
     /// Another thread holds the lock. It may need the processor of this one to release it, so every 64th such round
@@ -201,7 +223,11 @@ extension ContextPointer {
         {
             return sleepUntilPacket()
         }
+        let before = linux_monotonic_ns()
         _ = yieldIsShort(since: now)
+        let isAlone = linux_monotonic_ns() &- before <= shortYield
+        pointee.progressThread.yieldInterval.store(
+            isAlone ? longestYieldInterval : shortestYieldInterval, ordering: .relaxed)
     }
 
     /// Yields the processor. Returns false, and notes it, when other work ran meanwhile.
@@ -224,7 +250,7 @@ extension ContextPointer {
         var descriptors = InlineArray<64, Int32>(repeating: -1)
         assert(Sockets.maxDescriptors < descriptors.count, "a descriptor for each socket, and the ready list")
         requestWakeups()
-        let now = linux_monotonic_ns()
+        let now = currentTime()
         let before = guarded.pointee.link.packetCount
         let isBusy = pump(now: now, receivesDatagrams: true)
         let isIdle = !isBusy && guarded.pointee.link.packetCount == before
@@ -250,15 +276,15 @@ extension ContextPointer {
         if guarded.pointee.times.sleepers == 0, pointee.progressThread.isForeground.load(ordering: .relaxed) {
             guarded.pointee.senders.setSleeping(false)
         }
-        _ = pump(now: linux_monotonic_ns(), receivesDatagrams: true)
+        _ = pump(now: currentTime(), receivesDatagrams: true)
         unlock()
     }
 
     @inline(__always)
     private func shouldYield(now: UInt64, didWork: Bool) -> Bool {
         if didWork { guarded.pointee.times.lastWork = now }
-        guard now &- guarded.pointee.times.lastWork > yieldAfter,
-            now &- guarded.pointee.times.lastYield > yieldInterval
+        let interval = pointee.progressThread.yieldInterval.load(ordering: .relaxed)
+        guard now &- guarded.pointee.times.lastWork > interval, now &- guarded.pointee.times.lastYield > interval
         else { return false }
         guarded.pointee.times.lastYield = now
         return true
@@ -277,7 +303,7 @@ extension ContextPointer {
     @inline(never)
     private func enterForeground(_ now: UInt64) {
         let armed = pointee.progressThread.lastArm.load(ordering: .relaxed)
-        guard now &- armed > armMemory else { return }
+        guard now > armed &+ armMemory else { return }
         pointee.progressThread.isForeground.store(true, ordering: .relaxed)
         guarded.pointee.senders.setSleeping(false)
         // The thread now wakes once a tick only.
@@ -391,7 +417,7 @@ extension ContextPointer {
         pointee.lock.lock()
         descriptors[interfacesIndex] = pointee.progressThread.interfaces
         descriptors[2] = guarded.pointee.senders.readyList
-        let now = linux_monotonic_ns()
+        let now = currentTime()
         // Polling threads that sleep wait for the same packets: they would not see one that this thread takes.
         let isQuiet =
             guarded.pointee.datagramsAreQuiet(at: now)
@@ -404,7 +430,7 @@ extension ContextPointer {
         } else {
             pointee.lock.lock()
             if isQuiet || guarded.pointee.link.held.since != 0 {
-                _ = pump(now: linux_monotonic_ns(), receivesDatagrams: true)
+                _ = pump(now: currentTime(), receivesDatagrams: true)
             }
             unlock()
         }
@@ -426,9 +452,12 @@ extension ContextPointer {
         while !pointee.progressThread.stops.load(ordering: .relaxed),
             !pointee.progressThread.isForeground.load(ordering: .relaxed)
         {
-            let now = linux_monotonic_ns()
-            if now &- last > lingerTime || now &- start > longestLinger { break }
             pointee.lock.lock()
+            let now = currentTime()
+            guard now < last &+ lingerTime, now < start &+ longestLinger else {
+                unlock()
+                break
+            }
             _ = pump(now: now, receivesDatagrams: true)
             if guarded.pointee.link.packetCount != count { last = now }
             count = guarded.pointee.link.packetCount
@@ -456,7 +485,7 @@ extension ContextPointer {
     private func runInBackground(_ descriptors: UnsafeMutablePointer<Int32>) -> Int? {
         pointee.lock.lock()
         defer { unlock() }
-        let now = linux_monotonic_ns()
+        let now = currentTime()
         linux_drain(pointee.progressThread.timer)
         guarded.pointee.times.timerAt = 0
         guarded.pointee.senders.listenAgain()

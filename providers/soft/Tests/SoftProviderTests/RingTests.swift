@@ -14,6 +14,15 @@ extension Soft {
         private let envelope = PacketEnvelope(
             source: GID(ipv4: 1), destination: GID(ipv4: 2), trafficClass: 3, hopLimit: 4, flowLabel: 5)
 
+        /// The destination of a run whose records have these fields.
+        private func destination(of envelope: PacketEnvelope) -> RunDestination {
+            var path = Path(source: envelope.source, destination: envelope.destination)
+            path.trafficClass = envelope.trafficClass
+            path.hopLimit = envelope.hopLimit
+            path.flowLabel = envelope.flowLabel
+            return RunDestination(path: path, queuePair: 0, acknowledged: envelope.acknowledged)
+        }
+
         init() {
             memory = .allocate(byteCount: PacketRing.strideByteCount, alignment: 4096)
             memory.initializeMemory(as: UInt8.self, repeating: 0, count: PacketRing.strideByteCount)
@@ -122,7 +131,7 @@ extension Soft {
                     let length = 16 + 4 * (round % 9)
                     var written = envelope
                     written.acknowledged = round % 4 == 0 ? PSN(UInt32(round)) : nil
-                    guard let (records, first, header) = writer.beginRun(written) else {
+                    guard let (records, first, header) = writer.beginRun(destination(of: written)) else {
                         Issue.record("there is no room for a run")
                         return
                     }
@@ -136,7 +145,8 @@ extension Soft {
                         }
                         let words = number == 0 ? first : header
                         record.storeBytes(of: words.1, toByteOffset: 8, as: UInt64.self)
-                        record.storeBytes(of: words.0 | UInt64(length), as: UInt64.self)
+                        let continues = number + 1 < count ? RunRecord.continues : 0
+                        record.storeBytes(of: words.0 | UInt64(length) | continues, as: UInt64.self)
                     }
                     writer.endRun(count)
                     if round % 3 == 0 { #expect(write(&writer, 16 + round % 4000, seed &+ 1)) }
@@ -146,13 +156,15 @@ extension Soft {
                             source: GID(), destination: GID(), trafficClass: 0, hopLimit: 0, flowLabel: 0)
                         if round % 2 == 0, let run = reader.run(&found) {
                             #expect(run.header == header.0 && run.lines > 0)
-                            #expect(run.first == (left == count ? first.0 : header.0) | UInt64(length))
+                            let continues = left > 1 ? RunRecord.continues : 0
+                            #expect(run.first == (left == count ? first.0 : header.0) | UInt64(length) | continues)
                             #expect(found.source == envelope.source && found.destination == envelope.destination)
                             #expect(found.acknowledged == (left == count ? written.acknowledged : nil))
                             let part = min(left, run.lines, 3)
                             for number in 1..<part {
                                 let record = run.records + number * PacketRing.line
-                                #expect(record.load(as: UInt64.self) == header.0 | UInt64(length))
+                                let continues = left > number + 1 ? RunRecord.continues : 0
+                                #expect(record.load(as: UInt64.self) == header.0 | UInt64(length) | continues)
                             }
                             reader.releaseRun(part)
                             left -= part
@@ -313,7 +325,7 @@ extension Soft {
                 var other = envelope
                 other.source = GID(ipv4: 64)
                 if asRun {
-                    #expect(writer.beginRun(other) != nil)
+                    #expect(writer.beginRun(destination(of: other)) != nil)
                 } else {
                     #expect(writer.write(packet, byteCount: 16, other) == .written)
                     #expect(reader.next(&found) != nil && found.source == GID(ipv4: 64))
