@@ -3,8 +3,8 @@ import PackageDescription
 
 // Benchmark programs. PostPoll prints the ratio of two loops that alternate in one process; WakeUp, how long it takes to
 // wake a process; UDPLimit, what UDP allows without RDMA; ProcessVM, how long the kernel takes to copy 8 bytes to another
-// process; CacheLine, what messages of one cache line cost without RDMA; QueueMemory,
-// how the memory of many queues limits their rate; DeviceCost, what an open device costs.
+// process; CacheLine, what messages of one cache line cost without RDMA; VerbsLine, what they cost with what verbs require;
+// QueueMemory, how the memory of many queues limits their rate; DeviceCost, what an open device costs.
 let package = Package(
     name: "Benchmarks",
     dependencies: [.package(name: "swift-rdma", path: "..")],
@@ -33,6 +33,7 @@ let package = Package(
             swiftSettings: [.swiftLanguageMode(.v6)]),
         .executableTarget(name: "ProcessVM", dependencies: ["CMeasure"]),
         .executableTarget(name: "CacheLine", dependencies: ["CMeasure"], cSettings: [.unsafeFlags(["-O2"])]),
+        .executableTarget(name: "VerbsLine", dependencies: ["CMeasure"], cSettings: [.unsafeFlags(["-O2"])]),
         .executableTarget(name: "QueueMemory", dependencies: ["CMeasure"], cSettings: [.unsafeFlags(["-O2"])]),
     ]
 )
