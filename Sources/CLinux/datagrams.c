@@ -233,7 +233,10 @@ static void add_control(struct msghdr *message, struct control *control, bool ip
 static bool send_messages(int fd, struct mmsghdr *messages, int *sent, int end, bool gso, bool *refused, int *lost)
 {
 	while (*sent < end) {
-		int done = sendmmsg(fd, messages + *sent, (unsigned int)(end - *sent), MSG_DONTWAIT | MSG_NOSIGNAL);
+		const int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+		/* Of a single message the other call only takes longer. */
+		int done = end - *sent > 1 ? sendmmsg(fd, messages + *sent, (unsigned int)(end - *sent), flags) :
+			   sendmsg(fd, &messages[*sent].msg_hdr, flags) < 0 ? -1 : 1;
 
 		if (done < 0 && errno == EINTR)
 			continue;
@@ -328,7 +331,14 @@ int linux_receive_datagrams(int fd, struct linux_datagram *datagrams, int count)
 		message->msg_controllen = sizeof(controls[index].bytes);
 	}
 	/* MSG_TRUNC: msg_len is the true length of a datagram that did not fit. */
-	received = recvmmsg(fd, messages, (unsigned int)count, MSG_DONTWAIT | MSG_TRUNC, NULL);
+	if (count == 1) {
+		const ssize_t length = recvmsg(fd, &messages[0].msg_hdr, MSG_DONTWAIT | MSG_TRUNC);
+
+		messages[0].msg_len = (unsigned int)length;
+		received = length < 0 ? -1 : 1;
+	} else {
+		received = recvmmsg(fd, messages, (unsigned int)count, MSG_DONTWAIT | MSG_TRUNC, NULL);
+	}
 	for (int index = 0; index < received; index++) {
 		datagrams[index].count = messages[index].msg_len;
 		datagrams[index].segment = read_segment(&messages[index].msg_hdr);
