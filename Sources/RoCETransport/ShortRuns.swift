@@ -33,6 +33,7 @@ public enum RunRecord {
 
 /// Where the packets of a run go.
 public struct RunDestination {
+    /// The path of the connection (`ibv_ah_attr`).
     public let path: Path
     /// The QPN of the peer.
     public let queuePair: UInt32
