@@ -123,6 +123,7 @@ struct Client: ~Copyable {
 
     /// Tells the server that there are no more jobs, and closes the connection.
     func end() throws {
+        link.disconnect()
         try control.send(.goodbye)
         control.close()
     }

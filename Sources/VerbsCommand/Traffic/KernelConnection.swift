@@ -67,6 +67,16 @@ extension Link {
     }
 }
 
+extension Link {
+    /// Ends the connection that rdma_cm has made, if there is one. Otherwise the program may end before the identifier is
+    /// released, and the peer be told nothing. Both sides call it: the second one sends the reply.
+    func disconnect() {
+        do throws(ConnectionError) { try connection?.identifier.disconnect() } catch {
+            // The peer has ended the connection, or the device is gone: nothing is left to be told.
+        }
+    }
+}
+
 extension Context {
     /// Throws unless rdma_cm has found the way over this device.
     fileprivate func requireDevice(_ name: String) throws(ToolError) {

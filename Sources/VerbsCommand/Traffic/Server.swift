@@ -80,6 +80,7 @@ struct Server {
         let message = try control.next()
         switch message {
         case .goodbye:
+            link.disconnect()
             control.close()
             return false
         case .hello:
