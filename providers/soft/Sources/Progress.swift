@@ -165,11 +165,7 @@ extension ContextPointer {
         guard guarded.pointee.faults == nil, guarded.pointee.peers.fullCount == 0,
             pointee.engine.mayTransmit(now: now)
         else { return }
-        if transmitRun(now: now, .last) != 0, guarded.pointee.link.held.since != 0,
-            !guarded.pointee.sockets.holdsOne, !pointee.engine.hasAcknowledgement
-        {
-            guarded.pointee.link.held.end(at: now)
-        }
+        _ = transmitRun(now: now, .last)
     }
 
     /// Receives a run of each ring, if the engine has nothing to send, and the previous poll found none: a program that finds a
