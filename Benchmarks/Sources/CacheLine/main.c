@@ -11,7 +11,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -83,8 +82,8 @@ int main(int argc, char **argv)
 		return 64;
 	}
 	times = calloc(count, sizeof(*times));
-	rings = mmap(NULL, sizeof(*rings), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (!times || rings == MAP_FAILED) {
+	rings = shared_memory(sizeof(*rings));
+	if (!times) {
 		perror("CacheLine");
 		return 1;
 	}

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -130,11 +129,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "QueueMemory: QUEUES must be 1 to 65,536, and COUNT 16 to 1,000,000,000\n");
 		return 64;
 	}
-	ring = mmap(NULL, sizeof(*ring), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (ring == MAP_FAILED) {
-		perror("QueueMemory");
-		return 1;
-	}
+	ring = shared_memory(sizeof(*ring));
 	target = fork_peer();
 	if (target == 0) {
 		serve(ring, queues, count);

@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -256,8 +255,8 @@ int main(int argc, char **argv)
 		return 64;
 	}
 	times = calloc(count, sizeof(*times));
-	rings = mmap(NULL, sizeof(*rings), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (!times || rings == MAP_FAILED) {
+	rings = shared_memory(sizeof(*rings));
+	if (!times) {
 		perror("VerbsLine");
 		return 1;
 	}
